@@ -1,0 +1,152 @@
+"""Times ONNX files against each other in onnxruntime, pair by pair.
+
+Each round opens new sessions (where a session's memory lies moves its speed by a few per cent for as long as
+it lives, so one session a model would measure its luck), warms them up, then runs all models in turn, in
+alternating order. The speedup is the median over all turns of the ratio within a turn; its interval is a
+two-level bootstrap that draws rounds, then turns within each (Davison & Hinkley 1997, section 3.8).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from ..errors import RecipeError
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+_INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
+
+
+@dataclass
+class Benchmark:
+    """Milliseconds are medians; `speedup[name]` is first model ÷ `name`, `ci95[name]` its 95 % interval."""
+
+    runtime: str
+    threads: int
+    batch: int
+    rounds: int
+    turns: int
+    ms: dict[str, float]
+    speedup: dict[str, float]
+    ci95: dict[str, tuple[float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def benchmark(
+    models: Mapping[str, str | Path],
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seconds: float = 10.0,
+    rounds: int = 8,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Benchmark:
+    """Times two or more ONNX files on the CPU; the first is what the others are compared with.
+
+    Inputs are random (seeded) at batch size `batch`. `threads` is onnxruntime's intra-op count. `seconds` bounds
+    the measuring (not opening and warming up); every round has at least 4 turns, whatever they take. Denormals
+    are flushed to zero for all models. Raises RecipeError for a file that is missing or no ONNX model.
+    """
+    if len(models) < 2:
+        raise RecipeError(f"benchmark got {len(models)} model: give two or more, the first is the reference")
+    for name, path in models.items():
+        if not Path(path).is_file():
+            raise RecipeError(f"benchmark: {name}={path} is no file")
+    rng = np.random.default_rng(0)
+    times = [_round(models, batch, threads, seconds / rounds, i, progress, rounds) for i in range(rounds)]
+    names = list(models)
+    speedup, interval = {}, {}
+    for position, name in enumerate(names[1:], start=1):
+        ratios = [turns[:, 0] / turns[:, position] for turns in times]
+        speedup[name] = float(np.median(np.concatenate(ratios)))
+        interval[name] = _interval(ratios, rng)
+    everything = np.concatenate(times)
+    return Benchmark(
+        runtime=f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider",
+        threads=threads,
+        batch=batch,
+        rounds=rounds,
+        turns=len(everything),
+        ms={name: float(np.median(everything[:, i]) * 1e3) for i, name in enumerate(names)},
+        speedup=speedup,
+        ci95=interval,
+    )
+
+
+def _round(
+    models: Mapping[str, str | Path],
+    batch: int,
+    threads: int,
+    seconds: float,
+    number: int,
+    progress: Callable[[float], None],
+    rounds: int,
+) -> np.ndarray:
+    """Seconds of shape (turns, models)."""
+    order = list(models)
+    opening = order if number % 2 == 0 else order[::-1]
+    runs = {name: _open(models[name], batch, threads) for name in opening}
+    for run in runs.values():
+        _warm_up(run, seconds / 4)
+    turns: list[list[float]] = []
+    start = time.perf_counter()
+    while len(turns) < 4 or time.perf_counter() - start < seconds:
+        taken = {}
+        for name in order if len(turns) % 2 == 0 else order[::-1]:
+            before = time.perf_counter()
+            runs[name]()
+            taken[name] = time.perf_counter() - before
+        turns.append([taken[name] for name in order])
+        progress(min(1.0, (number + (time.perf_counter() - start) / seconds) / rounds))
+    return np.array(turns)
+
+
+def _open(path: str | Path, batch: int, threads: int) -> Callable[[], Any]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or the idle session takes a core
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base
+        raise RecipeError(f"{path} can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
+    rng = np.random.default_rng(0)
+    feed = {}
+    for entry in session.get_inputs():
+        shape = [size if isinstance(size, int) else batch for size in entry.shape]
+        if entry.type in _DTYPES:
+            feed[entry.name] = rng.standard_normal(shape).astype(_DTYPES[entry.type])
+        elif entry.type in _INTEGERS:
+            feed[entry.name] = np.ones(shape, _INTEGERS[entry.type])
+        else:
+            raise RecipeError(f"{path}: input {entry.name} is a {entry.type}, which benchmark can't make up")
+    return lambda: session.run(None, feed)
+
+
+def _warm_up(run: Callable[[], Any], seconds: float) -> None:
+    start = time.perf_counter()
+    for count in range(1000):
+        run()
+        if count >= 2 and time.perf_counter() - start > seconds:
+            return
+
+
+def _interval(ratios: list[np.ndarray], rng: np.random.Generator, draws: int = 2000) -> tuple[float, float]:
+    """The 95 % percentile interval of the median, drawing rounds and then turns within them."""
+    medians = np.empty(draws)
+    for i in range(draws):
+        rounds = rng.integers(len(ratios), size=len(ratios))
+        drawn = [ratios[r][rng.integers(len(ratios[r]), size=len(ratios[r]))] for r in rounds]
+        medians[i] = np.median(np.concatenate(drawn))
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,112 @@
+"""The command line. Exit codes: 0 done, 2 bad input, 3 failed acceptance gate, 130 interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .errors import StructPruneError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Prune a network's filters, prove the slim network right, and measure it on this CPU.",
+)
+_errors = Console(stderr=True)
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, for example recipes/quickstart.yaml.")]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override a key of the recipe; can be given again."),
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the output folder.")]
+
+
+class Format(str, Enum):
+    table = "table"
+    json = "json"
+
+
+@app.command()
+def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
+    """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
+    with _plain_errors(f"go on with: structprune run {recipe}{f' --out {out}' if out else ''} --resume"):
+        from .report import report_table
+        from .run import run as run_recipe
+
+        report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
+        folder = out or Path("runs") / recipe.stem
+        console = Console()
+        console.print(report_table(report, f"{recipe.stem}: {report['model']['name']}"))
+        console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False)
+
+
+@app.command()
+def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
+    """Stop after plan.json; `run --resume` with the same recipe and folder goes on from there."""
+    with _plain_errors(f"go on with: structprune plan {recipe}{f' --out {out}' if out else ''} --resume"):
+        from .run import run as run_recipe
+
+        made = run_recipe(recipe, out, overrides=set_ or (), resume=resume, plan_only=True)
+        folder = out or Path("runs") / recipe.stem
+        macs, params = made["macs"], made["params"]
+        typer.echo(
+            f"{folder / 'plan.json'}: MACs {macs['slim'] / macs['dense']:.4f} and parameters "
+            f"{params['slim'] / params['dense']:.4f} of dense"
+        )
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A timm model's name, or a recipe.")],
+    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    input_size: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="Input of one sample; default is the model's own.")
+    ] = None,
+) -> None:
+    """Print a model's groups of coupled channels, and its barriers with their reasons."""
+    with _plain_errors("nothing was written"):
+        from .inspecting import inspect_model
+        from .report import graph_table
+        from .report.report import describe_graph
+
+        graph = inspect_model(model, input_size)
+        if format_ is Format.json:
+            typer.echo(json.dumps(describe_graph(graph), indent=2))
+            return
+        console = Console()
+        title = f"{model}: {len(graph.groups)} groups, {graph.macs():,} MACs, {graph.params():,} parameters"
+        for table in graph_table(graph, title):
+            console.print(table)
+
+
+@contextmanager
+def _plain_errors(after_interrupt: str) -> Iterator[None]:
+    """Turns the package's errors into one line and an exit code; anything else is a defect and keeps its trace."""
+    try:
+        yield
+    except StructPruneError as error:
+        _errors.print(f"[red]error:[/red] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _errors.print(f"interrupted; {_plain(after_interrupt)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def main() -> None:
+    app()
+
+

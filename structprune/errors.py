@@ -1,0 +1,36 @@
+"""Every error a user can meet. Each message says what was given, why it cannot work and what to do.
+
+`exit_code` is what the command line exits with: 2 for bad input, 3 for a failed acceptance gate.
+"""
+
+
+class StructPruneError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+    exit_code = 2
+
+
+class RecipeError(StructPruneError):
+    """A recipe, an override or a path that cannot be used as given."""
+
+
+class ModelError(StructPruneError):
+    """A model that cannot be built, traced or run on its example input."""
+
+
+class BudgetError(StructPruneError):
+    """A budget that no plan under the given constraints can meet."""
+
+
+class PlanError(StructPruneError):
+    """A plan that does not fit the model it is applied to."""
+
+
+class StoreError(StructPruneError):
+    """A saved slim model that cannot be written or read back."""
+
+
+class GateError(StructPruneError):
+    """The slim network is not the network that the plan describes."""
+
+    exit_code = 3

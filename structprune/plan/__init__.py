@@ -1,0 +1,10 @@
+"""From groups, scores and a budget to a `Plan`.
+
+Enters: a `DependencyGraph` and `Scores`. Leaves: a `Plan`, plain data. `budget` says how much is allowed,
+`allocation` how it is shared among groups, `planning` puts them together. No weight is read or written here.
+"""
+
+from .allocation import ALLOCATIONS, allocation
+from .planning import plan
+
+__all__ = ["ALLOCATIONS", "allocation", "plan"]

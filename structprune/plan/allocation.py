@@ -1,0 +1,105 @@
+"""How a budget is shared among the groups.
+
+An allocation gets the choices, the scores and a function `load(widths)`, the largest share of any budget that
+these widths use (1.0 is exactly all), and returns the widths. It may assume that the narrowest widths fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..records import Scores
+from .budget import Choice, Widths
+
+Load = Callable[[Widths], float]
+Allocation = Callable[[list[Choice], Scores, Load], Widths]
+
+ALLOCATIONS: dict[str, Allocation] = {}
+
+
+def allocation(name: str) -> Callable[[Allocation], Allocation]:
+    """Registers an allocation under a name that recipes can use; a name that is taken raises ValueError."""
+
+    def register(function: Allocation) -> Allocation:
+        if name in ALLOCATIONS:
+            raise ValueError(f"an allocation named {name!r} is registered already")
+        ALLOCATIONS[name] = function
+        return function
+
+    return register
+
+
+@allocation("uniform")
+def uniform(choices: list[Choice], scores: Scores, load: Load) -> Widths:
+    """The same pruning ratio in every group, as near as its widths allow.
+
+    The ratio is found by bisection; what rounding leaves of the budget goes to the groups that it cut most.
+    """
+
+    def at(ratio: float) -> Widths:
+        return {c.group.name: c.nearest(c.group.units * (1 - ratio)) for c in choices}
+
+    ratio = _bisect(lambda r: load(at(r)) <= 1)
+    widths = at(ratio)
+    cut = {c.group.name: (c.group.units * (1 - ratio) - widths[c.group.name]) / c.group.units for c in choices}
+    return fill(choices, widths, load, sorted(cut, key=lambda name: -cut[name]))
+
+
+@allocation("global")
+def global_(choices: list[Choice], scores: Scores, load: Load) -> Widths:
+    """One threshold for all groups, on each unit's score divided by the mean score of its group.
+
+    The division makes layers of different fan-in comparable: a unit stays if it is important for its layer.
+    """
+    relative = {}
+    for choice in choices:
+        values = scores.values[choice.group.name]
+        relative[choice.group.name] = np.sort(values / (values.mean() or 1.0))[::-1]
+    levels = np.unique(np.concatenate(list(relative.values()))) if relative else np.zeros(1)
+
+    def at(position: float) -> Widths:
+        level = levels[min(int(position * len(levels)), len(levels) - 1)]
+        above = {c.group.name: int((relative[c.group.name] > level).sum()) for c in choices}
+        if position <= 0:
+            above = {c.group.name: c.group.units for c in choices}
+        if position >= 1:
+            above = {c.group.name: 0 for c in choices}
+        return {c.group.name: c.nearest(above[c.group.name]) for c in choices}
+
+    widths = at(_bisect(lambda p: load(at(p)) <= 1))
+
+    def best_lost(choice: Choice) -> float:
+        values, kept = relative[choice.group.name], widths[choice.group.name]
+        return float(values[kept]) if kept < len(values) else -np.inf
+
+    order = [c.group.name for c in sorted(choices, key=best_lost, reverse=True)]
+    return fill(choices, widths, load, order)
+
+
+def fill(choices: list[Choice], widths: Widths, load: Load, order: list[str]) -> Widths:
+    """Gives each group in `order` its next wider width where the budget still holds.
+
+    Once round, so that the shares stay as they were allocated; again only while over 1 % is left.
+    """
+    of_name = {c.group.name: c for c in choices}
+    while True:
+        before = widths
+        for name in order:
+            wider = of_name[name].next_above(widths[name])
+            if wider is not None and load({**widths, name: wider}) <= 1:
+                widths = {**widths, name: wider}
+        if widths == before or load(widths) >= 0.99:
+            return widths
+
+
+def _bisect(fits: Callable[[float], bool]) -> float:
+    """The smallest number in [0, 1], to 2**-20, for which `fits` holds; it holds at 1 and stays once it does."""
+    if fits(0.0):
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high

@@ -1,0 +1,99 @@
+"""How much of a network may stay, and which widths each group may take."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import BudgetError
+from ..graph import DependencyGraph, Group
+
+Widths = dict[str, int]  # kept units of each group
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A budget in absolute numbers: what a plan may use of `name` (macs or params)."""
+
+    name: str
+    allowed: int
+    dense: int
+
+
+def read_budget(budget: Mapping[str, float], graph: DependencyGraph) -> list[Limit]:
+    """`{"macs": 0.5}` is a fraction of the dense network; a number over 1 is absolute. Raises BudgetError."""
+    if not budget:
+        raise BudgetError('the budget is empty: give macs or params, for example {"macs": 0.5}')
+    dense = {"macs": graph.macs(), "params": graph.params()}
+    limits = []
+    for name, value in budget.items():
+        if name not in dense:
+            raise BudgetError(f"unknown budget {name!r}: it can be {' or '.join(dense)}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            raise BudgetError(
+                f"budget {name}={value!r} is no amount: give a fraction of the dense network (0.5) or an absolute "
+                "number over 1"
+            )
+        allowed = int(value * dense[name]) if value <= 1 else int(value)
+        limits.append(Limit(name, allowed, dense[name]))
+    return limits
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The widths that a group may take, as kept units in rising order; the last is the dense width."""
+
+    group: Group
+    widths: np.ndarray
+
+    def nearest(self, units: float) -> int:
+        """The allowed width nearest to `units`; the narrower of two that are as near."""
+        return int(self.widths[np.argmin(np.abs(self.widths - units))])
+
+    def next_above(self, units: int) -> int | None:
+        wider = self.widths[self.widths > units]
+        return int(wider[0]) if len(wider) else None
+
+
+def choices(
+    groups: Sequence[Group], min_channels: int, max_ratio: float, align: int, ignore: Sequence[str]
+) -> list[Choice]:
+    """The widths of each group under the constraints.
+
+    At least `min_channels` channels stay and at most `max_ratio` of the units go; a width is a multiple of
+    `align` or the dense width; groups with a layer whose path matches a glob in `ignore` stay dense.
+    Raises BudgetError for a constraint that makes no sense and for a glob that matches no layer.
+    """
+    if min_channels < 1:
+        raise BudgetError(f"min_channels={min_channels}: at least 1 channel of each layer must stay")
+    if not 0 < max_ratio <= 1:
+        raise BudgetError(f"max_ratio={max_ratio} is no share of a layer: give a number in (0, 1]")
+    if align < 1:
+        raise BudgetError(f"align={align}: give 1 or more")
+    matched: set[str] = set()
+    result = []
+    for group in groups:
+        layers = {s.key.rpartition(".")[0] or s.key for s in group.slices if s.role in ("filter", "passed")}
+        hits = {glob for glob in ignore for layer in layers if fnmatch.fnmatchcase(layer, glob)}
+        matched |= hits
+        widths = [group.units]
+        if not hits:
+            least = max(1, group.units - math.floor(max_ratio * group.units))
+            widths = [
+                kept
+                for kept in range(least, group.units + 1)
+                if kept == group.units
+                or (group.channels_of(kept) >= min_channels and group.channels_of(kept) % align == 0)
+            ]
+        result.append(Choice(group, np.array(widths)))
+    unmatched = [glob for glob in ignore if glob not in matched]
+    if unmatched:
+        raise BudgetError(
+            f"ignore: {unmatched[0]!r} matches no layer that can be pruned; layers are named as in `structprune "
+            f"inspect`, for example {', '.join(group.name for group in groups[:3])}"
+        )
+    return result

@@ -1,0 +1,113 @@
+"""`plan`: budget, allocation and ranking put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..errors import BudgetError, PlanError, RecipeError
+from ..graph import DependencyGraph
+from ..modules import tensors
+from ..names import unknown
+from ..records import Plan, Scores
+from .allocation import ALLOCATIONS
+from .budget import Limit, Widths, choices, read_budget
+
+
+def plan(
+    graph: DependencyGraph,
+    scores: Scores,
+    budget: Mapping[str, float],
+    *,
+    allocation: str = "uniform",
+    min_channels: int = 1,
+    max_ratio: float = 0.9,
+    align: int = 1,
+    ignore: Sequence[str] = (),
+) -> Plan:
+    """Chooses the units that stay: in each group the ones of highest score, as many as the allocation gives it.
+
+    `budget` maps `macs` or `params` (or both) to what may stay: a fraction of the dense network, or an absolute
+    number over 1. `min_channels`, `max_ratio`, `align` and `ignore` bound each group (see `budget.choices`).
+    The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how near it came.
+    Raises BudgetError if no plan can meet the budget.
+    """
+    if allocation not in ALLOCATIONS:
+        raise RecipeError(unknown("allocation", allocation, ALLOCATIONS))
+    missing = [group.name for group in graph.groups if len(scores.values.get(group.name, ())) != group.units]
+    if missing:
+        raise PlanError(f"the scores do not cover group {missing[0]}: score the graph that you plan for")
+    limits = read_budget(budget, graph)
+    options = choices(graph.groups, min_channels, max_ratio, align, ignore)
+
+    def used(widths: Widths) -> dict[str, int]:
+        kept = {name: np.arange(count) for name, count in widths.items()}
+        counts = {}
+        for limit in limits:
+            counts[limit.name] = graph.macs(kept) if limit.name == "macs" else graph.params(kept)
+        return counts
+
+    def load(widths: Widths) -> float:
+        counts = used(widths)
+        return max(counts[limit.name] / max(limit.allowed, 0.5) for limit in limits)
+
+    narrowest = {c.group.name: int(c.widths[0]) for c in options}
+    constraints = {"min_channels": min_channels, "max_ratio": max_ratio, "align": align, "ignore": list(ignore)}
+    if load(narrowest) > 1:
+        raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph))
+    widths = ALLOCATIONS[allocation](options, scores, load)
+
+    kept = {group.name: _best(scores.values[group.name], widths[group.name]) for group in graph.groups}
+    keep = graph.keep(kept)
+    state = tensors(graph.model)
+    result = Plan(
+        criterion=scores.criterion,
+        allocation=allocation,
+        budget=dict(budget),
+        constraints=constraints,
+        groups={g.name: {"units": g.units, "kept": kept[g.name].tolist()} for g in graph.groups},
+        keep=keep,
+        shapes={key: list(state[key].shape) for key in keep},
+        attributes=graph.attributes(kept),
+        macs={"dense": graph.macs(), "slim": graph.macs(kept)},
+        macs_by_operator={"dense": graph.macs_by_operator(), "slim": graph.macs_by_operator(kept)},
+        params={"dense": graph.params(), "slim": graph.params(kept)},
+    )
+    result.notes = _notes(limits, result, constraints)
+    return result
+
+
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """The indices of the `count` highest scores, in rising order; of equal scores the first stay."""
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def _out_of_reach(limits: list[Limit], least: dict[str, int], constraints: dict, graph: DependencyGraph) -> str:
+    limit = max(limits, key=lambda limit: least[limit.name] / max(limit.allowed, 0.5))
+    smallest = least[limit.name]
+    reason = ", ".join(f"{key}={value}" for key, value in constraints.items() if value)
+    barriers = f" and {len(graph.barriers)} barriers (see `structprune inspect`)" if graph.barriers else ""
+    return (
+        f"budget {limit.name} {limit.allowed:,} ({limit.allowed / limit.dense:.4f} of the dense {limit.dense:,}) "
+        f"can't be met: with {reason}{barriers} the smallest network has {smallest:,} ({smallest / limit.dense:.4f}). "
+        f"Ask for {limit.name} >= {smallest / limit.dense + 0.0001:.4f}, or loosen the constraints"
+    )
+
+
+def _notes(limits: list[Limit], plan: Plan, constraints: dict) -> list[str]:
+    reached = {"macs": plan.macs["slim"], "params": plan.params["slim"]}
+    nearest = max(limits, key=lambda limit: reached[limit.name] / limit.allowed)
+    share = reached[nearest.name] / nearest.allowed
+    if share >= 0.99:
+        return []
+    whole = plan.macs["slim"] == plan.macs["dense"]
+    why = (
+        "nothing needs to be pruned"
+        if whole
+        else f"widths move in steps (align={constraints['align']}), and the next wider plan is over the budget"
+    )
+    return [
+        f"{nearest.name} ends at {reached[nearest.name]:,}, {100 * (1 - share):.1f} % below the budget of "
+        f"{nearest.allowed:,}: {why}"
+    ]

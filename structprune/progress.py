@@ -1,0 +1,45 @@
+"""What a run shows while it works: a line for each stage and bars for what takes long; and its log.jsonl."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Update(Protocol):
+    def __call__(self, share: float, text: str = "") -> None: ...
+
+
+class Reporter:
+    """Writes stages to the terminal (standard error) and events to a log file, once there is a folder for it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.log: Path | None = None
+
+    def event(self, name: str, **fields: Any) -> None:
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"time": round(time.time(), 3), "event": name, **fields}) + "\n")
+
+    def stage(self, text: str, **fields: Any) -> None:
+        self.console.print(f"[bold]›[/bold] {text}", highlight=False)
+        self.event("stage", text=text, **fields)
+
+    @contextmanager
+    def bar(self, text: str) -> Iterator[Update]:
+        columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+        with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as progress:
+            task = progress.add_task(text, total=1.0)
+
+            def update(share: float, more: str = "") -> None:
+                progress.update(task, completed=share, description=f"{text} {more}".rstrip())
+
+            yield update

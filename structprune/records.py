@@ -1,0 +1,77 @@
+"""The plain data in which criteria, planning and surgery meet."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import PlanError
+
+PLAN_SCHEMA = "structprune.plan/1"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One importance a unit for each group: `{group name: float64 array of shape (units,)}`. Low goes first."""
+
+    criterion: str
+    values: dict[str, np.ndarray]
+
+
+@dataclass
+class Plan:
+    """Which channels stay. Plain data: it can be saved, edited, compared and applied to another copy.
+
+    `keep` maps each sliced parameter or buffer, by its state_dict key, to the kept indices of each sliced
+    axis; `shapes` holds the dense shapes of the same; `attributes` the numbers that modules must follow.
+    `groups` gives the kept units of each group, `macs`, `macs_by_operator` and `params` the exact counts of
+    the dense and the slim network, and `notes` says where a budget could not be met closely.
+    """
+
+    criterion: str
+    allocation: str
+    budget: dict[str, float]
+    constraints: dict[str, Any]
+    groups: dict[str, dict[str, Any]]
+    keep: dict[str, dict[str, list[int]]]
+    shapes: dict[str, list[int]]
+    attributes: dict[str, dict[str, int]]
+    macs: dict[str, int]
+    macs_by_operator: dict[str, dict[str, int]]
+    params: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+    schema: str = PLAN_SCHEMA
+
+    def to_json(self) -> str:
+        return pretty_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Raises PlanError if `text` is not a plan of this version."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise PlanError(f"not a plan: {error}") from error
+        if not isinstance(data, dict) or data.get("schema") != PLAN_SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+            raise PlanError(f"not a plan: its schema is {found!r}, this version reads {PLAN_SCHEMA!r}")
+        names = set(cls.__dataclass_fields__)
+        try:
+            return cls(**{key: value for key, value in data.items() if key in names})
+        except TypeError as error:
+            raise PlanError(f"not a whole plan: {error}") from error
+
+
+def pretty_json(data: dict[str, Any]) -> str:
+    """JSON with a line for each entry of the first two levels: long index lists stay on one line."""
+    lines = []
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}")
+        else:
+            lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"

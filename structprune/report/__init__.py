@@ -1,0 +1,8 @@
+"""What a run says at its end: report.json (versioned), report.html and the table in the terminal."""
+
+from .counts import count_macs
+from .html import render_html
+from .report import SCHEMA, build_report
+from .table import graph_table, report_table
+
+__all__ = ["SCHEMA", "build_report", "count_macs", "graph_table", "render_html", "report_table"]

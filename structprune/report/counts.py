@@ -1,0 +1,41 @@
+"""The independent count of MACs: fvcore's, on the finished network."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+from ..graph.capture import Inputs
+from ..modules import evaluating, skeleton_copy
+
+# fvcore's terms that are multiply-adds of weights or matrices; its batch_norm and pooling terms are not.
+MAC_OPERATORS = ("conv", "linear", "matmul", "bmm", "addmm", "baddbmm", "einsum")
+
+
+class _Positional(nn.Module):
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *values: Any) -> Any:
+        return self.model(**dict(zip(self.names, values, strict=True)))
+
+
+def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
+    """MACs of one forward pass by operator, as fvcore counts them: `{"conv": ..., "linear": ...}`."""
+    inputs = Inputs.of(example_inputs)
+    copy: nn.Module = skeleton_copy(model)
+    given: tuple[Any, ...] = inputs.args
+    if inputs.kwargs:
+        copy, given = _Positional(copy, list(inputs.kwargs)), tuple(inputs.kwargs.values())
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    with evaluating(copy), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysis = FlopCountAnalysis(copy, given)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        counted = analysis.by_operator()
+    return {name: int(counted[name]) for name in MAC_OPERATORS if counted.get(name)}

@@ -1,0 +1,98 @@
+"""report.json: a flat, versioned record of one run. Its fields are documented in docs/report.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ..bench import Benchmark
+from ..graph import DependencyGraph
+from ..records import Plan
+from ..recipe import Recipe
+from ..verify import Gate
+
+SCHEMA = "structprune.report/1"
+
+
+def build_report(
+    recipe: Recipe,
+    graph: DependencyGraph,
+    plan: Plan,
+    gates: dict[str, Gate],
+    quality: dict[str, Any],
+    counts: dict[str, dict[str, int]],
+    sizes: dict[str, int],
+    latency: Benchmark | None,
+    environment: dict[str, Any],
+    opset: int,
+) -> dict[str, Any]:
+    """`gates` are those of the run, last first in importance: `final`, and `pruned` where it was fine-tuned since."""
+    final = gates["final"]
+    return {
+        "schema": SCHEMA,
+        "model": recipe.model.model_dump(mode="json"),
+        "criterion": plan.criterion,
+        "allocation": plan.allocation,
+        "budget": plan.budget,
+        "constraints": plan.constraints,
+        "notes": plan.notes,
+        "macs": {**_cut(plan.macs), "by_operator": plan.macs_by_operator, "fvcore": counts},
+        "params": _cut(plan.params),
+        "onnx": {"opset": opset, "dense_bytes": sizes.get("dense"), "slim_bytes": sizes.get("slim")},
+        "latency": None if latency is None else _latency(latency),
+        "quality": quality,
+        "gate": {
+            **final.to_dict(),
+            "passed": all(gate.passed for gate in gates.values()),
+            "before_finetuning": gates["pruned"].to_dict() if "pruned" in gates else None,
+        },
+        "barriers": [asdict(barrier) for barrier in graph.barriers],
+        "groups": describe_groups(graph, plan),
+        "environment": environment,
+    }
+
+
+def describe_groups(graph: DependencyGraph, plan: Plan | None = None) -> list[dict[str, Any]]:
+    """What `structprune inspect` and the report say of each group."""
+    result = []
+    for group in graph.groups:
+        entry = {
+            "name": group.name,
+            "channels": group.channels,
+            "units": group.units,
+            "params": group.params,
+            "macs": group.macs,
+            "kind": "exact" if group.exact else "statistic-changing",
+        }
+        if plan is not None:
+            entry["kept_channels"] = group.channels_of(len(plan.groups[group.name]["kept"]))
+        result.append(entry)
+    return result
+
+
+def describe_graph(graph: DependencyGraph) -> dict[str, Any]:
+    """What `structprune inspect --format json` prints."""
+    return {
+        "macs": graph.macs(),
+        "params": graph.params(),
+        "groups": describe_groups(graph),
+        "barriers": [asdict(barrier) for barrier in graph.barriers],
+    }
+
+
+def _cut(counts: dict[str, int]) -> dict[str, Any]:
+    return {**counts, "cut": counts["dense"] / counts["slim"]}
+
+
+def _latency(latency: Benchmark) -> dict[str, Any]:
+    return {
+        "runtime": latency.runtime,
+        "threads": latency.threads,
+        "batch": latency.batch,
+        "rounds": latency.rounds,
+        "turns": latency.turns,
+        "dense_ms": latency.ms["dense"],
+        "slim_ms": latency.ms["slim"],
+        "speedup": latency.speedup["slim"],
+        "ci95": list(latency.ci95["slim"]),
+    }

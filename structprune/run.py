@@ -1,0 +1,286 @@
+"""One recipe from start to end: train, plan, prune, fine-tune, gate, export, time, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .bench import benchmark, environment
+from .criteria import score
+from .data import Data, load_data
+from .errors import GateError, RecipeError
+from .export import OPSET, export_onnx
+from .graph import DependencyGraph, trace
+from .modules import replace_tensors, tensors
+from .plan import plan as make_plan
+from .progress import Reporter
+from .recipe import Recipe, TrainSpec, read_recipe
+from .records import Plan, Scores
+from .report import build_report, count_macs, render_html
+from .store import files, save
+from .surgery import prune
+from .train import accuracy, agreement, fit, predict
+from .verify import Gate, expanded, verify
+
+_RUN_FILES = ("recipe.yaml", "plan.json", "report.json", "slim.safetensors", "slim.onnx", "dense.onnx")
+_ARTEFACTS = ("dense.onnx", "slim.onnx", "slim.safetensors", "plan.json")
+
+
+def run(
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    plan_only: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Runs a recipe into the folder `out` (default: runs/NAME, NAME being the recipe's) and returns its report.
+
+    `overrides` are strings `a.b=value`. With `resume`, a run that was interrupted in `out`, or stopped after its
+    plan, goes on from its last finished step. With `plan_only` it stops after plan.json and returns the plan as
+    a dict. Bad input raises a StructPruneError before anything is written; a slim network that is not the one
+    planned raises GateError, and leaves a report.json that says why and no slim artefact.
+    """
+    name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
+    checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    folder = Path(out) if out is not None else Path("runs") / name
+    finished = _claim(folder, checked, resume)
+    if finished is not None:
+        return finished
+    return _Run(checked, folder, name, reporter or Reporter()).execute(plan_only)
+
+
+def _claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
+    """Checks that `folder` can take this run; the report of a finished run that is to be resumed."""
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"the output folder {folder} is a file: give another by --out")
+    present = [name for name in _RUN_FILES if (folder / name).exists()]
+    if not present:
+        if resume:
+            raise RecipeError(f"{folder} holds no run to resume: leave --resume out, or give its folder by --out")
+        return None
+    if not resume:
+        state = "a run" if "report.json" in present else "an interrupted run"
+        raise RecipeError(f"{folder} already holds {state} ({present[0]}): give another --out, or --resume to go on")
+    stored = folder / "recipe.yaml"
+    if not stored.is_file() or yaml.safe_load(stored.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+        raise RecipeError(f"{folder} holds a run of another recipe: resume it with the same recipe and --set options")
+    if "report.json" in present:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if not report["gate"]["passed"]:
+            raise GateError(f"the run in {folder} ended with a failed gate: see its report.json")
+        return report
+    return None
+
+
+class _Run:
+    """The stages of one run and what they pass on. Work in progress lies in a hidden folder of the output."""
+
+    def __init__(self, recipe: Recipe, folder: Path, name: str, reporter: Reporter) -> None:
+        self.recipe, self.folder, self.name, self.reporter = recipe, folder, name, reporter
+        self.work = folder / ".work"
+
+    def execute(self, plan_only: bool) -> dict[str, Any]:
+        from .models import build_model
+
+        recipe, say = self.recipe, self.reporter
+        _seed(recipe.seed)
+        say.stage(f"{recipe.model.name}: building and tracing")
+        model = build_model(recipe.model, recipe.seed)
+        data = load_data(recipe.data, model, recipe.seed)
+        graph = trace(model, data.example[:1])
+        self._rehearse(graph)  # an impossible budget is met before any training
+        self._open()
+
+        if recipe.train:
+            self._train(model, recipe.train, data, "dense")
+        plan = self._plan(graph)
+        if plan_only:
+            return json.loads(plan.to_json())
+
+        dense_logits = predict(model, data.test)
+        slim = prune(model, plan)
+        quality = {"pruned": predict(slim, data.test)}
+        gates = {}
+        if recipe.finetune:
+            say.stage("checking the pruned network before fine-tuning")
+            gates["pruned"] = verify(model, slim, plan, data.example)
+            if gates["pruned"].passed:
+                self._train(slim, recipe.finetune, data, "slim")
+        reference = expanded(model, slim, plan) if recipe.finetune else model
+        quality["final"] = predict(slim, data.test)
+
+        say.stage("exporting dense and slim to ONNX")
+        self.work.mkdir(exist_ok=True)
+        self._step("dense.onnx", lambda path: export_onnx(model, data.example, path))
+        export_onnx(slim, data.example, self.work / "slim.onnx")
+        save(slim, plan, self.work)
+        say.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
+        gates["final"] = verify(
+            reference, slim, plan, data.example, folder=self.work, onnx=self.work / "slim.onnx"
+        )
+        counts = {"dense": count_macs(model, data.example[:1]), "slim": count_macs(slim, data.example[:1])}
+        problems = _problems(gates, plan, counts)
+
+        latency = None
+        if not problems:
+            with say.bar("timing dense and slim") as update:
+                latency = benchmark(
+                    {"dense": self.work / "dense.onnx", "slim": self.work / "slim.onnx"},
+                    batch=recipe.bench.batch,
+                    threads=recipe.bench.threads,
+                    seconds=recipe.bench.seconds,
+                    progress=update,
+                )
+        report = build_report(
+            recipe,
+            graph,
+            plan,
+            gates,
+            _quality(recipe, data, dense_logits, quality),
+            counts,
+            {kind: (self.work / f"{kind}.onnx").stat().st_size for kind in ("dense", "slim")},
+            latency,
+            environment(),
+            OPSET,
+        )
+        if problems:
+            report["gate"]["passed"] = False
+        self._close(report, passed=not problems)
+        if problems:
+            raise GateError(
+                f"the slim network is not the one planned, so no slim artefact was kept: {'; '.join(problems)}. "
+                f"{self.folder / 'report.json'} has the measurements; please report this model"
+            )
+        return report
+
+    # --- stages -------------------------------------------------------------------------------------------
+
+    def _rehearse(self, graph: DependencyGraph) -> None:
+        spec = self.recipe.prune
+        flat = Scores(spec.criterion, {group.name: np.ones(group.units) for group in graph.groups})
+        self._make_plan(graph, flat)
+
+    def _make_plan(self, graph: DependencyGraph, scores: Scores) -> Plan:
+        spec = self.recipe.prune
+        return make_plan(
+            graph,
+            scores,
+            spec.budget.as_dict(),
+            allocation=spec.allocation,
+            min_channels=spec.min_channels,
+            max_ratio=spec.max_ratio,
+            align=spec.align,
+            ignore=spec.ignore,
+        )
+
+    def _plan(self, graph: DependencyGraph) -> Plan:
+        plan = self._make_plan(graph, score(graph, self.recipe.prune.criterion))
+        files.write_text(self.folder / "plan.json", plan.to_json())
+        cut, budget = plan.macs["dense"] / plan.macs["slim"], self.recipe.prune.budget.as_dict()
+        self.reporter.stage(
+            f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut), "
+            f"{len(graph.barriers)} barriers",
+            budget=budget,
+        )
+        for note in plan.notes:
+            self.reporter.console.print(f"  note: {note}", highlight=False)
+        return plan
+
+    def _train(self, model: nn.Module, spec: TrainSpec, data: Data, what: str) -> None:
+        assert data.train is not None and data.train_labels is not None
+        final = self.work / f"{what}.safetensors"
+        if final.is_file():
+            replace_tensors(model, load_file(final))
+            return
+        verb = "training" if what == "dense" else "fine-tuning"
+        self.reporter.stage(f"{verb} the {what} network, {spec.epochs} epochs")
+        with self.reporter.bar(verb) as update:
+
+            def progress(step: int, steps: int, shown: dict[str, float]) -> None:
+                update(step / steps, f"epoch {shown['epoch']:.0f}, loss {shown['loss']:.3f}")
+                if step % (steps // spec.epochs) == 0:
+                    self.reporter.event("epoch", network=what, **shown)
+
+            fit(
+                model,
+                data.train,
+                data.train_labels,
+                spec,
+                seed=self.recipe.seed,
+                checkpoint=self.work / f"{what}.training.safetensors",
+                progress=progress,
+            )
+        held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
+        files.write(final, lambda path: save_file(held, path))
+
+    def _step(self, name: str, make: Callable[[Path], object]) -> None:
+        """Makes a file of the work folder unless an interrupted run has made it."""
+        if not (self.work / name).is_file():
+            make(self.work / name)
+
+    # --- files --------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.reporter.log = self.folder / "log.jsonl"
+        recipe = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False)
+        files.write_text(self.folder / "recipe.yaml", recipe)
+        files.write_text(self.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+
+    def _close(self, report: dict[str, Any], passed: bool) -> None:
+        """Moves what may stay into place, the report last: a folder with a report.json is complete."""
+        for name in _ARTEFACTS if passed else ("dense.onnx",):
+            os.replace(self.work / name, self.folder / name)
+        files.write_text(self.folder / "report.html", render_html(report, self.name))
+        files.write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
+        shutil.rmtree(self.work)
+        self.reporter.event("finished", passed=passed)
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+
+
+def _problems(gates: dict[str, Gate], plan: Plan, counts: dict[str, dict[str, int]]) -> list[str]:
+    problems = [reason for gate in gates.values() for reason in gate.reasons()]
+    for kind in ("dense", "slim"):
+        for operator, counted in counts[kind].items():
+            planned = plan.macs_by_operator[kind].get(operator, 0)
+            if planned != counted:
+                problems.append(f"{operator} MACs of the {kind} network: {planned} planned, {counted} by fvcore")
+    return problems
+
+
+def _quality(recipe: Recipe, data: Data, dense: torch.Tensor, slim: dict[str, torch.Tensor]) -> dict[str, Any]:
+    if data.test_labels is not None:
+        labels = data.test_labels
+        return {
+            "metric": "accuracy",
+            "images": len(labels),
+            "dense": accuracy(dense, labels),
+            **{stage: accuracy(logits, labels) for stage, logits in slim.items()},
+        }
+    measured = {stage: agreement(dense, logits) for stage, logits in slim.items()}
+    return {
+        "metric": "agreement",
+        "images": len(dense),
+        "random_weights": not (recipe.model.pretrained or recipe.model.weights),
+        "dense": 1.0,
+        **{stage: same for stage, (same, _) in measured.items()},
+        "kl": {"dense": 0.0, **{stage: divergence for stage, (_, divergence) in measured.items()}},
+    }

@@ -1,0 +1,9 @@
+"""From a dense model and a `Plan` to a slim model.
+
+The one place that slices weights. It knows state_dict keys, indices and attributes, all of them from the plan:
+no graph, no scores, no tracing.
+"""
+
+from .prune import prune
+
+__all__ = ["prune"]

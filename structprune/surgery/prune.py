@@ -1,0 +1,50 @@
+"""Slices parameters and buffers as a plan says, and mends the numbers of the modules that own them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import PlanError
+from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
+from ..records import Plan
+
+
+def prune(model: nn.Module, plan: Plan) -> nn.Module:
+    """A slim copy of `model`: the same classes, state_dict keys and modes, trainable; `model` is left as it was.
+
+    No memory is shared with `model`. Raises PlanError if the plan was not made for this architecture.
+    """
+    check(model, plan)
+    slim = skeleton_copy(model)
+    new = {key: _slice(tensor.detach(), plan.keep.get(key, {})) for key, tensor in tensors(model).items()}
+    replace_tensors(slim, new)
+    set_attributes(slim, plan.attributes)
+    return slim
+
+
+def check(model: nn.Module, plan: Plan) -> None:
+    """Raises PlanError unless every sliced tensor and every mended module is in `model`, at its dense size."""
+    state, modules = tensors(model), dict(model.named_modules())
+    for key, axes in plan.keep.items():
+        if key not in state:
+            raise PlanError(f"the plan slices {key}, which {type(model).__name__} does not have")
+        shape = list(state[key].shape)
+        if shape != plan.shapes.get(key):
+            raise PlanError(
+                f"the plan slices {key} of shape {plan.shapes.get(key)}, but here its shape is {shape}: "
+                "apply a plan to the dense model that it was made for"
+            )
+        for dim, indices in axes.items():
+            if not indices or min(indices) < 0 or max(indices) >= shape[int(dim)] or len(set(indices)) < len(indices):
+                raise PlanError(f"the plan keeps impossible indices of axis {dim} of {key}, whose shape is {shape}")
+    for path, values in plan.attributes.items():
+        for name in values:
+            if not hasattr(modules.get(path), name):
+                raise PlanError(f"the plan sets {path}.{name}, which {type(model).__name__} does not have")
+
+
+def _slice(tensor: Tensor, axes: dict[str, list[int]]) -> Tensor:
+    for dim, indices in axes.items():
+        tensor = tensor.index_select(int(dim), torch.tensor(indices, device=tensor.device))
+    return tensor if axes else tensor.clone()

@@ -1,0 +1,6 @@
+"""The training loop, and the measures of quality: accuracy with labels, agreement with the dense network without."""
+
+from .loop import fit
+from .quality import accuracy, agreement, predict
+
+__all__ = ["accuracy", "agreement", "fit", "predict"]

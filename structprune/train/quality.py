@@ -1,0 +1,28 @@
+"""How good a network is: top-1 accuracy, or how near its outputs are to the dense network's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..modules import evaluating
+
+
+def predict(model: nn.Module, images: Tensor, batch_size: int = 32) -> Tensor:
+    """Logits of shape (n, classes), on the CPU, in evaluation mode."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The share of images whose highest logit is their label's."""
+    return float((logits.argmax(1) == labels).float().mean())
+
+
+def agreement(dense: Tensor, slim: Tensor) -> tuple[float, float]:
+    """Top-1 agreement with the dense network, and mean KL(dense ‖ slim) in nats, from logits (n, classes)."""
+    same = float((dense.argmax(1) == slim.argmax(1)).float().mean())
+    divergence = F.kl_div(slim.log_softmax(1), dense.log_softmax(1), log_target=True, reduction="batchmean")
+    return same, float(divergence)

@@ -1,0 +1,10 @@
+"""The acceptance gate: is the slim network the one that the plan describes?
+
+Enters: the dense and the slim model, the plan and real inputs. Leaves: a `Gate` of measured differences.
+`masked` makes the reference from `plan.keep` alone; nothing of `graph` or `surgery` is used here.
+"""
+
+from .gate import Comparison, Gate, verify
+from .masked import expanded, masked
+
+__all__ = ["Comparison", "Gate", "expanded", "masked", "verify"]

@@ -1,0 +1,57 @@
+"""The masked reference: the dense network with every removed slice of every weight set to zero.
+
+It is the user's own module at its own widths, run by plain PyTorch, and is made from `plan.keep` alone. A
+removed channel then meets zero weights in every consumer, so it adds nothing, whatever its value on the way
+(a BatchNorm's shift, sigmoid(0) = 0.5): the masked network computes what the slim one must compute.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..modules import replace_tensors, skeleton_copy, tensors
+from ..records import Plan
+
+
+def masked(model: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of the dense `model` whose removed slices are zero."""
+    copy = skeleton_copy(model)
+    state = tensors(model)
+    replace_tensors(copy, {key: state[key].detach() * _mask(state[key], axes) for key, axes in plan.keep.items()})
+    return copy
+
+
+def expanded(model: nn.Module, slim: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of the dense architecture that holds the slim network's weights in their old places, zero elsewhere.
+
+    For a slim network that was trained after surgery: this is the masked network that was trained with it.
+    """
+    copy = skeleton_copy(model)
+    small = tensors(slim)
+    new = {}
+    for key, tensor in tensors(model).items():
+        axes = plan.keep.get(key)
+        if axes is None:
+            new[key] = small[key].detach().clone()
+            continue
+        full = torch.zeros_like(tensor)
+        index = torch.meshgrid(
+            *(torch.tensor(axes.get(str(d), range(n)), dtype=torch.long) for d, n in enumerate(tensor.shape)),
+            indexing="ij",
+        )
+        full[index] = small[key].detach()
+        new[key] = full
+    replace_tensors(copy, new)
+    return copy
+
+
+def _mask(tensor: Tensor, axes: dict[str, list[int]]) -> Tensor:
+    mask = torch.ones_like(tensor)
+    for dim, indices in axes.items():
+        line = torch.zeros(tensor.shape[int(dim)], dtype=tensor.dtype, device=tensor.device)
+        line[indices] = 1
+        shape = [1] * tensor.dim()
+        shape[int(dim)] = -1
+        mask *= line.reshape(shape)
+    return mask
