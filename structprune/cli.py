@@ -22,8 +22,12 @@ app = typer.Typer(
 )
 _errors = Console(stderr=True)
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, for example recipes/quickstart.yaml.")]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME.")]
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A YAML file, for example recipes/quickstart.yaml.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Override a key of the recipe; can be given again."),
@@ -108,5 +112,3 @@ def _plain(text: str) -> str:
 
 def main() -> None:
     app()
-
-

@@ -39,5 +39,3 @@ def _size(text: str) -> tuple[int, ...]:
     if len(size) != 3 or min(size) < 1:
         raise RecipeError(f"--input-size {text}: give three whole numbers as C,H,W, for example 3,224,224")
     return size
-
-

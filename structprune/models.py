@@ -46,7 +46,9 @@ def build_model(spec: ModelSpec, seed: int) -> nn.Module:
         model = timm.create_model(spec.name, pretrained=spec.pretrained, **spec.kwargs)
     except Exception as error:  # timm raises whatever the model's constructor or the download raises
         detail = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(f"timm can't build {spec.name} with {spec.kwargs}: {type(error).__name__}: {detail}") from error
+        raise ModelError(
+            f"timm can't build {spec.name} with {spec.kwargs}: {type(error).__name__}: {detail}"
+        ) from error
     if spec.weights:
         _load_weights(model, spec)
     check_finite(model)

@@ -128,9 +128,7 @@ class _Run:
         export_onnx(slim, data.example, self.work / "slim.onnx")
         save(slim, plan, self.work)
         say.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
-        gates["final"] = verify(
-            reference, slim, plan, data.example, folder=self.work, onnx=self.work / "slim.onnx"
-        )
+        gates["final"] = verify(reference, slim, plan, data.example, folder=self.work, onnx=self.work / "slim.onnx")
         counts = {"dense": count_macs(model, data.example[:1]), "slim": count_macs(slim, data.example[:1])}
         problems = _problems(gates, plan, counts)
 

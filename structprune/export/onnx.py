@@ -52,9 +52,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
         batch = given[0].shape[0] if given and given[0].dim() else None
         result_names = ["output"] if len(made) == 1 else [f"output_{i}" for i in range(len(made))]
         dynamic = {n: {0: "batch"} for n, x in zip(names, given, strict=True) if x.dim()}
-        dynamic |= {
-            n: {0: "batch"} for n, x in zip(result_names, made, strict=True) if x.dim() and x.shape[0] == batch
-        }
+        dynamic |= {n: {0: "batch"} for n, x in zip(result_names, made, strict=True) if x.dim() and x.shape[0] == batch}
 
         def write(aside: Path) -> None:
             with warnings.catch_warnings():
@@ -76,4 +74,6 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
             return files.write(Path(path), write)
         except Exception as error:  # whatever the exporter or the checker raises
             detail = (str(error).strip().splitlines() or [""])[0]
-            raise ModelError(f"{type(model).__name__} can't be exported to ONNX: {type(error).__name__}: {detail}") from error
+            raise ModelError(
+                f"{type(model).__name__} can't be exported to ONNX: {type(error).__name__}: {detail}"
+            ) from error

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .capture import Captured, Inputs, capture
-from .rules import FIXED, RULES, Attribute, Cost, Flow, Produced, Unsupported, Value
+from .rules import FIXED, RULES, Flow, Produced, Unsupported, Value
 from .units import alive
 
 
@@ -95,8 +95,9 @@ class DependencyGraph:
                 if axis is not None:
                     self._axes[key, dim] = self.classes_of(axis)
         self._cost_axes = [[self.classes_of(axis) for axis in cost.axes] for cost in flow.costs]
+        self._families: list[list[Produced]] = []  # layers whose channels are coupled, removable or not
         self.groups: list[Group] = self._find_groups(flow, frozen)
-        self.barriers = self._report_barriers(flow, freezes, causes)
+        self.barriers = self._report_barriers(freezes, causes)
 
     def classes_of(self, axis: np.ndarray) -> np.ndarray:
         return np.where(axis >= 0, self._labels[axis], -1)
@@ -120,6 +121,7 @@ class DependencyGraph:
         families: dict[int, list[Produced]] = {}
         for i, produced in enumerate(flow.produced):
             families.setdefault(root(i), []).append(produced)
+        self._families = list(families.values())
 
         of_class: dict[int, int] = {}
         kept: list[tuple[Produced, np.ndarray]] = []
@@ -175,20 +177,15 @@ class DependencyGraph:
                 slices[number].append(Slice(key, dim, flow.roles.get((key, dim), "other"), index))
         return slices
 
-    def _report_barriers(
-        self, flow: Flow, freezes: list[tuple[np.ndarray, int]], causes: list[Barrier]
-    ) -> list[Barrier]:
-        made = np.zeros(self._classes, bool)
-        for produced in flow.produced:
-            labels = self.classes_of(produced.axis)
-            made[labels[labels >= 0]] = True
+    def _report_barriers(self, freezes: list[tuple[np.ndarray, int]], causes: list[Barrier]) -> list[Barrier]:
         channels: Counter[int] = Counter()
-        for classes, cause in freezes:
-            if cause != FIXED:
-                channels[cause] += int(made[classes].sum())
-        return [
-            Barrier(b.op, b.node, b.module, b.reason, channels[i]) for i, b in enumerate(causes) if channels[i]
-        ]
+        for cause in {cause for _, cause in freezes if cause != FIXED}:
+            kept = np.zeros(self._classes + 1, bool)
+            for classes, other in freezes:
+                kept[classes] |= other == cause
+            for family in self._families:
+                channels[cause] += max(int(kept[self.classes_of(p.axis)].any(axis=1).sum()) for p in family)
+        return [Barrier(b.op, b.node, b.module, b.reason, channels[i]) for i, b in enumerate(causes) if channels[i]]
 
     def group(self, name: str) -> Group:
         for group in self.groups:
@@ -343,9 +340,7 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
     return parameters[key]
 
 
-def _apply(
-    flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[str, str], causes: list[Barrier]
-) -> Any:
+def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[str, str], causes: list[Barrier]) -> Any:
     flow.op, flow.shape = op_name(node.target), _shapes(node.meta.get("val"))
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
     try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .dependency import DependencyGraph
 
 # Ops whose arguments hold sizes that Python may have worked out from a width, or not.
-_SIZED = frozenset("view reshape _unsafe_view unflatten expand slice split split_with_sizes select pad".split())
+_SIZED = frozenset(["view", "reshape", "_unsafe_view", "unflatten", "expand", "slice", "split", "split_with_sizes", "select", "pad"])
 
 
 def unfollowed(
@@ -44,7 +44,9 @@ def unfollowed(
         while error and position < len(seen) and seen[position].target != node.target and not seen[position].users:
             position += 1  # a dead node, which only a finished recording has dropped
         if position >= len(seen) or seen[position].target != node.target:
-            return _culprit(node, nodes, values, barred, error or "the model's code takes another path at another width")
+            return _culprit(
+                node, nodes, values, barred, error or "the model's code takes another path at another width"
+            )
         if _shapes(seen[position]) != _predicted(values[node.name], graph, removed):
             return _culprit(node, nodes, values, barred, "its size is a number in the model's code")
         position += 1

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..bench import Benchmark
 from ..graph import DependencyGraph
-from ..records import Plan
 from ..recipe import Recipe
+from ..records import Plan
 from ..verify import Gate
 
 SCHEMA = "structprune.report/1"

@@ -114,7 +114,9 @@ class _Writer:
             return {"$dataclass": [_import_name(type(value), where), self.value(fields, where)]}
         if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
             return {"$import": _import_name(value, where)}
-        raise StoreError(f"{where} is a {type(value).__module__}.{type(value).__name__}, which can't be written as JSON")
+        raise StoreError(
+            f"{where} is a {type(value).__module__}.{type(value).__name__}, which can't be written as JSON"
+        )
 
 
 def _import_name(value: Any, where: str) -> str:
