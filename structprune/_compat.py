@@ -12,9 +12,7 @@ from pathlib import Path
 
 import torch
 
-_OPS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",) + (
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
+_OPS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
 _library: torch.library.Library | None = None  # kept alive: the declaration ends with the object
 
 

@@ -14,7 +14,7 @@ def inspect_model(name: str, input_size: str | None = None) -> DependencyGraph:
 
     `input_size` is C,H,W of one sample. Raises RecipeError for a name or size that can't be used.
     """
-    from .models import architectures, build_model
+    from .models import architectures, build_model, resolve_model_data_config
     from .names import unknown
 
     if name.endswith((".yaml", ".yml")):
@@ -25,9 +25,7 @@ def inspect_model(name: str, input_size: str | None = None) -> DependencyGraph:
         raise RecipeError(unknown("model", name, architectures()))
     spec = spec.model_copy(update={"pretrained": False, "weights": None})
     model = build_model(spec, seed=0)
-    size = _size(input_size) if input_size else tuple(model.pretrained_cfg["input_size"])
-    if not input_size and "in_chans" in spec.kwargs:
-        size = (spec.kwargs["in_chans"], *size[1:])
+    size = _size(input_size) if input_size else resolve_model_data_config(model)["input_size"]
     return trace(model, torch.zeros(1, *size))
 
 

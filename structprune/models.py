@@ -20,18 +20,20 @@ from .recipe import ModelSpec
 declare_torchvision_ops()
 import timm  # noqa: E402
 import timm.optim  # noqa: E402
+from timm.data import resolve_model_data_config  # noqa: E402
 
+__all__ = ["architectures", "build_model", "check_finite", "optimizers", "resolve_model_data_config"]
 _PACKAGE = "package:"
 
 
 @functools.cache
 def architectures() -> frozenset[str]:
-    return frozenset(timm.list_models())
+    return frozenset(str(name) for name in timm.list_models())
 
 
 @functools.cache
 def optimizers() -> frozenset[str]:
-    return frozenset(timm.optim.list_optimizers())
+    return frozenset(str(name) for name in timm.optim.list_optimizers())
 
 
 def build_model(spec: ModelSpec, seed: int) -> nn.Module:
@@ -91,7 +93,8 @@ def _check_hub(name: str) -> None:
 def _load_weights(model: nn.Module, spec: ModelSpec) -> None:
     assert spec.weights is not None
     if spec.weights.startswith(_PACKAGE):
-        return _load_package(model, spec, spec.weights.removeprefix(_PACKAGE))
+        _load_package(model, spec, spec.weights.removeprefix(_PACKAGE))
+        return
     path = Path(spec.weights)
     if not path.is_file() or path.suffix != ".safetensors":
         raise RecipeError(f"model.weights: {path} is no .safetensors file (other formats need pickle to read)")

@@ -14,7 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Update(Protocol):
-    def __call__(self, share: float, text: str = "") -> None: ...
+    """Moves a bar to a share of its length, with more text behind its description."""
+
+    def __call__(self, share: float, more: str = "") -> None: ...
 
 
 class Reporter:
@@ -34,12 +36,12 @@ class Reporter:
         self.event("stage", text=text, **fields)
 
     @contextmanager
-    def bar(self, text: str) -> Iterator[Update]:
+    def bar(self, description: str) -> Iterator[Update]:
         columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as progress:
-            task = progress.add_task(text, total=1.0)
+            task = progress.add_task(description, total=1.0)
 
             def update(share: float, more: str = "") -> None:
-                progress.update(task, completed=share, description=f"{text} {more}".rstrip())
+                progress.update(task, completed=share, description=f"{description} {more}".rstrip())
 
             yield update

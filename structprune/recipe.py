@@ -47,7 +47,7 @@ class DigitsSpec(_Strict):
     """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
 
     source: Literal["digits"]
-    image_size: int = Field(32, ge=8)
+    image_size: int = Field(default=32, ge=8)
 
 
 class ImagesSpec(_Strict):
@@ -55,19 +55,19 @@ class ImagesSpec(_Strict):
 
     source: Literal["images"]
     path: str | None = None
-    crops: int = Field(64, ge=1, description="crops of held-out files on which quality is measured")
+    crops: int = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
 
 
 class TrainSpec(_Strict):
     """Supervised training; optimisers and schedules are timm's, by its names."""
 
     epochs: int = Field(ge=1)
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(default=64, ge=2)
     optimizer: str = "adamw"
     lr: float = Field(gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: int = Field(0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0)
 
     @field_validator("optimizer")
     @classmethod
@@ -88,8 +88,8 @@ class TrainSpec(_Strict):
 class BudgetSpec(_Strict):
     """What may stay: a fraction of the dense network (up to 1), or an absolute number."""
 
-    macs: float | None = Field(None, gt=0, allow_inf_nan=False)
-    params: float | None = Field(None, gt=0, allow_inf_nan=False)
+    macs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    params: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _any(self) -> BudgetSpec:
@@ -105,9 +105,9 @@ class PruneSpec(_Strict):
     criterion: str = "l1"
     budget: BudgetSpec
     allocation: str = "uniform"
-    min_channels: int = Field(1, ge=1)
-    max_ratio: float = Field(0.9, gt=0, le=1)
-    align: int = Field(1, ge=1)
+    min_channels: int = Field(default=1, ge=1)
+    max_ratio: float = Field(default=0.9, gt=0, le=1)
+    align: int = Field(default=1, ge=1)
     ignore: tuple[str, ...] = ()
 
     @field_validator("criterion")
@@ -126,21 +126,21 @@ class PruneSpec(_Strict):
 
 
 class BenchSpec(_Strict):
-    threads: int = Field(1, ge=1)
-    batch: int = Field(1, ge=1)
-    seconds: float = Field(10.0, gt=0)
+    threads: int = Field(default=1, ge=1)
+    batch: int = Field(default=1, ge=1)
+    seconds: float = Field(default=10.0, gt=0)
 
 
 class Recipe(_Strict):
     """One run: which model, which data, how it is trained, pruned, fine-tuned and timed."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     model: ModelSpec
     data: Annotated[DigitsSpec | ImagesSpec, Field(discriminator="source")]
     train: TrainSpec | None = None
     prune: PruneSpec
     finetune: TrainSpec | None = None
-    bench: BenchSpec = BenchSpec()
+    bench: BenchSpec = Field(default_factory=BenchSpec)
 
     @model_validator(mode="after")
     def _labels(self) -> Recipe:

@@ -198,7 +198,8 @@ class _Run:
         return plan
 
     def _train(self, model: nn.Module, spec: TrainSpec, data: Data, what: str) -> None:
-        assert data.train is not None and data.train_labels is not None
+        assert data.train is not None
+        assert data.train_labels is not None
         final = self.work / f"{what}.safetensors"
         if final.is_file():
             replace_tensors(model, load_file(final))

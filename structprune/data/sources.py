@@ -70,7 +70,7 @@ def _digits(spec: DigitsSpec, model: nn.Module) -> Data:
 
 
 def _images(spec: ImagesSpec, model: nn.Module, seed: int) -> Data:
-    from timm.data import resolve_model_data_config
+    from ..models import resolve_model_data_config
 
     config = resolve_model_data_config(model)
     calibration, held_out = _files(spec, seed)
@@ -115,8 +115,8 @@ def _crops(files: list[Path], count: int, config: dict, rng: np.random.Generator
         path = files[i % len(files)]
         if path not in opened:
             try:
-                with Image.open(path) as image:
-                    opened[path] = image.convert(mode)
+                with Image.open(path) as file:
+                    opened[path] = file.convert(mode)
             except OSError as error:
                 raise RecipeError(f"{path} is no image that can be read: {error}") from error
         image = opened[path]

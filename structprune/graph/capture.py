@@ -123,7 +123,8 @@ def record(model: nn.Module, inputs: Inputs) -> tuple[Captured | None, str | Non
 
     arguments = [*(tensor.detach() for tensor in state.values()), *(flat[i] for i in where)]
     tracer = make_fx(forward, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
-    error = None
+    error: str | None = None
+    graph: fx.Graph | None = None
     try:
         with torch.no_grad(), stack, warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .capture import Captured, Inputs, capture
-from .rules import FIXED, RULES, Flow, Produced, Unsupported, Value
+from .rules import FIXED, RULES, Cause, Flow, Produced, Unsupported, Value, all_axes
 from .units import alive
 
 
@@ -81,7 +81,7 @@ class DependencyGraph:
     is a mapping from a group's name to the indices of the units that it keeps; groups not named stay whole.
     """
 
-    def __init__(self, model: nn.Module, inputs: Inputs, flow: Flow, values: dict[str, Value], causes: list[Barrier]):
+    def __init__(self, model: nn.Module, inputs: Inputs, flow: Flow, values: dict[str, Value]):
         self.model, self.inputs = model, inputs
         self._costs, self._attributes = flow.costs, flow.attributes
         count, self._labels = flow.units.classes()
@@ -97,7 +97,7 @@ class DependencyGraph:
         self._cost_axes = [[self.classes_of(axis) for axis in cost.axes] for cost in flow.costs]
         self._families: list[list[Produced]] = []  # layers whose channels are coupled, removable or not
         self.groups: list[Group] = self._find_groups(flow, frozen)
-        self.barriers = self._report_barriers(freezes, causes)
+        self.barriers = self._report_barriers(freezes, flow.causes)
 
     def classes_of(self, axis: np.ndarray) -> np.ndarray:
         return np.where(axis >= 0, self._labels[axis], -1)
@@ -177,7 +177,7 @@ class DependencyGraph:
                 slices[number].append(Slice(key, dim, flow.roles.get((key, dim), "other"), index))
         return slices
 
-    def _report_barriers(self, freezes: list[tuple[np.ndarray, int]], causes: list[Barrier]) -> list[Barrier]:
+    def _report_barriers(self, freezes: list[tuple[np.ndarray, int]], causes: list[Cause]) -> list[Barrier]:
         channels: Counter[int] = Counter()
         for cause in {cause for _, cause in freezes if cause != FIXED}:
             kept = np.zeros(self._classes + 1, bool)
@@ -185,7 +185,7 @@ class DependencyGraph:
                 kept[classes] |= other == cause
             for family in self._families:
                 channels[cause] += max(int(kept[self.classes_of(p.axis)].any(axis=1).sum()) for p in family)
-        return [Barrier(b.op, b.node, b.module, b.reason, channels[i]) for i, b in enumerate(causes) if channels[i]]
+        return [Barrier(c.op, c.node, c.module, c.reason, channels[i]) for i, c in enumerate(causes) if channels[i]]
 
     def group(self, name: str) -> Group:
         for group in self.groups:
@@ -312,7 +312,6 @@ def analyse(
     values: dict[fx.Node, Any] = {}
     parameters: dict[str, Value] = {}
     depth: dict[fx.Node, int] = {}
-    causes: list[Barrier] = []
     for node in captured.graph.nodes:
         depth[node] = 1 + max((depth[parent] for parent in node.all_input_nodes), default=0)
         if node.op == "placeholder":
@@ -321,13 +320,13 @@ def analyse(
             values[node] = Value.fixed(getattr(node.meta.get("val"), "shape", ()))
         elif node.op == "output":
             for leaf in node.all_input_nodes:
-                _freeze(flow, [values[leaf]], FIXED)
+                flow.freeze(all_axes(values[leaf]), None)
         elif node.target is operator.getitem:
             values[node] = values[node.args[0]][node.args[1]]
         else:
             flow.depth, flow.module = depth[node], node.meta.get("module", "")
-            values[node] = _apply(flow, node, values, barred, causes)
-    graph = DependencyGraph(model, inputs, flow, parameters, causes)
+            values[node] = _apply(flow, node, values, barred)
+    graph = DependencyGraph(model, inputs, flow, parameters)
     return graph, {node.name: value for node, value in values.items()}
 
 
@@ -340,8 +339,8 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
     return parameters[key]
 
 
-def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[str, str], causes: list[Barrier]) -> Any:
-    flow.op, flow.shape = op_name(node.target), _shapes(node.meta.get("val"))
+def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[str, str]) -> Any:
+    flow.op, flow.node, flow.shape = op_name(node.target), node.name, _shapes(node.meta.get("val"))
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
     try:
         if node.name in barred:
@@ -350,21 +349,10 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
             raise Unsupported(f"no rule for {flow.op}; one in graph/rules.py would let its channels be pruned")
         return RULES[flow.op](flow, *args, **kwargs)
     except Unsupported as reason:
-        _freeze(flow, [values[parent] for parent in node.all_input_nodes], len(causes))
-        causes.append(Barrier(flow.op, node.name, flow.module, str(reason), 0))
+        flow.freeze([axis for parent in node.all_input_nodes for axis in all_axes(values[parent])], str(reason))
     if isinstance(flow.shape, list):
         return [Value.fixed(shape) for shape in flow.shape]
     return Value.fixed(flow.shape)
-
-
-def _freeze(flow: Flow, values: list[Any], cause: int) -> None:
-    for value in values:
-        if isinstance(value, list):
-            _freeze(flow, value, cause)
-            continue
-        for axis in value.axes:
-            if axis is not None:
-                flow.units.freeze(axis, cause)
 
 
 def _shapes(value: Any) -> Any:

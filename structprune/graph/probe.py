@@ -16,13 +16,16 @@ from torch import Tensor, fx
 
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from .capture import Captured, record
-from .units import Axis, alive
+from .rules import all_axes
+from .units import alive
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph
 
 # Ops whose arguments hold sizes that Python may have worked out from a width, or not.
-_SIZED = frozenset(["view", "reshape", "_unsafe_view", "unflatten", "expand", "slice", "split", "split_with_sizes", "select", "pad"])
+_SIZED = frozenset(
+    ["view", "reshape", "_unsafe_view", "unflatten", "expand", "slice", "split", "split_with_sizes", "select", "pad"]
+)
 
 
 def unfollowed(
@@ -75,11 +78,7 @@ def _culprit(
 
 
 def _live(node: fx.Node, values: dict[str, Any]) -> bool:
-    return any(axis is not None for parent in node.all_input_nodes for axis in _axes(values[parent.name]))
-
-
-def _axes(value: Any) -> list[Axis]:
-    return [axis for part in value for axis in _axes(part)] if isinstance(value, list) else list(value.axes)
+    return any(axis is not None for parent in node.all_input_nodes for axis in all_axes(values[parent.name]))
 
 
 def _shapes(node: fx.Node) -> list[tuple[int, ...]]:

@@ -9,6 +9,7 @@ Ops are named as in the ATen schema, without overload and without the `_` of the
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,21 @@ class Value:
         return all(axis is None for axis in self.axes)
 
 
-FIXED = -1  # the cause of a freeze that is no barrier: the channel meets an axis that is fixed by nature
+def all_axes(value: Any) -> list[Axis]:
+    return [axis for part in value for axis in all_axes(part)] if isinstance(value, list) else list(value.axes)
+
+
+FIXED = -1  # the cause of a freeze that is no barrier: the model's outputs keep their channels
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why channels stay, and the node where they had to."""
+
+    op: str
+    node: str
+    module: str
+    reason: str
 
 
 @dataclass
@@ -90,26 +105,38 @@ class Flow:
     attributes: list[Attribute] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     produced: list[Produced] = field(default_factory=list)
+    causes: list[Cause] = field(default_factory=list)
     op: str = ""
+    node: str = ""
     module: str = ""
     depth: int = 0
     shape: Any = ()
+
+    def freeze(self, axes: Sequence[Axis], reason: str | None) -> None:
+        """Keeps the channels of `axes`; with a reason, the current node is reported as a barrier."""
+        cause = FIXED
+        if reason is not None:
+            cause = len(self.causes)
+            self.causes.append(Cause(self.op, self.node, self.module, reason))
+        for axis in axes:
+            if axis is not None:
+                self.units.freeze(axis, cause)
 
     def tie(self, a: Axis, b: Axis) -> Axis:
         """Couples two axes position by position. A fixed axis on one side fixes the other."""
         if a is None or b is None:
             for axis in (a, b):
                 if axis is not None:
-                    self.units.freeze(axis, FIXED)
+                    self.freeze([axis], "couples these channels with an axis from which nothing can be removed")
             return None
         if a.shape != b.shape:
             raise Unsupported(f"couples axes of {a.shape} and {b.shape} (positions, factors)")
-        if ((a < 0) != (b < 0)).any():
-            for axis in (a, b):
-                self.units.freeze(axis, FIXED)
-            return None
-        self.units.tie(a[a >= 0], b[b >= 0])
-        return a
+        uneven = ((a < 0) != (b < 0)).any(axis=1)  # positions that one side can't lose
+        if uneven.any():
+            self.freeze([a[uneven], b[uneven]], "couples these channels with some that can't be removed")
+        both = ~uneven[:, None] & (a >= 0)
+        self.units.tie(a[both], b[both])
+        return np.where(uneven[:, None], -1, a) if uneven.any() else a
 
     def role(self, value: Value, dim: int, role: str) -> None:
         if value.key is not None:
@@ -270,7 +297,8 @@ def _conv_grouped(flow: Flow, entering: Axis, weight: Value, groups: int, transp
             raise Unsupported("grouped transposed convolutions with several inputs a group have no rule yet")
         return outputs_
     made, within = weight.axes[0], weight.axes[1]
-    assert made is not None and within is not None
+    assert made is not None
+    assert within is not None
     fan_in, fan_out = len(entering) // groups, len(made) // groups
     factors = entering.shape[1]
     if factors != 1:
@@ -282,7 +310,6 @@ def _conv_grouped(flow: Flow, entering: Axis, weight: Value, groups: int, transp
         block = inputs_[:, :1]
         flow.units.tie(np.broadcast_to(block, inputs_.shape), inputs_)
         flow.units.tie(np.broadcast_to(block, outputs_.shape), outputs_)
-        flow.units.freeze(within, FIXED)
         flow.role(weight, 0, "passed")
         flow.attribute(weight, "groups", entering, fan_in)
     else:
@@ -372,7 +399,10 @@ def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
 def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
     """Mixes positions of the trailing axes only; every other axis passes through."""
     shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
-    made = [Value(tuple(s), tuple(a if n == m else None for a, n, m in zip(x.axes, x.shape, s))) for s in shapes]
+    made = [
+        Value(tuple(s), tuple(a if n == m else None for a, n, m in zip(x.axes, x.shape, s, strict=True)))
+        for s in shapes
+    ]
     mixed = int(flow.op[-2])  # the op's name ends in 1d, 2d or 3d
     if any(axis is not None for axis in x.axes[-mixed:]):
         raise Unsupported("mixes positions of an axis that carries channels")
@@ -451,11 +481,10 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
                 j += 1
             else:
                 raise Unsupported(f"reshapes {tuple(before)} to {tuple(after)}, which do not match")
-        if not left or not right:  # trailing axes of length 1
-            if blocks:
-                blocks[-1][0].extend(left)
-                blocks[-1][1].extend(right)
-                continue
+        if blocks and not (left and right):  # trailing axes of length 1
+            blocks[-1][0].extend(left)
+            blocks[-1][1].extend(right)
+            continue
         blocks.append((left, right))
     return blocks
 
@@ -508,7 +537,7 @@ def split(flow: Flow, x: Value, *arguments: Any, **options: Any) -> list[Value]:
     starts = np.cumsum([0, *sizes])
     if axis is not None:
         _equal_parts(flow, axis, sizes[0], all(size == sizes[0] for size in sizes))
-    parts = [None if axis is None else axis[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    parts = [None if axis is None else axis[a:b] for a, b in itertools.pairwise(starts)]
     return [_with_axis(x, dim, part, shape) for part, shape in zip(parts, flow.shape, strict=True)]
 
 
@@ -522,6 +551,8 @@ def slice_(flow: Flow, x: Value, dim: int = 0, start: Any = None, end: Any = Non
     if len(picked) == size and step == 1:
         return _with_axis(x, dim, axis, flow.shape)
     width = len(picked)
+    if width == 1:
+        raise Unsupported("picks one channel by its number")
     aligned = step == 1 and width > 0 and size % width == 0 and picked.start % width == 0
     _equal_parts(flow, axis, width, aligned)
     return _with_axis(x, dim, axis[picked.start : picked.stop], flow.shape)

@@ -25,10 +25,10 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         threads = f"{latency['threads']} thread{'s' if latency['threads'] > 1 else ''}"
         rows.append(
             (
-                f"latency (onnxruntime, {threads}, batch {latency['batch']})",
+                f"latency, {threads}, batch {latency['batch']}",
                 f"{latency['dense_ms']:.3f} ms",
                 f"{latency['slim_ms']:.3f} ms",
-                f"{latency['speedup']:.2f}× faster, 95 % interval {low:.2f} to {high:.2f}",
+                f"{latency['speedup']:.2f}× speedup (95 %: {low:.2f} to {high:.2f})",
             )
         )
     return rows
@@ -38,12 +38,12 @@ def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if quality["metric"] == "accuracy":
         change = 100 * (quality["final"] - quality["dense"])
         return [
-            ("accuracy before recovery", f"{quality['dense']:.4f}", f"{quality['pruned']:.4f}", ""),
+            ("accuracy, pruned, before recovery", f"{quality['dense']:.4f}", f"{quality['pruned']:.4f}", ""),
             ("accuracy, final", f"{quality['dense']:.4f}", f"{quality['final']:.4f}", f"{change:+.2f} points"),
         ]
-    weights = ", random weights" if quality["random_weights"] else ""
+    crops = f"{quality['images']} crops{', random weights' if quality['random_weights'] else ''}"
     return [
-        (f"top-1 agreement with dense{weights}", "1.0000", f"{quality['final']:.4f}", f"{quality['images']} crops"),
+        ("agreement with dense (top-1)", "1.0000", f"{quality['final']:.4f}", crops),
         ("KL from dense", "0.0000", f"{quality['kl']['final']:.4f}", "nats a crop"),
     ]
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from .._compat import declare_torchvision_ops
+from ..errors import RecipeError
 from ..modules import tensors
 from ..recipe import TrainSpec
 from ..store import files
@@ -50,6 +51,8 @@ def fit(
     optimizer = create_optimizer_v2(model, opt=spec.optimizer, lr=spec.lr, weight_decay=spec.weight_decay)
     wrapped, prepared, loader = accelerator.prepare(model, optimizer, loader)
     steps = len(loader)
+    if not steps:
+        raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(images)} training images")
     schedule = None
     if spec.schedule == "cosine":
         schedule, _ = create_scheduler_v2(
@@ -102,7 +105,7 @@ def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
         metadata = stored.metadata()
         state: dict[int, dict[str, Any]] = {}
         own = tensors(model)
-        for key in stored.keys():
+        for key in stored.keys():  # noqa: SIM118 (not a dict)
             kind, _, rest = key.partition(".")
             if kind == "model":
                 own[rest].copy_(stored.get_tensor(key))

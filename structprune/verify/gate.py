@@ -51,15 +51,18 @@ class Comparison:
 
     def add(self, reference: list[Tensor], other: list[Tensor], batch: int) -> None:
         if len(reference) != len(other):
-            return self.fail(f"{len(reference)} outputs against {len(other)}")
+            self.fail(f"{len(reference)} outputs against {len(other)}")
+            return
         for a, b in zip(reference, other, strict=True):
             if a.shape != b.shape:
-                return self.fail(f"output shapes {tuple(a.shape)} and {tuple(b.shape)} at batch {batch}")
+                self.fail(f"output shapes {tuple(a.shape)} and {tuple(b.shape)} at batch {batch}")
+                return
             if not a.numel():
                 continue
             a, b = a.detach().double().cpu(), b.detach().double().cpu()
             if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-                return self.fail(f"outputs that are not finite at batch {batch}")
+                self.fail(f"outputs that are not finite at batch {batch}")
+                return
             difference, scale = float((a - b).abs().max()), float(a.abs().max())
             self.max_abs = max(self.max_abs, difference)
             self.max_rel = max(self.max_rel, difference / scale if scale else float(difference > 0))
@@ -212,7 +215,8 @@ def _compare_reload(
     theirs = tensors(again)
     for key, tensor in tensors(slim).items():
         if key not in theirs or not torch.equal(tensor.cpu(), theirs[key]):
-            return comparison.fail(f"{key} is not the tensor that was saved")
+            comparison.fail(f"{key} is not the tensor that was saved")
+            return
     _compare(comparison, slim, again, batches)
 
 

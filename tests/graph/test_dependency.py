@@ -1,0 +1,245 @@
+"""Groups, barriers and MACs against what paper and fvcore say."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import structprune as sp
+from structprune.errors import ModelError
+from structprune.graph.rules import RULES, rule
+from structprune.report import count_macs
+from tests.toys import Chain, LeNet, TwoInputs
+
+
+def _slices(group):
+    return {(s.key, s.dim, s.role) for s in group.slices}
+
+
+def test_groups_of_a_chain():
+    graph = sp.trace(Chain(), torch.randn(1, 3, 10, 10))
+    assert [(g.name, g.units, g.channels, g.exact) for g in graph.groups] == [
+        ("conv1", 8, 8, True),
+        ("conv2", 6, 6, True),
+    ]
+    assert _slices(graph.group("conv1")) == {
+        ("conv1.weight", 0, "filter"),
+        ("bn1.weight", 0, "norm"),
+        ("bn1.bias", 0, "norm"),
+        ("bn1.running_mean", 0, "norm"),
+        ("bn1.running_var", 0, "norm"),
+        ("conv2.weight", 1, "consumer"),
+    }
+    assert _slices(graph.group("conv2")) == {
+        ("conv2.weight", 0, "filter"),
+        ("conv2.bias", 0, "bias"),
+        ("fc.weight", 1, "consumer"),
+    }
+    assert not graph.barriers
+
+
+def test_macs_and_parameters_of_a_chain_by_hand():
+    graph = sp.trace(Chain(), torch.randn(1, 3, 10, 10))
+    assert graph.macs_by_operator() == {"conv": 100 * 3 * 9 * 8 + 100 * 8 * 6, "linear": 6 * 5}
+    assert graph.params() == 3 * 9 * 8 + 2 * 8 + (8 * 6 + 6) + (6 * 5 + 5)
+    kept = {"conv1": np.arange(5), "conv2": np.arange(2)}
+    assert graph.macs_by_operator(kept) == {"conv": 100 * 3 * 9 * 5 + 100 * 5 * 2, "linear": 2 * 5}
+    assert graph.params(kept) == 3 * 9 * 5 + 2 * 5 + (5 * 2 + 2) + (2 * 5 + 5)
+    assert graph.group("conv1").macs == 100 * 3 * 9 * 8 + 100 * 8 * 6  # all of both convolutions
+    assert graph.group("conv1").params == 3 * 9 * 8 + 2 * 8 + 8 * 6
+
+
+def test_keep_and_attributes_by_hand():
+    graph = sp.trace(Chain(), torch.randn(1, 3, 10, 10))
+    kept = {"conv1": np.array([0, 3, 7])}
+    assert graph.keep(kept) == {
+        "conv1.weight": {"0": [0, 3, 7]},
+        "bn1.weight": {"0": [0, 3, 7]},
+        "bn1.bias": {"0": [0, 3, 7]},
+        "bn1.running_mean": {"0": [0, 3, 7]},
+        "bn1.running_var": {"0": [0, 3, 7]},
+        "conv2.weight": {"1": [0, 3, 7]},
+    }
+    assert graph.attributes(kept) == {
+        "conv1": {"out_channels": 3},
+        "bn1": {"num_features": 3},
+        "conv2": {"in_channels": 3},
+    }
+
+
+def test_flatten_keeps_a_channel_s_pixels_together():
+    graph = sp.trace(LeNet("flatten"), torch.randn(1, 1, 32, 32))
+    keep = graph.keep({"conv2": np.array([1, 15])})
+    assert keep["fc1.weight"]["1"] == [*range(25, 50), *range(375, 400)]
+
+
+def test_concatenation_by_hand():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 2, 1), nn.Conv2d(9, 5, 1)
+
+        def forward(self, x):
+            return self.c(torch.cat([self.a(x), x, self.b(x)], 1))
+
+    graph = sp.trace(Net(), torch.randn(1, 3, 4, 4))
+    assert {g.name: g.units for g in graph.groups} == {"a": 4, "b": 2}
+    keep = graph.keep({"a": np.array([0, 2]), "b": np.array([1])})
+    assert keep["c.weight"] == {"1": [0, 2, 4, 5, 6, 8]}
+
+
+def test_projection_shortcut_leads_its_stage():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 1)
+            self.conv1, self.conv2 = nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+            self.shortcut, self.head = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x)))
+
+    graph = sp.trace(Block(), torch.randn(1, 3, 6, 6))
+    assert [g.name for g in graph.groups] == ["stem", "conv1", "shortcut"]
+    stage = graph.group("shortcut")
+    assert stage.leading.key == "shortcut.weight"
+    assert ("conv2.weight", 0, "filter") in _slices(stage)
+
+
+@pytest.mark.parametrize(
+    ("groups", "inputs", "outputs", "units", "groups_after"),
+    [(12, 12, 12, 12, 3), (12, 12, 24, 12, 3), (6, 12, 24, 6, 3), (2, 12, 24, 6, 2)],
+    ids=["depthwise", "depthwise multiplier", "many blocks", "wide blocks"],
+)
+def test_grouped_convolutions(groups, inputs, outputs, units, groups_after):
+    model = nn.Sequential(
+        nn.Conv2d(3, inputs, 1), nn.Conv2d(inputs, outputs, 3, groups=groups), nn.Conv2d(outputs, 2, 1)
+    )
+    graph = sp.trace(model, torch.randn(1, 3, 6, 6))
+    assert graph.groups[0].units == units
+    kept = {graph.groups[0].name: np.array([0, 2, 5])}
+    slim = sp.prune(model, _plan(graph, kept))
+    assert slim[1].groups == groups_after
+    assert slim(torch.randn(2, 3, 6, 6)).shape == (2, 2, 4, 4)
+    assert count_macs(slim, torch.randn(1, 3, 6, 6)) == graph.macs_by_operator(kept)
+
+
+def _plan(graph, kept):
+    scores = {g.name: np.isin(np.arange(g.units), kept.get(g.name, np.arange(g.units))) for g in graph.groups}
+    target = graph.macs(kept) / graph.macs()
+    scores = sp.score(graph, lambda group: torch.from_numpy(scores[group.name].astype(float)))
+    plan = sp.plan(graph, scores, {"macs": target}, allocation="global", max_ratio=1.0)
+    assert plan.macs["slim"] == graph.macs(kept)
+    return plan
+
+
+def test_unknown_op_is_a_barrier_with_its_module_and_reason():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.odd, self.head = nn.Conv2d(3, 8, 1), Odd(), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            return self.head(self.odd(self.conv(x)))
+
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.cumsum(x, 1)
+
+    graph = sp.trace(Net(), torch.randn(1, 3, 4, 4))
+    assert graph.groups == []
+    (barrier,) = graph.barriers
+    assert (barrier.op, barrier.module, barrier.channels) == ("cumsum", "odd", 8)
+    assert "no rule for cumsum" in barrier.reason
+
+
+@pytest.mark.parametrize(
+    ("mix", "reason"),
+    [
+        (lambda x: x.mean(1, keepdim=True).expand_as(x), "statistic over the channels"),
+        (lambda x: x.softmax(1), "normalises over the channels"),
+        (lambda x: F.pad(x, (0, 0, 0, 0, 0, 0))[:, :8] + F.pad(x[:, :4], (0, 0, 0, 0, 4, 0)), "pads the channel axis"),
+        (lambda x: x.view(x.shape[0], 2, -1, *x.shape[2:]).transpose(1, 2).reshape(x.shape), "splits an axis"),
+        (lambda x: torch.cat([x[:, :3], x[:, 3:]], 1), "unequal parts"),
+        (lambda x: torch.cat([x[:, 4:], x[:, :4]], 1), "number in the model's code"),
+        (lambda x: x[:, 2:3] * x, "picks one channel"),
+        (lambda x: F.avg_pool1d(x.flatten(2).transpose(1, 2), 1).transpose(1, 2).reshape(x.shape), "mixes positions"),
+        (lambda x: x * x[:, 1].unsqueeze(1), "picks one channel"),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_keeps_its_channels(mix, reason):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            return self.head(mix(self.conv(x)))
+
+    graph = sp.trace(Net(), torch.randn(2, 3, 4, 4))
+    assert "conv" not in [g.name for g in graph.groups]
+    import re
+
+    assert any(re.search(reason, barrier.reason) for barrier in graph.barriers), graph.barriers
+
+
+@pytest.mark.parametrize("how", ["flatten", "shape", "number"])
+def test_view_by_a_number_is_a_barrier_and_by_a_width_is_not(how):
+    graph = sp.trace(LeNet(how), torch.randn(1, 1, 32, 32))
+    names = [g.name for g in graph.groups]
+    if how == "number":
+        assert names == ["conv1", "fc1"]
+        (barrier,) = graph.barriers
+        assert (barrier.op, barrier.channels) == ("view", 16)
+    else:
+        assert names == ["conv1", "conv2", "fc1"]
+        assert not graph.barriers
+
+
+def test_keyword_inputs_and_dict_outputs():
+    model = TwoInputs()
+    inputs = {"depth": torch.randn(2, 2, 4, 4), "image": torch.randn(2, 3, 4, 4)}
+    graph = sp.trace(model, inputs)
+    assert [(g.name, g.units) for g in graph.groups] == [("a", 8)]
+    assert {s.key for s in graph.groups[0].slices if s.role == "filter"} == {"a.weight", "b.weight"}
+
+
+def test_tracing_leaves_the_model_as_it_was():
+    model = Chain().train()
+    model.bn1.eval()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    sp.trace(model, torch.randn(1, 3, 10, 10))
+    assert model.training
+    assert not model.bn1.training
+    assert not model.conv1._forward_hooks
+    assert not model.conv1._forward_pre_hooks
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_a_model_that_fails_says_so():
+    with pytest.raises(ModelError, match=r"Chain could not run on its example input of shape \(1, 4, 10, 10\)"):
+        sp.trace(Chain(), torch.randn(1, 4, 10, 10))
+    with pytest.raises(ModelError, match="example_inputs is a str"):
+        sp.trace(Chain(), "an image")
+
+
+def test_a_second_rule_for_an_op_raises():
+    with pytest.raises(ValueError, match="relu has a rule already"):
+        rule("relu")(RULES["relu"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100", "densenet121", "regnetx_002"])
+def test_planned_macs_equal_fvcore_s_count(name):
+    import timm
+
+    model = timm.create_model(name).eval()
+    x = torch.randn(1, 3, 64, 64)
+    graph = sp.trace(model, x)
+    assert count_macs(model, x) == graph.macs_by_operator()
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.4})
+    slim = sp.prune(model, plan)
+    assert count_macs(slim, x) == plan.macs_by_operator["slim"]
+    assert 0.99 * 0.4 <= plan.macs["slim"] / plan.macs["dense"] <= 0.4
+    assert sum(p.numel() for p in slim.parameters()) == plan.params["slim"]
