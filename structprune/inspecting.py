@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
 from .recipe import ModelSpec, read_recipe
@@ -17,15 +18,17 @@ def inspect_model(name: str, input_size: str | None = None) -> DependencyGraph:
     from .models import architectures, build_model, resolve_model_data_config
     from .names import unknown
 
-    if name.endswith((".yaml", ".yml")):
-        spec = read_recipe(name).model
-    elif name.partition(".")[0] in architectures():
-        spec = ModelSpec(name=name)
-    else:
+    recipe = read_recipe(name) if name.endswith((".yaml", ".yml")) else None
+    if recipe is None and name.partition(".")[0] not in architectures():
         raise RecipeError(unknown("model", name, architectures()))
-    spec = spec.model_copy(update={"pretrained": False, "weights": None})
-    model = build_model(spec, seed=0)
-    size = _size(input_size) if input_size else resolve_model_data_config(model)["input_size"]
+    spec = recipe.model if recipe else ModelSpec(name=name)
+    model = build_model(spec.model_copy(update={"pretrained": False, "weights": None}), seed=0)
+    if input_size:
+        size = _size(input_size)
+    elif recipe:
+        size = tuple(load_data(recipe.data, model, recipe.seed).example.shape[1:])
+    else:
+        size = resolve_model_data_config(model)["input_size"]
     return trace(model, torch.zeros(1, *size))
 
 

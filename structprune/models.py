@@ -54,6 +54,9 @@ def build_model(spec: ModelSpec, seed: int) -> nn.Module:
     if spec.weights:
         _load_weights(model, spec)
     check_finite(model)
+    if "in_chans" in spec.kwargs:  # which timm does not note where it says what images a model wants
+        size = model.pretrained_cfg["input_size"]
+        model.pretrained_cfg["input_size"] = (spec.kwargs["in_chans"], *size[1:])
     return model.eval()
 
 

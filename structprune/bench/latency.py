@@ -105,7 +105,7 @@ def _round(
             runs[name]()
             taken[name] = time.perf_counter() - before
         turns.append([taken[name] for name in order])
-        progress(min(1.0, (number + (time.perf_counter() - start) / seconds) / rounds))
+        progress((number + min(1.0, (time.perf_counter() - start) / seconds)) / rounds)
     return np.array(turns)
 
 

@@ -52,12 +52,14 @@ def _digits(spec: DigitsSpec, model: nn.Module) -> Data:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
+    from ..models import resolve_model_data_config
+
     classes = getattr(model, "num_classes", 10)
     if classes != 10:
         raise RecipeError(f"data.source=digits has 10 classes and the model {classes}: set model.kwargs.num_classes=10")
     images, labels = load_digits(return_X_y=True)
     pixels = torch.from_numpy(images).float().reshape(-1, 1, 8, 8) / 16
-    channels = int(next(p for p in model.parameters() if p.dim() == 4).shape[1])
+    channels = resolve_model_data_config(model)["input_size"][0]
     if channels not in (1, 3):
         raise RecipeError(f"data.source=digits is grey and the model wants {channels} channels: set in_chans to 1 or 3")
     pixels = F.interpolate(pixels, spec.image_size, mode="bilinear", align_corners=False).expand(-1, channels, -1, -1)
@@ -107,7 +109,11 @@ def _bundled(names: tuple[str, ...]) -> list[Path]:
 def _crops(files: list[Path], count: int, config: dict, rng: np.random.Generator) -> Tensor:
     """`count` square crops of a third to all of the shorter side, files in turn, resized to the model's input."""
     channels, height, width = config["input_size"]
+    if channels not in (1, 3):
+        raise RecipeError(f"data.source=images has 1 or 3 channels and the model wants {channels}")
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+    if channels == 1:
+        mean, std = mean.mean(0), std.mean(0)
     mode = "RGB" if channels == 3 else "L"
     opened: dict[Path, Image.Image] = {}
     crops = []

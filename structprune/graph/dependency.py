@@ -179,10 +179,13 @@ class DependencyGraph:
 
     def _report_barriers(self, freezes: list[tuple[np.ndarray, int]], causes: list[Cause]) -> list[Barrier]:
         channels: Counter[int] = Counter()
-        for cause in {cause for _, cause in freezes if cause != FIXED}:
+        frozen_by: dict[int, list[np.ndarray]] = {}
+        for classes, cause in freezes:
+            frozen_by.setdefault(cause, []).append(classes)
+        frozen_by.pop(FIXED, None)
+        for cause, frozen in frozen_by.items():
             kept = np.zeros(self._classes + 1, bool)
-            for classes, other in freezes:
-                kept[classes] |= other == cause
+            kept[np.concatenate(frozen)] = True
             for family in self._families:
                 channels[cause] += max(int(kept[self.classes_of(p.axis)].any(axis=1).sum()) for p in family)
         return [Barrier(c.op, c.node, c.module, c.reason, channels[i]) for i, c in enumerate(causes) if channels[i]]

@@ -6,6 +6,7 @@ these widths use (1.0 is exactly all), and returns the widths. It may assume tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -81,7 +82,8 @@ def global_(choices: list[Choice], scores: Scores, load: Load) -> Widths:
 def fill(choices: list[Choice], widths: Widths, load: Load, order: list[str]) -> Widths:
     """Gives each group in `order` its next wider width where the budget still holds.
 
-    Once round, so that the shares stay as they were allocated; again only while over 1 % is left.
+    Once round, so that the shares stay as they were allocated; again only while over 1 % is left. Where single
+    steps are too coarse for that, one group is widened for a step less in another.
     """
     of_name = {c.group.name: c for c in choices}
     while True:
@@ -90,8 +92,26 @@ def fill(choices: list[Choice], widths: Widths, load: Load, order: list[str]) ->
             wider = of_name[name].next_above(widths[name])
             if wider is not None and load({**widths, name: wider}) <= 1:
                 widths = {**widths, name: wider}
-        if widths == before or load(widths) >= 0.99:
+        if load(widths) >= 0.99:
             return widths
+        if widths == before:
+            return _exchange(choices, widths, load)
+
+
+def _exchange(choices: list[Choice], widths: Widths, load: Load, tries: int = 400) -> Widths:
+    """The best of up to `tries` exchanges of a step between two groups; stops at 1 % below the budget."""
+    best, used = widths, load(widths)
+    up = {c.group.name: c.next_above(widths[c.group.name]) for c in choices}
+    down = {c.group.name: c.next_below(widths[c.group.name]) for c in choices}
+    pairs = ((a, b) for a in up for b in down if a != b)
+    steps = ((a, b, wide, narrow) for a, b in pairs if (wide := up[a]) is not None and (narrow := down[b]) is not None)
+    for a, b, wide, narrow in itertools.islice(steps, tries):
+        candidate = {**widths, a: wide, b: narrow}
+        if used < (now := load(candidate)) <= 1:
+            best, used = candidate, now
+            if used >= 0.99:
+                break
+    return best
 
 
 def _bisect(fits: Callable[[float], bool]) -> float:

@@ -58,6 +58,10 @@ class Choice:
         wider = self.widths[self.widths > units]
         return int(wider[0]) if len(wider) else None
 
+    def next_below(self, units: int) -> int | None:
+        narrower = self.widths[self.widths < units]
+        return int(narrower[-1]) if len(narrower) else None
+
 
 def choices(
     groups: Sequence[Group], min_channels: int, max_ratio: float, align: int, ignore: Sequence[str]

@@ -1,0 +1,79 @@
+"""What a benchmark reports; how fast anything is, is for tools/ to say."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import structprune as sp
+from structprune.bench.latency import _interval
+from structprune.errors import RecipeError
+from tests.toys import Chain, TwoInputs, randomise
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return sp.export_onnx(randomise(Chain()), torch.randn(1, 3, 10, 10), tmp_path_factory.mktemp("onnx") / "m.onnx")
+
+
+def test_fields_and_progress(file):
+    shares = []
+    result = sp.benchmark(
+        {"dense": file, "slim": file, "other": file}, batch=2, threads=2, seconds=0.2, rounds=3, progress=shares.append
+    )
+    assert result.threads == 2
+    assert result.batch == 2
+    assert result.rounds == 3
+    assert result.turns >= 12
+    assert set(result.ms) == {"dense", "slim", "other"}
+    assert set(result.speedup) == set(result.ci95) == {"slim", "other"}
+    assert all(low <= result.speedup[name] <= high for name, (low, high) in result.ci95.items())
+    assert "onnxruntime" in result.runtime
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_several_inputs(tmp_path):
+    inputs = {"depth": torch.randn(2, 2, 4, 4), "image": torch.randn(2, 3, 4, 4)}
+    path = sp.export_onnx(TwoInputs(), inputs, tmp_path / "m.onnx")
+    assert sp.benchmark({"a": path, "b": path}, seconds=0.05, rounds=2).turns >= 8
+
+
+def test_the_interval_covers_the_true_ratio():
+    """Noise that rounds share widens the interval: 19 of 20 intervals or so must hold the true median of 2."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(60):
+        rounds = [2 * np.exp(rng.normal(0, 0.02) + rng.normal(0, 0.05, 40)) for _ in range(8)]
+        low, high = _interval(rounds, rng, draws=300)
+        covered += low <= 2 <= high
+    assert covered >= 51
+
+
+def test_errors(file, tmp_path):
+    with pytest.raises(RecipeError, match="give two or more"):
+        sp.benchmark({"dense": file})
+    with pytest.raises(RecipeError, match="is no file"):
+        sp.benchmark({"dense": file, "slim": tmp_path / "none.onnx"})
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(RecipeError, match="can't be opened by onnxruntime"):
+        sp.benchmark({"dense": file, "slim": tmp_path / "bad.onnx"}, seconds=0.1)
+
+
+def test_denormals_are_flushed(tmp_path, monkeypatch):
+    """Both sessions are opened with the flag; without it, denormal weights slow a model down many times."""
+    import onnxruntime
+
+    seen = []
+    original = onnxruntime.SessionOptions.add_session_config_entry
+
+    class Options(onnxruntime.SessionOptions):
+        def add_session_config_entry(self, key, value):
+            seen.append((key, value))
+            original(self, key, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    path = sp.export_onnx(model, torch.randn(1, 3, 4, 4), tmp_path / "m.onnx")
+    sp.benchmark({"a": path, "b": path}, seconds=0.02, rounds=2)
+    assert seen.count(("session.set_denormal_as_zero", "1")) == 4

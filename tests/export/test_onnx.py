@@ -1,0 +1,47 @@
+"""ONNX files: checked, dynamic in the batch, and equal to the module in onnxruntime."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import structprune as sp
+from structprune.errors import ModelError
+from structprune.export import OPSET
+from tests.toys import Chain, TwoInputs, randomise
+
+
+def test_dynamic_batch_names_opset_and_parity(tmp_path):
+    model = randomise(Chain()).train()
+    path = sp.export_onnx(model, torch.randn(2, 3, 10, 10), tmp_path / "m.onnx")
+    assert model.training
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.opset_import[0].version == OPSET
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [(i.name, i.shape) for i in session.get_inputs()] == [("x", ["batch", 3, 10, 10])]
+    assert [(o.name, o.shape) for o in session.get_outputs()] == [("output", ["batch", 5])]
+    model.eval()
+    for batch in (1, 5):
+        x = torch.randn(batch, 3, 10, 10)
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], model(x).detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_keyword_inputs_and_dict_outputs(tmp_path):
+    inputs = {"depth": torch.randn(2, 2, 4, 4), "image": torch.randn(2, 3, 4, 4)}
+    path = sp.export_onnx(TwoInputs(), inputs, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert {i.name for i in session.get_inputs()} == {"depth", "image"}
+    assert [o.name for o in session.get_outputs()] == ["output_0", "output_1"]
+
+
+def test_a_model_that_can_t_be_exported_leaves_no_file(tmp_path):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.linalg.lstsq(x, x).solution
+
+    with pytest.raises(ModelError, match="Odd can't be exported to ONNX"):
+        sp.export_onnx(Odd(), torch.randn(4, 4), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
