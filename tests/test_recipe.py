@@ -1,0 +1,89 @@
+"""Recipes: the ones we ship are sound, and every mistake gets one clear line before any work."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from structprune.errors import RecipeError
+from structprune.recipe import read_recipe
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+QUICKSTART = Path(__file__).parent.parent / "recipes" / "quickstart.yaml"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_sound(path):
+    recipe = read_recipe(path)
+    assert recipe.prune.criterion == "l1"
+    assert recipe.prune.budget.macs
+
+
+def test_the_timm_recipes_use_pretrained_weights():
+    names = {"resnet50", "mobilenetv2_100", "densenet121", "regnetx_002", "vgg16_bn"}
+    found = {path.stem: read_recipe(path).model for path in RECIPES if path.stem in names}
+    assert set(found) == names
+    assert all(model.pretrained and model.name == name for name, model in found.items())
+
+
+def test_overrides():
+    recipe = read_recipe(
+        QUICKSTART,
+        ["prune.budget.macs=0.5", "train.epochs=3", "prune.ignore=[conv1*]", "finetune=null", "bench.threads=2"],
+    )
+    assert recipe.prune.budget.macs == 0.5
+    assert recipe.train.epochs == 3
+    assert recipe.prune.ignore == ("conv1*",)
+    assert recipe.finetune is None
+    assert recipe.bench.threads == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prune.criterion=l11"], r"prune\.criterion: unknown criterion 'l11': did you mean l1"),
+        (["model.name=resnet10"], r"model\.name: unknown model 'resnet10': did you mean resnet10t or resnet101"),
+        (["model.name=resnett10t"], r"unknown model 'resnett10t': did you mean resnet10t"),
+        (["prune.allocation=globl"], "unknown allocation 'globl': did you mean global"),
+        (["train.optimizer=adamv"], r"train\.optimizer: unknown optimizer 'adamv': did you mean adam"),
+        (["prune.budgett=1"], r"unknown key 'budgett': did you mean budget"),
+        (["modle.name=x"], r"unknown key 'modle': did you mean model"),
+        (["data.imagesize=8"], r"unknown key 'imagesize': did you mean image_size"),
+        (["prune.budget.macs=much"], r"prune\.budget\.macs: .*not 'much'"),
+        (["prune.budget.macs=-1"], r"prune\.budget\.macs: .*greater than 0, not -1"),
+        (["prune.budget={}"], r"prune\.budget: give macs or params"),
+        (["prune.max_ratio=2"], r"prune\.max_ratio: .*not 2"),
+        (["data.source=imagenet"], r"data: .*imagenet"),
+        (["data={source: images}"], "train needs labels, and data.source=images has none"),
+        (["model.pretrained=true"], "train starts from scratch"),
+        (["train.warmup_epochs=50"], r"warmup_epochs=50 leaves nothing of epochs=12"),
+        (["prune=null"], r"prune: "),
+        (["seed.x=1"], r"--set seed\.x=1: seed is a value|seed"),
+        (["prune"], "--set prune: give it as key=value"),
+    ],
+)
+def test_mistakes_get_one_clear_line(overrides, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_recipe(QUICKSTART, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_recipes(tmp_path):
+    with pytest.raises(RecipeError, match=r"no recipe at .*quickstrt\.yaml: did you mean one of .*quickstart\.yaml"):
+        read_recipe(QUICKSTART.with_name("quickstrt.yaml"))
+    with pytest.raises(RecipeError, match="no recipe at"):
+        read_recipe(tmp_path)
+    (tmp_path / "a.yaml").write_text("a: [1")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        read_recipe(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text("- 1")
+    with pytest.raises(RecipeError, match="holds list, not a mapping"):
+        read_recipe(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        read_recipe(tmp_path / "a.yaml")
+    data = yaml.safe_load(QUICKSTART.read_text())
+    del data["prune"]
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(RecipeError, match=r"a\.yaml: prune: Field required"):
+        read_recipe(tmp_path / "a.yaml")

@@ -1,0 +1,256 @@
+"""Whole runs by API and command line, on a tiny network."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import structprune as sp
+from structprune.cli import app
+from structprune.errors import GateError, RecipeError
+from structprune.report import SCHEMA
+
+run_module = importlib.import_module("structprune.run")  # the package's `run` is the function
+
+TINY = {
+    "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
+    "data": {"source": "digits", "image_size": 32},
+    "train": {"epochs": 2, "optimizer": "adamw", "lr": 0.003},
+    "prune": {"criterion": "l1", "budget": {"macs": 0.5}},
+    "finetune": {"epochs": 2, "optimizer": "adamw", "lr": 0.001},
+    "bench": {"seconds": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, sp.run(recipe, folder)
+
+
+def cli(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, result.stderr if result.stderr else result.output, result.output
+
+
+def test_a_run_leaves_its_artefacts_and_nothing_else(finished):
+    folder, report = finished
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "dense.onnx",
+        "environment.json",
+        "log.jsonl",
+        "plan.json",
+        "recipe.yaml",
+        "report.html",
+        "report.json",
+        "slim.onnx",
+        "slim.safetensors",
+    ]
+    assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report))
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "finished"
+    assert sum(event["event"] == "epoch" for event in events) == 4
+
+
+def test_the_report_says_what_happened(finished):
+    _, report = finished
+    assert report["schema"] == SCHEMA
+    assert report["gate"]["passed"] is True
+    assert report["gate"]["before_finetuning"]["passed"] is True
+    for name in ("masked_vs_slim", "reload", "onnx"):
+        assert report["gate"][name]["max_rel"] <= report["gate"][name]["tolerance"]
+        assert report["gate"][name]["batches"] == [1, 4]
+    macs, latency = report["macs"], report["latency"]
+    assert macs["cut"] == macs["dense"] / macs["slim"] >= 2
+    assert macs["by_operator"] == macs["fvcore"]
+    assert latency["ci95"][0] <= latency["speedup"] <= latency["ci95"][1]
+    assert latency["threads"] == latency["batch"] == 1
+    assert report["quality"]["metric"] == "accuracy"
+    assert report["quality"]["final"] > 0.5
+    assert report["environment"]["packages"]["torch"] == torch.__version__
+    assert {"name", "channels", "kept_channels", "params", "macs", "kind"} <= set(report["groups"][0])
+    assert report["barriers"] == []
+
+
+def test_the_artefacts_agree_with_each_other(finished):
+    folder, _ = finished
+    slim = sp.load(folder)
+    x = torch.randn(3, 1, 32, 32)
+    session = onnxruntime.InferenceSession(str(folder / "slim.onnx"), providers=["CPUExecutionProvider"])
+    (made,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(made, slim(x).detach(), rtol=1e-3, atol=1e-4)
+    plan = sp.Plan.from_json((folder / "plan.json").read_text())
+    assert sum(p.numel() for p in slim.parameters()) == plan.params["slim"]
+
+
+def test_the_page_shows_the_result(finished):
+    folder, report = finished
+    page = (folder / "report.html").read_text()
+    assert "<svg" in page
+    assert f"{report['macs']['slim']:,}" in page
+    assert "passed" in page
+
+
+def test_a_second_run_into_the_folder_is_refused_and_resume_shows_the_first(recipe, finished):
+    folder, report = finished
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code, error, _ = cli("run", recipe, "--out", folder)
+    assert code == 2
+    assert "already holds a run" in error
+    assert "--resume" in error
+    code, _, output = cli("run", recipe, "--out", folder, "--resume")
+    assert code == 0
+    assert f"{report['macs']['slim']:,}" in output
+    code, error, _ = cli("run", recipe, "--out", folder, "--resume", "--set", "prune.budget.macs=0.4")
+    assert code == 2
+    assert "another recipe" in error
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_interrupted_run_resumes_to_the_same_network(recipe, finished, tmp_path, monkeypatch):
+    folder, _ = finished
+    original, calls = run_module.fit, []
+
+    def interrupted(model, *arguments, progress, **options):
+        calls.append(1)
+
+        def stop(step, steps, shown):
+            if len(calls) == 2 and step == steps - 3:  # in the last epoch of fine-tuning
+                raise KeyboardInterrupt
+            progress(step, steps, shown)
+
+        return original(model, *arguments, progress=stop, **options)
+
+    monkeypatch.setattr(run_module, "fit", interrupted)
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "run")
+    assert code == 130
+    assert f"--out {tmp_path / 'run'} --resume" in " ".join(error.split())
+    assert not (tmp_path / "run" / "report.json").exists()
+    assert not (tmp_path / "run" / "slim.safetensors").exists()
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "run")
+    assert code == 2
+    assert "interrupted run" in error
+    monkeypatch.setattr(run_module, "fit", original)
+    code, _, _ = cli("run", recipe, "--out", tmp_path / "run", "--resume")
+    assert code == 0
+    ours, theirs = (load_file(path / "slim.safetensors") for path in (tmp_path / "run", folder))
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+
+
+def test_plan_stops_after_the_plan_and_run_goes_on_from_it(recipe, finished, tmp_path):
+    folder, _ = finished
+    code, _, output = cli("plan", recipe, "--out", tmp_path / "run")
+    assert code == 0
+    assert "MACs 0.49" in output or "MACs 0.50" in output
+    plan = sp.Plan.from_json((tmp_path / "run" / "plan.json").read_text())
+    assert plan == sp.Plan.from_json((folder / "plan.json").read_text())
+    assert not (tmp_path / "run" / "slim.safetensors").exists()
+    code, _, _ = cli("run", recipe, "--out", tmp_path / "run", "--resume")
+    assert code == 0
+    assert (tmp_path / "run" / "slim.onnx").is_file()
+
+
+def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(recipe, tmp_path, monkeypatch):
+    original = run_module.prune
+
+    def broken(model, plan):
+        slim = original(model, plan)
+        layer = next(m for m in slim.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels > 1)
+        layer.weight.data = layer.weight.data.roll(1, dims=1)
+        return slim
+
+    monkeypatch.setattr(run_module, "prune", broken)
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "train.epochs=1")
+    assert code == 3
+    assert "not the one planned" in error
+    assert "masked_vs_slim" in error
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert not {name for name in left if name.startswith("slim")}
+    assert ".work" not in left
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["gate"]["passed"] is False
+    with pytest.raises(GateError, match="ended with a failed gate"):
+        sp.run(recipe, tmp_path / "run", overrides=["train.epochs=1"], resume=True)
+
+
+def test_a_wrong_count_of_macs_fails_the_gate(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "count_macs", lambda model, x: {"conv": 1})
+    with pytest.raises(GateError, match=r"conv MACs of the slim network: \d+ planned, 1 by fvcore"):
+        sp.run(recipe, tmp_path / "run", overrides=["train.epochs=1", "finetune=null"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "prune.budget.macs=0.00001"], "can't be met"),
+        (["--set", "prune.criterion=l11"], "unknown criterion"),
+        (["--set", "prune.ignore=[nothing*]"], "matches no layer"),
+        (["--set", "model.kwargs.num_classes=7"], "10 classes and the model 7"),
+        (["--set", "data={source: images, path: /no/such/folder}", "--set", "train=null", "--set", "finetune=null"],
+         "is no folder"),
+        (["--set", "model.pretrained=true", "--set", "train=null"], "no pretrained weights|can't be reached"),
+        (["--resume"], "holds no run to resume"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_exit_2_and_nothing_written(recipe, tmp_path, arguments, message, monkeypatch):
+    import re
+
+    monkeypatch.setenv("COLUMNS", "400")
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", *arguments)
+    assert code == 2
+    assert re.search(message, error), error
+    assert error.count("error:") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(recipe, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(RecipeError, match="is a file"):
+        sp.run(recipe, tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_inspect(tmp_path):
+    code, _, output = cli("inspect", "test_resnet", "--format", "json")
+    assert code == 0
+    data = json.loads(output)
+    assert data["groups"][0]["kind"] == "exact"
+    assert data["macs"] > 0
+    code, _, output = cli("inspect", "test_vit", "--input-size", "3,160,160")
+    assert code == 0
+    assert "Barriers" in output
+    code, error, _ = cli("inspect", "resnet100")
+    assert code == 2
+    assert "did you mean" in error
+    code, error, _ = cli("inspect", "test_resnet", "--input-size", "3,x")
+    assert code == 2
+    assert "three whole numbers" in error
+
+
+def test_groups_are_the_same_by_name_and_by_recipe(recipe):
+    from structprune.inspecting import inspect_model
+
+    names = [[g.name for g in inspect_model(what).groups] for what in ("test_resnet", str(recipe))]
+    assert names[0] == names[1]
+
+
+def test_the_public_api_is_small_and_documented():
+    assert len(sp.__all__) <= 12
+    for name in sp.__all__:
+        assert getattr(sp, name).__doc__, name
+        assert name in (Path(__file__).parent.parent / "README.md").read_text(), name
+    assert dataclasses.is_dataclass(sp.Plan)
