@@ -18,7 +18,7 @@ from pathlib import Path
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import torch  # noqa: E402
+import torch
 
 _OPS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
 _library: torch.library.Library | None = None  # kept alive: the declaration ends with the object

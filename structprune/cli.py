@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -49,7 +50,7 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
 
         report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
         folder = out or Path("runs") / recipe.stem
-        console = Console()
+        console = _console()
         console.print(report_table(report, f"{recipe.stem}: {report['model']['name']}"))
         console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False)
 
@@ -87,10 +88,15 @@ def inspect(
         if format_ is Format.json:
             typer.echo(json.dumps(describe_graph(graph), indent=2))
             return
-        console = Console()
+        console = _console()
         title = f"{model}: {len(graph.groups)} groups, {graph.macs():,} MACs, {graph.params():,} parameters"
         for table in graph_table(graph, title):
             console.print(table)
+
+
+def _console() -> Console:
+    """Standard output, at a width that fits the tables where it is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=110)
 
 
 @contextmanager

@@ -72,7 +72,9 @@ def test_no_hub_is_one_clear_error_at_once(monkeypatch):
 
 
 def test_a_model_without_pretrained_weights():
-    with pytest.raises(RecipeError, match=r"timm has no pretrained weights for densenet264d: use --set model\.pretrained=false"):
+    with pytest.raises(
+        RecipeError, match=r"timm has no pretrained weights for densenet264d: use --set model\.pretrained=false"
+    ):
         build_model(ModelSpec(name="densenet264d", pretrained=True), seed=0)
 
 

@@ -21,7 +21,7 @@ class Weights:
     """One parameter of a group and the axis that the group controls.
 
     `index` has shape (positions, k) and gives the group's units on each position of axis `dim` of `tensor`,
-    -1 for none. `role` is filter, passed, consumer, norm, bias or other (see `graph.rules.Flow`).
+    -1 for none. `role` is filter, passed, consumer, norm, bias or other (see `graph.flow.Flow`).
     """
 
     key: str

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from .capture import Captured, Inputs, capture
-from .rules import FIXED, RULES, Cause, Flow, Produced, Unsupported, Value, all_axes
+from .flow import FIXED, Cause, Flow, Produced, Unsupported, Value, all_axes, fixed
+from .rules import RULES
 from .units import alive
 
 
@@ -307,7 +308,7 @@ def trace(model: nn.Module, example_inputs: Any) -> DependencyGraph:
 def analyse(
     model: nn.Module, inputs: Inputs, captured: Captured, barred: dict[str, str]
 ) -> tuple[DependencyGraph, dict[str, Any]]:
-    """Applies the rules to each node in turn; nodes in `barred` are barriers for the reason given there.
+    """Applies the rules to each node in turn; channels that enter a node in `barred` stay, for the reason given there.
 
     Returns the graph and, for each node, its Value (or list of them).
     """
@@ -344,15 +345,21 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
 
 def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[str, str]) -> Any:
     flow.op, flow.node, flow.shape = op_name(node.target), node.name, _shapes(node.meta.get("val"))
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
+    given = {parent: values[parent] for parent in node.all_input_nodes}
+    if node.name in barred:
+        entering = {parent: value for parent, value in given.items() if isinstance(value, list) or value.key is None}
+        flow.freeze([axis for value in entering.values() for axis in all_axes(value)], barred[node.name])
+        given |= {parent: fixed(value) for parent, value in entering.items()}
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: given[n])
     try:
-        if node.name in barred:
-            raise Unsupported(barred[node.name])
         if flow.op not in RULES:
-            raise Unsupported(f"no rule for {flow.op} yet (graph/rules.py)")
+            raise Unsupported(f"no rule for {flow.op} yet")
         return RULES[flow.op](flow, *args, **kwargs)
-    except Unsupported as reason:
-        flow.freeze([axis for parent in node.all_input_nodes for axis in all_axes(values[parent])], str(reason))
+    except Unsupported as unsupported:
+        reason = str(unsupported)
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = f"its rule does not know this form of the op ({type(error).__name__}: {error})"
+    flow.freeze([axis for value in given.values() for axis in all_axes(value)], reason)
     if isinstance(flow.shape, list):
         return [Value.fixed(shape) for shape in flow.shape]
     return Value.fixed(flow.shape)

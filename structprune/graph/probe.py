@@ -14,29 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from ..errors import ModelError
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from .capture import Captured, record
-from .rules import all_axes
+from .flow import all_axes
 from .units import alive
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph
-
-# Ops whose arguments hold sizes that Python may have worked out from a width, or not.
-_SIZED = frozenset(
-    ["view", "reshape", "_unsafe_view", "unflatten", "expand", "slice", "split", "split_with_sizes", "select", "pad"]
-)
 
 
 def unfollowed(
     graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: dict[str, str]
 ) -> tuple[str, str] | None:
     """The name of the first node whose size does not follow the widths, and why; None if all do."""
-    from .dependency import op_name
-
     nodes = [node for node in captured.graph.nodes if node.op == "call_function"]
-    sized = any(op_name(node.target) in _SIZED and _live(node, values) for node in nodes)
-    if not graph.groups or not sized:
+    if not graph.groups:
         return None
     kept = {group.name: np.arange((group.units + 1) // 2) for group in graph.groups}
     trial, error = record(_at_width(graph, kept), graph.inputs)
@@ -74,7 +67,10 @@ def _culprit(
     for candidate in reversed(nodes[: nodes.index(node) + 1]):
         if candidate.name not in barred and candidate.target is not operator.getitem and _live(candidate, values):
             return candidate.name, f"{why}, which does not follow the number of channels"
-    raise AssertionError(f"{node} does not follow the widths, and no channel reaches it")
+    raise ModelError(
+        f"the model's forward is not the same twice ({node.meta.get('module') or 'top level'}: {node.name}), though no "
+        f"channel that could go reaches it: {why}. Make it deterministic in evaluation mode"
+    )
 
 
 def _live(node: fx.Node, values: dict[str, Any]) -> bool:

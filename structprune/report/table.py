@@ -28,7 +28,7 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
                 f"latency, {threads}, batch {latency['batch']}",
                 f"{latency['dense_ms']:.3f} ms",
                 f"{latency['slim_ms']:.3f} ms",
-                f"{latency['speedup']:.2f}× speedup (95 %: {low:.2f} to {high:.2f})",
+                f"{latency['speedup']:.2f}× faster (95 %: {low:.2f}–{high:.2f})",
             )
         )
     return rows
@@ -38,7 +38,7 @@ def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if quality["metric"] == "accuracy":
         change = 100 * (quality["final"] - quality["dense"])
         return [
-            ("accuracy, pruned, before recovery", f"{quality['dense']:.4f}", f"{quality['pruned']:.4f}", ""),
+            ("accuracy before recovery", f"{quality['dense']:.4f}", f"{quality['pruned']:.4f}", ""),
             ("accuracy, final", f"{quality['dense']:.4f}", f"{quality['final']:.4f}", f"{change:+.2f} points"),
         ]
     crops = f"{quality['images']} crops{', random weights' if quality['random_weights'] else ''}"

@@ -243,3 +243,36 @@ def test_planned_macs_equal_fvcore_s_count(name):
     assert count_macs(slim, x) == plan.macs_by_operator["slim"]
     assert 0.99 * 0.4 <= plan.macs["slim"] / plan.macs["dense"] <= 0.4
     assert sum(p.numel() for p in slim.parameters()) == plan.params["slim"]
+
+
+def test_a_forward_that_differs_each_time_is_an_error():
+    class Fickle(nn.Module):
+        calls = 0
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            Fickle.calls += 1
+            return self.b(self.a(x if Fickle.calls > 1 else x + 1))
+
+    with pytest.raises(ModelError, match="forward is not the same twice"):
+        sp.trace(Fickle(), torch.randn(1, 3, 4, 4))
+
+
+def test_code_that_checks_a_width_is_a_barrier():
+    class Strict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x):
+            x = torch.relu(self.a(x))
+            if x.shape[1] != 8:
+                raise ValueError("eight channels, please")
+            return self.c(self.b(x))
+
+    graph = sp.trace(Strict(), torch.randn(1, 3, 4, 4))
+    assert [g.name for g in graph.groups] == ["b"]
+    assert "eight channels, please" in graph.barriers[0].reason

@@ -1,0 +1,23 @@
+"""The one table of op rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..flow import Value
+
+Rule = Callable[..., Value | list[Value]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*ops: str) -> Callable[[Rule], Rule]:
+    """Registers a rule for ATen ops; a second rule for the same op raises."""
+
+    def register(function: Rule) -> Rule:
+        for op in ops:
+            if op in RULES:
+                raise ValueError(f"op {op} has a rule already")
+            RULES[op] = function
+        return function
+
+    return register
