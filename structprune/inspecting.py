@@ -7,6 +7,7 @@ import torch
 from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
+from .names import architectures, unknown
 from .recipe import ModelSpec, read_recipe
 
 
@@ -15,8 +16,7 @@ def inspect_model(name: str, input_size: str | None = None) -> DependencyGraph:
 
     `input_size` is C,H,W of one sample. Raises RecipeError for a name or size that can't be used.
     """
-    from .models import architectures, build_model, resolve_model_data_config
-    from .names import unknown
+    from .models import build_model, resolve_model_data_config
 
     recipe = read_recipe(name) if name.endswith((".yaml", ".yml")) else None
     if recipe is None and name.partition(".")[0] not in architectures():

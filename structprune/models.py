@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,10 @@ from .recipe import ModelSpec
 
 declare_torchvision_ops()
 import timm  # noqa: E402
-import timm.optim  # noqa: E402
 from timm.data import resolve_model_data_config  # noqa: E402
 
-__all__ = ["architectures", "build_model", "check_finite", "optimizers", "resolve_model_data_config"]
+__all__ = ["build_model", "check_finite", "resolve_model_data_config"]
 _PACKAGE = "package:"
-
-
-@functools.cache
-def architectures() -> frozenset[str]:
-    return frozenset(str(name) for name in timm.list_models())
-
-
-@functools.cache
-def optimizers() -> frozenset[str]:
-    return frozenset(str(name) for name in timm.optim.list_optimizers())
 
 
 def build_model(spec: ModelSpec, seed: int) -> nn.Module:

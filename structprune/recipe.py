@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .criteria import CRITERIA
 from .errors import RecipeError
-from .names import unknown
+from .names import architectures, optimizers, unknown
 from .plan import ALLOCATIONS
 
 
@@ -30,8 +30,6 @@ class ModelSpec(_Strict):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        from .models import architectures  # timm takes seconds to import
-
         if name.partition(".")[0] not in architectures():
             raise ValueError(unknown("model", name, architectures()))
         return name
@@ -72,8 +70,6 @@ class TrainSpec(_Strict):
     @field_validator("optimizer")
     @classmethod
     def _known(cls, name: str) -> str:
-        from .models import optimizers
-
         if name not in optimizers():
             raise ValueError(unknown("optimizer", name, optimizers()))
         return name

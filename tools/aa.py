@@ -53,8 +53,8 @@ def time_against_itself(options: argparse.Namespace, file: Path) -> None:
 def _export(name: str, folder: Path) -> Path:
     import torch
 
-    from structprune.models import architectures, build_model, resolve_model_data_config
-    from structprune.names import unknown
+    from structprune.models import build_model, resolve_model_data_config
+    from structprune.names import architectures, unknown
 
     if name not in architectures():
         raise sp.errors.RecipeError(unknown("model", name, architectures()))

@@ -45,8 +45,8 @@ from torch import Tensor, nn
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
 from structprune.bench import Benchmark, environment
 from structprune.errors import StructPruneError
-from structprune.models import architectures, build_model
-from structprune.names import unknown
+from structprune.models import build_model
+from structprune.names import architectures, unknown
 from structprune.recipe import ModelSpec
 from structprune.report import count_macs
 

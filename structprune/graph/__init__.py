@@ -1,11 +1,13 @@
 """From a model and example inputs to groups of coupled channels.
 
 Enters: an `nn.Module` and inputs it runs on. Leaves: a `DependencyGraph` of groups, barriers and MACs.
-`capture` records ATen nodes, `rules` says what each op does to channels, `units` holds the algebra,
-`dependency` puts them together. Nothing here knows of scores, plans or surgery.
+`capture` records ATen nodes, `rules` says what each op does to channels, `units` and `flow` hold the algebra,
+`tracing` walks the nodes, `probe` checks the result at other widths, and `dependency` answers what can go and
+what that saves. Nothing here knows of scores, plans or surgery.
 """
 
 from .capture import Inputs
-from .dependency import Barrier, DependencyGraph, Group, Slice, trace
+from .dependency import Barrier, DependencyGraph, Group, Slice
+from .tracing import trace
 
 __all__ = ["Barrier", "DependencyGraph", "Group", "Inputs", "Slice", "trace"]

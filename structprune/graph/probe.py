@@ -8,7 +8,7 @@ shape is compared with what the channel algebra predicts. The first node that do
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ from torch import Tensor, fx
 from ..errors import ModelError
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from .capture import Captured, record
+from .dependency import DependencyGraph
 from .flow import all_axes
 from .units import alive
-
-if TYPE_CHECKING:
-    from .dependency import DependencyGraph
 
 
 def unfollowed(

@@ -20,7 +20,7 @@ def build_report(
     plan: Plan,
     gates: dict[str, Gate],
     quality: dict[str, Any],
-    counts: dict[str, dict[str, int]],
+    counts: dict[str, dict[str, int] | None],
     sizes: dict[str, int],
     latency: Benchmark | None,
     environment: dict[str, Any],

@@ -36,14 +36,16 @@ def expanded(model: nn.Module, slim: nn.Module, plan: Plan) -> nn.Module:
             new[key] = small[key].detach().clone()
             continue
         full = torch.zeros_like(tensor)
-        index = torch.meshgrid(
-            *(torch.tensor(axes.get(str(d), range(n)), dtype=torch.long) for d, n in enumerate(tensor.shape)),
-            indexing="ij",
-        )
-        full[index] = small[key].detach()
+        full[_index(tuple(tensor.shape), axes)] = small[key].detach()
         new[key] = full
     replace_tensors(copy, new)
     return copy
+
+
+def _index(shape: tuple[int, ...], axes: dict[str, list[int]]) -> tuple[Tensor, ...]:
+    """The kept positions as one index a axis, shaped so that they broadcast to a grid."""
+    lines = [torch.tensor(axes.get(str(d), list(range(size)))) for d, size in enumerate(shape)]
+    return tuple(line.reshape([-1 if i == d else 1 for i in range(len(shape))]) for d, line in enumerate(lines))
 
 
 def _mask(tensor: Tensor, axes: dict[str, list[int]]) -> Tensor:
