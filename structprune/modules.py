@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .errors import ModelError
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -16,13 +19,26 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def skeleton_copy(model: nn.Module) -> nn.Module:
-    """A copy of the modules and their attributes that shares every parameter and buffer with the original."""
-    shared = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    """A copy of modules, attributes and buffers that shares every parameter with the original.
+
+    Buffers are its own, as some models write to them when they run. Raises ModelError if an attribute can't be
+    copied.
+    """
+    try:
+        return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    except Exception as error:  # whatever an attribute's own copying raises
+        detail = (str(error).strip().splitlines() or [""])[0]
+        raise ModelError(
+            f"{type(model).__name__} can't be copied ({type(error).__name__}: {detail}): an attribute holds a tensor "
+            "with a gradient history, a lock or the like. Clear it first"
+        ) from error
 
 
 def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:
-    """Puts other tensors in the place of parameters and buffers, under every name that they have."""
+    """Puts other tensors in the place of parameters and buffers, under every name that they have.
+
+    Also where plain attributes hold them, directly or in lists, tuples and dicts.
+    """
     old = tensors(model)
     swap = {id(old[key]): _like(old[key], tensor) for key, tensor in new.items()}
     for module in model.modules():
@@ -30,6 +46,25 @@ def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:
             for name, tensor in store.items():
                 if tensor is not None and id(tensor) in swap:
                     store[name] = swap[id(tensor)]  # type: ignore[assignment]
+        for name, value in vars(module).items():
+            if name not in _INTERNAL and isinstance(value, (Tensor, list, tuple, dict)):
+                module.__dict__[name] = _swapped(value, swap)
+
+
+_INTERNAL = frozenset(vars(nn.Module()))
+
+
+def _swapped(value: Any, swap: Mapping[int, Tensor]) -> Any:
+    """The same value, or a container of its kind, with tensors replaced."""
+    if isinstance(value, Tensor):
+        return swap.get(id(value), value)
+    if type(value) in (list, tuple):
+        items = [_swapped(item, swap) for item in value]
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)
+    if type(value) is dict:
+        for key, item in value.items():
+            value[key] = _swapped(item, swap)
+    return value
 
 
 def _like(old: Tensor, new: Tensor) -> Tensor:

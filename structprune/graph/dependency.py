@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
+from ..modules import tensors
 from .capture import Inputs
 from .flow import FIXED, Cause, Flow, Produced, Value
 from .units import alive
@@ -238,13 +239,20 @@ class DependencyGraph:
     def attributes(self, kept: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
         """For each module whose numbers must follow its weights: {attribute: new value}."""
         removed = self.removed(kept)
-        modules = dict(self.model.named_modules())
+        modules, state = dict(self.model.named_modules()), tensors(self.model)
+        owners: dict[int, list[str]] = {}
+        for path, module in modules.items():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                owners.setdefault(id(tensor), []).append(path)
         result: dict[str, dict[str, int]] = {}
         for attribute in self._attributes:
             before = len(attribute.axis) // attribute.divisor
             after = int(alive(self.classes_of(attribute.axis), removed).sum()) // attribute.divisor
-            if after != before and getattr(modules[attribute.module], attribute.name, None) == before:
-                result.setdefault(attribute.module, {})[attribute.name] = after
+            if after == before:
+                continue
+            for path in owners[id(state[attribute.key])]:
+                if getattr(modules[path], attribute.name, None) == before:
+                    result.setdefault(path, {})[attribute.name] = after
         return result
 
     def _node_macs(self, removed: np.ndarray) -> list[int]:

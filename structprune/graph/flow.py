@@ -67,9 +67,9 @@ class Produced:
 
 @dataclass
 class Attribute:
-    """An attribute of a module that must follow a width: its new value is alive positions // divisor."""
+    """An attribute of each module that owns parameter `key`: its new value is alive positions // divisor."""
 
-    module: str
+    key: str
     name: str
     axis: np.ndarray
     divisor: int = 1
@@ -140,9 +140,9 @@ class Flow:
             self.roles.setdefault((value.key, dim), role)
 
     def attribute(self, value: Value, name: str, axis: Axis, divisor: int = 1) -> None:
-        """Notes that `name` of the module that owns parameter `value` follows `axis`."""
+        """Notes that `name` of the modules that own parameter `value` follows `axis`."""
         if value.key is not None and axis is not None:
-            self.attributes.append(Attribute(value.key.rpartition(".")[0], name, axis, divisor))
+            self.attributes.append(Attribute(value.key, name, axis, divisor))
 
     def cost(self, op: str, total: int, *axes: Axis) -> None:
         """Notes a node of `total` multiply-adds in proportion to the length of each of `axes`."""

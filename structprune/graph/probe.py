@@ -2,7 +2,8 @@
 
 `x.view(-1, 400)` or `x[:, :16]` records the same node as `x.flatten(1)` or `x[:, : x.shape[1] // 2]`, but does
 not follow when channels go. So a copy with about half of each group is run on fake tensors, and each node's
-shape is compared with what the channel algebra predicts. The first node that does not follow is returned.
+shape is compared with what the channel algebra predicts. So are the numbers that ops get: a factor worked out from
+a width (`x * channels**-0.5`) would change with it. The first node that does not follow is returned.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
-from .capture import Captured, record
+from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
 from .units import alive
@@ -43,8 +45,27 @@ def unfollowed(
             )
         if _shapes(seen[position]) != _predicted(values[node.name], graph, removed):
             return _culprit(node, nodes, values, barred, "its size is a number in the model's code")
+        if _numbers(seen[position]) != _numbers(node):
+            return _culprit(
+                node, nodes, values, barred, "it gets a number that the model's code works out from a width"
+            )
         position += 1
     return None
+
+
+# Ops whose whole numbers are sizes, which follow the widths and which the shapes have told already.
+_SIZES = (
+    "view reshape _unsafe_view unflatten expand repeat slice split split_with_sizes narrow zeros ones full empty "
+    "new_zeros new_ones new_full conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
+)
+_SIZED = frozenset(_SIZES.split())
+
+
+def _numbers(node: fx.Node) -> list[float]:
+    """The numbers among a node's arguments, other than sizes."""
+    leaves = pytree.tree_flatten((list(node.args), dict(node.kwargs)))[0]
+    kinds = (float,) if op_name(node.target) in _SIZED else (int, float)
+    return [leaf for leaf in leaves if isinstance(leaf, kinds)]
 
 
 def _at_width(graph: DependencyGraph, kept: dict[str, np.ndarray]) -> torch.nn.Module:
@@ -64,7 +85,7 @@ def _culprit(
     """The node itself, or the nearest one before it that still lets channels pass."""
     for candidate in reversed(nodes[: nodes.index(node) + 1]):
         if candidate.name not in barred and candidate.target is not operator.getitem and _live(candidate, values):
-            return candidate.name, f"{why}, which does not follow the number of channels"
+            return candidate.name, f"{why}, so its channels can't go"
     raise ModelError(
         f"the model's forward is not the same twice ({node.meta.get('module') or 'top level'}: {node.name}), though no "
         f"channel that could go reaches it: {why}. Make it deterministic in evaluation mode"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
-from .capture import Captured, Inputs, capture
+from .capture import Captured, Inputs, capture, op_name
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value, all_axes, fixed
 from .probe import unfollowed
@@ -99,13 +98,3 @@ def _shapes(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [tuple(v.shape) if isinstance(v, Tensor) else () for v in value]
     return ()
-
-
-def op_name(target: Any) -> str:
-    """An ATen op's name in the rule table: no overload, no mark of the in-place form, no `aten::`."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return getattr(target, "__name__", str(target))
-    namespace, name = target._schema.name.split("::")
-    if name.endswith("_") and not name.startswith("__"):
-        name = name[:-1]
-    return name if namespace == "aten" else f"{namespace}::{name}"

@@ -26,6 +26,8 @@ class Limit:
 
 def read_budget(budget: Mapping[str, float], graph: DependencyGraph) -> list[Limit]:
     """`{"macs": 0.5}` is a fraction of the dense network; a number over 1 is absolute. Raises BudgetError."""
+    if not isinstance(budget, Mapping):
+        raise BudgetError(f'the budget is {budget!r}: give a mapping, for example {{"macs": 0.5}}')
     if not budget:
         raise BudgetError('the budget is empty: give macs or params, for example {"macs": 0.5}')
     dense = {"macs": graph.macs(), "params": graph.params()}
@@ -63,14 +65,40 @@ class Choice:
         return int(narrower[-1]) if len(narrower) else None
 
 
+def must_stay(group: Group, scores: np.ndarray, min_channels: int) -> np.ndarray:
+    """The fewest units, by rank, that leave `min_channels` channels to each layer that makes this group's channels.
+
+    Layers may make different parts of a group (`cat([a, b]) + c`), so the best units of all might empty one.
+    """
+    kept = np.zeros(group.units, bool)
+    order = np.argsort(-scores, kind="stable")
+    for layer in group.slices:
+        if layer.role != "filter":
+            continue
+        here = layer.index >= 0
+        channels = int((~here.any(axis=1) | kept[layer.index].any(axis=1, where=here)).sum())
+        for unit in order:
+            if channels >= min_channels:
+                break
+            if not kept[unit] and (positions := int((layer.index == unit).any(axis=1).sum())):
+                kept[unit] = True
+                channels += positions
+    return np.flatnonzero(kept)
+
+
 def choices(
-    groups: Sequence[Group], min_channels: int, max_ratio: float, align: int, ignore: Sequence[str]
+    groups: Sequence[Group],
+    scores: Mapping[str, np.ndarray],
+    min_channels: int,
+    max_ratio: float,
+    align: int,
+    ignore: Sequence[str],
 ) -> list[Choice]:
     """The widths of each group under the constraints.
 
-    At least `min_channels` channels stay and at most `max_ratio` of the units go; a width is a multiple of
-    `align` or the dense width; groups with a layer whose path matches a glob in `ignore` stay dense.
-    Raises BudgetError for a constraint that makes no sense and for a glob that matches no layer.
+    At least `min_channels` channels of each layer stay and at most `max_ratio` of the units go; the leading layer's
+    width is a multiple of `align` or the dense width; groups with a layer whose path matches a glob in `ignore` stay
+    dense. Raises BudgetError for a constraint that makes no sense and for a glob that matches no layer.
     """
     if min_channels < 1:
         raise BudgetError(f"min_channels={min_channels}: at least 1 channel of each layer must stay")
@@ -78,6 +106,8 @@ def choices(
         raise BudgetError(f"max_ratio={max_ratio} is no share of a layer: give a number in (0, 1]")
     if align < 1:
         raise BudgetError(f"align={align}: give 1 or more")
+    if isinstance(ignore, str):
+        raise BudgetError(f"ignore={ignore!r} is one string: give a list of globs, ignore=[{ignore!r}]")
     matched: set[str] = set()
     result = []
     for group in groups:
@@ -86,7 +116,11 @@ def choices(
         matched |= hits
         widths = [group.units]
         if not hits:
-            least = max(1, group.units - math.floor(max_ratio * group.units))
+            least = max(
+                1,
+                group.units - math.floor(max_ratio * group.units),
+                len(must_stay(group, scores[group.name], min_channels)),
+            )
             widths = [
                 kept
                 for kept in range(least, group.units + 1)

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import BudgetError, PlanError, RecipeError
-from ..graph import DependencyGraph
+from ..graph import DependencyGraph, Group
 from ..modules import tensors
 from ..names import unknown
 from ..records import Plan, Scores
 from .allocation import ALLOCATIONS
-from .budget import Limit, Widths, choices, read_budget
+from .budget import Limit, Widths, choices, must_stay, read_budget
 
 
 def plan(
@@ -39,7 +39,7 @@ def plan(
     if missing:
         raise PlanError(f"the scores do not cover group {missing[0]}: score the graph that you plan for")
     limits = read_budget(budget, graph)
-    options = choices(graph.groups, min_channels, max_ratio, align, ignore)
+    options = choices(graph.groups, scores.values, min_channels, max_ratio, align, ignore)
 
     def used(widths: Widths) -> dict[str, int]:
         kept = {name: np.arange(count) for name, count in widths.items()}
@@ -58,7 +58,7 @@ def plan(
         raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph))
     widths = ALLOCATIONS[allocation](options, scores, load)
 
-    kept = {group.name: _best(scores.values[group.name], widths[group.name]) for group in graph.groups}
+    kept = {g.name: _best(g, scores.values[g.name], widths[g.name], min_channels) for g in graph.groups}
     keep = graph.keep(kept)
     state = tensors(graph.model)
     result = Plan(
@@ -78,14 +78,22 @@ def plan(
     return result
 
 
-def _best(scores: np.ndarray, count: int) -> np.ndarray:
-    """The indices of the `count` highest scores, in rising order; of equal scores the first stay."""
-    return np.sort(np.argsort(-scores, kind="stable")[:count])
+def _best(group: Group, scores: np.ndarray, count: int, min_channels: int) -> np.ndarray:
+    """The indices of the `count` units of highest score, in rising order; of equal scores the first stay.
+
+    Units that a layer needs to keep its least width come before all others.
+    """
+    first = np.zeros(group.units)
+    first[must_stay(group, scores, min_channels)] = -1
+    return np.sort(np.lexsort((-scores, first))[:count])
 
 
 def _out_of_reach(limits: list[Limit], least: dict[str, int], constraints: dict, graph: DependencyGraph) -> str:
     limit = max(limits, key=lambda limit: least[limit.name] / max(limit.allowed, 0.5))
     smallest = least[limit.name]
+    if smallest == limit.dense:
+        barriers = f": {len(graph.barriers)} barriers keep every channel" if graph.barriers else ""
+        return f"budget {limit.name} {limit.allowed:,} can't be met: nothing can be removed from this network{barriers}"
     reason = ", ".join(f"{key}={value}" for key, value in constraints.items() if value)
     barriers = f" and {len(graph.barriers)} barriers (see `structprune inspect`)" if graph.barriers else ""
     return (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from typing import Any
 
 from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import nn
 
 from ..graph.capture import Inputs
@@ -14,6 +16,11 @@ from ..modules import evaluating, skeleton_copy
 
 # fvcore's terms that are multiply-adds of weights or matrices; its batch_norm and pooling terms are not.
 MAC_OPERATORS = ("conv", "linear", "matmul", "bmm", "addmm", "baddbmm", "einsum")
+
+
+def _count_same_padding(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """A convolution with padding="same", an op of its own that fvcore does not know."""
+    return Counter({"conv": conv_flop_count(get_shape(inputs[0]), get_shape(inputs[1]), get_shape(outputs[0]))})
 
 
 class _Positional(nn.Module):
@@ -37,5 +44,6 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(copy, given)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.set_op_handle("aten::_convolution_mode", _count_same_padding)
         counted = analysis.by_operator()
     return {name: int(counted[name]) for name in MAC_OPERATORS if counted.get(name)}

@@ -5,8 +5,10 @@ stand under which key in the weights file. Attributes may be numbers, strings, c
 enums, dataclasses, tensors, modules of the same tree, and classes or functions by import path (as for
 `self.act = F.relu`). Anything else is refused with its name.
 
-Building imports the classes that the description names, which must be `nn.Module`s, and functions only from
-torch's and timm's operator modules or from the packages of those classes; nothing is called.
+A description is data that may come from anywhere, so building trusts it little. Modules must be `nn.Module`
+classes; only torch's and timm's are imported, others must have been imported by the user's own code. Functions
+come from torch's and timm's operators or from the packages of those classes. No attribute may stand in the way of
+a method. Nothing is called while building; what forward calls is the model's own matter.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from ..errors import StoreError
 
 _INTERNAL = frozenset(nn.Module().__dict__) | {"_is_hf_initialized"}
 _OPERATORS = ("torch", "torch.nn.functional", "torch.nn.modules", "torch.nn.init", "torch._C", "math", "timm.layers")
+_IMPORTED = ("torch", "timm")  # the packages that building may import
 _local_classes: dict[str, type] = {}  # classes made inside functions, for reading back in the same process
 
 
@@ -55,6 +58,7 @@ class _Writer:
         cls = type(module)
         name = f"{cls.__module__}:{cls.__qualname__}"
         if "<locals>" in cls.__qualname__:
+            name = f"{name}#{id(cls)}"  # a function may make many classes of one name
             _local_classes[name] = cls
         elif _find(name) is not cls:
             raise StoreError(f"{path or 'the model'}: its class {name} can't be imported under that name")
@@ -62,7 +66,7 @@ class _Writer:
             "class": name,
             "training": module.training,
             "attributes": {
-                key: self.value(value, f"{path}.{key}".lstrip("."))
+                _free_name(cls, key): self.value(value, f"{path}.{key}".lstrip("."))
                 for key, value in module.__dict__.items()
                 if key not in _INTERNAL
             },
@@ -92,11 +96,11 @@ class _Writer:
         if isinstance(value, torch.Size):
             return {"$size": list(value)}
         if isinstance(value, dict) and type(value) in (dict, OrderedDict):
-            pairs = [[self.value(k, where), self.value(v, f"{where}[{k!r}]")] for k, v in value.items()]
+            pairs = [[self.value(k, f"{where}.key"), self.value(v, f"{where}[{k!r}]")] for k, v in value.items()]
             return {"$dict" if type(value) is dict else "$ordered_dict": pairs}
         for kind, tag in ((list, None), (tuple, "$tuple"), (set, "$set"), (frozenset, "$frozenset")):
             if type(value) is kind:
-                items = [self.value(v, where) for v in value]
+                items = [self.value(v, f"{where}[{i}]") for i, v in enumerate(value)]
                 return items if tag is None else {tag: items}
         if isinstance(value, (torch.dtype, torch.device)):
             return {f"${type(value).__name__}": str(value).removeprefix("torch.")}
@@ -108,7 +112,7 @@ class _Writer:
             return {"$module": self.paths[id(value)]}
         if isinstance(value, functools.partial):
             parts = [value.func, tuple(value.args), dict(value.keywords)]
-            return {"$partial": [self.value(part, where) for part in parts]}
+            return {"$partial": [self.value(part, f"{where}.{i}") for i, part in enumerate(parts)]}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             return {"$dataclass": [_import_name(type(value), where), self.value(fields, where)]}
@@ -133,14 +137,23 @@ def _find(name: str) -> Any:
     found: Any = sys.modules.get(module)
     for part in qualified.split("."):
         found = getattr(found, part, None)
+        if isinstance(found, types.ModuleType):
+            return None  # what lies in another module has another name
     return found
+
+
+def _free_name(cls: type, name: str) -> str:
+    """The name of an attribute, unless it would stand in the way of a method or of nn.Module's own fields."""
+    if name in _INTERNAL or name.startswith("__") or callable(getattr(cls, name, None)):
+        raise StoreError(f"{cls.__qualname__}.{name} hides a method or an internal field, which can't be saved")
+    return name
 
 
 def build(description: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
     """The module that `description` describes, holding `weights`. Raises StoreError if it can't be built."""
     try:
         return _Reader(weights).run(description)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise StoreError(f"the architecture in plan.json can't be built: {type(error).__name__}: {error}") from error
 
 
@@ -155,7 +168,7 @@ class _Reader:
     def run(self, description: dict[str, Any]) -> nn.Module:
         model = self.module(description, "")
         for module, attributes in self.later:  # once every module that they may name exists
-            module.__dict__.update({key: self.value(value) for key, value in attributes.items()})
+            module.__dict__.update({_free_name(type(module), k): self.value(v) for k, v in attributes.items()})
         return model
 
     def module(self, node: dict[str, Any], path: str) -> nn.Module:
@@ -203,19 +216,24 @@ class _Reader:
         if tag == "$slice":
             return slice(*body)
         if tag == "$dtype":
-            return getattr(torch, body)
+            dtype = getattr(torch, body)
+            if not isinstance(dtype, torch.dtype):
+                raise StoreError(f"{body} is not a dtype")
+            return dtype
         if tag == "$tensor":
             return self.tensor(body, None)
         if tag == "$module":
             return self.modules[body]
         if tag == "$enum":
             cls = self.allowed(body[0])
-            if not issubclass(cls, enum.Enum):
+            if not (isinstance(cls, type) and issubclass(cls, enum.Enum)):
                 raise StoreError(f"{body[0]} is not an enum")
             return cls[body[1]]
         if tag == "$dataclass":
             cls = self.allowed(body[0])
-            made = cls.__new__(cls)
+            if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+                raise StoreError(f"{body[0]} is not a dataclass")
+            made = object.__new__(cls)
             for key, field in self.value(body[1]).items():
                 object.__setattr__(made, key, field)
             return made
@@ -229,15 +247,22 @@ class _Reader:
     def allowed(self, name: str) -> Any:
         module = name.partition(":")[0]
         within = any(module == m or (m != "torch" and module.startswith(m + ".")) for m in _OPERATORS)
-        if not within and module.partition(".")[0] not in self.packages - {"torch"}:
+        packages = self.packages - set(_IMPORTED)
+        if not within and module.partition(".")[0] not in packages and not module.startswith("timm."):
             raise StoreError(f"plan.json names {name}, which is outside the packages of the model's own classes")
-        return self.imported(name)
+        found = self.imported(name)
+        home = getattr(found, "__module__", None) or "torch"
+        if home.partition(".")[0] not in packages | {*_IMPORTED, "math", "_operator", "builtins"}:
+            raise StoreError(f"plan.json names {name}, which belongs to {home} and not to the model's own packages")
+        return found
 
     def imported(self, name: str) -> Any:
-        try:
-            importlib.import_module(name.partition(":")[0])
-        except ImportError as error:
-            raise StoreError(f"{name} can't be imported here ({error}): {_ADVICE}") from error
+        module = name.partition(":")[0]
+        if module.partition(".")[0] in _IMPORTED:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise StoreError(f"{name} can't be imported here ({error}): {_ADVICE}") from error
         found = _find(name)
         if found is None:
             raise StoreError(f"{name} is not defined here: {_ADVICE}")

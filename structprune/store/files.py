@@ -13,6 +13,9 @@ def write(path: Path, writer: Callable[[Path], object]) -> Path:
     aside = path.with_name(f".{path.name}.part")
     try:
         writer(aside)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(aside, 0o666 & ~umask)  # some libraries write for the owner alone
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import StoreError
+from ..errors import PlanError, StoreError
 from ..modules import replace_tensors, tensors
 from ..records import Plan, pretty_json
 from ..surgery import prune
@@ -26,6 +26,8 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
     a dense instance of the model.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file: give a folder to save into")
     data = json.loads(plan.to_json())
     try:
         data["architecture"], weights = architecture.describe(slim)
@@ -40,8 +42,9 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     """The slim model that `save` or a run wrote into `folder`, on the CPU.
 
-    Reads `slim.safetensors` and `plan.json`; no pickle, no tracing. The classes of the model are imported by
-    name; where that can't work, pass a dense instance as `model`, and the plan is applied to a copy of it.
+    Reads `slim.safetensors` and `plan.json`; no pickle, no tracing. timm's and torch's classes are imported; code of
+    your own that defines the model must be imported already. Where that can't work, pass a dense instance as
+    `model`, and the plan is applied to a copy of it.
     Raises StoreError.
     """
     folder = Path(folder)
@@ -52,8 +55,13 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
         weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise StoreError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    text = (folder / PLAN).read_text(encoding="utf-8")
-    plan = Plan.from_json(text)
+    try:
+        text = (folder / PLAN).read_text(encoding="utf-8")
+        plan = Plan.from_json(text)
+    except (UnicodeDecodeError, PlanError) as error:
+        raise StoreError(f"{folder / PLAN}: {error}") from error
+    if model is not None and not isinstance(model, nn.Module):
+        raise StoreError(f"model is a {type(model).__name__}: give a dense instance of the model")
     if model is not None:
         return _onto(model, plan, weights)
     description = json.loads(text).get("architecture") or {"missing": "plan.json describes no architecture"}

@@ -25,6 +25,15 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
 
 def check(model: nn.Module, plan: Plan) -> None:
     """Raises PlanError unless every sliced tensor and every mended module is in `model`, at its dense size."""
+    try:
+        _check(model, plan)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise PlanError(
+            f"the plan is malformed ({type(error).__name__}: {error}): make it by structprune.plan"
+        ) from error
+
+
+def _check(model: nn.Module, plan: Plan) -> None:
     state, modules = tensors(model), dict(model.named_modules())
     for key, axes in plan.keep.items():
         if key not in state:

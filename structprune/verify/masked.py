@@ -1,8 +1,9 @@
-"""The masked reference: the dense network with every removed slice of every weight set to zero.
+"""The masked reference: the dense network with every removed filter and kernel set to zero.
 
 It is the user's own module at its own widths, run by plain PyTorch, and is made from `plan.keep` alone. A
 removed channel then meets zero weights in every consumer, so it adds nothing, whatever its value on the way
-(a BatchNorm's shift, sigmoid(0) = 0.5): the masked network computes what the slim one must compute.
+(a BatchNorm's shift, sigmoid(0) = 0.5): the masked network computes what the slim one must compute. Vectors
+(biases, normalisation, statistics) stay as they are: a zero there may be a divisor, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from ..records import Plan
 
 
 def masked(model: nn.Module, plan: Plan) -> nn.Module:
-    """A copy of the dense `model` whose removed slices are zero."""
+    """A copy of the dense `model` whose removed filters and kernels are zero."""
     copy = skeleton_copy(model)
-    state = tensors(model)
-    replace_tensors(copy, {key: state[key].detach() * _mask(state[key], axes) for key, axes in plan.keep.items()})
+    weights = {key: tensor.detach() for key, tensor in tensors(model).items() if tensor.dim() > 1}
+    cut = {key: axes for key, axes in plan.keep.items() if key in weights}
+    replace_tensors(copy, {key: weights[key] * _mask(weights[key], axes) for key, axes in cut.items()})
     return copy
 
 
 def expanded(model: nn.Module, slim: nn.Module, plan: Plan) -> nn.Module:
-    """A copy of the dense architecture that holds the slim network's weights in their old places, zero elsewhere.
+    """A copy of the dense architecture that holds the slim network's weights in their old places.
 
-    For a slim network that was trained after surgery: this is the masked network that was trained with it.
+    Between them filters and kernels are zero, and vectors keep the dense network's values. For a slim network that
+    was trained after surgery: this is the masked network that was trained with it.
     """
     copy = skeleton_copy(model)
     small = tensors(slim)
@@ -35,7 +38,7 @@ def expanded(model: nn.Module, slim: nn.Module, plan: Plan) -> nn.Module:
         if axes is None:
             new[key] = small[key].detach().clone()
             continue
-        full = torch.zeros_like(tensor)
+        full = torch.zeros_like(tensor) if tensor.dim() > 1 else tensor.detach().clone()
         full[_index(tuple(tensor.shape), axes)] = small[key].detach()
         new[key] = full
     replace_tensors(copy, new)

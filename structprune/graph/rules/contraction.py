@@ -37,13 +37,15 @@ def _channel_dim(x: Value, weight: Value) -> int:
 
 
 def _conv(flow: Flow, x: Value, weight: Value, bias: Value | None, groups: int, transposed: bool) -> Value:
+    _cost_conv(flow, x, weight, transposed)
+    if any(axis is not None for axis in x.axes[_channel_dim(x, weight) + 1 :]):
+        raise Unsupported("convolves along an axis that carries channels")
     if weight.key is None and not weight.is_fixed:
         raise Unsupported("its weight is computed from parameters, which surgery cannot slice yet")
     channel = _channel_dim(x, weight)
     entering = x.axes[channel]
     in_dim, out_dim = (0, 1) if transposed else (1, 0)
     w_in, w_out = weight.axes[in_dim], weight.axes[out_dim]
-    _cost_conv(flow, x, weight, transposed)
     if weight.is_fixed:
         raise Unsupported("its weight is not a parameter of the model")
     made: Axis
@@ -159,6 +161,18 @@ def attention(flow: Flow, q: Value, k: Value, v: Value, *_: Any, **__: Any) -> V
     """Scores and their product with the values; fvcore does not count this op."""
     flow.cost(flow.op, math.prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]))
     return _all_fixed(flow, q, k, v)
+
+
+@rule("einsum")
+def einsum(flow: Flow, equation: str, operands: list[Value], **_: Any) -> Value:
+    """Two operands: a multiply-add for each value of the indices taken together."""
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    if len(terms) == 2 and "." not in equation:
+        sizes = {
+            letter: n for term, x in zip(terms, operands, strict=True) for letter, n in zip(term, x.shape, strict=True)
+        }
+        flow.cost("einsum", math.prod(sizes.values()))
+    return _all_fixed(flow, *operands)
 
 
 def _all_fixed(flow: Flow, *values: Value) -> Value:

@@ -17,10 +17,11 @@ _UNARY = (
 
 
 @rule(*_UNARY.split())
-def unary(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
-    if any(isinstance(extra, Value) and not extra.is_fixed for extra in _):
-        raise Unsupported("takes a second tensor that carries channels")
-    return Value(tuple(flow.shape), x.axes)
+def unary(flow: Flow, *arguments: Any, **options: Any) -> Value | list[Value]:
+    tensors = [x for x in arguments if isinstance(x, Value)]
+    if len(tensors) > 1 or tensors[0].shape != tuple(flow.shape):  # a power or a bound that is a tensor too
+        return pointwise(flow, *arguments, **options)
+    return Value(tuple(flow.shape), tensors[0].axes)
 
 
 _BINARY = (
@@ -62,6 +63,8 @@ def prelu(flow: Flow, x: Value, slope: Value) -> Value:
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
+    if len(arguments) > 4 and arguments[4] and any(a is not None for d, a in enumerate(x.axes) if d != 1):
+        raise Unsupported("takes statistics of this batch over another axis that carries channels")
     for value in arguments[:4]:
         if isinstance(value, Value):
             flow.tie(x.axes[1], value.axes[0])

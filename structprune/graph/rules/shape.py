@@ -79,8 +79,8 @@ def transpose(flow: Flow, x: Value, a: int, b: int) -> Value:
 def expand(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
     new = len(flow.shape) - len(x.shape)
     kept = [axis if n == m else None for axis, n, m in zip(x.axes, x.shape, flow.shape[new:], strict=True)]
-    if any(axis is not None and len(axis) > 1 and k is None for axis, k in zip(x.axes, kept, strict=True)):
-        raise Unsupported("expands an axis that carries channels")
+    if any(axis is not None and k is None for axis, k in zip(x.axes, kept, strict=True)):
+        raise Unsupported("spreads one channel over many")
     return Value(tuple(flow.shape), (*(None,) * new, *kept))
 
 
