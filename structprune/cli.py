@@ -21,7 +21,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Prune a network's filters, prove the slim network right, and measure it on this CPU.",
 )
 _errors = Console(stderr=True)
 
@@ -29,7 +28,7 @@ RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A YAML file, for example recipes/quickstart.yaml.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME.")
+    str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -43,13 +42,19 @@ class Format(str, Enum):
     json = "json"
 
 
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"structprune {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Prune a network's filters, prove the slim network right, and measure it on this CPU."""
 
 
 @app.command()
@@ -60,7 +65,7 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
         from .run import run as run_recipe
 
         report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
-        folder = out or Path("runs") / recipe.stem
+        folder = _folder(out, recipe)
         console = _console()
         console.print(report_table(report, f"{recipe.stem}: {report['model']['name']}"))
         console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False)
@@ -73,7 +78,7 @@ def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, 
         from .run import run as run_recipe
 
         made = run_recipe(recipe, out, overrides=set_ or (), resume=resume, plan_only=True)
-        folder = out or Path("runs") / recipe.stem
+        folder = _folder(out, recipe)
         macs, params = made["macs"], made["params"]
         typer.echo(
             f"{folder / 'plan.json'}: MACs {macs['slim'] / macs['dense']:.4f} and parameters "
@@ -110,13 +115,17 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=110)
 
 
-def _resume_command(verb: str, recipe: Path, out: Path | None, overrides: list[str] | None) -> Callable[[], str]:
+def _folder(out: str | None, recipe: Path) -> Path:
+    return Path(out) if out else Path("runs") / recipe.stem
+
+
+def _resume_command(verb: str, recipe: Path, out: str | None, overrides: list[str] | None) -> Callable[[], str]:
     """What to say after an interruption: how to go on, if there is something to go on with."""
 
     def advice() -> str:
-        if not ((out or Path("runs") / recipe.stem) / "recipe.yaml").is_file():
+        if not (_folder(out, recipe) / "recipe.yaml").is_file():
             return "nothing was written"
-        options = [*(("--out", str(out)) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
+        options = [*(("--out", out) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
         return f"go on with: {shlex.join(['structprune', verb, str(recipe), *options, '--resume'])}"
 
     return advice

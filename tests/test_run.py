@@ -224,6 +224,34 @@ def test_an_output_that_is_a_file_is_refused(recipe, tmp_path):
     assert (tmp_path / "run").read_text() == "mine"
 
 
+def test_output_folders_that_can_t_be_made(recipe, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out, message in [(tmp_path / "file" / "x", "is a file"), ("", "name is empty"), ("/proc/nope/x", "can't be")]:
+        code, error, _ = cli("run", recipe, "--out", out)
+        assert code == 2
+        assert message in " ".join(error.split())
+
+
+def test_the_advice_after_an_interruption_can_be_pasted(recipe, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "fit", interrupted)
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "prune.budget={macs: 0.6}")
+    assert code == 130
+    assert "--set 'prune.budget={macs: 0.6}' --resume" in " ".join(error.split())
+    monkeypatch.setattr(run_module, "trace", interrupted)
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "other")
+    assert code == 130
+    assert "nothing was written" in error
+    assert not (tmp_path / "other").exists()
+
+
+def test_version():
+    code, _, output = cli("--version")
+    assert (code, output.strip()) == (0, f"structprune {sp.__version__}")
+
+
 def test_inspect(tmp_path):
     code, _, output = cli("inspect", "test_resnet", "--format", "json")
     assert code == 0

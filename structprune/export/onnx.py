@@ -46,9 +46,9 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
     inputs = Inputs.of(example_inputs)
     names = [n for n, x in zip(inputs.names(model), inputs.flat(), strict=True) if isinstance(x, Tensor)]
     given = [x for x in inputs.flat() if isinstance(x, Tensor)]
-    copy = skeleton_copy(model)
-    with evaluating(copy):
+    with evaluating(skeleton_copy(model)) as copy:
         made = outputs(inputs.call(copy))
+    with evaluating(skeleton_copy(model)) as copy:
         batch = given[0].shape[0] if given and given[0].dim() else None
         stem = "output" if "output" not in names else "result"  # ONNX has one space of names
         result_names = [stem] if len(made) == 1 else [f"{stem}_{i}" for i in range(len(made))]

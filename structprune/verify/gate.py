@@ -253,13 +253,12 @@ def _compare_reload(
 def _compare_onnx(comparison: Comparison, slim: nn.Module, file: Path, batches: list[Inputs]) -> None:
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    slim = skeleton_copy(slim)
-    with evaluating(slim):
-        for inputs in batches:
-            given = dict(zip(inputs.names(slim), inputs.flat(), strict=True))
-            feed = {name: given[name].detach().cpu().numpy() for name in names}
-            made = [torch.from_numpy(np.asarray(array)) for array in session.run(None, feed)]
-            comparison.add(outputs(inputs.call(slim)), made, _size(inputs))
+    for inputs in batches:
+        given = dict(zip(inputs.names(slim), inputs.flat(), strict=True))
+        feed = {name: given[name].detach().cpu().numpy() for name in names}
+        made = [torch.from_numpy(np.asarray(array)) for array in session.run(None, feed)]
+        with evaluating(skeleton_copy(slim)) as fresh:
+            comparison.add(outputs(inputs.call(fresh)), made, _size(inputs))
 
 
 def _batches(model: nn.Module, inputs: Inputs) -> list[Inputs]:

@@ -156,3 +156,61 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
         files.write(tmp_path / "a.txt", fails)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_tensors_in_one_list_stay_apart_and_classes_of_one_name_too(tmp_path):
+    def make(factor):
+        class Local(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+                self.anchors = [torch.tensor(1.0), torch.tensor(2.0)]
+
+            def forward(self, x):
+                return self.b(self.a(x)) * factor * self.anchors[0] + self.anchors[1]
+
+        return Local()
+
+    _, one = _saved(make(1.0), tmp_path / "one")
+    _, five = _saved(make(5.0), tmp_path / "five")
+    assert torch.equal(sp.load(tmp_path / "one")(X), one(X))
+    assert torch.equal(sp.load(tmp_path / "five")(X), five(X))
+
+
+def test_a_crafted_plan_runs_nothing(tmp_path, monkeypatch):
+    """Imports of stray modules, functions reached through modules, and attributes that hide methods are refused."""
+    _saved(randomise(Chain()), tmp_path / "slim")
+    data = json.loads((tmp_path / "slim" / "plan.json").read_text())
+    (tmp_path / "slim" / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    call = {"$partial": [{"$import": "torch:os.system"}, {"$tuple": ["touch pwned"]}, {"$dict": []}]}
+    for change, message in [
+        (lambda a: a.update({"class": "slim.evil:Net"}), "is not defined here"),
+        (lambda a: a["attributes"].update(act=call), "is not defined here"),
+        (lambda a: a["attributes"].update(eval=1), "hides a method"),
+        (lambda a: a["attributes"].update(modules=1), "hides a method"),
+        (lambda a: a["attributes"].update(_modules={}), "hides a method"),
+        (lambda a: a["attributes"].update(kind={"$dtype": "os"}), "os is not a dtype"),
+        (lambda a: a["attributes"].update(kind={"$device": "nosuch"}), "can't be built"),
+        (lambda a: a["attributes"].update(kind={"$dataclass": ["torch.nn.modules.conv:Conv2d", {"$dict": []}]}),
+         "not a dataclass"),
+        (lambda a: a["attributes"].update(kind={"$import": "torch.serialization:load"}), "outside the packages"),
+    ]:  # fmt: skip
+        changed = json.loads(json.dumps(data))
+        change(changed["architecture"])
+        (tmp_path / "slim" / "plan.json").write_text(json.dumps(changed))
+        with pytest.raises(StoreError, match=message):
+            sp.load(tmp_path / "slim")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_wrong_arguments(tmp_path):
+    plan, slim = _saved(randomise(Chain()), tmp_path)
+    with pytest.raises(StoreError, match="model is a str"):
+        sp.load(tmp_path, "model")
+    with pytest.raises(StoreError, match="is a file"):
+        sp.save(slim, plan, tmp_path / "plan.json")
+    (tmp_path / "plan.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(StoreError, match=r"plan\.json"):
+        sp.load(tmp_path)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import structprune as sp
+from structprune.errors import ModelError
 from structprune.verify import expanded, masked
 from tests.toys import Chain, pruned, randomise
 
@@ -168,3 +169,189 @@ def test_outputs_that_are_not_finite_do_not_pass():
     gate = sp.verify(model, slim, plan, X)
     assert not gate.passed
     assert "not finite" in gate.reasons()[0]
+
+
+def _verified(model, inputs=X, macs=0.5, **options):
+    plan, slim = pruned(model.eval(), inputs[:1], macs, **options)
+    return plan, slim, sp.verify(model, slim, plan, inputs)
+
+
+def test_outputs_that_hide_tensors_are_refused():
+    class Box:
+        def __init__(self, tensors):
+            self.tensors = tensors
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 8, 1), nn.Conv2d(16, 4, 1)
+
+        def forward(self, x):
+            h = self.a(x).relu()
+            return Box(self.b(h)), self.c(h)
+
+    with pytest.raises(ModelError, match="forward returns a Box, which can't be looked into"):
+        sp.trace(Net(), X)
+
+
+class Divided(nn.Module):
+    """Divides by a number worked out from the width, and, at will, runs in float32 only."""
+
+    def __init__(self, by_width, only_float32):
+        super().__init__()
+        self.a, self.b, self.s = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 8, 1), nn.Conv2d(3, 8, 1)
+        self.bn = nn.BatchNorm2d(8)
+        nn.init.zeros_(self.bn.weight)
+        self.by_width, self.only_float32 = by_width, only_float32
+
+    def forward(self, x):
+        x = x.float() if self.only_float32 else x
+        h = self.a(x).relu()
+        h = h / h.shape[1] ** 0.5 if self.by_width else h
+        return self.s(x) + self.bn(self.b(h))
+
+
+def test_a_number_worked_out_from_a_width_is_a_barrier():
+    assert [g.name for g in sp.trace(Divided(False, False), X).groups] == ["a"]
+    graph = sp.trace(Divided(True, False), X)
+    assert graph.groups == []
+    assert "a number that the model's code works out from a width" in graph.barriers[0].reason
+
+
+def test_a_model_for_float32_only_is_still_compared_with_random_weights():
+    model = Divided(False, True)
+    plan, _, gate = _verified(model)
+    assert gate.passed, gate.reasons()
+    assert "float32" in gate.random_weights.detail
+    kept = plan.keep["b.weight"]["1"]
+    lost = next(i for i in itertools.count() if i not in kept)
+    plan.keep["b.weight"]["1"] = sorted([*kept[1:], lost])
+    gate = sp.verify(model, sp.prune(model, plan), plan, X)
+    assert gate.masked_vs_slim.passed  # hidden by the BatchNorm whose scale is zero
+    assert not gate.random_weights.passed
+
+
+def test_vectors_may_be_divisors():
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+            self.register_buffer("variance", torch.rand(16) + 0.5)
+            self.temperature = nn.Parameter(torch.ones(16, 1, 1))
+
+        def forward(self, x):
+            h = F.batch_norm(self.a(x), torch.zeros_like(self.variance), self.variance, eps=0.0)
+            return self.b(h * self.temperature)
+
+    _, _, gate = _verified(Frozen())
+    assert gate.passed, gate.reasons()
+
+
+def test_weights_with_a_domain_are_disturbed_and_not_drawn():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.t = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1), nn.Parameter(torch.ones(4))
+
+        def forward(self, x):
+            return self.b(self.a(x)) / self.t.sqrt()[:, None, None]
+
+    _, _, gate = _verified(Root())
+    assert gate.passed, gate.reasons()
+
+
+def test_buffers_that_forward_writes_to_are_left_alone():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+            self.register_buffer("n", torch.zeros(()))
+
+        def forward(self, x):
+            self.n += 1
+            return self.b(self.a(x))
+
+    model = Counting()
+    _, slim, gate = _verified(model)
+    assert gate.passed, gate.reasons()
+    assert float(model.n) == float(slim.n) == 0
+
+
+def test_no_layer_is_emptied_where_layers_make_parts_of_a_group():
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 12, 1), nn.Conv2d(3, 16, 1)
+            self.d = nn.Conv2d(16, 8, 1)
+
+        def forward(self, x):
+            return self.d((torch.cat([self.a(x), self.b(x)], 1) + self.c(x)).relu())
+
+    model = Parts()
+    model.a.weight.data.mul_(1e-3)
+    model.c.weight.data[:4].mul_(1e-3)
+    plan, slim, gate = _verified(model, min_channels=2)
+    assert gate.passed, gate.reasons()
+    assert len(plan.keep["a.weight"]["0"]) == 2
+    assert slim.a.out_channels == 2
+
+
+def test_parameters_held_in_attributes_too_go_along():
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+            self.scale = nn.Parameter(torch.rand(1, 8, 1, 1) + 0.5)
+            self.all = [self.scale]
+
+        def forward(self, x):
+            return self.b(self.a(x) * self.all[0])
+
+    model = Listed()
+    plan, slim = pruned(model.eval(), X[:1], 1.0)  # read through the list, the scale is a constant: nothing can go
+    assert slim.all[0] is slim.scale
+    assert slim.scale is not model.scale
+    assert model.all[0] is model.scale
+    assert sp.verify(model, slim, plan, X).masked_vs_slim.passed
+
+
+def test_convolution_over_the_channel_axis_and_batch_statistics_are_barriers():
+    class Along(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.c, self.f = nn.Conv2d(3, 8, 1), nn.Conv1d(10, 6, 3, stride=8), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.f(self.c(self.a(x).relu().mean(2).transpose(1, 2)).flatten(1))
+
+    graph = sp.trace(Along(), X)
+    assert "a" not in [g.name for g in graph.groups]
+    assert "convolves along an axis that carries channels" in graph.barriers[0].reason
+
+    class Batch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l1, self.bn, self.l2 = nn.Linear(10, 8), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.l2(self.bn(self.l1(x).relu()))
+
+    graph = sp.trace(Batch(), torch.randn(2, 5, 10))
+    assert graph.groups == []
+    assert "statistics of this batch" in graph.barriers[0].reason
+
+
+def test_tied_convolutions_agree_on_their_widths():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+            self.c.weight = self.b.weight
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            return self.head(self.c(self.b(self.enter(x)).relu()))
+
+    _, slim, gate = _verified(Tied())
+    assert gate.passed, gate.reasons()
+    assert slim.c.in_channels == slim.b.in_channels == slim.b.weight.shape[1]
