@@ -123,18 +123,17 @@ class _Run:
         say.stage(f"measuring quality on {len(data.test)} held-out images")
         dense_logits = predict(model, data.test)
         slim = prune(model, plan)
-        quality = {"pruned": predict(slim, data.test)}
-        gates = {}
+        quality = {"pruned": self._predict(slim, data)}
+        gates, reference = {}, model
         if recipe.finetune:
             say.stage("checking the pruned network before fine-tuning")
             gates["pruned"] = verify(model, slim, plan, data.example)
             if gates["pruned"].passed:
                 self._train(slim, recipe.finetune, data, "slim")
-        reference = expanded(model, slim, plan) if recipe.finetune else model
-        quality["final"] = predict(slim, data.test)
+                reference = expanded(model, slim, plan)
+        quality["final"] = self._predict(slim, data)
 
         say.stage("exporting dense and slim to ONNX")
-        self.work.mkdir(exist_ok=True)
         self._step("dense.onnx", lambda path: export_onnx(model, data.example, path))
         export_onnx(slim, data.example, self.work / "slim.onnx")
         save(slim, plan, self.work)
@@ -240,6 +239,14 @@ class _Run:
         """Makes a file of the work folder unless an interrupted run has made it."""
         if not (self.work / name).is_file():
             make(self.work / name)
+
+    def _predict(self, slim: nn.Module, data: Data) -> torch.Tensor:
+        try:
+            return predict(slim, data.test)
+        except RuntimeError as error:  # shapes that do not fit
+            shutil.rmtree(self.work)
+            detail = str(error).strip().splitlines()[0]
+            raise GateError(f"the slim network does not run, so no slim artefact was kept: {detail}") from error
 
     # --- files --------------------------------------------------------------------------------------------
 

@@ -187,6 +187,22 @@ def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(recipe,
         sp.run(recipe, tmp_path / "run", overrides=["train.epochs=1"], resume=True)
 
 
+def test_a_slim_network_that_does_not_run_fails_the_gate(recipe, tmp_path, monkeypatch):
+    original = run_module.prune
+
+    def broken(model, plan):
+        slim = original(model, plan)
+        layer = next(m for m in slim.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels > 1)
+        layer.weight.data = layer.weight.data[:, 1:]
+        return slim
+
+    monkeypatch.setattr(run_module, "prune", broken)
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "train.epochs=1")
+    assert code == 3
+    assert "does not run" in error
+    assert not {path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(("slim", "."))}
+
+
 def test_a_wrong_count_of_macs_fails_the_gate(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "count_macs", lambda model, x: {"conv": 1})
     with pytest.raises(GateError, match=r"conv MACs of the slim network: \d+ planned, 1 by fvcore"):
