@@ -382,7 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         raise SystemExit(130) from None
-    console, described = Console(), machine()
+    console, described = Console() if sys.stdout.isatty() else Console(width=130), machine()
     console.print(table(comparisons, options))
     for compared in comparisons:
         for line in remarks(compared):
