@@ -81,10 +81,6 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, int]]
             setattr(modules[path], name, value)
 
 
-def parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode without gradients; every module's mode is put back at the end."""

@@ -243,7 +243,7 @@ class _Run:
     def _predict(self, slim: nn.Module, data: Data) -> torch.Tensor:
         try:
             return predict(slim, data.test)
-        except RuntimeError as error:  # shapes that do not fit
+        except (RuntimeError, ValueError, IndexError) as error:  # shapes that do not fit
             shutil.rmtree(self.work)
             detail = str(error).strip().splitlines()[0]
             raise GateError(f"the slim network does not run, so no slim artefact was kept: {detail}") from error

@@ -149,7 +149,7 @@ class DependencyGraph:
                     name=_layer_name(leader.key),
                     units=len(ids),
                     channels=len(leader.axis),
-                    exact=True,
+                    exact=True,  # every op that takes a statistic over channels is a barrier
                     slices=tuple(own),
                     ids=ids,
                     params=total_params - self._sum_params(removed),
@@ -272,16 +272,13 @@ class DependencyGraph:
 
     def _sum_params(self, removed: np.ndarray) -> int:
         total = 0
-        for key in self._parameter_keys():
+        for key, _ in self.model.named_parameters():
             size = 1
             for dim, length in enumerate(self._shapes[key]):
                 axis = self._axes.get((key, dim))
                 size *= length if axis is None else int(alive(axis, removed).sum())
             total += size
         return total
-
-    def _parameter_keys(self) -> list[str]:
-        return [key for key, _ in self.model.named_parameters()]
 
 
 def _layer_name(key: str) -> str:

@@ -83,7 +83,6 @@ class Cost:
     """
 
     op: str
-    module: str
     constant: int
     axes: tuple[np.ndarray, ...]
 
@@ -148,4 +147,4 @@ class Flow:
         """Notes a node of `total` multiply-adds in proportion to the length of each of `axes`."""
         live = tuple(axis for axis in axes if axis is not None)
         constant = total // math.prod(len(axis) for axis in live)
-        self.costs.append(Cost(op, self.module, constant, live))
+        self.costs.append(Cost(op, constant, live))

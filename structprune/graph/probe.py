@@ -1,4 +1,4 @@
-"""Finds sizes that a model's own code fixes, by running it once at other widths.
+"""Finds sizes that a model's own code fixes, and numbers that it derives, by running it once at other widths.
 
 `x.view(-1, 400)` or `x[:, :16]` records the same node as `x.flatten(1)` or `x[:, : x.shape[1] // 2]`, but does
 not follow when channels go. So a copy with about half of each group is run on fake tensors, and each node's
@@ -61,11 +61,11 @@ _SIZES = (
 _SIZED = frozenset(_SIZES.split())
 
 
-def _numbers(node: fx.Node) -> list[float]:
-    """The numbers among a node's arguments, other than sizes."""
+def _numbers(node: fx.Node) -> list[str]:
+    """The numbers among a node's arguments, other than sizes, as text (NaN equals itself)."""
     leaves = pytree.tree_flatten((list(node.args), dict(node.kwargs)))[0]
     kinds = (float,) if op_name(node.target) in _SIZED else (int, float)
-    return [leaf for leaf in leaves if isinstance(leaf, kinds)]
+    return [repr(leaf) for leaf in leaves if isinstance(leaf, kinds)]
 
 
 def _at_width(graph: DependencyGraph, kept: dict[str, np.ndarray]) -> torch.nn.Module:

@@ -26,7 +26,7 @@ def build_report(
     environment: dict[str, Any],
     opset: int,
 ) -> dict[str, Any]:
-    """`gates` are those of the run, last first in importance: `final`, and `pruned` where it was fine-tuned since."""
+    """`gates` holds `final`, and `pruned` (the network as cut) where it was fine-tuned since."""
     final = gates["final"]
     return {
         "schema": SCHEMA,

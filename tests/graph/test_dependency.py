@@ -276,3 +276,18 @@ def test_code_that_checks_a_width_is_a_barrier():
     graph = sp.trace(Strict(), torch.randn(1, 3, 4, 4))
     assert [g.name for g in graph.groups] == ["b"]
     assert "eight channels, please" in graph.barriers[0].reason
+
+
+def test_a_constant_that_is_nan_is_the_same_at_every_width():
+    class Filled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.b(x.masked_fill(x > 1e9, float("nan")))
+
+    graph = sp.trace(Filled(), torch.randn(1, 3, 4, 4))
+    assert [g.name for g in graph.groups] == ["a"]
+    assert not graph.barriers

@@ -13,13 +13,13 @@ from .table import rule
 
 
 @rule("conv1d", "conv2d", "conv3d")
-def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *extra: Any, **options: Any) -> Value:
+def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *_: Any, **__: Any) -> Value:
     groups = _groups(x, weight)
     return _conv(flow, x, weight, bias, groups, transposed=False)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def conv_transpose(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *extra: Any, **_: Any) -> Value:
+def conv_transpose(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *_: Any, **__: Any) -> Value:
     groups = _groups_transposed(flow, weight)
     return _conv(flow, x, weight, bias, groups, transposed=True)
 

@@ -26,7 +26,7 @@ def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
 
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "logsumexp")
-def reduce(flow: Flow, x: Value, dims: Any = None, keepdim: bool = False, *_: Any, **__: Any) -> Value:
+def reduce(flow: Flow, x: Value, dims: Any = None, *_: Any, **__: Any) -> Value:
     rank = len(x.shape)
     if not isinstance(dims, (list, tuple, int)) or isinstance(dims, bool):
         dims = list(range(rank))
