@@ -18,14 +18,15 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def skeleton_copy(model: nn.Module) -> nn.Module:
+def skeleton_copy(model: nn.Module, buffers: bool = True) -> nn.Module:
     """A copy of modules, attributes and buffers that shares every parameter with the original.
 
-    Buffers are its own, as some models write to them when they run. Raises ModelError if an attribute can't be
-    copied.
+    Buffers are its own, as some models write to them when they run, unless `buffers` is False: then they are shared
+    too. Raises ModelError if an attribute can't be copied.
     """
+    shared = model.parameters() if buffers else tensors(model).values()
     try:
-        return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
     except Exception as error:  # whatever an attribute's own copying raises
         detail = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
@@ -73,12 +74,20 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
     return new.detach()
 
 
-def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, int]]) -> None:
-    """Writes `{module path: {attribute: value}}`."""
+def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes `{module path: {attribute: value}}`; a list goes into a tuple as a tuple."""
     modules = dict(model.named_modules())
     for path, values in attributes.items():
         for name, value in values.items():
-            setattr(modules[path], name, value)
+            old = getattr(modules[path], name, None)
+            setattr(modules[path], name, type(old)(value) if isinstance(old, tuple) else value)
+
+
+def plain_attention(model: nn.Module) -> None:
+    """Turns off timm's fused attention, which takes its scale from the width of a head, where `scale` does not."""
+    for module in model.modules():
+        if getattr(module, "fused_attn", False):
+            module.__dict__["fused_attn"] = False
 
 
 @contextmanager

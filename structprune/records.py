@@ -26,7 +26,9 @@ class Plan:
     """Which channels stay. Plain data: it can be saved, edited, compared and applied to another copy.
 
     `keep` maps each sliced parameter or buffer, by its state_dict key, to the kept indices of each sliced
-    axis; `shapes` holds the dense shapes of the same; `attributes` the numbers that modules must follow.
+    axis (for axis 1 of a grouped convolution's weight, a list of indices for each block of axis 0); `shapes` holds the
+    dense shapes of the same; `attributes` the numbers that modules must follow. `statistics` names the calls that take
+    a statistic over channels (the `call`th of an op in one forward pass, from 0), and what is left for it.
     `groups` gives the kept units of each group, `macs`, `macs_by_operator` and `params` the exact counts of
     the dense and the slim network, and `notes` says where a budget could not be met closely.
     """
@@ -36,12 +38,13 @@ class Plan:
     budget: dict[str, float]
     constraints: dict[str, Any]
     groups: dict[str, dict[str, Any]]
-    keep: dict[str, dict[str, list[int]]]
+    keep: dict[str, dict[str, Any]]
     shapes: dict[str, list[int]]
-    attributes: dict[str, dict[str, int]]
+    attributes: dict[str, dict[str, Any]]
     macs: dict[str, int]
     macs_by_operator: dict[str, dict[str, int]]
     params: dict[str, int]
+    statistics: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     schema: str = PLAN_SCHEMA
 

@@ -31,7 +31,14 @@ class Weights:
     tensor: Tensor
 
     def positions(self) -> Tensor:
-        """The tensor with axis `dim` first and the rest flattened: shape (positions, everything else)."""
+        """The tensor with axis `dim` first and the rest flattened: shape (positions, everything else).
+
+        Where blocks of axis 0 keep positions of their own (grouped convolutions), those of all blocks in turn.
+        """
+        if len(self.index) != self.tensor.shape[self.dim]:
+            blocks = len(self.index) // self.tensor.shape[self.dim]
+            apart = self.tensor.reshape(blocks, -1, *self.tensor.shape[1:])
+            return apart.movedim(self.dim + 1, 1).flatten(0, 1).flatten(1)
         return self.tensor.movedim(self.dim, 0).flatten(1) if self.tensor.dim() > 1 else self.tensor[:, None]
 
 

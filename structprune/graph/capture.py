@@ -1,4 +1,4 @@
-"""Runs a model once on fake tensors and records the ATen ops that it calls, as an FX graph."""
+"""Runs a model once on meta tensors and records the ATen ops that it calls, as an FX graph."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
-from ..modules import skeleton_copy, tensors
+from ..modules import plain_attention, replace_tensors, set_attributes, skeleton_copy, tensors
+from . import numbers
+from .recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,16 @@ class Captured:
     """One recorded forward pass.
 
     `parameters` maps a placeholder's name to the state_dict key of the parameter or buffer that it stands
-    for. Each node carries `node.meta["module"]`, the path of the module that called it.
+    for. Each call's node carries `meta["val"]` (the meta tensor or tensors that it made), `meta["module"]`, the path
+    of the module that called it, `meta["native"]`, whether that is PyTorch's own, and `meta["line"]`, the line of code.
     """
 
     graph: fx.Graph
     parameters: dict[str, str]
+
+    @property
+    def calls(self) -> list[fx.Node]:
+        return [node for node in self.graph.nodes if node.op == "call_function"]
 
 
 def capture(model: nn.Module, inputs: Inputs) -> Captured:
@@ -110,7 +116,7 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
             f"{type(model).__name__} has lazy parameters without a shape: run it once on real inputs first"
         )
     captured, error = record(model, inputs)
-    if captured is None or error is not None:
+    if error is not None:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs.flat() if isinstance(x, Tensor))
         raise ModelError(
             f"{type(model).__name__} could not run on its example input of shape {shapes}: {error}. "
@@ -119,41 +125,47 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
     return captured
 
 
-def record(model: nn.Module, inputs: Inputs) -> tuple[Captured | None, str | None]:
-    """What `capture` records, up to the first error, and that error in one line (None if there is none)."""
-    model = skeleton_copy(model).eval()  # tracing may write attributes, and not into the user's modules
-    state = tensors(model)
-    keys = list(state)
-    flat = inputs.flat()
-    where = [i for i, value in enumerate(flat) if isinstance(value, Tensor)]
-    stack = _ModuleStack(model)
+def record(
+    model: nn.Module,
+    inputs: Inputs,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[Captured, str | None]:
+    """What `capture` records, up to the first error, and that error in one line (None if there is none).
 
-    def forward(*arguments: Any) -> list[Tensor]:
-        values = list(flat)
-        for position, tensor in zip(where, arguments[len(keys) :], strict=True):
-            values[position] = tensor
-        call = inputs.rebuild(values)
-        state = dict(zip(keys, arguments[: len(keys)], strict=True))
-        result = torch.func.functional_call(model, state, call.args, call.kwargs)
-        stack.stamp()
-        return outputs(result)
-
-    arguments = [*(tensor.detach() for tensor in state.values()), *(flat[i] for i in where)]
-    tracer = make_fx(forward, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
+    With `shapes` and `attributes`, the model is run as if those parameters and modules had them.
+    """
+    model = meta_copy(model, shapes or {})
+    set_attributes(model, attributes or {})
+    numbers.remember(model)
+    recorder = Recorder(model)
+    placeholders = {recorder.enter(key, tensor).name: key for key, tensor in tensors(model).items()}
     error: str | None = None
-    graph: fx.Graph | None = None
     try:
-        with torch.no_grad(), stack, warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = tracer(*arguments).graph
+            call = inputs.map(lambda x: recorder.enter("input", x.detach().to("meta")))
+            call = inputs.rebuild([x.meta["val"] if isinstance(x, fx.Node) else x for x in call.flat()])
+            with recorder:
+                result = call.call(model)
+        recorder.graph.output([recorder.node_of(x) for x in outputs(result)])
+    except ModelError:
+        raise
     except Exception as raised:  # whatever the user's forward raises
-        graph = stack.graph
         lines = str(raised).strip().splitlines()
         error = f"{type(raised).__name__}: {lines[0]}" if lines else type(raised).__name__
-    if graph is None:
-        return None, error
-    placeholders = [node.name for node in graph.nodes if node.op == "placeholder"]
-    return Captured(graph, dict(zip(placeholders, keys, strict=False))), error
+    return Captured(recorder.graph, placeholders), error
+
+
+def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """A copy in evaluation mode whose parameters and buffers have no storage, some of them in other shapes."""
+    copy = skeleton_copy(model, buffers=False).eval()
+    plain_attention(copy)
+    state = tensors(copy)
+    replace_tensors(
+        copy, {k: torch.empty(shapes.get(k, t.shape), dtype=t.dtype, device="meta") for k, t in state.items()}
+    )
+    return copy
 
 
 def op_name(target: Any) -> str:
@@ -164,44 +176,3 @@ def op_name(target: Any) -> str:
     if name.endswith("_") and not name.startswith("__"):
         name = name[:-1]
     return name if namespace == "aten" else f"{namespace}::{name}"
-
-
-class _ModuleStack:
-    """Stamps each recorded node with the path of the module that was running when it was recorded."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.stack: list[str] = [""]
-        self.handles: list[Any] = []
-        self.graph: fx.Graph | None = None
-
-    def stamp(self) -> None:
-        mode = get_proxy_mode()
-        if mode is None:
-            return
-        self.graph = mode.tracer.graph
-        for node in reversed(mode.tracer.graph.nodes):
-            if "module" in node.meta:
-                break
-            node.meta["module"] = self.stack[-1]
-
-    def __enter__(self) -> _ModuleStack:
-        for name, module in self.model.named_modules():
-            self.handles.append(module.register_forward_pre_hook(self._enter(name)))
-            self.handles.append(module.register_forward_hook(self._leave, always_call=True))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _enter(self, name: str) -> Any:
-        def hook(*_: object) -> None:
-            self.stamp()
-            self.stack.append(name)
-
-        return hook
-
-    def _leave(self, *_: object) -> None:
-        self.stamp()
-        self.stack.pop()

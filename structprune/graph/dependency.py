@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import nn
 
-from ..modules import tensors
-from .capture import Inputs
-from .flow import FIXED, Cause, Flow, Produced, Value
-from .units import alive
+from .attributes import follow_attributes, new_attributes
+from .capture import Captured, Inputs
+from .families import families
+from .flow import Attribute, Flow, Value
+from .units import FIXED, Axis, alive
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Slice:
     """One axis of one parameter or buffer that a group controls.
 
     `index` has shape (positions, k): the group's units on each position, -1 where a position (also) carries
-    none of this group. `role` is filter, passed, consumer, norm, bias or other.
+    none of this group. `role` is filter, passed, consumer, norm, bias or other. Where blocks of axis 0 keep different
+    positions (axis 1 of a grouped convolution's weight), the positions of all blocks follow each other.
     """
 
     key: str
@@ -33,10 +38,12 @@ class Group:
     """Channels that are ranked together: a layer's filters, with everything that is coupled to them.
 
     `name` is the leading layer: of the layers that make these channels, the nearest to the input (so a
-    projection shortcut leads its stage). `units` counts what can be removed one by one, `channels` the
-    leading layer's width. `slices` starts with the leading layer's filters, then those of the other layers
-    that make the channels. `exact` says that removing equals masking with zero. `params` and `macs` are what
-    the model loses when all the units go.
+    projection shortcut leads its stage), and, where a layer's channels are a product (heads × channels of a head),
+    the factor. `units` counts what can be removed one by one, `channels` the leading layer's width. `slices` starts
+    with the leading layer's filters, then those of the other layers that make the channels. `exact` says that removing
+    equals masking with zero; if not, an op takes a statistic over the channels (LayerNorm), in the slim network over
+    those that are left. `strata` numbers the stratum of each unit: each loses the same number of units. `params` and
+    `macs` are what the model loses when all the units go.
     """
 
     name: str
@@ -45,12 +52,30 @@ class Group:
     exact: bool
     slices: tuple[Slice, ...]
     ids: np.ndarray = field(repr=False)
-    params: int = 0
-    macs: int = 0
+    strata: np.ndarray = field(repr=False)
+    _graph: DependencyGraph = field(repr=False, compare=False)
+
+    @property
+    def params(self) -> int:
+        return self._graph.params() - self._graph.params({self.name: np.arange(0)})
+
+    @property
+    def macs(self) -> int:
+        return self._graph.macs() - self._graph.macs({self.name: np.arange(0)})
 
     @property
     def leading(self) -> Slice:
         return self.slices[0]
+
+    @property
+    def step(self) -> int:
+        """How many units go together at least: one of each stratum."""
+        return int(self.strata.max()) + 1
+
+    @property
+    def removable(self) -> int:
+        """The most units that can go without emptying a stratum."""
+        return self.step * (int(np.bincount(self.strata).min()) - 1)
 
     def channels_of(self, kept: int) -> int:
         """The leading layer's width when `kept` units are kept (its fixed channels always stay)."""
@@ -60,133 +85,164 @@ class Group:
     def channels_per_unit(self) -> int:
         return int((self.leading.index >= 0).any(axis=1).sum()) // self.units
 
+    def best(self, scores: np.ndarray, kept: int) -> np.ndarray:
+        """The indices of the `kept` units of highest score, in rising order: of each stratum the best.
+
+        Of equal scores the first stay. `kept` is `units` less a multiple of `step`.
+        """
+        lost = (self.units - kept) // self.step
+        chosen = []
+        for stratum in range(self.step):
+            members = np.flatnonzero(self.strata == stratum)
+            order = np.argsort(-scores[members], kind="stable")
+            chosen.append(members[order[: len(members) - lost]])
+        return np.sort(np.concatenate(chosen))
+
+    def narrowed(self, share: int) -> np.ndarray:
+        """One unit in `share`, spread evenly, but one of each stratum at least, and no layer without any channel."""
+        smallest = int(np.bincount(self.strata).min())
+        lost = smallest - max(1, smallest // share)
+        place = np.zeros(self.units)
+        for stratum in range(self.step):
+            members = self.strata == stratum
+            place[members] = -(np.arange(members.sum()) % share)
+        kept = np.zeros(self.units + 1, bool)
+        kept[self.best(place, self.units - lost * self.step)] = True
+        kept[-1] = True  # what the padding -1 looks up
+        for layer in self.slices:
+            if layer.role == "filter" and not kept[layer.index].all(axis=1).any():
+                if self.step > 1:
+                    return np.arange(self.units)
+                kept[layer.index] = True
+        return np.flatnonzero(kept[:-1])
+
 
 @dataclass(frozen=True)
 class Barrier:
-    """A node that keeps the channels which enter it, and why. `channels` counts those kept because of it."""
+    """A node that keeps the channels which enter it, and why. `channels` counts those kept because of it.
+
+    `line` is the line of code, the end of its path and its number, that called the op.
+    """
 
     op: str
     node: str
     module: str
     reason: str
     channels: int
+    line: str = ""
 
 
 class DependencyGraph:
     """What can be removed from a model, and what each removal costs and saves.
 
-    `groups` and `barriers` are lists; `model` is the traced model, whose weights criteria read. A *removal*
-    is a mapping from a group's name to the indices of the units that it keeps; groups not named stay whole.
+    `groups` and `barriers` are lists; `model` is the traced model, whose weights criteria read; `nodes` counts the
+    ops of one forward pass. A *removal* is a mapping from a group's name to the indices of the units that it keeps;
+    groups not named stay whole.
     """
 
-    def __init__(self, model: nn.Module, inputs: Inputs, flow: Flow, values: dict[str, Value]):
-        self.model, self.inputs = model, inputs
-        self._costs, self._attributes = flow.costs, flow.attributes
-        count, self._labels = flow.units.classes()
-        self._classes = count
-        frozen, freezes = flow.units.frozen(self._labels)
-        frozen = np.concatenate([frozen, np.zeros(count - len(frozen), bool)])
+    def __init__(
+        self, model: nn.Module, inputs: Inputs, flow: Flow, values: dict[str, Value], captured: Captured, form: str
+    ):
+        self.model, self.inputs, self.captured, self.form = model, inputs, captured, form
+        self.nodes = len(captured.calls)
+        self._flow = flow
+        if flow.module_form:
+            follow_attributes(flow)
+        self._resolved = flow.units.resolve()
+        self._known: dict[int, np.ndarray] = {}
+        self._kept_alive: list[np.ndarray] = []
         self._axes: dict[tuple[str, int], np.ndarray] = {}
-        self._shapes = {key: value.shape for key, value in values.items()}
+        self._sizes = {key: value.shape for key, value in values.items()}
         for key, value in values.items():
             for dim, axis in enumerate(value.axes):
                 if axis is not None:
                     self._axes[key, dim] = self.classes_of(axis)
+        for (key, dim), axis in flow.blocked.items():
+            self._axes[key, dim] = self.classes_of(axis)
         self._cost_axes = [[self.classes_of(axis) for axis in cost.axes] for cost in flow.costs]
-        self._families: list[list[Produced]] = []  # layers whose channels are coupled, removable or not
-        self.groups: list[Group] = self._find_groups(flow, frozen)
-        self.barriers = self._report_barriers(freezes, flow.causes)
+        self._families = families(flow, self._resolved, self.classes_of)
+        self.groups: list[Group] = self._make_groups()
+        self._grouped = self._nothing()
+        for group in self.groups:
+            self._grouped[group.ids] = True
 
     def classes_of(self, axis: np.ndarray) -> np.ndarray:
-        return np.where(axis >= 0, self._labels[axis], -1)
+        """The classes of tied units on each position of an axis, shape (positions, k)."""
+        if id(axis) not in self._known:
+            self._known[id(axis)] = self._resolved.of(axis)
+            self._kept_alive.append(axis)
+        return self._known[id(axis)]
+
+    def removable(self, axis: np.ndarray) -> bool:
+        """Whether any position of an axis can go."""
+        return bool(self._grouped[self.classes_of(axis)].any())
 
     # --- groups -------------------------------------------------------------------------------------------
 
-    def _find_groups(self, flow: Flow, frozen: np.ndarray) -> list[Group]:
-        parent = list(range(len(flow.produced)))
-        owner: dict[int, int] = {}
-
-        def root(i: int) -> int:
-            while parent[i] != i:
-                parent[i] = parent[parent[i]]
-                i = parent[i]
-            return i
-
-        for i, produced in enumerate(flow.produced):
-            for label in np.unique(self.classes_of(produced.axis)):
-                if label >= 0:
-                    parent[root(i)] = root(owner.setdefault(int(label), i))
-        families: dict[int, list[Produced]] = {}
-        for i, produced in enumerate(flow.produced):
-            families.setdefault(root(i), []).append(produced)
-        self._families = list(families.values())
-
-        of_class: dict[int, int] = {}
-        kept: list[tuple[Produced, np.ndarray]] = []
-        for family in families.values():
-            leader = min(family, key=lambda p: p.depth)
-            ordered = [self.classes_of(p.axis).ravel() for p in [leader, *family]]
-            labels = np.concatenate(ordered)
-            labels = labels[(labels >= 0) & ~frozen[labels]]
-            _, first = np.unique(labels, return_index=True)
-            ids = labels[np.sort(first)]  # in the order of the leading layer's filters
-            if len(ids):
-                of_class.update(dict.fromkeys(ids.tolist(), len(kept)))
-                kept.append((leader, ids))
-        slices = self._slices(flow, of_class, kept)
+    def _make_groups(self) -> list[Group]:
+        slices = self._slices()
         depths: dict[tuple[str, int], int] = {}
-        for produced in flow.produced:
+        for produced in self._flow.produced:
             depths.setdefault((produced.key, produced.dim), produced.depth)
-        total_macs, total_params = self._sum_macs(self._nothing()), self._sum_params(self._nothing())
+        statistics = [self.classes_of(axis) for s in self._flow.statistics for axis in s.over.values()]
+        inexact = np.zeros(self._resolved.classes + 1, bool)
+        for axis in statistics:
+            inexact[axis] = True
         groups = []
-        for number, (leader, ids) in enumerate(kept):
-            removed = self._nothing()
-            removed[ids] = True
-            own = slices[number]
-            own.sort(key=lambda s: depths.get((s.key, s.dim), len(depths) + max(depths.values())))
+        for family, own in zip(self._families, slices, strict=True):
+            first = (family.leader.key, family.leader.dim)
+            own.sort(key=lambda s: -1 if (s.key, s.dim) == first else depths.get((s.key, s.dim), 1 << 60))
             groups.append(
                 Group(
-                    name=_layer_name(leader.key),
-                    units=len(ids),
-                    channels=len(leader.axis),
-                    exact=True,  # every op that takes a statistic over channels is a barrier
+                    name=family.name,
+                    units=len(family.ids),
+                    channels=len(family.leader.axis),
+                    exact=not inexact[family.ids].any(),
                     slices=tuple(own),
-                    ids=ids,
-                    params=total_params - self._sum_params(removed),
-                    macs=total_macs - self._sum_macs(removed),
+                    ids=family.ids,
+                    strata=family.strata,
+                    _graph=self,
                 )
             )
         return groups
 
-    def _slices(
-        self, flow: Flow, of_class: dict[int, int], kept: list[tuple[Produced, np.ndarray]]
-    ) -> list[list[Slice]]:
-        group_of = np.full(self._classes + 1, -1)
-        local = np.full(self._classes + 1, -1)
-        for label, number in of_class.items():
-            group_of[label] = number
-        for _, ids in kept:
-            local[ids] = np.arange(len(ids))
-        slices: list[list[Slice]] = [[] for _ in kept]
+    def _slices(self) -> list[list[Slice]]:
+        group_of = np.full(self._resolved.classes + 1, -1)
+        local = np.full(self._resolved.classes + 1, -1)
+        for number, family in enumerate(self._families):
+            group_of[family.ids] = number
+            local[family.ids] = np.arange(len(family.ids))
+        slices: list[list[Slice]] = [[] for _ in self._families]
         for (key, dim), axis in self._axes.items():
             owners = group_of[axis]
             for number in np.unique(owners[owners >= 0]):
                 index = np.where(owners == number, local[axis], -1)
-                slices[number].append(Slice(key, dim, flow.roles.get((key, dim), "other"), index))
+                index = index[:, (index >= 0).any(axis=0)]
+                slices[number].append(Slice(key, dim, self._flow.roles.get((key, dim), "other"), index))
         return slices
 
-    def _report_barriers(self, freezes: list[tuple[np.ndarray, int]], causes: list[Cause]) -> list[Barrier]:
-        channels: Counter[int] = Counter()
+    @functools.cached_property
+    def barriers(self) -> list[Barrier]:
+        """What keeps channels, and why."""
+        causes = self._flow.units.causes
         frozen_by: dict[int, list[np.ndarray]] = {}
-        for classes, cause in freezes:
-            frozen_by.setdefault(cause, []).append(classes)
-        frozen_by.pop(FIXED, None)
+        for classes, cause in self._resolved.freezes:
+            if cause != FIXED:
+                frozen_by.setdefault(cause, []).append(classes)
+        stays = np.append(self._resolved.frozen, True)
+        axes = [self.classes_of(p.axis) for p in self._flow.produced]
+        produced = [(axis, stays[axis].all(axis=1)) for axis in axes]  # a position may still go by another factor
+        barriers = []
         for cause, frozen in frozen_by.items():
-            kept = np.zeros(self._classes + 1, bool)
+            kept = np.zeros(self._resolved.classes + 1, bool)
             kept[np.concatenate(frozen)] = True
-            for family in self._families:
-                channels[cause] += max(int(kept[self.classes_of(p.axis)].any(axis=1).sum()) for p in family)
-        return [Barrier(c.op, c.node, c.module, c.reason, channels[i]) for i, c in enumerate(causes) if channels[i]]
+            channels = max((int((kept[axis].any(axis=1) & whole).sum()) for axis, whole in produced), default=0)
+            if channels:
+                c = causes[cause]
+                barriers.append(
+                    Barrier(c.op, c.node, c.module, c.reason, channels, "/".join(c.line.split(os.sep)[-3:]))
+                )
+        return barriers
 
     def group(self, name: str) -> Group:
         for group in self.groups:
@@ -197,7 +253,7 @@ class DependencyGraph:
     # --- what a removal does ------------------------------------------------------------------------------
 
     def _nothing(self) -> np.ndarray:
-        return np.zeros(self._classes + 1, bool)
+        return np.zeros(self._resolved.classes + 1, bool)
 
     def removed(self, kept: dict[str, np.ndarray]) -> np.ndarray:
         """Whether each class of tied units goes, with one False more for positions that carry no unit."""
@@ -218,7 +274,7 @@ class DependencyGraph:
     def macs_by_operator(self, kept: dict[str, np.ndarray] | None = None) -> dict[str, int]:
         """The same, for each operator under the name that fvcore gives it."""
         counts: Counter[str] = Counter()
-        for cost, macs in zip(self._costs, self._node_macs(self.removed(kept or {})), strict=True):
+        for cost, macs in zip(self._flow.costs, self._node_macs(self.removed(kept or {})), strict=True):
             counts[cost.op] += macs
         return dict(counts)
 
@@ -226,45 +282,69 @@ class DependencyGraph:
         """The number of trainable or frozen parameters (buffers do not count), after a removal."""
         return self._sum_params(self.removed(kept or {}))
 
-    def keep(self, kept: dict[str, np.ndarray]) -> dict[str, dict[str, list[int]]]:
-        """For each parameter or buffer that a removal slices: {axis: indices that stay}."""
+    def keep(self, kept: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+        """For each parameter or buffer that a removal slices: {axis: indices that stay}.
+
+        For an axis of which each block of axis 0 keeps positions of its own, a list of indices for each block.
+        """
         removed = self.removed(kept)
-        result: dict[str, dict[str, list[int]]] = {}
+        result: dict[str, dict[str, Any]] = {}
         for (key, dim), axis in self._axes.items():
             stays = alive(axis, removed)
             if not stays.all():
-                result.setdefault(key, {})[str(dim)] = np.flatnonzero(stays).tolist()
+                size = self._sizes[key][dim]
+                rows = [np.flatnonzero(block).tolist() for block in stays.reshape(-1, size)]
+                result.setdefault(key, {})[str(dim)] = rows[0] if len(axis) == size else rows
         return result
 
-    def attributes(self, kept: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
-        """For each module whose numbers must follow its weights: {attribute: new value}."""
+    def shapes(self, kept: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+        """The new shape of each parameter or buffer that a removal slices."""
         removed = self.removed(kept)
-        modules, state = dict(self.model.named_modules()), tensors(self.model)
-        owners: dict[int, list[str]] = {}
-        for path, module in modules.items():
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                owners.setdefault(id(tensor), []).append(path)
-        result: dict[str, dict[str, int]] = {}
-        for attribute in self._attributes:
-            before = len(attribute.axis) // attribute.divisor
-            after = int(alive(self.classes_of(attribute.axis), removed).sum()) // attribute.divisor
-            if after == before:
-                continue
-            for path in owners[id(state[attribute.key])]:
-                if getattr(modules[path], attribute.name, None) == before:
-                    result.setdefault(path, {})[attribute.name] = after
+        result: dict[str, list[int]] = {}
+        for (key, dim), axis in self._axes.items():
+            stays = int(alive(axis, removed).sum())
+            if stays != len(axis):
+                blocks = len(axis) // self._sizes[key][dim]
+                result.setdefault(key, list(self._sizes[key]))[dim] = stays // blocks
+        return {key: tuple(shape) for key, shape in result.items()}
+
+    def attributes(self, kept: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+        """For each module whose numbers must follow its weights: {attribute: new value}."""
+        return new_attributes(self, self.removed(kept)) if self.form == "module" else {}
+
+    def statistics(self, kept: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """The calls that take a statistic over channels of which some go: which it is, and what each axis keeps."""
+        removed = self.removed(kept)
+        result = []
+        for s in self._flow.statistics:
+            over = {str(d): alive(self.classes_of(axis), removed) for d, axis in s.over.items()}
+            cut = {d: np.flatnonzero(stays).tolist() for d, stays in over.items() if not stays.all()}
+            if cut:
+                result.append({"call": s.call, "op": s.op, "module": s.module, "reduces": s.reduces, "keep": cut})
         return result
+
+    @property
+    def attribute_list(self) -> list[Attribute]:
+        return self._flow.attributes
+
+    @property
+    def expressions(self) -> list[tuple[Any, Axis]]:
+        return self._flow.expressions
+
+    def length(self, axis: np.ndarray, removed: np.ndarray) -> int:
+        """How many positions of an axis stay."""
+        return int(alive(self.classes_of(axis), removed).sum())
 
     def _node_macs(self, removed: np.ndarray) -> list[int]:
         lengths: dict[int, int] = {}
         result = []
-        for cost, axes in zip(self._costs, self._cost_axes, strict=True):
+        for cost, axes in zip(self._flow.costs, self._cost_axes, strict=True):
             macs = cost.constant
             for axis in axes:
                 if id(axis) not in lengths:
                     lengths[id(axis)] = int(alive(axis, removed).sum())
                 macs *= lengths[id(axis)]
-            result.append(macs)
+            result.append(macs // cost.divisor)
         return result
 
     def _sum_macs(self, removed: np.ndarray) -> int:
@@ -274,13 +354,8 @@ class DependencyGraph:
         total = 0
         for key, _ in self.model.named_parameters():
             size = 1
-            for dim, length in enumerate(self._shapes[key]):
+            for dim, length in enumerate(self._sizes[key]):
                 axis = self._axes.get((key, dim))
-                size *= length if axis is None else int(alive(axis, removed).sum())
+                size *= length if axis is None else int(alive(axis, removed).sum()) * length // len(axis)
             total += size
         return total
-
-
-def _layer_name(key: str) -> str:
-    stem, _, last = key.rpartition(".")
-    return stem if last == "weight" and stem else key

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .units import Axis, Units
+from .numbers import Number, Source, expression
+from .units import Axis, Cause, Units
 
 
 class Unsupported(Exception):
@@ -42,19 +43,6 @@ def fixed(value: Any) -> Any:
     return [fixed(part) for part in value] if isinstance(value, list) else Value.fixed(value.shape)
 
 
-FIXED = -1  # the cause of a freeze that is no barrier: the model's outputs keep their channels
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why channels stay, and the node where they had to."""
-
-    op: str
-    node: str
-    module: str
-    reason: str
-
-
 @dataclass
 class Produced:
     """The channels that a layer makes: `depth` is the longest path from an input to the layer, in nodes."""
@@ -67,17 +55,23 @@ class Produced:
 
 @dataclass
 class Attribute:
-    """An attribute of each module that owns parameter `key`: its new value is alive positions // divisor."""
+    """A number of the model's modules that follows the positions left on `axis`, divided by `divisor`.
 
-    key: str
-    name: str
-    axis: np.ndarray
+    Either the attribute `name` of each module that owns parameter `key`, or a `source`. With `flag`, the attribute
+    becomes that value instead as soon as anything is removed.
+    """
+
+    axis: Axis
     divisor: int = 1
+    key: str = ""
+    name: str = ""
+    source: Source | None = None
+    flag: bool | None = None
 
 
 @dataclass
 class Cost:
-    """Multiply-adds of one node: `constant` times the number of positions left on each of `axes`.
+    """Multiply-adds of one node: `constant` / `divisor` times the number of positions left on each of `axes`.
 
     `op` is the name under which fvcore counts the node.
     """
@@ -85,66 +79,122 @@ class Cost:
     op: str
     constant: int
     axes: tuple[np.ndarray, ...]
+    divisor: int = 1
+
+
+@dataclass
+class Statistic:
+    """A call that takes a statistic over channels: the `call`th of its op, from 0, over axes of its first tensor.
+
+    `reduces` says that these axes end there (a mean), else its result has them too (LayerNorm).
+    """
+
+    call: int
+    op: str
+    module: str
+    over: dict[int, np.ndarray]
+    reduces: bool = False
 
 
 @dataclass
 class Flow:
     """What the rules write to while the graph is traversed.
 
+    `module_form` says that the slim network will be the user's own module, whose code must follow the widths.
     `roles` says what part a parameter's axis plays: filter (makes the channels), passed (one filter for each
-    channel or block that enters), consumer, norm, bias or other. `op`, `module`, `depth` and `shape` describe
-    the current node; an op with several outputs has a list of shapes.
+    channel or block that enters), consumer, norm, bias or other. `blocked` holds parameter axes whose kept positions
+    differ from block to block of axis 0 (grouped convolutions): the axes of all blocks, end to end.
+    `op`, `module`, `line`, `depth`, `call` and `shape` describe the current node; an op with several outputs has a
+    list of shapes.
     """
 
+    module_form: bool = True
     units: Units = field(default_factory=Units)
     roles: dict[tuple[str, int], str] = field(default_factory=dict)
+    blocked: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     attributes: list[Attribute] = field(default_factory=list)
+    expressions: list[tuple[Any, Axis]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     produced: list[Produced] = field(default_factory=list)
-    causes: list[Cause] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
+    keys: dict[int, tuple[str, int]] = field(default_factory=dict)  # first unit of a parameter's axis: whose it is
     op: str = ""
     node: str = ""
     module: str = ""
+    line: str = ""
     depth: int = 0
+    call: int = 0
     shape: Any = ()
+
+    def cause(self, reason: str) -> Cause:
+        return Cause(self.op, self.node, self.module, reason, self.line)
 
     def freeze(self, axes: Sequence[Axis], reason: str | None) -> None:
         """Keeps the channels of `axes`; with a reason, the current node is reported as a barrier."""
-        cause = FIXED
-        if reason is not None:
-            cause = len(self.causes)
-            self.causes.append(Cause(self.op, self.node, self.module, reason))
         for axis in axes:
             if axis is not None:
-                self.units.freeze(axis, cause)
+                self.units.freeze(axis, None if reason is None else self.cause(reason))
 
     def tie(self, a: Axis, b: Axis) -> Axis:
         """Couples two axes position by position. A fixed axis on one side fixes the other."""
         if a is None or b is None:
-            for axis in (a, b):
-                if axis is not None:
-                    self.freeze([axis], "couples these channels with an axis from which nothing can be removed")
+            self.freeze([a, b], "couples these channels with an axis from which nothing can be removed")
             return None
-        if a.shape != b.shape:
-            raise Unsupported(f"couples axes of {a.shape} and {b.shape} (positions, factors)")
-        uneven = ((a < 0) != (b < 0)).any(axis=1)  # positions that one side can't lose
-        if uneven.any():
-            self.freeze([a[uneven], b[uneven]], "couples these channels with some that can't be removed")
-        both = ~uneven[:, None] & (a >= 0)
-        self.units.tie(a[both], b[both])
-        return np.where(uneven[:, None], -1, a) if uneven.any() else a
+        if len(a) != len(b):
+            raise Unsupported(f"couples axes of {len(a)} and {len(b)} positions")
+        return self.units.couple(a, b, self.cause("couples these channels with some that can't go with them"))
+
+    def split(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
+        """The axes of a row-major reshape of one axis."""
+        if axis is None:
+            return [None] * len(sizes)
+        return self.units.split(axis, sizes, self.cause("splits these channels into parts that must stay whole"))
+
+    def balance(self, blocks: Sequence[Axis], reason: str) -> None:
+        """The parts of an axis must stay equally long."""
+        live = [block for block in blocks if block is not None]
+        if len(live) < len(blocks):
+            self.freeze(live, reason)
+        elif live:
+            self.units.balance(live, self.cause(reason))
+
+    def statistic(self, value: Value, dims: Sequence[int], reduces: bool = False) -> None:
+        """Notes that this call takes a statistic over `dims` of its first tensor, for whoever masks instead of cuts."""
+        over = {d: axis for d in dims if (axis := value.axes[d]) is not None}
+        if over:
+            self.statistics.append(Statistic(self.call, self.op, self.module, over, reduces))
 
     def role(self, value: Value, dim: int, role: str) -> None:
+        """Notes the part of a parameter's axis, also where `value` is computed from the parameter."""
+        owner = self.owner(value, dim)
+        if owner is not None and self.roles.get(owner, "other") == "other":
+            self.roles[owner] = role
+
+    def owner(self, value: Value, dim: int) -> tuple[str, int] | None:
+        """The parameter, and its axis, that axis `dim` of `value` comes from."""
         if value.key is not None:
-            self.roles.setdefault((value.key, dim), role)
+            return value.key, dim
+        axis = value.axes[dim]
+        if axis is None or not (axis >= 0).any():
+            return None
+        return self.keys.get(self.units.origin(int(axis[axis >= 0].flat[0])))
 
     def attribute(self, value: Value, name: str, axis: Axis, divisor: int = 1) -> None:
         """Notes that `name` of the modules that own parameter `value` follows `axis`."""
-        if value.key is not None and axis is not None:
-            self.attributes.append(Attribute(value.key, name, axis, divisor))
+        owner = value.key or next((o[0] for d in range(len(value.shape)) if (o := self.owner(value, d))), None)
+        if owner is not None and axis is not None:
+            self.attributes.append(Attribute(axis, divisor, key=owner, name=name))
 
-    def cost(self, op: str, total: int, *axes: Axis) -> None:
-        """Notes a node of `total` multiply-adds in proportion to the length of each of `axes`."""
+    def follow(self, number: Any, axis: Axis) -> None:
+        """Notes that a number which the op was given must be the number of positions left on `axis`."""
+        if isinstance(number, Number):
+            if number.source is not None:
+                self.attributes.append(Attribute(axis, source=number.source))
+            else:
+                self.expressions.append((expression(number), axis))
+
+    def cost(self, op: str, total: int, *axes: Axis, divisor: int = 1) -> None:
+        """Notes a node of `total` multiply-adds in proportion to the length of each of `axes`, over `divisor`."""
         live = tuple(axis for axis in axes if axis is not None)
-        constant = total // math.prod(len(axis) for axis in live)
-        self.costs.append(Cost(op, constant, live))
+        constant = total * divisor // math.prod(len(axis) for axis in live)
+        self.costs.append(Cost(op, constant, live, divisor))

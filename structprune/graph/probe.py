@@ -1,23 +1,24 @@
 """Finds sizes that a model's own code fixes, and numbers that it derives, by running it once at other widths.
 
 `x.view(-1, 400)` or `x[:, :16]` records the same node as `x.flatten(1)` or `x[:, : x.shape[1] // 2]`, but does
-not follow when channels go. So a copy with about half of each group is run on fake tensors, and each node's
+not follow when channels go. So a copy with part of each group is run on meta tensors, and each node's
 shape is compared with what the channel algebra predicts. So are the numbers that ops get: a factor worked out from
-a width (`x * channels**-0.5`) would change with it. The first node that does not follow is returned.
+a width (`x * channels**-0.5`) would change with it. What does not follow first is returned, with every other call from
+the same line of code.
 """
 
 from __future__ import annotations
 
 import operator
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
-from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
@@ -25,38 +26,37 @@ from .units import alive
 
 
 def unfollowed(
-    graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: dict[str, str]
-) -> tuple[str, str] | None:
-    """The name of the first node whose size does not follow the widths, and why; None if all do."""
-    nodes = [node for node in captured.graph.nodes if node.op == "call_function"]
+    graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: dict[str, Bar]
+) -> dict[str, Bar]:
+    """The names of nodes whose size does not follow the widths, and why; empty if all do."""
+    nodes = captured.calls  # and the parts of those that make several tensors
     if not graph.groups:
-        return None
-    kept = {group.name: np.arange((group.units + 1) // 2) for group in graph.groups}
-    trial, error = record(_at_width(graph, kept), graph.inputs)
+        return {}
+    # two shares, so that numbers which happen to agree at one are told apart at the other
+    kept = {group.name: group.narrowed((2, 3)[i % 2]) for i, group in enumerate(graph.groups)}
+    trial, error = record(graph.model, graph.inputs, graph.shapes(kept), graph.attributes(kept))
     removed = graph.removed(kept)
-    seen = [] if trial is None else [node for node in trial.graph.nodes if node.op == "call_function"]
-    position = 0
-    for node in nodes:
-        while error and position < len(seen) and seen[position].target != node.target and not seen[position].users:
-            position += 1  # a dead node, which only a finished recording has dropped
+    seen = trial.calls
+    for position, node in enumerate(nodes):
+        why = ""
         if position >= len(seen) or seen[position].target != node.target:
-            return _culprit(
-                node, nodes, values, barred, error or "the model's code takes another path at another width"
-            )
-        if _shapes(seen[position]) != _predicted(values[node.name], graph, removed):
-            return _culprit(node, nodes, values, barred, "its size is a number in the model's code")
-        if _numbers(seen[position]) != _numbers(node):
-            return _culprit(
-                node, nodes, values, barred, "it gets a number that the model's code works out from a width"
-            )
-        position += 1
-    return None
+            why = error or "the model's code takes another path at another width"
+        elif _shapes(seen[position]) != _predicted(values[node.name], graph, removed):
+            why = "its size is a number in the model's code"
+        elif _numbers(seen[position]) != _numbers(node):
+            why = "it gets a number that the model's code works out from a width"
+        if why:
+            return _culprits(node, nodes, values, graph, barred, why, error is not None)
+    if error is not None:
+        return _culprits(nodes[-1], nodes, values, graph, barred, error, True)
+    return {}
 
 
 # Ops whose whole numbers are sizes, which follow the widths and which the shapes have told already.
 _SIZES = (
     "view reshape _unsafe_view unflatten expand repeat slice split split_with_sizes narrow zeros ones full empty "
-    "new_zeros new_ones new_full conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
+    "new_zeros new_ones new_full conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d layer_norm "
+    "rms_norm pad constant_pad_nd new_empty group_norm"
 )
 _SIZED = frozenset(_SIZES.split())
 
@@ -68,32 +68,72 @@ def _numbers(node: fx.Node) -> list[str]:
     return [repr(leaf) for leaf in leaves if isinstance(leaf, kinds)]
 
 
-def _at_width(graph: DependencyGraph, kept: dict[str, np.ndarray]) -> torch.nn.Module:
-    model = skeleton_copy(graph.model)
-    state, new = tensors(model), {}
-    for key, axes in graph.keep(kept).items():
-        shape = [len(axes[str(d)]) if str(d) in axes else n for d, n in enumerate(state[key].shape)]
-        new[key] = torch.empty(shape, dtype=state[key].dtype, device=state[key].device)
-    replace_tensors(model, new)
-    set_attributes(model, graph.attributes(kept))
-    return model
+@dataclass(frozen=True)
+class Bar:
+    """What enters a node stays, for a reason: its tensors, and with `parameters` those of the model too."""
+
+    reason: str
+    parameters: bool = False
 
 
-def _culprit(
-    node: fx.Node, nodes: list[fx.Node], values: dict[str, Any], barred: dict[str, str], why: str
-) -> tuple[str, str]:
-    """The node itself, or the nearest one before it that still lets channels pass."""
-    for candidate in reversed(nodes[: nodes.index(node) + 1]):
-        if candidate.name not in barred and candidate.target is not operator.getitem and _live(candidate, values):
-            return candidate.name, f"{why}, so its channels can't go"
+def _culprits(
+    node: fx.Node,
+    nodes: list[fx.Node],
+    values: dict[str, Any],
+    graph: DependencyGraph,
+    barred: dict[str, Bar],
+    why: str,
+    failed: bool,
+) -> dict[str, Bar]:
+    """The node itself, if channels that could go reach it; else what brings them into its module, where the code may
+    read a width; else the nearest one before it; else one whose parameters could be cut. With each, its like: other
+    calls from the same line."""
+    before = nodes[: nodes.index(node) + 1]
+    for parameters in (False, True) if failed else (False,):
+
+        def live(n: fx.Node, parameters: bool = parameters) -> bool:
+            new = n.name not in barred or (parameters and not barred[n.name].parameters)
+            return new and n.target is not operator.getitem and _live(n, values, graph, parameters)
+
+        after = [[n] for n in nodes[len(before) :]] if parameters else []  # a check of a parameter, before its use
+        for candidates in ([node], _entries(node, before), *([n] for n in reversed(before)), *after):
+            places = {_place(n) for n in candidates if live(n)}
+            if places:
+                like = [n for n in nodes if n.target is not operator.getitem and _place(n) in places and live(n)]
+                return {n.name: Bar(f"{why}, so its channels can't go", parameters) for n in like}
     raise ModelError(
         f"the model's forward is not the same twice ({node.meta.get('module') or 'top level'}: {node.name}), though no "
         f"channel that could go reaches it: {why}. Make it deterministic in evaluation mode"
     )
 
 
-def _live(node: fx.Node, values: dict[str, Any]) -> bool:
-    return any(axis is not None for parent in node.all_input_nodes for axis in all_axes(values[parent.name]))
+def _place(node: fx.Node) -> tuple[Any, ...]:
+    """The line of code that makes a call, in whichever block of the network: module paths without their numbers.
+
+    A module of PyTorch's own runs one line for all its kind, so there the last number counts.
+    """
+    path = node.meta["module"]
+    head, _, last = path.rpartition(".")
+    path = f"{_DIGITS.sub('#', head)}.{last}" if node.meta["native"] else _DIGITS.sub("#", path)
+    return node.meta["line"], node.target, path
+
+
+_DIGITS = re.compile(r"\d+")
+
+
+def _entries(node: fx.Node, before: list[fx.Node]) -> list[fx.Node]:
+    """The calls within the node's module that use what was made outside it."""
+    path = node.meta["module"]
+    if not path:
+        return []
+    inside = {n for n in before if n.meta["module"] == path or n.meta["module"].startswith(path + ".")}
+    return [n for n in inside if any(p.op == "call_function" and p not in inside for p in n.all_input_nodes)]
+
+
+def _live(node: fx.Node, values: dict[str, Any], graph: DependencyGraph, parameters: bool) -> bool:
+    entering = [values[parent.name] for parent in node.all_input_nodes]
+    entering = [v for v in entering if parameters or isinstance(v, list) or v.key is None]
+    return any(axis is not None and graph.removable(axis) for value in entering for axis in all_axes(value))
 
 
 def _shapes(node: fx.Node) -> list[tuple[int, ...]]:

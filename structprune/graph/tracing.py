@@ -3,46 +3,55 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ..errors import ModelError
 from .capture import Captured, Inputs, capture, op_name
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value, all_axes, fixed
-from .probe import unfollowed
+from .probe import Bar, unfollowed
 from .rules import RULES
 
+FORMS = ("module", "graph")
 
-def trace(model: nn.Module, example_inputs: Any) -> DependencyGraph:
+
+def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> DependencyGraph:
     """Finds the groups of coupled channels of `model`.
 
     `example_inputs` is a tensor, a tuple of arguments or a dict of keyword arguments; one forward pass runs
-    on fake copies of them, in evaluation mode, and nothing is computed. MACs are those of one pass on these
-    inputs, so give a batch of 1 for MACs a sample. Raises ModelError if the model cannot run on them.
+    on meta copies of them, in evaluation mode, and nothing is computed. MACs are those of one pass on these
+    inputs, so give a batch of 1 for MACs a sample. `form` is what the slim network will be: "module", the user's own
+    module, where channels that its code can't follow stay; or "graph", an `fx.GraphModule` with the same state_dict
+    keys, in which every size is rewritten. Raises ModelError if the model cannot run on the inputs.
     """
+    if form not in FORMS:
+        raise ModelError(f"form={form!r}: the slim network can have the form {' or '.join(map(repr, FORMS))}")
     inputs = Inputs.of(example_inputs)
     captured = capture(model, inputs)
-    barred: dict[str, str] = {}
+    barred: dict[str, Bar] = {}
     while True:
-        graph, shapes = analyse(model, inputs, captured, barred)
-        found = unfollowed(graph, captured, shapes, barred)
-        if found is None:
+        graph, values = analyse(model, inputs, captured, barred, form)
+        found = unfollowed(graph, captured, values, barred) if form == "module" else {}
+        if not found:
             return graph
-        barred.update([found])
+        barred.update(found)
 
 
 def analyse(
-    model: nn.Module, inputs: Inputs, captured: Captured, barred: dict[str, str]
+    model: nn.Module, inputs: Inputs, captured: Captured, barred: dict[str, Bar], form: str = "module"
 ) -> tuple[DependencyGraph, dict[str, Any]]:
     """Applies the rules to each node in turn; channels that enter a node in `barred` stay, for the reason given there.
 
     Returns the graph and, for each node, its Value (or list of them).
     """
-    flow = Flow()
+    flow = Flow(module_form=form == "module")
     values: dict[fx.Node, Any] = {}
     parameters: dict[str, Value] = {}
     depth: dict[fx.Node, int] = {}
+    calls: Counter[str] = Counter()
     for node in captured.graph.nodes:
         depth[node] = 1 + max((depth[parent] for parent in node.all_input_nodes), default=0)
         if node.op == "placeholder":
@@ -55,9 +64,9 @@ def analyse(
         elif node.target is operator.getitem:
             values[node] = values[node.args[0]][node.args[1]]
         else:
-            flow.depth, flow.module = depth[node], node.meta.get("module", "")
-            values[node] = _apply(flow, node, values, barred)
-    graph = DependencyGraph(model, inputs, flow, parameters)
+            flow.depth, flow.module, flow.line = depth[node], node.meta["module"], node.meta["line"]
+            values[node] = _apply(flow, node, values, barred, calls)
+    graph = DependencyGraph(model, inputs, flow, parameters, captured, form)
     return graph, {node.name: value for node, value in values.items()}
 
 
@@ -66,16 +75,22 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
     key = captured.parameters.get(node.name)
     if key is None:
         return Value.fixed(shape)
-    parameters[key] = Value(shape, tuple(flow.units.axis(size) for size in shape), key)
+    axes = tuple(flow.units.axis(size) for size in shape)
+    for dim, axis in enumerate(axes):
+        if len(axis):
+            flow.keys[int(axis[0, 0])] = (key, dim)
+    parameters[key] = Value(shape, axes, key)
     return parameters[key]
 
 
-def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[str, str]) -> Any:
+def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[str, Bar], calls: Counter[str]) -> Any:
     flow.op, flow.node, flow.shape = op_name(node.target), node.name, _shapes(node.meta.get("val"))
+    flow.call, calls[flow.op] = calls[flow.op], calls[flow.op] + 1
     given = {parent: values[parent] for parent in node.all_input_nodes}
     if node.name in barred:
-        entering = {parent: value for parent, value in given.items() if isinstance(value, list) or value.key is None}
-        flow.freeze([axis for value in entering.values() for axis in all_axes(value)], barred[node.name])
+        bar = barred[node.name]
+        entering = {p: v for p, v in given.items() if bar.parameters or isinstance(v, list) or v.key is None}
+        flow.freeze([axis for value in entering.values() for axis in all_axes(value)], bar.reason)
         given |= {parent: fixed(value) for parent, value in entering.items()}
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: given[n])
     try:
@@ -84,7 +99,7 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
         return RULES[flow.op](flow, *args, **kwargs)
     except Unsupported as unsupported:
         reason = str(unsupported)
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError, StopIteration, AssertionError) as error:
         reason = f"its rule does not know this form of the op ({type(error).__name__}: {error})"
     flow.freeze([axis for value in given.values() for axis in all_axes(value)], reason)
     if isinstance(flow.shape, list):

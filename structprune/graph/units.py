@@ -3,10 +3,20 @@
 A *unit* is the smallest thing that can be removed. An *axis* of a tensor is a sequence of positions, and a
 position carries a set of units: it is removed when any of them is. `None` stands for an axis that nothing
 can be removed from; otherwise an axis is an integer array of shape (positions, k), -1 padding a shorter set.
+
+Between units there are four relations, all settled at the end by `Units.resolve`:
+
+- *tied*: removed together;
+- *derived*: removed when any of a set is (a position of 3 heads × 64 channels goes with its head or its channel);
+- *balanced*: blocks of positions must lose the same number (the groups of a grouped convolution);
+- *frozen*: never removed.
 """
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -16,45 +26,358 @@ from scipy.sparse.csgraph import connected_components
 Axis: TypeAlias = "np.ndarray | None"
 
 
+@dataclass(frozen=True)
+class Cause:
+    """Why channels stay, and the node where they had to."""
+
+    op: str
+    node: str
+    module: str
+    reason: str
+    line: str = ""
+
+
+@dataclass
+class Resolution:
+    """What the relations come to.
+
+    `table[u]` lists the classes of tied units, -1 padding, that remove unit u (its last row stands for -1, no unit).
+    `frozen` says which classes stay, `freezes` holds (classes, cause) for each freeze, and `strata` lists, for each
+    balance that is not met by itself, arrays of classes of which the same number must go.
+    """
+
+    classes: int
+    table: np.ndarray
+    frozen: np.ndarray
+    freezes: list[tuple[np.ndarray, int]]
+    strata: list[list[np.ndarray]]
+
+    def of(self, axis: np.ndarray) -> np.ndarray:
+        """The classes on each position of an axis: shape (positions, k)."""
+        return compress(self.table[axis].reshape(len(axis), -1))
+
+
 class Units:
-    """Hands out unit ids and records which are tied together and which are frozen (and by which cause)."""
+    """Hands out unit ids and records how they hang together; `causes` are the reasons of freezes."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.causes: list[Cause] = []
+        self._starts: list[int] = []
         self._ties: list[tuple[np.ndarray, np.ndarray]] = []
+        self._derived: list[tuple[np.ndarray, np.ndarray, Cause]] = []
+        self._balanced: list[tuple[np.ndarray, Cause]] = []
         self._frozen: list[tuple[np.ndarray, int]] = []
 
     def axis(self, positions: int) -> np.ndarray:
         """A new axis with one new unit at each position."""
+        self._starts.append(self.count)
         start, self.count = self.count, self.count + positions
         return np.arange(start, self.count).reshape(-1, 1)
 
+    def origin(self, unit: int) -> int:
+        """The first unit of the axis that `unit` was made for."""
+        return self._starts[bisect.bisect_right(self._starts, unit) - 1]
+
+    def freeze(self, axis: np.ndarray, cause: Cause | None) -> None:
+        """No position of `axis` may be removed; without a cause, that is no barrier (outputs keep their channels)."""
+        number = FIXED
+        if cause is not None:
+            if not self.causes or self.causes[-1] != cause:
+                self.causes.append(cause)
+            number = len(self.causes) - 1
+        self._frozen.append((axis[axis >= 0], number))
+
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Position i of `a` and position i of `b` are removed together. Shapes must be equal."""
-        if a is not b and not np.array_equal(a, b):
+        """Unit i of `a` and unit i of `b` are one. Shapes must be equal, and no entry -1."""
+        if a is not b and a.size and not np.array_equal(a, b):
             self._ties.append((a.ravel(), b.ravel()))
 
-    def freeze(self, axis: np.ndarray, cause: int) -> None:
-        """No position of `axis` may be removed."""
-        self._frozen.append((axis[axis >= 0], cause))
+    def couple(self, a: np.ndarray, b: np.ndarray, cause: Cause) -> np.ndarray:
+        """Position i of axis `a` and position i of axis `b` are removed together; what both carry then."""
+        a, b = compress(a), compress(b)
+        fixed_a, fixed_b = (a < 0).all(axis=1), (b < 0).all(axis=1)
+        uneven = fixed_a != fixed_b  # positions that one side can't lose
+        if uneven.any():
+            self.freeze(np.concatenate([a[uneven].ravel(), b[uneven].ravel()]), cause)
+        live = ~fixed_a & ~fixed_b
+        if a.shape[1] > b.shape[1]:
+            a, b = b, a
+        if a.shape[1] == b.shape[1]:
+            b = _aligned(a, b)
+            same = live & ((a < 0) == (b < 0)).all(axis=1)
+            self.tie(a[same][a[same] >= 0], b[same][b[same] >= 0])
+            live &= ~same
+        single = live & ((a >= 0).sum(axis=1) == 1)
+        self.derive(a[single].max(axis=1), b[single], cause)
+        odd = live & ~single
+        if odd.any():
+            self.freeze(np.concatenate([a[odd].ravel(), b[odd].ravel()]), cause)
+        return np.where(uneven[:, None], -1, b) if uneven.any() else b
 
-    def classes(self) -> tuple[int, np.ndarray]:
-        """The number of classes of tied units, and the class of each unit."""
+    def derive(self, units: np.ndarray, sets: np.ndarray, cause: Cause) -> None:
+        """Unit i is removed exactly when any unit of row i of `sets` (-1 for none) is."""
+        if not len(units):
+            return
+        shape = sets >= 0
+        patterns, which = np.unique(shape, axis=0, return_inverse=True)
+        for i, pattern in enumerate(patterns):
+            rows = which.ravel() == i
+            members = sets[rows][:, pattern]
+            if members.shape[1] == 1:
+                self.tie(units[rows], members[:, 0])
+            elif members.shape[1]:
+                self._derived.append((units[rows], members, cause))
+
+    def balance(self, blocks: Sequence[np.ndarray], cause: Cause) -> None:
+        """Each of `blocks`, axes of equal length, keeps the same number of positions."""
+        width = max(block.shape[1] for block in blocks)
+        padded = [np.pad(b, ((0, 0), (0, width - b.shape[1])), constant_values=-1) for b in blocks]
+        self._balanced.append((np.stack(padded), cause))
+
+    def split(self, axis: np.ndarray, sizes: Sequence[int], cause: Cause) -> list[Axis]:
+        """The axes of a row-major reshape of one axis into `sizes`.
+
+        Units that vary along one of the new axes belong to it. Others are derived from new units, one for each
+        place of each of the axes along which they vary.
+        """
+        found: list[list[np.ndarray]] = [[] for _ in sizes]
+        for column in axis.T:
+            grid = column.reshape(sizes)
+            varies = [d for d in range(len(sizes)) if (grid != grid.take([0], axis=d)).any()]
+            if not varies and grid.size and grid.flat[0] >= 0:
+                self.freeze(grid.reshape(-1)[:1], cause)  # would remove everything
+            if len(varies) == 1:
+                index = tuple(slice(None) if d == varies[0] else 0 for d in range(len(sizes)))
+                found[varies[0]].append(grid[index])
+            if len(varies) < 2:
+                continue
+            grid = grid[tuple(slice(None) if d in varies else 0 for d in range(len(sizes)))]
+            made = [self.axis(n)[:, 0] for n in grid.shape]
+            spread = np.stack([np.broadcast_to(_on(m, i, grid.ndim), grid.shape) for i, m in enumerate(made)], axis=-1)
+            fixed = grid < 0
+            if fixed.any():
+                self.freeze(spread[fixed], cause)
+            self.derive(grid[~fixed], spread[~fixed], cause)
+            for d, units in zip(varies, made, strict=True):
+                found[d].append(units)
+        return [np.stack(columns, axis=1) if columns else None for columns in found]
+
+    # --- settling -----------------------------------------------------------------------------------------
+
+    def resolve(self) -> Resolution:
+        """Classes, what removes each unit, and what must stay. Relations that can't hold freeze what they name."""
+        strata: list[list[np.ndarray]] = []
+        while True:
+            labels, classes = self._components()
+            if self._unify(labels):
+                continue
+            table = self._table(labels, classes)
+            if table is None:
+                continue
+            settled = self._settle(table)
+            if settled is not None:
+                strata = settled
+                break
+        frozen = np.zeros(classes + 1, bool)
+        freezes = []
+        for units, cause in self._frozen:
+            touched = np.unique(table[units])
+            touched = touched[touched >= 0]
+            frozen[touched] = True
+            freezes.append((touched, cause))
+        return Resolution(classes, table, frozen[:-1], freezes, strata)
+
+    def _components(self) -> tuple[np.ndarray, int]:
         if not self._ties:
-            return self.count, np.arange(self.count)
+            return np.arange(self.count), self.count
         left = np.concatenate([a for a, _ in self._ties])
         right = np.concatenate([b for _, b in self._ties])
+        self._ties = [(left, right)]
         links = coo_array((np.ones(len(left), bool), (left, right)), shape=(self.count, self.count))
         count, labels = connected_components(links, directed=False)
-        return int(count), labels
+        return labels, int(count)
 
-    def frozen(self, labels: np.ndarray) -> tuple[np.ndarray, list[tuple[np.ndarray, int]]]:
-        """Whether each class is frozen, and (classes, cause) for each freeze recorded."""
-        frozen = np.zeros(int(labels.max(initial=-1)) + 1, bool)
-        causes = [(np.unique(labels[units]), cause) for units, cause in self._frozen]
-        for classes, _ in causes:
-            frozen[classes] = True
-        return frozen, causes
+    def _unify(self, labels: np.ndarray) -> bool:
+        """Two sets that one class is derived from must be one: ties them, member by member; True if that is news."""
+        news = False
+        arity: dict[int, int] = {}
+        for width in sorted({sets.shape[1] for _, sets, _ in self._derived}):
+            chosen = [(u, s, c) for u, s, c in self._derived if s.shape[1] == width]
+            classes = labels[np.concatenate([u for u, _, _ in chosen])]
+            sets = np.concatenate([s for _, s, _ in chosen])
+            _, first, which = np.unique(classes, return_index=True, return_inverse=True)
+            reference = sets[first][which.ravel()]
+            differ = labels[reference] != labels[sets]
+            if differ.any():
+                self.tie(reference[differ], sets[differ])
+                news = True
+            for label in np.unique(classes).tolist():
+                if label in arity:
+                    news |= self._drop(labels, label, arity[label], width)
+                arity.setdefault(label, width)
+        return news
+
+    def _drop(self, labels: np.ndarray, label: int, kept: int, dropped: int) -> bool:
+        """One class, two sets of different sizes: everything in them stays, and the second is forgotten."""
+        rest = []
+        for units, sets, cause in self._derived:
+            rows = labels[units] == label
+            if rows.any() and sets.shape[1] in (kept, dropped):
+                self.freeze(
+                    sets[rows].ravel(), _because(cause, "these channels are split in two ways that don't agree")
+                )
+                if sets.shape[1] == dropped:
+                    units, sets = units[~rows], sets[~rows]
+            if len(units):
+                rest.append((units, sets, cause))
+        self._derived = rest
+        return True
+
+    def _table(self, labels: np.ndarray, classes: int) -> np.ndarray | None:
+        """For each unit the classes that remove it; None if sets run in a circle, which are then frozen and dropped."""
+        width = max((s.shape[1] for _, s, _ in self._derived), default=1)
+        sets = np.full((classes + 1, width), -1)
+        derived = np.zeros(classes + 1, bool)
+        for units, members, _ in self._derived:
+            sets[labels[units], : members.shape[1]] = labels[members]
+            derived[labels[units]] = True
+        table = np.append(labels, -1)[:, None]
+        for _ in range(12):
+            again = derived[table]
+            if not again.any():
+                return table
+            wide = np.full((*table.shape, width), -1)
+            wide[..., 0] = table
+            wide[again] = sets[table[again]]
+            table = compress(wide.reshape(len(table), -1))
+            if table.shape[1] > 64:
+                break
+        circular = np.unique(table[derived[table]])
+        rest = []
+        for units, members, cause in self._derived:
+            rows = np.isin(labels[units], circular)
+            if rows.any():
+                why = _because(cause, "these channels are split in a way that comes back to themselves")
+                self.freeze(np.append(members[rows].ravel(), units[rows]), why)
+            if not rows.all():
+                rest.append((units[~rows], members[~rows], cause))
+        self._derived = rest
+        return None
+
+    def _settle(self, table: np.ndarray) -> list[list[np.ndarray]] | None:
+        """The strata of all balances; None if one had to be met by ties, so that all is to be settled again."""
+        found: list[list[frozenset[int]]] = []
+        for number, (blocks, cause) in enumerate(self._balanced):
+            wanted = _strata(table[blocks].reshape(*blocks.shape[:2], -1))
+            merged = None if wanted is None else _merge(found, wanted)
+            if merged is None:
+                del self._balanced[number]
+                for other in blocks[1:]:
+                    self.couple(blocks[0], other, cause)
+                return None
+            found = merged
+        return [[np.array(sorted(stratum)) for stratum in strata] for strata in found]
+
+
+FIXED = -1  # the cause of a freeze that is no barrier
+
+
+def _because(cause: Cause, reason: str) -> Cause:
+    return Cause(cause.op, cause.node, cause.module, reason, cause.line)
+
+
+def _on(values: np.ndarray, dim: int, rank: int) -> np.ndarray:
+    return values.reshape([-1 if d == dim else 1 for d in range(rank)])
+
+
+def _aligned(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`b` with its columns in the order in which they vary as those of `a` do, where that can be told."""
+    if a.shape[1] < 2:
+        return b
+    theirs = [np.unique(column, return_inverse=True)[1].tobytes() for column in b.T]
+    order = []
+    for column in a.T:
+        pattern = np.unique(column, return_inverse=True)[1].tobytes()
+        match = next((i for i, other in enumerate(theirs) if other == pattern and i not in order), None)
+        if match is None:
+            return b
+        order.append(match)
+    return b[:, order]
+
+
+def _strata(blocks: np.ndarray) -> list[list[frozenset[int]]] | None:
+    """What a balance of blocks, shape (blocks, positions, k) of classes, asks for; None if it can't be told.
+
+    Positions must be a full grid of what their columns hold, in each block, each class as often as any other. Then
+    the blocks stay equal if, column by column, each loses the same number of classes.
+    """
+    blocks = blocks[:, :, (blocks >= 0).any(axis=(0, 1))]
+    if blocks.shape[2] > 1 and (blocks < 0).any():
+        return None
+    result = []
+    for c in range(blocks.shape[2]):
+        members: dict[int, list[int]] = {}
+        repeated = set()
+        for b, column in enumerate(blocks[:, :, c]):
+            classes, counts = np.unique(column[column >= 0], return_counts=True)
+            repeated.update(counts.tolist())
+            for label in classes.tolist():
+                members.setdefault(label, []).append(b)
+            if blocks.shape[2] > 1 and len(classes) * int(counts[0]) != blocks.shape[1]:
+                return None
+        if len(repeated) > 1:
+            return None
+        strata: dict[tuple[int, ...], set[int]] = {}
+        for label, where in members.items():
+            strata.setdefault(tuple(where), set()).add(label)
+        touched = [b for where in strata for b in where]
+        if len(touched) != len(set(touched)) or len(touched) != len(blocks):
+            return None
+        if len(strata) > 1:
+            result.append([frozenset(s) for s in strata.values()])
+    if blocks.shape[2] > 1 and any(
+        len(np.unique(block, axis=0)) != np.prod([len(np.unique(c)) for c in block.T]) for block in blocks
+    ):
+        return None
+    return result
+
+
+def _merge(found: list[list[frozenset[int]]], wanted: list[list[frozenset[int]]]) -> list[list[frozenset[int]]] | None:
+    """Adds balances to those found before, joining those that share strata; None if two cut across each other."""
+    for new in wanted:
+        covered = frozenset().union(*new)
+        apart = []
+        for old in found:
+            if covered.isdisjoint(frozenset().union(*old)):
+                apart.append(old)
+                continue
+            shared = frozenset(old) & frozenset(new)
+            if covered & frozenset().union(*old) == frozenset().union(*shared):
+                new = [*old, *(stratum for stratum in new if stratum not in shared)]
+            elif _refines(old, new):
+                new = old
+            elif not _refines(new, old):
+                return None
+            covered = frozenset().union(*new)
+        found = [*apart, new]
+    return found
+
+
+def _refines(fine: list[frozenset[int]], coarse: list[frozenset[int]]) -> bool:
+    inside = [sum(part <= whole for part in fine) for whole in coarse]
+    return sum(inside) == len(fine) and len(set(inside)) == 1 and frozenset().union(*fine) == frozenset().union(*coarse)
+
+
+def compress(axis: np.ndarray) -> np.ndarray:
+    """The same axis without columns that carry nothing or repeat another; one column at least."""
+    if axis.shape[1] == 1:
+        return axis
+    columns: list[np.ndarray] = []
+    for column in axis.T:
+        if (column >= 0).any() and not any(np.array_equal(column, other) for other in columns):
+            columns.append(column)
+    return np.stack(columns or [axis[:, 0]], axis=1)
 
 
 def merge(axes: list[Axis], sizes: list[int]) -> Axis:
@@ -84,6 +407,6 @@ def concatenate(axes: list[Axis], sizes: list[int]) -> Axis:
 
 
 def alive(axis: np.ndarray, removed: np.ndarray) -> np.ndarray:
-    """Which positions stay, given whether each unit is removed. `removed` has one entry more than there are
-    units, False, which is what the padding -1 looks up."""
+    """Which positions stay, given whether each class is removed. `removed` has one entry more than there are
+    classes, False, which is what the padding -1 looks up."""
     return ~removed[axis].any(axis=1)

@@ -66,24 +66,23 @@ class Choice:
 
 
 def must_stay(group: Group, scores: np.ndarray, min_channels: int) -> np.ndarray:
-    """The fewest units, by rank, that leave `min_channels` channels to each layer that makes this group's channels.
+    """Which units, the fewest by rank, leave `min_channels` channels to each layer that makes this group's channels.
 
     Layers may make different parts of a group (`cat([a, b]) + c`), so the best units of all might empty one.
     """
-    kept = np.zeros(group.units, bool)
+    kept = np.zeros(group.units + 1, bool)
+    kept[-1] = True  # what the padding -1 looks up
     order = np.argsort(-scores, kind="stable")
     for layer in group.slices:
         if layer.role != "filter":
             continue
-        here = layer.index >= 0
-        channels = int((~here.any(axis=1) | kept[layer.index].any(axis=1, where=here)).sum())
-        for unit in order:
-            if channels >= min_channels:
+        wanted = min(min_channels, len(layer.index))
+        here = np.isin(order, layer.index)
+        for unit in order[here]:
+            if int(kept[layer.index].all(axis=1).sum()) >= wanted:
                 break
-            if not kept[unit] and (positions := int((layer.index == unit).any(axis=1).sum())):
-                kept[unit] = True
-                channels += positions
-    return np.flatnonzero(kept)
+            kept[unit] = True
+    return kept[:-1]
 
 
 def choices(
@@ -116,17 +115,15 @@ def choices(
         matched |= hits
         widths = [group.units]
         if not hits:
-            least = max(
-                1,
-                group.units - math.floor(max_ratio * group.units),
-                len(must_stay(group, scores[group.name], min_channels)),
-            )
+            must = np.bincount(group.strata, weights=must_stay(group, scores[group.name], min_channels))
+            lost = int((np.bincount(group.strata) - np.maximum(must, 1)).min()) * group.step
+            least = max(group.units - math.floor(max_ratio * group.units), group.units - lost)
             widths = [
                 kept
-                for kept in range(least, group.units + 1)
+                for kept in range(group.units, least - 1, -group.step)
                 if kept == group.units
                 or (group.channels_of(kept) >= min_channels and group.channels_of(kept) % align == 0)
-            ]
+            ][::-1]
         result.append(Choice(group, np.array(widths)))
     unmatched = [glob for glob in ignore if glob not in matched]
     if unmatched:

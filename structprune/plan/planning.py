@@ -41,8 +41,16 @@ def plan(
     limits = read_budget(budget, graph)
     options = choices(graph.groups, scores.values, min_channels, max_ratio, align, ignore)
 
+    ranks = {g.name: _ranks(g, scores.values[g.name], min_channels) for g in graph.groups}
+    chosen: dict[tuple[str, int], np.ndarray] = {}
+
+    def best(group: Group, count: int) -> np.ndarray:
+        if (group.name, count) not in chosen:
+            chosen[group.name, count] = group.best(ranks[group.name], count)
+        return chosen[group.name, count]
+
     def used(widths: Widths) -> dict[str, int]:
-        kept = {name: np.arange(count) for name, count in widths.items()}
+        kept = {g.name: best(g, widths[g.name]) for g in graph.groups}
         counts = {}
         for limit in limits:
             counts[limit.name] = graph.macs(kept) if limit.name == "macs" else graph.params(kept)
@@ -58,7 +66,7 @@ def plan(
         raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph))
     widths = ALLOCATIONS[allocation](options, scores, load)
 
-    kept = {g.name: _best(g, scores.values[g.name], widths[g.name], min_channels) for g in graph.groups}
+    kept = {g.name: best(g, widths[g.name]) for g in graph.groups}
     keep = graph.keep(kept)
     state = tensors(graph.model)
     result = Plan(
@@ -70,6 +78,7 @@ def plan(
         keep=keep,
         shapes={key: list(state[key].shape) for key in keep},
         attributes=graph.attributes(kept),
+        statistics=graph.statistics(kept),
         macs={"dense": graph.macs(), "slim": graph.macs(kept)},
         macs_by_operator={"dense": graph.macs_by_operator(), "slim": graph.macs_by_operator(kept)},
         params={"dense": graph.params(), "slim": graph.params(kept)},
@@ -78,14 +87,9 @@ def plan(
     return result
 
 
-def _best(group: Group, scores: np.ndarray, count: int, min_channels: int) -> np.ndarray:
-    """The indices of the `count` units of highest score, in rising order; of equal scores the first stay.
-
-    Units that a layer needs to keep its least width come before all others.
-    """
-    first = np.zeros(group.units)
-    first[must_stay(group, scores, min_channels)] = -1
-    return np.sort(np.lexsort((-scores, first))[:count])
+def _ranks(group: Group, scores: np.ndarray, min_channels: int) -> np.ndarray:
+    """The scores, with units that a layer needs to keep its least width before all others."""
+    return np.where(must_stay(group, scores, min_channels), np.inf, scores)
 
 
 def _out_of_reach(limits: list[Limit], least: dict[str, int], constraints: dict, graph: DependencyGraph) -> str:

@@ -81,9 +81,9 @@ def graph_table(graph: DependencyGraph, title: str) -> list[Table]:
     tables = [groups]
     if graph.barriers:
         barriers = Table(title="Barriers: channels that stay", title_justify="left")
-        for name in ("op", "module", "channels", "reason"):
+        for name in ("op", "module", "channels", "reason", "code"):
             barriers.add_column(name, justify="right" if name == "channels" else "left", overflow="fold")
         for barrier in graph.barriers:
-            barriers.add_row(barrier.op, barrier.module, str(barrier.channels), barrier.reason)
+            barriers.add_row(barrier.op, barrier.module, str(barrier.channels), barrier.reason, barrier.line)
         tables.append(barriers)
     return tables

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,9 @@ def _check(model: nn.Module, plan: Plan) -> None:
                 "apply a plan to the dense model that it was made for"
             )
         for dim, indices in axes.items():
-            if not indices or min(indices) < 0 or max(indices) >= shape[int(dim)] or len(set(indices)) < len(indices):
+            rows = indices if indices and isinstance(indices[0], list) else [indices]
+            wrong = any(not r or min(r) < 0 or max(r) >= shape[int(dim)] or len(set(r)) < len(r) for r in rows)
+            if wrong or len({len(row) for row in rows}) > 1:
                 raise PlanError(f"the plan keeps impossible indices of axis {dim} of {key}, whose shape is {shape}")
     for path, values in plan.attributes.items():
         for name in values:
@@ -53,7 +57,12 @@ def _check(model: nn.Module, plan: Plan) -> None:
                 raise PlanError(f"the plan sets {path}.{name}, which {type(model).__name__} does not have")
 
 
-def _slice(tensor: Tensor, axes: dict[str, list[int]]) -> Tensor:
-    for dim, indices in axes.items():
-        tensor = tensor.index_select(int(dim), torch.tensor(indices, device=tensor.device))
+def _slice(tensor: Tensor, axes: dict[str, list[Any]]) -> Tensor:
+    for dim, indices in sorted(axes.items()):
+        if isinstance(indices[0], list):  # each block of axis 0 keeps its own positions of axis 1
+            blocks = tensor.reshape(len(indices), -1, *tensor.shape[1:])
+            cut = [b.index_select(1, torch.tensor(i, device=b.device)) for b, i in zip(blocks, indices, strict=True)]
+            tensor = torch.cat(cut)
+        else:
+            tensor = tensor.index_select(int(dim), torch.tensor(indices, device=tensor.device))
     return tensor if axes else tensor.clone()

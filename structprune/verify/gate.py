@@ -33,7 +33,7 @@ from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, replace_tensors, skeleton_copy, tensors
 from ..records import Plan
 from ..store import load, save
-from .masked import masked
+from .masked import cut, masked
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "reload": 1e-6}
 
@@ -197,13 +197,7 @@ def _compare_random(
     else:
         comparison.detail = "not compared: the dense network gives no finite output with other weights"
         return
-    cut = {}
-    for key, tensor in weights.items():
-        values = tensor.cpu().numpy()
-        for dim, indices in plan.keep.get(key, {}).items():
-            values = np.take(values, indices, axis=int(dim))
-        cut[key] = torch.from_numpy(np.ascontiguousarray(values)).to(tensor.device)
-    replace_tensors(small, cut)
+    replace_tensors(small, {key: cut(tensor, plan.keep.get(key, {})).contiguous() for key, tensor in weights.items()})
     _compare64(comparison, masked(dense, plan), small, batches[:1])
 
 

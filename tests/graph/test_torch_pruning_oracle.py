@@ -2,9 +2,9 @@
 
 Its graph comes from autograd and its index mappings share no code with ours. Left out, with the reason:
 
-- regnetx and resnext: it removes the same place from every block of a grouped convolution and keeps the number
-  of blocks; where there are at least as many blocks as channels in one, ours removes whole blocks. `Blocks`
-  below has fewer blocks than channels in one, and there the two agree.
+- grouped convolutions (regnetx, resnext): it removes the same place from every block and keeps the number of blocks.
+  Ours removes whole blocks where there are at least as many of them as channels in one; else each block makes its
+  own choice.
 - channel shuffle: it takes the transposition for elementwise, so the permutation is lost and the network wrong.
 - attention: it cuts heads only with `num_heads` given by hand and a patched forward.
 """
@@ -104,21 +104,8 @@ class Split(nn.Module):
         return self.head(F.relu(self.conv2(values * gate.sigmoid())).mean((2, 3)))
 
 
-class Blocks(nn.Module):
-    """A grouped convolution of 2 blocks of 6 channels: a unit is the same place in both blocks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 12, 3, stride=4), nn.Conv2d(12, 12, 3, padding=1, groups=2)
-        self.norm, self.conv3, self.head = nn.BatchNorm2d(12), nn.Conv2d(12, 9, 1), nn.Linear(9, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.conv2(F.relu(self.conv1(x)))))
-        return self.head(F.relu(self.conv3(x)).mean((2, 3)))
-
-
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    **{net.__name__: net for net in (Flatten, Concat, Residual, UNet, Split, Blocks)},
+    **{net.__name__: net for net in (Flatten, Concat, Residual, UNet, Split)},
     **{
         name: functools.partial(timm.create_model, name)
         for name in ("resnet18", "resnet26d", "mobilenetv2_100", "mobilenetv3_small_100", "efficientnet_b0")

@@ -7,29 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from ..flow import Flow, Produced, Unsupported, Value
+from ..flow import Attribute, Flow, Produced, Unsupported, Value
+from ..numbers import Source
 from ..units import Axis
+from .pointwise import broadcast, pointwise
 from .table import rule
 
 
 @rule("conv1d", "conv2d", "conv3d")
 def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *_: Any, **__: Any) -> Value:
-    groups = _groups(x, weight)
+    groups = x.shape[_channel_dim(x, weight)] // weight.shape[1]
     return _conv(flow, x, weight, bias, groups, transposed=False)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def conv_transpose(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *_: Any, **__: Any) -> Value:
-    groups = _groups_transposed(flow, weight)
+    groups = int(flow.shape[_channel_dim(x, weight)]) // weight.shape[1]
     return _conv(flow, x, weight, bias, groups, transposed=True)
-
-
-def _groups(x: Value, weight: Value) -> int:
-    return x.shape[_channel_dim(x, weight)] // weight.shape[1]
-
-
-def _groups_transposed(flow: Flow, weight: Value) -> int:
-    return int(flow.shape[len(flow.shape) - len(weight.shape) + 1]) // weight.shape[1]
 
 
 def _channel_dim(x: Value, weight: Value) -> int:
@@ -37,27 +31,24 @@ def _channel_dim(x: Value, weight: Value) -> int:
 
 
 def _conv(flow: Flow, x: Value, weight: Value, bias: Value | None, groups: int, transposed: bool) -> Value:
-    _cost_conv(flow, x, weight, transposed)
-    if any(axis is not None for axis in x.axes[_channel_dim(x, weight) + 1 :]):
-        raise Unsupported("convolves along an axis that carries channels")
-    if weight.key is None and not weight.is_fixed:
-        raise Unsupported("its weight is computed from parameters, which surgery cannot slice yet")
     channel = _channel_dim(x, weight)
-    entering = x.axes[channel]
+    positions = math.prod((x.shape if transposed else flow.shape)[channel + 1 :])
+    total = math.prod(x.shape[:channel]) * positions * math.prod(weight.shape)
+    if any(axis is not None for axis in x.axes[channel + 1 :]):
+        flow.cost("conv", total)
+        raise Unsupported("convolves along an axis that carries channels")
     in_dim, out_dim = (0, 1) if transposed else (1, 0)
-    w_in, w_out = weight.axes[in_dim], weight.axes[out_dim]
-    if weight.is_fixed:
-        raise Unsupported("its weight is not a parameter of the model")
-    made: Axis
+    if weight.key is None:
+        flow.freeze(weight.axes[2:], "uses these channels as the places of a kernel")
     if groups == 1:
-        flow.tie(entering, w_in)
-        made = w_out
-        _produces(flow, weight, out_dim)
+        entering, made = flow.tie(x.axes[channel], weight.axes[in_dim]), weight.axes[out_dim]
+        flow.cost("conv", total, *x.axes[:channel], weight.axes[0], weight.axes[1])
+        _produces(flow, weight, out_dim, made)
         flow.role(weight, in_dim, "consumer")
-        flow.attribute(weight, "in_channels", w_in)
-        flow.attribute(weight, "out_channels", w_out)
     else:
-        made = _conv_grouped(flow, entering, weight, groups, transposed)
+        entering, made = _conv_grouped(flow, x.axes[channel], weight, groups, transposed, total)
+    flow.attribute(weight, "in_channels", entering)
+    flow.attribute(weight, "out_channels", made)
     if bias is not None:
         flow.tie(made, bias.axes[0])
         flow.role(bias, 0, "bias")
@@ -67,74 +58,96 @@ def _conv(flow: Flow, x: Value, weight: Value, bias: Value | None, groups: int, 
     return Value(tuple(flow.shape), tuple(axes))
 
 
-def _conv_grouped(flow: Flow, entering: Axis, weight: Value, groups: int, transposed: bool) -> Axis:
-    """Grouped and depthwise convolutions.
+def _conv_grouped(
+    flow: Flow, entering: Axis, weight: Value, groups: int, transposed: bool, total: int
+) -> tuple[Axis, Axis]:
+    """Grouped and depthwise convolutions: what enters and what is made.
 
-    With at least as many blocks as channels in a block, whole blocks are the units: their inputs and outputs
-    go together and `groups` shrinks (a depthwise convolution is the case of one channel a block). With fewer,
-    the units are the places within a block, the same in every block, so that blocks stay of equal size.
+    With at least as many blocks as channels in a block, whole blocks are the units: their inputs and outputs go
+    together and `groups` shrinks (a depthwise convolution has one channel a block). With fewer, blocks keep the same
+    number of channels, each its own choice; where the weight is computed, or the channels are made of several
+    factors, the same places in every block.
     """
-    if transposed and weight.shape[1] > 1:
-        raise Unsupported("grouped transposed convolutions with several outputs a group have no rule yet")
-    if entering is None:
-        raise Unsupported("convolves, in groups, channels that must all stay")
-    if transposed:
-        outputs_ = weight.axes[0]
-        assert outputs_ is not None
-        flow.tie(entering, outputs_)
-        flow.role(weight, 0, "passed")
-        for name in ("in_channels", "out_channels", "groups"):
-            flow.attribute(weight, name, outputs_)
-        if weight.shape[0] != groups:
-            raise Unsupported("grouped transposed convolutions with several inputs a group have no rule yet")
-        return outputs_
-    made, within = weight.axes[0], weight.axes[1]
-    assert made is not None
-    assert within is not None
-    fan_in, fan_out = len(entering) // groups, len(made) // groups
-    factors = entering.shape[1]
-    if factors != 1:
-        raise Unsupported("convolves, in groups, channels made of several factors")
-    inputs_, outputs_ = entering.reshape(groups, fan_in), made.reshape(groups, fan_out)
-    if (inputs_ < 0).any():
-        raise Unsupported("convolves, in groups, channels of which some must stay")
+    outer, inner = weight.axes[0], weight.axes[1]  # one entry a channel, and one a place within a block
+    if entering is None or outer is None:
+        flow.cost("conv", total, outer if entering is None and transposed else None)
+        flow.freeze([entering, outer], "convolves, in groups, channels that must all stay")
+        flow.freeze([inner], None)
+        return None, None
+    if not transposed:
+        fan_in, fan_out = weight.shape[1], weight.shape[0] // groups
+    else:
+        fan_in, fan_out = weight.shape[0] // groups, weight.shape[1]
     if groups >= max(fan_in, fan_out):
-        block = inputs_[:, :1]
-        flow.units.tie(np.broadcast_to(block, inputs_.shape), inputs_)
-        flow.units.tie(np.broadcast_to(block, outputs_.shape), outputs_)
+        flow.cost("conv", total, outer)
+        flow.freeze([inner], None)
         flow.role(weight, 0, "passed")
         flow.attribute(weight, "groups", entering, fan_in)
+        blocks = [_whole(flow, axis, groups) for axis in (entering, outer)]
+        flow.tie(*blocks)
+        made = np.repeat(blocks[0], fan_out, axis=0)
+        return (entering, made) if transposed else (entering, outer)
+    flow.role(weight, 0, "consumer" if transposed else "filter")
+    flow.role(weight, 1, "filter" if transposed else "consumer")
+    if weight.key is None or entering.shape[1] > 1 or inner is None:
+        return _conv_same_places(flow, entering, weight, groups, transposed, total)
+    across = flow.units.axis(groups * (fan_out if transposed else fan_in))  # axis 1, a block's choice after another's
+    if (weight.key, 1) in flow.blocked:
+        flow.tie(across, flow.blocked[weight.key, 1])
+    flow.blocked[weight.key, 1] = across
+    flow.freeze([inner], None)
+    made = across if transposed else outer
+    flow.tie(entering, outer if transposed else across)
+    for axis in (outer, across):
+        parts = np.split(axis, groups)
+        flow.balance(parts, "keeps its groups of channels equally wide")
+    flow.cost("conv", total, outer, across, divisor=groups)
+    if transposed:
+        flow.produced.append(Produced(flow.depth, weight.key, 1, across))
     else:
-        flow.units.tie(np.broadcast_to(inputs_[:1], inputs_.shape), inputs_)
-        flow.units.tie(inputs_[0], within)
-        flow.units.tie(np.broadcast_to(outputs_[:1], outputs_.shape), outputs_)
-        _produces(flow, weight, 0)
-        flow.role(weight, 1, "consumer")
-    flow.attribute(weight, "in_channels", entering)
-    flow.attribute(weight, "out_channels", made)
-    return made
+        _produces(flow, weight, 0, made)
+    return entering, made
 
 
-def _cost_conv(flow: Flow, x: Value, weight: Value, transposed: bool) -> None:
-    positions = math.prod((x.shape if transposed else flow.shape)[_channel_dim(x, weight) + 1 :])
-    batch = x.shape[0] if _channel_dim(x, weight) == 1 else 1
-    flow.cost("conv", batch * positions * math.prod(weight.shape), weight.axes[0], weight.axes[1])
+def _whole(flow: Flow, axis: np.ndarray, groups: int) -> np.ndarray:
+    """The axis with one position a block, each block's channels made to go together."""
+    if len(axis) == groups:
+        return axis
+    blocks, within = flow.split(axis, (groups, len(axis) // groups))
+    flow.freeze([within], None)
+    if blocks is None:
+        raise Unsupported("convolves, in groups, channels that must all stay")
+    return blocks
 
 
-def _produces(flow: Flow, weight: Value, dim: int) -> None:
-    axis = weight.axes[dim]
-    if axis is not None and weight.key is not None:
-        flow.produced.append(Produced(flow.depth, weight.key, dim, axis))
-        flow.role(weight, dim, "filter")
+def _conv_same_places(
+    flow: Flow, entering: np.ndarray, weight: Value, groups: int, transposed: bool, total: int
+) -> tuple[Axis, Axis]:
+    if transposed:
+        raise Unsupported("grouped transposed convolutions of such channels have no rule")
+    blocks, places = flow.split(entering, (groups, len(entering) // groups))
+    made = weight.axes[0]
+    assert made is not None
+    made_blocks, _ = flow.split(made, (groups, len(made) // groups))
+    flow.freeze([blocks, made_blocks], None)
+    flow.tie(places, weight.axes[1])
+    flow.cost("conv", total, made, weight.axes[1])
+    _produces(flow, weight, 0, made)
+    return entering, made
+
+
+def _produces(flow: Flow, weight: Value, dim: int, axis: Axis) -> None:
+    owner = flow.owner(weight, dim)
+    if axis is not None and owner is not None:
+        flow.produced.append(Produced(flow.depth, *owner, axis))
+        flow.roles[owner] = "filter"
 
 
 @rule("linear")
 def linear(flow: Flow, x: Value, weight: Value, bias: Value | None = None) -> Value:
-    flow.cost("linear", math.prod(x.shape) * weight.shape[0], weight.axes[0], weight.axes[1])
-    if weight.key is None:
-        raise Unsupported("its weight is computed, which surgery cannot slice yet")
+    flow.cost("linear", math.prod(x.shape) * weight.shape[0], *x.axes[:-1], weight.axes[0], weight.axes[1])
     flow.tie(x.axes[-1], weight.axes[1])
-    _produces(flow, weight, 0)
+    _produces(flow, weight, 0, weight.axes[0])
     flow.role(weight, 1, "consumer")
     flow.attribute(weight, "in_features", weight.axes[1])
     flow.attribute(weight, "out_features", weight.axes[0])
@@ -144,38 +157,110 @@ def linear(flow: Flow, x: Value, weight: Value, bias: Value | None = None) -> Va
     return Value(tuple(flow.shape), (*x.axes[:-1], weight.axes[0]))
 
 
-@rule("matmul", "bmm", "mm")
+@rule("matmul", "bmm", "mm", "mv", "dot")
 def matmul(flow: Flow, a: Value, b: Value) -> Value:
-    flow.cost(flow.op, math.prod(flow.shape) * a.shape[-1])
-    return _all_fixed(flow, a, b)
+    """Batch axes broadcast and are coupled; the axis that both sides contract is coupled."""
+    rank = len(flow.shape)
+    made: list[Axis] = []
+    batch = rank - (len(a.shape) > 1) - (len(b.shape) > 1)
+    for position in range(-batch, 0):
+        present = []
+        for x in (a, b):
+            at = len(x.shape) - 2 + position
+            if len(x.shape) > 2 and at >= 0:
+                if x.shape[at] == flow.shape[batch + position]:
+                    present.append(x.axes[at])
+                else:
+                    flow.freeze([x.axes[at]], "spreads one channel over many")
+        made.append(present[0] if len(present) == 1 else flow.tie(*present))
+    contracted = flow.tie(a.axes[-1], b.axes[-2] if len(b.shape) > 1 else b.axes[-1])
+    flow.cost(
+        flow.op,
+        math.prod(flow.shape) * a.shape[-1],
+        *made,
+        *((a.axes[-2],) if len(a.shape) > 1 else ()),
+        contracted,
+        *((b.axes[-1],) if len(b.shape) > 1 else ()),
+    )
+    if contracted is not None and flow.module_form:
+        flow.attributes.append(Attribute(contracted, source=Source(flow.module, "fused_attn"), flag=False))
+    _matrix_roles(flow, a, b)
+    if len(a.shape) > 1:
+        made.append(a.axes[-2])
+    if len(b.shape) > 1:
+        made.append(b.axes[-1])
+    return Value(tuple(flow.shape), tuple(made))
+
+
+def _matrix_roles(flow: Flow, a: Value, b: Value) -> None:
+    """A parameter in a matrix product contracts one axis and makes channels along the other."""
+    for value, consumed, made in ((a, -1, -2), (b, -2, -1)):
+        rank = len(value.shape)
+        if value.key is not None and rank > 1:
+            flow.role(value, consumed % rank, "consumer")
+            _produces(flow, value, made % rank, value.axes[made])
 
 
 @rule("addmm", "baddbmm")
 def addmm(flow: Flow, bias: Value, a: Value, b: Value, **_: Any) -> Value:
-    flow.cost(flow.op, math.prod(flow.shape) * a.shape[-1])
-    return _all_fixed(flow, bias, a, b)
+    return pointwise(flow, matmul(flow, a, b), bias)
 
 
 @rule("scaled_dot_product_attention")
-def attention(flow: Flow, q: Value, k: Value, v: Value, *_: Any, **__: Any) -> Value:
+def attention(
+    flow: Flow, q: Value, k: Value, v: Value, mask: Value | None = None, *_: Any, scale: float | None = None, **__: Any
+) -> Value:
     """Scores and their product with the values; fvcore does not count this op."""
-    flow.cost(flow.op, math.prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]))
-    return _all_fixed(flow, q, k, v)
+    rank = len(q.shape)
+    if flow.module_form and scale is None:
+        flow.freeze([q.axes[-1], k.axes[-1]], "takes its scale from this width, which would change")
+    width = flow.tie(q.axes[-1], k.axes[-1])
+    lead: list[Axis] = []
+    for d in range(rank - 2):
+        axis = q.axes[d]
+        for other in (k, v):
+            if other.shape[d] == q.shape[d]:
+                axis = flow.tie(axis, other.axes[d])
+            else:
+                flow.freeze([axis, other.axes[d]], "shares keys among several heads")
+                axis = None
+        lead.append(axis)
+    flow.freeze([q.axes[-2]], "attends along an axis that carries channels")
+    flow.tie(k.axes[-2], v.axes[-2])
+    if k.axes[-2] is not None:
+        flow.freeze([k.axes[-2]], "attends along an axis that carries channels")
+    if mask is not None:
+        broadcast(flow, mask, (*q.shape[:-1], k.shape[-2]), (*lead, None, None))
+    base = math.prod(q.shape[:-1]) * k.shape[-2]
+    flow.cost(flow.op, base * q.shape[-1], *lead, width)
+    flow.cost(flow.op, base * v.shape[-1], *lead, v.axes[-1])
+    return Value(tuple(flow.shape), (*lead, None, v.axes[-1]))
 
 
 @rule("einsum")
 def einsum(flow: Flow, equation: str, operands: list[Value], **_: Any) -> Value:
-    """Two operands: a multiply-add for each value of the indices taken together."""
-    terms = equation.replace(" ", "").partition("->")[0].split(",")
-    if len(terms) == 2 and "." not in equation:
-        sizes = {
-            letter: n for term, x in zip(terms, operands, strict=True) for letter, n in zip(term, x.shape, strict=True)
-        }
-        flow.cost("einsum", math.prod(sizes.values()))
-    return _all_fixed(flow, *operands)
-
-
-def _all_fixed(flow: Flow, *values: Value) -> Value:
-    if not all(value.is_fixed for value in values):
-        raise Unsupported("multiplies matrices that carry channels; it has a cost but no rule yet")
-    return Value.fixed(flow.shape)
+    """Indices of one letter are coupled, whichever of them are summed over."""
+    inputs, arrow, result = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if "." in equation or any(len(set(term)) < len(term) for term in terms):
+        raise Unsupported(f"the equation {equation} has repeated or unnamed indices, which have no rule")
+    if not arrow:
+        result = "".join(sorted(c for c in set(inputs) - {","} if inputs.count(c) == 1))
+    axes: dict[str, Axis] = {}
+    sizes: dict[str, int] = {}
+    for term, x in zip(terms, operands, strict=True):
+        for letter, size, axis in zip(term, x.shape, x.axes, strict=True):
+            if letter in axes and size != sizes[letter]:
+                raise Unsupported("spreads one channel over many")
+            axes[letter] = flow.tie(axes[letter], axis) if letter in axes else axis
+            sizes[letter] = size
+    if len(terms) == 2:
+        flow.cost("einsum", math.prod(sizes.values()), *axes.values())
+    for term, x in zip(terms, operands, strict=True):
+        if x.key is not None:
+            for d, letter in enumerate(term):
+                shared = any(letter in other for other in terms if other != term)
+                if not shared:
+                    _produces(flow, x, d, x.axes[d])
+                flow.role(x, d, "consumer")
+    return Value(tuple(flow.shape), tuple(axes[letter] for letter in result))

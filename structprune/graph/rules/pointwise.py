@@ -1,18 +1,21 @@
-"""Ops that leave every position where it is, normalisation by statistics of a channel, and creation."""
+"""Ops that leave every position where it is, and creation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ..flow import Flow, Unsupported, Value
+from ..flow import Flow, Value
 from ..units import Axis
 from .table import rule
 
 _UNARY = (
     "relu relu6 hardtanh silu sigmoid hardsigmoid hardswish gelu elu selu celu leaky_relu tanh mish softplus "
-    "log_sigmoid hardshrink softsign abs neg exp log sqrt rsqrt square reciprocal pow clamp clamp_min clamp_max "
-    "dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous detach alias _to_copy to type_as "
-    "sin cos erf sign floor ceil round lift_fresh_copy zeros_like ones_like"
+    "log_sigmoid hardshrink softshrink softsign abs neg exp expm1 log log2 log1p sqrt rsqrt square reciprocal pow "
+    "clamp clamp_min clamp_max dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous detach "
+    "alias _to_copy to type_as sin cos erf sign floor ceil round lift lift_fresh lift_fresh_copy zeros_like ones_like "
+    "nan_to_num threshold fill positive _conj resolve_conj resolve_neg rrelu rrelu_with_noise bitwise_not empty_like "
+    "rand_like randn_like float half bfloat16 double int long bool zero data cpu cuda"
 )
 
 
@@ -25,8 +28,10 @@ def unary(flow: Flow, *arguments: Any, **options: Any) -> Value | list[Value]:
 
 
 _BINARY = (
-    "add sub rsub mul div maximum minimum where lerp addcmul addcdiv remainder fmod atan2 gt lt ge le eq ne "
-    "logical_and logical_or logical_not logical_xor isnan isinf masked_fill"
+    "add sub rsub mul div true_divide floor_divide multiply subtract divide maximum minimum where lerp addcmul addcdiv "
+    "remainder fmod atan2 gt lt ge le eq ne greater less greater_equal less_equal not_equal logical_and logical_or "
+    "logical_not logical_xor isnan isinf masked_fill bitwise_and bitwise_or copy __and__ __or__ rand randn "
+    "max.other min.other"
 )
 
 
@@ -42,17 +47,27 @@ def pointwise(flow: Flow, *arguments: Any, **_: Any) -> Value:
         for x in present:
             if x.shape[position] != shape[position]:
                 flow.tie(x.axes[position], None)  # one channel spread over many has no counterpart to go with
-        axis = same[0]
+        axis = same[0] if same else None
         for other in same[1:]:
             axis = flow.tie(axis, other)
         axes.append(axis)
     for x in tensors:
         for dim in range(len(x.shape)):
-            flow.role(x, dim, "other")
+            if x.key is not None and x.shape[dim] > 1:
+                flow.role(x, dim, "other")
     return Value(shape, tuple(axes))
 
 
-@rule("prelu")
+def broadcast(flow: Flow, x: Value, shape: Sequence[int], axes: Sequence[Axis]) -> None:
+    """Couples `x` with a tensor of `shape` and `axes` that it broadcasts to."""
+    for position in range(-len(x.shape), 0):
+        if x.shape[position] == shape[position] and shape[position] > 1:
+            flow.tie(x.axes[position], axes[position])
+        else:
+            flow.freeze([x.axes[position]], "spreads one channel over many")
+
+
+@rule("prelu", "_prelu_kernel")
 def prelu(flow: Flow, x: Value, slope: Value) -> Value:
     if slope.shape != (1,):
         flow.tie(x.axes[1], slope.axes[0])
@@ -61,18 +76,12 @@ def prelu(flow: Flow, x: Value, slope: Value) -> Value:
     return Value(tuple(flow.shape), x.axes)
 
 
-@rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
-def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
-    if len(arguments) > 4 and arguments[4] and any(a is not None for d, a in enumerate(x.axes) if d != 1):
-        raise Unsupported("takes statistics of this batch over another axis that carries channels")
-    for value in arguments[:4]:
-        if isinstance(value, Value):
-            flow.tie(x.axes[1], value.axes[0])
-            flow.role(value, 0, "norm")
-            flow.attribute(value, "num_features", value.axes[0])
-    return Value(tuple(flow.shape), x.axes)
+_CREATION = (
+    "zeros ones full empty arange scalar_tensor new_zeros new_ones new_full new_empty full_like linspace eye tensor "
+    "range empty_strided"
+)
 
 
-@rule("zeros", "ones", "full", "empty", "arange", "scalar_tensor", "new_zeros", "new_ones", "new_full", "full_like")
+@rule(*_CREATION.split())
 def create(flow: Flow, *_: Any, **__: Any) -> Value:
     return Value.fixed(flow.shape)

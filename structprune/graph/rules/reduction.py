@@ -1,4 +1,8 @@
-"""Reductions, pooling, softmax and padding: fine over axes that nothing is removed from."""
+"""Reductions, pooling, normalisation and padding.
+
+Over axes that nothing is removed from they are like any other op. Over channels they take a statistic, which in the
+slim network is that of the channels left: such groups are not `exact`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..flow import Flow, Unsupported, Value
+from ..units import Axis, concatenate
 from .table import rule
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d")
 @rule("adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d")
 @rule("upsample_bicubic2d", "upsample_nearest1d", "upsample_nearest3d", "upsample_linear1d", "upsample_trilinear3d")
+@rule("adaptive_max_pool1d", "adaptive_max_pool3d", "max_pool2d_with_indices", "_upsample_bilinear2d_aa", "lp_pool2d")
+@rule("_upsample_bicubic2d_aa", "_upsample_nearest_exact2d")
 def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
     """Mixes positions of the trailing axes only; every other axis passes through."""
     shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
@@ -19,35 +26,125 @@ def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
         Value(tuple(s), tuple(a if n == m else None for a, n, m in zip(x.axes, x.shape, s, strict=True)))
         for s in shapes
     ]
-    mixed = int(flow.op[-2])  # the op's name ends in 1d, 2d or 3d
+    mixed = next(int(c) for c in flow.op if c in "123")  # the op's name says 1d, 2d or 3d
     if any(axis is not None for axis in x.axes[-mixed:]):
         raise Unsupported("mixes positions of an axis that carries channels")
     return made if isinstance(flow.shape, list) else made[0]
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std", "logsumexp")
-def reduce(flow: Flow, x: Value, dims: Any = None, *_: Any, **__: Any) -> Value:
+@rule(
+    "mean", "sum", "amax", "amin", "var", "std", "logsumexp", "linalg_vector_norm", "norm", "max", "min", "all", "any"
+)
+@rule("var_mean", "std_mean", "argmax", "argmin", "prod", "count_nonzero", "nansum")
+def reduce(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | list[Value]:
+    """Over given axes or all; a statistic where one of them carries channels."""
+    if flow.op in ("max", "min") and arguments and isinstance(arguments[0], Value):
+        from .pointwise import pointwise
+
+        return pointwise(flow, x, *arguments)
     rank = len(x.shape)
-    if not isinstance(dims, (list, tuple, int)) or isinstance(dims, bool):
-        dims = list(range(rank))
-    over = {d % rank for d in ([dims] if isinstance(dims, int) else dims or range(rank))}
-    if any(x.axes[d] is not None for d in over):
-        raise Unsupported("takes a statistic over the channels themselves")
-    kept = [None if d in over else x.axes[d] for d in range(rank) if len(flow.shape) == rank or d not in over]
-    return Value(tuple(flow.shape), tuple(kept))
+    dims = options.get("dim", _dims(flow.op, arguments))
+    over = {d % rank for d in ([dims] if isinstance(dims, int) else dims)} if dims is not None and rank else set()
+    over = over or set(range(rank))
+    live = [d for d in over if x.axes[d] is not None]
+    if live and flow.op in ("argmax", "argmin", "prod", "all", "any", "count_nonzero"):
+        raise Unsupported("picks among the channels themselves, or multiplies them")
+    if isinstance(flow.shape, list) and live and flow.op in ("max", "min"):
+        raise Unsupported("picks among the channels themselves")
+    flow.statistic(x, live, reduces=True)
+    shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
+    made = []
+    for shape in shapes:
+        kept = [None if d in over else x.axes[d] for d in range(rank) if len(shape) == rank or d not in over]
+        made.append(Value(tuple(shape), tuple(kept)))
+    return made if isinstance(flow.shape, list) else made[0]
+
+
+def _dims(op: str, arguments: Sequence[Any]) -> Any:
+    """Which argument names the axes: norms have their order first, variances may have a flag instead."""
+    at = 1 if op in ("linalg_vector_norm", "norm") else 0
+    found = arguments[at] if len(arguments) > at else None
+    return None if isinstance(found, bool) or not isinstance(found, (list, tuple, int)) else found
 
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax")
 def softmax(flow: Flow, x: Value, dim: int, *_: Any, **__: Any) -> Value:
-    if x.axes[dim] is not None:
-        raise Unsupported("normalises over the channels themselves")
+    flow.statistic(x, [dim % len(x.shape)])
     return Value(tuple(flow.shape), x.axes)
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")
-def pad(flow: Flow, x: Value, widths: Sequence[int], *_: Any, **__: Any) -> Value:
+@rule("layer_norm", "rms_norm", "_fused_rms_norm")
+def layer_norm(flow: Flow, x: Value, shape: Sequence[int], *affine: Any, **_: Any) -> Value:
+    rank, inner = len(x.shape), len(shape)
+    axes = list(x.axes)
+    for d in range(rank - inner, rank):
+        for value in affine:
+            if isinstance(value, Value):
+                axes[d] = flow.tie(axes[d], value.axes[d - rank])
+                flow.role(value, len(value.shape) - rank + d, "norm")
+        flow.follow(shape[d - rank], axes[d])
+    flow.statistic(Value(x.shape, tuple(axes)), range(rank - inner, rank))
+    return Value(tuple(flow.shape), tuple(axes))
+
+
+@rule("group_norm")
+def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Value:
+    """Statistics of blocks of channels: blocks stay equally wide, the choice within each is free."""
+    axis = x.axes[1]
+    for value in affine:
+        if isinstance(value, Value):
+            axis = flow.tie(axis, value.axes[0])
+            flow.role(value, 0, "norm")
+            flow.attribute(value, "num_channels", axis)
+    if groups > 1 and axis is not None:
+        width = len(axis) // groups
+        parts = [axis[i * width : (i + 1) * width] for i in range(groups)]
+        flow.balance(parts, "keeps its groups of channels equally wide")
+    if any(a is not None for a in x.axes[2:]):
+        raise Unsupported("takes statistics over another axis that carries channels")
+    if axis is not None and len(axis) > groups:
+        flow.statistic(x, [1])
+    return Value(tuple(flow.shape), (x.axes[0], axis, *x.axes[2:]))
+
+
+@rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "instance_norm")
+def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
+    axis = x.axes[1]
+    for value in arguments[:4]:
+        if isinstance(value, Value):
+            axis = flow.tie(axis, value.axes[0])
+            flow.role(value, 0, "norm")
+            flow.attribute(value, "num_features", value.axes[0])
+    if len(arguments) > 4 and arguments[4]:  # statistics of this batch
+        flow.statistic(x, [d for d in range(len(x.shape)) if d != 1 and (d or flow.op == "batch_norm")])
+    return Value(tuple(flow.shape), (x.axes[0], axis, *x.axes[2:]))
+
+
+@rule("cumsum", "cumprod", "sort", "topk", "argsort", "flip", "roll")
+def ordered(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | list[Value]:
+    """Fine along an axis from which nothing is removed."""
     rank = len(x.shape)
-    padded = {rank - 1 - i // 2 for i, width in enumerate(widths) if width}
-    if any(x.axes[d] is not None for d in padded):
-        raise Unsupported("pads the channel axis")
+    at = {"topk": 1, "roll": 1}.get(flow.op, 0)
+    dims = options.get("dim", options.get("dims", arguments[at] if len(arguments) > at else -1))
+    over = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])} or set(range(rank))
+    if any(x.axes[d] is not None for d in over):
+        raise Unsupported("depends on the order of the channels themselves")
+    if isinstance(flow.shape, list):
+        return [Value(tuple(shape), x.axes) for shape in flow.shape]
     return Value(tuple(flow.shape), x.axes)
+
+
+@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
+@rule("zero_pad2d")
+def pad(flow: Flow, x: Value, widths: Sequence[int], mode: Any = "constant", *_: Any, **__: Any) -> Value:
+    """New positions carry nothing, so what they are added to stays."""
+    rank = len(x.shape)
+    axes: list[Axis] = list(x.axes)
+    for i in range(0, len(widths), 2):
+        d = rank - 1 - i // 2
+        if axes[d] is None or not (widths[i] or widths[i + 1]):
+            continue
+        if mode not in ("constant", 0, 0.0) or min(widths[i], widths[i + 1]) < 0 or "ation" in flow.op:
+            raise Unsupported("repeats or cuts channels")
+        axes[d] = concatenate([None, axes[d], None], [widths[i], x.shape[d], widths[i + 1]])
+    return Value(tuple(flow.shape), tuple(axes))

@@ -10,28 +10,43 @@ from typing import Any
 import numpy as np
 
 from ..flow import Flow, Unsupported, Value
+from ..numbers import Number
 from ..units import Axis, concatenate, merge
 from .table import rule
 
 
-@rule("flatten", "view", "reshape", "_unsafe_view", "unflatten", "squeeze", "unsqueeze")
-def reshape(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
-    """Follows any row-major reshape that keeps or merges the axes which carry channels."""
+@rule("flatten", "view", "reshape", "_unsafe_view", "unflatten", "squeeze", "unsqueeze", "_reshape_alias")
+@rule("reshape_as", "view_as", "ravel")
+def reshape(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
+    """Follows any row-major reshape: axes that merge carry all their units, an axis that splits is a product."""
     shape = tuple(flow.shape)
     axes: list[Axis] = []
     for before, after in _blocks(x.shape, shape):
-        entering = [x.axes[i] for i in before]
-        if all(axis is None for axis in entering):
-            axes += [None] * len(after)
-            continue
-        wide = [i for i in after if shape[i] > 1]
-        if not after:
-            raise Unsupported("drops an axis that carries a channel")
-        if len(wide) > 1:
-            raise Unsupported(f"splits an axis that carries channels: {x.shape} to {shape}")
-        merged = merge(entering, [x.shape[i] for i in before])
-        axes += [merged if [i] == (wide or after[:1]) else None for i in after]
+        axes += _reshaped(flow, [x.axes[i] for i in before], [x.shape[i] for i in before], [shape[i] for i in after])
+    if flow.op in ("view", "reshape", "unflatten") and arguments and not isinstance(arguments[0], Value):
+        sizes = arguments[-1] if isinstance(arguments[-1], (list, tuple)) else []
+        first = arguments[0] % len(x.shape) if flow.op == "unflatten" else 0
+        for i, size in enumerate(sizes):
+            flow.follow(size, axes[first + i])
     return Value(shape, tuple(axes))
+
+
+def _reshaped(flow: Flow, entering: list[Axis], before: list[int], after: list[int]) -> list[Axis]:
+    if all(axis is None for axis in entering):
+        return [None] * len(after)
+    wide = [i for i, size in enumerate(after) if size > 1]
+    if not after or not wide:
+        flow.freeze(entering, "drops an axis that carries a channel")
+        return [None] * len(after)
+    live = [i for i, size in enumerate(before) if size > 1]
+    if len(live) == 1 and len(wide) == 1:
+        axis = entering[live[0]]
+        return [axis if [i] == wide else None for i in range(len(after))]
+    merged = merge(entering, before)
+    if len(wide) == 1:
+        return [merged if [i] == wide else None for i in range(len(after))]
+    parts = iter(flow.split(merged, [after[i] for i in wide]))
+    return [next(parts) if i in wide else None for i in range(len(after))]
 
 
 def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -68,20 +83,56 @@ def permute(flow: Flow, x: Value, dims: Sequence[int]) -> Value:
     return Value(tuple(flow.shape), tuple(x.axes[d] for d in dims))
 
 
-@rule("transpose", "swapaxes")
+@rule("movedim", "moveaxis")
+def movedim(flow: Flow, x: Value, source: Any, destination: Any) -> Value:
+    rank = len(x.shape)
+    source = [d % rank for d in (source if isinstance(source, (list, tuple)) else [source])]
+    destination = [d % rank for d in (destination if isinstance(destination, (list, tuple)) else [destination])]
+    rest = iter(d for d in range(rank) if d not in source)
+    order = [source[destination.index(d)] if d in destination else next(rest) for d in range(rank)]
+    return permute(flow, x, order)
+
+
+@rule("transpose", "swapaxes", "swapdims")
 def transpose(flow: Flow, x: Value, a: int, b: int) -> Value:
     axes = list(x.axes)
     axes[a], axes[b] = axes[b], axes[a]
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("expand")
-def expand(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
+@rule("t", "numpy_T", "mT", "adjoint", "matrix_H")
+def transpose_matrix(flow: Flow, x: Value) -> Value:
+    if len(x.shape) < 2:
+        return x
+    return transpose(flow, x, -1, -2) if flow.op != "numpy_T" else permute(flow, x, range(len(x.shape))[::-1])
+
+
+@rule("expand", "broadcast_to", "expand_as")
+def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
     new = len(flow.shape) - len(x.shape)
     kept = [axis if n == m else None for axis, n, m in zip(x.axes, x.shape, flow.shape[new:], strict=True)]
     if any(axis is not None and k is None for axis, k in zip(x.axes, kept, strict=True)):
         raise Unsupported("spreads one channel over many")
     return Value(tuple(flow.shape), (*(None,) * new, *kept))
+
+
+@rule("repeat", "tile")
+def repeat(flow: Flow, x: Value, times: Sequence[int]) -> Value:
+    times = [1] * (len(flow.shape) - len(times)) + list(times)
+    new = len(flow.shape) - len(x.shape)
+    axes: list[Axis] = [None] * new
+    for axis, n in zip(x.axes, times[new:], strict=True):
+        axes.append(axis if axis is None or n == 1 else np.tile(axis, (n, 1)))
+    return Value(tuple(flow.shape), tuple(axes))
+
+
+@rule("repeat_interleave")
+def repeat_interleave(flow: Flow, x: Value, times: Any, dim: Any = None, **_: Any) -> Value:
+    if not isinstance(times, int) or (dim is None and len(x.shape) > 1):
+        raise Unsupported("repeats channels unequally")
+    dim = (dim or 0) % len(x.shape)
+    axes = [np.repeat(a, times, axis=0) if d == dim and a is not None else a for d, a in enumerate(x.axes)]
+    return Value(tuple(flow.shape), tuple(axes))
 
 
 @rule("cat", "concat", "concatenate")
@@ -100,56 +151,206 @@ def cat(flow: Flow, tensors: Sequence[Value], dim: int = 0) -> Value:
     return Value(tuple(flow.shape), tuple(axes))
 
 
-# Parts of equal size keep equal size, whatever Python derived their bounds from.
+@rule("stack")
+def stack(flow: Flow, tensors: Sequence[Value], dim: int = 0) -> Value:
+    axes = list(tensors[0].axes)
+    for other in tensors[1:]:
+        axes = [flow.tie(a, b) for a, b in zip(axes, other.axes, strict=True)]
+    axes.insert(dim % len(flow.shape), None)
+    return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split")
+@rule("meshgrid", "broadcast_tensors")
+def side_by_side(flow: Flow, tensors: Sequence[Value], **_: Any) -> list[Value]:
+    flow.freeze([axis for x in tensors for axis in x.axes], "spreads channels over a grid")
+    return [Value.fixed(shape) for shape in flow.shape]
+
+
+# --- parts of an axis ---------------------------------------------------------------------------------------
+# In the user's own module a part's size comes from somewhere: an attribute, which can follow; a count of equal parts
+# or a share of the width, which follow if the parts stay equal; or a number in the code, which can't.
+
+
+@rule("chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split", "unsafe_split_with_sizes")
 def split(flow: Flow, x: Value, *arguments: Any, **options: Any) -> list[Value]:
     dim = options.get("dim", arguments[1] if len(arguments) > 1 else 0) % len(x.shape)
     sizes = [shape[dim] for shape in flow.shape]
     axis = x.axes[dim]
-    starts = np.cumsum([0, *sizes])
+    parts: list[Axis] = [None] * len(sizes)
     if axis is not None:
-        _equal_parts(flow, axis, sizes[0], all(size == sizes[0] for size in sizes))
-    parts = [None if axis is None else axis[a:b] for a, b in itertools.pairwise(starts)]
+        starts = np.cumsum([0, *sizes])
+        parts = [axis[a:b] for a, b in itertools.pairwise(starts)]
+        given = arguments[0] if arguments else None
+        if flow.module_form and isinstance(given, (list, tuple)):
+            _follow_sizes(flow, parts, given)
+        elif flow.module_form or flow.op not in ("split", "unsafe_split"):
+            _follow_count(flow, parts, given)
     return [_with_axis(x, dim, part, shape) for part, shape in zip(parts, flow.shape, strict=True)]
 
 
-@rule("slice")
+def _follow_sizes(flow: Flow, parts: list[Axis], sizes: Sequence[Any]) -> None:
+    rest = []
+    for part, size in zip(parts, sizes, strict=True):
+        if isinstance(size, Number):
+            flow.follow(size, part)
+        else:
+            rest.append(part)
+    if len(rest) > 1 and len({len(part) for part in rest if part is not None}) == 1:
+        flow.balance(rest, "cuts the channels into equal parts")
+    else:
+        flow.freeze(rest, "cuts out parts whose sizes are numbers in the model's code")
+
+
+def _follow_count(flow: Flow, parts: list[Axis], given: Any) -> None:
+    if len({len(part) for part in parts if part is not None}) > 1:
+        flow.freeze(parts, "cuts the channels into parts of one size, and a smaller last one")
+        return
+    flow.balance(parts, "cuts the channels into equal parts")
+    if flow.op in ("split", "unsafe_split"):
+        flow.follow(given, parts[0])
+
+
+@rule("slice", "narrow")
 def slice_(flow: Flow, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     dim %= len(x.shape)
     axis, size = x.axes[dim], x.shape[dim]
+    if flow.op == "narrow":
+        end = None if isinstance(start, Value) else start + end
     if axis is None:
         return _with_axis(x, dim, None, flow.shape)
+    if isinstance(start, Value):
+        raise Unsupported("cuts channels at a place that is computed")
     picked = range(size)[slice(start, end, step)]
     if len(picked) == size and step == 1:
         return _with_axis(x, dim, axis, flow.shape)
+    if step != 1 or not len(picked):
+        raise Unsupported("picks every so many channels")
     width = len(picked)
-    if width == 1:
-        raise Unsupported("picks one channel by its number")
-    aligned = step == 1 and width > 0 and size % width == 0 and picked.start % width == 0
-    _equal_parts(flow, axis, width, aligned)
+    if flow.module_form:
+        bounds = [(n, at) for n, at in ((start, picked.start), (end, picked.stop)) if 0 < at < size]
+        followed = [isinstance(n, Number) and n >= 0 for n, _ in bounds]
+        if width > 1 and not any(followed) and size % width == 0 and picked.start % width == 0:
+            parts = [axis[i : i + width] for i in range(0, size, width)]
+            flow.balance(parts, "cuts the channels into equal parts")
+        else:
+            for (number, at), follows in zip(bounds, followed, strict=True):
+                if follows:
+                    flow.follow(number, axis[:at])
+                else:
+                    flow.freeze([axis[:at]], "cuts at a place that is a number in the model's code")
     return _with_axis(x, dim, axis[picked.start : picked.stop], flow.shape)
 
 
 @rule("select")
 def select(flow: Flow, x: Value, dim: int, index: Any) -> Value:
     dim %= len(x.shape)
-    if x.axes[dim] is not None:
-        raise Unsupported("picks one channel by its number")
+    flow.freeze([x.axes[dim]], "picks one channel by its number")
     return Value(tuple(flow.shape), tuple(a for d, a in enumerate(x.axes) if d != dim))
 
 
-def _equal_parts(flow: Flow, axis: np.ndarray, width: int, aligned: bool) -> None:
-    """Ties position i of every part, so that the parts stay equal after pruning."""
-    if not aligned or len(axis) % width:
-        raise Unsupported("cuts the channel axis into unequal parts, whose bounds cannot follow the widths")
-    if axis.shape[1] != 1:
-        raise Unsupported("cuts an axis made of several factors")
-    parts = axis.reshape(-1, width)
-    if (parts < 0).any():
-        raise Unsupported("cuts an axis of which some channels must stay")
-    flow.units.tie(np.broadcast_to(parts[:1], parts.shape), parts)
+@rule("unbind")
+def unbind(flow: Flow, x: Value, dim: int = 0) -> list[Value]:
+    dim %= len(x.shape)
+    flow.freeze([x.axes[dim]], "takes the channels apart one by one")
+    return [Value(tuple(s), tuple(a for d, a in enumerate(x.axes) if d != dim)) for s in flow.shape]
+
+
+@rule("index_select", "embedding", "gather", "take_along_dim", "index")
+def pick(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value:
+    """Picks along axes from which nothing is removed; the others pass."""
+    if flow.op == "embedding":
+        index = arguments[0]
+        flow.freeze([x.axes[0], *index.axes], "picks channels by their numbers")
+        return Value(tuple(flow.shape), (*(None,) * len(index.shape), *x.axes[1:]))
+    if flow.op == "index":
+        return _index(flow, x, arguments[0])
+    dim = options.get("dim", arguments[0] if flow.op != "take_along_dim" else arguments[1]) % len(x.shape)
+    index = next(a for a in arguments if isinstance(a, Value))
+    flow.freeze([x.axes[dim], *index.axes], "picks channels by their numbers")
+    if flow.op != "index_select":
+        flow.freeze(x.axes, "picks channels by their numbers")
+        return Value.fixed(flow.shape)
+    return _with_axis(x, dim, None, flow.shape)
+
+
+def _index(flow: Flow, x: Value, indices: Sequence[Any]) -> Value:
+    used = [d for d, index in enumerate(indices) if index is not None]
+    for d in used:
+        flow.freeze([x.axes[d], *indices[d].axes], "picks channels by their numbers")
+    rest = [axis for d, axis in enumerate(x.axes) if d not in used]
+    new = len(flow.shape) - len(rest)
+    if new < 0:
+        raise Unsupported("picks by a mask")
+    together = used == list(range(used[0], used[-1] + 1)) if used else True
+    at = used[0] if used and together else 0
+    return Value(tuple(flow.shape), (*rest[:at], *(None,) * new, *rest[at:]))
+
+
+@rule("glu")
+def glu(flow: Flow, x: Value, dim: int = -1) -> Value:
+    """Halves multiplied: what goes from one goes from the other."""
+    dim %= len(x.shape)
+    axis = x.axes[dim]
+    if axis is None:
+        return Value.fixed(flow.shape) if x.is_fixed else _with_axis(x, dim, None, flow.shape)
+    half = len(axis) // 2
+    return _with_axis(x, dim, flow.tie(axis[:half], axis[half:]), flow.shape)
+
+
+@rule("pixel_shuffle", "pixel_unshuffle")
+def pixel_shuffle(flow: Flow, x: Value, factor: int) -> Value:
+    """(C·r·r, H, W) to (C, H·r, W·r) and back: a channel goes with all its r·r places."""
+    channel = len(x.shape) - 3
+    axis = x.axes[channel]
+    flow.freeze(x.axes[channel + 1 :], "mixes an axis that carries channels with places")
+    if axis is not None and flow.op == "pixel_shuffle":
+        axis, *places = flow.split(axis, (len(axis) // factor**2, factor, factor))
+        flow.freeze(places, None)
+    elif axis is not None:
+        axis = np.repeat(axis, factor**2, axis=0)
+    return Value(tuple(flow.shape), (*x.axes[:channel], axis, None, None))
+
+
+@rule("channel_shuffle")
+def channel_shuffle(flow: Flow, x: Value, groups: int) -> Value:
+    """The number of groups is a number in the code, so groups stay and each loses the same places."""
+    axis = x.axes[1]
+    if axis is None:
+        return x
+    blocks, places = flow.split(axis, (groups, len(axis) // groups))
+    flow.freeze([blocks], None)
+    return _with_axis(x, 1, merge([places, blocks], [len(axis) // groups, groups]), flow.shape)
+
+
+@rule("im2col")
+def im2col(flow: Flow, x: Value, kernel: Sequence[int], *_: Any, **__: Any) -> Value:
+    """(N, C, H, W) to (N, C·kh·kw, places): a channel goes with all its kh·kw entries."""
+    flow.freeze(x.axes[2:], "mixes an axis that carries channels with places")
+    axis = x.axes[1]
+    wide = None if axis is None else np.repeat(axis, math.prod(kernel), axis=0)
+    return Value(tuple(flow.shape), (x.axes[0], wide, None))
+
+
+@rule("col2im")
+def col2im(flow: Flow, x: Value, size: Sequence[int], kernel: Sequence[int], *_: Any, **__: Any) -> Value:
+    axis, places = x.axes[1], math.prod(kernel)
+    if axis is not None:
+        axis, inner = flow.split(axis, (len(axis) // places, places))
+        flow.freeze([inner], None)
+    return Value(tuple(flow.shape), (x.axes[0], axis, None, None))
+
+
+@rule("unfold")
+def unfold(flow: Flow, x: Value, dim: int, *_: Any) -> Value:
+    if x.axes[dim] is not None:
+        raise Unsupported("cuts windows of channels")
+    return Value(tuple(flow.shape), (*x.axes, None))
+
+
+@rule("diagonal", "tril", "triu")
+def triangle(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
+    flow.freeze(x.axes[-2:], "picks channels by their numbers")
+    return Value(tuple(flow.shape), (*x.axes[:-2], *(None,) * (len(flow.shape) - len(x.shape) + 2)))
 
 
 def _with_axis(x: Value, dim: int, axis: Axis, shape: Sequence[int]) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from ..flow import Value
 
@@ -10,10 +11,13 @@ Rule = Callable[..., Value | list[Value]]
 RULES: dict[str, Rule] = {}
 
 
-def rule(*ops: str) -> Callable[[Rule], Rule]:
+R = TypeVar("R", bound=Rule)
+
+
+def rule(*ops: str) -> Callable[[R], R]:
     """Registers a rule for ATen ops; a second rule for the same op raises."""
 
-    def register(function: Rule) -> Rule:
+    def register(function: R) -> R:
         for op in ops:
             if op in RULES:
                 raise ValueError(f"op {op} has a rule already")

@@ -1,0 +1,101 @@
+"""The numbers of the user's modules that must follow their weights: `in_channels`, `num_heads`, `normalized_shape`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..modules import tensors
+from .flow import Flow
+from .numbers import Source, evaluate, sources
+from .units import Axis
+
+if TYPE_CHECKING:
+    from .dependency import DependencyGraph
+
+
+def follow_attributes(flow: Flow) -> None:
+    """Makes the axes that one attribute, or one expression of attributes, counts equally long, whatever goes."""
+    counted: dict[Any, list[Axis]] = {}
+    for attribute in flow.attributes:
+        if attribute.source is not None and attribute.flag is None:
+            counted.setdefault(attribute.source, []).append(attribute.axis)
+    for expression, axis in flow.expressions:
+        counted.setdefault(expression, []).append(axis)
+    for expression, axes in counted.items():
+        different = {None if axis is None else axis.tobytes(): axis for axis in axes}
+        if len(different) > 1:
+            source = sources(expression)[0]
+            flow.module = source.module
+            flow.balance(list(different.values()), f"the attribute {source.name} also counts something that stays")
+
+
+def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dict[str, Any]]:
+    """The attributes that change in a removal, by module path."""
+    modules = dict(graph.model.named_modules())
+    owners = _owners(graph)
+    result: dict[str, dict[str, Any]] = {}
+    values: dict[Source, int] = {}
+    for attribute in graph.attribute_list:
+        if attribute.axis is None:
+            continue
+        if attribute.source is not None:
+            targets = [attribute.source]
+        else:
+            targets = [Source(path, attribute.name) for path in owners[attribute.key]]
+        before = len(attribute.axis) // attribute.divisor
+        after = graph.length(attribute.axis, removed) // attribute.divisor
+        for target in targets:
+            if attribute.flag is not None:
+                if after != before and getattr(modules[target.module], target.name, None) not in (None, attribute.flag):
+                    result.setdefault(target.module, {})[target.name] = attribute.flag
+            elif _read(modules, target) == before:
+                values[target] = after
+    _solve(graph, modules, removed, values)
+    for target, value in values.items():
+        if value == _read(modules, target):
+            continue
+        changed = result.setdefault(target.module, {})
+        if target.place is None:
+            changed[target.name] = value
+        else:
+            old = changed.get(target.name, list(getattr(modules[target.module], target.name)))
+            changed[target.name] = [*old[: target.place], value, *old[target.place + 1 :]]
+    return result
+
+
+def _solve(graph: DependencyGraph, modules: dict[str, Any], removed: np.ndarray, values: dict[Source, int]) -> None:
+    """Finds attributes that are only used within expressions (`self.dim // self.num_heads`), one unknown at a time."""
+    for expression, axis in graph.expressions:
+        if axis is None:
+            continue
+        unknown = {s for s in sources(expression) if s not in values and _read(modules, s) is not None}
+        wanted = graph.length(axis, removed)
+        known = {s: values.get(s, _read(modules, s)) for s in sources(expression)}
+        if not unknown or (wanted == len(axis) and evaluate(expression, known) == wanted):
+            continue
+        if len(unknown) == 1:
+            (target,) = unknown
+            fitting = (v for v in range(known[target], 0, -1) if evaluate(expression, {**known, target: v}) == wanted)
+            found = next(fitting, None)
+            if found is not None:
+                values[target] = found
+
+
+def _read(modules: dict[str, Any], source: Source) -> Any:
+    value = getattr(modules.get(source.module), source.name, None)
+    if source.place is not None and value is not None:
+        value = value[source.place]
+    return value if type(value) is int else None
+
+
+def _owners(graph: DependencyGraph) -> dict[str, list[str]]:
+    """The modules that hold each parameter or buffer, by its key."""
+    keys = {id(tensor): key for key, tensor in tensors(graph.model).items()}
+    owners: dict[str, list[str]] = {}
+    for path, module in graph.model.named_modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                owners.setdefault(keys[id(tensor)], []).append(path)
+    return owners

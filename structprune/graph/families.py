@@ -1,0 +1,108 @@
+"""Which units are ranked together: those that the same layers make, factor by factor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .flow import Flow, Produced
+from .units import Resolution
+
+
+@dataclass
+class Family:
+    """The removable classes `ids` of one group, the stratum of each, and the layer nearest to the input that makes
+    them."""
+
+    name: str
+    leader: Produced
+    ids: np.ndarray
+    strata: np.ndarray
+
+
+def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray], np.ndarray]) -> list[Family]:
+    """Families in the order in which their leading layers were met.
+
+    Classes that appear in one column of a layer's channels belong together, and so do classes that must lose the same
+    number. Where a layer's channels are a product, its factors are families of their own.
+    """
+    columns = [(p, column) for p in flow.produced for column in _columns(classes_of(p.axis))]
+    links = [(column[:-1], column[1:]) for _, column in columns]
+    for balanced in resolved.strata:
+        together = np.concatenate(balanced)
+        links.append((together[:-1], together[1:]))
+    if not links:
+        return []
+    left, right = (np.concatenate(side) for side in zip(*links, strict=True))
+    shape = (resolved.classes, resolved.classes)
+    _, labels = connected_components(coo_array((np.ones(len(left), bool), (left, right)), shape=shape), directed=False)
+    stratum = np.zeros(resolved.classes, int)
+    for balanced in resolved.strata:
+        for number, part in enumerate(balanced):
+            stratum[part] = number + 1
+    found: dict[tuple[int, bool], list[tuple[Produced, np.ndarray]]] = {}
+    for produced, column in columns:
+        for bound in (False, True):  # units in no stratum are free of those that are
+            part = column[(stratum[column] > 0) == bound]
+            part = part[~resolved.frozen[part]]
+            if len(part):
+                found.setdefault((int(labels[part[0]]), bound), []).append((produced, part))
+    result = []
+    for members in found.values():
+        leader = min((p for p, _ in members), key=lambda p: p.depth)
+        ordered = [part for p, part in members if p is leader] + [part for _, part in members]
+        ids = np.concatenate(ordered)
+        _, first = np.unique(ids, return_index=True)
+        ids = ids[np.sort(first)]  # in the order of the leading layer's filters
+        _, own = np.unique(stratum[ids], return_inverse=True)
+        if np.bincount(own.ravel()).min() < 2:
+            continue  # none of one unit can go: one must stay
+        result.append(Family(_layer_name(leader.key), leader, ids, own.ravel()))
+    _name_factors(result, flow, classes_of)
+    return result
+
+
+def _columns(axis: np.ndarray) -> list[np.ndarray]:
+    """The classes in each column, apart for positions that carry unlike numbers of classes."""
+    if axis.shape[1] == 1:
+        return [axis[axis >= 0]]
+    patterns, which = np.unique(axis >= 0, axis=0, return_inverse=True)
+    result = []
+    for i, pattern in enumerate(patterns):
+        rows = axis[which.ravel() == i][:, pattern]
+        result += list(rows.T)
+    return result
+
+
+def _name_factors(found: list[Family], flow: Flow, classes_of: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Tells apart families of one layer: by the attribute that counts them (num_heads), else by a number."""
+    taken: dict[str, int] = {}
+    for family in found:
+        taken[family.name] = taken.get(family.name, 0) + 1
+    counted: dict[frozenset[int], str] = {}
+    for attribute in flow.attributes:
+        if attribute.source is not None and attribute.axis is not None and attribute.flag is None:
+            classes = classes_of(attribute.axis)
+            if classes.shape[1] == 1:
+                counted.setdefault(frozenset(classes[:, 0].tolist()), attribute.source.name)
+    used: set[str] = set()
+    for family in found:
+        name = family.name
+        if taken[name] > 1:
+            members = set(family.ids.tolist())
+            label = next((n for axis, n in counted.items() if members <= axis), "")
+            name = f"{name}:{label}" if label else name
+        number, stem = 2, name
+        while name in used:
+            name, number = f"{stem}#{number}", number + 1
+        used.add(name)
+        family.name = name
+
+
+def _layer_name(key: str) -> str:
+    stem, _, last = key.rpartition(".")
+    return stem if last == "weight" and stem else key
