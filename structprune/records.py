@@ -29,6 +29,7 @@ class Plan:
     axis (for axis 1 of a grouped convolution's weight, a list of indices for each block of axis 0); `shapes` holds the
     dense shapes of the same; `attributes` the numbers that modules must follow. `statistics` names the calls that take
     a statistic over channels (the `call`th of an op in one forward pass, from 0), and what is left for it.
+    `program` holds the slim network's calls if it is to be an `fx.GraphModule` (see `graph.program`), else None.
     `groups` gives the kept units of each group, `macs`, `macs_by_operator` and `params` the exact counts of
     the dense and the slim network, and `notes` says where a budget could not be met closely.
     """
@@ -45,6 +46,7 @@ class Plan:
     macs_by_operator: dict[str, dict[str, int]]
     params: dict[str, int]
     statistics: list[dict[str, Any]] = field(default_factory=list)
+    program: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     schema: str = PLAN_SCHEMA
 

@@ -148,13 +148,26 @@ def record(
             call = inputs.rebuild([x.meta["val"] if isinstance(x, fx.Node) else x for x in call.flat()])
             with recorder:
                 result = call.call(model)
-        recorder.graph.output([recorder.node_of(x) for x in outputs(result)])
+        outputs(result)  # raises for what can't be looked into
+        recorder.graph.output(_nested(result, recorder))
     except ModelError:
         raise
     except Exception as raised:  # whatever the user's forward raises
         lines = str(raised).strip().splitlines()
         error = f"{type(raised).__name__}: {lines[0]}" if lines else type(raised).__name__
     return Captured(recorder.graph, placeholders), error
+
+
+def _nested(value: Any, recorder: Recorder) -> Any:
+    """The nodes of an output in plain tuples, lists and dicts, as `outputs` flattens them."""
+    if isinstance(value, Tensor):
+        return recorder.node_of(value)
+    if isinstance(value, Mapping):
+        return {key: _nested(item, recorder) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        items = [_nested(item, recorder) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return value if isinstance(value, (int, float, str, type(None))) else None
 
 
 def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:

@@ -15,6 +15,7 @@ from .attributes import follow_attributes, new_attributes
 from .capture import Captured, Inputs
 from .families import families
 from .flow import Attribute, Flow, Value
+from .program import program
 from .units import FIXED, Axis, alive
 
 
@@ -145,6 +146,7 @@ class DependencyGraph:
     ):
         self.model, self.inputs, self.captured, self.form = model, inputs, captured, form
         self.nodes = len(captured.calls)
+        self.values: dict[str, Any] = {}
         self._flow = flow
         if flow.module_form:
             follow_attributes(flow)
@@ -322,6 +324,14 @@ class DependencyGraph:
             if cut:
                 result.append({"call": s.call, "op": s.op, "module": s.module, "reduces": s.reduces, "keep": cut})
         return result
+
+    def program(self, kept: dict[str, np.ndarray]) -> dict[str, Any] | None:
+        """The slim network's calls, if that is the form it will have (see `graph.program`)."""
+        return program(self, self.removed(kept)) if self.form == "graph" else None
+
+    def blocked(self, key: str | None, dim: int) -> np.ndarray | None:
+        """The axis of all blocks of a grouped convolution's weight, where each keeps positions of its own."""
+        return None if key is None else self._flow.blocked.get((key, dim))
 
     @property
     def attribute_list(self) -> list[Attribute]:

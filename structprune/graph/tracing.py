@@ -67,7 +67,8 @@ def analyse(
             flow.depth, flow.module, flow.line = depth[node], node.meta["module"], node.meta["line"]
             values[node] = _apply(flow, node, values, barred, calls)
     graph = DependencyGraph(model, inputs, flow, parameters, captured, form)
-    return graph, {node.name: value for node, value in values.items()}
+    graph.values = {node.name: value for node, value in values.items()}
+    return graph, graph.values
 
 
 def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, Value]) -> Value:

@@ -79,6 +79,7 @@ def plan(
         shapes={key: list(state[key].shape) for key in keep},
         attributes=graph.attributes(kept),
         statistics=graph.statistics(kept),
+        program=graph.program(kept),
         macs={"dense": graph.macs(), "slim": graph.macs(kept)},
         macs_by_operator={"dense": graph.macs_by_operator(), "slim": graph.macs_by_operator(kept)},
         params={"dense": graph.params(), "slim": graph.params(kept)},

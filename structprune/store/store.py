@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import PlanError, StoreError
 from ..modules import replace_tensors, tensors
 from ..records import Plan, pretty_json
-from ..surgery import prune
+from ..surgery import graph_module, layout_of, prune
 from . import architecture, files
 
 WEIGHTS, PLAN = "slim.safetensors", "plan.json"
@@ -30,7 +30,10 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
         raise StoreError(f"{folder} is a file: give a folder to save into")
     data = json.loads(plan.to_json())
     try:
-        data["architecture"], weights = architecture.describe(slim)
+        if plan.program is not None:
+            data["architecture"], weights = {"layout": layout_of(slim)}, dict(tensors(slim))
+        else:
+            data["architecture"], weights = architecture.describe(slim)
     except StoreError as error:
         data["architecture"], weights = {"missing": str(error)}, dict(tensors(slim))
     contiguous = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in weights.items()}
@@ -67,6 +70,11 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     description = json.loads(text).get("architecture") or {"missing": "plan.json describes no architecture"}
     if "missing" in description:
         raise StoreError(f"{description['missing']}. Pass a dense instance of the model: load(folder, model=...)")
+    if "layout" in description:
+        try:
+            return graph_module(plan.program or {}, description["layout"], weights)
+        except PlanError as error:
+            raise StoreError(f"{folder / PLAN}: {error}") from error
     return architecture.build(description, weights)
 
 

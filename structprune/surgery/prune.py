@@ -10,16 +10,21 @@ from torch import Tensor, nn
 from ..errors import PlanError
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from ..records import Plan
+from .graph_form import graph_module, layout_of
 
 
 def prune(model: nn.Module, plan: Plan) -> nn.Module:
     """A slim copy of `model`: the same classes, state_dict keys and modes, trainable; `model` is left as it was.
 
+    A plan of the graph form makes an `fx.GraphModule` with the same state_dict keys instead, in evaluation mode.
+
     No memory is shared with `model`. Raises PlanError if the plan was not made for this architecture.
     """
     check(model, plan)
-    slim = skeleton_copy(model)
     new = {key: _slice(tensor.detach(), plan.keep.get(key, {})) for key, tensor in tensors(model).items()}
+    if plan.program is not None:
+        return graph_module(plan.program, layout_of(model), new)
+    slim = skeleton_copy(model)
     replace_tensors(slim, new)
     set_attributes(slim, plan.attributes)
     return slim

@@ -1,0 +1,149 @@
+"""An `fx.GraphModule` from a program and the slim tensors: the same parameters under the same names."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import PlanError
+
+_FUNCTIONS = {"getitem": operator.getitem, "mul": operator.mul, "add": operator.add}
+_METHODS = frozenset(["size", "view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full"])
+_CREATED = frozenset(["split", "zeros", "ones", "empty", "full"])
+CONSTANTS = "_constants"
+
+
+def graph_module(
+    program: Mapping[str, Any], layout: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> fx.GraphModule:
+    """The module that runs `program` on `tensors`, parameters and buffers by key.
+
+    `layout` is what `layout_of` says of the dense model. BatchNorm and dropout follow
+    `train()` and `eval()`. Raises PlanError for a program that can't be built.
+    """
+    try:
+        root = _Holder()
+        for key, entry in layout.items():
+            _place(root, key, tensors[entry.get("same_as", key)], entry)
+        for key, entry in program["constants"].items():
+            values = torch.tensor(entry["values"], dtype=getattr(torch, entry["dtype"])).reshape(entry["shape"])
+            _place(root, f"{CONSTANTS}.{key}", values, {"parameter": False, "persistent": False})
+        module = fx.GraphModule(root, _build(program), class_name="GraphForm")
+        for key, entry in layout.items():  # those that the forward pass does not use
+            _place(module, key, tensors[entry.get("same_as", key)], entry)
+        for path, holder in module.named_modules():  # GraphModule makes every buffer persistent
+            for name in holder._buffers:
+                key = f"{path}.{name}".lstrip(".")
+                if path == CONSTANTS or not layout[key]["persistent"]:
+                    holder._non_persistent_buffers_set.add(name)
+        return module.eval()
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise PlanError(f"the plan's program can't be built: {type(error).__name__}: {error}") from error
+
+
+def layout_of(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """For each parameter and buffer whether it is a parameter, trains, persists, and which it is the same as."""
+    layout: dict[str, dict[str, Any]] = {}
+    first: dict[int, str] = {}
+    for key, parameter in model.named_parameters(remove_duplicate=False):
+        layout[key] = {"parameter": True, "trains": parameter.requires_grad}
+        if first.setdefault(id(parameter), key) != key:
+            layout[key]["same_as"] = first[id(parameter)]
+    persistent = set(model.state_dict())
+    for key, _ in model.named_buffers():
+        layout[key] = {"parameter": False, "persistent": key in persistent}
+    return layout
+
+
+class _Holder(nn.Module):
+    """A place for parameters and other holders."""
+
+
+def _place(root: nn.Module, key: str, tensor: Tensor, entry: Mapping[str, Any]) -> None:
+    *path, last = key.split(".")
+    holder = root
+    for part in path:
+        if part not in holder._modules:
+            holder.add_module(part, _Holder())
+        inner = holder._modules[part]
+        assert inner is not None
+        holder = inner
+    if last in holder._parameters or last in holder._buffers:
+        return
+    if entry["parameter"]:
+        same = entry.get("same_as")
+        own = root.get_parameter(same) if same else nn.Parameter(tensor, requires_grad=entry["trains"])
+        holder.register_parameter(last, own)
+    else:
+        holder.register_buffer(last, tensor, persistent=entry["persistent"])
+
+
+def _build(program: Mapping[str, Any]) -> fx.Graph:
+    graph = fx.Graph()
+    nodes: dict[str, fx.Node] = {name: graph.placeholder(name) for name in program["inputs"]}
+    devices: dict[str, fx.Node] = {}
+    training: list[fx.Node] = []
+
+    def decode(value: Any) -> Any:
+        if isinstance(value, list):
+            return [decode(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        ((tag, body),) = value.items()
+        if tag == "$node":
+            return nodes[body]
+        if tag == "$tuple":
+            return tuple(decode(item) for item in body)
+        if tag == "$dict":
+            return {key: decode(item) for key, item in body.items()}
+        if tag == "$float":
+            return float(body)
+        if tag == "$torch":
+            return getattr(torch, body)
+        if tag == "$device_of":
+            if body not in devices:
+                devices[body] = graph.call_function(getattr, (nodes[body], "device"))
+            return devices[body]
+        if tag == "$training":
+            if not training:
+                training.append(graph.create_node("get_attr", "training"))
+            return training[0]
+        raise PlanError(f"the plan's program holds a value of unknown kind {tag!r}")
+
+    for entry in program["nodes"]:
+        kind, target = entry["kind"], entry["target"]
+        args, kwargs = tuple(decode(entry["args"])), {k: decode(v) for k, v in entry["kwargs"].items()}
+        if kind == "get":
+            node = graph.create_node("get_attr", target)
+        elif kind == "constant":
+            node = graph.create_node("get_attr", f"{CONSTANTS}.{target}")
+        elif kind == "op":
+            node = graph.call_function(_op(target), args, kwargs)
+        elif kind == "method":
+            node = graph.call_method(_allowed(target, _METHODS), args, kwargs)
+        elif kind == "torch":
+            node = graph.call_function(getattr(torch, _allowed(target, _CREATED)), args, kwargs)
+        else:
+            node = graph.call_function(_FUNCTIONS[kind], args, kwargs)
+        nodes[entry["name"]] = node
+    graph.output(decode(program["output"]))
+    return graph
+
+
+def _allowed(name: str, names: frozenset[str]) -> str:
+    if name not in names:
+        raise PlanError(f"the plan's program calls {name}, which no program needs")
+    return name
+
+
+def _op(name: str) -> Any:
+    """An op by the name that its overload prints, `aten.conv2d.default`: nothing but an op can be named."""
+    namespace, op, overload = name.split(".")
+    found = getattr(getattr(getattr(torch.ops, namespace), op), overload)
+    if not isinstance(found, torch._ops.OpOverload):
+        raise PlanError(f"the plan's program names {name}, which is no op")
+    return found
