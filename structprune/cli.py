@@ -42,6 +42,11 @@ class Format(str, Enum):
     json = "json"
 
 
+class Form(str, Enum):
+    module = "module"
+    graph = "graph"
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"structprune {__version__}")
@@ -93,6 +98,9 @@ def inspect(
     input_size: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Input of one sample; default is the model's own.")
     ] = None,
+    form: Annotated[Form, typer.Option(help="What the slim network is to be: your own module, or an fx graph.")] = (
+        Form.module
+    ),
 ) -> None:
     """Print a model's groups of coupled channels, and its barriers with their reasons."""
     with _plain_errors(lambda: "nothing was written"):
@@ -100,7 +108,7 @@ def inspect(
         from .report import graph_table
         from .report.report import describe_graph
 
-        graph = inspect_model(model, input_size)
+        graph = inspect_model(model, input_size, form.value)
         if format_ is Format.json:
             typer.echo(json.dumps(describe_graph(graph), indent=2))
             return

@@ -11,10 +11,10 @@ from .names import architectures, unknown
 from .recipe import ModelSpec, read_recipe
 
 
-def inspect_model(name: str, input_size: str | None = None) -> DependencyGraph:
+def inspect_model(name: str, input_size: str | None = None, form: str = "module") -> DependencyGraph:
     """Traces a timm model by its name (untrained: groups do not depend on weights) or a recipe's model.
 
-    `input_size` is C,H,W of one sample. Raises RecipeError for a name or size that can't be used.
+    `input_size` is C,H,W of one sample, `form` that of the slim network. Raises RecipeError for a name or size that can't be used.
     """
     from .models import build_model, resolve_model_data_config
 
@@ -29,7 +29,7 @@ def inspect_model(name: str, input_size: str | None = None) -> DependencyGraph:
         size = tuple(load_data(recipe.data, model, recipe.seed).example.shape[1:])
     else:
         size = resolve_model_data_config(model)["input_size"]
-    return trace(model, torch.zeros(1, *size))
+    return trace(model, torch.zeros(1, *size), form=form)
 
 
 def _size(text: str) -> tuple[int, ...]:

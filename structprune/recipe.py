@@ -105,6 +105,7 @@ class PruneSpec(_Strict):
     max_ratio: float = Field(default=0.9, gt=0, le=1)
     align: int = Field(default=1, ge=1)
     ignore: tuple[str, ...] = ()
+    form: Literal["auto", "module", "graph"] = "auto"
 
     @field_validator("criterion")
     @classmethod

@@ -19,7 +19,7 @@ from torch import nn
 from .bench import benchmark, environment
 from .criteria import score
 from .data import Data, load_data
-from .errors import GateError, RecipeError
+from .errors import BudgetError, GateError, RecipeError
 from .export import OPSET, export_onnx
 from .graph import DependencyGraph, trace
 from .modules import replace_tensors, tensors
@@ -109,14 +109,13 @@ class _Run:
         with say.console.status(f"{recipe.model.name}: building and tracing"):  # leaves no line before an error's
             model = build_model(recipe.model, recipe.seed)
             data = load_data(recipe.data, model, recipe.seed)
-            graph = trace(model, data.example[:1])
-            self._rehearse(graph)  # an impossible budget is met before any training
+            graph, note = self._trace(model, data)
             self._open()
         say.stage(f"{recipe.model.name}: {len(graph.groups)} groups of channels, {len(graph.barriers)} barriers")
 
         if recipe.train:
             self._train(model, recipe.train, data, "dense")
-        plan = self._plan(graph)
+        plan = self._plan(graph, note)
         if plan_only:
             return json.loads(plan.to_json())
 
@@ -177,6 +176,28 @@ class _Run:
 
     # --- stages -------------------------------------------------------------------------------------------
 
+    def _trace(self, model: nn.Module, data: Data) -> tuple[DependencyGraph, str]:
+        """The graph in the form that the recipe asks for, or the first that can meet the budget, and why not another.
+
+        An impossible budget is met here, before any training.
+        """
+        form = self.recipe.prune.form
+        graph = trace(model, data.example[:1], form="module" if form == "auto" else form)
+        try:
+            self._rehearse(graph)
+        except BudgetError:
+            if form != "auto":
+                raise
+            freer = trace(model, data.example[:1], form="graph")
+            self._rehearse(freer)
+            worst = max(graph.barriers, key=lambda barrier: barrier.channels)
+            return freer, (
+                f"the slim network is an fx.GraphModule: as a {type(model).__name__} it can't meet the budget, with "
+                f"{len(graph.barriers)} barriers, such as {worst.op} in {worst.module or 'forward'} ({worst.line}): "
+                f"{worst.reason}"
+            )
+        return graph, ""
+
     def _rehearse(self, graph: DependencyGraph) -> None:
         spec = self.recipe.prune
         flat = Scores(spec.criterion, {group.name: np.ones(group.units) for group in graph.groups})
@@ -195,8 +216,9 @@ class _Run:
             ignore=spec.ignore,
         )
 
-    def _plan(self, graph: DependencyGraph) -> Plan:
+    def _plan(self, graph: DependencyGraph, note: str) -> Plan:
         plan = self._make_plan(graph, score(graph, self.recipe.prune.criterion))
+        plan.notes += [note] if note else []
         files.write_text(self.folder / "plan.json", plan.to_json())
         cut, budget = plan.macs["dense"] / plan.macs["slim"], self.recipe.prune.budget.as_dict()
         self.reporter.stage(

@@ -110,7 +110,7 @@ class _Writer:
         return self.graph.values[node.name]
 
     def length(self, axis: np.ndarray | None, size: int) -> int:
-        return size if axis is None else int(alive(self.graph.classes_of(axis), self.removed).sum())
+        return size if axis is None or not len(axis) else int(alive(self.graph.classes_of(axis), self.removed).sum())
 
     def width(self, node: Any, dim: int) -> int:
         """The slim length of an axis; of a grouped convolution's weight, of one block."""

@@ -54,7 +54,7 @@ class Resolution:
 
     def of(self, axis: np.ndarray) -> np.ndarray:
         """The classes on each position of an axis: shape (positions, k)."""
-        return compress(self.table[axis].reshape(len(axis), -1))
+        return compress(self.table[axis].reshape(len(axis), axis.shape[1] * self.table.shape[1]))
 
 
 class Units:

@@ -35,6 +35,7 @@ def build_report(
         "allocation": plan.allocation,
         "budget": plan.budget,
         "constraints": plan.constraints,
+        "form": graph.form,
         "notes": plan.notes,
         "macs": {**_cut(plan.macs), "by_operator": plan.macs_by_operator, "fvcore": counts},
         "params": _cut(plan.params),
@@ -73,6 +74,8 @@ def describe_groups(graph: DependencyGraph, plan: Plan | None = None) -> list[di
 def describe_graph(graph: DependencyGraph) -> dict[str, Any]:
     """What `structprune inspect --format json` prints."""
     return {
+        "form": graph.form,
+        "nodes": graph.nodes,
         "macs": graph.macs(),
         "params": graph.params(),
         "groups": describe_groups(graph),

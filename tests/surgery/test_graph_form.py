@@ -1,0 +1,162 @@
+"""The graph form: what the module's code can't follow, pruned, trained, saved, loaded and run at any batch size."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import structprune as sp
+from structprune.errors import BudgetError, ModelError, PlanError
+from structprune.records import Plan
+from tests.toys import LeNet, TwoInputs
+
+
+class Stubborn(nn.Module):
+    """Sizes and factors by numbers, unequal parts, dropout, a tied weight and a width in the forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.bn = nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12)
+        self.b, self.c = nn.Conv2d(5, 7, 1), nn.Conv2d(7, 7, 1)
+        self.d = nn.Conv2d(14, 8, 1)
+        self.d.bias = nn.Parameter(torch.randn(8))
+        self.register_buffer("ramp", torch.arange(8.0), persistent=False)
+        self.fc, self.head = nn.Linear(8 * 16, 10), nn.Linear(10, 4)
+
+    def forward(self, x):
+        x = F.dropout(self.bn(self.a(x)) * x.shape[1] ** -0.5, 0.5, self.training)
+        x = torch.cat([self.b(x[:, :5]), self.c(x[:, 5:12])], 1)
+        x = self.d(x * 14**-0.5) + self.ramp.view(8, 1, 1)
+        return self.head(F.relu(self.fc(x.reshape(-1, 128))))
+
+
+def _graph_form(model, x, macs=0.5):
+    graph = sp.trace(model, x, form="graph")
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": macs})
+    return graph, plan, sp.prune(model, plan)
+
+
+@pytest.mark.parametrize("make", [Stubborn, lambda: LeNet("number")], ids=["stubborn", "view by a number"])
+def test_the_graph_form_follows_where_the_module_can_t(make):
+    torch.manual_seed(0)
+    model = make().eval()
+    x = torch.randn(2, 3, 4, 4) if isinstance(model, Stubborn) else torch.randn(2, 1, 32, 32)
+    module = sp.trace(model, x)
+    graph, plan, slim = _graph_form(model, x)
+    assert module.barriers
+    assert not graph.barriers
+    assert len(graph.groups) > len(module.groups)
+    assert isinstance(slim, torch.fx.GraphModule)
+    assert set(slim.state_dict()) == set(model.state_dict())
+    gate = sp.verify(model, slim, plan, x)
+    assert gate.passed, gate.reasons()
+    assert gate.masked_vs_slim.batches == [1, 2]
+    assert gate.onnx.batches == [1, 2]
+    assert sum(p.numel() for p in slim.parameters()) == plan.params["slim"]
+
+
+def test_it_trains_as_the_module_does():
+    torch.manual_seed(0)
+    model = Stubborn()
+    x = torch.randn(4, 3, 4, 4)
+    _, _, slim = _graph_form(model, x, 0.6)
+    slim.train()
+    before = slim.bn.running_mean.clone()
+    torch.manual_seed(1)
+    first = slim(x)
+    assert not torch.equal(first, slim(x))  # dropout
+    assert not torch.equal(before, slim.bn.running_mean)
+    first.square().mean().backward()
+    assert all(p.grad is not None for p in slim.parameters())
+    slim.eval()
+    assert torch.equal(slim(x), slim(x))
+
+
+def test_it_is_saved_as_plain_data_and_loaded_without_the_class(tmp_path):
+    torch.manual_seed(0)
+    model = Stubborn().eval()
+    x = torch.randn(2, 3, 4, 4)
+    _, plan, slim = _graph_form(model, x)
+    again = sp.load(sp.save(slim, plan, tmp_path / "slim"))
+    assert torch.equal(again(x), slim(x))
+    assert set(again.state_dict()) == set(slim.state_dict())
+    assert Plan.from_json(plan.to_json()).program == plan.program
+    replayed = sp.prune(model, Plan.from_json(plan.to_json()))
+    assert torch.equal(replayed(x), slim(x))
+
+
+def test_outputs_keep_their_structure_and_arguments_their_names():
+    model = TwoInputs().eval()
+    inputs = {"image": torch.randn(2, 3, 4, 4), "depth": torch.randn(2, 2, 4, 4)}
+    _, plan, slim = _graph_form(model, inputs)
+    made = slim(**inputs)
+    assert set(made) == {"map", "pooled"}
+    gate = sp.verify(model, slim, plan, inputs)
+    assert gate.passed, gate.reasons()
+
+
+def test_tied_parameters_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+            self.c.weight = self.b.weight
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            return self.head(self.c(self.b(self.enter(x)).relu()))
+
+    model = Tied().eval()
+    _, _, slim = _graph_form(model, torch.randn(1, 3, 4, 4))
+    assert slim.c.weight is slim.b.weight
+    assert slim.b.weight.shape[0] < 8
+
+
+def test_what_a_program_may_not_name(tmp_path):
+    model = Stubborn().eval()
+    _, plan, _ = _graph_form(model, torch.randn(2, 3, 4, 4))
+    data = json.loads(plan.to_json())
+    call = next(n for n in data["program"]["nodes"] if n["kind"] == "method")
+    call["target"] = "__reduce__"
+    with pytest.raises(PlanError, match="calls __reduce__, which no program needs"):
+        sp.prune(model, Plan.from_json(json.dumps(data)))
+    call["kind"], call["target"] = "op", "aten.view.no_such"
+    with pytest.raises(PlanError, match="can't be built"):
+        sp.prune(model, Plan.from_json(json.dumps(data)))
+
+
+def test_bad_forms_and_inputs_are_named():
+    with pytest.raises(ModelError, match="form='slim': the slim network can have the form 'module' or 'graph'"):
+        sp.trace(Stubborn(), torch.randn(1, 3, 4, 4), form="slim")
+
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, images):
+            return self.b(self.a(images[0]))
+
+    graph = sp.trace(Listed(), ([torch.randn(1, 3, 4, 4)],), form="graph")
+    with pytest.raises(ModelError, match="takes tensors as arguments"):
+        sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
+
+
+def test_a_run_takes_the_graph_form_where_the_budget_asks_for_it(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "model: {name: test_vit_relpos, kwargs: {num_classes: 10, in_chans: 1, img_size: 32}}\n"
+        "data: {source: digits, image_size: 32}\nprune: {budget: {macs: 0.35}}\nbench: {seconds: 0.2}\n"
+    )
+    with pytest.raises(BudgetError):
+        sp.run(recipe, tmp_path / "module", overrides=["prune.form=module"])
+    report = sp.run(recipe, tmp_path / "auto")
+    assert report["form"] == "graph"
+    assert report["gate"]["passed"]
+    assert "as a VisionTransformerRelPos it can't meet the budget" in report["notes"][-1]
+    slim = sp.load(tmp_path / "auto")
+    assert isinstance(slim, torch.fx.GraphModule)
