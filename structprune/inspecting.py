@@ -14,7 +14,8 @@ from .recipe import ModelSpec, read_recipe
 def inspect_model(name: str, input_size: str | None = None, form: str = "module") -> DependencyGraph:
     """Traces a timm model by its name (untrained: groups do not depend on weights) or a recipe's model.
 
-    `input_size` is C,H,W of one sample, `form` that of the slim network. Raises RecipeError for a name or size that can't be used.
+    `input_size` is C,H,W of one sample, `form` that of the slim network. Raises RecipeError for a name or size that
+    can't be used.
     """
     from .models import build_model, resolve_model_data_config
 
