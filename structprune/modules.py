@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import types
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,13 +28,40 @@ def skeleton_copy(model: nn.Module, buffers: bool = True) -> nn.Module:
     """
     shared = model.parameters() if buffers else tensors(model).values()
     try:
-        return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+        return _copied(model, {id(tensor): tensor for tensor in shared})
     except Exception as error:  # whatever an attribute's own copying raises
         detail = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
             f"{type(model).__name__} can't be copied ({type(error).__name__}: {detail}): an attribute holds a tensor "
             "with a gradient history, a lock or the like. Clear it first"
         ) from error
+
+
+_FLAT = (int, float, bool, str, type(None), torch.dtype, torch.device, types.FunctionType, type)
+
+
+def _copied(module: nn.Module, memo: dict[int, Any]) -> Any:
+    """What `copy.deepcopy` makes of a module, without its detour for each number and empty dict."""
+    cls = type(module)
+    if any(hasattr(cls, name) for name in _OWN_COPYING) or cls.__setstate__ is not nn.Module.__setstate__:
+        return copy.deepcopy(module, memo)
+    made = memo[id(module)] = cls.__new__(cls)
+    for child in module._modules.values():  # first, as attributes may refer to them
+        if child is not None and id(child) not in memo:
+            memo[id(child)] = _copied(child, memo)
+    for name, value in module.__dict__.items():
+        if name == "_modules":
+            value = type(value)((key, None if child is None else memo[id(child)]) for key, child in value.items())
+        elif type(value) in (dict, OrderedDict, set) and not value:
+            value = type(value)()
+        elif not isinstance(value, _FLAT):
+            value = copy.deepcopy(value, memo)
+        made.__dict__[name] = value
+    return made
+
+
+# By which a class says how it is copied; object has __getstate__ itself since Python 3.11.
+_OWN_COPYING = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
 
 
 def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:
@@ -88,6 +117,17 @@ def plain_attention(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "fused_attn", False):
             module.__dict__["fused_attn"] = False
+
+
+@contextmanager
+def plain_transformers() -> Iterator[None]:
+    """Without the fused ops that `nn.MultiheadAttention` runs in evaluation mode, which exporters do not know."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

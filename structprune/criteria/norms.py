@@ -20,7 +20,7 @@ def l1(group: GroupView) -> Tensor:
     scores = torch.full((group.units,), torch.nan, dtype=torch.float64)
     for weights in group.weights:
         if weights.role == "filter":
-            norms = group.per_unit(weights, weights.positions().abs().sum(1))
+            norms = group.per_unit(weights, weights.sums(weights.tensor.abs()))
             made = torch.zeros(group.units, dtype=torch.bool)
             made[weights.index[weights.index >= 0]] = True
             scores = torch.where(scores.isnan() & made, norms, scores)
@@ -37,5 +37,5 @@ def group_l1(group: GroupView) -> Tensor:
     scores = torch.zeros(group.units, dtype=torch.float64)
     for weights in group.weights:
         if weights.role in ("filter", "passed", "consumer"):
-            scores += group.per_unit(weights, weights.positions().abs().sum(1))
+            scores += group.per_unit(weights, weights.sums(weights.tensor.abs()))
     return scores

@@ -30,6 +30,14 @@ class Weights:
     index: Tensor
     tensor: Tensor
 
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums of `values`, of the tensor's own shape, over all but axis `dim`: shape (positions,)."""
+        if len(self.index) != self.tensor.shape[self.dim]:
+            blocks = len(self.index) // self.tensor.shape[self.dim]
+            apart = values.reshape(blocks, -1, *values.shape[1:])
+            return apart.sum([d for d in range(apart.dim()) if d not in (0, self.dim + 1)]).flatten()
+        return values.sum([d for d in range(values.dim()) if d != self.dim]) if values.dim() > 1 else values
+
     def positions(self) -> Tensor:
         """The tensor with axis `dim` first and the rest flattened: shape (positions, everything else).
 

@@ -6,6 +6,8 @@ one is deprecated but still shipped, and `onnx.checker` and the gate check what 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..graph.capture import Inputs, outputs
-from ..modules import evaluating, skeleton_copy
+from ..modules import evaluating, plain_transformers, skeleton_copy
 from ..store import files
 
 OPSET = 17
@@ -56,7 +58,8 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
         dynamic |= {n: {0: "batch"} for n, x in zip(result_names, made, strict=True) if x.dim() and x.shape[0] == batch}
 
         def write(aside: Path) -> None:
-            with warnings.catch_warnings():
+            quiet = contextlib.redirect_stdout(io.StringIO())  # it prints the whole graph when it fails
+            with warnings.catch_warnings(), quiet, plain_transformers():
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
                     _Flat(copy, inputs).eval(),

@@ -43,8 +43,9 @@ class Group:
     the factor. `units` counts what can be removed one by one, `channels` the leading layer's width. `slices` starts
     with the leading layer's filters, then those of the other layers that make the channels. `exact` says that removing
     equals masking with zero; if not, an op takes a statistic over the channels (LayerNorm), in the slim network over
-    those that are left. `strata` numbers the stratum of each unit: each loses the same number of units. `params` and
-    `macs` are what the model loses when all the units go.
+    those that are left. `strata` numbers the stratum of each unit: each loses the same number of units.
+    `floors` are axes, as (positions, k) of the group's units, of which some positions must stay, and how many. `params`
+    and `macs` are what the model loses when all the units go.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Group:
     channels: int
     exact: bool
     slices: tuple[Slice, ...]
+    floors: tuple[tuple[np.ndarray, int], ...] = field(repr=False)
     ids: np.ndarray = field(repr=False)
     strata: np.ndarray = field(repr=False)
     _graph: DependencyGraph = field(repr=False, compare=False)
@@ -68,7 +70,7 @@ class Group:
     def leading(self) -> Slice:
         return self.slices[0]
 
-    @property
+    @functools.cached_property
     def step(self) -> int:
         """How many units go together at least: one of each stratum."""
         return int(self.strata.max()) + 1
@@ -82,7 +84,7 @@ class Group:
         """The leading layer's width when `kept` units are kept (its fixed channels always stay)."""
         return self.channels - (self.units - kept) * self.channels_per_unit
 
-    @property
+    @functools.cached_property
     def channels_per_unit(self) -> int:
         return int((self.leading.index >= 0).any(axis=1).sum()) // self.units
 
@@ -110,11 +112,12 @@ class Group:
         kept = np.zeros(self.units + 1, bool)
         kept[self.best(place, self.units - lost * self.step)] = True
         kept[-1] = True  # what the padding -1 looks up
-        for layer in self.slices:
-            if layer.role == "filter" and not kept[layer.index].all(axis=1).any():
+        layers = [(layer.index, 1) for layer in self.slices if layer.role == "filter"]
+        for index, least in (*layers, *self.floors):
+            if int(kept[index].all(axis=1).sum()) < least:
                 if self.step > 1:
                     return np.arange(self.units)
-                kept[layer.index] = True
+                kept[index] = True
         return np.flatnonzero(kept[:-1])
 
 
@@ -191,7 +194,11 @@ class DependencyGraph:
         for axis in statistics:
             inexact[axis] = True
         groups = []
+        local = np.full(self._resolved.classes + 1, -1)
         for family, own in zip(self._families, slices, strict=True):
+            local[:] = -1
+            local[family.ids] = np.arange(len(family.ids))
+            floors = [(local[self.classes_of(axis)], least) for axis, least in self._flow.floors]
             first = (family.leader.key, family.leader.dim)
             own.sort(key=lambda s: -1 if (s.key, s.dim) == first else depths.get((s.key, s.dim), 1 << 60))
             groups.append(
@@ -201,6 +208,7 @@ class DependencyGraph:
                     channels=len(family.leader.axis),
                     exact=not inexact[family.ids].any(),
                     slices=tuple(own),
+                    floors=tuple(f for f in floors if (f[0] >= 0).any()),
                     ids=family.ids,
                     strata=family.strata,
                     _graph=self,

@@ -117,6 +117,7 @@ class Flow:
     costs: list[Cost] = field(default_factory=list)
     produced: list[Produced] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
+    floors: list[tuple[np.ndarray, int]] = field(default_factory=list)  # axes, and how many positions must stay
     keys: dict[int, tuple[str, int]] = field(default_factory=dict)  # first unit of a parameter's axis: whose it is
     op: str = ""
     node: str = ""

@@ -73,13 +73,10 @@ def must_stay(group: Group, scores: np.ndarray, min_channels: int) -> np.ndarray
     kept = np.zeros(group.units + 1, bool)
     kept[-1] = True  # what the padding -1 looks up
     order = np.argsort(-scores, kind="stable")
-    for layer in group.slices:
-        if layer.role != "filter":
-            continue
-        wanted = min(min_channels, len(layer.index))
-        here = np.isin(order, layer.index)
-        for unit in order[here]:
-            if int(kept[layer.index].all(axis=1).sum()) >= wanted:
+    layers = [(s.index, min_channels) for s in group.slices if s.role == "filter"]
+    for index, least in (*layers, *group.floors):
+        for unit in order[np.isin(order, index)]:
+            if int(kept[index].all(axis=1).sum()) >= min(least, len(index)):
                 break
             kept[unit] = True
     return kept[:-1]

@@ -12,7 +12,7 @@ from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import nn
 
 from ..graph.capture import Inputs
-from ..modules import evaluating, skeleton_copy
+from ..modules import evaluating, plain_transformers, skeleton_copy
 
 # fvcore's terms that are multiply-adds of weights or matrices; its batch_norm and pooling terms are not.
 MAC_OPERATORS = ("conv", "linear", "matmul", "bmm", "addmm", "baddbmm", "einsum")
@@ -40,7 +40,7 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     if inputs.kwargs:
         copy, given = _Positional(copy, list(inputs.kwargs)), tuple(inputs.kwargs.values())
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    with evaluating(copy), warnings.catch_warnings():
+    with evaluating(copy), plain_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(copy, given)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -6,10 +6,12 @@ slim network is that of the channels left: such groups are not `exact`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..flow import Flow, Unsupported, Value
+from ..flow import Attribute, Flow, Unsupported, Value
+from ..numbers import Source
 from ..units import Axis, concatenate
 from .table import rule
 
@@ -115,8 +117,13 @@ def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
             axis = flow.tie(axis, value.axes[0])
             flow.role(value, 0, "norm")
             flow.attribute(value, "num_features", value.axes[0])
+    flow.attributes.append(Attribute(axis, source=Source(flow.module, "num_features")))  # also without parameters
     if len(arguments) > 4 and arguments[4]:  # statistics of this batch
-        flow.statistic(x, [d for d in range(len(x.shape)) if d != 1 and (d or flow.op == "batch_norm")])
+        over = [d for d in range(len(x.shape)) if d != 1 and (d or flow.op == "batch_norm")]
+        flow.statistic(x, over)
+        live = [a for d in over if (a := x.axes[d]) is not None]
+        if len(live) == 1 and math.prod(x.shape[d] for d in over) == len(live[0]):
+            flow.floors.append((live[0], 2))  # PyTorch refuses statistics of one value
     return Value(tuple(flow.shape), (x.axes[0], axis, *x.axes[2:]))
 
 
