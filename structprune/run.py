@@ -20,7 +20,7 @@ from .bench import benchmark, environment
 from .criteria import score
 from .data import Data, load_data
 from .errors import BudgetError, GateError, RecipeError
-from .export import OPSET, export_onnx
+from .export import export_onnx, opset_of
 from .graph import DependencyGraph, trace
 from .modules import replace_tensors, tensors
 from .plan import plan as make_plan
@@ -162,7 +162,7 @@ class _Run:
             {kind: (self.work / f"{kind}.onnx").stat().st_size for kind in ("dense", "slim")},
             latency,
             environment(),
-            OPSET,
+            opset_of(self.work / "slim.onnx"),
         )
         if problems:
             report["gate"]["passed"] = False

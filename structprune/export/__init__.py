@@ -1,5 +1,5 @@
 """From a model and example inputs to a checked ONNX file with a dynamic batch."""
 
-from .onnx import OPSET, export_onnx
+from .onnx import OPSET, export_onnx, opset_of
 
-__all__ = ["OPSET", "export_onnx"]
+__all__ = ["OPSET", "export_onnx", "opset_of"]

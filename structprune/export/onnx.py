@@ -1,7 +1,7 @@
-"""Export by torch's TorchScript-based exporter.
+"""Export by torch's TorchScript-based exporter, and by the newer one where that fails.
 
-The newer one (dynamo=True) takes about five times as long on a ResNet and gains nothing for these networks; this
-one is deprecated but still shipped, and `onnx.checker` and the gate check what it writes.
+The newer one (dynamo=True) takes about five times as long on a ResNet and gains nothing for most networks, but knows
+some ops that the older one does not. `onnx.checker` and the gate check what they write.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from ..modules import evaluating, plain_transformers, skeleton_copy
 from ..store import files
 
 OPSET = 17
+_NEWER_OPSET = 18  # the least that the newer exporter writes
 
 
 class _Flat(nn.Module):
@@ -43,41 +47,92 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
 
     Axis 0 of every tensor input, and of every output whose axis 0 follows it, is dynamic and named `batch`.
     Inputs carry the names of forward's arguments; outputs are `output`, or `output_0`, `output_1`, ... The file
-    appears only if it passes `onnx.checker`. Raises ModelError if the model can't be exported.
+    appears only if it passes `onnx.checker`. `opset` is at least 18 where only torch's newer exporter can write the
+    model. Raises ModelError if neither can.
     """
     inputs = Inputs.of(example_inputs)
     names = [n for n, x in zip(inputs.names(model), inputs.flat(), strict=True) if isinstance(x, Tensor)]
     given = [x for x in inputs.flat() if isinstance(x, Tensor)]
     with evaluating(skeleton_copy(model)) as copy:
         made = outputs(inputs.call(copy))
-    with evaluating(skeleton_copy(model)) as copy:
-        batch = given[0].shape[0] if given and given[0].dim() else None
-        stem = "output" if "output" not in names else "result"  # ONNX has one space of names
-        result_names = [stem] if len(made) == 1 else [f"{stem}_{i}" for i in range(len(made))]
-        dynamic = {n: {0: "batch"} for n, x in zip(names, given, strict=True) if x.dim()}
-        dynamic |= {n: {0: "batch"} for n, x in zip(result_names, made, strict=True) if x.dim() and x.shape[0] == batch}
+    stem = "output" if "output" not in names else "result"  # ONNX has one space of names
+    result_names = [stem] if len(made) == 1 else [f"{stem}_{i}" for i in range(len(made))]
+    batch = given[0].shape[0] if given and given[0].dim() else None
+    followers = [n for n, x in zip(result_names, made, strict=True) if x.dim() and x.shape[0] == batch]
+    errors = []
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for exporter, version in ((_older, opset), (_newer, max(opset, _NEWER_OPSET))):
 
-        def write(aside: Path) -> None:
-            quiet = contextlib.redirect_stdout(io.StringIO())  # it prints the whole graph when it fails
-            with warnings.catch_warnings(), quiet, plain_transformers():
+        def write(aside: Path, exporter: Any = exporter, version: int = version) -> None:
+            with evaluating(skeleton_copy(model)) as copy, warnings.catch_warnings(), _silent(), plain_transformers():
                 warnings.simplefilter("ignore")
-                torch.onnx.export(
-                    _Flat(copy, inputs).eval(),
-                    tuple(given),
-                    str(aside),
-                    dynamo=False,
-                    opset_version=opset,
-                    input_names=names,
-                    output_names=result_names,
-                    dynamic_axes=dynamic,
-                )
+                exporter(copy, inputs, aside, version, names, result_names, followers)
             onnx.checker.check_model(str(aside), full_check=True)
 
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         try:
             return files.write(Path(path), write)
         except Exception as error:  # whatever the exporter or the checker raises
             detail = (str(error).strip().splitlines() or [""])[0]
-            raise ModelError(
-                f"{type(model).__name__} can't be exported to ONNX: {type(error).__name__}: {detail}"
-            ) from error
+            errors.append(f"{type(error).__name__}: {detail[:200]}")
+    raise ModelError(
+        f"{type(model).__name__} can't be exported to ONNX: {errors[0]} (and by torch's newer exporter: {errors[1]})"
+    )
+
+
+def opset_of(path: str | Path) -> int:
+    """The ONNX opset of a file."""
+    proto = onnx.load(str(path), load_external_data=False)
+    return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without standard output: the exporters print whole graphs when they fail, some of it from C++."""
+    with contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "wb") as nowhere:
+        if sys.__stdout__:
+            sys.__stdout__.flush()
+        kept = os.dup(1)
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _older(
+    model: nn.Module, inputs: Inputs, path: Path, opset: int, names: list[str], results: list[str], followers: list[str]
+) -> None:
+    given = [x for x in inputs.flat() if isinstance(x, Tensor)]
+    dynamic = {n: {0: "batch"} for n, x in zip(names, given, strict=True) if x.dim()}
+    torch.onnx.export(
+        _Flat(model, inputs).eval(),
+        tuple(given),
+        str(path),
+        dynamo=False,
+        opset_version=opset,
+        input_names=names,
+        output_names=results,
+        dynamic_axes=dynamic | {n: {0: "batch"} for n in followers},
+    )
+
+
+def _newer(
+    model: nn.Module, inputs: Inputs, path: Path, opset: int, names: list[str], results: list[str], followers: list[str]
+) -> None:
+    if next((x.shape[0] for x in inputs.flat() if isinstance(x, Tensor) and x.dim()), 0) == 1:
+        inputs = inputs.map(lambda x: torch.cat([x, x]) if x.dim() else x)  # it takes a size of 1 for fixed
+    given = [x for x in inputs.flat() if isinstance(x, Tensor)]
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        _Flat(model, inputs).eval(),
+        tuple(given),
+        dynamo=True,
+        verbose=False,
+        opset_version=opset,
+        input_names=names,
+        output_names=results,
+        dynamic_shapes=(tuple({0: batch} if x.dim() else None for x in given),),
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)

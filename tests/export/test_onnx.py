@@ -45,3 +45,32 @@ def test_a_model_that_can_t_be_exported_leaves_no_file(tmp_path):
     with pytest.raises(ModelError, match="Odd can't be exported to ONNX"):
         sp.export_onnx(Odd(), torch.randn(4, 4), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_older_exporter_can_t_write_the_newer_one_does(tmp_path, capfd):
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            x = torch.nn.functional.pad(self.a(x), [1, 1, 1, 1])
+            return self.b(x.unfold(2, 4, 2).mean(-1).unfold(3, 4, 2).mean(-1))
+
+    model, x = Windows().eval(), torch.randn(1, 3, 8, 8)
+    file = sp.export_onnx(model, x, tmp_path / "w.onnx")
+    assert capfd.readouterr().out == ""
+    session = onnxruntime.InferenceSession(str(file))
+    two = torch.randn(2, 3, 8, 8)
+    (made,) = session.run(None, {"x": two.numpy()})
+    assert torch.allclose(torch.from_numpy(made), model(two), atol=1e-5)
+
+
+def test_what_neither_exporter_can_write_says_so(tmp_path):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.linalg.eigvalsh(x @ x.transpose(1, 2))
+
+    with pytest.raises(ModelError, match="Odd can't be exported to ONNX: .* newer exporter: "):
+        sp.export_onnx(Odd(), torch.randn(2, 3, 3), tmp_path / "odd.onnx")
+    assert list(tmp_path.iterdir()) == []
