@@ -189,7 +189,9 @@ class DependencyGraph:
         depths: dict[tuple[str, int], int] = {}
         for produced in self._flow.produced:
             depths.setdefault((produced.key, produced.dim), produced.depth)
-        statistics = [self.classes_of(axis) for s in self._flow.statistics for axis in s.over.values()]
+        statistics = [
+            self.classes_of(axis) for s in self._flow.statistics if not s.exact for axis in s.over[0].values()
+        ]
         inexact = np.zeros(self._resolved.classes + 1, bool)
         for axis in statistics:
             inexact[axis] = True
@@ -327,8 +329,12 @@ class DependencyGraph:
         removed = self.removed(kept)
         result = []
         for s in self._flow.statistics:
-            over = {str(d): alive(self.classes_of(axis), removed) for d, axis in s.over.items()}
-            cut = {d: np.flatnonzero(stays).tolist() for d, stays in over.items() if not stays.all()}
+            cut: dict[str, dict[str, list[int]]] = {}
+            for place, over in s.over.items():
+                for d, axis in over.items():
+                    stays = alive(self.classes_of(axis), removed)
+                    if not stays.all():
+                        cut.setdefault(str(place), {})[str(d)] = np.flatnonzero(stays).tolist()
             if cut:
                 result.append({"call": s.call, "op": s.op, "module": s.module, "reduces": s.reduces, "keep": cut})
         return result

@@ -84,16 +84,19 @@ class Cost:
 
 @dataclass
 class Statistic:
-    """A call that takes a statistic over channels: the `call`th of its op, from 0, over axes of its first tensor.
+    """A call that takes a statistic over channels, or contracts those of two tensors without weights.
 
-    `reduces` says that these axes end there (a mean), else its result has them too (LayerNorm).
+    It is the `call`th of its op, from 0; `over` maps the place of a tensor among its arguments to {dim: axis}.
+    `reduces` says that these axes end there (a mean), else its result has them too (LayerNorm). A contraction is
+    `exact`: a channel that is zero adds nothing to it.
     """
 
     call: int
     op: str
     module: str
-    over: dict[int, np.ndarray]
-    reduces: bool = False
+    over: dict[int, dict[int, np.ndarray]]
+    reduces: bool
+    exact: bool
 
 
 @dataclass
@@ -163,7 +166,14 @@ class Flow:
         """Notes that this call takes a statistic over `dims` of its first tensor, for whoever masks instead of cuts."""
         over = {d: axis for d in dims if (axis := value.axes[d]) is not None}
         if over:
-            self.statistics.append(Statistic(self.call, self.op, self.module, over, reduces))
+            self.statistics.append(Statistic(self.call, self.op, self.module, {0: over}, reduces, exact=False))
+
+    def contracts(self, *places: tuple[int, Value, int]) -> None:
+        """Notes that this call multiplies and sums channels of tensors, each (place, tensor, dim), none of them a
+        parameter whose zeros could mask them."""
+        over = {place: {dim % len(v.shape): axis} for place, v, dim in places if (axis := v.axes[dim]) is not None}
+        if len(over) == len(places) and all(value.key is None for _, value, _ in places):
+            self.statistics.append(Statistic(self.call, self.op, self.module, over, reduces=True, exact=True))
 
     def role(self, value: Value, dim: int, role: str) -> None:
         """Notes the part of a parameter's axis, also where `value` is computed from the parameter."""

@@ -33,7 +33,7 @@ from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, replace_tensors, skeleton_copy, tensors
 from ..records import Plan
 from ..store import load, save
-from .masked import cut, masked
+from .masked import Doubled, MaskedStatistics, cut, masked
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "reload": 1e-6}
 
@@ -182,7 +182,7 @@ def _runs(model: nn.Module, inputs: Inputs) -> bool:
 def _double(model: nn.Module) -> nn.Module:
     copy = skeleton_copy(model)
     replace_tensors(copy, {k: t.detach().double() for k, t in tensors(model).items() if t.is_floating_point()})
-    return copy
+    return copy if isinstance(copy, MaskedStatistics) else Doubled(copy)
 
 
 def _compare_random(

@@ -88,7 +88,7 @@ class MaskedStatistics(nn.Module):
         plain_attention(model)  # as when the calls were counted
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with _Masking(self.statistics) as masking:
+        with _Masking(self.statistics, double=_is_double(self.model)) as masking:
             result = self.model(*args, **kwargs)
         if masking.met != len(self.statistics):
             raise RuntimeError(
@@ -98,47 +98,80 @@ class MaskedStatistics(nn.Module):
         return result
 
 
-class _Masking(OpMode):
-    def __init__(self, statistics: dict[tuple[str, int], dict[str, Any]]) -> None:
+class Doubled(nn.Module):
+    """Runs a model in float64 throughout, also where its own code converts to float32.
+
+    Such a conversion would round, differently in the slim and in the masked network, and hide behind it what differs.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.statistics, self.calls, self.met = statistics, Counter[str](), 0
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with _Masking({}, double=True):
+            return self.model(*args, **kwargs)
+
+
+def _is_double(model: nn.Module) -> bool:
+    return any(tensor.dtype == torch.float64 for tensor in model.parameters())
+
+
+class _Masking(OpMode):
+    """Takes statistics over what is left; with `double`, reads float32 as float64 wherever an op is given it."""
+
+    def __init__(self, statistics: dict[tuple[str, int], dict[str, Any]], double: bool) -> None:
+        super().__init__()
+        self.statistics, self.double = statistics, double
+        self.calls, self.met = Counter[str](), 0
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.double:
+            args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+            kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
         name = op_name(op)
         entry = self.statistics.get((name, self.calls[name]))
         self.calls[name] += 1
         if entry is None:
             return op(*args, **kwargs)
         self.met += 1
-        keep = {int(d): torch.tensor(k, device=args[0].device) for d, k in entry["keep"].items()}
-        whole = args[0]
-        inner = [_narrow(a, whole, keep, entry["op"], i) for i, a in enumerate(args)]
-        options = {k: _narrow(v, whole, keep, entry["op"], 1) for k, v in kwargs.items()}
-        result = op(*inner, **options)
-        return result if entry["reduces"] else _widen(result, whole, keep)
+        inner, tensors = list(args), list(args[1] if name == "einsum" else args)
+        for place, cut in entry["keep"].items():
+            tensors[int(place)] = _selected(tensors[int(place)], cut)
+        if name == "einsum":
+            inner[1] = tensors
+        else:
+            inner = tensors
+        if name == "scaled_dot_product_attention" and kwargs.get("scale") is None:
+            kwargs = {**kwargs, "scale": args[0].shape[-1] ** -0.5}
+        if entry["reduces"]:
+            return op(*inner, **kwargs)
+        whole, kept = args[0], {int(d): indices for d, indices in entry["keep"]["0"].items()}
+        inner[1:] = [_narrow(a, whole.dim(), kept, name) for a in inner[1:]]
+        return _widen(op(*inner, **{k: _narrow(v, whole.dim(), kept, name) for k, v in kwargs.items()}), whole, kept)
 
 
-def _narrow(value: Any, whole: Tensor, keep: dict[int, Tensor], op: str, place: int) -> Any:
-    """An argument as it is for the channels left: the tensor itself, its norm's weights, the shape that is normed."""
-    rank = whole.dim()
-    if place == 0:
-        for d, kept in keep.items():
-            value = value.index_select(d, kept)
-        return value
+def _selected(tensor: Tensor, cut: dict[str, list[int]]) -> Tensor:
+    for d, indices in cut.items():
+        tensor = tensor.index_select(int(d), torch.tensor(indices, device=tensor.device))
+    return tensor
+
+
+def _narrow(value: Any, rank: int, keep: dict[int, list[int]], op: str) -> Any:
+    """An argument of a norm as it is for the channels left: its weights, or the shape that is normed."""
     if op in ("layer_norm", "rms_norm", "_fused_rms_norm"):
         if isinstance(value, Tensor):
-            for d, kept in keep.items():
-                value = value.index_select(d - rank + value.dim(), kept)
-        elif isinstance(value, (list, tuple)):
-            value = [len(keep[d]) if (d := rank - len(value) + i) in keep else n for i, n in enumerate(value)]
-    elif op == "group_norm" and isinstance(value, Tensor):
-        value = value.index_select(0, keep[1])
+            return _selected(value, {str(d - rank + value.dim()): indices for d, indices in keep.items()})
+        if isinstance(value, (list, tuple)):
+            return [len(keep[d]) if (d := rank - len(value) + i) in keep else n for i, n in enumerate(value)]
+    if op == "group_norm" and isinstance(value, Tensor):
+        return _selected(value, {"0": keep[1]})
     return value
 
 
-def _widen(result: Tensor, whole: Tensor, keep: dict[int, Tensor]) -> Tensor:
+def _widen(result: Tensor, whole: Tensor, keep: dict[int, list[int]]) -> Tensor:
     """The result with the channels that are left in their old places, and zeros between them."""
-    for d, kept in keep.items():
+    for d, indices in keep.items():
         full = result.new_zeros([*result.shape[:d], whole.shape[d], *result.shape[d + 1 :]])
-        result = full.index_copy(d, kept, result)
+        result = full.index_copy(d, torch.tensor(indices, device=result.device), result)
     return result

@@ -194,6 +194,30 @@ def test_outputs_that_hide_tensors_are_refused():
         sp.trace(Net(), X)
 
 
+class Rotary(nn.Module):
+    """Converts to float32 within, and multiplies queries with keys that have biases and are scaled by position."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.out = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 4)
+        self.scale = nn.Parameter(torch.rand(5, 8) + 0.5)
+
+    def forward(self, x):
+        q, k = self.q(x).float() * self.scale, self.k(x).float() * self.scale
+        return self.out((q @ k.transpose(1, 2)).sigmoid().to(x.dtype) @ self.v(x))
+
+
+def test_a_contraction_of_two_activations_and_a_conversion_within():
+    torch.manual_seed(0)
+    model, x = Rotary().eval(), torch.randn(2, 5, 6)
+    plan, slim = pruned(model, x)
+    gate = sp.verify(model, slim, plan, x)
+    assert gate.passed, gate.reasons()
+    assert gate.random_weights.max_rel < 1e-12  # no rounding to float32
+    assert any(entry["op"] == "matmul" and set(entry["keep"]) == {"0", "1"} for entry in plan.statistics)
+    assert all(group.exact for group in sp.trace(model, x).groups)
+
+
 class Divided(nn.Module):
     """Divides by a number worked out from the width, and, at will, runs in float32 only."""
 
@@ -205,7 +229,8 @@ class Divided(nn.Module):
         self.by_width, self.only_float32 = by_width, only_float32
 
     def forward(self, x):
-        x = x.float() if self.only_float32 else x
+        if self.only_float32 and x.dtype != torch.float32:
+            raise TypeError("float32, please")
         h = self.a(x).relu()
         h = h / h.shape[1] ** 0.5 if self.by_width else h
         return self.s(x) + self.bn(self.b(h))

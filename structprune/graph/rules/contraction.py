@@ -41,6 +41,7 @@ def _conv(flow: Flow, x: Value, weight: Value, bias: Value | None, groups: int, 
     if weight.key is None:
         flow.freeze(weight.axes[2:], "uses these channels as the places of a kernel")
     if groups == 1:
+        flow.contracts((0, x, channel), (1, weight, in_dim))
         entering, made = flow.tie(x.axes[channel], weight.axes[in_dim]), weight.axes[out_dim]
         flow.cost("conv", total, *x.axes[:channel], weight.axes[0], weight.axes[1])
         _produces(flow, weight, out_dim, made)
@@ -146,6 +147,7 @@ def _produces(flow: Flow, weight: Value, dim: int, axis: Axis) -> None:
 @rule("linear")
 def linear(flow: Flow, x: Value, weight: Value, bias: Value | None = None) -> Value:
     flow.cost("linear", math.prod(x.shape) * weight.shape[0], *x.axes[:-1], weight.axes[0], weight.axes[1])
+    flow.contracts((0, x, -1), (1, weight, 1))
     flow.tie(x.axes[-1], weight.axes[1])
     _produces(flow, weight, 0, weight.axes[0])
     flow.role(weight, 1, "consumer")
@@ -173,6 +175,8 @@ def matmul(flow: Flow, a: Value, b: Value) -> Value:
                 else:
                     flow.freeze([x.axes[at]], "spreads one channel over many")
         made.append(present[0] if len(present) == 1 else flow.tie(*present))
+    first = int("addmm" in flow.op)  # which has its bias before
+    flow.contracts((first, a, -1), (first + 1, b, -2 if len(b.shape) > 1 else -1))
     contracted = flow.tie(a.axes[-1], b.axes[-2] if len(b.shape) > 1 else b.axes[-1])
     flow.cost(
         flow.op,
@@ -214,6 +218,7 @@ def attention(
     rank = len(q.shape)
     if flow.module_form and scale is None:
         flow.freeze([q.axes[-1], k.axes[-1]], "takes its scale from this width, which would change")
+    flow.contracts((0, q, -1), (1, k, -1))
     width = flow.tie(q.axes[-1], k.axes[-1])
     lead: list[Axis] = []
     for d in range(rank - 2):
@@ -246,6 +251,13 @@ def einsum(flow: Flow, equation: str, operands: list[Value], **_: Any) -> Value:
         raise Unsupported(f"the equation {equation} has repeated or unnamed indices, which have no rule")
     if not arrow:
         result = "".join(sorted(c for c in set(inputs) - {","} if inputs.count(c) == 1))
+    for letter in {*inputs} - {*result, ","}:
+        where = [
+            (i, x, term.index(letter))
+            for i, (term, x) in enumerate(zip(terms, operands, strict=True))
+            if letter in term
+        ]
+        flow.contracts(*where)
     axes: dict[str, Axis] = {}
     sizes: dict[str, int] = {}
     for term, x in zip(terms, operands, strict=True):
