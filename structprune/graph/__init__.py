@@ -8,6 +8,7 @@ what that saves. Nothing here knows of scores, plans or surgery.
 
 from .capture import Inputs
 from .dependency import Barrier, DependencyGraph, Group, Slice
+from .tally import Tally
 from .tracing import trace
 
-__all__ = ["Barrier", "DependencyGraph", "Group", "Inputs", "Slice", "trace"]
+__all__ = ["Barrier", "DependencyGraph", "Group", "Inputs", "Slice", "Tally", "trace"]

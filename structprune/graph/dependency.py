@@ -16,6 +16,7 @@ from .capture import Captured, Inputs
 from .families import families
 from .flow import Attribute, Flow, Value
 from .program import program
+from .tally import Terms
 from .units import FIXED, Axis, alive
 
 
@@ -177,6 +178,11 @@ class DependencyGraph:
             self._known[id(axis)] = self._resolved.of(axis)
             self._kept_alive.append(axis)
         return self._known[id(axis)]
+
+    @property
+    def classes(self) -> int:
+        """The number of classes of tied units."""
+        return self._resolved.classes
 
     def removable(self, axis: np.ndarray) -> bool:
         """Whether any position of an axis can go."""
@@ -373,6 +379,26 @@ class DependencyGraph:
 
     def _sum_macs(self, removed: np.ndarray) -> int:
         return sum(self._node_macs(removed))
+
+    def macs_terms(self) -> Terms:
+        """The terms that MACs are a sum of: constant × lengths of axes / divisor."""
+        pairs = zip(self._flow.costs, self._cost_axes, strict=True)
+        return [(cost.constant, axes, cost.divisor) for cost, axes in pairs]
+
+    def params_terms(self) -> Terms:
+        """The same for the number of parameters."""
+        terms: Terms = []
+        for key, _ in self.model.named_parameters():
+            constant, axes, divisor = 1, [], 1
+            for dim, size in enumerate(self._sizes[key]):
+                axis = self._axes.get((key, dim))
+                if axis is None:
+                    constant *= size
+                else:
+                    axes.append(axis)
+                    divisor *= len(axis) // size if size else 1
+            terms.append((constant, axes, divisor))
+        return terms
 
     def _sum_params(self, removed: np.ndarray) -> int:
         total = 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import BudgetError, PlanError, RecipeError
-from ..graph import DependencyGraph, Group
+from ..graph import DependencyGraph, Group, Tally
 from ..modules import tensors
 from ..names import unknown
 from ..records import Plan, Scores
@@ -49,12 +49,12 @@ def plan(
             chosen[group.name, count] = group.best(ranks[group.name], count)
         return chosen[group.name, count]
 
+    by_name = {g.name: g for g in graph.groups}
+    tally = Tally(graph, lambda name, count: best(by_name[name], count))
+
     def used(widths: Widths) -> dict[str, int]:
-        kept = {g.name: best(g, widths[g.name]) for g in graph.groups}
-        counts = {}
-        for limit in limits:
-            counts[limit.name] = graph.macs(kept) if limit.name == "macs" else graph.params(kept)
-        return counts
+        counts = tally.count(widths)
+        return {limit.name: counts[limit.name] for limit in limits}
 
     def load(widths: Widths) -> float:
         counts = used(widths)
