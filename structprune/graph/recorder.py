@@ -137,7 +137,7 @@ class Recorder(OpMode):
         given = [x for x in _leaves(self.given.arguments) if isinstance(x, int) and not isinstance(x, bool)]
         noted = _map((args, kwargs), self.node_of, given if any(isinstance(x, Number) for x in given) else [])
         try:
-            result = torch.empty_like(args[0]) if _is_plain_batch_norm(op, args) else op(*args, **kwargs)
+            result = torch.empty_like(args[0]) if _keeps_its_shape(op, args) else op(*args, **kwargs)
         except (RuntimeError, NotImplementedError):  # constants that the model made on the CPU
             result = op(*_map(args, _to_meta, []), **_map(kwargs, _to_meta, []))
         node = self.graph.call_function(op, *noted)
@@ -153,11 +153,22 @@ class Recorder(OpMode):
         return result
 
 
-def _is_plain_batch_norm(op: Any, args: tuple[Any, ...]) -> bool:
-    """Whether this is BatchNorm over the right number of channels, whose meta kernel takes a millisecond."""
-    if op is not torch.ops.aten.batch_norm.default:
-        return False
-    return all(t is None or (t.dim() == 1 and t.shape[0] == args[0].shape[1]) for t in args[1:5])
+def _keeps_its_shape(op: Any, args: tuple[Any, ...]) -> bool:
+    """Whether this is one of the frequent ops whose meta kernels are Python and take up to a millisecond, in a form
+    that plainly runs and makes what its first argument is."""
+    if op is _ATEN.batch_norm.default:
+        return all(t is None or (t.dim() == 1 and t.shape[0] == args[0].shape[1]) for t in args[1:5])
+    if op is _ATEN.layer_norm.default:
+        inner = args[0].shape[args[0].dim() - len(args[1]) :]
+        return tuple(args[1]) == inner and all(t is None or t.shape == inner for t in args[2:4])
+    if op in _BINARY:
+        a, b = args[0], args[1]
+        return isinstance(b, Tensor) and a.is_meta and b.is_meta and a.shape == b.shape and a.dtype == b.dtype
+    return False
+
+
+_ATEN = torch.ops.aten
+_BINARY = frozenset([_ATEN.add.Tensor, _ATEN.sub.Tensor, _ATEN.mul.Tensor])
 
 
 def _memory(tensor: Tensor) -> Any:
