@@ -40,17 +40,16 @@ def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray]
     left, right = (np.concatenate(side) for side in zip(*links, strict=True))
     shape = (resolved.classes, resolved.classes)
     _, labels = connected_components(coo_array((np.ones(len(left), bool), (left, right)), shape=shape), directed=False)
-    stratum = np.zeros(resolved.classes, int)
-    for balanced in resolved.strata:
+    balance, stratum = np.zeros(resolved.classes, int), np.zeros(resolved.classes, int)
+    for which, balanced in enumerate(resolved.strata):
         for number, part in enumerate(balanced):
-            stratum[part] = number + 1
-    found: dict[tuple[int, bool], list[tuple[Produced, np.ndarray]]] = {}
+            balance[part], stratum[part] = which + 1, number
+    found: dict[tuple[int, int], list[tuple[Produced, np.ndarray]]] = {}
     for produced, column in columns:
-        for bound in (False, True):  # units in no stratum are free of those that are
-            part = column[(stratum[column] > 0) == bound]
-            part = part[~resolved.frozen[part]]
-            if len(part):
-                found.setdefault((int(labels[part[0]]), bound), []).append((produced, part))
+        free = column[~resolved.frozen[column]]
+        for which in np.unique(balance[free]).tolist():  # each balance apart, and what is in none
+            part = free[balance[free] == which]
+            found.setdefault((int(labels[part[0]]), which), []).append((produced, part))
     result = []
     for members in found.values():
         leader = min((p for p, _ in members), key=lambda p: p.depth)

@@ -336,6 +336,9 @@ def _strata(blocks: np.ndarray) -> list[list[frozenset[int]]] | None:
             return None
         if len(strata) > 1:
             result.append([frozenset(s) for s in strata.values()])
+    holders = [set(np.unique(blocks[:, :, c]).tolist()) - {-1} for c in range(blocks.shape[2])]
+    if sum(map(len, holders)) > len(set().union(*holders)):
+        return None
     if blocks.shape[2] > 1 and any(
         len(np.unique(block, axis=0)) != np.prod([len(np.unique(c)) for c in block.T]) for block in blocks
     ):

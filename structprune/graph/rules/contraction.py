@@ -70,6 +70,13 @@ def _conv_grouped(
     factors, the same places in every block.
     """
     outer, inner = weight.axes[0], weight.axes[1]  # one entry a channel, and one a place within a block
+    reason = "keeps its groups of channels equally wide"
+    if entering is None and outer is not None and not transposed and len(outer) > groups:
+        flow.freeze([inner], None)
+        flow.balance(np.split(outer, groups), reason)
+        flow.cost("conv", total, outer)
+        _produces(flow, weight, 0, outer)
+        return None, outer
     if entering is None or outer is None:
         flow.cost("conv", total, outer if entering is None and transposed else None)
         flow.freeze([entering, outer], "convolves, in groups, channels that must all stay")
@@ -101,7 +108,7 @@ def _conv_grouped(
     flow.tie(entering, outer if transposed else across)
     for axis in (outer, across):
         parts = np.split(axis, groups)
-        flow.balance(parts, "keeps its groups of channels equally wide")
+        flow.balance(parts, reason)
     flow.cost("conv", total, outer, across, divisor=groups)
     if transposed:
         flow.produced.append(Produced(flow.depth, weight.key, 1, across))
@@ -159,7 +166,7 @@ def linear(flow: Flow, x: Value, weight: Value, bias: Value | None = None) -> Va
     return Value(tuple(flow.shape), (*x.axes[:-1], weight.axes[0]))
 
 
-@rule("matmul", "bmm", "mm", "mv", "dot")
+@rule("matmul", "bmm", "mm", "mv", "dot", "vdot")
 def matmul(flow: Flow, a: Value, b: Value) -> Value:
     """Batch axes broadcast and are coupled; the axis that both sides contract is coupled."""
     rank = len(flow.shape)

@@ -11,11 +11,13 @@ from .table import rule
 
 _UNARY = (
     "relu relu6 hardtanh silu sigmoid hardsigmoid hardswish gelu elu selu celu leaky_relu tanh mish softplus "
-    "log_sigmoid hardshrink softshrink softsign abs neg exp expm1 log log2 log1p sqrt rsqrt square reciprocal pow "
-    "clamp clamp_min clamp_max dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous detach "
-    "alias _to_copy to type_as sin cos erf sign floor ceil round lift lift_fresh lift_fresh_copy zeros_like ones_like "
-    "nan_to_num threshold fill positive _conj resolve_conj resolve_neg rrelu rrelu_with_noise bitwise_not empty_like "
-    "rand_like randn_like float half bfloat16 double int long bool zero data cpu cuda"
+    "log_sigmoid hardshrink softshrink softsign abs absolute neg negative exp exp2 expm1 log log2 log10 log1p sqrt "
+    "rsqrt square reciprocal pow float_power clamp clip clamp_min clamp_max dropout feature_dropout alpha_dropout "
+    "feature_alpha_dropout clone contiguous detach alias _to_copy sin cos tan sinh cosh sinc asin acos atan arctan "
+    "asinh acosh atanh erf erfc special_erf special_erfc special_expit logit lgamma digamma sign sgn signbit floor "
+    "ceil round trunc fix frac deg2rad rad2deg lift lift_fresh lift_fresh_copy nan_to_num threshold fill positive "
+    "_conj resolve_conj resolve_neg rrelu rrelu_with_noise bitwise_not float half bfloat16 double int long bool zero "
+    "data cpu cuda bernoulli"
 )
 
 
@@ -27,10 +29,20 @@ def unary(flow: Flow, *arguments: Any, **options: Any) -> Value | list[Value]:
     return Value(tuple(flow.shape), tensors[0].axes)
 
 
+_LIKE = "to type_as zeros_like ones_like full_like empty_like rand_like randn_like randint_like"
+
+
+@rule(*_LIKE.split())
+def like(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
+    """As the first tensor is; a second one gives its type only."""
+    return Value(tuple(flow.shape), x.axes)
+
+
 _BINARY = (
     "add sub rsub mul div true_divide floor_divide multiply subtract divide maximum minimum where lerp addcmul addcdiv "
     "remainder fmod atan2 gt lt ge le eq ne greater less greater_equal less_equal not_equal logical_and logical_or "
-    "logical_not logical_xor isnan isinf masked_fill bitwise_and bitwise_or copy __and__ __or__ rand randn "
+    "logical_not logical_xor isnan isinf isfinite masked_fill bitwise_and bitwise_or bitwise_xor copy __and__ __or__ "
+    "__xor__ __iand__ __ior__ __ixor__ hypot xlogy special_xlogy logaddexp logaddexp2 copysign heaviside rand randn "
     "max.other min.other"
 )
 
@@ -77,8 +89,8 @@ def prelu(flow: Flow, x: Value, slope: Value) -> Value:
 
 
 _CREATION = (
-    "zeros ones full empty arange scalar_tensor new_zeros new_ones new_full new_empty full_like linspace eye tensor "
-    "range empty_strided"
+    "zeros ones full empty arange scalar_tensor new_zeros new_ones new_full new_empty linspace eye tensor range "
+    "empty_strided"
 )
 
 

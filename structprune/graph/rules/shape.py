@@ -109,11 +109,15 @@ def transpose_matrix(flow: Flow, x: Value) -> Value:
 
 @rule("expand", "broadcast_to", "expand_as")
 def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
-    new = len(flow.shape) - len(x.shape)
-    kept = [axis if n == m else None for axis, n, m in zip(x.axes, x.shape, flow.shape[new:], strict=True)]
-    if any(axis is not None and k is None for axis, k in zip(x.axes, kept, strict=True)):
-        raise Unsupported("spreads one channel over many")
-    return Value(tuple(flow.shape), (*(None,) * new, *kept))
+    """An axis of length 1 that is spread stays; what it becomes is as long as the tensor that `expand_as` names."""
+    shape = tuple(flow.shape)
+    like = arguments[0].axes if flow.op == "expand_as" else (None,) * len(shape)
+    axes = list(like[: len(shape) - len(x.shape)])
+    for axis, before, after, other in zip(x.axes, x.shape, shape[len(axes) :], like[len(axes) :], strict=True):
+        if before != after:
+            flow.freeze([axis], "spreads one channel over many")
+        axes.append(axis if before == after else other)
+    return Value(shape, tuple(axes))
 
 
 @rule("repeat", "tile")
@@ -253,37 +257,6 @@ def unbind(flow: Flow, x: Value, dim: int = 0) -> list[Value]:
     dim %= len(x.shape)
     flow.freeze([x.axes[dim]], "takes the channels apart one by one")
     return [Value(tuple(s), tuple(a for d, a in enumerate(x.axes) if d != dim)) for s in flow.shape]
-
-
-@rule("index_select", "embedding", "gather", "take_along_dim", "index")
-def pick(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value:
-    """Picks along axes from which nothing is removed; the others pass."""
-    if flow.op == "embedding":
-        index = arguments[0]
-        flow.freeze([x.axes[0], *index.axes], "picks channels by their numbers")
-        return Value(tuple(flow.shape), (*(None,) * len(index.shape), *x.axes[1:]))
-    if flow.op == "index":
-        return _index(flow, x, arguments[0])
-    dim = options.get("dim", arguments[0] if flow.op != "take_along_dim" else arguments[1]) % len(x.shape)
-    index = next(a for a in arguments if isinstance(a, Value))
-    flow.freeze([x.axes[dim], *index.axes], "picks channels by their numbers")
-    if flow.op != "index_select":
-        flow.freeze(x.axes, "picks channels by their numbers")
-        return Value.fixed(flow.shape)
-    return _with_axis(x, dim, None, flow.shape)
-
-
-def _index(flow: Flow, x: Value, indices: Sequence[Any]) -> Value:
-    used = [d for d, index in enumerate(indices) if index is not None]
-    for d in used:
-        flow.freeze([x.axes[d], *indices[d].axes], "picks channels by their numbers")
-    rest = [axis for d, axis in enumerate(x.axes) if d not in used]
-    new = len(flow.shape) - len(rest)
-    if new < 0:
-        raise Unsupported("picks by a mask")
-    together = used == list(range(used[0], used[-1] + 1)) if used else True
-    at = used[0] if used and together else 0
-    return Value(tuple(flow.shape), (*rest[:at], *(None,) * new, *rest[at:]))
 
 
 @rule("glu")
