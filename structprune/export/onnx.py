@@ -19,6 +19,8 @@ from typing import Any
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.onnx._globals import GLOBALS
+from torch.onnx.symbolic_helper import parse_args
 
 from ..errors import ModelError
 from ..graph.capture import Inputs, outputs
@@ -103,6 +105,7 @@ def _silent() -> Iterator[None]:
 def _older(
     model: nn.Module, inputs: Inputs, path: Path, opset: int, names: list[str], results: list[str], followers: list[str]
 ) -> None:
+    torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm, opset)
     given = [x for x in inputs.flat() if isinstance(x, Tensor)]
     dynamic = {n: {0: "batch"} for n, x in zip(names, given, strict=True) if x.dim()}
     torch.onnx.export(
@@ -115,6 +118,18 @@ def _older(
         output_names=results,
         dynamic_axes=dynamic | {n: {0: "batch"} for n in followers},
     )
+
+
+@parse_args("v", "is", "v", "f")
+def _rms_norm(g: Any, x: Any, shape: list[int], weight: Any, eps: float | None) -> Any:
+    """x / sqrt(mean(x²) + eps) · weight over the trailing axes, which the older exporter does not know."""
+    axes = list(range(-len(shape), 0))
+    square, over = g.op("Mul", x, x), g.op("Constant", value_t=torch.tensor(axes))
+    newer = GLOBALS.export_onnx_opset_version >= 18  # where the axes became an input
+    mean = g.op("ReduceMean", square, over) if newer else g.op("ReduceMean", square, axes_i=axes)
+    least = torch.finfo(torch.float32).eps if eps is None else eps
+    normed = g.op("Div", x, g.op("Sqrt", g.op("Add", mean, g.op("Constant", value_t=torch.tensor(least)))))
+    return normed if weight.node().mustBeNone() else g.op("Mul", normed, weight)
 
 
 def _newer(

@@ -71,6 +71,18 @@ def test_what_neither_exporter_can_write_says_so(tmp_path):
         def forward(self, x):
             return torch.linalg.eigvalsh(x @ x.transpose(1, 2))
 
-    with pytest.raises(ModelError, match="Odd can't be exported to ONNX: .* newer exporter: "):
+    with pytest.raises(ModelError, match=r"Odd can't be exported to ONNX: .* newer exporter: "):
         sp.export_onnx(Odd(), torch.randn(2, 3, 3), tmp_path / "odd.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("eps", "opset"), [(None, OPSET), (1e-5, OPSET), (1e-5, 18)])
+def test_rms_norm(tmp_path, affine, eps, opset):
+    model = nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8, eps=eps, elementwise_affine=affine)).eval()
+    if affine:
+        nn.init.uniform_(model[1].weight)
+    x = torch.randn(2, 5, 6)
+    session = onnxruntime.InferenceSession(str(sp.export_onnx(model, x, tmp_path / "m.onnx", opset=opset)))
+    (made,) = session.run(None, {"input": x.numpy()})
+    assert torch.allclose(torch.from_numpy(made), model(x), atol=1e-5)
