@@ -19,7 +19,6 @@ from typing import Any
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.onnx._globals import GLOBALS
 from torch.onnx.symbolic_helper import parse_args
 
 from ..errors import ModelError
@@ -105,7 +104,7 @@ def _silent() -> Iterator[None]:
 def _older(
     model: nn.Module, inputs: Inputs, path: Path, opset: int, names: list[str], results: list[str], followers: list[str]
 ) -> None:
-    torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm, opset)
+    torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm_at(opset), opset)
     given = [x for x in inputs.flat() if isinstance(x, Tensor)]
     dynamic = {n: {0: "batch"} for n, x in zip(names, given, strict=True) if x.dim()}
     torch.onnx.export(
@@ -120,16 +119,21 @@ def _older(
     )
 
 
-@parse_args("v", "is", "v", "f")
-def _rms_norm(g: Any, x: Any, shape: list[int], weight: Any, eps: float | None) -> Any:
+def _rms_norm_at(opset: int) -> Any:
     """x / sqrt(mean(x²) + eps) · weight over the trailing axes, which the older exporter does not know."""
-    axes = list(range(-len(shape), 0))
-    square, over = g.op("Mul", x, x), g.op("Constant", value_t=torch.tensor(axes))
-    newer = GLOBALS.export_onnx_opset_version >= 18  # where the axes became an input
-    mean = g.op("ReduceMean", square, over) if newer else g.op("ReduceMean", square, axes_i=axes)
-    least = torch.finfo(torch.float32).eps if eps is None else eps
-    normed = g.op("Div", x, g.op("Sqrt", g.op("Add", mean, g.op("Constant", value_t=torch.tensor(least)))))
-    return normed if weight.node().mustBeNone() else g.op("Mul", normed, weight)
+
+    @parse_args("v", "is", "v", "f")
+    def rms_norm(g: Any, x: Any, shape: list[int], weight: Any, eps: float | None) -> Any:
+        axes, square = list(range(-len(shape), 0)), g.op("Mul", x, x)
+        if opset < 18:
+            mean = g.op("ReduceMean", square, axes_i=axes)
+        else:  # where the axes became an input
+            mean = g.op("ReduceMean", square, g.op("Constant", value_t=torch.tensor(axes)))
+        least = torch.finfo(torch.float32).eps if eps is None else eps
+        normed = g.op("Div", x, g.op("Sqrt", g.op("Add", mean, g.op("Constant", value_t=torch.tensor(least)))))
+        return normed if weight.node().mustBeNone() else g.op("Mul", normed, weight)
+
+    return rms_norm
 
 
 def _newer(
