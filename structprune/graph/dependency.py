@@ -102,6 +102,16 @@ class Group:
             chosen.append(members[order[: len(members) - lost]])
         return np.sort(np.concatenate(chosen))
 
+    def least(self, min_channels: int) -> list[tuple[np.ndarray, int]]:
+        """Axes, as (positions, k of this group's units), and how many positions of each must stay: `min_channels` of
+        what a layer makes, one of what anything consumes."""
+        found: dict[bytes, tuple[np.ndarray, int]] = {}
+        wanted = [(s.index, min_channels if s.role == "filter" else 1) for s in self.slices]
+        for index, least in (*wanted, *self.floors):
+            key = index.tobytes()
+            found[key] = (index, max(least, found[key][1] if key in found else 0))
+        return list(found.values())
+
     def narrowed(self, share: int) -> np.ndarray:
         """One unit in `share`, spread evenly, but one of each stratum at least, and no layer without any channel."""
         smallest = int(np.bincount(self.strata).min())
@@ -113,8 +123,7 @@ class Group:
         kept = np.zeros(self.units + 1, bool)
         kept[self.best(place, self.units - lost * self.step)] = True
         kept[-1] = True  # what the padding -1 looks up
-        layers = [(layer.index, 1) for layer in self.slices if layer.role == "filter"]
-        for index, least in (*layers, *self.floors):
+        for index, least in self.least(1):
             if int(kept[index].all(axis=1).sum()) < least:
                 if self.step > 1:
                     return np.arange(self.units)
@@ -203,10 +212,14 @@ class DependencyGraph:
             inexact[axis] = True
         groups = []
         local = np.full(self._resolved.classes + 1, -1)
+        wanted = [(self.classes_of(axis), least) for axis, least in self._flow.floors]
+        wanted += [
+            (self.classes_of(a), 1) for s in self._flow.statistics for over in s.over.values() for a in over.values()
+        ]
         for family, own in zip(self._families, slices, strict=True):
             local[:] = -1
             local[family.ids] = np.arange(len(family.ids))
-            floors = [(local[self.classes_of(axis)], least) for axis, least in self._flow.floors]
+            floors = [(local[axis], least) for axis, least in wanted]
             first = (family.leader.key, family.leader.dim)
             own.sort(key=lambda s: -1 if (s.key, s.dim) == first else depths.get((s.key, s.dim), 1 << 60))
             groups.append(

@@ -268,15 +268,19 @@ class Units:
     def _settle(self, table: np.ndarray) -> list[list[np.ndarray]] | None:
         """The strata of all balances; None if one had to be met by ties, so that all is to be settled again."""
         found: list[list[frozenset[int]]] = []
-        for number, (blocks, cause) in enumerate(self._balanced):
+        kept = []
+        for blocks, cause in self._balanced:
             wanted = _strata(table[blocks].reshape(*blocks.shape[:2], -1))
             merged = None if wanted is None else _merge(found, wanted)
             if merged is None:
-                del self._balanced[number]
                 for other in blocks[1:]:
                     self.couple(blocks[0], other, cause)
-                return None
-            found = merged
+            else:
+                found = merged
+                kept.append((blocks, cause))
+        if len(kept) < len(self._balanced):
+            self._balanced = kept
+            return None
         return [[np.array(sorted(stratum)) for stratum in strata] for strata in found]
 
 

@@ -66,15 +66,15 @@ class Choice:
 
 
 def must_stay(group: Group, scores: np.ndarray, min_channels: int) -> np.ndarray:
-    """Which units, the fewest by rank, leave `min_channels` channels to each layer that makes this group's channels.
+    """Which units, the fewest by rank, leave `min_channels` channels to each layer that makes this group's channels,
+    and one to each that consumes them.
 
     Layers may make different parts of a group (`cat([a, b]) + c`), so the best units of all might empty one.
     """
     kept = np.zeros(group.units + 1, bool)
     kept[-1] = True  # what the padding -1 looks up
     order = np.argsort(-scores, kind="stable")
-    layers = [(s.index, min_channels) for s in group.slices if s.role == "filter"]
-    for index, least in (*layers, *group.floors):
+    for index, least in group.least(min_channels):
         for unit in order[np.isin(order, index)]:
             if int(kept[index].all(axis=1).sum()) >= min(least, len(index)):
                 break

@@ -182,7 +182,7 @@ def matmul(flow: Flow, a: Value, b: Value) -> Value:
                 else:
                     flow.freeze([x.axes[at]], "spreads one channel over many")
         made.append(present[0] if len(present) == 1 else flow.tie(*present))
-    first = int("addmm" in flow.op)  # which has its bias before
+    first = int("add" in flow.op)  # which has its bias before
     flow.contracts((first, a, -1), (first + 1, b, -2 if len(b.shape) > 1 else -1))
     contracted = flow.tie(a.axes[-1], b.axes[-2] if len(b.shape) > 1 else b.axes[-1])
     flow.cost(

@@ -60,20 +60,40 @@ def take_along_dim(flow: Flow, x: Value, index: Value, *_: Any, **__: Any) -> Va
 
 @rule("index")
 def index(flow: Flow, x: Value, indices: Sequence[Value | None]) -> Value:
-    axes, at, new = _indexed(flow, x, indices)
-    rest = [axis for d, axis in enumerate(axes) if d not in at]
-    place = at[0] if at == list(range(at[0], at[-1] + 1)) else 0
-    if len(rest) + new != len(flow.shape):
+    used = [d for d, where in enumerate(indices) if where is not None]
+    for d in used:
+        flow.freeze([x.axes[d], *_axes(indices[d])], _REASON)
+    rest = [axis for d, axis in enumerate(x.axes) if d not in used]
+    new = len(flow.shape) - len(rest)
+    if new < 0:
         raise Unsupported("picks by a mask")
-    return Value(tuple(flow.shape), (*rest[:place], *(None,) * new, *rest[place:]))
+    together = used == list(range(used[0], used[-1] + 1)) if used else True
+    at = used[0] if used and together else 0
+    return Value(tuple(flow.shape), (*rest[:at], *(None,) * new, *rest[at:]))
 
 
 @rule("index_put")
 def index_put(flow: Flow, x: Value, indices: Sequence[Value | None], values: Value, *_: Any) -> Value:
-    """`x[index] = values`; a mask as large as `x` writes to each channel where it says so."""
-    one = all(size == 1 for size in values.shape)
-    if len(indices) == 1 and indices[0] is not None and indices[0].shape == x.shape and one:
-        return pointwise(flow, x, indices[0], values)
-    axes, at, new = _indexed(flow, x, indices)
-    rest = [d for d in range(len(axes)) if d not in at]
-    ...
+    """`x[mask] = number`, where the mask may be as large as `x`; or `x[:, places] = values`."""
+    given = [(d, where) for d, where in enumerate(indices) if where is not None]
+    (d, where), number = given[0], all(size == 1 for size in values.shape)
+    if number and where.shape == x.shape:
+        return pointwise(flow, x, where, values)
+    if len(given) > 1 or (not number and len(where.shape) > 1):
+        raise Unsupported("writes to places that are picked along several axes")
+    axes = list(x.axes)
+    for masked in range(d, d + len(where.shape)):  # a mask covers as many axes as it has
+        flow.freeze([axes[masked]], _REASON)
+        axes[masked] = None
+    flow.freeze(where.axes, _REASON)
+    broadcast(flow, values, (*x.shape[:d], where.shape[0], *x.shape[d + 1 :]), axes)
+    return Value(x.shape, tuple(axes))
+
+
+def _axes(value: Value | None) -> tuple[Axis, ...]:
+    return () if value is None else value.axes
+
+
+def _without(x: Value, dim: int, shape: Sequence[int]) -> Value:
+    """The same axes, but nothing that can be removed from axis `dim`."""
+    return Value(tuple(shape), tuple(None if d == dim % len(x.shape) else axis for d, axis in enumerate(x.axes)))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..flow import Attribute, Flow, Unsupported, Value
+from ..flow import Attribute, Flow, Statistic, Unsupported, Value
 from ..numbers import Source
 from ..units import Axis, concatenate
 from .table import rule
@@ -20,7 +20,7 @@ from .table import rule
 @rule("adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d")
 @rule("upsample_bicubic2d", "upsample_nearest1d", "upsample_nearest3d", "upsample_linear1d", "upsample_trilinear3d")
 @rule("adaptive_max_pool1d", "adaptive_max_pool3d", "max_pool2d_with_indices", "_upsample_bilinear2d_aa", "lp_pool2d")
-@rule("_upsample_bicubic2d_aa", "_upsample_nearest_exact2d")
+@rule("_upsample_bicubic2d_aa", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d")
 def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
     """Mixes positions of the trailing axes only; every other axis passes through."""
     shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
@@ -34,10 +34,42 @@ def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
     return made if isinstance(flow.shape, list) else made[0]
 
 
+@rule("max_unpool2d", "max_unpool3d")
+def max_unpool(flow: Flow, x: Value, places: Value, *_: Any) -> Value:
+    """Puts each channel's pixels back where a pooling took them from."""
+    channel = len(x.shape) - int(flow.op[-2]) - 1
+    return _spatial(flow, x, flow.tie(x.axes[channel], places.axes[channel]), channel)
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(flow: Flow, x: Value, grid: Value, *_: Any) -> Value:
+    """Every channel is sampled at the places of one grid."""
+    flow.freeze(grid.axes, "samples at places that are channels")
+    return _spatial(flow, x, x.axes[1], 1)
+
+
+@rule("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2")
+def fourier(flow: Flow, x: Value, size: Any = None, dim: Any = None, *_: Any) -> Value:
+    """Mixes the places along the axes that it transforms; every other axis passes."""
+    if dim is None:
+        dim = (-2, -1) if flow.op.endswith("2") else -1
+    mixed = {d % len(x.shape) for d in (dim if isinstance(dim, (list, tuple)) else [dim])}
+    if any(x.axes[d] is not None for d in mixed):
+        raise Unsupported("transforms along an axis that carries channels")
+    return Value(tuple(flow.shape), x.axes)
+
+
+def _spatial(flow: Flow, x: Value, axis: Axis, channel: int) -> Value:
+    if any(a is not None for a in x.axes[channel + 1 :]):
+        raise Unsupported("mixes positions of an axis that carries channels")
+    return Value(tuple(flow.shape), tuple(axis if d == channel else None for d in range(len(flow.shape))))
+
+
 @rule(
     "mean", "sum", "amax", "amin", "var", "std", "logsumexp", "linalg_vector_norm", "norm", "max", "min", "all", "any"
 )
-@rule("var_mean", "std_mean", "argmax", "argmin", "prod", "count_nonzero", "nansum")
+@rule("var_mean", "std_mean", "argmax", "argmin", "prod", "count_nonzero", "nansum", "nanmean", "linalg_norm", "median")
+@rule("nanmedian", "mode", "kthvalue", "aminmax")
 def reduce(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | list[Value]:
     """Over given axes or all; a statistic where one of them carries channels."""
     if flow.op in ("max", "min") and arguments and isinstance(arguments[0], Value):
@@ -49,10 +81,8 @@ def reduce(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | lis
     over = {d % rank for d in ([dims] if isinstance(dims, int) else dims)} if dims is not None and rank else set()
     over = over or set(range(rank))
     live = [d for d in over if x.axes[d] is not None]
-    if live and flow.op in ("argmax", "argmin", "prod", "all", "any", "count_nonzero"):
+    if live and (flow.op in _PICKS or (flow.op in ("max", "min") and isinstance(flow.shape, list))):
         raise Unsupported("picks among the channels themselves, or multiplies them")
-    if isinstance(flow.shape, list) and live and flow.op in ("max", "min"):
-        raise Unsupported("picks among the channels themselves")
     flow.statistic(x, live, reduces=True)
     shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
     made = []
@@ -62,11 +92,28 @@ def reduce(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | lis
     return made if isinstance(flow.shape, list) else made[0]
 
 
+_PICKS = frozenset(
+    ("argmax", "argmin", "prod", "all", "any", "count_nonzero", "median", "nanmedian", "mode", "kthvalue", "aminmax")
+)
+
+
 def _dims(op: str, arguments: Sequence[Any]) -> Any:
     """Which argument names the axes: norms have their order first, variances may have a flag instead."""
-    at = 1 if op in ("linalg_vector_norm", "norm") else 0
-    found = arguments[at] if len(arguments) > at else None
+    at = 1 if op in ("linalg_vector_norm", "linalg_norm", "norm", "kthvalue") else 0
+    found = arguments[at] if len(arguments) > at else -1 if op in ("mode", "kthvalue") else None
     return None if isinstance(found, bool) or not isinstance(found, (list, tuple, int)) else found
+
+
+@rule("cosine_similarity")
+def cosine_similarity(flow: Flow, a: Value, b: Value, dim: int = 1, *_: Any) -> Value:
+    if a.shape != b.shape:
+        raise Unsupported("compares tensors of two shapes")
+    axes = [flow.tie(p, q) for p, q in zip(a.axes, b.axes, strict=True)]
+    over = axes.pop(dim)
+    if over is not None:
+        both = {place: {dim % len(a.shape): over} for place in (0, 1)}
+        flow.statistics.append(Statistic(flow.call, flow.op, flow.module, both, reduces=True, exact=False))
+    return Value(tuple(flow.shape), tuple(axes))
 
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax")
@@ -86,6 +133,19 @@ def layer_norm(flow: Flow, x: Value, shape: Sequence[int], *affine: Any, **_: An
                 flow.role(value, len(value.shape) - rank + d, "norm")
         flow.follow(shape[d - rank], axes[d])
     flow.statistic(Value(x.shape, tuple(axes)), range(rank - inner, rank))
+    return Value(tuple(flow.shape), tuple(axes))
+
+
+@rule("_weight_norm")
+def weight_norm(flow: Flow, direction: Value, length: Value, dim: int = 0) -> Value:
+    """A filter's direction over its norm, which is one of the channels left, times its length."""
+    axes = list(direction.axes)
+    if dim >= 0:  # else one norm of the whole tensor
+        axes[dim] = flow.tie(axes[dim], length.axes[dim])
+        flow.role(length, dim, "norm")
+    over = {0: dict(enumerate(axes)), 1: {dim: axes[dim]} if dim >= 0 else {}}
+    live = {place: {d: axis for d, axis in dims.items() if axis is not None} for place, dims in over.items()}
+    flow.statistics.append(Statistic(flow.call, flow.op, flow.module, live, reduces=False, exact=False))
     return Value(tuple(flow.shape), tuple(axes))
 
 
@@ -127,7 +187,7 @@ def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
     return Value(tuple(flow.shape), (x.axes[0], axis, *x.axes[2:]))
 
 
-@rule("cumsum", "cumprod", "sort", "topk", "argsort", "flip", "roll")
+@rule("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk", "argsort", "flip", "roll")
 def ordered(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | list[Value]:
     """Fine along an axis from which nothing is removed."""
     rank = len(x.shape)

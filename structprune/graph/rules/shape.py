@@ -93,6 +93,15 @@ def movedim(flow: Flow, x: Value, source: Any, destination: Any) -> Value:
     return permute(flow, x, order)
 
 
+@rule("view_as_complex", "view_as_real")
+def complex_view(flow: Flow, x: Value) -> Value:
+    """The last axis holds the real and the imaginary part."""
+    if flow.op == "view_as_real":
+        return Value(tuple(flow.shape), (*x.axes, None))
+    flow.freeze(x.axes[-1:], "takes channels for real and imaginary parts")
+    return Value(tuple(flow.shape), x.axes[:-1])
+
+
 @rule("transpose", "swapaxes", "swapdims")
 def transpose(flow: Flow, x: Value, a: int, b: int) -> Value:
     axes = list(x.axes)
@@ -153,6 +162,14 @@ def cat(flow: Flow, tensors: Sequence[Value], dim: int = 0) -> Value:
             axis = flow.tie(axis, other.axes[d])
         axes.append(axis)
     return Value(tuple(flow.shape), tuple(axes))
+
+
+@rule("hstack", "vstack", "dstack", "column_stack")
+def cat_along(flow: Flow, tensors: Sequence[Value]) -> Value:
+    dim = {"vstack": 0, "dstack": 2}.get(flow.op, 1)
+    if any(len(x.shape) <= max(dim, 1) for x in tensors):
+        raise Unsupported("stacks tensors of fewer axes")
+    return cat(flow, tensors, dim)
 
 
 @rule("stack")
