@@ -109,7 +109,7 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]
     for path, values in attributes.items():
         for name, value in values.items():
             old = getattr(modules[path], name, None)
-            setattr(modules[path], name, type(old)(value) if isinstance(old, tuple) else value)
+            setattr(modules[path], name, tuple(value) if type(old) is tuple else value)
 
 
 def plain_attention(model: nn.Module) -> None:

@@ -190,12 +190,14 @@ class _Run:
                 raise
             freer = trace(model, data.example[:1], form="graph")
             self._rehearse(freer)
-            worst = max(graph.barriers, key=lambda barrier: barrier.channels)
-            return freer, (
-                f"the slim network is an fx.GraphModule: as a {type(model).__name__} it can't meet the budget, with "
-                f"{len(graph.barriers)} barriers, such as {worst.op} in {worst.module or 'forward'} ({worst.line}): "
-                f"{worst.reason}"
-            )
+            note = f"the slim network is an fx.GraphModule: as a {type(model).__name__} it can't meet the budget"
+            if graph.barriers:
+                worst = max(graph.barriers, key=lambda barrier: barrier.channels)
+                note += (
+                    f", with {len(graph.barriers)} barriers, such as {worst.op} in {worst.module or 'forward'} "
+                    f"({worst.line}): {worst.reason}"
+                )
+            return freer, note
         return graph, ""
 
     def _rehearse(self, graph: DependencyGraph) -> None:

@@ -8,7 +8,21 @@ what that saves. Nothing here knows of scores, plans or surgery.
 
 from .capture import Inputs
 from .dependency import Barrier, DependencyGraph, Group, Slice
+from .flow import Flow, Unsupported, Value
+from .rules import rule
 from .tally import Tally
 from .tracing import trace
 
-__all__ = ["Barrier", "DependencyGraph", "Group", "Inputs", "Slice", "Tally", "trace"]
+__all__ = [
+    "Barrier",
+    "DependencyGraph",
+    "Flow",
+    "Group",
+    "Inputs",
+    "Slice",
+    "Tally",
+    "Unsupported",
+    "Value",
+    "rule",
+    "trace",
+]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from ..modules import tensors
-from .flow import Flow
+from .flow import Attribute, Flow
 from .numbers import Source, evaluate, sources
 from .units import Axis
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from .dependency import DependencyGraph
 
 
-def follow_attributes(flow: Flow) -> None:
+def follow_attributes(flow: Flow, model: nn.Module) -> None:
     """Makes the axes that one attribute, or one expression of attributes, counts equally long, whatever goes."""
     counted: dict[Any, list[Axis]] = {}
+    modules = dict(model.named_modules())
+    flow.attributes = [a for a in flow.attributes if _counts(a, modules)]
     for attribute in flow.attributes:
         if attribute.source is not None and attribute.flag is None:
             counted.setdefault(attribute.source, []).append(attribute.axis)
@@ -29,6 +32,13 @@ def follow_attributes(flow: Flow) -> None:
             source = sources(expression)[0]
             flow.module = source.module
             flow.balance(list(different.values()), f"the attribute {source.name} also counts something that stays")
+
+
+def _counts(attribute: Attribute, modules: dict[str, Any]) -> bool:
+    """Whether the module has such a number, and it is the dense length: else it is about something else."""
+    if attribute.source is None or attribute.flag is not None or attribute.axis is None:
+        return True
+    return _read(modules, attribute.source) == len(attribute.axis) // attribute.divisor
 
 
 def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -66,21 +76,25 @@ def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dic
 
 
 def _solve(graph: DependencyGraph, modules: dict[str, Any], removed: np.ndarray, values: dict[Source, int]) -> None:
-    """Finds attributes that are only used within expressions (`self.dim // self.num_heads`), one unknown at a time."""
+    """Finds attributes that are only used within expressions (`self.dim // self.num_heads`), one unknown at a time:
+    the least value with which every such expression comes out right."""
+    conditions: dict[Source, list[tuple[Any, int]]] = {}
     for expression, axis in graph.expressions:
-        if axis is None:
-            continue
         unknown = {s for s in sources(expression) if s not in values and _read(modules, s) is not None}
-        wanted = graph.length(axis, removed)
-        known = {s: values.get(s, _read(modules, s)) for s in sources(expression)}
-        if not unknown or (wanted == len(axis) and evaluate(expression, known) == wanted):
-            continue
-        if len(unknown) == 1:
-            (target,) = unknown
-            fitting = (v for v in range(known[target], 0, -1) if evaluate(expression, {**known, target: v}) == wanted)
-            found = next(fitting, None)
-            if found is not None:
-                values[target] = found
+        if axis is not None and len(unknown) == 1:
+            conditions.setdefault(unknown.pop(), []).append((expression, graph.length(axis, removed)))
+    for target, wanted in conditions.items():
+        dense = _read(modules, target)
+        known = {s: values.get(s, _read(modules, s)) for expression, _ in wanted for s in sources(expression)}
+
+        def right(value: int, target: Source = target, wanted: Any = wanted, known: Any = known) -> bool:
+            return all(evaluate(expression, {**known, target: value}) == length for expression, length in wanted)
+
+        if not right(dense) and dense <= _MOST:
+            values[target] = next((v for v in range(1, dense) if right(v)), dense)
+
+
+_MOST = 1 << 16  # the largest width whose place in an expression is searched for
 
 
 def _read(modules: dict[str, Any], source: Source) -> Any:

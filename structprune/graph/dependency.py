@@ -82,7 +82,12 @@ class Group:
         return self.step * (int(np.bincount(self.strata).min()) - 1)
 
     def channels_of(self, kept: int) -> int:
-        """The leading layer's width when `kept` units are kept (its fixed channels always stay)."""
+        """The leading layer's width when `kept` units are kept (its fixed channels always stay).
+
+        Where it makes only some of the units, so that their number does not tell its width: the number of units.
+        """
+        if not self.channels_per_unit:
+            return kept
         return self.channels - (self.units - kept) * self.channels_per_unit
 
     @functools.cached_property
@@ -115,20 +120,23 @@ class Group:
     def narrowed(self, share: int) -> np.ndarray:
         """One unit in `share`, spread evenly, but one of each stratum at least, and no layer without any channel."""
         smallest = int(np.bincount(self.strata).min())
-        lost = smallest - max(1, smallest // share)
+        most = smallest - max(1, smallest // share)
         place = np.zeros(self.units)
         for stratum in range(self.step):
             members = self.strata == stratum
             place[members] = -(np.arange(members.sum()) % share)
-        kept = np.zeros(self.units + 1, bool)
-        kept[self.best(place, self.units - lost * self.step)] = True
-        kept[-1] = True  # what the padding -1 looks up
-        for index, least in self.least(1):
-            if int(kept[index].all(axis=1).sum()) < least:
-                if self.step > 1:
-                    return np.arange(self.units)
-                kept[index] = True
-        return np.flatnonzero(kept[:-1])
+        for lost in range(most, 0, -1):
+            kept = np.zeros(self.units + 1, bool)
+            kept[self.best(place, self.units - lost * self.step)] = True
+            kept[-1] = True  # what the padding -1 looks up
+            empty = [i for i, n in self.least(1) if int(kept[i].all(axis=1).sum()) < n]
+            if empty and self.step == 1:
+                for index in empty:
+                    kept[index] = True
+                empty = []
+            if not empty:
+                return np.flatnonzero(kept[:-1])
+        return np.arange(self.units)
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ class DependencyGraph:
         self.values: dict[str, Any] = {}
         self._flow = flow
         if flow.module_form:
-            follow_attributes(flow)
+            follow_attributes(flow, model)
         self._resolved = flow.units.resolve()
         self._known: dict[int, np.ndarray] = {}
         self._kept_alive: list[np.ndarray] = []
@@ -346,7 +354,7 @@ class DependencyGraph:
     def statistics(self, kept: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         """The calls that take a statistic over channels of which some go: which it is, and what each axis keeps."""
         removed = self.removed(kept)
-        result = []
+        result: dict[tuple[str, int], dict[str, Any]] = {}  # an einsum may contract several letters
         for s in self._flow.statistics:
             cut: dict[str, dict[str, list[int]]] = {}
             for place, over in s.over.items():
@@ -355,8 +363,11 @@ class DependencyGraph:
                     if not stays.all():
                         cut.setdefault(str(place), {})[str(d)] = np.flatnonzero(stays).tolist()
             if cut:
-                result.append({"call": s.call, "op": s.op, "module": s.module, "reduces": s.reduces, "keep": cut})
-        return result
+                entry = {"call": s.call, "op": s.op, "module": s.module, "reduces": s.reduces, "keep": {}}
+                keep = result.setdefault((s.op, s.call), entry)["keep"]
+                for where, kept_there in cut.items():
+                    keep.setdefault(where, {}).update(kept_there)
+        return list(result.values())
 
     def program(self, kept: dict[str, np.ndarray]) -> dict[str, Any] | None:
         """The slim network's calls, if that is the form it will have (see `graph.program`)."""

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .flow import Flow, Produced
-from .units import Resolution
+from .units import Cause, Resolution
 
 
 @dataclass
@@ -51,18 +51,29 @@ def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray]
             part = free[balance[free] == which]
             found.setdefault((int(labels[part[0]]), which), []).append((produced, part))
     result = []
-    for members in found.values():
+    for (_, which), members in found.items():
         leader = min((p for p, _ in members), key=lambda p: p.depth)
         ordered = [part for p, part in members if p is leader] + [part for _, part in members]
         ids = np.concatenate(ordered)
         _, first = np.unique(ids, return_index=True)
         ids = ids[np.sort(first)]  # in the order of the leading layer's filters
         _, own = np.unique(stratum[ids], return_inverse=True)
+        if which and int(own.max()) + 1 < len(resolved.strata[which - 1]):
+            _freeze(flow, resolved, ids, leader)
+            continue
         if np.bincount(own.ravel()).min() < 2:
             continue  # none of one unit can go: one must stay
         result.append(Family(_layer_name(leader.key), leader, ids, own.ravel()))
     _name_factors(result, flow, classes_of)
     return result
+
+
+def _freeze(flow: Flow, resolved: Resolution, ids: np.ndarray, leader: Produced) -> None:
+    """Keeps, with a reason, classes of a balance of which another stratum can lose nothing."""
+    reason = "must lose as many channels as a part beside it, from which nothing can go"
+    flow.units.causes.append(Cause("balance", leader.key, _layer_name(leader.key), reason))
+    resolved.frozen[ids] = True
+    resolved.freezes.append((ids, len(flow.units.causes) - 1))
 
 
 def _columns(axis: np.ndarray) -> list[np.ndarray]:

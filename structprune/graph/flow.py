@@ -170,9 +170,9 @@ class Flow:
 
     def contracts(self, *places: tuple[int, Value, int]) -> None:
         """Notes that this call multiplies and sums channels of tensors, each (place, tensor, dim), none of them a
-        parameter whose zeros could mask them."""
+        filter or kernel whose zeros mask them."""
         over = {place: {dim % len(v.shape): axis} for place, v, dim in places if (axis := v.axes[dim]) is not None}
-        if len(over) == len(places) and all(value.key is None for _, value, _ in places):
+        if len(over) == len(places) and all(v.key is None or len(v.shape) == 1 for _, v, _ in places):
             self.statistics.append(Statistic(self.call, self.op, self.module, over, reduces=True, exact=True))
 
     def role(self, value: Value, dim: int, role: str) -> None:
@@ -207,5 +207,5 @@ class Flow:
     def cost(self, op: str, total: int, *axes: Axis, divisor: int = 1) -> None:
         """Notes a node of `total` multiply-adds in proportion to the length of each of `axes`, over `divisor`."""
         live = tuple(axis for axis in axes if axis is not None)
-        constant = total * divisor // math.prod(len(axis) for axis in live)
+        constant = total * divisor // max(1, math.prod(len(axis) for axis in live))
         self.costs.append(Cost(op, constant, live, divisor))

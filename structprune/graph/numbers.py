@@ -95,6 +95,6 @@ def remember(model: nn.Module) -> None:
                 continue
             if type(value) is int:
                 module.__dict__[name] = Number.of(value, Source(path, name))
-            elif isinstance(value, (tuple, list)) and value and all(type(item) is int for item in value):
+            elif type(value) in (tuple, list) and value and all(type(item) is int for item in value):
                 items = [Number.of(item, Source(path, name, i)) for i, item in enumerate(value)]
                 module.__dict__[name] = items if type(value) is list else tuple(items)

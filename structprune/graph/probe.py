@@ -56,7 +56,7 @@ def unfollowed(
 _SIZES = (
     "view reshape _unsafe_view unflatten expand repeat slice split split_with_sizes narrow zeros ones full empty "
     "new_zeros new_ones new_full conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d layer_norm "
-    "rms_norm pad constant_pad_nd new_empty group_norm"
+    "rms_norm pad constant_pad_nd new_empty"
 )
 _SIZED = frozenset(_SIZES.split())
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
 from .capture import Inputs, op_name, record
@@ -55,12 +56,14 @@ class _Writer:
         self.nodes: list[dict[str, Any]] = []
         self.constants: dict[str, Tensor] = {}
         self.batch = _batch(graph.inputs)
-        self.other = _other_batch(graph)  # the shapes that nodes have at one sample more
+        self.other = _other_batch(graph)  # the calls at one sample more, by the name of the node here
         self.first = ""
 
     def run(self) -> dict[str, Any]:
         names = _input_names(self.graph)
-        tensors = iter(n for n, x in zip(names, self.graph.inputs.flat(), strict=True) if isinstance(x, Tensor))
+        given = [(n, x) for n, x in zip(names, self.graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
+        self.first = next((n for n, x in given if x.dim()), given[0][0] if given else "")
+        tensors = iter(n for n, _ in given)
         output: Any = None
         self.renamed: dict[str, str] = {}
         for node in self.graph.captured.graph.nodes:
@@ -68,17 +71,21 @@ class _Writer:
                 key = self.graph.captured.parameters.get(node.name)
                 if key is None:
                     self.renamed[node.name] = next(tensors)
-                    self.first = self.first or self.renamed[node.name]
-                elif node.users:
-                    self.add(node.name, "get", key)
+                    continue
+                self.renamed[node.name] = f"p_{node.name}"  # apart from the names of inputs
+                if node.users:
+                    self.add(f"p_{node.name}", "get", key)
             elif node.op == "get_attr":
-                self.add(node.name, "constant", self.constant(node))
+                self.renamed[node.name] = f"c_{node.name}"
+                self.add(f"c_{node.name}", "constant", self.constant(node))
             elif node.op == "output":
                 output = self.encode(node.args[0])
-            elif node.target is operator.getitem:
-                self.add(node.name, "getitem", "", [self.encode(node.args[0]), node.args[1]])
             else:
-                self.write(node)
+                self.renamed[node.name] = f"n_{node.name}"
+                if node.target is operator.getitem:
+                    self.add(f"n_{node.name}", "getitem", "", [self.encode(node.args[0]), node.args[1]])
+                else:
+                    self.write(node)
         constants = {name: _as_data(tensor) for name, tensor in self.constants.items()}
         return {"inputs": names, "constants": constants, "nodes": self.nodes, "output": output}
 
@@ -100,9 +107,15 @@ class _Writer:
         if rewrite is not None:
             rewritten = rewrite(self, node, args, kwargs)
             if rewritten is not None:
-                self.add(node.name, *rewritten)
+                self.add(f"n_{node.name}", *rewritten)
                 return
-        self.add(node.name, "op", str(node.target), args, kwargs)
+        other = self.other.get(node.name)
+        if other is not None and _ints(other) != _ints(node):
+            raise ModelError(
+                f"the graph form can't follow the batch here: {name} in {node.meta['module'] or 'forward'} "
+                f"({node.meta['line']}) gets {_ints(node)} at batch {self.batch} and {_ints(other)} at {self.batch + 1}"
+            )
+        self.add(f"n_{node.name}", "op", str(node.target), args, kwargs)
 
     # --- sizes ----------------------------------------------------------------------------------------------
 
@@ -123,10 +136,11 @@ class _Writer:
     def shape(self, node: fx.Node) -> list[Any]:
         """The slim shape of what a node makes; a size that depends on the batch as a reference to a node."""
         value: Value = self.value(node)
-        now, then = list(value.shape), self.other.get(node.name)
+        now, other = list(value.shape), self.other.get(node.name)
         slim = [self.length(axis, size) for axis, size in zip(value.axes, now, strict=True)]
-        if then is None:
+        if other is None:
             return slim
+        then = list(other.meta["val"].shape)
         return [self.affine(s, a, b, node.name, i) for i, (s, a, b) in enumerate(zip(slim, now, then, strict=True))]
 
     def affine(self, slim: int, now: int, then: int, name: str, place: int) -> Any:
@@ -138,9 +152,11 @@ class _Writer:
             if rest or slim % self.batch:
                 raise ModelError(f"{name}: the graph form can't tell how its size {now} depends on the batch")
             slope = slim // self.batch
+        name = f"b_{name}"
         count = self.add(f"{name}_batch_{place}", "method", "size", [{"$node": self.first}, 0])
         if slope != 1:
-            count = self.add(f"{name}_batch_{place}_times", "mul", "", [count, slope])
+            name = f"b_{name}"
+        count = self.add(f"{name}_batch_{place}_times", "mul", "", [count, slope])
         return self.add(f"{name}_batch_{place}_plus", "add", "", [count, rest]) if rest else count
 
     # --- plain data -----------------------------------------------------------------------------------------
@@ -175,7 +191,7 @@ Rewrite = Callable[[_Writer, fx.Node, list[Any], dict[str, Any]], "tuple[Any, ..
 
 
 def _sized(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    if len(args) < 2 or not isinstance(args[1], (list, dict)):  # view(dtype)
+    if len(node.args) < 2 or not isinstance(node.args[1], (list, tuple)):  # view(dtype)
         return None
     return "method", _SIZED[op_name(node.target)], [args[0], *w.shape(node)]
 
@@ -210,6 +226,10 @@ def _slice(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
     if axis is None:
         return None
     given: list[Any] = [*node.args[2:], *[None] * (5 - len(node.args))]
+    if any(isinstance(bound, fx.Node) for bound in given) or (
+        op_name(node.target) == "slice" and given[2] not in (None, 1)
+    ):
+        return None  # such an axis stays whole
     if op_name(node.target) == "narrow":
         given = [given[0], given[0] + given[1], 1]
     picked = range(size)[slice(*given[:2])]
@@ -239,8 +259,22 @@ def _attention(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any
     return "op", str(node.target), args, {**kwargs, "scale": width**-0.5 if scale is None else scale}
 
 
+def _repeat(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    other = w.other.get(node.name)
+    if other is None:
+        return None
+    now: Any = node.args[1]
+    then: Any = other.args[1]
+    pairs = enumerate(zip(now, then, strict=True))
+    return "method", "repeat", [args[0], *(w.affine(a, a, b, node.name, i) for i, (a, b) in pairs)]
+
+
 def _trains(place: int) -> Rewrite:
     def rewrite(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+        if op_name(node.target) == "batch_norm" and args[3] is not None and args[6] == 0.0:
+            raise ModelError(
+                f"the graph form can't train {node.meta['module']}: BatchNorm with momentum=None counts in code"
+            )
         if len(args) <= place or args[place] is not False:
             return None  # statistics of the batch, always
         return "op", str(node.target), [*args[:place], {"$training": True}, *args[place + 1 :]], kwargs
@@ -258,6 +292,7 @@ _REWRITES: dict[str, Rewrite] = {
     **dict.fromkeys(("layer_norm", "rms_norm"), _normed),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _trains(2)),
     "unflatten": _unflatten,
+    "repeat": _repeat,
     "scaled_dot_product_attention": _attention,
     "batch_norm": _trains(5),
 }
@@ -267,21 +302,41 @@ def _batch(inputs: Inputs) -> int:
     return next((int(x.shape[0]) for x in inputs.flat() if isinstance(x, Tensor) and x.dim()), 1)
 
 
-def _other_batch(graph: DependencyGraph) -> dict[str, list[int]]:
-    """The shape of each node at one sample more; empty if the model runs at the recorded batch size only."""
-    size = _batch(graph.inputs)
+def _other_batch(graph: DependencyGraph) -> dict[str, fx.Node]:
+    """Each call at one sample more, by the name of the node here; empty if the model runs at one batch size only.
 
-    def more(x: Tensor) -> Tensor:
-        return x.new_empty((size + 1, *x.shape[1:]), device="meta") if x.dim() and x.shape[0] == size else x
+    Raises ModelError if sizes do not grow in a line with the batch.
+    """
+    here = graph.captured.calls
+    runs = []
+    for more in (1, 2):
+        found, error = record(
+            graph.model, graph.inputs.map(lambda x, more=more: _longer(x, _batch(graph.inputs), more))
+        )
+        if error is not None or [n.target for n in found.calls] != [n.target for n in here]:
+            return {}
+        runs.append(found.calls)
+    for node, one, two in zip(here, *runs, strict=True):
+        a, b, c = ([tuple(x.shape) for x in _tensors(n.meta["val"])] for n in (node, one, two))
+        if any(z - y != y - x for p, q, r in zip(a, b, c, strict=True) for x, y, z in zip(p, q, r, strict=True)):
+            raise ModelError(
+                f"the graph form can't follow the batch: {node.name} ({node.meta['line']}) has the sizes {a}, {b} and "
+                f"{c} at batch sizes one apart"
+            )
+    return {node.name: other for node, other in zip(here, runs[0], strict=True)}
 
-    other, error = record(graph.model, graph.inputs.map(more))
-    nodes = [n for n in graph.captured.graph.nodes if n.op == "call_function"]
-    seen = other.calls
-    if error is not None or [n.target for n in seen] != [n.target for n in nodes]:
-        return {}
-    return {
-        n.name: list(o.meta["val"].shape) for n, o in zip(nodes, seen, strict=True) if isinstance(o.meta["val"], Tensor)
-    }
+
+def _longer(x: Tensor, batch: int, more: int) -> Tensor:
+    return x.new_empty((batch + more, *x.shape[1:]), device="meta") if x.dim() and x.shape[0] == batch else x
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [x for x in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(x, Tensor)]
+
+
+def _ints(node: fx.Node) -> list[int]:
+    leaves = pytree.tree_flatten((list(node.args), dict(node.kwargs)))[0]
+    return [int(leaf) for leaf in leaves if isinstance(leaf, int)]
 
 
 def _input_names(graph: DependencyGraph) -> list[str]:

@@ -137,7 +137,7 @@ class Recorder(OpMode):
         given = [x for x in _leaves(self.given.arguments) if isinstance(x, int) and not isinstance(x, bool)]
         noted = _map((args, kwargs), self.node_of, given if any(isinstance(x, Number) for x in given) else [])
         try:
-            result = torch.empty_like(args[0]) if _keeps_its_shape(op, args) else op(*args, **kwargs)
+            result = _like(args[0], op) if _keeps_its_shape(op, args) else op(*args, **kwargs)
         except (RuntimeError, NotImplementedError):  # constants that the model made on the CPU
             result = op(*_map(args, _to_meta, []), **_map(kwargs, _to_meta, []))
         node = self.graph.call_function(op, *noted)
@@ -165,6 +165,18 @@ def _keeps_its_shape(op: Any, args: tuple[Any, ...]) -> bool:
         a, b = args[0], args[1]
         return isinstance(b, Tensor) and a.is_meta and b.is_meta and a.shape == b.shape and a.dtype == b.dtype
     return False
+
+
+def _like(x: Tensor, op: Any) -> Tensor:
+    """A tensor of the shape and type of `x`, laid out as the op lays out its result."""
+    if op in _BINARY:
+        return torch.empty_like(x)
+    layout = torch.contiguous_format
+    if op is _ATEN.batch_norm.default:
+        for rank, candidate in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+            if x.dim() == rank and x.is_contiguous(memory_format=candidate):
+                layout = candidate
+    return torch.empty_like(x, memory_format=layout)
 
 
 _ATEN = torch.ops.aten

@@ -100,7 +100,16 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
         return RULES[flow.op](flow, *args, **kwargs)
     except Unsupported as unsupported:
         reason = str(unsupported)
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError, StopIteration, AssertionError) as error:
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        StopIteration,
+        AssertionError,
+        ArithmeticError,
+    ) as error:
         reason = f"its rule does not know this form of the op ({type(error).__name__}: {error})"
     flow.freeze([axis for value in given.values() for axis in all_axes(value)], reason)
     if isinstance(flow.shape, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from ..errors import PlanError
 
 _FUNCTIONS = {"getitem": operator.getitem, "mul": operator.mul, "add": operator.add}
-_METHODS = frozenset(["size", "view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full"])
+_METHODS = frozenset(["repeat", "size", "view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full"])
 _CREATED = frozenset(["split", "zeros", "ones", "empty", "full"])
 CONSTANTS = "_constants"
 
@@ -29,10 +30,13 @@ def graph_module(
         root = _Holder()
         for key, entry in layout.items():
             _place(root, key, tensors[entry.get("same_as", key)], entry)
+        device = next((tensor.device for tensor in tensors.values()), None)
         for key, entry in program["constants"].items():
-            values = torch.tensor(entry["values"], dtype=getattr(torch, entry["dtype"])).reshape(entry["shape"])
+            values = torch.tensor(entry["values"], dtype=_of_torch(entry["dtype"]), device=device).reshape(
+                entry["shape"]
+            )
             _place(root, f"{CONSTANTS}.{key}", values, {"parameter": False, "persistent": False})
-        module = fx.GraphModule(root, _build(program), class_name="GraphForm")
+        module = fx.GraphModule(root, _build(program, layout), class_name="GraphForm")
         for key, entry in layout.items():  # those that the forward pass does not use
             _place(module, key, tensors[entry.get("same_as", key)], entry)
         for path, holder in module.named_modules():  # GraphModule makes every buffer persistent
@@ -54,8 +58,10 @@ def layout_of(model: nn.Module) -> dict[str, dict[str, Any]]:
         if first.setdefault(id(parameter), key) != key:
             layout[key]["same_as"] = first[id(parameter)]
     persistent = set(model.state_dict())
-    for key, _ in model.named_buffers():
+    for key, buffer in model.named_buffers(remove_duplicate=False):
         layout[key] = {"parameter": False, "persistent": key in persistent}
+        if first.setdefault(id(buffer), key) != key:
+            layout[key]["same_as"] = first[id(buffer)]
     return layout
 
 
@@ -82,9 +88,9 @@ def _place(root: nn.Module, key: str, tensor: Tensor, entry: Mapping[str, Any]) 
         holder.register_buffer(last, tensor, persistent=entry["persistent"])
 
 
-def _build(program: Mapping[str, Any]) -> fx.Graph:
+def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
     graph = fx.Graph()
-    nodes: dict[str, fx.Node] = {name: graph.placeholder(name) for name in program["inputs"]}
+    nodes: dict[str, fx.Node] = {_name(name): graph.placeholder(_name(name)) for name in program["inputs"]}
     devices: dict[str, fx.Node] = {}
     training: list[fx.Node] = []
 
@@ -103,7 +109,7 @@ def _build(program: Mapping[str, Any]) -> fx.Graph:
         if tag == "$float":
             return float(body)
         if tag == "$torch":
-            return getattr(torch, body)
+            return _of_torch(body)
         if tag == "$device_of":
             if body not in devices:
                 devices[body] = graph.call_function(getattr, (nodes[body], "device"))
@@ -116,10 +122,11 @@ def _build(program: Mapping[str, Any]) -> fx.Graph:
 
     for entry in program["nodes"]:
         kind, target = entry["kind"], entry["target"]
-        args, kwargs = tuple(decode(entry["args"])), {k: decode(v) for k, v in entry["kwargs"].items()}
+        args, kwargs = tuple(decode(entry["args"])), {_name(k): decode(v) for k, v in entry["kwargs"].items()}
         if kind == "get":
-            node = graph.create_node("get_attr", target)
+            node = graph.create_node("get_attr", _known(target, layout))
         elif kind == "constant":
+            _known(target, program["constants"])
             node = graph.create_node("get_attr", f"{CONSTANTS}.{target}")
         elif kind == "op":
             node = graph.call_function(_op(target), args, kwargs)
@@ -129,6 +136,8 @@ def _build(program: Mapping[str, Any]) -> fx.Graph:
             node = graph.call_function(getattr(torch, _allowed(target, _CREATED)), args, kwargs)
         else:
             node = graph.call_function(_FUNCTIONS[kind], args, kwargs)
+        if entry["name"] in nodes:
+            raise PlanError(f"the plan's program makes {entry['name']} twice")
         nodes[entry["name"]] = node
     graph.output(decode(program["output"]))
     return graph
@@ -140,9 +149,31 @@ def _allowed(name: str, names: frozenset[str]) -> str:
     return name
 
 
+def _name(name: str) -> str:
+    """A name that comes into generated code: an identifier and nothing else."""
+    if not (isinstance(name, str) and name.isidentifier()) or keyword.iskeyword(name):
+        raise PlanError(f"the plan's program holds {name!r}, which is no name")
+    return name
+
+
+def _known(key: str, known: Mapping[str, Any]) -> str:
+    if key not in known or not all(part.isidentifier() or part.isdigit() for part in key.split(".")):
+        raise PlanError(f"the plan's program reads {key!r}, which the network does not have")
+    return key
+
+
+def _of_torch(name: str) -> Any:
+    found = getattr(torch, name)
+    if not isinstance(found, (torch.dtype, torch.layout, torch.memory_format)):
+        raise PlanError(f"the plan's program names torch.{name}, which is no type or layout")
+    return found
+
+
 def _op(name: str) -> Any:
-    """An op by the name that its overload prints, `aten.conv2d.default`: nothing but an op can be named."""
+    """An op by the name that its overload prints, `aten.conv2d.default`, of those that compute and do nothing else."""
     namespace, op, overload = name.split(".")
+    if op in ("from_file", "save", "load") or namespace in ("prim", "prims", "c10d", "_c10d_functional", "inductor"):
+        raise PlanError(f"the plan's program names {name}, which is no op of a network")
     found = getattr(getattr(getattr(torch.ops, namespace), op), overload)
     if not isinstance(found, torch._ops.OpOverload):
         raise PlanError(f"the plan's program names {name}, which is no op")

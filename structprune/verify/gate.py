@@ -62,6 +62,7 @@ class Comparison:
                 return
             if not a.numel():
                 continue
+            a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (a, b))
             a, b = a.detach().double().cpu(), b.detach().double().cpu()
             if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
                 self.fail(f"outputs that are not finite at batch {batch}")

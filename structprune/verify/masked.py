@@ -146,9 +146,18 @@ class _Masking(OpMode):
             kwargs = {**kwargs, "scale": args[0].shape[-1] ** -0.5}
         if entry["reduces"]:
             return op(*inner, **kwargs)
+        if (
+            name == "group_norm"
+            and len({len(b) for b in _blocks(entry["keep"]["0"]["1"], args[0].shape[1], args[1])}) > 1
+        ):
+            raise RuntimeError(f"{entry['module']}: the groups of a GroupNorm keep unequal numbers of channels")
         whole, kept = args[0], {int(d): indices for d, indices in entry["keep"]["0"].items()}
         inner[1:] = [_narrow(a, whole.dim(), kept, name) for a in inner[1:]]
         return _widen(op(*inner, **{k: _narrow(v, whole.dim(), kept, name) for k, v in kwargs.items()}), whole, kept)
+
+
+def _blocks(kept: list[int], width: int, groups: int) -> list[list[int]]:
+    return [[i for i in kept if i * groups // width == block] for block in range(groups)]
 
 
 def _selected(tensor: Tensor, cut: dict[str, list[int]]) -> Tensor:

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import structprune as sp
-from structprune.errors import BudgetError, ModelError, PlanError
+from structprune.errors import BudgetError, ModelError, PlanError, StoreError
 from structprune.records import Plan
+from structprune.verify import masked
 from tests.toys import LeNet, TwoInputs
 
 
@@ -116,17 +117,83 @@ def test_tied_parameters_stay_tied():
     assert slim.b.weight.shape[0] < 8
 
 
-def test_what_a_program_may_not_name(tmp_path):
+def _first(data, kind):
+    return next(n for n in data["program"]["nodes"] if n["kind"] == kind)
+
+
+ATTACKS = {
+    "input": (lambda d: d["program"]["inputs"].append("z=print('run')"), "which is no name"),
+    "keyword": (lambda d: _first(d, "op")["kwargs"].update({"z=print('run'), y": 1}), "which is no name"),
+    "method": (lambda d: _first(d, "method").update(target="__reduce__"), "which no program needs"),
+    "function": (lambda d: _first(d, "op").update(kind="torch", target="load"), "which no program needs"),
+    "op": (lambda d: _first(d, "op").update(target="aten.from_file.default"), "no op of a network"),
+    "no op": (lambda d: _first(d, "op").update(target="aten.conv2d.no_such"), "can't be built"),
+    "key": (lambda d: _first(d, "get").update(target="__class__.__init__"), "which the network does not have"),
+    "type": (lambda d: _first(d, "op")["args"].append({"$torch": "load"}), "no type or layout"),
+    "twice": (lambda d: d["program"]["nodes"].append(_first(d, "get")), "twice"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_a_program_may_not_name(tmp_path, attack):
     model = Stubborn().eval()
-    _, plan, _ = _graph_form(model, torch.randn(2, 3, 4, 4))
+    _, plan, slim = _graph_form(model, torch.randn(2, 3, 4, 4))
+    change, reason = ATTACKS[attack]
     data = json.loads(plan.to_json())
-    call = next(n for n in data["program"]["nodes"] if n["kind"] == "method")
-    call["target"] = "__reduce__"
-    with pytest.raises(PlanError, match="calls __reduce__, which no program needs"):
+    change(data)
+    with pytest.raises(PlanError, match=reason):
         sp.prune(model, Plan.from_json(json.dumps(data)))
-    call["kind"], call["target"] = "op", "aten.view.no_such"
-    with pytest.raises(PlanError, match="can't be built"):
-        sp.prune(model, Plan.from_json(json.dumps(data)))
+    folder = sp.save(slim, plan, tmp_path / "slim")
+    data = json.loads((folder / "plan.json").read_text())
+    change(data)
+    (folder / "plan.json").write_text(json.dumps(data))
+    with pytest.raises(StoreError, match=reason):
+        sp.load(folder)
+
+
+class Batched(nn.Module):
+    """A class token repeated for each sample, a step, and an input named as a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.token = nn.Parameter(torch.rand(1) + 0.5), nn.Parameter(torch.randn(1, 1, 12))
+        self.a, self.b, self.c, self.d = nn.Linear(6, 12), nn.Linear(12, 16), nn.Linear(8, 10), nn.Linear(10, 4)
+
+    def forward(self, x, scale):
+        x = torch.cat([self.token.repeat(x.shape[0], 1, 1), self.a(x) * self.scale], 1) * scale
+        return self.d(self.c(self.b(x).relu()[..., ::2]).relu())
+
+
+def test_numbers_that_follow_the_batch_steps_and_names():
+    torch.manual_seed(0)
+    model, inputs = Batched().eval(), (torch.randn(1, 3, 6), torch.tensor(2.0))
+    _, plan, slim = _graph_form(model, inputs, 0.7)
+    x = torch.randn(5, 3, 6)
+    reference = masked(model, plan)
+    assert torch.allclose(slim(x, torch.tensor(3.0)), reference(x, torch.tensor(3.0)), atol=1e-5)
+    assert torch.allclose(slim(scale=torch.tensor(3.0), x=x), reference(x, torch.tensor(3.0)), atol=1e-5)
+
+
+class Squared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        y = self.b(self.a(x).relu())
+        return (y @ y.t()).reshape(x.shape[0] ** 2)
+
+
+class Counted(Squared):
+    def forward(self, x):
+        return self.b(self.a(x).relu()) + torch.arange(x.shape[0], dtype=torch.float32).sum()
+
+
+@pytest.mark.parametrize("make", [Squared, Counted])
+def test_a_batch_that_can_t_be_followed_is_refused(make):
+    graph = sp.trace(make().eval(), torch.randn(1, 6), form="graph")
+    with pytest.raises(ModelError, match="can't follow the batch"):
+        sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
 
 
 def test_bad_forms_and_inputs_are_named():

@@ -1,6 +1,7 @@
 """The gate passes what is right, and catches surgery that is broken on purpose."""
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 import structprune as sp
 from structprune.errors import ModelError
 from structprune.verify import expanded, masked
+from structprune.verify.gate import Comparison
 from tests.toys import Chain, pruned, randomise
 
 X = torch.randn(4, 3, 10, 10)
@@ -216,6 +218,104 @@ def test_a_contraction_of_two_activations_and_a_conversion_within():
     assert gate.random_weights.max_rel < 1e-12  # no rounding to float32
     assert any(entry["op"] == "matmul" and set(entry["keep"]) == {"0", "1"} for entry in plan.statistics)
     assert all(group.exact for group in sp.trace(model, x).groups)
+
+
+class Contracting(nn.Module):
+    """A vector as the weights of a sum, and two letters contracted at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.q, self.k = nn.Linear(6, 8), nn.Linear(6, 12), nn.Linear(6, 12)
+        self.w, self.heads = nn.Parameter(torch.randn(8)), 3
+
+    def forward(self, x):
+        q, k = (layer(x).reshape(*x.shape[:2], self.heads, -1) for layer in (self.q, self.k))
+        return torch.sigmoid(self.a(x)) @ self.w, torch.einsum("bnhd,bmhd->bnm", q, k)
+
+
+def test_contractions_with_a_vector_and_of_two_letters():
+    torch.manual_seed(0)
+    model, x = Contracting().eval(), torch.randn(2, 5, 6)
+    for seed in range(3):
+        graph, rng = sp.trace(model, x), np.random.default_rng(seed)
+        scores = sp.score(graph, lambda group, rng=rng: torch.from_numpy(rng.random(group.units)))
+        plan = sp.plan(graph, scores, {"params": 0.4})
+        gate = sp.verify(model, sp.prune(model, plan), plan, x)
+        assert gate.passed, gate.reasons()
+
+
+class UnevenNorm(nn.Module):
+    """One half of what a GroupNorm sees is an output too, and must stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm, self.out = nn.Linear(6, 8), nn.Linear(6, 8), nn.GroupNorm(2, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        return self.out(self.norm(torch.cat([a, b], 1)).relu()), b
+
+
+def test_groups_of_a_norm_stay_equal_where_one_can_t_shrink():
+    torch.manual_seed(0)
+    model, x = UnevenNorm().eval(), torch.randn(4, 6)
+    graph = sp.trace(model, x)
+    assert graph.groups == []
+    assert any("must lose as many channels" in barrier.reason for barrier in graph.barriers)
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0})
+    plan.keep = {
+        "a.weight": {"0": [0, 1, 2]}, "a.bias": {"0": [0, 1, 2]}, "out.weight": {"1": [0, 1, 2, *range(8, 15)]},
+        "norm.weight": {"0": [0, 1, 2, *range(8, 15)]}, "norm.bias": {"0": [0, 1, 2, *range(8, 15)]},
+    }  # fmt: skip
+    plan.statistics = [{"op": "group_norm", "call": 0, "module": "norm", "reduces": False,
+                        "keep": {"0": {"1": [0, 1, 2, *range(8, 15)]}}}]  # fmt: skip
+    with pytest.raises(RuntimeError, match="unequal numbers of channels"):
+        masked(model, plan)(x)
+
+
+class Size(NamedTuple):
+    h: int
+    w: int
+
+
+class Laid(nn.Module):
+    """Views after norms of permuted tensors, an attribute that is a named tuple, and a norm by a computed number."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 16, 1), nn.LayerNorm(16), nn.Linear(16, 4)
+        self.size = Size(4, 4)
+
+    def forward(self, x):
+        x = self.norm(self.a(x).permute(0, 2, 3, 1)).view(x.shape[0], self.size.h * self.size.w, -1)
+        return self.b(x)
+
+
+def test_layout_and_named_tuples():
+    _, _, gate = _verified(Laid(), torch.randn(4, 3, 4, 4), macs=0.6)
+    assert gate.passed, gate.reasons()
+
+
+def test_a_number_of_groups_worked_out_from_a_width_is_a_barrier():
+    class Eights(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 4, 1)
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.b(F.group_norm(x, x.shape[1] // 8))
+
+    graph = sp.trace(Eights(), X)
+    assert graph.groups == []
+    assert "works out from a width" in graph.barriers[0].reason
+
+
+def test_imaginary_parts_are_compared():
+    a, b = torch.complex(torch.zeros(3), torch.ones(3)), torch.complex(torch.zeros(3), 2 * torch.ones(3))
+    comparison = Comparison(tolerance=1e-4)
+    comparison.add([a], [b], 1)
+    assert not comparison.passed
 
 
 class Divided(nn.Module):

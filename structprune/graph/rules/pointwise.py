@@ -17,7 +17,7 @@ _UNARY = (
     "asinh acosh atanh erf erfc special_erf special_erfc special_expit logit lgamma digamma sign sgn signbit floor "
     "ceil round trunc fix frac deg2rad rad2deg lift lift_fresh lift_fresh_copy nan_to_num threshold fill positive "
     "_conj resolve_conj resolve_neg rrelu rrelu_with_noise bitwise_not float half bfloat16 double int long bool zero "
-    "data cpu cuda bernoulli"
+    "data cpu cuda bernoulli real imag angle"
 )
 
 
@@ -42,8 +42,8 @@ _BINARY = (
     "add sub rsub mul div true_divide floor_divide multiply subtract divide maximum minimum where lerp addcmul addcdiv "
     "remainder fmod atan2 gt lt ge le eq ne greater less greater_equal less_equal not_equal logical_and logical_or "
     "logical_not logical_xor isnan isinf isfinite masked_fill bitwise_and bitwise_or bitwise_xor copy __and__ __or__ "
-    "__xor__ __iand__ __ior__ __ixor__ hypot xlogy special_xlogy logaddexp logaddexp2 copysign heaviside rand randn "
-    "max.other min.other"
+    "__xor__ __iand__ __ior__ __ixor__ hypot xlogy special_xlogy logaddexp logaddexp2 copysign heaviside complex "
+    "polar rand randn max.other min.other"
 )
 
 
