@@ -54,6 +54,19 @@ class TwoInputs(nn.Module):
         return {"map": self.out(F.relu(x)), "pooled": self.out(x).mean((2, 3))}
 
 
+class Tied(nn.Module):
+    """Two convolutions that share their weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.c.weight = self.b.weight
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.c(F.relu(self.b(self.enter(x)))))
+
+
 def randomise(model: nn.Module) -> nn.Module:
     """Gives BatchNorm scales, shifts and statistics other values than 1 and 0."""
     with torch.no_grad():

@@ -34,9 +34,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
+from command_line import Parser, fail
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -324,19 +325,9 @@ def machine() -> dict[str, Any]:
 # --- command line ------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(message)
-
-
-def fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = _Parser(description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="resnet18,mobilenetv2_100,regnetx_002", help="timm names, by commas")
     parser.add_argument("--cut", type=float, default=0.5, help="share of the MACs to be cut, between 0 and 1")
     parser.add_argument("--align", type=int, default=1, help="widths are multiples of this (round_to of the peer)")

@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import OURS, THEIRS, _Parser, fail, machine, prune_ours
+from command_line import Parser, fail
+from peers import OURS, THEIRS, machine, prune_ours
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -202,7 +203,7 @@ def show(records: Sequence[Record], console: Console, found: Record) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", metavar="A,B", default="", help="timm names (the smallest model of each family)")
     parser.add_argument("--repeats", type=int, default=3, help="turns that are timed (3)")
     parser.add_argument("--timeout", type=float, default=100.0, help="seconds for a run of torch-pruning (100)")

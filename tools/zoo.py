@@ -32,6 +32,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
+from command_line import Parser, fail
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -220,19 +221,9 @@ def _revision(version: str) -> str:
 # --- command line ------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(message)
-
-
-def fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     head, _, details = (__doc__ or "").partition("\n\n")
-    parser = _Parser(description=head, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=head, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter)
     names: Record = {"type": lambda text: [name.strip() for name in text.split(",") if name.strip()], "default": []}
     parser.add_argument("--models", metavar="A,B", help="these models, whatever their size", **names)
     parser.add_argument("--families", metavar="X,Y", help="only these of timm.list_modules()", **names)

@@ -13,7 +13,7 @@ import structprune as sp
 from structprune.errors import BudgetError, ModelError, PlanError, StoreError
 from structprune.records import Plan
 from structprune.verify import masked
-from tests.toys import LeNet, TwoInputs
+from tests.toys import LeNet, Tied, TwoInputs
 
 
 class Stubborn(nn.Module):
@@ -101,16 +101,6 @@ def test_outputs_keep_their_structure_and_arguments_their_names():
 
 
 def test_tied_parameters_stay_tied():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.enter, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
-            self.c.weight = self.b.weight
-            self.head = nn.Conv2d(8, 2, 1)
-
-        def forward(self, x):
-            return self.head(self.c(self.b(self.enter(x)).relu()))
-
     model = Tied().eval()
     _, _, slim = _graph_form(model, torch.randn(1, 3, 4, 4))
     assert slim.c.weight is slim.b.weight

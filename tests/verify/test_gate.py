@@ -13,7 +13,7 @@ import structprune as sp
 from structprune.errors import ModelError
 from structprune.verify import expanded, masked
 from structprune.verify.gate import Comparison
-from tests.toys import Chain, pruned, randomise
+from tests.toys import Chain, Tied, pruned, randomise
 
 X = torch.randn(4, 3, 10, 10)
 
@@ -466,16 +466,6 @@ def test_convolution_over_the_channel_axis_is_a_barrier_and_batch_statistics_cha
 
 
 def test_tied_convolutions_agree_on_their_widths():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.enter, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
-            self.c.weight = self.b.weight
-            self.head = nn.Conv2d(8, 2, 1)
-
-        def forward(self, x):
-            return self.head(self.c(self.b(self.enter(x)).relu()))
-
     _, slim, gate = _verified(Tied())
     assert gate.passed, gate.reasons()
     assert slim.c.in_channels == slim.b.in_channels == slim.b.weight.shape[1]
