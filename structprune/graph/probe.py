@@ -41,6 +41,9 @@ def unfollowed(
         why = ""
         if position >= len(seen) or seen[position].target != node.target:
             why = error or "the model's code takes another path at another width"
+        elif not isinstance(node.meta["val"], (Tensor, list, tuple)):  # a number read from a tensor
+            if seen[position].meta["val"] != node.meta["val"]:
+                why = "it reads a number that depends on a width"
         elif _shapes(seen[position]) != _predicted(values[node.name], graph, removed):
             why = "its size is a number in the model's code"
         elif _numbers(seen[position]) != _numbers(node):

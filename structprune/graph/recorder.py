@@ -20,6 +20,7 @@ from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..modules import plain_transformers
 from .numbers import Number
 
 _OURS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
@@ -48,6 +49,7 @@ class OpMode(SchemaCheckMode):
             return self.call(func, args, kwargs or {})
 
     def __enter__(self) -> Any:
+        self._open.enter_context(plain_transformers())
         self._open.enter_context(enable_python_dispatcher())
         super().__enter__()
         self._open.callback(super().__exit__, None, None, None)
@@ -59,7 +61,7 @@ class OpMode(SchemaCheckMode):
 
 
 class _Given(TorchFunctionMode):
-    """Keeps the arguments of the torch function that runs now. Any such mode also turns off fused fast paths."""
+    """Keeps the arguments of the torch function that runs now."""
 
     def __init__(self) -> None:
         self.arguments: Any = ()

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..export import export_onnx
 from ..graph.capture import Inputs, outputs
-from ..modules import evaluating, replace_tensors, skeleton_copy, tensors
+from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
 from ..records import Plan
 from ..store import load, save
 from .masked import Doubled, MaskedStatistics, cut, masked
@@ -155,7 +155,7 @@ def _guard(comparison: Comparison, step: Any) -> None:
 
 def _compare(comparison: Comparison, reference: nn.Module, other: nn.Module, batches: list[Inputs]) -> None:
     reference, other = skeleton_copy(reference), skeleton_copy(other)  # some models write to their buffers
-    with evaluating(reference), evaluating(other):
+    with evaluating(reference), evaluating(other), plain_transformers():
         for inputs in batches:
             comparison.add(outputs(inputs.call(reference)), outputs(inputs.call(other)), _size(inputs))
 
@@ -252,7 +252,7 @@ def _compare_onnx(comparison: Comparison, slim: nn.Module, file: Path, batches: 
         given = dict(zip(inputs.names(slim), inputs.flat(), strict=True))
         feed = {name: given[name].detach().cpu().numpy() for name in names}
         made = [torch.from_numpy(np.asarray(array)) for array in session.run(None, feed)]
-        with evaluating(skeleton_copy(slim)) as fresh:
+        with evaluating(skeleton_copy(slim)) as fresh, plain_transformers():  # as when it was exported
             comparison.add(outputs(inputs.call(fresh)), made, _size(inputs))
 
 

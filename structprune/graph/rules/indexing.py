@@ -90,6 +90,13 @@ def index_put(flow: Flow, x: Value, indices: Sequence[Value | None], values: Val
     return Value(x.shape, tuple(axes))
 
 
+@rule("is_nonzero", "equal", "allclose", "item", "_local_scalar_dense")
+def number(flow: Flow, *tensors: Any, **_: Any) -> list[Value]:
+    """Makes a number and no tensor: the code may do anything with it."""
+    flow.freeze([axis for x in tensors if isinstance(x, Value) for axis in x.axes], "makes a number of channels")
+    return []
+
+
 def _axes(value: Value | None) -> tuple[Axis, ...]:
     return () if value is None else value.axes
 
