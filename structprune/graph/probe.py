@@ -133,9 +133,14 @@ def _entries(node: fx.Node, before: list[fx.Node]) -> list[fx.Node]:
     return [n for n in inside if any(p.op == "call_function" and p not in inside for p in n.all_input_nodes)]
 
 
+SPREADS = ("expand", "expand_as", "broadcast_to")  # which make channels of their own, copies of one
+
+
 def _live(node: fx.Node, values: dict[str, Any], graph: DependencyGraph, parameters: bool) -> bool:
     entering = [values[parent.name] for parent in node.all_input_nodes]
     entering = [v for v in entering if parameters or isinstance(v, list) or v.key is None]
+    if op_name(node.target) in SPREADS:
+        entering.append(values[node.name])
     return any(axis is not None and graph.removable(axis) for value in entering for axis in all_axes(value))
 
 

@@ -12,7 +12,7 @@ from ..errors import ModelError
 from .capture import Captured, Inputs, capture, op_name
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value, all_axes, fixed
-from .probe import Bar, unfollowed
+from .probe import SPREADS, Bar, unfollowed
 from .rules import RULES
 
 FORMS = ("module", "graph")
@@ -97,7 +97,10 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
     try:
         if flow.op not in RULES:
             raise Unsupported(f"no rule for {flow.op} yet")
-        return RULES[flow.op](flow, *args, **kwargs)
+        made = RULES[flow.op](flow, *args, **kwargs)
+        if node.name in barred and flow.op in SPREADS:
+            flow.freeze(all_axes(made), barred[node.name].reason)
+        return made
     except Unsupported as unsupported:
         reason = str(unsupported)
     except (

@@ -168,7 +168,7 @@ def test_unknown_op_is_a_barrier_with_its_module_and_reason():
     ("mix", "reason"),
     [
         (lambda x: x.cumsum(1), "order of the channels"),
-        (lambda x: x.mean(1, keepdim=True).expand(-1, 8, -1, -1) + x, "nothing can be removed"),
+        (lambda x: x.mean(1, keepdim=True).expand(-1, 8, -1, -1) + x, "number in the model's code"),
         (lambda x: F.pad(x, (0, 0, 0, 0, 0, 0))[:, :8] + F.pad(x[:, :4], (0, 0, 0, 0, 4, 0)), "can't go with them"),
         (lambda x: x.view(2, 2, 4, 4, 4).transpose(1, 2).reshape(2, 8, 4, 4), "invalid for input"),
         (lambda x: torch.cat([x[:, :7], x[:, 7:]], 1) + torch.cat([x[:, :1], x[:, 1:]], 1), "number in the model"),

@@ -118,15 +118,20 @@ def transpose_matrix(flow: Flow, x: Value) -> Value:
 
 @rule("expand", "broadcast_to", "expand_as")
 def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
-    """An axis of length 1 that is spread stays; what it becomes is as long as the tensor that `expand_as` names."""
-    shape = tuple(flow.shape)
-    like = arguments[0].axes if flow.op == "expand_as" else (None,) * len(shape)
-    axes = list(like[: len(shape) - len(x.shape)])
-    for axis, before, after, other in zip(x.axes, x.shape, shape[len(axes) :], like[len(axes) :], strict=True):
-        if before != after:
-            flow.freeze([axis], "spreads one channel over many")
-        axes.append(axis if before == after else other)
-    return Value(shape, tuple(axes))
+    """Copies of one position: any of them can go, if what they meet goes."""
+    new = len(flow.shape) - len(x.shape)
+    axes: list[Axis] = []
+    for d, size in enumerate(flow.shape):
+        if d >= new and x.shape[d - new] == size:
+            axes.append(x.axes[d - new])
+            continue
+        if d >= new:
+            flow.freeze([x.axes[d - new]], "spreads one channel over many")
+        axes.append(flow.units.axis(size) if size > 1 else None)
+    if arguments and isinstance(arguments[0], (list, tuple)):
+        for size, axis in zip(arguments[0], axes, strict=True):
+            flow.follow(size, axis)
+    return Value(tuple(flow.shape), tuple(axes))
 
 
 @rule("repeat", "tile")
