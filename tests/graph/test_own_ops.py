@@ -1,0 +1,116 @@
+"""CONTRIBUTING's code as it stands there: a rule of the package; an op, a criterion, an allocation from outside."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import structprune as sp
+from structprune.criteria.registry import CRITERIA
+from structprune.graph.rules import RULES
+from structprune.plan.allocation import ALLOCATIONS
+from tests.same import assert_slim_equals_masked
+from tests.toys import Chain
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL))
+X = torch.randn(2, 3, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """Imports a block as a module; registries and modules are put back at the end."""
+    registries = (RULES, CRITERIA, ALLOCATIONS)
+    before, folder, loaded = [dict(registry) for registry in registries], tmp_path_factory.mktemp("own"), {}
+
+    def load(name):
+        if name not in loaded:
+            file = folder / name
+            file.write_text(BLOCKS[name])
+            spec = importlib.util.spec_from_file_location(file.stem, file)
+            loaded[name] = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded[name])
+        return loaded[name]
+
+    yield load
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+    for name in loaded:
+        del sys.modules[Path(name).stem]
+
+
+@pytest.fixture
+def own_op(imported):
+    return imported("own_op.py")
+
+
+def test_the_blocks_are_found():
+    assert list(BLOCKS) == [
+        "structprune/graph/rules/reduction.py",
+        "tests/graph/test_rules.py",
+        "own_op.py",
+        "own_symbolic.py",
+        "own_choices.py",
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if "/" in name])
+def test_what_is_shown_of_the_package_is_in_it(name):
+    assert BLOCKS[name] in (ROOT / name).read_text()
+
+
+def test_without_its_rule_an_own_op_is_a_barrier(own_op, monkeypatch):
+    monkeypatch.delitem(RULES, "own::scale_shift")
+    graph = sp.trace(own_op.Net(), X)
+    assert graph.groups == []
+    (barrier,) = graph.barriers
+    assert (barrier.op, barrier.channels) == ("own::scale_shift", 8)
+    assert barrier.reason == "no rule for own::scale_shift yet"
+
+
+@pytest.mark.parametrize("form", ["module", "graph"])
+def test_with_its_rule_it_is_pruned(own_op, form):
+    (group,) = assert_slim_equals_masked(own_op.Net(), X, form=form).groups
+    assert (group.name, group.units, group.exact) == ("enter", 8, True)
+    assert {(s.key, s.dim, s.role) for s in group.slices} == {
+        ("enter.weight", 0, "filter"),
+        ("enter.bias", 0, "bias"),
+        ("scale", 0, "norm"),
+        ("shift", 0, "norm"),
+        ("leave.weight", 1, "consumer"),
+    }
+
+
+def test_onnx_knows_it_once_its_meaning_is_given(own_op, imported):
+    model = own_op.Net()
+    graph = sp.trace(model, X)
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
+    slim = sp.prune(model, plan)
+    gate = sp.verify(model, slim, plan, X)
+    (reason,) = gate.reasons()
+    assert reason.startswith("onnx: ModelError: Net can't be exported to ONNX: ")
+    assert "own::scale_shift" in reason
+    imported("own_symbolic.py")
+    try:
+        gate = sp.verify(model, slim, plan, X)
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("own::scale_shift", 17)
+    assert gate.passed, gate.reasons()
+
+
+def test_an_own_criterion_and_an_own_allocation(imported):
+    imported("own_choices.py")
+    model = Chain()
+    graph = sp.trace(model, X)
+    scores = sp.score(graph, "sum_of_squares")
+    wanted = model.conv1.weight.detach().square().sum((1, 2, 3)).double()
+    torch.testing.assert_close(torch.from_numpy(scores.values["conv1"]), wanted)
+    plan = sp.plan(graph, scores, {"macs": 0.97}, allocation="last_first")
+    kept = {name: len(group["kept"]) for name, group in plan.groups.items()}
+    assert kept["conv1"] == 8  # the last group alone is enough
+    assert kept["conv2"] < 6
+    assert plan.macs["slim"] <= 0.97 * plan.macs["dense"]
