@@ -118,9 +118,9 @@ class Group:
         return list(found.values())
 
     def narrowed(self, share: int) -> np.ndarray:
-        """One unit in `share`, spread evenly, but one of each stratum at least, and no layer without any channel."""
+        """One unit in `share`, spread evenly, but two of each stratum if it has three, and no layer without channels."""
         smallest = int(np.bincount(self.strata).min())
-        most = smallest - max(1, smallest // share)
+        most = smallest - max(min(2, smallest - 1), smallest // share)  # one may run other code
         place = np.zeros(self.units)
         for stratum in range(self.step):
             members = self.strata == stratum
