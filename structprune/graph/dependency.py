@@ -118,7 +118,7 @@ class Group:
         return list(found.values())
 
     def narrowed(self, share: int) -> np.ndarray:
-        """One unit in `share`, spread evenly, but two of each stratum if it has three, and no layer without channels."""
+        """One unit in `share`, spread evenly, but two of each stratum of three or more, and no empty layer."""
         smallest = int(np.bincount(self.strata).min())
         most = smallest - max(min(2, smallest - 1), smallest // share)  # one may run other code
         place = np.zeros(self.units)
