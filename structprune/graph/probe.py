@@ -57,17 +57,22 @@ def unfollowed(
 
 # Ops whose whole numbers are sizes, which follow the widths and which the shapes have told already.
 _SIZES = (
-    "view reshape _unsafe_view unflatten expand repeat slice split split_with_sizes narrow zeros ones full empty "
-    "new_zeros new_ones new_full conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d layer_norm "
-    "rms_norm pad constant_pad_nd new_empty"
+    "view reshape _unsafe_view unflatten expand repeat slice split split_with_sizes narrow zeros ones empty "
+    "affine_grid_generator new_zeros new_ones conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+    "layer_norm rms_norm pad constant_pad_nd new_empty"
 )
 _SIZED = frozenset(_SIZES.split())
 
 
 def _numbers(node: fx.Node) -> list[str]:
-    """The numbers among a node's arguments, other than sizes, as text (NaN equals itself)."""
-    leaves = pytree.tree_flatten((list(node.args), dict(node.kwargs)))[0]
-    kinds = (float,) if op_name(node.target) in _SIZED else (int, float)
+    """The numbers among a node's arguments, other than sizes, as text (NaN equals itself), also in small constants."""
+    args, name = list(node.args), op_name(node.target)
+    if name in ("full", "new_full"):
+        args[name == "new_full"] = None  # the size
+    leaves = pytree.tree_flatten((args, dict(node.kwargs)))[0]
+    made = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, fx.Node) and leaf.op == "get_attr"]
+    leaves += [repr(t.tolist()) for t in made if t.numel() <= 16 and not t.is_meta]
+    kinds = (float, str) if name in _SIZED else (int, float, str)
     return [repr(leaf) for leaf in leaves if isinstance(leaf, kinds)]
 
 
@@ -92,7 +97,7 @@ def _culprits(
     read a width; else the nearest one before it; else one whose parameters could be cut. With each, its like: other
     calls from the same line."""
     before = nodes[: nodes.index(node) + 1]
-    for parameters in (False, True) if failed else (False,):
+    for parameters in (False, True) if failed or _steady(graph, nodes) else (False,):
 
         def live(n: fx.Node, parameters: bool = parameters) -> bool:
             new = n.name not in barred or (parameters and not barred[n.name].parameters)
@@ -108,6 +113,15 @@ def _culprits(
         f"the model's forward is not the same twice ({node.meta.get('module') or 'top level'}: {node.name}), though no "
         f"channel that could go reaches it: {why}. Make it deterministic in evaluation mode"
     )
+
+
+def _steady(graph: DependencyGraph, nodes: list[fx.Node]) -> bool:
+    """Whether the model does the same when it runs again at the same widths."""
+    runs = (
+        [(n.target, _shapes(n), _numbers(n)) for n in run]
+        for run in (record(graph.model, graph.inputs)[0].calls, nodes)
+    )
+    return next(runs) == next(runs)
 
 
 def _place(node: fx.Node) -> tuple[Any, ...]:

@@ -251,7 +251,7 @@ class Units:
             wide[..., 0] = table
             wide[again] = sets[table[again]]
             table = compress(wide.reshape(len(table), -1))
-            if table.shape[1] > 64:
+            if table.shape[1] > 64 and derived[table].any():
                 break
         circular = np.unique(table[derived[table]])
         rest = []
@@ -380,11 +380,8 @@ def compress(axis: np.ndarray) -> np.ndarray:
     """The same axis without columns that carry nothing or repeat another; one column at least."""
     if axis.shape[1] == 1:
         return axis
-    columns: list[np.ndarray] = []
-    for column in axis.T:
-        if (column >= 0).any() and not any(np.array_equal(column, other) for other in columns):
-            columns.append(column)
-    return np.stack(columns or [axis[:, 0]], axis=1)
+    columns = {column.tobytes(): column for column in axis.T if (column >= 0).any()}
+    return np.stack(list(columns.values()) or [axis[:, 0]], axis=1)
 
 
 def merge(axes: list[Axis], sizes: list[int]) -> Axis:
