@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from torch import nn
 
 import structprune as sp
+from structprune.modules import plain_transformers
 from tests.random_blocks import BLOCKS, NO_ONNX
 from tests.random_checks import Wrong, check
 from tests.random_networks import Case, RandomNet, cases
@@ -81,4 +83,9 @@ def test_a_case_is_read_back_from_its_text():
 def test_blocks_export(name, tmp_path: Path):
     for width in (4, 7):
         model = RandomNet([("Plain", 6), (name, width)], "flatten").eval()
-        sp.export_onnx(model, torch.randn(1, 3, 12, 12), tmp_path / "block.onnx")
+        x = torch.randn(1, 3, 12, 12)
+        session = onnxruntime.InferenceSession(str(sp.export_onnx(model, x, tmp_path / "block.onnx")))
+        with plain_transformers(), torch.no_grad():
+            expected = model(x)
+        (made,) = session.run(None, {"x": x.numpy()})
+        assert torch.allclose(torch.from_numpy(made), expected, rtol=1e-3, atol=1e-4), width

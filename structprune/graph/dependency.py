@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -308,18 +309,18 @@ class DependencyGraph:
         One multiply-add is one MAC; convolutions, linear layers, matrix products and attention count;
         normalisation, pooling, activations and biases do not.
         """
-        return self._sum_macs(self.removed(kept or {}))
+        return sum(self._counts(self.macs_terms(), kept))
 
     def macs_by_operator(self, kept: dict[str, np.ndarray] | None = None) -> dict[str, int]:
         """The same, for each operator under the name that fvcore gives it."""
         counts: Counter[str] = Counter()
-        for cost, macs in zip(self._flow.costs, self._node_macs(self.removed(kept or {})), strict=True):
+        for cost, macs in zip(self._flow.costs, self._counts(self.macs_terms(), kept), strict=True):
             counts[cost.op] += macs
         return dict(counts)
 
     def params(self, kept: dict[str, np.ndarray] | None = None) -> int:
         """The number of trainable or frozen parameters (buffers do not count), after a removal."""
-        return self._sum_params(self.removed(kept or {}))
+        return sum(self._counts(self.params_terms(), kept))
 
     def keep(self, kept: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
         """For each parameter or buffer that a removal slices: {axis: indices that stay}.
@@ -389,20 +390,15 @@ class DependencyGraph:
         """How many positions of an axis stay."""
         return int(alive(self.classes_of(axis), removed).sum())
 
-    def _node_macs(self, removed: np.ndarray) -> list[int]:
-        lengths: dict[int, int] = {}
-        result = []
-        for cost, axes in zip(self._flow.costs, self._cost_axes, strict=True):
-            macs = cost.constant
+    def _counts(self, terms: Terms, kept: dict[str, np.ndarray] | None) -> list[int]:
+        """What each term comes to after a removal."""
+        removed, lengths, result = self.removed(kept or {}), {}, []
+        for constant, axes, divisor in terms:
             for axis in axes:
                 if id(axis) not in lengths:
                     lengths[id(axis)] = int(alive(axis, removed).sum())
-                macs *= lengths[id(axis)]
-            result.append(macs // cost.divisor)
+            result.append(constant * math.prod(lengths[id(axis)] for axis in axes) // divisor)
         return result
-
-    def _sum_macs(self, removed: np.ndarray) -> int:
-        return sum(self._node_macs(removed))
 
     def macs_terms(self) -> Terms:
         """The terms that MACs are a sum of: constant × lengths of axes / divisor."""
@@ -423,13 +419,3 @@ class DependencyGraph:
                     divisor *= len(axis) // size if size else 1
             terms.append((constant, axes, divisor))
         return terms
-
-    def _sum_params(self, removed: np.ndarray) -> int:
-        total = 0
-        for key, _ in self.model.named_parameters():
-            size = 1
-            for dim, length in enumerate(self._sizes[key]):
-                axis = self._axes.get((key, dim))
-                size *= length if axis is None else int(alive(axis, removed).sum()) * length // len(axis)
-            total += size
-        return total

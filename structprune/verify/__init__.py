@@ -1,7 +1,8 @@
 """The acceptance gate: is the slim network the one that the plan describes?
 
 Enters: the dense and the slim model, the plan and real inputs. Leaves: a `Gate` of measured differences.
-`masked` makes the reference from `plan.keep` alone; nothing of `graph` or `surgery` is used here.
+`masked` makes the reference from the plan's `keep` and `statistics` alone, with no group, rule or surgery; of
+`graph` it uses only the mode that sees each op run.
 """
 
 from .gate import Comparison, Gate, verify
