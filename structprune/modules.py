@@ -17,7 +17,15 @@ from .errors import ModelError
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by its path; a tensor that has several names comes once, under the first."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    parameters: dict[int, tuple[str, Tensor]] = {}
+    buffers: dict[int, tuple[str, Tensor]] = {}
+    for path, module in model.named_modules():  # once, where named_parameters and named_buffers walk twice
+        prefix = path + "." if path else ""
+        for found, held in ((parameters, module._parameters), (buffers, module._buffers)):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    found.setdefault(id(tensor), (prefix + name, tensor))
+    return dict([*parameters.values(), *buffers.values()])
 
 
 def skeleton_copy(model: nn.Module, buffers: bool = True) -> nn.Module:
@@ -52,6 +60,10 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> Any:
     for name, value in module.__dict__.items():
         if name == "_modules":
             value = type(value)((key, None if child is None else memo[id(child)]) for key, child in value.items())
+        elif name in ("_parameters", "_buffers"):
+            value = type(value)(
+                (key, memo[id(t)] if id(t) in memo else copy.deepcopy(t, memo)) for key, t in value.items()
+            )
         elif type(value) in (dict, OrderedDict, set) and not value:
             value = type(value)()
         elif not isinstance(value, _FLAT):

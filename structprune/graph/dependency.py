@@ -255,7 +255,7 @@ class DependencyGraph:
         slices: list[list[Slice]] = [[] for _ in self._families]
         for (key, dim), axis in self._axes.items():
             owners = group_of[axis]
-            for number in np.unique(owners[owners >= 0]):
+            for number in sorted(set(owners[owners >= 0].tolist())):
                 index = np.where(owners == number, local[axis], -1)
                 index = index[:, (index >= 0).any(axis=0)]
                 slices[number].append(Slice(key, dim, self._flow.roles.get((key, dim), "other"), index))

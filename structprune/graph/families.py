@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .flow import Flow, Produced
-from .units import Cause, Resolution
+from .units import Cause, Resolution, alike
 
 
 @dataclass
@@ -47,7 +47,7 @@ def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray]
     found: dict[tuple[int, int], list[tuple[Produced, np.ndarray]]] = {}
     for produced, column in columns:
         free = column[~resolved.frozen[column]]
-        for which in np.unique(balance[free]).tolist():  # each balance apart, and what is in none
+        for which in sorted(set(balance[free].tolist())):  # each balance apart, and what is in none
             part = free[balance[free] == which]
             found.setdefault((int(labels[part[0]]), which), []).append((produced, part))
     result = []
@@ -80,12 +80,7 @@ def _columns(axis: np.ndarray) -> list[np.ndarray]:
     """The classes in each column, apart for positions that carry unlike numbers of classes."""
     if axis.shape[1] == 1:
         return [axis[axis >= 0]]
-    patterns, which = np.unique(axis >= 0, axis=0, return_inverse=True)
-    result = []
-    for i, pattern in enumerate(patterns):
-        rows = axis[which.ravel() == i][:, pattern]
-        result += list(rows.T)
-    return result
+    return [column for rows, pattern in alike(axis) for column in axis[rows][:, pattern].T]
 
 
 def _name_factors(found: list[Family], flow: Flow, classes_of: Callable[[np.ndarray], np.ndarray]) -> None:

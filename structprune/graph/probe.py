@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
 from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
+from .recorder import leaves_of
 from .units import alive
 
 
@@ -69,7 +69,7 @@ def _numbers(node: fx.Node) -> list[str]:
     args, name = list(node.args), op_name(node.target)
     if name in ("full", "new_full"):
         args[name == "new_full"] = None  # the size
-    leaves = pytree.tree_flatten((args, dict(node.kwargs)))[0]
+    leaves = list(leaves_of((args, dict(node.kwargs))))
     made = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, fx.Node) and leaf.op == "get_attr"]
     leaves += [repr(t.tolist()) for t in made if t.numel() <= 16 and not t.is_meta]
     kinds = (float, str) if name in _SIZED else (int, float, str)

@@ -136,10 +136,10 @@ class Recorder(OpMode):
         self._kept.append(tensor)
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = [x for x in _leaves(self.given.arguments) if isinstance(x, int) and not isinstance(x, bool)]
+        given = [x for x in leaves_of(self.given.arguments) if isinstance(x, int) and not isinstance(x, bool)]
         noted = _map((args, kwargs), self.node_of, given if any(isinstance(x, Number) for x in given) else [])
         try:
-            result = _like(args[0], op) if _keeps_its_shape(op, args) else op(*args, **kwargs)
+            result = _quick(op, args) if _is_plain(op, args) else op(*args, **kwargs)
         except (RuntimeError, NotImplementedError):  # constants that the model made on the CPU
             result = op(*_map(args, _to_meta, []), **_map(kwargs, _to_meta, []))
         node = self.graph.call_function(op, *noted)
@@ -155,9 +155,18 @@ class Recorder(OpMode):
         return result
 
 
-def _keeps_its_shape(op: Any, args: tuple[Any, ...]) -> bool:
-    """Whether this is one of the frequent ops whose meta kernels are Python and take up to a millisecond, in a form
-    that plainly runs and makes what its first argument is."""
+def _is_plain(op: Any, args: tuple[Any, ...]) -> bool:
+    """Whether this is one of the frequent ops whose meta kernels are Python and take up to two milliseconds, in a
+    form that plainly runs."""
+    if op in _UNARY:
+        return args[0].is_meta and args[0].is_floating_point()
+    if op is _ATEN.linear.default:
+        x, weight = args[:2]
+        bias = args[2] if len(args) > 2 else None
+        given = [x, weight] if bias is None else [x, weight, bias]
+        plain = all(t.is_meta and t.dtype == x.dtype and t.is_floating_point() for t in given)
+        fits = x.dim() > 1 and weight.dim() == 2 and x.shape[-1] == weight.shape[1]
+        return plain and fits and (bias is None or bias.shape == weight.shape[:1])
     if op is _ATEN.batch_norm.default:
         return all(t is None or (t.dim() == 1 and t.shape[0] == args[0].shape[1]) for t in args[1:5])
     if op is _ATEN.layer_norm.default:
@@ -169,10 +178,15 @@ def _keeps_its_shape(op: Any, args: tuple[Any, ...]) -> bool:
     return False
 
 
-def _like(x: Tensor, op: Any) -> Tensor:
-    """A tensor of the shape and type of `x`, laid out as the op lays out its result."""
+def _quick(op: Any, args: tuple[Any, ...]) -> Tensor:
+    """What such an op makes, laid out as the op lays it out."""
+    x = args[0]
+    if op in _UNARY:
+        return x if op._schema.is_mutable else torch.empty_like(x)
     if op in _BINARY:
         return torch.empty_like(x)
+    if op is _ATEN.linear.default:
+        return x.new_empty([*x.shape[:-1], args[1].shape[0]])
     layout = torch.contiguous_format
     if op is _ATEN.batch_norm.default:
         for rank, candidate in ((4, torch.channels_last), (5, torch.channels_last_3d)):
@@ -183,6 +197,9 @@ def _like(x: Tensor, op: Any) -> Tensor:
 
 _ATEN = torch.ops.aten
 _BINARY = frozenset([_ATEN.add.Tensor, _ATEN.sub.Tensor, _ATEN.mul.Tensor])
+_UNARY = frozenset(
+    getattr(_ATEN, name).default for name in ("hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "gelu")
+)
 
 
 def _memory(tensor: Tensor) -> Any:
@@ -193,12 +210,13 @@ def _to_meta(tensor: Tensor) -> Tensor:
     return tensor.to("meta")
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def leaves_of(value: Any) -> Iterator[Any]:
+    """What lies in nested lists, tuples, dicts and slices; pytree's own way takes several times as long."""
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves_of(item)
     elif isinstance(value, dict):
-        yield from _leaves(tuple(value.values()))
+        yield from leaves_of(tuple(value.values()))
     elif isinstance(value, slice):
         yield from (value.start, value.stop, value.step)
     else:

@@ -119,10 +119,7 @@ class Units:
         """Unit i is removed exactly when any unit of row i of `sets` (-1 for none) is."""
         if not len(units):
             return
-        shape = sets >= 0
-        patterns, which = np.unique(shape, axis=0, return_inverse=True)
-        for i, pattern in enumerate(patterns):
-            rows = which.ravel() == i
+        for rows, pattern in alike(sets):
             members = sets[rows][:, pattern]
             if members.shape[1] == 1:
                 self.tie(units[rows], members[:, 0])
@@ -182,7 +179,7 @@ class Units:
         frozen = np.zeros(classes + 1, bool)
         freezes = []
         for units, cause in self._frozen:
-            touched = np.unique(table[units])
+            touched = table[units]
             touched = touched[touched >= 0]
             frozen[touched] = True
             freezes.append((touched, cause))
@@ -374,6 +371,15 @@ def _merge(found: list[list[frozenset[int]]], wanted: list[list[frozenset[int]]]
 def _refines(fine: list[frozenset[int]], coarse: list[frozenset[int]]) -> bool:
     inside = [sum(part <= whole for part in fine) for whole in coarse]
     return sum(inside) == len(fine) and len(set(inside)) == 1 and frozenset().union(*fine) == frozenset().union(*coarse)
+
+
+def alike(axis: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The positions of an axis apart by the columns in which they carry something: masks of both."""
+    carries = axis >= 0
+    if carries.all():  # np.unique takes its time
+        return [(np.ones(len(axis), bool), np.ones(axis.shape[1], bool))] if len(axis) else []
+    patterns, which = np.unique(carries, axis=0, return_inverse=True)
+    return [(which.ravel() == i, pattern) for i, pattern in enumerate(patterns)]
 
 
 def compress(axis: np.ndarray) -> np.ndarray:
