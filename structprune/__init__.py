@@ -5,11 +5,12 @@ from ._compat import declare_torchvision_ops
 declare_torchvision_ops()
 
 from .bench import benchmark  # noqa: E402
-from .criteria import criterion, score  # noqa: E402
+from .criteria import criterion, score, sensitivity  # noqa: E402
 from .export import export_onnx  # noqa: E402
 from .graph import trace  # noqa: E402
 from .plan import plan  # noqa: E402
 from .records import Plan  # noqa: E402
+from .recover import recover  # noqa: E402
 from .run import run  # noqa: E402
 from .store import load, save  # noqa: E402
 from .surgery import prune  # noqa: E402
@@ -24,9 +25,11 @@ __all__ = [
     "load",
     "plan",
     "prune",
+    "recover",
     "run",
     "save",
     "score",
+    "sensitivity",
     "trace",
     "verify",
 ]

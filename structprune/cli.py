@@ -118,6 +118,51 @@ def inspect(
             console.print(table)
 
 
+@app.command()
+def criteria(
+    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+) -> None:
+    """List the criteria, what each needs and where it is from."""
+    from .criteria import CRITERIA
+    from .report import criteria_table
+
+    if format_ is Format.json:
+        entries = [
+            {
+                "name": name,
+                "description": entry.description,
+                "needs": sorted(entry.needs),
+                "combine": entry.combine,
+                "layer_by_layer": entry.sequential,
+                "source": entry.source,
+            }
+            for name, entry in sorted(CRITERIA.items())
+        ]
+        typer.echo(json.dumps(entries, indent=2))
+        return
+    _console().print(criteria_table())
+
+
+@app.command()
+def sensitivity(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+) -> None:
+    """Prune each group alone by a recipe's criterion and print what the outputs lose."""
+    with _plain_errors(lambda: "nothing was written"):
+        from .inspecting import scan
+        from .report import sensitivity_table
+
+        graph, found = scan(recipe, set_ or ())
+        if format_ is Format.json:
+            typer.echo(json.dumps(found.losses, indent=2))
+            return
+        table = sensitivity_table(graph, found, f"{recipe.stem}: loss when a share of one group's units goes")
+        table.caption = "mean KL from the dense network in nats, on calibration images that the fit has not seen"
+        _console().print(table)
+
+
 def _console() -> Console:
     """Standard output, at a width that fits the tables where it is no terminal."""
     return Console() if sys.stdout.isatty() else Console(width=110)

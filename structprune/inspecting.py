@@ -1,14 +1,20 @@
-"""The model behind `structprune inspect`."""
+"""What `structprune inspect` and `structprune sensitivity` look at."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
+from .criteria import CRITERIA, score, sensitivity
 from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
 from .names import architectures, unknown
+from .progress import Reporter
 from .recipe import ModelSpec, read_recipe
+from .records import Sensitivity
 
 
 def inspect_model(name: str, input_size: str | None = None, form: str = "module") -> DependencyGraph:
@@ -31,6 +37,35 @@ def inspect_model(name: str, input_size: str | None = None, form: str = "module"
     else:
         size = resolve_model_data_config(model)["input_size"]
     return trace(model, torch.zeros(1, *size), form=form)
+
+
+def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, Sensitivity]:
+    """The graph of a recipe's model as it is before any training, and what pruning each group alone costs.
+
+    Raises RecipeError for a recipe without data.calibration, one that trains, and a layer-by-layer criterion.
+    """
+    from .models import build_model
+
+    checked = read_recipe(recipe, overrides)
+    name, flaw = checked.prune.criterion, ""
+    if checked.data.calibration is None:
+        flaw = "the scan needs calibration images: add data.calibration"
+    elif checked.train is not None:
+        flaw = "the recipe trains its network first: give trained weights by model.weights, and --set train=null"
+    elif "widths" in CRITERIA[name].needs:
+        flaw = f"{name} ranks for the widths of a plan: scan by another, such as --set prune.criterion=l1"
+    if flaw:
+        raise RecipeError(f"{recipe}: {flaw}")
+    reporter = Reporter()
+    model = build_model(checked.model, checked.seed)
+    data = load_data(checked.data, model, checked.seed)
+    form = "graph" if checked.prune.form == "graph" else "module"
+    graph = trace(model, data.example[:1], form=form)
+    scores = score(
+        graph, name, data.calibration, labels=data.calibration_labels, combine=checked.prune.combine, seed=checked.seed
+    )
+    with reporter.bar("scanning") as update:
+        return graph, sensitivity(graph, scores, data.calibration, seed=checked.seed, progress=update)
 
 
 def _size(text: str) -> tuple[int, ...]:

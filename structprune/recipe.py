@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .criteria import CRITERIA
+from .criteria import COMBINE, CRITERIA
 from .errors import RecipeError
 from .names import architectures, optimizers, unknown
 from .plan import ALLOCATIONS
@@ -41,11 +41,38 @@ class ModelSpec(_Strict):
         return self
 
 
+class CalibrationSpec(_Strict):
+    """Images without labels for criteria, allocation and recovery; none of them is held out to measure quality.
+
+    By default those of `data`: training images of the digits; crops of the half of the files that is not held out.
+    `path` (a folder) or `files` names others. `augment` flips crops, changes their colours and joins parts of two.
+    """
+
+    images: int = Field(default=256, ge=2)
+    path: str | None = None
+    files: tuple[str, ...] = ()
+    augment: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> CalibrationSpec:
+        if self.path and self.files:
+            raise ValueError("path and files both say where the images are: set one of them")
+        return self
+
+
 class DigitsSpec(_Strict):
     """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
 
     source: Literal["digits"]
     image_size: int = Field(default=32, ge=8)
+    calibration: CalibrationSpec | None = None
+
+    @model_validator(mode="after")
+    def _own_images(self) -> DigitsSpec:
+        given = self.calibration
+        if given is not None and (given.path or given.files or given.augment):
+            raise ValueError("calibration takes digits' own training images: leave path, files and augment out")
+        return self
 
 
 class ImagesSpec(_Strict):
@@ -54,6 +81,7 @@ class ImagesSpec(_Strict):
     source: Literal["images"]
     path: str | None = None
     crops: int = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
+    calibration: CalibrationSpec | None = None
 
 
 class TrainSpec(_Strict):
@@ -86,11 +114,12 @@ class BudgetSpec(_Strict):
 
     macs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     params: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    channels: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _any(self) -> BudgetSpec:
-        if self.macs is None and self.params is None:
-            raise ValueError("give macs or params")
+        if not self.as_dict():
+            raise ValueError("give macs, params or channels")
         return self
 
     def as_dict(self) -> dict[str, float]:
@@ -99,6 +128,7 @@ class BudgetSpec(_Strict):
 
 class PruneSpec(_Strict):
     criterion: str = "l1"
+    combine: str | None = None
     budget: BudgetSpec
     allocation: str = "uniform"
     min_channels: int = Field(default=1, ge=1)
@@ -114,12 +144,80 @@ class PruneSpec(_Strict):
             raise ValueError(unknown("criterion", name, CRITERIA))
         return name
 
+    @field_validator("combine")
+    @classmethod
+    def _combine(cls, name: str | None) -> str | None:
+        if name is not None and name not in COMBINE:
+            raise ValueError(unknown("way to combine", name, COMBINE))
+        return name
+
     @field_validator("allocation")
     @classmethod
     def _allocation(cls, name: str) -> str:
         if name not in ALLOCATIONS:
             raise ValueError(unknown("allocation", name, ALLOCATIONS))
         return name
+
+
+class MeansSpec(_Strict):
+    """Removed channels leave their mean in the offsets of the layers that consumed them."""
+
+    method: Literal["means"] = "means"
+    source: Literal["calibration", "batchnorm"] = "calibration"
+
+
+class LeastSquaresSpec(_Strict):
+    """Layers that lost inputs are fitted to the dense network's outputs: all weights, or one factor an input channel.
+
+    `ridge` holds them near what they were, in shares of the mean variance of an input; by default it is chosen for each
+    layer by cross-validation.
+    """
+
+    method: Literal["least_squares"] = "least_squares"
+    weights: Literal["full", "scales"] = "full"
+    ridge: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class BatchNormSpec(_Strict):
+    """Running means and variances are taken anew on the calibration images."""
+
+    method: Literal["batchnorm"] = "batchnorm"
+
+
+_RECOVERIES: dict[str, type[BaseModel]] = {
+    "means": MeansSpec,
+    "least_squares": LeastSquaresSpec,
+    "batchnorm": BatchNormSpec,
+}
+METHODS = tuple(_RECOVERIES)
+
+
+def _named(step: Any) -> Any:
+    """A step that is given by its name alone."""
+    name = step.get("method") if isinstance(step, dict) else step
+    if isinstance(name, str) and name not in METHODS:
+        raise ValueError(unknown("recovery", name, METHODS))
+    return {"method": step} if isinstance(step, str) else step
+
+
+RecoverSpec = Annotated[
+    Annotated[MeansSpec | LeastSquaresSpec | BatchNormSpec, Field(discriminator="method")], BeforeValidator(_named)
+]
+
+
+def check_order(steps: Sequence[MeansSpec | LeastSquaresSpec | BatchNormSpec]) -> None:
+    """Raises ValueError for steps that come twice, and for means after what has made up for them already."""
+    methods: list[str] = [step.method for step in steps]
+    for method in METHODS:
+        if methods.count(method) > 1:
+            raise ValueError(f"{method} is there {methods.count(method)} times: once does it all")
+    if "means" in methods:
+        before = methods[: methods.index("means")]
+        if before:
+            raise ValueError(
+                f"means come after {before[-1]}, which has made up for the removed channels' means already: put them "
+                "first"
+            )
 
 
 class BenchSpec(_Strict):
@@ -136,8 +234,30 @@ class Recipe(_Strict):
     data: Annotated[DigitsSpec | ImagesSpec, Field(discriminator="source")]
     train: TrainSpec | None = None
     prune: PruneSpec
+    recover: tuple[RecoverSpec, ...] = ()
     finetune: TrainSpec | None = None
     bench: BenchSpec = Field(default_factory=BenchSpec)
+
+    @field_validator("recover")
+    @classmethod
+    def _order(cls, steps: tuple[MeansSpec | LeastSquaresSpec | BatchNormSpec, ...]) -> Any:
+        check_order(steps)
+        return steps
+
+    @model_validator(mode="after")
+    def _calibrated(self) -> Recipe:
+        criterion = CRITERIA[self.prune.criterion]
+        if self.data.calibration is None:
+            for wanted, what in (
+                (criterion.needs_data, f"criterion {criterion.name}"),
+                (self.prune.allocation == "sensitivity", "allocation sensitivity"),
+                (any(needs_images(step) for step in self.recover), "recovery"),
+            ):
+                if wanted:
+                    raise ValueError(f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}")
+        if self.prune.combine and criterion.combine is None:
+            raise ValueError(f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out")
+        return self
 
     @model_validator(mode="after")
     def _labels(self) -> Recipe:
@@ -149,6 +269,10 @@ class Recipe(_Strict):
                 "train starts from scratch: leave it out (train=null), or set no model.weights or pretrained"
             )
         return self
+
+
+def needs_images(step: MeansSpec | LeastSquaresSpec | BatchNormSpec) -> bool:
+    return not (isinstance(step, MeansSpec) and step.source == "batchnorm")
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -198,7 +322,11 @@ def _override(data: dict[str, Any], override: str) -> None:
 def _one_line(error: ValidationError, where: str) -> str:
     errors = error.errors()
     first = errors[0]
-    place = [str(part) for part in first["loc"] if part not in ("digits", "images")]
+    location = list(first["loc"])
+    tags = ("digits", "images") if location[:1] == ["data"] else METHODS
+    place = [
+        str(part) for i, part in enumerate(location) if i == 0 or part not in tags or location[i - 1] == "calibration"
+    ]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = unknown("key", place[-1], _keys(place[:-1], first["loc"]))
@@ -216,9 +344,11 @@ def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:
         "model": ModelSpec,
         "data": ImagesSpec if "images" in location else DigitsSpec,
         "train": TrainSpec,
+        "data.calibration": CalibrationSpec,
+        "recover": next((spec for name, spec in _RECOVERIES.items() if name in location), LeastSquaresSpec),
         "finetune": TrainSpec,
         "prune": PruneSpec,
         "prune.budget": BudgetSpec,
         "bench": BenchSpec,
     }
-    return list(specs[".".join(parents)].model_fields)
+    return list(specs[".".join(part for part in parents if not part.isdigit())].model_fields)

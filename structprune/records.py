@@ -14,11 +14,27 @@ PLAN_SCHEMA = "structprune.plan/1"
 
 
 @dataclass(frozen=True)
+class Sensitivity:
+    """What pruning one group alone costs: `{group name: {units kept: loss}}`, 0 where all stay."""
+
+    losses: dict[str, dict[int, float]]
+
+
+@dataclass(frozen=True)
 class Scores:
-    """One importance a unit for each group: `{group name: float64 array of shape (units,)}`. Low goes first."""
+    """One importance a unit for each group: `{group name: float64 array of shape (units,)}`. Low goes first.
+
+    `unscored` says of groups without scores why; a plan keeps them whole. `notes` is what a user should know of the
+    scores. `widths` are those for which a criterion ranked layer by layer, and the plan's then. `sensitivity` is for
+    the allocation of that name.
+    """
 
     criterion: str
     values: dict[str, np.ndarray]
+    unscored: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    widths: dict[str, int] | None = None
+    sensitivity: Sensitivity | None = None
 
 
 @dataclass
@@ -49,6 +65,11 @@ class Plan:
     program: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     schema: str = PLAN_SCHEMA
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many units of each group stay."""
+        return {name: len(group["kept"]) for name, group in self.groups.items()}
 
     def to_json(self) -> str:
         return pretty_json(asdict(self))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .bench import benchmark, environment
-from .criteria import score
+from .criteria import CRITERIA, score, sensitivity
 from .data import Data, load_data
 from .errors import BudgetError, GateError, RecipeError
 from .export import export_onnx, opset_of
@@ -26,13 +29,15 @@ from .modules import replace_tensors, tensors
 from .plan import plan as make_plan
 from .progress import Reporter
 from .recipe import Recipe, TrainSpec, read_recipe
-from .records import Plan, Scores
+from .records import Plan, Scores, Sensitivity
+from .recover import recover
 from .report import build_report, count_macs, render_html
 from .store import files, save
 from .surgery import prune
 from .train import accuracy, agreement, fit, predict
 from .verify import Gate, expanded, verify
 
+WIDTHS_BY = "l1"  # the criterion of the plan whose widths a layer-by-layer criterion ranks for
 _RUN_FILES = ("recipe.yaml", "plan.json", "report.json", "slim.safetensors", "slim.onnx", "dense.onnx")
 _ARTEFACTS = ("dense.onnx", "slim.onnx", "slim.safetensors", "plan.json")
 
@@ -115,7 +120,7 @@ class _Run:
 
         if recipe.train:
             self._train(model, recipe.train, data, "dense")
-        plan = self._plan(graph, note)
+        plan = self._plan(graph, note, data)
         if plan_only:
             return json.loads(plan.to_json())
 
@@ -124,11 +129,16 @@ class _Run:
         slim = prune(model, plan)
         quality = {"pruned": self._predict(slim, data)}
         gates, reference = {}, model
-        if recipe.finetune:
-            say.stage("checking the pruned network before fine-tuning")
+        steps: list[dict[str, Any]] = []
+        if recipe.recover or recipe.finetune:
+            say.stage("checking the network as cut, before recovery and fine-tuning")
             gates["pruned"] = verify(model, slim, plan, data.example)
             if gates["pruned"].passed:
-                self._train(slim, recipe.finetune, data, "slim")
+                slim, steps = self._recover(model, slim, plan, data, dense_logits)
+                if steps:
+                    quality["recovered"] = self._predict(slim, data)
+                if recipe.finetune:
+                    self._train(slim, recipe.finetune, data, "slim")
                 reference = expanded(model, slim, plan)
         quality["final"] = self._predict(slim, data)
 
@@ -160,6 +170,7 @@ class _Run:
             _quality(recipe, data, dense_logits, quality),
             counts,
             {kind: (self.work / f"{kind}.onnx").stat().st_size for kind in ("dense", "slim")},
+            steps,
             latency,
             environment(),
             opset_of(self.work / "slim.onnx"),
@@ -202,7 +213,12 @@ class _Run:
 
     def _rehearse(self, graph: DependencyGraph) -> None:
         spec = self.recipe.prune
-        flat = Scores(spec.criterion, {group.name: np.ones(group.units) for group in graph.groups})
+        curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
+        flat = Scores(
+            spec.criterion,
+            {group.name: np.ones(group.units) for group in graph.groups},
+            sensitivity=Sensitivity(curve) if spec.allocation == "sensitivity" else None,
+        )
         self._make_plan(graph, flat)
 
     def _make_plan(self, graph: DependencyGraph, scores: Scores) -> Plan:
@@ -218,18 +234,98 @@ class _Run:
             ignore=spec.ignore,
         )
 
-    def _plan(self, graph: DependencyGraph, note: str) -> Plan:
-        plan = self._make_plan(graph, score(graph, self.recipe.prune.criterion))
-        plan.notes += [note] if note else []
-        files.write_text(self.folder / "plan.json", plan.to_json())
+    def _plan(self, graph: DependencyGraph, note: str, data: Data) -> Plan:
+        """Scores and plans, or reads the plan that an interrupted run has made."""
+        path = self.folder / "plan.json"
+        if path.is_file():
+            plan = Plan.from_json(path.read_text(encoding="utf-8"))
+        else:
+            scores = self._score(graph, data)
+            plan = self._make_plan(graph, scores)
+            plan.notes += [note] if note else []
+            files.write_text(path, plan.to_json())
         cut, budget = plan.macs["dense"] / plan.macs["slim"], self.recipe.prune.budget.as_dict()
         self.reporter.stage(
             f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut)",
             budget=budget,
         )
-        for note in plan.notes:
-            self.reporter.console.print(f"  note: {note}", highlight=False)
+        self._say_notes(plan.notes)
         return plan
+
+    def _score(self, graph: DependencyGraph, data: Data) -> Scores:
+        """Scores by the recipe's criterion, with a scan if the allocation needs one.
+
+        What ranks layer by layer needs widths first: those of a plan by `l1`.
+        """
+        spec, seed = self.recipe.prune, self.recipe.seed
+        chosen = CRITERIA[spec.criterion]
+        base = WIDTHS_BY if "widths" in chosen.needs else spec.criterion
+        images: dict[str, Any] = {"labels": data.calibration_labels, "seed": seed}
+        with self._bar(f"scoring by {base}") as update:
+            scores = score(
+                graph,
+                base,
+                data.calibration,
+                combine=spec.combine if base == spec.criterion else None,
+                progress=update,
+                **images,
+            )
+        if spec.allocation == "sensitivity":
+            with self._bar("scanning the sensitivity of each group") as update:
+                found = sensitivity(graph, scores, data.calibration, seed=seed, progress=update)
+            scores = dataclasses.replace(scores, sensitivity=found)
+        if base == spec.criterion:
+            return scores
+        widths = self._make_plan(graph, scores).widths
+        with self._bar(f"scoring by {spec.criterion}, layer by layer") as update:
+            return score(
+                graph,
+                spec.criterion,
+                data.calibration,
+                combine=spec.combine,
+                widths=widths,
+                progress=update,
+                **images,
+            )
+
+    def _recover(
+        self, model: nn.Module, slim: nn.Module, plan: Plan, data: Data, dense: torch.Tensor
+    ) -> tuple[nn.Module, list[dict[str, Any]]]:
+        """The mended network, and for each step what it changed and how good the network was then."""
+        final, record = self.work / "recovered.safetensors", self.work / "recovered.json"
+        if record.is_file() and final.is_file():
+            replace_tensors(slim, load_file(final))
+            return slim, json.loads(record.read_text(encoding="utf-8"))
+        steps = []
+        for step in self.recipe.recover:
+            start = time.perf_counter()
+            with self._bar(f"recovery: {step.method}") as update:
+                images = data.example if data.calibration is None else data.calibration
+                done = recover(model, slim, plan, images, [step], seed=self.recipe.seed, progress=update)
+            slim = done.model
+            seconds = time.perf_counter() - start
+            measured = _quality(self.recipe, data, dense, {"recovered": self._predict(slim, data)})
+            entry = {**step.model_dump(mode="json"), "layers": done.layers[0], "notes": done.notes, "seconds": seconds}
+            steps.append({**entry, "quality": measured["recovered"], "kl": measured.get("kl", {}).get("recovered")})
+            self.reporter.stage(
+                f"recovery by {step.method}: {done.layers[0]} layers, {measured['metric']} {measured['recovered']:.4f}",
+                **entry,
+            )
+            self._say_notes(done.notes)
+        if steps:
+            held = {key: tensor.detach().contiguous() for key, tensor in tensors(slim).items()}
+            files.write(final, lambda path: save_file(held, path))
+            files.write_text(record, json.dumps(steps))
+        return slim, steps
+
+    @contextmanager
+    def _bar(self, what: str) -> Iterator[Callable[[float], None]]:
+        with self.reporter.bar(what) as update:
+            yield update
+
+    def _say_notes(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            self.reporter.console.print(f"  note: {note}", highlight=False)
 
     def _train(self, model: nn.Module, spec: TrainSpec, data: Data, what: str) -> None:
         assert data.train is not None

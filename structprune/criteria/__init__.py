@@ -1,10 +1,30 @@
 """Scores for the units of every group.
 
-Enters: a `DependencyGraph` (its groups and its model's weights). Leaves: `Scores`. `registry` holds the names,
-`norms` the criteria by weight norm. Nothing here knows of budgets, plans or surgery.
+Enters: a `DependencyGraph` (its groups and its model's weights) and, for some criteria, calibration data. Leaves:
+`Scores`; or what each group's pruning costs, `Sensitivity`. `registry` holds the names, `views` what a criterion sees
+of a group, `collect` and `scoring` run one over a graph; the criteria are in `norms`, `geometric`, `scaling`,
+`activations`, `taylor` and `reconstruction`. Nothing here knows of budgets, plans or surgery.
 """
 
-from . import norms  # registers its criteria
-from .registry import CRITERIA, Criterion, GroupView, criterion, score
+from . import activations, geometric, norms, reconstruction, scaling, taylor  # each registers its criteria
+from .registry import CRITERIA, NEEDS, Criterion, criterion
+from .scoring import score
+from .sensitivity import sensitivity
+from .views import COMBINE, GroupView
 
-__all__ = ["CRITERIA", "Criterion", "GroupView", "criterion", "norms", "score"]
+__all__ = [
+    "COMBINE",
+    "CRITERIA",
+    "NEEDS",
+    "Criterion",
+    "GroupView",
+    "activations",
+    "criterion",
+    "geometric",
+    "norms",
+    "reconstruction",
+    "scaling",
+    "score",
+    "sensitivity",
+    "taylor",
+]

@@ -1,137 +1,95 @@
-"""The registry of criteria, what a criterion sees of a group, and `score`, which runs one over a graph."""
+"""The registry of criteria: what each is called, computes and needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from ..errors import ModelError, RecipeError
-from ..graph import DependencyGraph, Group
-from ..modules import tensors
-from ..names import unknown
-from ..records import Scores
+from .views import COMBINE, Consumer, GroupView, Members
+
+Scored = Tensor | Members
+CriterionFunction = Callable[[GroupView], Scored]
+F = TypeVar("F", bound=CriterionFunction)
+Mend = Callable[[GroupView, Consumer, Tensor], Tensor]
+
+NEEDS = {
+    "bn": "BatchNorm on the channels",
+    "activations": "calibration images",
+    "moments": "calibration images",
+    "expected": "BatchNorms before the layers that consume the channels",
+    "gradients": "calibration images and class scores as outputs (labels are used if there are any)",
+    "samples": "calibration images and layers that consume the channels",
+    "widths": "the widths of a plan",
+}
 
 
-@dataclass(frozen=True)
-class Weights:
-    """One parameter of a group and the axis that the group controls.
-
-    `index` has shape (positions, k) and gives the group's units on each position of axis `dim` of `tensor`,
-    -1 for none. `role` is filter, passed, consumer, norm, bias or other (see `graph.flow.Flow`).
-    """
-
-    key: str
-    dim: int
-    role: str
-    index: Tensor
-    tensor: Tensor
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Sums of `values`, of the tensor's own shape, over all but axis `dim`: shape (positions,)."""
-        if len(self.index) != self.tensor.shape[self.dim]:
-            blocks = len(self.index) // self.tensor.shape[self.dim]
-            apart = values.reshape(blocks, -1, *values.shape[1:])
-            return apart.sum([d for d in range(apart.dim()) if d not in (0, self.dim + 1)]).flatten()
-        return values.sum([d for d in range(values.dim()) if d != self.dim]) if values.dim() > 1 else values
-
-    def positions(self) -> Tensor:
-        """The tensor with axis `dim` first and the rest flattened: shape (positions, everything else).
-
-        Where blocks of axis 0 keep positions of their own (grouped convolutions), those of all blocks in turn.
-        """
-        if len(self.index) != self.tensor.shape[self.dim]:
-            blocks = len(self.index) // self.tensor.shape[self.dim]
-            apart = self.tensor.reshape(blocks, -1, *self.tensor.shape[1:])
-            return apart.movedim(self.dim + 1, 1).flatten(0, 1).flatten(1)
-        return self.tensor.movedim(self.dim, 0).flatten(1) if self.tensor.dim() > 1 else self.tensor[:, None]
+class Unscored(Exception):
+    """A criterion can't score this group; the message says why. The group stays whole."""
 
 
-@dataclass(frozen=True)
-class GroupView:
-    """What a criterion sees: a group's name, its number of units and its weights, leading layer first."""
-
-    name: str
-    units: int
-    weights: tuple[Weights, ...]
-
-    def per_unit(self, weights: Weights, values: Tensor) -> Tensor:
-        """Sums a value for each position, shape (positions,), over the positions of each unit: (units,)."""
-        total = torch.zeros(self.units, dtype=torch.float64)
-        for column in weights.index.T:
-            total.index_add_(0, column[column >= 0], values[column >= 0].double().cpu())
-        return total
-
-
-CriterionFunction = Callable[[GroupView], Tensor]
+DATA = frozenset(["activations", "moments", "gradients", "samples"])
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A registered criterion: its name, the function from a group to one score a unit, and one line on it."""
+    """A registered criterion: a function from a group to one score a unit, low scores going first.
+
+    It may return a list instead, one tensor for each coupled layer, NaN for units that a layer does not have: these
+    are put together as `combine` says. `needs` are of `NEEDS`. With activations or gradients the function is called
+    for each batch, and its scores are averaged over the images, then go through `finish`. A `sequential` one ranks
+    each group on the network without what it removed of the groups before, whose consumers' weights `mend` may mend.
+    """
 
     name: str
     function: CriterionFunction
     description: str
+    source: str = ""
+    needs: frozenset[str] = frozenset()
+    combine: str | None = None
+    sequential: bool = False
+    mend: Mend | None = field(default=None, repr=False)
+    finish: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def needs_data(self) -> bool:
+        return bool(self.needs & DATA)
+
+    @property
+    def by_batch(self) -> bool:
+        return bool(self.needs & {"activations", "gradients"})
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str, description: str) -> Callable[[CriterionFunction], CriterionFunction]:
-    """Registers a criterion under a name that recipes can use; a name that is taken raises ValueError."""
+def criterion(
+    name: str,
+    description: str,
+    *,
+    source: str = "",
+    needs: Sequence[str] = (),
+    combine: str | None = None,
+    sequential: bool = False,
+    mend: Mend | None = None,
+    finish: Callable[[Tensor], Tensor] | None = None,
+) -> Callable[[F], F]:
+    """Registers a criterion (see `Criterion`) under a name that recipes can use; ValueError for a name that is taken,
+    for a need that is none and for a way to combine that is none."""
+    for need in needs:
+        if need not in NEEDS:
+            raise ValueError(f"criterion {name!r} needs {need!r}, which is none of {', '.join(NEEDS)}")
+    if combine is not None and combine not in COMBINE:
+        raise ValueError(f"criterion {name!r} combines by {combine!r}, which is none of {', '.join(COMBINE)}")
 
-    def register(function: CriterionFunction) -> CriterionFunction:
+    def register(function: F) -> F:
         if name in CRITERIA:
             raise ValueError(f"a criterion named {name!r} is registered already")
-        CRITERIA[name] = Criterion(name, function, description)
+        CRITERIA[name] = Criterion(
+            name, function, description, source, frozenset(needs), combine, sequential, mend, finish
+        )
         return function
 
     return register
-
-
-def score(graph: DependencyGraph, criterion: str | CriterionFunction) -> Scores:
-    """Scores every unit of every group: low scores go first.
-
-    `criterion` is a registered name or a function from a `GroupView` to a tensor of shape (units,).
-    Raises RecipeError for an unknown name and ModelError where weights or scores are not finite.
-    """
-    if callable(criterion):
-        function, name = criterion, getattr(criterion, "__name__", type(criterion).__name__)
-    else:
-        if criterion not in CRITERIA:
-            raise RecipeError(unknown("criterion", criterion, CRITERIA))
-        function, name = CRITERIA[criterion].function, criterion
-    state = {key: tensor.detach() for key, tensor in tensors(graph.model).items()}
-    values = {}
-    with torch.no_grad():
-        for group in graph.groups:
-            view = _view(group, state)
-            result = torch.as_tensor(function(view)).detach().double().cpu()
-            if tuple(result.shape) != (group.units,):
-                raise RecipeError(
-                    f"criterion {name!r} gave shape {tuple(result.shape)} for group {group.name}, which has "
-                    f"{group.units} units: return a tensor of shape ({group.units},)"
-                )
-            if not torch.isfinite(result).all():
-                raise ModelError(_not_finite(name, view))
-            values[group.name] = result.numpy()
-    return Scores(name, values)
-
-
-def _view(group: Group, state: dict[str, Tensor]) -> GroupView:
-    weights = tuple(
-        Weights(s.key, s.dim, s.role, torch.from_numpy(np.ascontiguousarray(s.index)), state[s.key])
-        for s in group.slices
-    )
-    return GroupView(group.name, group.units, weights)
-
-
-def _not_finite(name: str, view: GroupView) -> str:
-    bad = [w.key for w in view.weights if not torch.isfinite(w.tensor).all()]
-    if bad:
-        return f"{bad[0]} holds NaN or infinite values, so its filters cannot be ranked: load sound weights"
-    return f"criterion {name!r} gave scores that are not finite for group {view.name}"

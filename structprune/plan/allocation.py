@@ -6,11 +6,13 @@ these widths use (1.0 is exactly all), and returns the widths. It may assume tha
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ..errors import BudgetError
 from ..records import Scores
 from .budget import Choice, Widths
 
@@ -77,6 +79,110 @@ def global_(choices: list[Choice], scores: Scores, load: Load) -> Widths:
 
     order = [c.group.name for c in sorted(choices, key=best_lost, reverse=True)]
     return fill(choices, widths, load, order)
+
+
+@allocation("threshold")
+def threshold(choices: list[Choice], scores: Scores, load: Load) -> Widths:
+    """One threshold for all groups on the scores as they are, and what is strictly greater stays.
+
+    With the criterion `slimming` and a budget of `channels`, the global percentile of Liu et al., Network Slimming,
+    ICCV 2017, section 3; `min_channels` and `max_ratio` are the least and the cap of each layer. Nothing is filled up.
+    For scores that compare over layers; `global` makes others comparable.
+    """
+    values = {c.group.name: np.sort(scores.values[c.group.name]) for c in choices if c.group.name in scores.values}
+    levels = np.unique(np.concatenate(list(values.values()))) if values else np.zeros(1)
+
+    def at(position: float) -> Widths:
+        level = levels[min(int(position * len(levels)), len(levels) - 1)] if position > 0 else -np.inf
+        return {
+            c.group.name: c.nearest(int((values[c.group.name] > level).sum()))
+            if c.group.name in values
+            else int(c.widths[-1])
+            for c in choices
+        }
+
+    return at(_bisect(lambda p: load(at(p)) <= 1))
+
+
+STEPS = 48  # the most steps in which a group is narrowed
+
+
+@allocation("sensitivity")
+def sensitivity(choices: list[Choice], scores: Scores, load: Load) -> Widths:
+    """The widths whose measured losses, one group pruned at a time, have the least sum within the budget.
+
+    Losses between the measured widths are interpolated on their lower convex hull; then the group whose next step costs
+    the least for what it saves of the budget is narrowed, again and again. Groups without a measurement stay whole.
+    """
+    if scores.sensitivity is None:
+        raise BudgetError("allocation sensitivity needs a scan: plan(..., sensitivity=structprune.sensitivity(...))")
+    scanned = scores.sensitivity.losses
+    losses = {c.group.name: _hull(scanned[c.group.name]) for c in choices if c.group.name in scanned}
+    ladders = {
+        c.group.name: c.widths[:: -max(1, len(c.widths) // STEPS)] if c.group.name in losses else c.widths[-1:]
+        for c in choices
+    }
+    place = dict.fromkeys(ladders, 0)
+    widths = {name: int(ladder[0]) for name, ladder in ladders.items()}
+    used = load(widths)
+
+    def price(name: str) -> float:
+        """Of the next step of a group: the loss for each share of the budget."""
+        now, then = (int(ladders[name][place[name] + i]) for i in (0, 1))
+        saved = used - load({**widths, name: then})
+        return (losses[name](then) - losses[name](now)) / saved if saved > 0 else np.inf
+
+    queue = [(price(name), name) for name, ladder in ladders.items() if len(ladder) > 1]
+    heapq.heapify(queue)
+    while used > 1 and queue:
+        _, name = heapq.heappop(queue)
+        again = price(name)
+        if queue and again > queue[0][0]:
+            heapq.heappush(queue, (again, name))  # what others lost has changed what this one saves
+            if again == np.inf and queue[0][0] == np.inf:
+                break
+            continue
+        place[name] += 1
+        widths[name] = int(ladders[name][place[name]])
+        used = load(widths)
+        if place[name] + 1 < len(ladders[name]):
+            heapq.heappush(queue, (price(name), name))
+    if used > 1:  # what was not measured has to go too
+        rest = [c for c in choices if c.group.name not in losses]
+        return {**widths, **uniform(rest, scores, lambda others: load({**widths, **others}))}
+
+    def regained(choice: Choice) -> float:
+        now = widths[choice.group.name]
+        loss = losses[choice.group.name]
+        return loss(now) - loss(choice.next_above(now) or now)
+
+    measured = [c for c in choices if c.group.name in losses]
+    return fill(measured, widths, load, [c.group.name for c in sorted(measured, key=regained, reverse=True)])
+
+
+def _hull(losses: Mapping[int, float]) -> Callable[[int], float]:
+    """A falling convex function of the kept units under the measured losses, a line between its corners; narrower than
+    what was measured, twice as steep as at the end."""
+    corners: list[tuple[int, float]] = []
+    highest = 0.0
+    for kept in sorted(losses, reverse=True):
+        highest = max(highest, losses[kept])
+        point = (kept, highest)
+        while len(corners) > 1 and _slope(corners[-2], corners[-1]) > _slope(corners[-1], point):
+            corners.pop()
+        corners.append(point)
+    last = 2 * _slope(corners[-2], corners[-1]) if len(corners) > 1 else 0.0
+    x, y = (np.array(values, dtype=float) for values in zip(*corners[::-1], strict=True))
+
+    def at(kept: int) -> float:
+        return float(np.interp(kept, x, y)) + max(0.0, x[0] - kept) * last
+
+    return at
+
+
+def _slope(a: tuple[int, float], b: tuple[int, float]) -> float:
+    """How much the loss rises for each unit less, from a to the narrower b."""
+    return (b[1] - a[1]) / (a[0] - b[0])
 
 
 def fill(choices: list[Choice], widths: Widths, load: Load, order: list[str]) -> Widths:

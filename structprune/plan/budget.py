@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ Widths = dict[str, int]  # kept units of each group
 
 @dataclass(frozen=True)
 class Limit:
-    """A budget in absolute numbers: what a plan may use of `name` (macs or params)."""
+    """A budget in absolute numbers: what a plan may use of `name` (macs, params or channels)."""
 
     name: str
     allowed: int
@@ -25,16 +25,17 @@ class Limit:
 
 
 def read_budget(budget: Mapping[str, float], graph: DependencyGraph) -> list[Limit]:
-    """`{"macs": 0.5}` is a fraction of the dense network; a number over 1 is absolute. Raises BudgetError."""
+    """`{"macs": 0.5}` is a fraction of the dense network; a number over 1 is absolute. `channels` counts the units of
+    all groups. Raises BudgetError."""
     if not isinstance(budget, Mapping):
         raise BudgetError(f'the budget is {budget!r}: give a mapping, for example {{"macs": 0.5}}')
     if not budget:
-        raise BudgetError('the budget is empty: give macs or params, for example {"macs": 0.5}')
-    dense = {"macs": graph.macs(), "params": graph.params()}
+        raise BudgetError('the budget is empty: give macs, params or channels, for example {"macs": 0.5}')
+    dense = {"macs": graph.macs(), "params": graph.params(), "channels": sum(g.units for g in graph.groups)}
     limits = []
     for name, value in budget.items():
         if name not in dense:
-            raise BudgetError(f"unknown budget {name!r}: it can be {' or '.join(dense)}")
+            raise BudgetError(f"unknown budget {name!r}: it can be {', '.join(dense)}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
             raise BudgetError(
                 f"budget {name}={value!r} is no amount: give a fraction of the dense network (0.5) or an absolute "
@@ -89,12 +90,14 @@ def choices(
     max_ratio: float,
     align: int,
     ignore: Sequence[str],
+    whole: Collection[str] = (),
 ) -> list[Choice]:
     """The widths of each group under the constraints.
 
     At least `min_channels` channels of each layer stay and at most `max_ratio` of the units go; the leading layer's
     width is a multiple of `align` or the dense width; groups with a layer whose path matches a glob in `ignore` stay
-    dense. Raises BudgetError for a constraint that makes no sense and for a glob that matches no layer.
+    dense, and so do those named in `whole`. Raises BudgetError for a constraint that makes no sense and for a glob that
+    matches no layer.
     """
     if min_channels < 1:
         raise BudgetError(f"min_channels={min_channels}: at least 1 channel of each layer must stay")
@@ -111,7 +114,7 @@ def choices(
         hits = {glob for glob in ignore for layer in layers if fnmatch.fnmatchcase(layer, glob)}
         matched |= hits
         widths = [group.units]
-        if not hits:
+        if not hits and group.name not in whole:
             must = np.bincount(group.strata, weights=must_stay(group, scores[group.name], min_channels))
             lost = int((np.bincount(group.strata) - np.maximum(must, 1)).min()) * group.step
             least = max(group.units - math.floor(max_ratio * group.units), group.units - lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..errors import BudgetError, PlanError, RecipeError
 from ..graph import DependencyGraph, Group, Tally
 from ..modules import tensors
 from ..names import unknown
-from ..records import Plan, Scores
+from ..records import Plan, Scores, Sensitivity
 from .allocation import ALLOCATIONS
 from .budget import Limit, Widths, choices, must_stay, read_budget
 
@@ -25,23 +26,26 @@ def plan(
     max_ratio: float = 0.9,
     align: int = 1,
     ignore: Sequence[str] = (),
+    sensitivity: Sensitivity | None = None,
 ) -> Plan:
     """Chooses the units that stay: in each group the ones of highest score, as many as the allocation gives it.
 
-    `budget` maps `macs` or `params` (or both) to what may stay: a fraction of the dense network, or an absolute
-    number over 1. `min_channels`, `max_ratio`, `align` and `ignore` bound each group (see `budget.choices`).
-    The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how near it came.
+    `budget` maps `macs`, `params` or `channels` (or several) to what may stay: a fraction of the dense network, or an
+    absolute number over 1. `min_channels`, `max_ratio`, `align` and `ignore` bound each group (see `budget.choices`).
+    `sensitivity` (structprune.sensitivity) is for the allocation of that name. Groups that the scores leave out stay
+    whole. The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how near it came.
     Raises BudgetError if no plan can meet the budget.
     """
     if allocation not in ALLOCATIONS:
         raise RecipeError(unknown("allocation", allocation, ALLOCATIONS))
-    missing = [group.name for group in graph.groups if len(scores.values.get(group.name, ())) != group.units]
+    limits = read_budget(budget, graph)
+    values = {**scores.values, **{g.name: np.zeros(g.units) for g in graph.groups if g.name in scores.unscored}}
+    missing = [group.name for group in graph.groups if len(values.get(group.name, ())) != group.units]
     if missing:
         raise PlanError(f"the scores do not cover group {missing[0]}: score the graph that you plan for")
-    limits = read_budget(budget, graph)
-    options = choices(graph.groups, scores.values, min_channels, max_ratio, align, ignore)
+    options = choices(graph.groups, values, min_channels, max_ratio, align, ignore, scores.unscored)
 
-    ranks = {g.name: _ranks(g, scores.values[g.name], min_channels) for g in graph.groups}
+    ranks = {g.name: _ranks(g, values[g.name], min_channels) for g in graph.groups}
     chosen: dict[tuple[str, int], np.ndarray] = {}
 
     def best(group: Group, count: int) -> np.ndarray:
@@ -53,7 +57,7 @@ def plan(
     tally = Tally(graph, lambda name, count: best(by_name[name], count))
 
     def used(widths: Widths) -> dict[str, int]:
-        counts = tally.count(widths)
+        counts = {**tally.count(widths), "channels": sum(widths.values())}
         return {limit.name: counts[limit.name] for limit in limits}
 
     def load(widths: Widths) -> float:
@@ -64,7 +68,13 @@ def plan(
     constraints = {"min_channels": min_channels, "max_ratio": max_ratio, "align": align, "ignore": list(ignore)}
     if load(narrowest) > 1:
         raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph))
-    widths = ALLOCATIONS[allocation](options, scores, load)
+    if scores.widths is None:
+        given = scores if sensitivity is None else dataclasses.replace(scores, sensitivity=sensitivity)
+        widths = ALLOCATIONS[allocation](options, given, load)
+    else:  # for which the groups were ranked one after the other
+        widths = {g.name: scores.widths.get(g.name, g.units) for g in graph.groups}
+        if load(widths) > 1:
+            raise PlanError(f"the widths that {scores.criterion} ranked the groups for are over the budget: score anew")
 
     kept = {g.name: best(g, widths[g.name]) for g in graph.groups}
     keep = graph.keep(kept)
@@ -84,7 +94,7 @@ def plan(
         macs_by_operator={"dense": graph.macs_by_operator(), "slim": graph.macs_by_operator(kept)},
         params={"dense": graph.params(), "slim": graph.params(kept)},
     )
-    result.notes = _notes(limits, result, constraints)
+    result.notes = scores.notes + _notes(limits, result, constraints)
     return result
 
 
@@ -109,7 +119,7 @@ def _out_of_reach(limits: list[Limit], least: dict[str, int], constraints: dict,
 
 
 def _notes(limits: list[Limit], plan: Plan, constraints: dict) -> list[str]:
-    reached = {"macs": plan.macs["slim"], "params": plan.params["slim"]}
+    reached = {"macs": plan.macs["slim"], "params": plan.params["slim"], "channels": sum(plan.widths.values())}
     nearest = max(limits, key=lambda limit: reached[limit.name] / limit.allowed)
     share = reached[nearest.name] / nearest.allowed
     if share >= 0.99:

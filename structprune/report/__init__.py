@@ -3,6 +3,15 @@
 from .counts import count_macs
 from .html import render_html
 from .report import SCHEMA, build_report
-from .table import graph_table, report_table
+from .table import criteria_table, graph_table, report_table, sensitivity_table
 
-__all__ = ["SCHEMA", "build_report", "count_macs", "graph_table", "render_html", "report_table"]
+__all__ = [
+    "SCHEMA",
+    "build_report",
+    "count_macs",
+    "criteria_table",
+    "graph_table",
+    "render_html",
+    "report_table",
+    "sensitivity_table",
+]

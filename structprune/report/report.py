@@ -22,11 +22,12 @@ def build_report(
     quality: dict[str, Any],
     counts: dict[str, dict[str, int] | None],
     sizes: dict[str, int],
+    recovery: list[dict[str, Any]],
     latency: Benchmark | None,
     environment: dict[str, Any],
     opset: int,
 ) -> dict[str, Any]:
-    """`gates` holds `final`, and `pruned` (the network as cut) where it was fine-tuned since."""
+    """`gates` holds `final`, and `pruned` (the network as cut) where it was recovered or fine-tuned since."""
     final = gates["final"]
     return {
         "schema": SCHEMA,
@@ -42,6 +43,7 @@ def build_report(
         "onnx": {"opset": opset, "dense_bytes": sizes.get("dense"), "slim_bytes": sizes.get("slim")},
         "latency": None if latency is None else _latency(latency),
         "quality": quality,
+        "recovery": recovery,
         "gate": {
             **final.to_dict(),
             "passed": all(gate.passed for gate in gates.values()),

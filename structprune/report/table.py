@@ -6,7 +6,9 @@ from typing import Any
 
 from rich.table import Table
 
+from ..criteria import CRITERIA, NEEDS
 from ..graph import DependencyGraph
+from ..records import Sensitivity
 from .report import describe_groups
 
 
@@ -35,17 +37,51 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """As cut, after recovery if there was any, and at the end."""
+    stages = [("as cut", "pruned"), ("recovered", "recovered"), ("final", "final")]
+    stages = [(words, stage) for words, stage in stages if stage in quality]
     if quality["metric"] == "accuracy":
-        change = 100 * (quality["final"] - quality["dense"])
-        return [
-            ("accuracy before recovery", f"{quality['dense']:.4f}", f"{quality['pruned']:.4f}", ""),
-            ("accuracy, final", f"{quality['dense']:.4f}", f"{quality['final']:.4f}", f"{change:+.2f} points"),
-        ]
+        dense = quality["dense"]
+        rows = [(f"accuracy, {words}", f"{dense:.4f}", f"{quality[stage]:.4f}", "") for words, stage in stages]
+        rows[-1] = (*rows[-1][:3], f"{100 * (quality['final'] - dense):+.2f} points")
+        return rows
     crops = f"{quality['images']} crops{', random weights' if quality['random_weights'] else ''}"
-    return [
-        ("agreement with dense (top-1)", "1.0000", f"{quality['final']:.4f}", crops),
-        ("KL from dense", "0.0000", f"{quality['kl']['final']:.4f}", "nats a crop"),
-    ]
+    rows = [(f"agreement with dense, {words}", "1.0000", f"{quality[stage]:.4f}", "") for words, stage in stages]
+    rows[-1] = (*rows[-1][:3], f"top-1, {crops}")
+    rows += [(f"KL from dense, {words}", "0.0000", f"{quality['kl'][stage]:.4f}", "") for words, stage in stages]
+    rows[-1] = (*rows[-1][:3], "nats a crop")
+    return rows
+
+
+def criteria_table() -> Table:
+    """Every registered criterion, what it needs, how it combines coupled layers, and where it is from."""
+    table = Table(title="Criteria: low scores go first", title_justify="left")
+    for name in ("name", "ranks by", "needs", "coupled layers", "source"):
+        table.add_column(name, overflow="fold")
+    for name, entry in sorted(CRITERIA.items()):
+        needs = list(dict.fromkeys(NEEDS[need] for need in sorted(entry.needs)))
+        table.add_row(name, entry.description, "; ".join(needs) or "-", entry.combine or "as a whole", entry.source)
+    return table
+
+
+def sensitivity_table(graph: DependencyGraph, found: Sensitivity, title: str) -> Table:
+    """The loss for each share of a group's units that goes."""
+    shares = sorted({round(1 - kept / max(losses), 3) for losses in found.losses.values() for kept in losses} - {0.0})
+    if len(shares) > 8:  # narrow groups round to shares of their own
+        shares = [0.125, 0.25, 0.375, 0.5, 0.625, 0.75]
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("leading layer")
+    table.add_column("units", justify="right")
+    for share in shares:
+        table.add_column(f"-{100 * share:.3g} %", justify="right")
+    for group in graph.groups:
+        losses = found.losses.get(group.name)
+        if losses is None:
+            table.add_row(group.name, str(group.units), *["-"] * len(shares))
+            continue
+        nearest = [min(losses, key=lambda kept: abs(kept - group.units * (1 - share))) for share in shares]
+        table.add_row(group.name, str(group.units), *[f"{losses[kept]:.4f}" for kept in nearest])
+    return table
 
 
 def report_table(report: dict[str, Any], title: str) -> Table:

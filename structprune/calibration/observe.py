@@ -1,0 +1,34 @@
+"""Shows what goes into and comes out of chosen calls while a model runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..graph.capture import op_name
+from ..graph.recorder import OpMode
+
+Site = tuple[str, int]  # an op, and which of its calls in a forward pass
+See = Callable[[tuple[Any, ...], Any], None]  # gets the arguments and the result
+
+
+class Observer(OpMode):
+    """Within `with Observer({site: see}):`, `see(args, result)` is called after each call at a site.
+
+    The model must run as it was traced: in evaluation mode, with `modules.plain_attention`. One forward pass each.
+    """
+
+    def __init__(self, watch: Mapping[Site, See]) -> None:
+        super().__init__()
+        self.watch = watch
+        self.calls: Counter[str] = Counter()
+
+    def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = op_name(op)
+        site = (name, self.calls[name])
+        self.calls[name] += 1
+        result = op(*args, **kwargs)
+        if site in self.watch:
+            self.watch[site](args, result)
+        return result

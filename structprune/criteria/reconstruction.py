@@ -1,0 +1,207 @@
+"""Criteria by what the next layer can still make: a filter matters as far as its consumers can't do without it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .registry import criterion
+from .views import Consumer, GroupView
+
+DAMPING = 0.1  # of the mean variance of an input, on the diagonal, as the rows are few and alike
+
+
+@criterion(
+    "thinet",
+    "greedy removal by the norm of the summed contributions to the next layer's outputs",
+    source="Luo et al., ThiNet, ICCV 2017, equation 6 and algorithm 1",
+    needs=("samples", "widths"),
+    sequential=True,
+    mend=lambda group, consumer, kept: scaled(group, consumer, kept),
+)
+def thinet(group: GroupView) -> Tensor:
+    """Grows the removed set T by the channel that keeps ‖Σ_{c in T} x̂_c‖² smallest; who goes first scores lowest.
+
+    x̂_c holds, for sampled (image, place, output filter), the contribution of channel c to the next layer's output on
+    its actual padded input. Contributions cancel, so it is the norm of the sum and no sum of norms. Channels with
+    several consumers: the sum over consumers, each divided by the energy of its outputs. After each group the least
+    squares scales (equation 7) are folded into the consumers before the next group is ranked.
+    """
+    return removal_order(sum(_gram(group, consumer)[0] for consumer in group.consumers))  # type: ignore[arg-type]
+
+
+@criterion(
+    "thinet_forward",
+    "greedy forward selection: the kept set grows by the channel that leaves the smallest residual",
+    source="the forward form of Luo et al., ICCV 2017, equation 5: min over kept sets S of ‖y - Σ_{c in S} x̂_c‖²",
+    needs=("samples", "widths"),
+    sequential=True,
+    mend=lambda group, consumer, kept: scaled(group, consumer, kept),
+)
+def thinet_forward(group: GroupView) -> Tensor:
+    """As `thinet`, but grows the kept set S by the channel that makes ‖y - Σ_{c in S} x̂_c‖² smallest; who comes first
+    scores highest. y is the output less its bias."""
+    grams, products = zip(*(_gram(group, consumer) for consumer in group.consumers), strict=True)
+    return selection_order(sum(grams), sum(products))  # type: ignore[arg-type]
+
+
+@criterion(
+    "obs",
+    "rise of the next layer's output error when the channel goes and the others' weights are refitted",
+    source="Hassibi & Stork, Optimal Brain Surgeon, 1993; over structures as Kurtic et al., ZipLM, NeurIPS 2023",
+    needs=("samples", "widths"),
+    sequential=True,
+    mend=lambda group, consumer, kept: refitted(group, consumer, kept),
+)
+def obs(group: GroupView) -> Tensor:
+    """Removes one unit after the other: that whose kernels M cost least, tr(W_M (H⁻¹_MM)⁻¹ W_Mᵀ), H being the
+    (damped) covariance of the consumer's inputs, and refits the rest. Scores are the costs as shares of the consumers'
+    output variance, made to rise in the order of removal, so that they compare over layers.
+
+    It ranks for a least squares refit of the consumers (recovery `least_squares`), and is poor without one.
+    """
+    return elimination(group)
+
+
+def contributions(group: GroupView, consumer: Consumer) -> tuple[Tensor, Tensor]:
+    """x̂, shape (rows, units), for one output filter drawn for each row, and y (rows,), what the group's channels make
+    of it together (the output less its bias and less what stays whatever goes)."""
+    made, total, own = [], [], (consumer.index >= 0).any(1)
+    filters = torch.randint(len(consumer.weight), (len(consumer.windows),), generator=group.generator)
+    for rows, chosen in zip(consumer.windows.split(512), filters.split(512), strict=True):
+        each = (rows * consumer.weight[chosen]).sum(2).double()
+        units = torch.zeros(len(each), group.units, dtype=torch.float64)
+        for column in consumer.index.T:
+            units.index_add_(1, column[column >= 0], each[:, column >= 0])
+        made.append(units)
+        total.append(each[:, own].sum(1))
+    return torch.cat(made), torch.cat(total)
+
+
+def _gram(group: GroupView, consumer: Consumer) -> tuple[Tensor, Tensor]:
+    """x̂ᵀx̂ and x̂ᵀy, divided by ‖y‖²."""
+    x, y = contributions(group, consumer)
+    energy = y.square().sum().clamp_min(1e-300)
+    return x.mT @ x / energy, x.mT @ y / energy
+
+
+def removal_order(gram: Tensor) -> Tensor:
+    """The step at which each unit is removed, from ``gram`` = x̂ᵀx̂ (units, units): greedy on ‖Σ_{c in T} x̂_c‖²."""
+    cost, step = gram.diagonal().clone(), torch.empty(len(gram), dtype=torch.float64)
+    for number in range(len(gram)):
+        chosen = int(cost.argmin())
+        step[chosen] = number
+        cost += 2 * gram[:, chosen]  # of what is added to the norm: x̂_c² + 2 x̂_c Σ_T x̂
+        cost[chosen] = torch.inf
+    return step
+
+
+def selection_order(gram: Tensor, product: Tensor) -> Tensor:
+    """How many units are chosen after each, from x̂ᵀx̂ and x̂ᵀy: greedy on ‖y - Σ_{c in S} x̂_c‖²."""
+    cost, left = gram.diagonal() - 2 * product, torch.empty(len(gram), dtype=torch.float64)
+    for number in range(len(gram)):
+        chosen = int(cost.argmin())
+        left[chosen] = len(gram) - number
+        cost += 2 * gram[:, chosen]
+        cost[chosen] = torch.inf
+    return left
+
+
+def scaled(group: GroupView, consumer: Consumer, kept: Tensor) -> Tensor:
+    """The consumer's weight with each kept unit's kernels times its least squares scale, ŵ = (x̂ᵀx̂)⁻¹ x̂ᵀy over the kept
+    columns (Luo et al., equation 7), and zeros for the others. `kept` is bool (units,)."""
+    x, y = contributions(group, consumer)
+    used = kept & group.holds(consumer)
+    solved = torch.linalg.lstsq(x[:, used], y[:, None], driver="gelsd").solution[:, 0]
+    scale = torch.zeros(group.units + 1, dtype=torch.float64)
+    scale[:-1][used] = solved
+    scale[-1] = 1.0  # what -1 looks up
+    return consumer.weight * scale[consumer.index].prod(1).to(consumer.weight)[None, :, None]
+
+
+def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> Tensor:
+    """The weight by least squares on the kept units' windows, zero for others; `kept` is bool (units,)."""
+    weight, covariance = _flat(consumer)
+    stays = torch.cat([kept, kept.new_ones(1)])[consumer.index].all(1).repeat_interleave(consumer.windows.shape[2])
+    system = covariance[stays][:, stays]
+    wanted = weight @ covariance[:, stays]
+    made = torch.zeros_like(weight)
+    made[:, stays] = torch.cholesky_solve(wanted.mT, torch.linalg.cholesky(system)).mT
+    return made.reshape(consumer.weight.shape).to(consumer.weight)
+
+
+def _flat(consumer: Consumer) -> tuple[Tensor, Tensor]:
+    """The weight (outputs, inputs) and the damped covariance of the inputs, in float64."""
+    x = consumer.windows.flatten(1)
+    x = x - x.mean(0, keepdim=True)
+    covariance = (x.mT @ x).double() / len(x)
+    covariance.diagonal().add_(DAMPING * covariance.diagonal().mean().clamp_min(1e-12))
+    return consumer.weight.flatten(1).double(), covariance
+
+
+def elimination(group: GroupView) -> Tensor:
+    """Runs `obs` on all consumers of a group at once."""
+    states = [_State(group, consumer) for consumer in group.consumers]
+    scores = torch.full((group.units,), torch.nan, dtype=torch.float64)
+    floor, left = 0.0, torch.ones(group.units, dtype=torch.bool)
+    assert group.kept is not None
+    for _ in range(group.units - group.kept):  # those that stay, stay in the order of what they would cost
+        costs = sum(state.costs() for state in states)
+        assert isinstance(costs, Tensor)
+        costs[~left] = torch.inf
+        unit = int(costs.argmin())
+        floor = max(floor, float(costs[unit]))
+        scores[unit], left[unit] = floor, False
+        for state in states:
+            state.remove(unit)
+    costs = sum(state.costs() for state in states)
+    assert isinstance(costs, Tensor)
+    scores[left] = costs[left].clamp_min(floor)
+    return scores
+
+
+class _State:
+    """One consumer's weights and inverse covariance while units are removed."""
+
+    def __init__(self, group: GroupView, consumer: Consumer) -> None:
+        places = consumer.windows.shape[2]
+        self.weight, covariance = _flat(consumer)
+        self.energy = float((self.weight * (self.weight @ covariance)).sum()) or 1.0
+        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        columns = torch.arange(len(consumer.index) * places).reshape(-1, places)
+        self.columns = [columns[(consumer.index == unit).any(1)].flatten() for unit in range(group.units)]
+        sizes = {len(c) for c in self.columns}
+        self.even = torch.stack(self.columns) if len(sizes) == 1 and 0 not in sizes else None
+
+    def costs(self) -> Tensor:
+        """What the removal of each unit would add to the error, as a share of the outputs' variance."""
+        if self.even is None:
+            return torch.tensor([self._cost(c) for c in self.columns], dtype=torch.float64)
+        if self.even.shape[1] == 1:
+            column = self.even[:, 0]
+            return (
+                self.weight[:, column].square().sum(0) / self.inverse.diagonal()[column].clamp_min(1e-300) / self.energy
+            )
+        blocks = self.inverse[self.even[:, :, None], self.even[:, None, :]]
+        kernels = self.weight[:, self.even].permute(1, 2, 0)  # (units, columns, outputs)
+        gone = blocks.diagonal(dim1=1, dim2=2).amax(1) <= 0
+        blocks[gone] = torch.eye(blocks.shape[1], dtype=blocks.dtype)
+        return (kernels * torch.linalg.solve(blocks, kernels)).sum((1, 2)) / self.energy
+
+    def _cost(self, columns: Tensor) -> float:
+        if not len(columns) or float(self.inverse[columns, columns].max()) <= 0:
+            return 0.0
+        kernels = self.weight[:, columns].mT
+        block = self.inverse[columns][:, columns]
+        return float((kernels * torch.linalg.solve(block, kernels)).sum()) / self.energy
+
+    def remove(self, unit: int) -> None:
+        columns = self.columns[unit]
+        if not len(columns):
+            return
+        rows = self.inverse[columns]
+        step = torch.linalg.solve(rows[:, columns], rows)  # (columns, inputs)
+        self.weight -= self.weight[:, columns] @ step
+        self.inverse -= rows.mT @ step
+        self.weight[:, columns] = 0
+        self.inverse[columns], self.inverse[:, columns] = 0, 0

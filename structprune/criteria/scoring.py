@@ -1,0 +1,307 @@
+"""`score`: runs a criterion over the groups of a graph, on the data that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..calibration import Batch, Sweep, batches_of
+from ..errors import ModelError, RecipeError
+from ..graph import DependencyGraph, Group
+from ..names import unknown
+from ..records import Scores
+from .collect import Collector, Seen, Site, flat, fold
+from .registry import CRITERIA, DATA, NEEDS, Criterion, CriterionFunction, Unscored
+from .views import COMBINE, Activation, Consumer, GroupView, combine
+
+Progress = Callable[[float], None]
+
+
+def score(
+    graph: DependencyGraph,
+    criterion: str | CriterionFunction,
+    data: Any = None,
+    *,
+    labels: Tensor | None = None,
+    combine: str | None = None,
+    widths: Mapping[str, int] | None = None,
+    seed: int = 0,
+    progress: Progress = lambda share: None,
+) -> Scores:
+    """Scores every unit of every group: low scores go first.
+
+    `criterion` is a registered name or a function from a `GroupView` to a tensor of shape (units,), or to a list of
+    such, one for each coupled layer, that are put together by `combine` (leading, sum, mean, max, normalised).
+    `data` is calibration data for those that need it (see `calibration.batches_of`), with `labels` where data is a
+    tensor of images. `widths`, the number of units that each group will keep, is for those that rank layer by layer on
+    the already pruned network: `plan(...).widths` of a first plan.
+
+    A group that the criterion can't score (slimming on channels without a BatchNorm) is left out; `Scores.unscored`
+    says why, and plans keep it whole. Raises RecipeError for an unknown name, a need that is not met and scores of a
+    wrong shape, ModelError where weights or scores are not finite.
+    """
+    chosen = _criterion(criterion)
+    if chosen.needs_data and data is None:
+        raise RecipeError(f"criterion {chosen.name} needs {_needs(chosen)}: give data=, for example a tensor of images")
+    if "widths" in chosen.needs and widths is None:
+        raise RecipeError(
+            f"criterion {chosen.name} works for the widths of a plan: give widths=plan(...).widths of a plan made with "
+            "other scores, such as l1"
+        )
+    how = combine or chosen.combine
+    if how is not None and how not in COMBINE:
+        raise RecipeError(unknown("way to combine", how, COMBINE))
+    run = _Run(graph, chosen, how, bool(combine), widths, seed, progress)
+    return run.scores(batches_of(data, labels) if chosen.needs_data else [])
+
+
+def _criterion(criterion: str | CriterionFunction) -> Criterion:
+    if callable(criterion):
+        registered = [entry for entry in CRITERIA.values() if entry.function is criterion]
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        return registered[0] if registered else Criterion(name, criterion, "", combine="leading")
+    if criterion not in CRITERIA:
+        raise RecipeError(unknown("criterion", criterion, CRITERIA))
+    return CRITERIA[criterion]
+
+
+def _needs(criterion: Criterion) -> str:
+    return " and ".join(dict.fromkeys(NEEDS[need] for need in sorted(criterion.needs & DATA)))
+
+
+class _Run:
+    """One criterion over one graph."""
+
+    def __init__(
+        self,
+        graph: DependencyGraph,
+        criterion: Criterion,
+        how: str | None,
+        asked: bool,
+        widths: Mapping[str, int] | None,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self.graph, self.criterion, self.how, self.asked = graph, criterion, how, asked
+        self.widths, self.progress = widths, progress
+        self.collector = Collector(graph, seed)
+        self.number = {group.name: i for i, group in enumerate(graph.groups)}
+        self.values: dict[str, Any] = {}
+        self.unscored: dict[str, str] = {}
+
+    def scores(self, batches: Sequence[Batch]) -> Scores:
+        groups = [group for group in self.graph.groups if self._can(group)]
+        if self.criterion.sequential:
+            self._in_turn(groups, batches)
+        elif self.criterion.by_batch:
+            self._by_batch(groups, batches)
+        else:
+            moments = self._moments(groups, batches) if "moments" in self.criterion.needs else {}
+            for number, group in enumerate(groups):
+                self.progress(number / len(groups))
+                told = self.collector.expected(group) if "expected" in self.criterion.needs else ()
+                view = self._view(group, activations=moments.get(group.name, told))
+                try:
+                    self.values[group.name] = self._whole(view, self._call(view))
+                except Unscored as reason:
+                    self.unscored[group.name] = str(reason)
+        if not self.values and self.graph.groups:
+            raise ModelError(
+                f"criterion {self.criterion.name} can score none of the {len(self.graph.groups)} groups: "
+                f"{next(iter(self.unscored.values()))}. Choose another (see `structprune criteria`)"
+            )
+        widths = None
+        if self.criterion.sequential and self.widths is not None:
+            widths = {name: int(self.widths[name]) for name in self.values}
+        return Scores(self.criterion.name, self.values, self.unscored, self._notes(), widths)
+
+    def _can(self, group: Group) -> bool:
+        needs, reason = self.criterion.needs, ""
+        if "bn" in needs and not self.collector.norms(group):
+            reason = "no BatchNorm scales its channels"
+        elif "samples" in needs and not self.collector.sampled(group):
+            reason = "no convolution or linear layer consumes its channels"
+        elif needs & {"activations", "moments"} and not self.collector.sites(group):
+            reason = "no convolution or linear layer makes or consumes its channels"
+        elif (
+            self.criterion.by_batch and "activations" not in needs and not any(s.role == "filter" for s in group.slices)
+        ):
+            reason = "no layer's filters make its channels"
+        if reason:
+            self.unscored[group.name] = reason
+        return not reason
+
+    def _view(self, group: Group, **parts: Any) -> GroupView:
+        if "bn" in self.criterion.needs:
+            parts["norms"] = self.collector.norms(group)
+        if self.widths is not None and "widths" in self.criterion.needs:
+            if group.name not in self.widths:
+                raise RecipeError(f"widths has no entry for group {group.name}: give those of a plan of the same graph")
+            parts["kept"] = int(self.widths[group.name])
+        return self.collector.view(group, self.number[group.name], **parts)
+
+    # --- what a criterion gave ----------------------------------------------------------------------------
+
+    def _call(self, view: GroupView) -> Any:
+        with torch.no_grad():
+            return self.criterion.function(view)
+
+    def _members(self, view: GroupView, result: Any) -> Tensor:
+        """(members, units): one row where the criterion scored the group as a whole."""
+        rows = list(result) if isinstance(result, (list, tuple)) else [result]
+        if self.asked and not isinstance(result, (list, tuple)):
+            raise RecipeError(
+                f"criterion {self.criterion.name} scores a group as a whole, so there is nothing to combine: leave "
+                "combine out"
+            )
+        made = [torch.as_tensor(row).detach().double().cpu() for row in rows]
+        for row in made:
+            if tuple(row.shape) != (view.units,):
+                raise RecipeError(
+                    f"criterion {self.criterion.name!r} gave shape {tuple(row.shape)} for group {view.name}, which has "
+                    f"{view.units} units: return a tensor of shape ({view.units},)"
+                )
+        if not made:
+            raise ModelError(f"criterion {self.criterion.name!r} gave no scores for group {view.name}")
+        return torch.stack(made)
+
+    def _whole(self, view: GroupView, result: Any) -> Any:
+        return self._combined(view, self._members(view, result))
+
+    def _combined(self, view: GroupView, members: Tensor) -> Any:
+        if self.criterion.finish is not None:
+            members = self.criterion.finish(members)
+        whole = combine(list(members), self.how or "leading") if len(members) > 1 else members[0]
+        if not torch.isfinite(whole).all():
+            raise ModelError(_not_finite(self.criterion.name, view))
+        return whole.numpy()
+
+    # --- with data ----------------------------------------------------------------------------------------
+
+    def _by_batch(self, groups: list[Group], batches: Sequence[Batch]) -> None:
+        gradients = "gradients" in self.criterion.needs
+        wanted = "activations" in self.criterion.needs
+        sites = {group.name: self.collector.sites(group) if wanted else [] for group in groups}
+        sums: dict[str, Tensor] = {}
+        images = 0
+        for number, batch in enumerate(batches):
+            self.progress(number / len(batches))
+            seen: Seen = self.collector.run(batch, [s for own in sites.values() for s in own], gradients)
+            images += batch.images
+            for group in groups:
+                view = self._view(
+                    group,
+                    gradients=seen.gradients,
+                    activations=self.collector.activations(sites[group.name], seen, gradients),
+                )
+                members = self._members(view, self._call(view)) * batch.images
+                sums[group.name] = members + sums.get(group.name, 0)
+        for group in groups:
+            self.values[group.name] = self._combined(self._view(group), sums[group.name] / images)
+
+    def _moments(self, groups: list[Group], batches: Sequence[Batch]) -> dict[str, tuple[Activation, ...]]:
+        """Mean and variance of each channel over all images and places, in one pass; sums of squares are about the
+        first batch's means, so that nothing cancels."""
+        sites = {group.name: self.collector.sites(group) for group in groups}
+        origin: dict[Any, Tensor] = {}
+        totals: dict[Any, tuple[int, Tensor, Tensor]] = {}
+        every = {(s.layer.site, s.weight is None): s for own in sites.values() for s in own}
+        for number, batch in enumerate(batches):
+            self.progress(number / len(batches))
+            seen = self.collector.run(batch, list(every.values()), gradients=False)
+            for key, site in every.items():
+                values = flat(seen.values[(*key[0], key[1])], site.axis).double().transpose(0, 1).flatten(1)  # type: ignore[index]
+                about = origin.setdefault(key, values.mean(1))
+                values = values - about[:, None]
+                count, first, second = totals.get(key, (0, torch.zeros_like(about), torch.zeros_like(about)))
+                totals[key] = (count + values.shape[1], first + values.sum(1), second + values.square().sum(1))
+
+        def moments(site: Site) -> Activation:
+            key = (site.layer.site, site.weight is None)
+            count, first, second = totals[key]
+            mean = first / count
+            variance = (second / count - mean.square()).clamp_min(0)
+            return Activation(site.layer.module, site.index, site.weight, mean=mean + origin[key], variance=variance)
+
+        return {name: tuple(moments(site) for site in own) for name, own in sites.items()}
+
+    # --- layer by layer -----------------------------------------------------------------------------------
+
+    def _in_turn(self, groups: list[Group], batches: Sequence[Batch]) -> None:
+        """Ranks each group on the network without what goes of the groups before it."""
+        assert self.widths is not None
+        if not batches:
+            for group in groups:
+                view = self._view(group)
+                self.values[group.name] = self._whole(view, self._call(view))
+                self._remove(group, view, {})
+            return
+        working = self.collector.working
+        sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches])
+        images = sum(batch.images for batch in batches)
+        sites = {group.name: self.collector.sampled(group) for group in groups}
+        order = sorted(groups, key=lambda group: sites[group.name][0].layer.place)
+        for number, group in enumerate(order):
+            self.progress(number / len(order))
+            samples = self.collector.samples(sweep, sites[group.name], images)
+            found = [(site, torch.cat(parts)) for site, parts in samples]
+            consumers = tuple(self.collector.consumer(site, windows) for site, windows in found)
+            view = self._view(group, consumers=consumers)
+            self.values[group.name] = self._whole(view, self._call(view))
+            self._remove(group, view, {site.layer.weight: c for (site, _), c in zip(found, consumers, strict=True)})
+
+    def _remove(self, group: Group, view: GroupView, consumers: Mapping[str, Consumer]) -> None:
+        """Takes the units that will go out of the working network: their kernels become zero, the others are mended."""
+        assert self.widths is not None
+        state = self.collector.working.state
+        kept = torch.zeros(group.units, dtype=torch.bool)
+        kept[torch.from_numpy(group.best(self.values[group.name], int(self.widths[group.name])))] = True
+        if kept.all():
+            return
+        with torch.no_grad():
+            for weights in view.weights:
+                if weights.role != "consumer":
+                    continue
+                tensor = state[weights.key]
+                consumer = consumers.get(weights.key)
+                if consumer is not None and self.criterion.mend is not None:
+                    tensor.copy_(fold(self.criterion.mend(view, consumer, kept), tensor))
+                    continue
+                gone = ~torch.cat([kept, kept.new_ones(1)])[weights.index].all(1)
+                blocks = len(gone) // tensor.shape[weights.dim]
+                lines = (
+                    gone.reshape(blocks, -1).repeat_interleave(tensor.shape[0] // blocks, 0)
+                    if blocks > 1
+                    else gone[None]
+                )
+                shape = [1] * tensor.dim()
+                shape[0], shape[weights.dim] = lines.shape[0] if blocks > 1 else shape[0], tensor.shape[weights.dim]
+                tensor.masked_fill_(lines.reshape(shape), 0)
+
+    def _notes(self) -> list[str]:
+        notes = []
+        for reason in dict.fromkeys(self.unscored.values()):
+            names = [name for name, given in self.unscored.items() if given == reason]
+            some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            notes.append(f"{some} can't be scored by {self.criterion.name} and stay whole: {reason}")
+        if self.criterion.name == "slimming":
+            scales = torch.cat(
+                [norm.scale.abs() for group in self.graph.groups for norm in self.collector.norms(group)]
+            )
+            small = float((scales < 0.01 * scales.mean()).double().mean())
+            if small < 0.05:
+                notes.append(
+                    f"the BatchNorm scales are not sparse ({100 * small:.1f} % are under a hundredth of their mean): "
+                    "slimming ranks networks that were trained with an L1 penalty on them, which this one was not"
+                )
+        return notes
+
+
+def _not_finite(name: str, view: GroupView) -> str:
+    bad = [w.key for w in view.weights if not torch.isfinite(w.tensor).all()]
+    if bad:
+        return f"{bad[0]} holds NaN or infinite values, so its filters cannot be ranked: load sound weights"
+    return f"criterion {name!r} gave scores that are not finite for group {view.name}"

@@ -1,0 +1,120 @@
+"""How much each group hurts: the scan that Li et al. 2017 (section 3.2) choose their layers' ratios by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..calibration import Sweep, batches_of
+from ..errors import RecipeError
+from ..graph import DependencyGraph, Group
+from ..graph.capture import outputs
+from ..records import Scores, Sensitivity
+from .collect import Collector, Site, fold
+from .reconstruction import refitted
+from .views import Consumer
+
+RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+
+
+def sensitivity(
+    graph: DependencyGraph,
+    scores: Scores,
+    data: Any,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Sensitivity:
+    """Prunes one group at a time by its lowest scores, and measures what that does to the network's outputs.
+
+    For each group and ratio: the consumers' weights are refitted by least squares on the dense network's activations,
+    the removed channels' means are made up for, and the loss is the mean KL divergence in nats of the class
+    probabilities from the dense network's (for other outputs, the squared error as a share of the output's variance).
+    Weights are fitted on one half of the batches and the loss is taken on the other, both ways round. Groups without
+    scores, and those that no layer consumes, are left out. Raises RecipeError for fewer than two batches.
+    """
+    collector = Collector(graph, seed)
+    working, batches = collector.working, batches_of(data)
+    sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches])
+    images = sum(batch.images for batch in batches)
+    if len(batches) < 2:
+        raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")
+    halves = [list(range(len(batches) // 2)), list(range(len(batches) // 2, len(batches)))]
+    dense = [outputs(made) for made in sweep.finish()]
+    sites = {group.name: collector.sampled(group) for group in graph.groups}
+    groups = [group for group in graph.groups if group.name in scores.values and sites[group.name]]
+    if not groups:
+        raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
+    order = sorted(groups, key=lambda group: sites[group.name][0].layer.place)
+    losses: dict[str, dict[int, float]] = {}
+    for number, group in enumerate(order):
+        found = collector.samples(sweep, sites[group.name], images)
+        folds = [
+            (
+                [(site, collector.consumer(site, torch.cat([parts[b] for b in fit]))) for site, parts in found],
+                held,
+            )
+            for fit, held in (halves, halves[::-1])
+        ]
+        losses[group.name] = {group.units: 0.0}
+        for turn, ratio in enumerate(ratios):
+            progress((number + turn / len(ratios)) / len(order))
+            lost = min(round(ratio * group.units / group.step), group.removable // group.step) * group.step
+            kept = group.units - lost
+            if kept not in losses[group.name]:
+                losses[group.name][kept] = sum(
+                    _loss(collector, sweep, group, consumers, scores, kept, [dense[b] for b in held], held) / 2
+                    for consumers, held in folds
+                )
+    return Sensitivity({name: dict(sorted(found.items())) for name, found in losses.items()})
+
+
+def _loss(
+    collector: Collector,
+    sweep: Sweep,
+    group: Group,
+    consumers: list[tuple[Site, Consumer]],
+    scores: Scores,
+    kept: int,
+    dense: list[list[Tensor]],
+    held: list[int],
+) -> float:
+    """What the outputs of batches `held` lose when only the best `kept` units of a group stay; weights are put back."""
+    working = collector.working
+    stays = torch.zeros(group.units, dtype=torch.bool)
+    stays[torch.from_numpy(group.best(scores.values[group.name], kept))] = True
+    before: dict[str, Tensor] = {}
+    view = collector.view(group, 0)
+    for site, consumer in consumers:
+        layer = site.layer
+        for key in (layer.weight, layer.bias, layer.norm.mean if layer.norm else None):
+            if key is not None:
+                before.setdefault(key, working.state[key].detach().clone())
+        made = refitted(view, consumer, stays)
+        mean = consumer.windows.mean(0)
+        working.shift(layer, ((consumer.weight - made) * mean).sum((1, 2)))
+        working.write(layer.weight, fold(made, working.state[layer.weight]))
+    slim = [outputs(result) for result in sweep.finish(held)]
+    for key, value in before.items():
+        working.write(key, value)
+    return divergence(dense, slim)
+
+
+def divergence(dense: list[list[Tensor]], slim: list[list[Tensor]]) -> float:
+    """Mean KL divergence of class probabilities (images, classes) in nats, or a relative squared error."""
+    total = images = 0.0
+    for ours, theirs in zip(dense, slim, strict=True):
+        if len(ours) == 1 and ours[0].dim() == 2:
+            a, b = ours[0].double().log_softmax(1), theirs[0].double().log_softmax(1)
+            total += float(F.kl_div(b, a, log_target=True, reduction="sum"))
+            images += len(a)
+        else:
+            pairs = zip(ours, theirs, strict=True)
+            errors = [float((a - b).double().square().mean() / a.double().var().clamp_min(1e-12)) for a, b in pairs]
+            total, images = total + sum(errors) / len(errors), images + 1
+    return total / images

@@ -1,0 +1,114 @@
+"""Removed channels leave their mean behind, folded into the offset of each layer that consumed them.
+
+E.g. Ye et al., Rethinking the Smaller-Norm-Less-Informative Assumption, ICLR 2018, section 3, for constant channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..calibration import Batch, Layer, Observer, Working
+from ..calibration.layers import ops
+from ..modules import evaluating
+from ..records import Plan
+from .least_squares import keeps, loses_inputs
+
+
+def fold_means(
+    dense: Working, slim: Working, plan: Plan, batches: Sequence[Batch], *, from_batchnorm: bool = False
+) -> dict[str, bool]:
+    """Adds to each layer that lost inputs what those inputs' means made of its output; {weight's key: whether exactly}.
+
+    Means are over the images and places of `batches`, or, with `from_batchnorm`, what the BatchNorms before the layer
+    say (one batch then gives the sizes only). A constant input makes a constant output but at zero-padded borders,
+    where the offset is the mean over all places and so an approximation.
+    """
+    chosen = []
+    for layer in dense.layers:
+        if not loses_inputs(layer, plan):
+            continue
+        if slim.can_shift(layer):
+            chosen.append(layer)
+        else:
+            slim.notes.append(f"{layer.module} has no bias and no BatchNorm of its own to take the means of its inputs")
+    known = {layer: _expected(dense, layer) for layer in chosen} if from_batchnorm else {}
+    for layer in [layer for layer, mean in known.items() if mean is None]:
+        slim.notes.append(f"{layer.module} does not read channels straight from BatchNorms, so their means are unknown")
+        chosen.remove(layer)
+    seen = _Seen(chosen)
+    with evaluating(dense.module):
+        for batch in batches[:1] if from_batchnorm else batches:
+            with Observer({layer.site: seen.at(layer) for layer in chosen}):
+                batch.inputs.call(dense.module)
+    exact = {}
+    targets = ops(dense.captured)
+    for layer in chosen:
+        args = seen.arguments[layer]
+        mean = known[layer] if from_batchnorm else seen.sums[layer] / seen.counts[layer]
+        assert mean is not None
+        offsets, same = _offset(targets[layer.place].target, layer, args, _removed(mean, layer, plan))
+        outputs = keeps(plan, layer.weight, 1 if layer.transposed else 0)
+        slim.shift(layer, (offsets if outputs is None else offsets[outputs]) * _ratio(layer, dense, slim, outputs))
+        exact[layer.weight] = same
+    rough = sum(not same for same in exact.values())
+    if rough:
+        slim.notes.append(f"means are approximate at the zero-padded borders of {rough} of {len(exact)} layers")
+    return exact
+
+
+class _Seen:
+    """Sums of the inputs of layers by channel, and the arguments of a call."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self.sums: dict[Layer, Tensor] = {}
+        self.counts: dict[Layer, int] = dict.fromkeys(layers, 0)
+        self.arguments: dict[Layer, tuple[Any, ...]] = {}
+
+    def at(self, layer: Layer) -> Callable[[tuple[Any, ...], Any], None]:
+        def see(args: tuple[Any, ...], result: Any) -> None:
+            x = args[0].movedim(-1 if layer.op == "linear" else 1, 0).flatten(1).double()
+            self.sums[layer] = x.sum(1) + self.sums.get(layer, 0)
+            self.counts[layer] += x.shape[1]
+            self.arguments[layer] = (args[0][:1], *args[1:])
+
+        return see
+
+
+def _expected(dense: Working, layer: Layer) -> Tensor | None:
+    found = dense.expectations.of(layer.entering)
+    return None if found is None else found.mean
+
+
+def _removed(mean: Tensor, layer: Layer, plan: Plan) -> Tensor:
+    """The means of the channels that go, zero for those that stay."""
+    kept = keeps(plan, layer.weight, 0 if layer.transposed else 1)
+    stays = torch.zeros(len(mean), dtype=torch.bool)
+    if isinstance(kept[0], list):  # each block of a grouped convolution keeps its own
+        width = len(mean) // len(kept)
+        kept = [block * width + i for block, row in enumerate(kept) for i in row]
+    stays[kept] = True
+    return torch.where(stays, torch.zeros_like(mean), mean)
+
+
+def _offset(target: Any, layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, bool]:
+    """What a layer makes of inputs that are `mean` everywhere, less its bias, and whether it is the same everywhere."""
+    x, weight = args[0], args[1].double()
+    with torch.no_grad():
+        if layer.op == "linear":
+            return weight @ mean, True
+        constant = mean.reshape(1, -1, *[1] * (x.dim() - 2)).expand(1, -1, *x.shape[2:]).contiguous()
+        made = target(constant, weight, None, *args[3:])[0].flatten(1)
+    same = bool((made - made[:, :1]).abs().max() <= 1e-9 * made.abs().max().clamp_min(1e-300))
+    return made.mean(1), same
+
+
+def _ratio(layer: Layer, dense: Working, slim: Working, outputs: Any) -> Tensor | float:
+    """How much larger the slim layer's outputs are than the dense one's, by the variances of their BatchNorms."""
+    if layer.norm is None:
+        return 1.0
+    there, here = (net.state[layer.norm.variance].double() for net in (dense, slim))
+    return (here / (there if outputs is None else there[outputs]).clamp_min(1e-12)).sqrt()

@@ -1,0 +1,100 @@
+"""Going through a network call by call gives what running it gives, also while weights change."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import structprune as sp
+from structprune.calibration import Observer, Sweep, Working, batches_of
+from structprune.errors import RecipeError
+from structprune.graph import Inputs
+from structprune.models import build_model
+from structprune.modules import evaluating
+from structprune.recipe import ModelSpec
+from tests.toys import Chain
+
+
+class InPlace(nn.Module):
+    """Writes in place, through views too, and reads what it wrote later."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = F.relu_(self.a(x))
+        first, second = x.chunk(2, dim=1)
+        first.add_(second)
+        y = self.b(x)
+        y += x
+        y = F.relu(y, inplace=True)
+        z = self.c(y)
+        z.mul_(0.5).add_(y)
+        return self.fc(z.mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", [None, "test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
+def test_every_stop_sees_what_a_plain_run_sees(name):
+    model = (InPlace() if name is None else build_model(ModelSpec(name=name), seed=0)).eval()
+    size = 12 if name is None else 64
+    if name == "test_vit":
+        size = 160
+    batches = [Inputs.of(torch.randn(n, 3, size, size)) for n in (2, 3)]
+    working = Working.of(model, batches[0])
+    sweep = Sweep(working.module, working.captured, batches)
+    for layer in working.layers:
+        seen = []
+        with evaluating(working.module):
+            for batch in batches:
+                with Observer({layer.site: lambda args, result, seen=seen: seen.append(args[0].clone())}):
+                    batch.call(working.module)
+        stopped = sweep.until(layer.place)
+        assert all(torch.equal(args[0], x) for args, x in zip(stopped, seen, strict=True)), layer.module
+        working.write(layer.weight, working.state[layer.weight] * 0.9)  # seen by all that come later
+    with torch.no_grad():
+        for made, batch in zip(sweep.finish(), batches, strict=True):
+            torch.testing.assert_close(made, batch.call(working.result.eval()))
+
+
+def test_looking_ahead_changes_nothing():
+    model = InPlace().eval()
+    batches = [Inputs.of(torch.randn(2, 3, 8, 8))]
+    working = Working.of(model, batches[0])
+    sweep = Sweep(working.module, working.captured, batches)
+    first, second = working.layers[1], working.layers[2]
+    sweep.until(first.place)
+    ahead = []
+    sweep.look({second.place: lambda batch, args: ahead.append(args[0].clone())})
+    assert torch.equal(ahead[0], sweep.until(second.place)[0][0])
+    with pytest.raises(ValueError, match="is behind call"):
+        sweep.until(first.place)
+
+
+def test_the_model_itself_is_left_as_it_was():
+    model = InPlace().eval()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    working = Working.of(model, Inputs.of(torch.randn(2, 3, 8, 8)))
+    for key in working.state:
+        working.write(key, working.state[key] * 0)
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_calibration_data_in_every_form_gives_the_same_scores():
+    images, labels = torch.randn(20, 3, 12, 12), torch.arange(20) % 5
+    graph = sp.trace(Chain(), images[:1])
+    dataset = torch.utils.data.TensorDataset(images, labels)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=16)
+    expected = sp.score(graph, "taylor", images, labels=labels).values
+    for data in (dataset, loader, [(images[:16], labels[:16]), (images[16:], labels[16:])]):
+        found = sp.score(graph, "taylor", data).values
+        assert all((found[name] == expected[name]).all() for name in expected)
+    keywords = [{"x": images[:16]}, {"x": images[16:]}]
+    moments = sp.score(graph, "variance", images).values
+    assert all((sp.score(graph, "variance", keywords).values[name] == moments[name]).all() for name in moments)
+    assert [batch.images for batch in batches_of(images, count=18)] == [16, 2]
+    with pytest.raises(RecipeError, match="calibration data is a str"):
+        batches_of("images")
+    with pytest.raises(RecipeError, match="there is no calibration data"):
+        batches_of([])
