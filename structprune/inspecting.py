@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .criteria import CRITERIA, score, sensitivity
+from .criteria import CRITERIA, scan_images, score, sensitivity
 from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
@@ -65,7 +65,7 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         graph, name, data.calibration, labels=data.calibration_labels, combine=checked.prune.combine, seed=checked.seed
     )
     with reporter.bar("scanning") as update:
-        return graph, sensitivity(graph, scores, data.calibration, seed=checked.seed, progress=update)
+        return graph, sensitivity(graph, scores, scan_images(data.calibration), seed=checked.seed, progress=update)
 
 
 def _size(text: str) -> tuple[int, ...]:

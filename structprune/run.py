@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .bench import benchmark, environment
-from .criteria import CRITERIA, score, sensitivity
+from .criteria import CRITERIA, scan_images, score, sensitivity
 from .data import Data, load_data
 from .errors import BudgetError, GateError, RecipeError
 from .export import export_onnx, opset_of
@@ -272,7 +272,7 @@ class _Run:
             )
         if spec.allocation == "sensitivity":
             with self._bar("scanning the sensitivity of each group") as update:
-                found = sensitivity(graph, scores, data.calibration, seed=seed, progress=update)
+                found = sensitivity(graph, scores, scan_images(data.calibration), seed=seed, progress=update)
             scores = dataclasses.replace(scores, sensitivity=found)
         if base == spec.criterion:
             return scores

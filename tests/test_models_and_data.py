@@ -116,3 +116,48 @@ def test_check_finite():
     model.running_var[1] = torch.inf
     with pytest.raises(ModelError, match="running_var holds NaN or infinite"):
         check_finite(model)
+
+
+def _images(folder, names):
+    rng = np.random.default_rng(0)
+    for name in names:
+        Image.fromarray(rng.integers(0, 255, (60, 50, 3), dtype=np.uint8)).save(folder / name)
+
+
+def test_calibration_crops_share_no_file_with_those_that_are_held_out(tmp_path):
+    model = build_model(ModelSpec(name="test_resnet"), seed=0)
+    spec = {"source": "images", "crops": 4, "calibration": {"images": 30}}
+    data = load_data(ImagesSpec(**spec), model, seed=0)
+    assert data.calibration.shape == (30, *data.test.shape[1:])
+    assert torch.equal(data.calibration, load_data(ImagesSpec(**spec), model, seed=0).calibration)
+    assert not torch.equal(data.calibration, load_data(ImagesSpec(**spec), model, seed=1).calibration)
+    changed = load_data(ImagesSpec(**{**spec, "calibration": {"images": 30, "augment": True}}), model, seed=0)
+    assert changed.calibration.shape == data.calibration.shape
+    assert not torch.equal(changed.calibration, data.calibration)
+    (tmp_path / "all").mkdir()
+    _images(tmp_path / "all", [f"{i}.png" for i in range(6)])
+    own = load_data(ImagesSpec(**{**spec, "path": str(tmp_path / "all")}), model, seed=0)
+    assert len(own.calibration) == 30
+    files = [str(tmp_path / "all" / f"{i}.png") for i in range(6)]
+    for calibration, message in (
+        ({"files": files}, r"data\.calibration names \d\.png, on which quality is measured"),
+        ({"path": str(tmp_path / "all")}, "on which quality is measured"),
+        ({"files": ["no.png"]}, r"data\.calibration\.files: there is no file no\.png"),
+        ({"path": str(tmp_path / "none")}, r"data\.calibration\.path: .*none is no folder"),
+    ):
+        given = {**spec, "path": str(tmp_path / "all"), "calibration": {"images": 8, **calibration}}
+        with pytest.raises(RecipeError, match=message):
+            load_data(ImagesSpec(**given), model, seed=0)
+    _images(tmp_path, ["more.png"])
+    other = {**spec, "path": str(tmp_path / "all"), "calibration": {"images": 8, "files": [str(tmp_path / "more.png")]}}
+    assert len(load_data(ImagesSpec(**other), model, seed=0).calibration) == 8
+
+
+def test_digits_are_calibrated_on_training_images_with_their_labels():
+    model = build_model(ModelSpec(name="test_resnet", kwargs={"in_chans": 1, "num_classes": 10}), seed=0)
+    data = load_data(DigitsSpec(source="digits", calibration={"images": 50}), model, seed=0)
+    for image, label in zip(data.calibration, data.calibration_labels, strict=True):
+        (same,) = (data.train == image).flatten(1).all(1).nonzero()[:1]
+        assert data.train_labels[same] == label
+    with pytest.raises(RecipeError, match=r"images=2000: the digits have 1437 to train on"):
+        load_data(DigitsSpec(source="digits", calibration={"images": 2000}), model, seed=0)

@@ -152,6 +152,99 @@ def test_an_interrupted_run_resumes_to_the_same_network(recipe, finished, tmp_pa
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
+RECOVERED = [
+    "data.calibration.images=96",
+    "recover=[means, least_squares, batchnorm]",
+    "prune.criterion=thinet",
+    "finetune=null",
+]
+
+
+def test_recovery_is_reported_step_by_step_and_the_gate_holds(recipe, tmp_path, monkeypatch):
+    report = sp.run(recipe, tmp_path / "run", overrides=RECOVERED)
+    assert report["gate"]["passed"]
+    assert report["gate"]["before_finetuning"]["passed"]
+    assert [step["method"] for step in report["recovery"]] == ["means", "least_squares", "batchnorm"]
+    assert all(step["layers"] > 0 and 0 <= step["quality"] <= 1 for step in report["recovery"])
+    quality = report["quality"]
+    assert quality["recovered"] == quality["final"] == report["recovery"][-1]["quality"]
+    assert quality["final"] > quality["pruned"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Recovery without labels" in page
+    assert "least_squares (full)" in page
+    slim = sp.load(tmp_path / "run")
+    session = onnxruntime.InferenceSession(str(tmp_path / "run" / "slim.onnx"), providers=["CPUExecutionProvider"])
+    x = torch.randn(2, 1, 32, 32)
+    (made,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(made, slim(x).detach(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(recipe, tmp_path, monkeypatch):
+    overrides = [*RECOVERED, "finetune={epochs: 1, lr: 0.001}", "prune.allocation=sensitivity"]
+    sp.run(recipe, tmp_path / "whole", overrides=overrides)
+    original, scored = run_module.fit, []
+
+    def stop(model, *arguments, **options):
+        if options["checkpoint"].name.startswith("slim"):
+            raise KeyboardInterrupt
+        return original(model, *arguments, **options)
+
+    monkeypatch.setattr(run_module, "fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        sp.run(recipe, tmp_path / "run", overrides=overrides)
+    monkeypatch.setattr(run_module, "fit", original)
+    monkeypatch.setattr(run_module, "score", lambda *a, **k: scored.append(a))
+    monkeypatch.setattr(run_module, "recover", lambda *a, **k: scored.append(a))
+    report = sp.run(recipe, tmp_path / "run", overrides=overrides, resume=True)
+    assert not scored  # the plan and the recovered network were kept
+    assert len(report["recovery"]) == 3
+    ours, theirs = (load_file(tmp_path / name / "slim.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+
+
+def test_a_recovery_that_is_not_finite_is_refused(recipe, tmp_path, monkeypatch):
+    from structprune.recover import steps
+
+    def broken(dense, slim, *arguments, **options):
+        slim.write("fc.bias", slim.state["fc.bias"] * torch.nan)
+        return {}
+
+    monkeypatch.setattr(steps, "refit", broken)
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", *[x for o in RECOVERED for x in ("--set", o)])
+    assert code == 2
+    assert "outputs that are not finite" in " ".join(error.split())
+    assert not (tmp_path / "run" / "slim.safetensors").exists()
+
+
+def test_criteria_are_listed_with_what_they_need():
+    code, _, output = cli("criteria", "--format", "json")
+    assert code == 0
+    entries = {entry["name"]: entry for entry in json.loads(output)}
+    assert {"l1", "fpgm", "slimming", "thinet", "taylor", "chip", "random"} <= set(entries)
+    assert entries["thinet"]["needs"] == ["samples", "widths"]
+    assert all(entry["source"] and entry["description"] for entry in entries.values())
+    code, _, output = cli("criteria")
+    assert code == 0
+    assert "calibration images" in output
+
+
+def test_sensitivity_prints_a_scan(recipe):
+    sets = [x for o in ("data.calibration.images=48", "train=null", "finetune=null") for x in ("--set", o)]
+    code, _, output = cli("sensitivity", recipe, *sets, "--format", "json")
+    assert code == 0
+    losses = json.loads(output[output.index("{") :])
+    assert all(min(curve.values()) >= 0 for curve in losses.values())
+    code, _, output = cli("sensitivity", recipe, *sets)
+    assert code == 0
+    assert "leading layer" in output
+    code, error, _ = cli("sensitivity", recipe)
+    assert code == 2
+    assert "needs calibration images: add data.calibration" in error
+    code, error, _ = cli("sensitivity", recipe, "--set", "data.calibration.images=48")
+    assert code == 2
+    assert "trains its network first" in error
+
+
 def test_plan_stops_after_the_plan_and_run_goes_on_from_it(recipe, finished, tmp_path):
     folder, _ = finished
     code, _, output = cli("plan", recipe, "--out", tmp_path / "run")

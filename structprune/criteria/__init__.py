@@ -9,7 +9,7 @@ of a group, `collect` and `scoring` run one over a graph; the criteria are in `n
 from . import activations, geometric, norms, reconstruction, scaling, taylor  # each registers its criteria
 from .registry import CRITERIA, NEEDS, Criterion, criterion
 from .scoring import score
-from .sensitivity import sensitivity
+from .sensitivity import scan_images, sensitivity
 from .views import COMBINE, GroupView
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "norms",
     "reconstruction",
     "scaling",
+    "scan_images",
     "score",
     "sensitivity",
     "taylor",
