@@ -64,6 +64,7 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
     scores = score(
         graph, name, data.calibration, labels=data.calibration_labels, combine=checked.prune.combine, seed=checked.seed
     )
+    assert data.calibration is not None
     with reporter.bar("scanning") as update:
         return graph, sensitivity(graph, scores, scan_images(data.calibration), seed=checked.seed, progress=update)
 

@@ -271,6 +271,7 @@ class _Run:
                 **images,
             )
         if spec.allocation == "sensitivity":
+            assert data.calibration is not None
             with self._bar("scanning the sensitivity of each group") as update:
                 found = sensitivity(graph, scores, scan_images(data.calibration), seed=seed, progress=update)
             scores = dataclasses.replace(scores, sensitivity=found)
