@@ -42,8 +42,7 @@ def test_what_costs_nothing_goes_first():
     assert found.losses["b"][8] < 1e-6 < 1e-4 < min(found.losses["a"][8], found.losses["c"][8])
     assert found.losses["b"][4] > 1e-4
     plan = sp.plan(graph, scores, {"macs": 0.75}, allocation="sensitivity", sensitivity=found)
-    assert plan.widths["b"] <= 8
-    assert plan.widths["a"] >= 14
+    assert plan.widths["b"] < 16 == plan.widths["a"] == plan.widths["c"]
     assert 0.74 < plan.macs["slim"] / plan.macs["dense"] <= 0.75
 
 
