@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .calibration.batches import BATCH
 from .criteria import COMBINE, CRITERIA
 from .errors import RecipeError
 from .names import architectures, optimizers, unknown
@@ -255,6 +256,8 @@ class Recipe(_Strict):
             ):
                 if wanted:
                     raise ValueError(f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}")
+        elif self.prune.allocation == "sensitivity" and self.data.calibration.images <= BATCH:
+            raise ValueError(f"allocation sensitivity needs two batches of {BATCH}: set data.calibration.images higher")
         if self.prune.combine and criterion.combine is None:
             raise ValueError(f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out")
         return self

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .bench import benchmark, environment
-from .criteria import CRITERIA, scan_images, score, sensitivity
+from .criteria import CRITERIA, scan_images, score, sensitivity, unscorable
 from .data import Data, load_data
 from .errors import BudgetError, GateError, RecipeError
 from .export import export_onnx, opset_of
@@ -213,10 +213,12 @@ class _Run:
 
     def _rehearse(self, graph: DependencyGraph) -> None:
         spec = self.recipe.prune
+        left_out = unscorable(graph, spec.criterion)
         curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
         flat = Scores(
             spec.criterion,
-            {group.name: np.ones(group.units) for group in graph.groups},
+            {group.name: np.ones(group.units) for group in graph.groups if group.name not in left_out},
+            left_out,
             sensitivity=Sensitivity(curve) if spec.allocation == "sensitivity" else None,
         )
         self._make_plan(graph, flat)
@@ -270,6 +272,9 @@ class _Run:
                 progress=update,
                 **images,
             )
+        left_out = unscorable(graph, spec.criterion)
+        values = {name: value for name, value in scores.values.items() if name not in left_out}
+        scores = dataclasses.replace(scores, values=values, unscored={**scores.unscored, **left_out})
         if spec.allocation == "sensitivity":
             assert data.calibration is not None
             with self._bar("scanning the sensitivity of each group") as update:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import IterableDataset as Stream
@@ -30,30 +28,35 @@ class Batch:
         return next((int(x.shape[0]) for x in self.inputs.flat() if isinstance(x, Tensor) and x.dim()), 1)
 
 
-def batches_of(data: Any, labels: Tensor | None = None, count: int | None = None, batch: int = BATCH) -> list[Batch]:
-    """Batches of calibration data: at most `count` images.
+def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
+    """Batches of calibration data.
 
     `data` is a tensor of images (n, ...), a `torch.utils.data.Dataset` whose items are images or (image, label), or an
     iterable of batches (a DataLoader): tensors, (images, labels) pairs, or dicts of keyword arguments.
-    Raises RecipeError for anything else and for no data at all.
+    `labels` (n,) go with a tensor of images.
+    Raises RecipeError for anything else, for labels that do not fit and for no data at all.
     """
+    if labels is not None and not (isinstance(data, Tensor) and len(labels) == len(data)):
+        raise RecipeError(
+            f"labels of {len(labels)} images go with a tensor of as many images, and data is a {type(data).__name__}"
+            + (f" of {len(data)}" if isinstance(data, Tensor) else "; a Dataset or loader gives (image, label) itself")
+        )
     if isinstance(data, Tensor):
         given = (
-            list(data.split(batch))
+            list(data.split(BATCH))
             if labels is None
-            else list(zip(data.split(batch), labels.split(batch), strict=True))
+            else list(zip(data.split(BATCH), labels.split(BATCH), strict=True))
         )
     elif isinstance(data, Dataset) and not isinstance(data, Stream):
-        size = len(data) if count is None else min(count, len(data))  # type: ignore[arg-type]
-        given = list(DataLoader(torch.utils.data.Subset(data, range(size)), batch_size=batch))
+        given = list(DataLoader(data, batch_size=BATCH))
     elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)):
-        given = list(itertools.islice(data, count))
+        given = list(data)
     else:
         raise RecipeError(
             f"calibration data is a {type(data).__name__}: give a tensor of images, a torch Dataset, or an iterable of "
             "batches"
         )
-    made, seen = [], 0
+    made = []
     for item in given:
         if isinstance(item, Batch):
             one = item
@@ -61,19 +64,8 @@ def batches_of(data: Any, labels: Tensor | None = None, count: int | None = None
             one = Batch(Inputs((item[0],), {}), item[1])
         else:
             one = Batch(Inputs.of(item))
-        if count is not None and seen + one.images > count:
-            one = _first(one, count - seen)
         if one.images:
             made.append(one)
-            seen += one.images
-        if count is not None and seen >= count:
-            break
     if not made:
         raise RecipeError("there is no calibration data: give at least one image")
     return made
-
-
-def _first(batch: Batch, count: int) -> Batch:
-    size = batch.images
-    inputs = batch.inputs.map(lambda x: x[:count] if x.dim() and x.shape[0] == size else x)
-    return Batch(inputs, None if batch.labels is None else batch.labels[:count])

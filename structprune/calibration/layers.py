@@ -25,6 +25,7 @@ class Norm:
     bias: str | None
     mean: str
     variance: str
+    eps: float
 
     @property
     def site(self) -> tuple[str, int]:
@@ -36,7 +37,8 @@ class Layer:
     """A call of a convolution or a linear layer whose weight is a parameter.
 
     It is the `call`th of its op, and the `place`th of all calls of a forward pass. `weight` and `bias` are state_dict
-    keys. `norm` is the BatchNorm that alone reads its result, if there is one. `entering` is the node of its input.
+    keys. `norm` is the BatchNorm over its outputs that alone reads its result, if there is one. `entering` is the node
+    of its input.
     """
 
     op: str
@@ -74,7 +76,8 @@ def find_layers(captured: Captured) -> tuple[list[Layer], list[Norm]]:
         if name == "batch_norm":
             weight, bias, mean, variance = (key(argument) for argument in node.args[1:5])
             if mean is not None and variance is not None:
-                norms[node] = Norm(call, place, node.meta["module"], weight, bias, mean, variance)
+                eps = float(node.args[7])  # type: ignore[arg-type]
+                norms[node] = Norm(call, place, node.meta["module"], weight, bias, mean, variance, eps)
     layers = []
     for node, (name, call, place) in found.items():
         if name not in (*CONVOLUTIONS, *TRANSPOSED, "linear"):
@@ -82,9 +85,14 @@ def find_layers(captured: Captured) -> tuple[list[Layer], list[Norm]]:
         weight, entering = key(node.args[1]), node.args[0]
         if weight is None or not isinstance(entering, fx.Node):
             continue
+        rank, kernel = entering.meta["val"].dim(), node.args[1].meta["val"].dim()  # type: ignore[union-attr]
+        if rank < 2 or (name != "linear" and rank != kernel):
+            continue  # no batch axis
         bias = key(node.args[2]) if len(node.args) > 2 else None
         users = [user for user in node.users if user in norms and user.args[0] is node]
         norm = norms[users[0]] if len(users) == len(node.users) == 1 else None
+        if name == "linear" and rank != 2:
+            norm = None  # which is over places, not over what the layer makes
         layers.append(Layer(name, call, place, node.meta["module"], weight, bias, norm, entering))
     return layers, list(norms.values())
 

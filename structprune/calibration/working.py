@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ..graph.capture import Captured, Inputs, capture
 from ..modules import plain_attention, replace_tensors, skeleton_copy, tensors
-from .expectation import Expectations
+from .expectation import Expectations, Expected
 from .layers import Layer, Norm, find_layers
 
 
@@ -43,8 +44,22 @@ class Working:
         with torch.no_grad():
             self.state[key].copy_(value.reshape(self.state[key].shape))
 
+    @cached_property
+    def _writers(self) -> Counter[str]:
+        """How many calls an offset of a layer would reach, by the key that it would be written to."""
+        own: Counter[str] = Counter(layer.bias for layer in self.layers if layer.bias)
+        return own + Counter(norm.mean for norm in self.norms)
+
     def can_shift(self, layer: Layer) -> bool:
-        return layer.bias is not None or layer.norm is not None
+        """Whether a layer has an offset of its own: a bias or a BatchNorm that no other call shares."""
+        key = layer.bias or (layer.norm.mean if layer.norm else None)
+        return key is not None and self._writers[key] == 1
+
+    def expected(self, layer: Layer) -> Expected | None:
+        """What BatchNorms tell of the channels that enter a layer."""
+        if layer.op == "linear" and layer.entering.meta["val"].dim() != 2:
+            return None
+        return self.expectations.of(layer.entering)
 
     def shift(self, layer: Layer, offset: Tensor) -> None:
         """Adds `offset`, one number an output channel, to what a layer makes: to its bias, or to the BatchNorm after

@@ -8,7 +8,7 @@ of a group, `collect` and `scoring` run one over a graph; the criteria are in `n
 
 from . import activations, geometric, norms, reconstruction, scaling, taylor  # each registers its criteria
 from .registry import CRITERIA, NEEDS, Criterion, criterion
-from .scoring import score
+from .scoring import score, unscorable
 from .sensitivity import scan_images, sensitivity
 from .views import COMBINE, GroupView
 
@@ -28,4 +28,5 @@ __all__ = [
     "score",
     "sensitivity",
     "taylor",
+    "unscorable",
 ]

@@ -32,7 +32,8 @@ def shares(activation: Activation) -> Tensor:
     passed = activation.variance.double().cpu()
     if activation.weight is not None:
         weight = activation.weight
-        passed = passed * weight.sums(weight.tensor.double().square()).cpu()
+        energy = weight.sums(weight.tensor.double().square()).cpu()
+        passed = passed * energy.repeat(len(passed) // len(energy))  # blocks may keep the same places
     return passed / passed.sum().clamp_min(1e-300)
 
 
@@ -103,6 +104,7 @@ def chip(group: GroupView) -> list[Tensor]:
     """CI(A_c) = ‖A‖_* - ‖M_c ⊙ A‖_*, A being an image's (channels, places) and M_c the mask of row c.
 
     Singular values come from the smaller Gram matrix, from which one row's part is taken. Slow for wide layers.
+    Maps are those that enter a consumer, or an average over places before it.
     """
     return [
         group.member(a, torch.stack([independence(image) for image in _seen(a)]).mean(0)) for a in group.activations

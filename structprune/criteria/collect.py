@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from ..calibration import Batch, Layer, Observer, Sweep, Working, sample
-from ..calibration.expectation import POINTWISE, TRANSPARENT, step
+from ..calibration.expectation import AVERAGES, POINTWISE, TRANSPARENT, step
 from ..calibration.layers import ops
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..graph.capture import op_name, outputs
 from ..graph.recorder import leaves_of
 from ..modules import evaluating, plain_transformers
+from .registry import Mend
 from .views import Activation, Consumer, GroupView, Norm, Weights
 
 ROWS_PER_CHANNEL, ROWS_PER_INPUT = 10, 2  # how many rows are sampled at least for a consumer
@@ -29,25 +31,36 @@ PLACES_PER_IMAGE = 10  # as in Luo et al. 2017
 
 @dataclass
 class Site:
-    """Where a group's channels are seen: at a call of a layer, entering it (a consumer) or leaving it."""
+    """Where a group's channels are seen: entering a layer that consumes them (then `weight` is the layer's), or leaving
+    one that makes them. `node` is a call whose result is looked at instead of what enters the layer."""
 
     layer: Layer
-    index: Tensor  # (positions of the layer's channel axis, k)
+    index: Tensor  # (positions of the channel axis, k)
     weight: Weights | None
+    node: tuple[str, int] | None = None
+
+    @property
+    def at(self) -> tuple[str, int]:
+        return self.node or self.layer.site
+
+    @property
+    def key(self) -> tuple[str, int, bool]:
+        return (*self.at, self.weight is not None and self.node is None)
 
     @property
     def axis(self) -> int:
-        return -1 if self.layer.op == "linear" else 1
+        return -1 if self.layer.op == "linear" and self.node is None else 1
 
     def seen(self, args: Sequence[Any], result: Tensor) -> Tensor:
-        return args[0] if self.weight is not None else result
+        return args[0] if self.key[2] else result
 
 
 @dataclass
 class Seen:
-    """One batch's tensors at the sites of groups, and gradients of weights."""
+    """One batch's tensors at the sites of groups, the same as autograd knows them, and gradients of weights."""
 
-    values: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    values: dict[tuple[str, int, bool], Tensor] = field(default_factory=dict)
+    live: dict[tuple[str, int, bool], Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -61,6 +74,11 @@ class Collector:
         for layer in self.working.layers:
             self.by_weight.setdefault(layer.weight, []).append(layer)
         self._nodes = ops(self.working.captured)
+        calls: Counter[str] = Counter()
+        self._calls: dict[fx.Node, tuple[str, int]] = {}
+        for node in self._nodes:
+            name = op_name(node.target)
+            self._calls[node], calls[name] = (name, calls[name]), calls[name] + 1
         self._norms = {norm.weight: norm for norm in self.working.norms if norm.weight}
 
     # --- views --------------------------------------------------------------------------------------------
@@ -102,6 +120,21 @@ class Collector:
         made = [site for s in group.slices if s.role == "filter" for site in self._sites(group, s, False)]
         return self.consumers(group) or made
 
+    def maps(self, group: Group) -> list[Site]:
+        """The same, but before an average over places: what goes into it, as criteria on feature maps mean it."""
+        found = []
+        for site in self.sites(group):
+            node: Any = site.layer.entering
+            while site.weight is not None and node in self._calls:
+                name, shape = self._calls[node][0], node.meta["val"].shape
+                if not (name in AVERAGES or name in TRANSPARENT or (name in ("flatten", "squeeze") and _flat(node))):
+                    if len(shape) > 2 and shape[1] == len(site.index) and node is not site.layer.entering:
+                        site = replace(site, node=self._calls[node])
+                    break
+                node = node.args[0]
+            found.append(site)
+        return found
+
     def _sites(self, group: Group, s: Any, consumes: bool) -> Iterator[Site]:
         weight = self.working.state[s.key]
         for layer in self.by_weight.get(s.key, ()):
@@ -124,7 +157,7 @@ class Collector:
         """The consumers with what BatchNorms tell of what enters them, None where they don't."""
         found = []
         for site in self.consumers(group):
-            told = self.working.expectations.of(site.layer.entering)
+            told = self.working.expected(site.layer)
             mean, variance = (None, None) if told is None else (told.mean, told.variance)
             found.append(Activation(site.layer.module, site.index, site.weight, mean=mean, variance=variance))
         return tuple(found)
@@ -140,11 +173,25 @@ class Collector:
                 value = site.seen(args, result)
                 if gradients and value.requires_grad:
                     value.retain_grad()
-                seen.values[(*site.layer.site, site.weight is None)] = value  # type: ignore[index]
+                    seen.live[site.key] = value
+                seen.values[site.key] = value.detach().clone()  # later calls may write to it
 
             return keep
 
-        watch = {site.layer.site: see(site) for site in sites}
+        looks: dict[tuple[str, int], dict[bool, Site]] = {}
+        for site in sites:
+            looks.setdefault(site.at, {})[site.key[2]] = site
+
+        def see_all(at: tuple[str, int]) -> Callable[[Any, Any], None]:
+            each = [see(site) for site in looks[at].values()]
+
+            def keep_all(args: Any, result: Any) -> None:
+                for keep in each:
+                    keep(args, result)
+
+            return keep_all
+
+        watch = {at: see_all(at) for at in looks}
         if not gradients:
             with evaluating(module), Observer(watch):
                 batch.inputs.call(module)
@@ -155,26 +202,24 @@ class Collector:
             loss(made, batch.labels).backward()
             for key, tensor in self.working.state.items():
                 if tensor.grad is not None:
-                    seen.gradients[key] = tensor.grad
+                    seen.gradients[key] = tensor.grad / batch.images  # of the mean loss
                     tensor.grad = None
         return seen
 
     def activations(self, sites: Sequence[Site], seen: Seen, gradients: bool) -> tuple[Activation, ...]:
         found = []
         for site in sites:
-            value = seen.values[(*site.layer.site, site.weight is None)]  # type: ignore[index]
-            gradient = value.grad if gradients and value.grad is not None else None
-            if gradients and gradient is None:
-                gradient = torch.zeros_like(value)
-            found.append(
-                Activation(
-                    site.layer.module,
-                    site.index,
-                    site.weight,
-                    flat(value.detach(), site.axis),
-                    None if gradient is None else flat(gradient, site.axis),
-                )
-            )
+            value, gradient = flat(seen.values[site.key], site.axis), None
+            if gradients:
+                live = seen.live.get(site.key)
+                known = None if live is None else live.grad
+                gradient = torch.zeros_like(value) if known is None else flat(known, site.axis)
+            index = site.index
+            order = _by_unit(index)
+            if order is not None:  # several positions of one unit are places of one map
+                index, value = torch.arange(len(order))[:, None], value[:, order].flatten(2)
+                gradient = None if gradient is None else gradient[:, order].flatten(2)
+            found.append(Activation(site.layer.module, index, site.weight, value, gradient))
         return tuple(found)
 
     # --- samples ------------------------------------------------------------------------------------------
@@ -185,12 +230,16 @@ class Collector:
         inputs = channels * math.prod(self.working.state[site.layer.weight].shape[2:])
         return max(PLACES_PER_IMAGE, -(-max(ROWS_PER_CHANNEL * channels, ROWS_PER_INPUT * inputs) // images))
 
+    def first(self, group: Group) -> int:
+        """The place of the first call that consumes a group's channels."""
+        return min(site.layer.place for site in self.consumers(group))
+
     def sampled(self, group: Group) -> list[Site]:
         """The consumers whose input windows can be taken, in the order of the network."""
         return sorted((s for s in self.consumers(group) if not s.layer.transposed), key=lambda s: s.layer.place)
 
     def samples(self, sweep: Sweep, sites: list[Site], images: int) -> list[tuple[Site, list[Tensor]]]:
-        """The windows of each consumer for each batch, the first at the sweep's next stop, the others further on."""
+        """The windows of each consumer for each batch, from where the sweep stands on."""
         windows: dict[int, list[Tensor]] = {site.layer.place: [] for site in sites}
         of_place = {site.layer.place: site for site in sites}
 
@@ -199,47 +248,65 @@ class Collector:
             each = self.places(site, images)
             return lambda batch, args: windows[place].append(self.windows(site, batch, args, each))
 
-        first, *others = sorted(of_place)
-        for batch, args in enumerate(sweep.until(first)):
-            see(first)(batch, args)
-        if others:
-            sweep.look({place: see(place) for place in others})
+        if of_place:
+            sweep.look({place: see(place) for place in of_place})
         return [(of_place[place], parts) for place, parts in windows.items()]
 
     def windows(self, site: Site, batch: int, args: Sequence[Any], each: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed + 7919 * site.layer.place + 104729 * batch)
         return sample(site.layer.op, args, each, generator).windows
 
-    def consumer(self, site: Site, windows: Tensor) -> Consumer:
-        return Consumer(
-            site.layer.module,
-            site.index,
-            windows,
-            unfold(self.working.state[site.layer.weight].detach(), windows.shape[1]),
-        )
+    def blocks(self, site: Site, windows: Tensor) -> list[Consumer]:
+        """A consumer with its windows; a grouped convolution's blocks apart, as each has outputs of its own."""
+        weight = self.working.state[site.layer.weight].detach()
+        kernels = weight.reshape(*weight.shape[:2], -1)
+        count = windows.shape[1] // weight.shape[1]
+        parts = zip(kernels.chunk(count), windows.chunk(count, dim=1), site.index.chunk(count), strict=True)
+        return [Consumer(site.layer.module, index, rows, kernel.clone()) for kernel, rows, index in parts]
+
+    def mended(self, view: GroupView, consumers: Sequence[Consumer], kept: Tensor, mend: Mend, layer: Layer) -> None:
+        """Writes the weight of a layer, block by block, as `mend` finds it, and shifts its outputs."""
+        made = [mend(view, consumer, kept) for consumer in consumers]
+        self.working.write(layer.weight, torch.cat([weight for weight, _ in made]))
+        if self.working.can_shift(layer):
+            self.working.shift(layer, torch.cat([offset for _, offset in made]))
+
+    def touched(self, view: GroupView) -> set[str]:
+        """The keys that `mended` and `silence` may write to."""
+        keys = {weights.key for weights in view.weights if weights.role == "consumer"}
+        for layer in [layer for key in keys for layer in self.by_weight.get(key, ())]:
+            keys |= {key for key in (layer.bias, layer.norm.mean if layer.norm else None) if key}
+        return keys
+
+    def silence(self, view: GroupView, kept: Tensor, mended: Collection[str] = ()) -> None:
+        """Sets to zero what reads the units that go, but for the weights named in `mended`."""
+        for weights in view.weights:
+            if weights.role != "consumer" or weights.key in mended:
+                continue
+            tensor = self.working.state[weights.key]
+            gone = ~torch.cat([kept, kept.new_ones(1)])[weights.index].all(1)
+            blocks = len(gone) // tensor.shape[weights.dim]
+            lines = gone.reshape(blocks, -1).repeat_interleave(tensor.shape[0] // blocks if blocks > 1 else 1, 0)
+            shape = [1] * tensor.dim()
+            shape[0], shape[weights.dim] = lines.shape[0] if blocks > 1 else shape[0], tensor.shape[weights.dim]
+            with torch.no_grad():
+                tensor.masked_fill_(lines.reshape(shape), 0)
 
 
-def unfold(weight: Tensor, channels: int) -> Tensor:
-    """A convolution's weight (outputs, channels of a block, ...) over all channels, zero outside each output's block:
-    (outputs, channels, places of the kernel)."""
-    flat_weight = weight.reshape(*weight.shape[:2], -1)
-    blocks = channels // weight.shape[1]
-    if blocks == 1:
-        return flat_weight
-    made = weight.new_zeros(len(weight), channels, flat_weight.shape[2])
-    each = len(weight) // blocks
-    for block in range(blocks):
-        rows = slice(block * each, (block + 1) * each)
-        made[rows, block * weight.shape[1] : (block + 1) * weight.shape[1]] = flat_weight[rows]
-    return made
+def _by_unit(index: Tensor) -> Tensor | None:
+    """For each unit its positions, (units, positions each), if every unit is alone on equally many, more than one."""
+    if index.shape[1] != 1 or (index < 0).any():
+        return None
+    counts = torch.bincount(index[:, 0])
+    if counts.min() != counts.max() or counts[0] == 1:
+        return None
+    return torch.argsort(index[:, 0], stable=True).reshape(len(counts), -1)
 
 
-def fold(full: Tensor, weight: Tensor) -> Tensor:
-    """The inverse of `unfold`: a weight of the shape of `weight`."""
-    blocks = full.shape[1] // weight.shape[1]
-    each = len(weight) // blocks
-    parts = [full[b * each : (b + 1) * each, b * weight.shape[1] : (b + 1) * weight.shape[1]] for b in range(blocks)]
-    return torch.cat(parts).reshape(weight.shape)
+def _flat(node: fx.Node) -> bool:
+    """Whether a flatten or squeeze only drops axes of one place."""
+    shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    return math.prod(shape[2:]) == 1
 
 
 def flat(value: Tensor, axis: int) -> Tensor:

@@ -107,7 +107,7 @@ def selection_order(gram: Tensor, product: Tensor) -> Tensor:
     return left
 
 
-def scaled(group: GroupView, consumer: Consumer, kept: Tensor) -> Tensor:
+def scaled(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor, Tensor]:
     """The consumer's weight with each kept unit's kernels times its least squares scale, ŵ = (x̂ᵀx̂)⁻¹ x̂ᵀy over the kept
     columns (Luo et al., equation 7), and zeros for the others. `kept` is bool (units,)."""
     x, y = contributions(group, consumer)
@@ -116,18 +116,21 @@ def scaled(group: GroupView, consumer: Consumer, kept: Tensor) -> Tensor:
     scale = torch.zeros(group.units + 1, dtype=torch.float64)
     scale[:-1][used] = solved
     scale[-1] = 1.0  # what -1 looks up
-    return consumer.weight * scale[consumer.index].prod(1).to(consumer.weight)[None, :, None]
+    made = consumer.weight * scale[consumer.index].prod(1).to(consumer.weight)[None, :, None]
+    return made, made.new_zeros(len(made))
 
 
-def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> Tensor:
-    """The weight by least squares on the kept units' windows, zero for others; `kept` is bool (units,)."""
+def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight by least squares on the kept units' windows, zero for others, and the offset that keeps the outputs'
+    means; `kept` is bool (units,)."""
     weight, covariance = _flat(consumer)
     stays = torch.cat([kept, kept.new_ones(1)])[consumer.index].all(1).repeat_interleave(consumer.windows.shape[2])
     system = covariance[stays][:, stays]
     wanted = weight @ covariance[:, stays]
     made = torch.zeros_like(weight)
     made[:, stays] = torch.cholesky_solve(wanted.mT, torch.linalg.cholesky(system)).mT
-    return made.reshape(consumer.weight.shape).to(consumer.weight)
+    new = made.reshape(consumer.weight.shape).to(consumer.weight)
+    return new, ((consumer.weight - new) * consumer.windows.mean(0)).sum((1, 2))
 
 
 def _flat(consumer: Consumer) -> tuple[Tensor, Tensor]:
@@ -166,12 +169,14 @@ class _State:
     def __init__(self, group: GroupView, consumer: Consumer) -> None:
         places = consumer.windows.shape[2]
         self.weight, covariance = _flat(consumer)
+        self.gone = torch.zeros(len(covariance), dtype=torch.bool)
         self.energy = float((self.weight * (self.weight @ covariance)).sum()) or 1.0
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         columns = torch.arange(len(consumer.index) * places).reshape(-1, places)
         self.columns = [columns[(consumer.index == unit).any(1)].flatten() for unit in range(group.units)]
         sizes = {len(c) for c in self.columns}
-        self.even = torch.stack(self.columns) if len(sizes) == 1 and 0 not in sizes else None
+        apart = len(sizes) == 1 and 0 not in sizes and consumer.index.shape[1] == 1
+        self.even = torch.stack(self.columns) if apart else None
 
     def costs(self) -> Tensor:
         """What the removal of each unit would add to the error, as a share of the outputs' variance."""
@@ -189,7 +194,8 @@ class _State:
         return (kernels * torch.linalg.solve(blocks, kernels)).sum((1, 2)) / self.energy
 
     def _cost(self, columns: Tensor) -> float:
-        if not len(columns) or float(self.inverse[columns, columns].max()) <= 0:
+        columns = columns[~self.gone[columns]]
+        if not len(columns):
             return 0.0
         kernels = self.weight[:, columns].mT
         block = self.inverse[columns][:, columns]
@@ -197,8 +203,10 @@ class _State:
 
     def remove(self, unit: int) -> None:
         columns = self.columns[unit]
+        columns = columns[~self.gone[columns]]  # a position may hang on a unit that went before
         if not len(columns):
             return
+        self.gone[columns] = True
         rows = self.inverse[columns]
         step = torch.linalg.solve(rows[:, columns], rows)  # (columns, inputs)
         self.weight -= self.weight[:, columns] @ step

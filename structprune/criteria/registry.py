@@ -13,7 +13,7 @@ from .views import COMBINE, Consumer, GroupView, Members
 Scored = Tensor | Members
 CriterionFunction = Callable[[GroupView], Scored]
 F = TypeVar("F", bound=CriterionFunction)
-Mend = Callable[[GroupView, Consumer, Tensor], Tensor]
+Mend = Callable[[GroupView, Consumer, Tensor], tuple[Tensor, Tensor]]
 
 NEEDS = {
     "bn": "BatchNorm on the channels",
@@ -40,7 +40,8 @@ class Criterion:
     It may return a list instead, one tensor for each coupled layer, NaN for units that a layer does not have: these
     are put together as `combine` says. `needs` are of `NEEDS`. With activations or gradients the function is called
     for each batch, and its scores are averaged over the images, then go through `finish`. A `sequential` one ranks
-    each group on the network without what it removed of the groups before, whose consumers' weights `mend` may mend.
+    each group on the network without what it removed of the groups before, whose consumers' weights `mend` may mend: it
+    gets (group, consumer, which units stay) and returns a weight and an offset of the outputs.
     """
 
     name: str

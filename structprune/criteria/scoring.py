@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Sweep, batches_of
+from ..calibration import Batch, Layer, Sweep, batches_of
 from ..errors import ModelError, RecipeError
 from ..graph import DependencyGraph, Group
 from ..names import unknown
 from ..records import Scores
-from .collect import Collector, Seen, Site, flat, fold
+from .collect import Collector, Seen, Site, flat
 from .registry import CRITERIA, DATA, NEEDS, Criterion, CriterionFunction, Unscored
 from .views import COMBINE, Activation, Consumer, GroupView, combine
 
@@ -58,6 +58,14 @@ def score(
     return run.scores(batches_of(data, labels) if chosen.needs_data else [])
 
 
+def unscorable(graph: DependencyGraph, criterion: str | CriterionFunction) -> dict[str, str]:
+    """The groups that a criterion is known to leave out before it runs, and why: plans keep them whole."""
+    run = _Run(graph, _criterion(criterion), None, False, None, 0, lambda share: None)
+    for group in graph.groups:
+        run.can(group)
+    return run.unscored
+
+
 def _criterion(criterion: str | CriterionFunction) -> Criterion:
     if callable(criterion):
         registered = [entry for entry in CRITERIA.values() if entry.function is criterion]
@@ -93,7 +101,7 @@ class _Run:
         self.unscored: dict[str, str] = {}
 
     def scores(self, batches: Sequence[Batch]) -> Scores:
-        groups = [group for group in self.graph.groups if self._can(group)]
+        groups = [group for group in self.graph.groups if self.can(group)]
         if self.criterion.sequential:
             self._in_turn(groups, batches)
         elif self.criterion.by_batch:
@@ -114,11 +122,11 @@ class _Run:
                 f"{next(iter(self.unscored.values()))}. Choose another (see `structprune criteria`)"
             )
         widths = None
-        if self.criterion.sequential and self.widths is not None:
+        if "widths" in self.criterion.needs and self.widths is not None:
             widths = {name: int(self.widths[name]) for name in self.values}
         return Scores(self.criterion.name, self.values, self.unscored, self._notes(), widths)
 
-    def _can(self, group: Group) -> bool:
+    def can(self, group: Group) -> bool:
         needs, reason = self.criterion.needs, ""
         if "bn" in needs and not self.collector.norms(group):
             reason = "no BatchNorm scales its channels"
@@ -175,6 +183,9 @@ class _Run:
         if self.criterion.finish is not None:
             members = self.criterion.finish(members)
         whole = combine(list(members), self.how or "leading") if len(members) > 1 else members[0]
+        if whole.isnan().any() and not members.isnan().all():
+            if all(bool(torch.isfinite(weights.tensor).all()) for weights in view.weights):
+                raise Unscored("only a part of its channels has what the criterion looks at")
         if not torch.isfinite(whole).all():
             raise ModelError(_not_finite(self.criterion.name, view))
         return whole.numpy()
@@ -184,7 +195,7 @@ class _Run:
     def _by_batch(self, groups: list[Group], batches: Sequence[Batch]) -> None:
         gradients = "gradients" in self.criterion.needs
         wanted = "activations" in self.criterion.needs
-        sites = {group.name: self.collector.sites(group) if wanted else [] for group in groups}
+        sites = {group.name: self.collector.maps(group) if wanted else [] for group in groups}
         sums: dict[str, Tensor] = {}
         images = 0
         for number, batch in enumerate(batches):
@@ -200,7 +211,10 @@ class _Run:
                 members = self._members(view, self._call(view)) * batch.images
                 sums[group.name] = members + sums.get(group.name, 0)
         for group in groups:
-            self.values[group.name] = self._combined(self._view(group), sums[group.name] / images)
+            try:
+                self.values[group.name] = self._combined(self._view(group), sums[group.name] / images)
+            except Unscored as reason:
+                self.unscored[group.name] = str(reason)
 
     def _moments(self, groups: list[Group], batches: Sequence[Batch]) -> dict[str, tuple[Activation, ...]]:
         """Mean and variance of each channel over all images and places, in one pass; sums of squares are about the
@@ -208,19 +222,19 @@ class _Run:
         sites = {group.name: self.collector.sites(group) for group in groups}
         origin: dict[Any, Tensor] = {}
         totals: dict[Any, tuple[int, Tensor, Tensor]] = {}
-        every = {(s.layer.site, s.weight is None): s for own in sites.values() for s in own}
+        every = {s.key: s for own in sites.values() for s in own}
         for number, batch in enumerate(batches):
             self.progress(number / len(batches))
             seen = self.collector.run(batch, list(every.values()), gradients=False)
             for key, site in every.items():
-                values = flat(seen.values[(*key[0], key[1])], site.axis).double().transpose(0, 1).flatten(1)  # type: ignore[index]
+                values = flat(seen.values[key], site.axis).double().transpose(0, 1).flatten(1)
                 about = origin.setdefault(key, values.mean(1))
                 values = values - about[:, None]
                 count, first, second = totals.get(key, (0, torch.zeros_like(about), torch.zeros_like(about)))
                 totals[key] = (count + values.shape[1], first + values.sum(1), second + values.square().sum(1))
 
         def moments(site: Site) -> Activation:
-            key = (site.layer.site, site.weight is None)
+            key = site.key
             count, first, second = totals[key]
             mean = first / count
             variance = (second / count - mean.square()).clamp_min(0)
@@ -237,49 +251,38 @@ class _Run:
             for group in groups:
                 view = self._view(group)
                 self.values[group.name] = self._whole(view, self._call(view))
-                self._remove(group, view, {})
+                self._remove(group, view, [])
             return
         working = self.collector.working
         sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches])
         images = sum(batch.images for batch in batches)
         sites = {group.name: self.collector.sampled(group) for group in groups}
-        order = sorted(groups, key=lambda group: sites[group.name][0].layer.place)
+        order = sorted(groups, key=self.collector.first)
         for number, group in enumerate(order):
             self.progress(number / len(order))
+            sweep.until(self.collector.first(group))
             samples = self.collector.samples(sweep, sites[group.name], images)
             found = [(site, torch.cat(parts)) for site, parts in samples]
-            consumers = tuple(self.collector.consumer(site, windows) for site, windows in found)
-            view = self._view(group, consumers=consumers)
+            consumers = [(site.layer, self.collector.blocks(site, windows)) for site, windows in found]
+            view = self._view(group, consumers=tuple(block for _, blocks in consumers for block in blocks))
             self.values[group.name] = self._whole(view, self._call(view))
-            self._remove(group, view, {site.layer.weight: c for (site, _), c in zip(found, consumers, strict=True)})
+            self._remove(group, view, consumers)
 
-    def _remove(self, group: Group, view: GroupView, consumers: Mapping[str, Consumer]) -> None:
+    def _remove(self, group: Group, view: GroupView, consumers: Sequence[tuple[Layer, list[Consumer]]]) -> None:
         """Takes the units that will go out of the working network: their kernels become zero, the others are mended."""
         assert self.widths is not None
-        state = self.collector.working.state
         kept = torch.zeros(group.units, dtype=torch.bool)
-        kept[torch.from_numpy(group.best(self.values[group.name], int(self.widths[group.name])))] = True
+        chosen = group.chosen(self.values[group.name], int(self.widths[group.name]))
+        kept[torch.from_numpy(chosen)] = True
         if kept.all():
             return
-        with torch.no_grad():
-            for weights in view.weights:
-                if weights.role != "consumer":
-                    continue
-                tensor = state[weights.key]
-                consumer = consumers.get(weights.key)
-                if consumer is not None and self.criterion.mend is not None:
-                    tensor.copy_(fold(self.criterion.mend(view, consumer, kept), tensor))
-                    continue
-                gone = ~torch.cat([kept, kept.new_ones(1)])[weights.index].all(1)
-                blocks = len(gone) // tensor.shape[weights.dim]
-                lines = (
-                    gone.reshape(blocks, -1).repeat_interleave(tensor.shape[0] // blocks, 0)
-                    if blocks > 1
-                    else gone[None]
-                )
-                shape = [1] * tensor.dim()
-                shape[0], shape[weights.dim] = lines.shape[0] if blocks > 1 else shape[0], tensor.shape[weights.dim]
-                tensor.masked_fill_(lines.reshape(shape), 0)
+        mended = []
+        if self.criterion.mend is not None:
+            for layer, blocks in consumers:
+                if len(self.collector.by_weight[layer.weight]) == 1:
+                    self.collector.mended(view, blocks, kept, self.criterion.mend, layer)
+                    mended.append(layer.weight)
+        self.collector.silence(view, kept, mended)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -288,9 +291,8 @@ class _Run:
             some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             notes.append(f"{some} can't be scored by {self.criterion.name} and stay whole: {reason}")
         if self.criterion.name == "slimming":
-            scales = torch.cat(
-                [norm.scale.abs() for group in self.graph.groups for norm in self.collector.norms(group)]
-            )
+            norms = [norm for group in self.graph.groups for norm in self.collector.norms(group)]
+            scales = torch.cat([norm.scale.abs() for norm in norms]) if norms else torch.zeros(1)
             small = float((scales < 0.01 * scales.mean()).double().mean())
             if small < 0.05:
                 notes.append(

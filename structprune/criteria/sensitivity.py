@@ -14,7 +14,7 @@ from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..graph.capture import outputs
 from ..records import Scores, Sensitivity
-from .collect import Collector, Site, fold
+from .collect import Collector, Site
 from .reconstruction import refitted
 from .views import Consumer
 
@@ -54,17 +54,17 @@ def sensitivity(
         raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")
     halves = [list(range(len(batches) // 2)), list(range(len(batches) // 2, len(batches)))]
     dense = [outputs(made) for made in sweep.finish()]
-    sites = {group.name: collector.sampled(group) for group in graph.groups}
-    groups = [group for group in graph.groups if group.name in scores.values and sites[group.name]]
+    groups = [group for group in graph.groups if group.name in scores.values and collector.consumers(group)]
     if not groups:
         raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
-    order = sorted(groups, key=lambda group: sites[group.name][0].layer.place)
+    order = sorted(groups, key=collector.first)
     losses: dict[str, dict[int, float]] = {}
     for number, group in enumerate(order):
-        found = collector.samples(sweep, sites[group.name], images)
+        sweep.until(collector.first(group))
+        found = collector.samples(sweep, collector.sampled(group), images)
         folds = [
             (
-                [(site, collector.consumer(site, torch.cat([parts[b] for b in fit]))) for site, parts in found],
+                [(site, collector.blocks(site, torch.cat([parts[b] for b in fit]))) for site, parts in found],
                 held,
             )
             for fit, held in (halves, halves[::-1])
@@ -86,7 +86,7 @@ def _loss(
     collector: Collector,
     sweep: Sweep,
     group: Group,
-    consumers: list[tuple[Site, Consumer]],
+    consumers: list[tuple[Site, list[Consumer]]],
     scores: Scores,
     kept: int,
     dense: list[list[Tensor]],
@@ -95,18 +95,15 @@ def _loss(
     """What the outputs of batches `held` lose when only the best `kept` units of a group stay; weights are put back."""
     working = collector.working
     stays = torch.zeros(group.units, dtype=torch.bool)
-    stays[torch.from_numpy(group.best(scores.values[group.name], kept))] = True
-    before: dict[str, Tensor] = {}
+    stays[torch.from_numpy(group.chosen(scores.values[group.name], kept))] = True
     view = collector.view(group, 0)
-    for site, consumer in consumers:
-        layer = site.layer
-        for key in (layer.weight, layer.bias, layer.norm.mean if layer.norm else None):
-            if key is not None:
-                before.setdefault(key, working.state[key].detach().clone())
-        made = refitted(view, consumer, stays)
-        mean = consumer.windows.mean(0)
-        working.shift(layer, ((consumer.weight - made) * mean).sum((1, 2)))
-        working.write(layer.weight, fold(made, working.state[layer.weight]))
+    before = {key: tensor.detach().clone() for key, tensor in working.state.items() if key in collector.touched(view)}
+    mended = []
+    for site, blocks in consumers:
+        if len(collector.by_weight[site.layer.weight]) == 1:
+            collector.mended(view, blocks, stays, refitted, site.layer)
+            mended.append(site.layer.weight)
+    collector.silence(view, stays, mended)
     slim = [outputs(result) for result in sweep.finish(held)]
     for key, value in before.items():
         working.write(key, value)

@@ -82,8 +82,7 @@ class Consumer:
     """Pairs of (input window, output) of a layer that takes in a group's channels, on the already pruned network.
 
     `windows` has shape (rows, positions, places of the kernel); `weight` (outputs, positions, places of the kernel)
-    maps a row to the layer's outputs less its bias. Rows of a grouped convolution come block by block: its outputs see
-    only `positions` of their block, and the weight is zero elsewhere.
+    maps a row to the layer's outputs less its bias. Each block of a grouped convolution is a consumer of its own.
     """
 
     module: str

@@ -108,6 +108,26 @@ class Group:
             chosen.append(members[order[: len(members) - lost]])
         return np.sort(np.concatenate(chosen))
 
+    def must_stay(self, scores: np.ndarray, min_channels: int = 1) -> np.ndarray:
+        """Which units, the fewest by rank, leave `min_channels` channels to each layer that makes the group's channels,
+        and one to each that consumes them.
+
+        Layers may make different parts of a group (`cat([a, b]) + c`), so the best units of all might empty one.
+        """
+        kept = np.zeros(self.units + 1, bool)
+        kept[-1] = True  # what the padding -1 looks up
+        order = np.argsort(-scores, kind="stable")
+        for index, least in self.least(min_channels):
+            for unit in order[np.isin(order, index)]:
+                if int(kept[index].all(axis=1).sum()) >= min(least, len(index)):
+                    break
+                kept[unit] = True
+        return kept[:-1]
+
+    def chosen(self, scores: np.ndarray, kept: int, min_channels: int = 1) -> np.ndarray:
+        """The `kept` best units, those that a layer needs to keep its least width before all others."""
+        return self.best(np.where(self.must_stay(scores, min_channels), np.inf, scores), kept)
+
     def least(self, min_channels: int) -> list[tuple[np.ndarray, int]]:
         """Axes, as (positions, k of this group's units), and how many positions of each must stay: `min_channels` of
         what a layer makes, one of what anything consumes."""

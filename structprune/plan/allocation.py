@@ -58,9 +58,13 @@ def global_(choices: list[Choice], scores: Scores, load: Load) -> Widths:
     """
     relative = {}
     for choice in choices:
+        if choice.group.name not in scores.values:  # stays whole
+            relative[choice.group.name] = np.full(choice.group.units, np.inf)
+            continue
         values = scores.values[choice.group.name]
         relative[choice.group.name] = np.sort(values / (values.mean() or 1.0))[::-1]
-    levels = np.unique(np.concatenate(list(relative.values()))) if relative else np.zeros(1)
+    levels = np.unique(np.concatenate([*relative.values(), np.zeros(1)]))
+    levels = levels[np.isfinite(levels)]
 
     def at(position: float) -> Widths:
         level = levels[min(int(position * len(levels)), len(levels) - 1)]
@@ -118,10 +122,7 @@ def sensitivity(choices: list[Choice], scores: Scores, load: Load) -> Widths:
         raise BudgetError("allocation sensitivity needs a scan: plan(..., sensitivity=structprune.sensitivity(...))")
     scanned = scores.sensitivity.losses
     losses = {c.group.name: _hull(scanned[c.group.name]) for c in choices if c.group.name in scanned}
-    ladders = {
-        c.group.name: c.widths[:: -max(1, len(c.widths) // STEPS)] if c.group.name in losses else c.widths[-1:]
-        for c in choices
-    }
+    ladders = {c.group.name: _ladder(c.widths) if c.group.name in losses else c.widths[-1:] for c in choices}
     place = dict.fromkeys(ladders, 0)
     widths = {name: int(ladder[0]) for name, ladder in ladders.items()}
     used = load(widths)
@@ -139,8 +140,6 @@ def sensitivity(choices: list[Choice], scores: Scores, load: Load) -> Widths:
         again = price(name)
         if queue and again > queue[0][0]:
             heapq.heappush(queue, (again, name))  # what others lost has changed what this one saves
-            if again == np.inf and queue[0][0] == np.inf:
-                break
             continue
         place[name] += 1
         widths[name] = int(ladders[name][place[name]])
@@ -158,6 +157,12 @@ def sensitivity(choices: list[Choice], scores: Scores, load: Load) -> Widths:
 
     measured = [c for c in choices if c.group.name in losses]
     return fill(measured, widths, load, [c.group.name for c in sorted(measured, key=regained, reverse=True)])
+
+
+def _ladder(widths: np.ndarray) -> np.ndarray:
+    """From the widest to the narrowest width in at most about `STEPS` steps."""
+    steps = widths[:: -max(1, len(widths) // STEPS)]
+    return steps if steps[-1] == widths[0] else np.append(steps, widths[0])
 
 
 def _hull(losses: Mapping[int, float]) -> Callable[[int], float]:

@@ -66,23 +66,6 @@ class Choice:
         return int(narrower[-1]) if len(narrower) else None
 
 
-def must_stay(group: Group, scores: np.ndarray, min_channels: int) -> np.ndarray:
-    """Which units, the fewest by rank, leave `min_channels` channels to each layer that makes this group's channels,
-    and one to each that consumes them.
-
-    Layers may make different parts of a group (`cat([a, b]) + c`), so the best units of all might empty one.
-    """
-    kept = np.zeros(group.units + 1, bool)
-    kept[-1] = True  # what the padding -1 looks up
-    order = np.argsort(-scores, kind="stable")
-    for index, least in group.least(min_channels):
-        for unit in order[np.isin(order, index)]:
-            if int(kept[index].all(axis=1).sum()) >= min(least, len(index)):
-                break
-            kept[unit] = True
-    return kept[:-1]
-
-
 def choices(
     groups: Sequence[Group],
     scores: Mapping[str, np.ndarray],
@@ -115,7 +98,7 @@ def choices(
         matched |= hits
         widths = [group.units]
         if not hits and group.name not in whole:
-            must = np.bincount(group.strata, weights=must_stay(group, scores[group.name], min_channels))
+            must = np.bincount(group.strata, weights=group.must_stay(scores[group.name], min_channels))
             lost = int((np.bincount(group.strata) - np.maximum(must, 1)).min()) * group.step
             least = max(group.units - math.floor(max_ratio * group.units), group.units - lost)
             widths = [

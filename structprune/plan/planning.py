@@ -13,7 +13,7 @@ from ..modules import tensors
 from ..names import unknown
 from ..records import Plan, Scores, Sensitivity
 from .allocation import ALLOCATIONS
-from .budget import Limit, Widths, choices, must_stay, read_budget
+from .budget import Limit, Widths, choices, read_budget
 
 
 def plan(
@@ -45,12 +45,11 @@ def plan(
         raise PlanError(f"the scores do not cover group {missing[0]}: score the graph that you plan for")
     options = choices(graph.groups, values, min_channels, max_ratio, align, ignore, scores.unscored)
 
-    ranks = {g.name: _ranks(g, values[g.name], min_channels) for g in graph.groups}
     chosen: dict[tuple[str, int], np.ndarray] = {}
 
     def best(group: Group, count: int) -> np.ndarray:
         if (group.name, count) not in chosen:
-            chosen[group.name, count] = group.best(ranks[group.name], count)
+            chosen[group.name, count] = group.chosen(values[group.name], count, min_channels)
         return chosen[group.name, count]
 
     by_name = {g.name: g for g in graph.groups}
@@ -73,8 +72,19 @@ def plan(
         widths = ALLOCATIONS[allocation](options, given, load)
     else:  # for which the groups were ranked one after the other
         widths = {g.name: scores.widths.get(g.name, g.units) for g in graph.groups}
-        if load(widths) > 1:
-            raise PlanError(f"the widths that {scores.criterion} ranked the groups for are over the budget: score anew")
+        for choice in options:
+            width, group = widths[choice.group.name], choice.group
+            if width not in choice.widths:
+                raise PlanError(
+                    f"{scores.criterion} ranked group {group.name} for {width} of its {group.units} units, which these "
+                    "constraints do not allow: score anew, with the widths of a plan under the same constraints"
+                )
+    if load(widths) > 1:
+        whose = f"that {scores.criterion} ranked for" if scores.widths else f"of allocation {allocation}"
+        raise PlanError(
+            f"the widths {whose} are over the budget, with {len(scores.unscored)} groups that can't be scored and stay "
+            "whole: allow more, or choose another criterion or allocation"
+        )
 
     kept = {g.name: best(g, widths[g.name]) for g in graph.groups}
     keep = graph.keep(kept)
@@ -96,11 +106,6 @@ def plan(
     )
     result.notes = scores.notes + _notes(limits, result, constraints)
     return result
-
-
-def _ranks(group: Group, scores: np.ndarray, min_channels: int) -> np.ndarray:
-    """The scores, with units that a layer needs to keep its least width before all others."""
-    return np.where(must_stay(group, scores, min_channels), np.inf, scores)
 
 
 def _out_of_reach(limits: list[Limit], least: dict[str, int], constraints: dict, graph: DependencyGraph) -> str:

@@ -48,6 +48,7 @@ def refit(
     wanted = _dense_outputs(dense, chosen, batches, each, seed)
     sweep = Sweep(slim.module, slim.captured, [batch.inputs for batch in batches])
     found: dict[str, Solution] = {}
+    slim.notes += unreached(slim, plan)
     few = []
     for number, layer in enumerate(chosen):
         progress(number / len(chosen))
@@ -58,6 +59,8 @@ def refit(
         for b, (args, target) in enumerate(zip(arguments, wanted.pop(layer), strict=True)):
             x = sample(layer.op, args, each[layer], _generator(seed, layer, b)).blocks(weight)
             y = _as_slim(layer, dense, slim, target if outputs is None else target[:, outputs], outputs)
+            if layer.bias and not slim.can_shift(layer):
+                y = y - slim.state[layer.bias]  # which others share, so that it stays
             y = y.reshape(len(y), len(x), -1).transpose(0, 1)
             if origin is None:  # about which nothing cancels
                 origin = (x.mean(1, keepdim=True), y.mean(1, keepdim=True))
@@ -87,6 +90,13 @@ def refit(
 def keeps(plan: Plan, key: str, dim: int) -> Any:
     """The kept indices of an axis of a parameter, None where all stay."""
     return plan.keep.get(key, {}).get(str(dim))
+
+
+def unreached(slim: Working, plan: Plan) -> list[str]:
+    """A note on weights that lost inputs and are no convolution's or linear layer's own: computed ones, for example."""
+    known = {layer.weight for layer in slim.layers}
+    lost = [k for k in plan.keep if "1" in plan.keep[k] and k not in known and slim.state[k].dim() > 1]
+    return [f"no layer holds {', '.join(lost[:3])} itself, so what reads it is not mended"] if lost else []
 
 
 def loses_inputs(layer: Layer, plan: Plan) -> bool:
@@ -135,7 +145,7 @@ def _as_slim(layer: Layer, dense: Working, slim: Working, y: Tensor, outputs: An
         return y
     there, here = ((net.state[layer.norm.mean], net.state[layer.norm.variance]) for net in (dense, slim))
     mean, variance = there if outputs is None else (t[outputs] for t in there)
-    return (y - mean) * (here[1] / variance.clamp_min(1e-12)).sqrt() + here[0]
+    return (y - mean) * ((here[1] + layer.norm.eps) / (variance + layer.norm.eps)).sqrt() + here[0]
 
 
 def _solve(
@@ -148,7 +158,9 @@ def _solve(
 ) -> Solution:
     weight = slim.state[layer.weight].detach().double()
     ox, oy = (value.squeeze(1).double() for value in origin)
-    bias = slim.state[layer.bias].detach().double() if layer.bias else weight.new_zeros(weight.shape[0])
+    bias = weight.new_zeros(weight.shape[0])
+    if layer.bias and slim.can_shift(layer):
+        bias = slim.state[layer.bias].detach().double()
     given = weight.reshape(len(ox), -1, weight[0].numel())
     places = math.prod(weight.shape[2:])
     solve = functools.partial(scales, places=places) if per_channel else full

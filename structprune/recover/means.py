@@ -15,7 +15,7 @@ from ..calibration import Batch, Layer, Observer, Working
 from ..calibration.layers import ops
 from ..modules import evaluating
 from ..records import Plan
-from .least_squares import keeps, loses_inputs
+from .least_squares import keeps, loses_inputs, unreached
 
 
 def fold_means(
@@ -27,6 +27,7 @@ def fold_means(
     say (one batch then gives the sizes only). A constant input makes a constant output but at zero-padded borders,
     where the offset is the mean over all places and so an approximation.
     """
+    slim.notes += unreached(slim, plan)
     chosen = []
     for layer in dense.layers:
         if not loses_inputs(layer, plan):
@@ -50,8 +51,13 @@ def fold_means(
         args = seen.arguments[layer]
         mean = known[layer] if from_batchnorm else seen.sums[layer] / seen.counts[layer]
         assert mean is not None
-        offsets, same = _offset(targets[layer.place].target, layer, args, _removed(mean, layer, plan))
-        outputs = keeps(plan, layer.weight, 1 if layer.transposed else 0)
+        offsets, same = _offset(
+            targets[layer.place].target, layer, args, _removed(mean, layer, plan, dense.state[layer.weight])
+        )
+        out = 1 if layer.transposed else 0
+        outputs = keeps(plan, layer.weight, out)
+        if outputs is not None:
+            outputs = _places(outputs, dense.state[layer.weight].shape[out], len(offsets))
         slim.shift(layer, (offsets if outputs is None else offsets[outputs]) * _ratio(layer, dense, slim, outputs))
         exact[layer.weight] = same
     rough = sum(not same for same in exact.values())
@@ -79,19 +85,23 @@ class _Seen:
 
 
 def _expected(dense: Working, layer: Layer) -> Tensor | None:
-    found = dense.expectations.of(layer.entering)
+    found = dense.expected(layer)
     return None if found is None else found.mean
 
 
-def _removed(mean: Tensor, layer: Layer, plan: Plan) -> Tensor:
+def _places(kept: Any, axis: int, total: int) -> list[int]:
+    """Kept indices of an axis of a weight as channels: blocks of a grouped convolution come one after the other, each
+    with its own indices or all with the same, `axis` of them in a block."""
+    rows = kept if isinstance(kept[0], list) else [kept] * (total // axis)
+    return [block * (total // len(rows)) + i for block, row in enumerate(rows) for i in row]
+
+
+def _removed(mean: Tensor, layer: Layer, plan: Plan, weight: Tensor) -> Tensor:
     """The means of the channels that go, zero for those that stay."""
-    kept = keeps(plan, layer.weight, 0 if layer.transposed else 1)
-    stays = torch.zeros(len(mean), dtype=torch.bool)
-    if isinstance(kept[0], list):  # each block of a grouped convolution keeps its own
-        width = len(mean) // len(kept)
-        kept = [block * width + i for block, row in enumerate(kept) for i in row]
-    stays[kept] = True
-    return torch.where(stays, torch.zeros_like(mean), mean)
+    dim = 0 if layer.transposed else 1
+    removed = mean.clone()
+    removed[_places(keeps(plan, layer.weight, dim), weight.shape[dim], len(mean))] = 0
+    return removed
 
 
 def _offset(target: Any, layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, bool]:
@@ -110,5 +120,5 @@ def _ratio(layer: Layer, dense: Working, slim: Working, outputs: Any) -> Tensor 
     """How much larger the slim layer's outputs are than the dense one's, by the variances of their BatchNorms."""
     if layer.norm is None:
         return 1.0
-    there, here = (net.state[layer.norm.variance].double() for net in (dense, slim))
-    return (here / (there if outputs is None else there[outputs]).clamp_min(1e-12)).sqrt()
+    there, here = (net.state[layer.norm.variance].double() + layer.norm.eps for net in (dense, slim))
+    return (here / (there if outputs is None else there[outputs])).sqrt()

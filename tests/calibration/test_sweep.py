@@ -93,7 +93,11 @@ def test_calibration_data_in_every_form_gives_the_same_scores():
     keywords = [{"x": images[:16]}, {"x": images[16:]}]
     moments = sp.score(graph, "variance", images).values
     assert all((sp.score(graph, "variance", keywords).values[name] == moments[name]).all() for name in moments)
-    assert [batch.images for batch in batches_of(images, count=18)] == [16, 2]
+    assert [batch.images for batch in batches_of(images)] == [16, 4]
+    with pytest.raises(RecipeError, match=r"labels of 18 images go with a tensor of as many images, .* Tensor of 20"):
+        sp.score(graph, "taylor", images, labels=labels[:18])
+    with pytest.raises(RecipeError, match="data is a TensorDataset; a Dataset or loader gives"):
+        sp.score(graph, "taylor", dataset, labels=labels)
     with pytest.raises(RecipeError, match="calibration data is a str"):
         batches_of("images")
     with pytest.raises(RecipeError, match="there is no calibration data"):
