@@ -2,10 +2,21 @@ import structprune  # noqa: F401, I001  (first: it declares torchvision's op nam
 import pytest
 import torch
 
+from structprune.criteria import CRITERIA
+
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _registry():
+    """What a test registers is gone after it."""
+    before = dict(CRITERIA)
+    yield
+    CRITERIA.clear()
+    CRITERIA.update(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -183,9 +183,8 @@ class _Run:
         if self.criterion.finish is not None:
             members = self.criterion.finish(members)
         whole = combine(list(members), self.how or "leading") if len(members) > 1 else members[0]
-        if whole.isnan().any() and not members.isnan().all():
-            if all(bool(torch.isfinite(weights.tensor).all()) for weights in view.weights):
-                raise Unscored("only a part of its channels has what the criterion looks at")
+        if whole.isnan().any() and not members.isnan().all() and not _broken(view):
+            raise Unscored("only a part of its channels has what the criterion looks at")
         if not torch.isfinite(whole).all():
             raise ModelError(_not_finite(self.criterion.name, view))
         return whole.numpy()
@@ -302,8 +301,13 @@ class _Run:
         return notes
 
 
+def _broken(view: GroupView) -> list[str]:
+    """The weights of a group that hold NaN or infinite values."""
+    return [w.key for w in view.weights if not torch.isfinite(w.tensor).all()]
+
+
 def _not_finite(name: str, view: GroupView) -> str:
-    bad = [w.key for w in view.weights if not torch.isfinite(w.tensor).all()]
+    bad = _broken(view)
     if bad:
         return f"{bad[0]} holds NaN or infinite values, so its filters cannot be ranked: load sound weights"
     return f"criterion {name!r} gave scores that are not finite for group {view.name}"

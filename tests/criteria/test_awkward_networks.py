@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.criteria.reconstruction import elimination, refitted
-from structprune.criteria.views import Consumer, GroupView
+from structprune.criteria.views import GroupView
 from structprune.errors import ModelError, PlanError
 from structprune.verify import expanded
 from tests.toys import pruned, randomise
@@ -209,7 +209,7 @@ def test_plans_for_given_widths_keep_to_their_constraints():
     graph = sp.trace(model, DATA[:1])
     scores = sp.score(graph, "l1_greedy", widths={"0": 12, "2": 9})
     for options in ({"ignore": ["0"]}, {"align": 4}, {"max_ratio": 0.3}):
-        with pytest.raises(PlanError, match="l1_greedy ranked group . for .* which these constraints do not allow"):
+        with pytest.raises(PlanError, match=r"l1_greedy ranked group . for .* which these constraints do not allow"):
             sp.plan(graph, scores, {"macs": 0.8}, **options)
     with pytest.raises(PlanError, match="that l1_greedy ranked for are over the budget"):
         sp.plan(graph, scores, {"macs": 0.2})
