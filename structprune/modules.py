@@ -15,11 +15,28 @@ from torch import Tensor, nn
 from .errors import ModelError
 
 
+def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What `named_modules` gives, in the same order, without a generator inside a generator for each level."""
+    seen: set[int] = set()
+    found: list[tuple[str, nn.Module]] = []
+    waiting: list[tuple[str, nn.Module]] = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        found.append((path, module))
+        head = path + "." if path else ""
+        children = [(head + name, child) for name, child in module._modules.items() if child is not None]
+        waiting += reversed(children)
+    return found
+
+
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by its path; a tensor that has several names comes once, under the first."""
     parameters: dict[int, tuple[str, Tensor]] = {}
     buffers: dict[int, tuple[str, Tensor]] = {}
-    for path, module in model.named_modules():  # once, where named_parameters and named_buffers walk twice
+    for path, module in walk(model):  # once, where named_parameters and named_buffers walk twice
         prefix = path + "." if path else ""
         for found, held in ((parameters, module._parameters), (buffers, module._buffers)):
             for name, tensor in held.items():
@@ -51,7 +68,7 @@ _FLAT = (int, float, bool, str, type(None), torch.dtype, torch.device, types.Fun
 def _copied(module: nn.Module, memo: dict[int, Any]) -> Any:
     """What `copy.deepcopy` makes of a module, without its detour for each number and empty dict."""
     cls = type(module)
-    if any(hasattr(cls, name) for name in _OWN_COPYING) or cls.__setstate__ is not nn.Module.__setstate__:
+    if any(hasattr(cls, name) for name in _OWN_COPYING) or not cls.__setstate__.__module__.startswith("torch.nn."):
         return copy.deepcopy(module, memo)
     made = memo[id(module)] = cls.__new__(cls)
     for child in module._modules.values():  # first, as attributes may refer to them
@@ -66,13 +83,16 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> Any:
             )
         elif type(value) in (dict, OrderedDict, set) and not value:
             value = type(value)()
+        elif type(value) is tuple and all(isinstance(item, _FLAT) for item in value):
+            pass
         elif not isinstance(value, _FLAT):
             value = copy.deepcopy(value, memo)
         made.__dict__[name] = value
     return made
 
 
-# By which a class says how it is copied; object has __getstate__ itself since Python 3.11.
+# By which a class says how it is copied; object has __getstate__ itself since Python 3.11. __setstate__ of torch's own
+# modules only adds attributes that files of older versions lack.
 _OWN_COPYING = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
 
 
@@ -83,7 +103,7 @@ def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:
     """
     old = tensors(model)
     swap = {id(old[key]): _like(old[key], tensor) for key, tensor in new.items()}
-    for module in model.modules():
+    for _, module in walk(model):
         for store in (module._parameters, module._buffers):
             for name, tensor in store.items():
                 if tensor is not None and id(tensor) in swap:
@@ -117,7 +137,7 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
 
 def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes `{module path: {attribute: value}}`; a list goes into a tuple as a tuple."""
-    modules = dict(model.named_modules())
+    modules = dict(walk(model))
     for path, values in attributes.items():
         for name, value in values.items():
             old = getattr(modules[path], name, None)
@@ -126,7 +146,7 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]
 
 def plain_attention(model: nn.Module) -> None:
     """Turns off timm's fused attention, which takes its scale from the width of a head, where `scale` does not."""
-    for module in model.modules():
+    for _, module in walk(model):
         if getattr(module, "fused_attn", False):
             module.__dict__["fused_attn"] = False
 

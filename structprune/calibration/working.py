@@ -28,12 +28,13 @@ class Working:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: nn.Module, example: Inputs) -> Working:
+    def of(cls, model: nn.Module, example: Inputs, captured: Captured | None = None) -> Working:
+        """`captured` is the model's forward pass on `example`, if it was recorded before."""
         result = skeleton_copy(model)
         replace_tensors(result, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
         module = skeleton_copy(result, buffers=False)
         plain_attention(module)
-        captured = capture(result, example)
+        captured = captured or capture(result, example)
         return cls(result, module, tensors(result), captured, *find_layers(captured))
 
     @cached_property

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from torch.nn import functional as F
 
 from ..calibration import Batch, Layer, Observer, Sweep, Working, sample
 from ..calibration.expectation import AVERAGES, POINTWISE, TRANSPARENT, step
-from ..calibration.layers import ops
+from ..calibration.layers import Norm as NormCall
+from ..calibration.layers import find_layers, ops
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..graph.capture import op_name, outputs
 from ..graph.recorder import leaves_of
-from ..modules import evaluating, plain_transformers
+from ..modules import evaluating, plain_transformers, tensors
 from .registry import Mend
 from .views import Activation, Consumer, GroupView, Norm, Weights
 
@@ -65,28 +67,58 @@ class Seen:
 
 
 class Collector:
-    """Knows the layers of a traced model and makes views of its groups. `working` holds weights that may change."""
+    """Knows the layers of a traced model and makes views of its groups.
+
+    What only some criteria need is made when it is first asked for. `working` holds weights that may change; until
+    there is one, views show the model's own.
+    """
 
     def __init__(self, graph: DependencyGraph, seed: int) -> None:
         self.graph, self.seed = graph, seed
-        self.working = Working.of(graph.model, graph.inputs)
-        self.by_weight: dict[str, list[Layer]] = {}
-        for layer in self.working.layers:
-            self.by_weight.setdefault(layer.weight, []).append(layer)
-        self._nodes = ops(self.working.captured)
+        self._own = tensors(graph.model)
+
+    @cached_property
+    def working(self) -> Working:
+        return Working.of(self.graph.model, self.graph.inputs, self.graph.captured)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return self.working.state if "working" in vars(self) else self._own
+
+    @cached_property
+    def _found(self) -> tuple[list[Layer], list[NormCall]]:
+        return find_layers(self.graph.captured)
+
+    @cached_property
+    def by_weight(self) -> dict[str, list[Layer]]:
+        found: dict[str, list[Layer]] = {}
+        for layer in self._found[0]:
+            found.setdefault(layer.weight, []).append(layer)
+        return found
+
+    @cached_property
+    def _norms(self) -> dict[str, NormCall]:
+        return {norm.weight: norm for norm in self._found[1] if norm.weight}
+
+    @cached_property
+    def _nodes(self) -> list[fx.Node]:
+        return ops(self.graph.captured)
+
+    @cached_property
+    def _calls(self) -> dict[fx.Node, tuple[str, int]]:
         calls: Counter[str] = Counter()
-        self._calls: dict[fx.Node, tuple[str, int]] = {}
+        found = {}
         for node in self._nodes:
             name = op_name(node.target)
-            self._calls[node], calls[name] = (name, calls[name]), calls[name] + 1
-        self._norms = {norm.weight: norm for norm in self.working.norms if norm.weight}
+            found[node], calls[name] = (name, calls[name]), calls[name] + 1
+        return found
 
     # --- views --------------------------------------------------------------------------------------------
 
     def view(self, group: Group, number: int, **parts: Any) -> GroupView:
         gradients = parts.pop("gradients", {})
         weights = tuple(
-            Weights(s.key, s.dim, s.role, _tensor(s.index), self.working.state[s.key].detach(), gradients.get(s.key))
+            Weights(s.key, s.dim, s.role, _tensor(s.index), self.state[s.key].detach(), gradients.get(s.key))
             for s in group.slices
         )
         generator = torch.Generator().manual_seed(self.seed * 100003 + number)
@@ -98,7 +130,7 @@ class Collector:
         for s in group.slices:
             norm = self._norms.get(s.key)
             if norm is not None:
-                state = self.working.state
+                state = self.state
                 scale = state[s.key].detach()
                 shift = state[norm.bias].detach() if norm.bias else torch.zeros_like(scale)
                 after = activation_after(self._nodes[norm.place])
@@ -136,7 +168,7 @@ class Collector:
         return found
 
     def _sites(self, group: Group, s: Any, consumes: bool) -> Iterator[Site]:
-        weight = self.working.state[s.key]
+        weight = self.state[s.key]
         for layer in self.by_weight.get(s.key, ()):
             out = 1 if layer.transposed else 0
             if (s.dim == out) == consumes or s.dim > 1:

@@ -154,8 +154,16 @@ class _Run:
     # --- what a criterion gave ----------------------------------------------------------------------------
 
     def _call(self, view: GroupView) -> Any:
+        shown = [(weights.key, weights.tensor, weights.tensor._version) for weights in view.weights]
         with torch.no_grad():
-            return self.criterion.function(view)
+            result = self.criterion.function(view)
+        for key, tensor, version in shown:
+            if tensor._version != version:
+                raise RecipeError(
+                    f"criterion {self.criterion.name!r} wrote to {key} in place, which changes the network itself: "
+                    "load the model again, and let the criterion work on a clone()"
+                )
+        return result
 
     def _members(self, view: GroupView, result: Any) -> Tensor:
         """(members, units): one row where the criterion scored the group as a whole."""

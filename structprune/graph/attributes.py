@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from ..modules import tensors
+from ..modules import tensors, walk
 from .flow import Attribute, Flow
 from .numbers import Source, evaluate, sources
 from .units import Axis
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def follow_attributes(flow: Flow, model: nn.Module) -> None:
     """Makes the axes that one attribute, or one expression of attributes, counts equally long, whatever goes."""
     counted: dict[Any, list[Axis]] = {}
-    modules = dict(model.named_modules())
+    modules = dict(walk(model))
     flow.attributes = [a for a in flow.attributes if _counts(a, modules)]
     for attribute in flow.attributes:
         if attribute.source is not None and attribute.flag is None:
@@ -43,7 +43,7 @@ def _counts(attribute: Attribute, modules: dict[str, Any]) -> bool:
 
 def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dict[str, Any]]:
     """The attributes that change in a removal, by module path."""
-    modules = dict(graph.model.named_modules())
+    modules = dict(walk(graph.model))
     owners = _owners(graph)
     result: dict[str, dict[str, Any]] = {}
     values: dict[Source, int] = {}
@@ -108,7 +108,7 @@ def _owners(graph: DependencyGraph) -> dict[str, list[str]]:
     """The modules that hold each parameter or buffer, by its key."""
     keys = {id(tensor): key for key, tensor in tensors(graph.model).items()}
     owners: dict[str, list[str]] = {}
-    for path, module in graph.model.named_modules():
+    for path, module in walk(graph.model):
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None:
                 owners.setdefault(keys[id(tensor)], []).append(path)

@@ -124,9 +124,13 @@ class Group:
                 kept[unit] = True
         return kept[:-1]
 
+    def ranked(self, scores: np.ndarray, min_channels: int = 1) -> np.ndarray:
+        """`scores`, with those that a layer needs to keep its least width before all others."""
+        return np.where(self.must_stay(scores, min_channels), np.inf, scores)
+
     def chosen(self, scores: np.ndarray, kept: int, min_channels: int = 1) -> np.ndarray:
-        """The `kept` best units, those that a layer needs to keep its least width before all others."""
-        return self.best(np.where(self.must_stay(scores, min_channels), np.inf, scores), kept)
+        """The `kept` best units of `ranked`."""
+        return self.best(self.ranked(scores, min_channels), kept)
 
     def least(self, min_channels: int) -> list[tuple[np.ndarray, int]]:
         """Axes, as (positions, k of this group's units), and how many positions of each must stay: `min_channels` of

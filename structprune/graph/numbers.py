@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ..modules import walk
+
 
 class Source(NamedTuple):
     """An attribute of a module; `place` counts within it if it is a tuple or list of numbers, else None."""
@@ -89,7 +91,7 @@ _INTERNAL = frozenset(vars(nn.Module()))
 
 def remember(model: nn.Module) -> None:
     """Makes every whole-number attribute of `model`'s modules a `Number`, also in tuples and lists."""
-    for path, module in model.named_modules():
+    for path, module in walk(model):
         for name, value in vars(module).items():
             if name in _INTERNAL:
                 continue

@@ -36,6 +36,7 @@ def unfollowed(
     kept = {group.name: group.narrowed((2, 3)[i % 2]) for i, group in enumerate(graph.groups)}
     trial, error = record(graph.model, graph.inputs, graph.shapes(kept), graph.attributes(kept))
     removed = graph.removed(kept)
+    lengths: dict[int, int] = {}
     seen = trial.calls
     for position, node in enumerate(nodes):
         why = ""
@@ -44,7 +45,7 @@ def unfollowed(
         elif not isinstance(node.meta["val"], (Tensor, list, tuple)):  # a number read from a tensor
             if seen[position].meta["val"] != node.meta["val"]:
                 why = "it reads a number that depends on a width"
-        elif _shapes(seen[position]) != _predicted(values[node.name], graph, removed):
+        elif _shapes(seen[position]) != _predicted(values[node.name], graph, removed, lengths):
             why = "its size is a number in the model's code"
         elif _numbers(seen[position]) != _numbers(node):
             why = "it gets a number that the model's code works out from a width"
@@ -164,12 +165,18 @@ def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
     return [tuple(part.shape) for part in parts if isinstance(part, Tensor)]
 
 
-def _predicted(value: Any, graph: DependencyGraph, removed: np.ndarray) -> list[tuple[int, ...]]:
+def _predicted(
+    value: Any, graph: DependencyGraph, removed: np.ndarray, lengths: dict[int, int]
+) -> list[tuple[int, ...]]:
+    """The shapes after a removal; `lengths` keeps how long each axis is then, as most nodes only pass theirs on."""
+
+    def length(axis: np.ndarray) -> int:
+        if id(axis) not in lengths:
+            lengths[id(axis)] = int(alive(graph.classes_of(axis), removed).sum())
+        return lengths[id(axis)]
+
     parts = value if isinstance(value, list) else [value]
     return [
-        tuple(
-            size if axis is None else int(alive(graph.classes_of(axis), removed).sum())
-            for size, axis in zip(part.shape, part.axes, strict=True)
-        )
+        tuple(size if axis is None else length(axis) for size, axis in zip(part.shape, part.axes, strict=True))
         for part in parts
     ]

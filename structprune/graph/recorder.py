@@ -20,7 +20,7 @@ from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..modules import plain_transformers
+from ..modules import plain_transformers, walk
 from .numbers import Number
 
 _OURS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
@@ -81,7 +81,7 @@ class Recorder(OpMode):
         super().__init__()
         self.graph = fx.Graph()
         self.path = ""
-        self._paths = {id(module): name for name, module in model.named_modules()}
+        self._paths = {id(module): name for name, module in walk(model)}
         self.native = False
         self._stack: list[tuple[str, bool]] = []
         self._nodes: dict[int, fx.Node] = {}

@@ -45,11 +45,12 @@ def plan(
         raise PlanError(f"the scores do not cover group {missing[0]}: score the graph that you plan for")
     options = choices(graph.groups, values, min_channels, max_ratio, align, ignore, scores.unscored)
 
+    ranked = {g.name: g.ranked(values[g.name], min_channels) for g in graph.groups}
     chosen: dict[tuple[str, int], np.ndarray] = {}
 
     def best(group: Group, count: int) -> np.ndarray:
         if (group.name, count) not in chosen:
-            chosen[group.name, count] = group.chosen(values[group.name], count, min_channels)
+            chosen[group.name, count] = group.best(ranked[group.name], count)
         return chosen[group.name, count]
 
     by_name = {g.name: g for g in graph.groups}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError
-from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
+from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors, walk
 from ..records import Plan
 from .graph_form import graph_module, layout_of
 
@@ -41,7 +41,7 @@ def check(model: nn.Module, plan: Plan) -> None:
 
 
 def _check(model: nn.Module, plan: Plan) -> None:
-    state, modules = tensors(model), dict(model.named_modules())
+    state, modules = tensors(model), dict(walk(model))
     for key, axes in plan.keep.items():
         if key not in state:
             raise PlanError(f"the plan slices {key}, which {type(model).__name__} does not have")

@@ -216,6 +216,15 @@ def test_a_function_serves_as_a_criterion():
     np.testing.assert_allclose(scores.values["conv2"], graph.model.conv2.bias.detach().abs(), rtol=1e-6)
 
 
+def test_a_criterion_that_writes_to_the_weights_is_refused():
+    def careless(group):
+        weights = group.weights[0]
+        return group.per_unit(weights, weights.sums(weights.tensor.abs_()))
+
+    with pytest.raises(RecipeError, match=r"'careless' wrote to conv1\.weight in place"):
+        sp.score(sp.trace(Chain(), X), careless)
+
+
 def test_errors_say_what_is_wrong():
     model = Chain()
     graph = sp.trace(model, X)
