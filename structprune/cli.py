@@ -163,6 +163,62 @@ def sensitivity(
         _console().print(table)
 
 
+@app.command()
+def profile(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A timm model's name, or a recipe.")],
+    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    input_size: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="Input of one sample; default is the model's own.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="onnxruntime's threads.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 1,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long slim networks are timed.")] = 60.0,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Measure anew, whatever is kept on disk.")] = False,
+) -> None:
+    """Print where a model's time goes in onnxruntime, and what narrowing each group would save."""
+    with _plain_errors(lambda: "nothing was written"):
+        from .inspecting import profile_model
+        from .report import cost_tables
+        from .report.report import describe_cost
+
+        graph, cost = profile_model(model, input_size, threads, batch, seconds, refresh)
+        if format_ is Format.json:
+            typer.echo(json.dumps(describe_cost(graph, cost), indent=2))
+            return
+        console = _console()
+        for table in cost_tables(graph, cost, f"{model}: where the time goes"):
+            console.print(table)
+
+
+@app.command()
+def bench(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="A.onnx B.onnx ...", help="ONNX files; the first is compared with.")
+    ],
+    threads: Annotated[int, typer.Option(min=1, help="onnxruntime's threads.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a batch, where the file leaves it open.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to time.")] = 10.0,
+    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+) -> None:
+    """Time ONNX files against each other, in turns, with intervals. Any files will do."""
+    with _plain_errors(lambda: "nothing was written"):
+        from .bench import benchmark
+        from .progress import Reporter
+        from .report import benchmark_table
+
+        names = [str(path) for path in files]
+        if len(set(names)) < len(names):  # an A/A run
+            names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+        with Reporter().bar("timing") as update:
+            found = benchmark(
+                dict(zip(names, files, strict=True)), batch=batch, threads=threads, seconds=seconds, progress=update
+            )
+        if format_ is Format.json:
+            typer.echo(json.dumps(found.to_dict(), indent=2))
+            return
+        _console().print(benchmark_table(found))
+
+
 def _console() -> Console:
     """Standard output, at a width that fits the tables where it is no terminal."""
     return Console() if sys.stdout.isatty() else Console(width=110)

@@ -1,4 +1,4 @@
-"""What `structprune inspect` and `structprune sensitivity` look at."""
+"""What `structprune inspect`, `profile` and `sensitivity` look at."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from .cost import CostModel, learn_cost
 from .criteria import CRITERIA, scan_images, score, sensitivity
 from .data import load_data
 from .errors import RecipeError
@@ -37,6 +38,17 @@ def inspect_model(name: str, input_size: str | None = None, form: str = "module"
     else:
         size = resolve_model_data_config(model)["input_size"]
     return trace(model, torch.zeros(1, *size), form=form)
+
+
+def profile_model(
+    name: str, input_size: str | None, threads: int, batch: int, seconds: float, refresh: bool
+) -> tuple[DependencyGraph, CostModel]:
+    """The graph of a model, as `inspect_model` finds it, and what its widths cost on this machine."""
+    with Reporter().console.status(f"{name}: building and tracing"):
+        graph = inspect_model(name, input_size)
+    with Reporter().bar("timing the network's kernels at several widths") as update:
+        cost = learn_cost(graph, threads=threads, batch=batch, seconds=seconds, refresh=refresh, progress=update)
+    return graph, cost
 
 
 def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, Sensitivity]:

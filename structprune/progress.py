@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,3 +49,18 @@ class Reporter:
                 progress.update(task, completed=share, description=f"{description} {more}".rstrip())
 
             yield update
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without standard output, also of code that is not Python: exporters and solvers print what nobody asked for."""
+    with contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "wb") as nowhere:
+        if sys.__stdout__:
+            sys.__stdout__.flush()
+        kept = os.dup(1)
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -111,16 +111,19 @@ class TrainSpec(_Strict):
 
 
 class BudgetSpec(_Strict):
-    """What may stay: a fraction of the dense network (up to 1), or an absolute number."""
+    """What may stay: a fraction of the dense network (up to 1), or an absolute number; how many milliseconds a forward
+    pass may take, or how many times faster it is to be, as `bench` measures it."""
 
     macs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     params: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     channels: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    speedup: float | None = Field(default=None, ge=1, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _any(self) -> BudgetSpec:
         if not self.as_dict():
-            raise ValueError("give macs, params or channels")
+            raise ValueError("give macs, params, channels, latency_ms or speedup")
         return self
 
     def as_dict(self) -> dict[str, float]:
@@ -134,7 +137,7 @@ class PruneSpec(_Strict):
     allocation: str = "uniform"
     min_channels: int = Field(default=1, ge=1)
     max_ratio: float = Field(default=0.9, gt=0, le=1)
-    align: int = Field(default=1, ge=1)
+    align: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     ignore: tuple[str, ...] = ()
     form: Literal["auto", "module", "graph"] = "auto"
 
@@ -256,8 +259,10 @@ class Recipe(_Strict):
             ):
                 if wanted:
                     raise ValueError(f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}")
-        elif self.prune.allocation == "sensitivity" and self.data.calibration.images <= BATCH:
-            raise ValueError(f"allocation sensitivity needs two batches of {BATCH}: set data.calibration.images higher")
+        elif self.prune.allocation in ("sensitivity", "knapsack") and self.data.calibration.images <= BATCH:
+            raise ValueError(
+                f"allocation {self.prune.allocation} needs two batches of {BATCH}: set data.calibration.images higher"
+            )
         if self.prune.combine and criterion.combine is None:
             raise ValueError(f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out")
         return self

@@ -47,7 +47,8 @@ class Plan:
     a statistic over channels (the `call`th of an op in one forward pass, from 0), and what is left for it.
     `program` holds the slim network's calls if it is to be an `fx.GraphModule` (see `graph.program`), else None.
     `groups` gives the kept units of each group, `macs`, `macs_by_operator` and `params` the exact counts of
-    the dense and the slim network, and `notes` says where a budget could not be met closely.
+    the dense and the slim network, `latency` the milliseconds that were predicted where the plan was made with a
+    runtime's costs (and `rounds`, what was measured), and `notes` says where a budget could not be met closely.
     """
 
     criterion: str
@@ -63,6 +64,7 @@ class Plan:
     params: dict[str, int]
     statistics: list[dict[str, Any]] = field(default_factory=list)
     program: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     schema: str = PLAN_SCHEMA
 

@@ -19,7 +19,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .bench import benchmark, environment
+from .bench import benchmark, environment, time_layers
+from .cost import CostModel, learn_cost, learn_steps, plan_measured, wants_latency
 from .criteria import CRITERIA, scan_images, score, sensitivity, unscorable
 from .data import Data, load_data
 from .errors import BudgetError, GateError, RecipeError
@@ -105,6 +106,8 @@ class _Run:
     def __init__(self, recipe: Recipe, folder: Path, name: str, reporter: Reporter) -> None:
         self.recipe, self.folder, self.name, self.reporter = recipe, folder, name, reporter
         self.work = folder / ".work"
+        self.steps: dict[str, int] = {}
+        self.cost: CostModel | None = None
 
     def execute(self, plan_only: bool) -> dict[str, Any]:
         from .models import build_model
@@ -114,8 +117,9 @@ class _Run:
         with say.console.status(f"{recipe.model.name}: building and tracing"):  # leaves no line before an error's
             model = build_model(recipe.model, recipe.seed)
             data = load_data(recipe.data, model, recipe.seed)
-            graph, note = self._trace(model, data)
-            self._open()
+            graph = trace(model, data.example[:1], form="module" if recipe.prune.form == "auto" else recipe.prune.form)
+        graph, note = self._meets(graph, model, data)
+        self._open()
         say.stage(f"{recipe.model.name}: {len(graph.groups)} groups of channels, {len(graph.barriers)} barriers")
 
         if recipe.train:
@@ -151,7 +155,7 @@ class _Run:
         counts = {kind: _count(net, data.example[:1]) for kind, net in (("dense", model), ("slim", slim))}
         problems = _problems(gates, plan, counts)
 
-        latency = None
+        latency, layers = None, None
         if not problems:
             say.stage(f"timing dense and slim in onnxruntime, {recipe.bench.seconds:g} s")
             with say.bar("timing") as update:
@@ -162,6 +166,12 @@ class _Run:
                     seconds=recipe.bench.seconds,
                     progress=update,
                 )
+            layers = time_layers(
+                {"dense": self.work / "dense.onnx", "slim": self.work / "slim.onnx"},
+                batch=recipe.bench.batch,
+                threads=recipe.bench.threads,
+                seconds=recipe.bench.seconds / 4,
+            )
         report = build_report(
             recipe,
             graph,
@@ -172,6 +182,7 @@ class _Run:
             {kind: (self.work / f"{kind}.onnx").stat().st_size for kind in ("dense", "slim")},
             steps,
             latency,
+            layers,
             environment(),
             opset_of(self.work / "slim.onnx"),
         )
@@ -187,17 +198,15 @@ class _Run:
 
     # --- stages -------------------------------------------------------------------------------------------
 
-    def _trace(self, model: nn.Module, data: Data) -> tuple[DependencyGraph, str]:
-        """The graph in the form that the recipe asks for, or the first that can meet the budget, and why not another.
+    def _meets(self, graph: DependencyGraph, model: nn.Module, data: Data) -> tuple[DependencyGraph, str]:
+        """The graph, or that of the other form if only it can meet the budget and the recipe leaves it open; and why.
 
         An impossible budget is met here, before any training.
         """
-        form = self.recipe.prune.form
-        graph = trace(model, data.example[:1], form="module" if form == "auto" else form)
         try:
             self._rehearse(graph)
         except BudgetError:
-            if form != "auto":
+            if self.recipe.prune.form != "auto":
                 raise
             freer = trace(model, data.example[:1], form="graph")
             self._rehearse(freer)
@@ -212,7 +221,13 @@ class _Run:
         return graph, ""
 
     def _rehearse(self, graph: DependencyGraph) -> None:
-        spec = self.recipe.prune
+        spec, bench = self.recipe.prune, self.recipe.bench
+        if spec.align == "auto":
+            with self._bar("finding the channel counts that this CPU's runtime is fast with") as update:
+                self.steps = learn_steps(bench.threads, progress=update)
+        if wants_latency(spec.budget.as_dict()):
+            with self._bar("timing the network's kernels at other widths") as update:
+                self.cost = learn_cost(graph, threads=bench.threads, batch=bench.batch, progress=update)
         left_out = unscorable(graph, spec.criterion)
         curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
         flat = Scores(
@@ -221,19 +236,22 @@ class _Run:
             left_out,
             sensitivity=Sensitivity(curve) if spec.allocation == "sensitivity" else None,
         )
-        self._make_plan(graph, flat)
+        self._make_plan(graph, flat, self.cost, "uniform" if spec.allocation == "knapsack" else spec.allocation)
 
-    def _make_plan(self, graph: DependencyGraph, scores: Scores) -> Plan:
+    def _make_plan(
+        self, graph: DependencyGraph, scores: Scores, cost: CostModel | None, allocation: str | None = None
+    ) -> Plan:
         spec = self.recipe.prune
         return make_plan(
             graph,
             scores,
             spec.budget.as_dict(),
-            allocation=spec.allocation,
+            allocation=allocation or spec.allocation,
             min_channels=spec.min_channels,
             max_ratio=spec.max_ratio,
-            align=spec.align,
+            align=self.steps if spec.align == "auto" else spec.align,
             ignore=spec.ignore,
+            cost=cost,
         )
 
     def _plan(self, graph: DependencyGraph, note: str, data: Data) -> Plan:
@@ -242,8 +260,7 @@ class _Run:
         if path.is_file():
             plan = Plan.from_json(path.read_text(encoding="utf-8"))
         else:
-            scores = self._score(graph, data)
-            plan = self._make_plan(graph, scores)
+            plan = self._measured(graph, self._score(graph, data), data)
             plan.notes += [note] if note else []
             files.write_text(path, plan.to_json())
         cut, budget = plan.macs["dense"] / plan.macs["slim"], self.recipe.prune.budget.as_dict()
@@ -253,6 +270,27 @@ class _Run:
         )
         self._say_notes(plan.notes)
         return plan
+
+    def _measured(self, graph: DependencyGraph, scores: Scores, data: Data) -> Plan:
+        """A plan; if a budget is of latency, one whose network has been timed to meet it."""
+        budget = self.recipe.prune.budget.as_dict()
+        if self.cost is None:
+            return self._make_plan(graph, scores, None)
+        self._step("dense.onnx", lambda path: export_onnx(graph.model, data.example, path))
+
+        def tell(told: dict[str, Any]) -> None:
+            low, high = told["ci95"]
+            self.reporter.stage(
+                f"planned for {told['predicted']:.2f}×, measured {told['measured']:.2f}× ({low:.2f} to {high:.2f})",
+                **told,
+            )
+
+        if scores.widths is not None:  # ranked for these widths, which a measured plan has found
+            return self._make_plan(graph, scores, self.cost)
+        dense = self.work / "dense.onnx"
+        return plan_measured(
+            graph, budget, self.cost, lambda cost: self._make_plan(graph, scores, cost), dense=dense, tell=tell
+        )
 
     def _score(self, graph: DependencyGraph, data: Data) -> Scores:
         """Scores by the recipe's criterion, with a scan if the allocation needs one.
@@ -275,14 +313,14 @@ class _Run:
         left_out = unscorable(graph, spec.criterion)
         values = {name: value for name, value in scores.values.items() if name not in left_out}
         scores = dataclasses.replace(scores, values=values, unscored={**scores.unscored, **left_out})
-        if spec.allocation == "sensitivity":
+        if spec.allocation == "sensitivity" or (spec.allocation == "knapsack" and data.calibration is not None):
             assert data.calibration is not None
             with self._bar("scanning the sensitivity of each group") as update:
                 found = sensitivity(graph, scores, scan_images(data.calibration), seed=seed, progress=update)
             scores = dataclasses.replace(scores, sensitivity=found)
         if base == spec.criterion:
             return scores
-        widths = self._make_plan(graph, scores).widths
+        widths = self._measured(graph, scores, data).widths
         with self._bar(f"scoring by {spec.criterion}, layer by layer") as update:
             return score(
                 graph,

@@ -24,7 +24,7 @@ TINY = {
     "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
     "data": {"source": "digits", "image_size": 32},
     "train": {"epochs": 2, "optimizer": "adamw", "lr": 0.003},
-    "prune": {"criterion": "l1", "budget": {"macs": 0.5}},
+    "prune": {"criterion": "l1", "budget": {"macs": 0.5}, "align": 1},
     "finetune": {"epochs": 2, "optimizer": "adamw", "lr": 0.001},
     "bench": {"seconds": 0.1},
 }

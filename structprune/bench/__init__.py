@@ -1,6 +1,7 @@
 """Measured latency: ONNX files in onnxruntime on this CPU, interleaved, with an interval."""
 
 from .latency import Benchmark, benchmark
+from .layers import time_layers
 from .machine import environment
 
-__all__ = ["Benchmark", "benchmark", "environment"]
+__all__ = ["Benchmark", "benchmark", "environment", "time_layers"]

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from ..errors import RecipeError
+from .session import Session, runtime_name
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
-_INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
+WIDE = 0.1  # an interval of this share of the speedup is too wide to quote a factor
 
 
 @dataclass
@@ -38,6 +37,14 @@ class Benchmark:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def verdict(self, name: str) -> str:
+        """What the interval allows to say of `name` against the first model."""
+        low, high = self.ci95[name]
+        if low > 1 or high < 1:
+            claim = "faster" if low > 1 else "slower"
+            return claim if high - low < WIDE * self.speedup[name] else f"{claim}, by an uncertain factor"
+        return "no difference shown" if high - low < WIDE else "too noisy to tell: give --seconds more"
 
 
 def benchmark(
@@ -70,7 +77,7 @@ def benchmark(
         interval[name] = _interval(ratios, rng)
     everything = np.concatenate(times)
     return Benchmark(
-        runtime=f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider",
+        runtime=runtime_name(),
         threads=threads,
         batch=batch,
         rounds=rounds,
@@ -93,7 +100,7 @@ def _round(
     """Seconds of shape (turns, models)."""
     order = list(models)
     opening = order if number % 2 == 0 else order[::-1]
-    runs = {name: _open(models[name], batch, threads) for name in opening}
+    runs = {name: Session(models[name], batch, threads).run for name in opening}
     for run in runs.values():
         _warm_up(run, seconds / 4)
     turns: list[list[float]] = []
@@ -107,30 +114,6 @@ def _round(
         turns.append([taken[name] for name in order])
         progress((number + min(1.0, (time.perf_counter() - start) / seconds)) / rounds)
     return np.array(turns)
-
-
-def _open(path: str | Path, batch: int, threads: int) -> Callable[[], Any]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # or the idle session takes a core
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base
-        raise RecipeError(f"{path} can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
-    rng = np.random.default_rng(0)
-    feed = {}
-    for entry in session.get_inputs():
-        shape = [size if isinstance(size, int) else batch for size in entry.shape]
-        if entry.type in _DTYPES:
-            feed[entry.name] = rng.standard_normal(shape).astype(_DTYPES[entry.type])
-        elif entry.type in _INTEGERS:
-            feed[entry.name] = np.ones(shape, _INTEGERS[entry.type])
-        else:
-            raise RecipeError(f"{path}: input {entry.name} is a {entry.type}, which benchmark can't make up")
-    return lambda: session.run(None, feed)
 
 
 def _warm_up(run: Callable[[], Any], seconds: float) -> None:

@@ -6,13 +6,8 @@ some ops that the older one does not. `onnx.checker` and the gate check what the
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import os
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +19,7 @@ from torch.onnx.symbolic_helper import parse_args
 from ..errors import ModelError
 from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, skeleton_copy
+from ..progress import quiet
 from ..store import files
 
 OPSET = 17
@@ -65,7 +61,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
     for exporter, version in ((_older, opset), (_newer, max(opset, _NEWER_OPSET))):
 
         def write(aside: Path, exporter: Any = exporter, version: int = version) -> None:
-            with evaluating(skeleton_copy(model)) as copy, warnings.catch_warnings(), _silent(), plain_transformers():
+            with evaluating(skeleton_copy(model)) as copy, warnings.catch_warnings(), quiet(), plain_transformers():
                 warnings.simplefilter("ignore")
                 exporter(copy, inputs, aside, version, names, result_names, followers)
             onnx.checker.check_model(str(aside), full_check=True)
@@ -84,21 +80,6 @@ def opset_of(path: str | Path) -> int:
     """The ONNX opset of a file."""
     proto = onnx.load(str(path), load_external_data=False)
     return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Without standard output: the exporters print whole graphs when they fail, some of it from C++."""
-    with contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "wb") as nowhere:
-        if sys.__stdout__:
-            sys.__stdout__.flush()
-        kept = os.dup(1)
-        os.dup2(nowhere.fileno(), 1)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
 
 
 def _older(

@@ -10,7 +10,7 @@ from .capture import Inputs
 from .dependency import Barrier, DependencyGraph, Group, Slice
 from .flow import Flow, Unsupported, Value
 from .rules import rule
-from .tally import Tally
+from .tally import Polynomial, Tally
 from .tracing import trace
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Flow",
     "Group",
     "Inputs",
+    "Polynomial",
     "Slice",
     "Tally",
     "Unsupported",

@@ -15,7 +15,7 @@ from torch import nn
 from .attributes import follow_attributes, new_attributes
 from .capture import Captured, Inputs
 from .families import families
-from .flow import Attribute, Flow, Value
+from .flow import Attribute, Flow, Value, all_axes
 from .program import program
 from .tally import Terms
 from .units import FIXED, Axis, alive
@@ -409,6 +409,16 @@ class DependencyGraph:
     @property
     def expressions(self) -> list[tuple[Any, Axis]]:
         return self._flow.expressions
+
+    def all_axes(self) -> list[np.ndarray]:
+        """The classes on every axis of every tensor of a forward pass that something could go of, each axis once."""
+        found: dict[bytes, np.ndarray] = {}
+        for value in self.values.values():
+            for axis in all_axes(value):
+                if axis is not None and self.removable(axis):
+                    classes = self.classes_of(axis)
+                    found.setdefault(classes.tobytes(), classes)
+        return list(found.values())
 
     def length(self, axis: np.ndarray, removed: np.ndarray) -> int:
         """How many positions of an axis stay."""

@@ -5,6 +5,7 @@ Enters: a `DependencyGraph` and `Scores`. Leaves: a `Plan`, plain data. `budget`
 """
 
 from .allocation import ALLOCATIONS, allocation
-from .planning import plan
+from .budget import choices
+from .planning import plan, realise
 
-__all__ = ["ALLOCATIONS", "allocation", "plan"]
+__all__ = ["ALLOCATIONS", "allocation", "choices", "plan", "realise"]

@@ -6,27 +6,59 @@ import fnmatch
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import BudgetError
-from ..graph import DependencyGraph, Group
+from ..graph import DependencyGraph, Group, Polynomial
 
 Widths = dict[str, int]  # kept units of each group
 
 
+LATENCY, SPEEDUP = "latency_ms", "speedup"
+
+
+class Cost(Protocol):
+    """What a forward pass takes on a runtime (see `structprune.cost`): milliseconds as a function of the widths."""
+
+    @property
+    def latency(self) -> Polynomial: ...
+
+    @property
+    def dense_ms(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Limit:
-    """A budget in absolute numbers: what a plan may use of `name` (macs, params or channels)."""
+    """A budget in absolute numbers: what a plan may use of `name`. That of `speedup` is in milliseconds too."""
 
     name: str
-    allowed: int
-    dense: int
+    allowed: float
+    dense: float
+
+    def amount(self, used: float) -> str:
+        return f"{used:.3g} ms" if self.name in (LATENCY, SPEEDUP) else f"{used:,.0f}"
+
+    def text(self, used: float) -> str:
+        return (
+            f"{self.name} {self.dense / used:.4g} ({self.amount(used)})"
+            if self.name == SPEEDUP
+            else (f"{self.name} {self.amount(used)}")
+        )
+
+    def least(self, smallest: float) -> str:
+        """What to ask for so that `smallest` is within it."""
+        if self.name == SPEEDUP:
+            return f"{self.name} <= {math.floor(100 * self.dense / smallest) / 100:.2f}"
+        if self.name == LATENCY:
+            return f"{self.name} >= {math.ceil(1000 * smallest) / 1000:g}"
+        return f"{self.name} >= {smallest / self.dense + 0.0001:.4f}"
 
 
-def read_budget(budget: Mapping[str, float], graph: DependencyGraph) -> list[Limit]:
+def read_budget(budget: Mapping[str, float], graph: DependencyGraph, cost: Cost | None = None) -> list[Limit]:
     """`{"macs": 0.5}` is a fraction of the dense network; a number over 1 is absolute. `channels` counts the units of
-    all groups. Raises BudgetError."""
+    all groups. `latency_ms` and `speedup` are as `cost` predicts them. Raises BudgetError."""
     if not isinstance(budget, Mapping):
         raise BudgetError(f'the budget is {budget!r}: give a mapping, for example {{"macs": 0.5}}')
     if not budget:
@@ -34,15 +66,22 @@ def read_budget(budget: Mapping[str, float], graph: DependencyGraph) -> list[Lim
     dense = {"macs": graph.macs(), "params": graph.params(), "channels": sum(g.units for g in graph.groups)}
     limits = []
     for name, value in budget.items():
-        if name not in dense:
-            raise BudgetError(f"unknown budget {name!r}: it can be {', '.join(dense)}")
+        if name not in (*dense, LATENCY, SPEEDUP):
+            raise BudgetError(f"unknown budget {name!r}: it can be {', '.join((*dense, LATENCY, SPEEDUP))}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
             raise BudgetError(
                 f"budget {name}={value!r} is no amount: give a fraction of the dense network (0.5) or an absolute "
                 "number over 1"
             )
-        allowed = int(value * dense[name]) if value <= 1 else int(value)
-        limits.append(Limit(name, allowed, dense[name]))
+        if name in dense:
+            allowed = int(value * dense[name]) if value <= 1 else int(value)
+            limits.append(Limit(name, max(allowed, 0.5), dense[name]))
+            continue
+        if cost is None:
+            raise BudgetError(f"budget {name} needs the runtime's costs: give cost=structprune.learn_cost(graph)")
+        if name == SPEEDUP and value < 1:
+            raise BudgetError(f"budget speedup={value!r} would be slower than dense: give a number over 1")
+        limits.append(Limit(name, value if name == LATENCY else cost.dense_ms / value, cost.dense_ms))
     return limits
 
 
@@ -71,22 +110,23 @@ def choices(
     scores: Mapping[str, np.ndarray],
     min_channels: int,
     max_ratio: float,
-    align: int,
+    align: int | Mapping[str, int],
     ignore: Sequence[str],
     whole: Collection[str] = (),
 ) -> list[Choice]:
     """The widths of each group under the constraints.
 
     At least `min_channels` channels of each layer stay and at most `max_ratio` of the units go; the leading layer's
-    width is a multiple of `align` or the dense width; groups with a layer whose path matches a glob in `ignore` stay
-    dense, and so do those named in `whole`. Raises BudgetError for a constraint that makes no sense and for a glob that
-    matches no layer.
+    width is a multiple of `align` (one number, or one for each group) or the dense width; groups with a layer whose
+    path matches a glob in `ignore` stay dense, and so do those named in `whole`. Raises BudgetError for a constraint
+    that makes no sense and for a glob that matches no layer.
     """
     if min_channels < 1:
         raise BudgetError(f"min_channels={min_channels}: at least 1 channel of each layer must stay")
     if not 0 < max_ratio <= 1:
         raise BudgetError(f"max_ratio={max_ratio} is no share of a layer: give a number in (0, 1]")
-    if align < 1:
+    multiple = {g.name: align if isinstance(align, int) else align.get(g.name, 1) for g in groups}
+    if min(multiple.values(), default=1) < 1:
         raise BudgetError(f"align={align}: give 1 or more")
     if isinstance(ignore, str):
         raise BudgetError(f"ignore={ignore!r} is one string: give a list of globs, ignore=[{ignore!r}]")
@@ -105,7 +145,7 @@ def choices(
                 kept
                 for kept in range(group.units, least - 1, -group.step)
                 if kept == group.units
-                or (group.channels_of(kept) >= min_channels and group.channels_of(kept) % align == 0)
+                or (group.channels_of(kept) >= min_channels and group.channels_of(kept) % multiple[group.name] == 0)
             ][::-1]
         result.append(Choice(group, np.array(widths)))
     unmatched = [glob for glob in ignore if glob not in matched]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from ..graph import DependencyGraph, Group, Tally
 from ..modules import tensors
 from ..names import unknown
 from ..records import Plan, Scores, Sensitivity
-from .allocation import ALLOCATIONS
-from .budget import Limit, Widths, choices, read_budget
+from .alignment import aligned
+from .allocation import ALLOCATIONS, Load
+from .budget import LATENCY, SPEEDUP, Choice, Cost, Limit, Widths, choices, read_budget
 
 
 def plan(
@@ -24,27 +26,63 @@ def plan(
     allocation: str = "uniform",
     min_channels: int = 1,
     max_ratio: float = 0.9,
-    align: int = 1,
+    align: int | Mapping[str, int] = 1,
     ignore: Sequence[str] = (),
     sensitivity: Sensitivity | None = None,
+    cost: Cost | None = None,
 ) -> Plan:
     """Chooses the units that stay: in each group the ones of highest score, as many as the allocation gives it.
 
     `budget` maps `macs`, `params` or `channels` (or several) to what may stay: a fraction of the dense network, or an
-    absolute number over 1. `min_channels`, `max_ratio`, `align` and `ignore` bound each group (see `budget.choices`).
-    `sensitivity` (structprune.sensitivity) is for the allocation of that name. Groups that the scores leave out stay
-    whole. The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how near it came.
-    Raises BudgetError if no plan can meet the budget.
+    absolute number over 1; `latency_ms` to milliseconds, and `speedup` to how many times faster, as `cost`
+    (structprune.learn_cost) predicts them. `min_channels`, `max_ratio`, `align` and `ignore` bound each group (see
+    `budget.choices`). `align` is one number, or the steps of a runtime (structprune.learn_steps): then each group's
+    width is a multiple of what its layers need; where that can't meet the budget, of half of it, a quarter, and so on.
+    `sensitivity` (structprune.sensitivity) is for the allocations that weigh measured losses. Groups that the scores
+    leave out stay whole. The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how
+    near it came. Raises BudgetError if no plan can meet the budget.
     """
     if allocation not in ALLOCATIONS:
         raise RecipeError(unknown("allocation", allocation, ALLOCATIONS))
-    limits = read_budget(budget, graph)
+    limits = read_budget(budget, graph, cost)
     values = {**scores.values, **{g.name: np.zeros(g.units) for g in graph.groups if g.name in scores.unscored}}
     missing = [group.name for group in graph.groups if len(values.get(group.name, ())) != group.units]
     if missing:
         raise PlanError(f"the scores do not cover group {missing[0]}: score the graph that you plan for")
-    options = choices(graph.groups, values, min_channels, max_ratio, align, ignore, scores.unscored)
+    if sensitivity is not None:
+        scores = dataclasses.replace(scores, sensitivity=sensitivity)
+    constraints: dict[str, Any] = {"min_channels": min_channels, "max_ratio": max_ratio, "align": align}
+    constraints["ignore"] = list(ignore)
+    if not isinstance(align, int):
+        constraints["align"] = dict(align)
+    shares = [1] if isinstance(align, int) else [2**i for i in range(max(align.values(), default=1).bit_length())]
+    for share in shares:
+        multiples = align if isinstance(align, int) else aligned(graph, align, share)
+        options = choices(graph.groups, values, min_channels, max_ratio, multiples, ignore, scores.unscored)
+        try:
+            made = _plan(graph, scores, values, options, limits, budget, allocation, constraints, cost)
+        except (BudgetError, PlanError):
+            if share == shares[-1]:
+                raise
+        else:
+            if share > 1:
+                made.notes.append(f"whole steps of the runtime can't meet the budget: widths are in 1/{share} of them")
+            return made
+    raise AssertionError("the last share returns or raises")
 
+
+def _plan(
+    graph: DependencyGraph,
+    scores: Scores,
+    values: Mapping[str, np.ndarray],
+    options: list[Choice],
+    limits: list[Limit],
+    budget: Mapping[str, float],
+    allocation: str,
+    constraints: dict[str, Any],
+    cost: Cost | None,
+) -> Plan:
+    min_channels = constraints["min_channels"]
     ranked = {g.name: g.ranked(values[g.name], min_channels) for g in graph.groups}
     chosen: dict[tuple[str, int], np.ndarray] = {}
 
@@ -54,23 +92,24 @@ def plan(
         return chosen[group.name, count]
 
     by_name = {g.name: g for g in graph.groups}
-    tally = Tally(graph, lambda name, count: best(by_name[name], count))
+    others = {} if cost is None else {LATENCY: cost.latency}
+    tally = Tally(graph, lambda name, count: best(by_name[name], count), others)
 
-    def used(widths: Widths) -> dict[str, int]:
+    def used(widths: Widths) -> dict[str, float]:
         counts = {**tally.count(widths), "channels": sum(widths.values())}
+        counts[SPEEDUP] = counts.get(LATENCY, 0.0)
         return {limit.name: counts[limit.name] for limit in limits}
 
-    def load(widths: Widths) -> float:
+    def shares(widths: Widths) -> np.ndarray:
         counts = used(widths)
-        return max(counts[limit.name] / max(limit.allowed, 0.5) for limit in limits)
+        return np.array([counts[limit.name] / limit.allowed for limit in limits])
 
+    load = Load(shares)
     narrowest = {c.group.name: int(c.widths[0]) for c in options}
-    constraints = {"min_channels": min_channels, "max_ratio": max_ratio, "align": align, "ignore": list(ignore)}
     if load(narrowest) > 1:
         raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph))
     if scores.widths is None:
-        given = scores if sensitivity is None else dataclasses.replace(scores, sensitivity=sensitivity)
-        widths = ALLOCATIONS[allocation](options, given, load)
+        widths = ALLOCATIONS[allocation](options, scores, load)
     else:  # for which the groups were ranked one after the other
         widths = {g.name: scores.widths.get(g.name, g.units) for g in graph.groups}
         for choice in options:
@@ -88,55 +127,73 @@ def plan(
         )
 
     kept = {g.name: best(g, widths[g.name]) for g in graph.groups}
-    keep = graph.keep(kept)
-    state = tensors(graph.model)
-    result = Plan(
-        criterion=scores.criterion,
-        allocation=allocation,
-        budget=dict(budget),
-        constraints=constraints,
-        groups={g.name: {"units": g.units, "kept": kept[g.name].tolist()} for g in graph.groups},
-        keep=keep,
-        shapes={key: list(state[key].shape) for key in keep},
-        attributes=graph.attributes(kept),
-        statistics=graph.statistics(kept),
-        program=graph.program(kept),
-        macs={"dense": graph.macs(), "slim": graph.macs(kept)},
-        macs_by_operator={"dense": graph.macs_by_operator(), "slim": graph.macs_by_operator(kept)},
-        params={"dense": graph.params(), "slim": graph.params(kept)},
-    )
-    result.notes = scores.notes + _notes(limits, result, constraints)
+    result = realise(graph, kept, scores.criterion, allocation, dict(budget), constraints)
+    if cost is not None:
+        result.latency = {"dense": cost.dense_ms, "slim": tally.count(widths)[LATENCY]}
+    result.notes = scores.notes + _notes(limits, used(widths), result, constraints)
     return result
 
 
-def _out_of_reach(limits: list[Limit], least: dict[str, int], constraints: dict, graph: DependencyGraph) -> str:
-    limit = max(limits, key=lambda limit: least[limit.name] / max(limit.allowed, 0.5))
+def realise(
+    graph: DependencyGraph,
+    kept: Mapping[str, np.ndarray],
+    criterion: str = "",
+    allocation: str = "",
+    budget: Mapping[str, float] | None = None,
+    constraints: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan in which each group keeps the units named in `kept`."""
+    stays = dict(kept)
+    keep, state = graph.keep(stays), tensors(graph.model)
+    return Plan(
+        criterion=criterion,
+        allocation=allocation,
+        budget=dict(budget or {}),
+        constraints=dict(constraints or {}),
+        groups={g.name: {"units": g.units, "kept": stays[g.name].tolist()} for g in graph.groups},
+        keep=keep,
+        shapes={key: list(state[key].shape) for key in keep},
+        attributes=graph.attributes(stays),
+        statistics=graph.statistics(stays),
+        program=graph.program(stays),
+        macs={"dense": graph.macs(), "slim": graph.macs(stays)},
+        macs_by_operator={"dense": graph.macs_by_operator(), "slim": graph.macs_by_operator(stays)},
+        params={"dense": graph.params(), "slim": graph.params(stays)},
+    )
+
+
+def _out_of_reach(limits: list[Limit], least: dict[str, float], constraints: dict, graph: DependencyGraph) -> str:
+    limit = max(limits, key=lambda limit: least[limit.name] / limit.allowed)
     smallest = least[limit.name]
     if smallest == limit.dense:
         barriers = f": {len(graph.barriers)} barriers keep every channel" if graph.barriers else ""
-        return f"budget {limit.name} {limit.allowed:,} can't be met: nothing can be removed from this network{barriers}"
-    reason = ", ".join(f"{key}={value}" for key, value in constraints.items() if value)
+        return f"budget {limit.text(limit.allowed)} can't be met: nothing can be removed from this network{barriers}"
+    given = {key: value for key, value in constraints.items() if value}
+    if isinstance(constraints["align"], dict):
+        given["align"] = "auto"
+    reason = ", ".join(f"{key}={value}" for key, value in given.items())
     barriers = f" and {len(graph.barriers)} barriers (see `structprune inspect`)" if graph.barriers else ""
     return (
-        f"budget {limit.name} {limit.allowed:,} ({limit.allowed / limit.dense:.4f} of the dense {limit.dense:,}) "
-        f"can't be met: with {reason}{barriers} the smallest network has {smallest:,} ({smallest / limit.dense:.4f}). "
-        f"Ask for {limit.name} >= {smallest / limit.dense + 0.0001:.4f}, or loosen the constraints"
+        f"budget {limit.text(limit.allowed)} ({limit.allowed / limit.dense:.4f} of the dense "
+        f"{limit.amount(limit.dense)}) can't be met: with {reason}{barriers} the smallest network has "
+        f"{limit.amount(smallest)} ({smallest / limit.dense:.4f}). Ask for {limit.least(smallest)}, or loosen the "
+        "constraints"
     )
 
 
-def _notes(limits: list[Limit], plan: Plan, constraints: dict) -> list[str]:
-    reached = {"macs": plan.macs["slim"], "params": plan.params["slim"], "channels": sum(plan.widths.values())}
-    nearest = max(limits, key=lambda limit: reached[limit.name] / limit.allowed)
-    share = reached[nearest.name] / nearest.allowed
+def _notes(limits: list[Limit], used: dict[str, float], plan: Plan, constraints: dict) -> list[str]:
+    nearest = max(limits, key=lambda limit: used[limit.name] / limit.allowed)
+    share = used[nearest.name] / nearest.allowed
     if share >= 0.99:
         return []
     whole = plan.macs["slim"] == plan.macs["dense"]
+    align = constraints["align"] if isinstance(constraints["align"], int) else "auto"
     why = (
         "nothing needs to be pruned"
         if whole
-        else f"widths move in steps (align={constraints['align']}), and the next wider plan is over the budget"
+        else f"widths move in steps (align={align}), and the next wider plan is over the budget"
     )
     return [
-        f"{nearest.name} ends at {reached[nearest.name]:,}, {100 * (1 - share):.1f} % below the budget of "
-        f"{nearest.allowed:,}: {why}"
+        f"{nearest.name} ends at {nearest.amount(used[nearest.name])}, {100 * (1 - share):.1f} % below the budget of "
+        f"{nearest.amount(nearest.allowed)}: {why}"
     ]

@@ -3,11 +3,13 @@
 from .counts import count_macs
 from .html import render_html
 from .report import SCHEMA, build_report
-from .table import criteria_table, graph_table, report_table, sensitivity_table
+from .table import benchmark_table, cost_tables, criteria_table, graph_table, report_table, sensitivity_table
 
 __all__ = [
     "SCHEMA",
+    "benchmark_table",
     "build_report",
+    "cost_tables",
     "count_macs",
     "criteria_table",
     "graph_table",

@@ -14,25 +14,30 @@ from .table import summary_rows
 def render_html(report: dict[str, Any], name: str) -> str:
     environment = Environment(loader=PackageLoader("structprune.report"), autoescape=True, trim_blocks=True)
     template = environment.get_template("report.html")
-    picture = Markup(_widths_picture(report["groups"]))
-    return template.render(report=report, name=name, rows=summary_rows(report), picture=picture)
+    groups, layers = report["groups"], report["layers"]
+    widths = _bars([(g["name"], g["channels"], g["kept_channels"]) for g in groups], "channels", "groups", "kept")
+    times = _bars([(e["layer"], e["dense_ms"], e["slim_ms"]) for e in layers], "ms", "layers", "slim") if layers else ""
+    return template.render(
+        report=report, name=name, rows=summary_rows(report), widths=Markup(widths), times=Markup(times)
+    )
 
 
-def _widths_picture(groups: list[dict[str, Any]]) -> str:
-    """An SVG of each group's width, dense and kept."""
+def _bars(entries: list[tuple[str, float, float]], unit: str, what: str, slim: str) -> str:
+    """An SVG with a bar for each entry: before, and after in front of it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(6.0, 0.16 * len(groups)), 3.4), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 0.16 * len(entries)), 3.4), layout="constrained")
     axes = figure.add_subplot()
-    positions = range(len(groups))
-    axes.bar(positions, [g["channels"] for g in groups], color="#c9d3df", width=0.8, label="dense")
-    axes.bar(positions, [g["kept_channels"] for g in groups], color="#2b6cb0", width=0.8, label="kept")
-    axes.set_ylabel("channels")
-    axes.set_xlim(-0.7, len(groups) - 0.3)
-    if len(groups) <= 40:
-        axes.set_xticks(list(positions), [g["name"] for g in groups], rotation=60, ha="right", fontsize=7)
+    names, before, after = zip(*entries, strict=True) if entries else ((), (), ())
+    positions = range(len(entries))
+    axes.bar(positions, before, color="#c9d3df", width=0.8, label="dense")
+    axes.bar(positions, after, color="#2b6cb0", width=0.8, label=slim)
+    axes.set_ylabel(unit)
+    axes.set_xlim(-0.7, len(entries) - 0.3)
+    if len(entries) <= 40:
+        axes.set_xticks(list(positions), names, rotation=60, ha="right", fontsize=7)
     else:
-        axes.set_xlabel("groups, in the order of the network")
+        axes.set_xlabel(f"{what}, in the order of the network")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     stream = io.StringIO()

@@ -6,7 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ..bench import Benchmark
+from ..cost import CostModel
 from ..graph import DependencyGraph
+from ..plan.alignment import aligned
 from ..recipe import Recipe
 from ..records import Plan
 from ..verify import Gate
@@ -24,6 +26,7 @@ def build_report(
     sizes: dict[str, int],
     recovery: list[dict[str, Any]],
     latency: Benchmark | None,
+    layers: dict[str, dict[str, float]] | None,
     environment: dict[str, Any],
     opset: int,
 ) -> dict[str, Any]:
@@ -41,7 +44,9 @@ def build_report(
         "macs": {**_cut(plan.macs), "by_operator": plan.macs_by_operator, "fvcore": counts},
         "params": _cut(plan.params),
         "onnx": {"opset": opset, "dense_bytes": sizes.get("dense"), "slim_bytes": sizes.get("slim")},
-        "latency": None if latency is None else _latency(latency),
+        "latency": None if latency is None else _latency(latency, plan),
+        "planned_latency": plan.latency,
+        "layers": _layers(layers),
         "quality": quality,
         "recovery": recovery,
         "gate": {
@@ -85,11 +90,38 @@ def describe_graph(graph: DependencyGraph) -> dict[str, Any]:
     }
 
 
+def describe_cost(graph: DependencyGraph, cost: CostModel) -> dict[str, Any]:
+    """What `structprune profile --format json` prints."""
+    multiples = aligned(graph, cost.steps)
+    return {
+        "runtime": cost.runtime,
+        "threads": cost.threads,
+        "batch": cost.batch,
+        "dense_ms": cost.dense_ms,
+        "steps": cost.steps,
+        "probes": cost.probes,
+        "error": cost.error,
+        "unmatched": cost.unmatched,
+        "kernels": [{"name": k.name, "layer": k.layer, "op": k.op, "ms": k.dense_ms} for k in cost.kernels],
+        "groups": [{"name": g.name, "channels": g.channels, "step": multiples[g.name]} for g in graph.groups],
+    }
+
+
 def _cut(counts: dict[str, int]) -> dict[str, Any]:
     return {**counts, "cut": counts["dense"] / counts["slim"]}
 
 
-def _latency(latency: Benchmark) -> dict[str, Any]:
+def _layers(layers: dict[str, dict[str, float]] | None) -> list[dict[str, Any]]:
+    """Where the time goes, in the order of the dense network; what only the slim one has comes last."""
+    if layers is None:
+        return []
+    names = list(dict.fromkeys([*layers["dense"], *layers["slim"]]))
+    return [{"layer": n, "dense_ms": layers["dense"].get(n, 0.0), "slim_ms": layers["slim"].get(n, 0.0)} for n in names]
+
+
+def _latency(latency: Benchmark, plan: Plan) -> dict[str, Any]:
+    """`efficiency` is speedup ÷ MACs cut: 1 where the slim network does as many MACs a second as the dense one."""
+    dense, slim = latency.ms["dense"], latency.ms["slim"]
     return {
         "runtime": latency.runtime,
         "threads": latency.threads,
@@ -100,4 +132,9 @@ def _latency(latency: Benchmark) -> dict[str, Any]:
         "slim_ms": latency.ms["slim"],
         "speedup": latency.speedup["slim"],
         "ci95": list(latency.ci95["slim"]),
+        "efficiency": latency.speedup["slim"] * plan.macs["slim"] / plan.macs["dense"],
+        "gmacs_per_second": {
+            "dense": plan.macs["dense"] * latency.batch / dense / 1e6,
+            "slim": plan.macs["slim"] * latency.batch / slim / 1e6,
+        },
     }

@@ -6,8 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
+from ..bench import Benchmark
+from ..cost import CostModel
 from ..criteria import CRITERIA, NEEDS
 from ..graph import DependencyGraph
+from ..plan.alignment import aligned
 from ..records import Sensitivity
 from .report import describe_groups
 
@@ -33,6 +36,15 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
                 f"{latency['speedup']:.2f}× faster (95 %: {low:.2f}–{high:.2f})",
             )
         )
+        pace = latency["gmacs_per_second"]
+        rows.append(
+            (
+                "MACs a second",
+                f"{pace['dense']:.1f} G",
+                f"{pace['slim']:.1f} G",
+                f"efficiency {latency['efficiency']:.2f} (speedup ÷ MACs cut)",
+            )
+        )
     return rows
 
 
@@ -51,6 +63,55 @@ def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     rows += [(f"KL from dense, {words}", "0.0000", f"{quality['kl'][stage]:.4f}", "") for words, stage in stages]
     rows[-1] = (*rows[-1][:3], "nats a crop")
     return rows
+
+
+def benchmark_table(found: Benchmark) -> Table:
+    """Milliseconds of ONNX files, and how many times as fast as the first each is."""
+    table = Table(title_justify="left", caption_justify="left")
+    for name in ("file", "median ms", "speedup", "95 %", ""):
+        table.add_column(name, justify="left" if name in ("file", "") else "right")
+    for name, ms in found.ms.items():
+        if name not in found.speedup:
+            table.add_row(name, f"{ms:.3f}", "1", "", "reference")
+            continue
+        low, high = found.ci95[name]
+        table.add_row(name, f"{ms:.3f}", f"{found.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", found.verdict(name))
+    table.caption = (
+        f"{found.runtime}, {found.threads} thread{'s' if found.threads > 1 else ''}, batch {found.batch}: "
+        f"{found.turns} turns in {found.rounds} rounds"
+    )
+    return table
+
+
+def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Table]:
+    """Where the dense network's time goes, and what narrowing each group alone is expected to save."""
+    layers: dict[str, float] = {}
+    ops: dict[str, dict[str, None]] = {}
+    for kernel in cost.kernels:
+        layers[kernel.layer] = layers.get(kernel.layer, 0.0) + kernel.dense_ms
+        ops.setdefault(kernel.layer, {})[kernel.op] = None
+    total = sum(layers.values())
+    where = Table(title=title, title_justify="left", caption_justify="left")
+    for name in ("layer", "kernels", "ms", "share"):
+        where.add_column(name, justify="left" if name in ("layer", "kernels") else "right")
+    for layer, ms in layers.items():
+        where.add_row(layer, ", ".join(ops[layer]), f"{ms:.3f}", f"{100 * ms / total:.1f} %")
+    where.caption = (
+        f"{cost.runtime}, {cost.threads} thread{'s' if cost.threads > 1 else ''}, batch {cost.batch}: "
+        f"{cost.dense_ms:.2f} ms in all; kernels timed one by one"
+    )
+    steps = Table(title="Groups: widths between two steps gain nothing", title_justify="left", caption_justify="left")
+    for name in ("leading layer", "channels", "step", "ms at 3/4", "ms at half"):
+        steps.add_column(name, justify="left" if name == "leading layer" else "right")
+    multiples = aligned(graph, cost.steps)
+    for group in graph.groups:
+        expected = [f"{cost.at({group.name: round(group.units * s)}, graph):.2f}" for s in (0.75, 0.5)]
+        steps.add_row(group.name, str(group.channels), str(multiples[group.name]), *expected)
+    steps.caption = (
+        f"the whole network, with one group narrower; the model is off by {100 * cost.error:.1f} % in the median, on "
+        f"networks it had not seen ({cost.probes} timed)"
+    )
+    return [where, steps]
 
 
 def criteria_table() -> Table:

@@ -1,0 +1,45 @@
+"""Where the time of ONNX files goes, layer by layer."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .session import Session
+
+
+def time_layers(
+    models: Mapping[str, str | Path],
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seconds: float = 3.0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> dict[str, dict[str, float]]:
+    """For each ONNX file the milliseconds of each layer in one run (medians, files in turns), in the order of the run.
+
+    Kernels are timed one by one, so their sum is a little over what a whole run takes.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = {name: Session(path, batch, threads, profile=Path(folder)) for name, path in models.items()}
+        turns = 0
+        while turns < 4 or time.perf_counter() - start < seconds:
+            for session in sessions.values():
+                session.run()
+                session.run()
+            turns += 1
+            progress(min(1.0, (time.perf_counter() - start) / seconds))
+        result: dict[str, dict[str, float]] = {}
+        for name, session in sessions.items():
+            runs = session.kernels()[2:]
+            layers: dict[str, list[float]] = {}
+            for number, run in enumerate(runs):
+                for kernel in run:
+                    each = layers.setdefault(kernel.layer, [0.0] * len(runs))
+                    each[number] += kernel.microseconds / 1e3
+            result[name] = {layer: statistics.median(each) for layer, each in layers.items()}
+    return result

@@ -1,0 +1,13 @@
+"""What widths cost on a runtime, from measurement.
+
+Enters: a `DependencyGraph` and a runtime on this machine. Leaves: a `CostModel`, milliseconds as a function of the
+widths, and the steps between which nothing is gained. `steps` finds those on two-layer chains, `probes` times slim
+networks kernel by kernel, `model` fits them, `cache` keeps measurements, `learning` puts them together; `loop`
+plans and measures until a network is as fast as asked.
+"""
+
+from .learning import learn_cost, learn_steps
+from .loop import plan_measured, wants_latency
+from .model import CostModel, KernelCost
+
+__all__ = ["CostModel", "KernelCost", "learn_cost", "learn_steps", "plan_measured", "wants_latency"]

@@ -1,0 +1,73 @@
+"""`learn_cost`: steps, probes and the fit put together, from the cache where they were measured before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..bench.session import runtime_name
+from ..graph import DependencyGraph
+from ..graph.capture import op_name
+from ..plan import choices
+from ..plan.alignment import Steps, aligned
+from .cache import cached
+from .model import CostModel, fit
+from .probes import Probe, design, measure_probes
+from .steps import measure_steps
+
+PROBES = 16
+MAX_RATIO = 0.9  # of a group's units that go in the narrowest probe
+Progress = Callable[[float], None]
+
+
+def learn_steps(threads: int = 1, *, refresh: bool = False, progress: Progress = lambda share: None) -> Steps:
+    """The channel counts between which this machine's runtime gains nothing, for each kind of layer."""
+    about = {"threads": threads, "version": 1}
+    return cached("steps", about, lambda: measure_steps(threads, progress=progress), refresh)
+
+
+def learn_cost(
+    graph: DependencyGraph,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    probes: int = PROBES,
+    seconds: float = 60.0,
+    seed: int = 0,
+    refresh: bool = False,
+    progress: Progress = lambda share: None,
+) -> CostModel:
+    """What a forward pass of the graph's model takes in onnxruntime on this CPU, as a function of the widths.
+
+    `probes` slim networks are exported and timed in about `seconds`, beside the time of their export. Measurements are
+    kept on disk (see `cost.cache`) by machine, runtime, threads, batch and architecture; `refresh` makes them anew.
+    """
+    steps = learn_steps(threads, refresh=refresh)
+    ones = {group.name: np.ones(group.units) for group in graph.groups}
+    options = choices(graph.groups, ones, 1, MAX_RATIO, aligned(graph, steps), ())
+    widths = design(options, probes, seed)
+
+    def measure() -> dict[str, Any]:
+        made, dense_ms = measure_probes(graph, widths, threads=threads, batch=batch, seconds=seconds, progress=progress)
+        return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
+
+    about = {"threads": threads, "batch": batch, "network": _identity(graph), "widths": widths, "version": 3}
+    held = cached("probes", about, measure, refresh)
+    read = [Probe.from_dict(probe) for probe in held["probes"]]
+    return fit(graph, read, held["dense_ms"], steps=steps, runtime=runtime_name(), threads=threads, batch=batch)
+
+
+def _identity(graph: DependencyGraph) -> str:
+    """A hash of a network's calls, shapes and groups."""
+    digest = hashlib.sha256(graph.form.encode())
+    for node in graph.captured.graph.nodes:
+        value = node.meta.get("val")
+        shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+        digest.update(f"{op_name(node.target)} {shape} {[parent.name for parent in node.all_input_nodes]}".encode())
+    for group in graph.groups:
+        digest.update(f"{group.name} {group.units} {[(s.key, s.dim) for s in group.slices]}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,263 @@
+"""What a forward pass takes, as a function of the widths, fitted to probes.
+
+Each kernel's time is taken for
+
+    a + b · |output| + c · |input| + d · work,        a, b, c, d ≥ 0,
+
+with |·| the elements of its tensors and work the multiply-adds of a convolution or a matrix product (non-negative least
+squares of relative errors). How sizes follow the widths is read off the probes: what one axis of a kernel's tensor
+measures in them is matched with the lengths, in whole blocks, that the dependency graph gives its own axes. So what the
+runtime fuses, pads and reorders counts as it is, whatever it is called. The sum over the kernels, scaled to what whole
+runs take, is the model.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.optimize import nnls
+
+from ..bench.session import Kernel
+from ..graph import DependencyGraph, Polynomial, Tally
+from ..graph.units import alive
+from .probes import Probe
+
+BLOCKS = (1, 2, 4, 8, 16, 32)  # of channels, to whole numbers of which runtimes pad
+FOLDS = 4
+MOST = 0.75  # of the probes
+
+Factor = tuple[np.ndarray, int]  # an axis of the graph, and the block to whole numbers of which it is padded
+Monomial = tuple[float, tuple[Factor, ...]]
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """A kernel of the dense network: what it takes there, and what it is expected to take at other widths."""
+
+    name: str
+    op: str
+    layer: str
+    dense_ms: float
+    terms: tuple[Monomial, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Milliseconds of a forward pass on one runtime. `error` is the median relative error on whole networks that the
+    fit had not seen; `unmatched` the share of the time in kernels whose sizes follow no known axis."""
+
+    runtime: str
+    threads: int
+    batch: int
+    steps: dict[str, int]
+    dense_ms: float
+    kernels: tuple[KernelCost, ...]
+    scale: float
+    base_ms: float
+    error: float
+    unmatched: float
+    probes: int
+
+    @property
+    def latency(self) -> Polynomial:
+        totals: dict[tuple, list] = {(): [self.base_ms, ()]}
+        for kernel in self.kernels:
+            for coefficient, factors in kernel.terms:
+                key = tuple(sorted((*_key(axis), block) for axis, block in factors))
+                totals.setdefault(key, [0.0, factors])[0] += self.scale * coefficient
+        return Polynomial(tuple(c for c, _ in totals.values()), tuple(tuple(f) for _, f in totals.values()))
+
+    def at(self, widths: Mapping[str, int], graph: DependencyGraph) -> float:
+        """The milliseconds expected with so many units of each group; groups not named stay whole."""
+        groups = {group.name: group for group in graph.groups}
+
+        def kept(name: str, count: int) -> np.ndarray:
+            return groups[name].chosen(np.ones(groups[name].units), count)
+
+        whole = {group.name: group.units for group in graph.groups}
+        return Tally(graph, kept, {"ms": self.latency}).count({**whole, **widths})["ms"]
+
+    def corrected(self, factor: float) -> CostModel:
+        """The same, with every network but the dense one `factor` times as slow."""
+        return replace(self, scale=self.scale * factor, base_ms=self.base_ms * factor)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    kernels: tuple[KernelCost, ...]
+    scale: float
+    base_ms: float
+
+
+def fit(
+    graph: DependencyGraph,
+    probes: Sequence[Probe],
+    dense_ms: float,
+    *,
+    steps: dict[str, int],
+    runtime: str = "",
+    threads: int = 1,
+    batch: int = 1,
+) -> CostModel:
+    """The model that explains the probes; the first must be at the dense widths."""
+    axes = _Axes(graph, probes)
+    found = _fit(graph, probes, axes)
+    errors = []
+    for fold in range(FOLDS):
+        seen = [p for i, p in enumerate(probes) if i == 0 or i % FOLDS != fold]
+        others = [p for i, p in enumerate(probes) if i and i % FOLDS == fold]
+        trained = _fit(graph, seen, axes)
+        errors += [abs(_predict(graph, trained, p) / p.ms - 1) for p in others]
+    total = sum(kernel.dense_ms for kernel in found.kernels) or 1.0
+    lost = sum(kernel.dense_ms for kernel in found.kernels if kernel.name in axes.unmatched)
+    return CostModel(
+        runtime,
+        threads,
+        batch,
+        dict(steps),
+        dense_ms,
+        found.kernels,
+        found.scale,
+        found.base_ms,
+        statistics.median(errors) if errors else math.nan,
+        lost / total,
+        len(probes),
+    )
+
+
+def _fit(graph: DependencyGraph, probes: Sequence[Probe], axes: _Axes) -> _Fit:
+    """Every kernel that all probes have by its own terms; the rest is in the scale and the base of the sum."""
+    by_name = [{kernel.name: kernel for kernel in probe.kernels} for probe in probes]
+    kernels, sums = [], np.zeros(len(probes))
+    for first in probes[0].kernels:
+        same = [names.get(first.name) for names in by_name]
+        if any(kernel is None or kernel.op != first.op for kernel in same):
+            continue
+        calls = [kernel for kernel in same if kernel is not None]
+        times = np.maximum([kernel.microseconds for kernel in calls], 0.5) / 1e3
+        monomials = axes.monomials(first.name)
+        values = np.stack([_values(m, probes, axes) for m in monomials], axis=1)
+        coefficients, _ = nnls(values / times[:, None], np.ones(len(probes)))
+        sums += values @ coefficients
+        terms = tuple((float(c * m[0]), m[1]) for c, m in zip(coefficients, monomials, strict=True) if c > 0)
+        kernels.append(KernelCost(first.name, first.op, first.layer, float(times[0]), terms))
+    whole = np.array([probe.ms for probe in probes])
+    columns = np.stack([sums, np.ones(len(probes))], axis=1)
+    (scale, base), _ = nnls(columns / whole[:, None], np.ones(len(probes)))
+    return _Fit(tuple(kernels), float(scale), float(base))
+
+
+def _values(monomial: Monomial, probes: Sequence[Probe], axes: _Axes) -> np.ndarray:
+    constant, factors = monomial
+    result = np.full(len(probes), constant)
+    places = [axes.place[id(probe)] for probe in probes]
+    for axis, block in factors:
+        result = result * axes.lengths(axis, block)[places]
+    return result
+
+
+def _predict(graph: DependencyGraph, fitted: _Fit, probe: Probe) -> float:
+    model = CostModel("", 1, 1, {}, 1.0, fitted.kernels, fitted.scale, fitted.base_ms, 0.0, 0.0, 0)
+    return model.at(probe.widths, graph)
+
+
+class _Axes:
+    """The axes of the graph by how long they are in each probe."""
+
+    def __init__(self, graph: DependencyGraph, probes: Sequence[Probe]) -> None:
+        self.place = {id(probe): i for i, probe in enumerate(probes)}
+        self.unmatched: set[str] = set()
+        removed = [
+            graph.removed({g.name: g.chosen(np.ones(g.units), probe.widths[g.name]) for g in graph.groups})
+            for probe in probes
+        ]
+        self._lengths: dict[tuple, np.ndarray] = {}
+        self._known: dict[tuple[int, ...], Factor] = {}
+        for block in BLOCKS:  # the smallest block that explains a size
+            for axis in graph.all_axes():
+                key = _key(axis)
+                if key not in self._lengths:
+                    self._lengths[key] = np.array([int(alive(axis, gone).sum()) for gone in removed])
+                whole = self.lengths(axis, block)
+                if whole.min() > 0 and whole.min() < whole.max():
+                    self._known.setdefault(_proportions(whole), (axis, block))
+        self._calls: dict[str, list[Kernel]] = {}
+        for probe in probes:
+            for kernel in probe.kernels:
+                self._calls.setdefault(kernel.name, []).append(kernel)
+        self._monomials: dict[str, list[Monomial]] = {}
+
+    def lengths(self, axis: np.ndarray, block: int) -> np.ndarray:
+        return -(-self._lengths[_key(axis)] // block) * block
+
+    def monomials(self, name: str) -> list[Monomial]:
+        """What a kernel's time may be made of: 1, and whichever of its sizes are known as functions of the widths."""
+        if name not in self._monomials:
+            calls = self._calls[name]
+            found: list[Monomial] = [(1.0, ())]
+            candidates = [_output, _input, _work] if calls[0].op in _WORKING else [_output, _input]
+            for sizes in candidates:
+                rows = [sizes(kernel) for kernel in calls]
+                if any(len(row) != len(rows[0]) for row in rows):
+                    continue
+                monomial = self._monomial(np.array(rows, dtype=np.int64).reshape(len(rows), -1))
+                if monomial is None:
+                    self.unmatched.add(name)
+                elif monomial[1]:
+                    found.append(monomial)
+            self._monomials[name] = found
+        return self._monomials[name]
+
+    def _nearest(self, sizes: np.ndarray) -> Factor | None:
+        """The axis and block that explain a size in most probes: a runtime may pad all but the narrowest widths."""
+        best: tuple[float, Factor | None] = (MOST, None)
+        for axis, block in self._known.values():
+            whole = self.lengths(axis, block)
+            share = float((sizes * whole[0] == whole * sizes[0]).mean())
+            if share >= best[0]:
+                best = (share, (axis, block))
+        return best[1]
+
+    def _monomial(self, sizes: np.ndarray) -> Monomial | None:
+        """The product of sizes, each of shape (probes,), that the columns hold; None if one follows no known axis."""
+        constant, factors = 1.0, []
+        for column in sizes.T:
+            if (column == column[0]).all():
+                constant *= float(column[0])
+                continue
+            known = self._known.get(_proportions(column)) or self._nearest(column)
+            if known is None:
+                return None
+            constant *= float(column[0] / self.lengths(*known)[0])
+            factors.append(known)
+        return constant, tuple(factors)
+
+
+def _key(axis: np.ndarray) -> tuple[bytes, str]:
+    return axis.tobytes(), str(axis.shape)
+
+
+def _proportions(sizes: np.ndarray) -> tuple[int, ...]:
+    return tuple((sizes // np.gcd.reduce(sizes)).tolist())
+
+
+_WORKING = ("Conv", "FusedConv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm", "FusedGemm")
+
+
+def _output(kernel: Kernel) -> tuple[int, ...]:
+    return kernel.outputs[0] if kernel.outputs else ()
+
+
+def _input(kernel: Kernel) -> tuple[int, ...]:
+    return kernel.inputs[0] if kernel.inputs else ()
+
+
+def _work(kernel: Kernel) -> tuple[int, ...]:
+    """Sizes whose product is the number of multiply-adds."""
+    if "Conv" in kernel.op and len(kernel.inputs) > 1:
+        return (*kernel.outputs[0], *kernel.inputs[1][1:])
+    return (*kernel.outputs[0], kernel.inputs[0][-1]) if kernel.inputs and kernel.inputs[0] else ()

@@ -1,0 +1,126 @@
+"""Which channel counts a runtime works with at no extra cost: it pads to its blocks, and has slow ways for odd ones.
+
+Two layers in a chain are timed at a few widths between them, for each kind of layer. What they take is fitted by
+
+    time = a + b · ⌈width / block⌉ · block + [width is no multiple of unit] · (c + d · width)
+
+for every block and unit, and the simplest pair that fits about as well as the best is kept. Their common multiple is
+the *step*: no width between two steps is faster than the next one up, so keeping fewer channels gains nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from scipy.optimize import nnls
+
+from ..bench.session import Session
+from ..plan.alignment import KINDS, Steps
+
+WIDTHS = (64, 65, 66, 68, 70, 72, 74, 76, 78, 80, 81, 84, 88, 90, 92, 96, 97, 100, 104, 108, 112, 116, 120, 124, 128)
+SIZES = (1, 2, 4, 8, 16, 32)  # of blocks and units that are tried
+TOLERANCE = 1.15  # how much worse the fit of a simpler pair may be
+PRECISION = 0.004  # of a timing: fits that come as near are all as good
+_SIDE, _OUTER = 28, 64  # of the chains: places on a side, and channels at both ends
+
+Progress = Callable[[float], None]
+
+
+def measure_steps(threads: int = 1, seconds: float = 2.0, progress: Progress = lambda share: None) -> Steps:
+    """The step of each kind of layer in onnxruntime on this CPU, in about `seconds` for each."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, kind in enumerate(KINDS):
+            times = _time(kind, Path(folder), threads, seconds, lambda s, n=number: progress((n + s) / len(KINDS)))  # type: ignore[misc]
+            found[kind] = step_of(WIDTHS, times)
+    return found
+
+
+def step_of(widths: Sequence[int], times: Sequence[float]) -> int:
+    """The step that explains what the widths take (see the module)."""
+    w, t = np.array(widths), np.array(times)
+    fits = []
+    for block, unit in itertools.product(SIZES, SIZES):
+        columns = [np.ones(len(w)), -(-w // block) * block, w % unit != 0, (w % unit != 0) * w]
+        _, residual = nnls(np.stack(columns, axis=1) / t[:, None], np.ones(len(w)))
+        fits.append((residual, math.lcm(block, unit)))
+    enough = max(TOLERANCE * min(residual for residual, _ in fits), PRECISION * math.sqrt(len(w)))
+    return min(step for residual, step in fits if residual <= enough)
+
+
+def _time(kind: str, folder: Path, threads: int, seconds: float, progress: Progress) -> list[float]:
+    """What the chain takes at each of WIDTHS: the median over rounds of the fastest of a few runs."""
+    sessions = []
+    for width in WIDTHS:
+        path = folder / f"{kind}_{width}.onnx"
+        onnx.save(_chain(kind, width), str(path))
+        sessions.append(Session(path, threads=threads))
+    rounds: list[list[float]] = []
+    start = time.perf_counter()
+    while len(rounds) < 5 or time.perf_counter() - start < seconds:
+        taken = []
+        for session in sessions if len(rounds) % 2 else sessions[::-1]:
+            runs = []
+            for _ in range(4):
+                before = time.perf_counter()
+                session.run()
+                runs.append(time.perf_counter() - before)
+            taken.append(min(runs))
+        rounds.append(taken if len(rounds) % 2 else taken[::-1])
+        progress(min(1.0, (time.perf_counter() - start) / seconds))
+    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+
+
+def _chain(kind: str, width: int) -> onnx.ModelProto:
+    """`_OUTER` channels to `width` and back: by convolutions, with a depthwise one between, or by matrix products."""
+    rng = np.random.default_rng(0)
+    weights: dict[str, np.ndarray] = {}
+
+    def weight(name: str, *shape: int) -> str:
+        weights[name] = (rng.standard_normal(shape) / math.sqrt(math.prod(shape[1:]))).astype(np.float32)
+        return name
+
+    if kind == "linear":
+        shape = [1, _SIDE * _SIDE, _OUTER]
+        nodes = [
+            helper.make_node("MatMul", ["x", weight("w1", _OUTER, width)], ["a"]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("MatMul", ["b", weight("w2", width, _OUTER)], ["y"]),
+        ]
+    else:
+        shape, kernel = [1, _OUTER, _SIDE, _SIDE], (1 if kind == "depthwise" else 3)
+        nodes = [
+            helper.make_node(
+                "Conv", ["x", weight("w0", _OUTER, _OUTER, 1, 1)], ["x0"]
+            ),  # so that the layout is settled
+            helper.make_node("Conv", ["x0", weight("w1", width, _OUTER, 1, 1)], ["a"]),
+            helper.make_node("Relu", ["a"], ["b"]),
+        ]
+        if kind == "depthwise":
+            depthwise = weight("wd", width, 1, 3, 3)
+            nodes += [helper.make_node("Conv", ["b", depthwise], ["c"], pads=[1, 1, 1, 1], group=width)]
+        nodes += [
+            helper.make_node(
+                "Conv",
+                ["c" if kind == "depthwise" else "b", weight("w2", _OUTER, width, kernel, kernel)],
+                ["y"],
+                pads=[kernel // 2] * 4,
+            )
+        ]
+    graph = helper.make_graph(
+        nodes,
+        kind,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

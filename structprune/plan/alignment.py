@@ -1,0 +1,51 @@
+"""Which multiples the widths of each group should be, given the steps of a runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ..graph import DependencyGraph, Group
+from ..graph.capture import op_name
+
+KINDS = ("conv", "depthwise", "linear")
+Steps = dict[str, int]  # channels between which a runtime gains nothing, for each of KINDS
+
+
+def aligned(graph: DependencyGraph, steps: Mapping[str, int], share: int = 1) -> dict[str, int]:
+    """For each group what its leading layer's width should be a multiple of, given the steps of the layers on it.
+
+    `share` divides the steps, for budgets that whole ones can't meet. A group that no width narrower than the dense one
+    would fit (the blocks of a grouped convolution multiply) gets the largest part of its step that some width fits.
+    """
+    kinds = _kinds(graph)
+    found = {}
+    for group in graph.groups:
+        on = {kinds[s.key] for s in group.slices if s.role in ("filter", "passed", "consumer") and s.key in kinds}
+        step = math.lcm(*(max(1, steps.get(kind, 1) // share) for kind in on)) if on else 1
+        while step > 1 and group.channels > step and not _fits(group, step):
+            step //= 2
+        found[group.name] = step
+    return found
+
+
+def _fits(group: Group, step: int) -> bool:
+    kept = range(group.units - group.step, 0, -group.step)
+    return any(group.channels_of(units) % step == 0 for units in kept if group.channels_of(units) > 0)
+
+
+def _kinds(graph: DependencyGraph) -> Mapping[str, str]:
+    """The kind of layer that each weight belongs to, by its state_dict key."""
+    kinds: dict[str, str] = {}
+    for node in graph.captured.calls:
+        name = op_name(node.target)
+        for parent in node.all_input_nodes:
+            key = graph.captured.parameters.get(parent.name)
+            shape = tuple(getattr(parent.meta.get("val"), "shape", ()))
+            if key is None or len(shape) < 2:
+                continue
+            if name.startswith("conv"):
+                kinds[key] = "depthwise" if shape[1] == 1 and shape[0] > 1 and not name.startswith("conv_t") else "conv"
+            elif name in ("linear", "matmul", "addmm", "bmm", "baddbmm", "mm", "einsum"):
+                kinds.setdefault(key, "linear")
+    return kinds

@@ -1,0 +1,74 @@
+"""Plan, measure, correct: against a benchmark that is slower than the model thinks."""
+
+import importlib
+
+import pytest
+import torch
+
+import structprune as sp
+from structprune.bench import Benchmark
+from structprune.cost import plan_measured
+from structprune.cost.model import fit
+from structprune.cost.probes import design
+from structprune.errors import BudgetError
+
+from .test_model import Wide, made_up, options
+
+loop = importlib.import_module("structprune.cost.loop")
+X = torch.randn(1, 3, 10, 10)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """A benchmark in which slim networks take what `made_up` says of the last plan, and `slower` times that."""
+    state = {"slower": 1.25, "plan": None}
+
+    def benchmark(models, **_):
+        dense = made_up({"conv1": 64, "conv2": 48}).ms
+        speedup = dense / (made_up(state["plan"].widths).ms * state["slower"])
+        return Benchmark(
+            "fake", 1, 1, 1, 1, {"dense": dense, "slim": 0}, {"slim": speedup}, {"slim": (speedup, speedup)}
+        )
+
+    monkeypatch.setattr(loop, "benchmark", benchmark)
+    graph = sp.trace(Wide(), X)
+    probes = [made_up(widths) for widths in design(options(graph), 12)]
+    scores = sp.score(graph, "l1")
+
+    def make(budget):
+        def planned(cost):
+            state["plan"] = sp.plan(graph, scores, budget, cost=cost)
+            return state["plan"]
+
+        return planned
+
+    return state, graph, fit(graph, probes, probes[0].ms, steps={}), make
+
+
+def test_the_model_is_corrected_until_the_measurement_is_met(measured):
+    _, graph, cost, make = measured
+    budget = {"speedup": 1.6}
+    plan = plan_measured(graph, budget, cost, make(budget))
+    rounds = plan.latency["rounds"]
+    assert rounds[0]["measured"] < 1.6 * 0.97  # as planned it would have been too slow
+    assert abs(rounds[-1]["measured"] / 1.6 - 1) <= 0.03
+    assert not [note for note in plan.notes if "nearest" in note]
+    sp.verify(graph.model, sp.prune(graph.model, plan), plan, X)
+
+
+def test_another_budget_may_make_it_faster_than_asked(measured):
+    _, graph, cost, make = measured
+    budget = {"speedup": 1.1, "macs": 0.1}
+    plan = plan_measured(graph, budget, cost, make(budget))
+    assert len(plan.latency["rounds"]) == 1
+    assert plan.latency["rounds"][0]["measured"] > 1.1 * 1.03
+
+
+def test_what_can_not_be_met_exactly_is_said(measured):
+    state, graph, cost, make = measured
+    budget = {"speedup": 1.6}
+    plan = plan_measured(graph, budget, cost, make(budget), rounds=1)
+    assert any("asked for 1.60×, and the nearest measured in 1 round" in note for note in plan.notes)
+    state["slower"] = 40.0
+    with pytest.raises(BudgetError, match=r"speedup 40 .* can't be met"):
+        plan_measured(graph, {"speedup": 40}, cost, make({"speedup": 40}))

@@ -1,0 +1,134 @@
+"""The fit against a made-up runtime whose costs are known, and against onnxruntime's own shapes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import structprune as sp
+from structprune.bench.session import Kernel
+from structprune.cost import learn_cost, learning
+from structprune.cost.cache import cached
+from structprune.cost.model import fit
+from structprune.cost.probes import Probe, design, measure_probes
+from structprune.errors import BudgetError
+from structprune.plan import choices
+
+from ..toys import Chain
+
+X = torch.randn(1, 3, 10, 10)
+
+
+class Wide(Chain):
+    """Chain with 64 and 48 channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)
+        self.conv2, self.fc = nn.Conv2d(64, 48, 1), nn.Linear(48, 5)
+
+
+def options(graph, align=1):
+    return choices(graph.groups, {g.name: np.ones(g.units) for g in graph.groups}, 1, 0.9, align, ())
+
+
+def padded(width, block=4):
+    return -(-width // block) * block
+
+
+def made_up(widths):
+    """A runtime that pads to 4 and takes, for Wide, so many microseconds a kernel."""
+    c1, c2 = padded(widths["conv1"]), padded(widths["conv2"])
+    kernels = (
+        Kernel("conv1", "Conv", "conv1", ((1, 3, 10, 10), (c1, 3, 3, 3)), ((1, c1, 10, 10),), 5 + 0.002 * c1 * 2700),
+        Kernel(
+            "conv2", "Conv", "conv2", ((1, c1, 10, 10), (c2, c1, 1, 1)), ((1, c2, 10, 10),), 3 + 0.004 * c1 * c2 * 100
+        ),
+        Kernel("pool", "GlobalAveragePool", "pool", ((1, c2, 10, 10),), ((1, c2, 1, 1),), 1 + 0.03 * c2 * 100),
+        Kernel("fc", "Gemm", "fc", ((1, widths["conv2"]), (5, widths["conv2"])), ((1, 5),), 2.0),
+        Kernel("shape", "Shape", "shape", ((1, c2),), ((2,),), 4.0),
+    )
+    return Probe(widths, 1.1 * sum(k.microseconds for k in kernels) / 1e3 + 0.02, kernels)
+
+
+def test_a_known_runtime_is_learned_exactly_at_widths_that_no_probe_had():
+    graph = sp.trace(Wide(), X)
+    probes = [made_up(widths) for widths in design(options(graph), 12)]
+    model = fit(graph, probes, probes[0].ms, steps={})
+    seen = {tuple(p.widths.items()) for p in probes}
+    unseen = [{"conv1": a, "conv2": b} for a in range(7, 65, 3) for b in range(5, 49, 4)]
+    unseen = [w for w in unseen if tuple(w.items()) not in seen]
+    assert len(unseen) > 30
+    for widths in unseen:
+        assert model.at(widths, graph) == pytest.approx(made_up(widths).ms, rel=1e-3)
+    assert model.error < 0.01
+    assert model.unmatched == 0
+
+
+def test_sizes_that_follow_no_axis_are_told():
+    graph = sp.trace(Wide(), X)
+    probes = []
+    for number, widths in enumerate(design(options(graph), 12)):
+        made = made_up(widths)
+        odd = Kernel("odd", "Mystery", "odd", ((7 + number * number,),), ((7 + number * number,),), 50.0)
+        probes.append(dataclasses.replace(made, kernels=(*made.kernels, odd), ms=made.ms + 0.055))
+    model = fit(graph, probes, probes[0].ms, steps={})
+    assert 0 < model.unmatched < 1
+
+
+def test_probes_spread_each_group_over_its_choices():
+    graph = sp.trace(Wide(), X)
+    made = design(options(graph), 8)
+    assert made[0] == {"conv1": 64, "conv2": 48}
+    assert made[-1] == {"conv1": 7, "conv2": 5}
+    assert len({w["conv1"] for w in made}) == 8
+    assert design(options(graph), 8) == made
+
+
+def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
+    graph = sp.trace(Wide(), X)
+    probes, dense_ms = measure_probes(graph, design(options(graph, align=8), 6), seconds=0.1)
+    model = fit(graph, probes, dense_ms, steps={})
+    assert {kernel.op for kernel in model.kernels} >= {"Conv"}
+    assert model.unmatched == 0
+    assert [k.name for k in Probe.from_dict(probes[0].to_dict()).kernels] == [k.name for k in probes[0].kernels]
+    assert model.at({"conv1": 64, "conv2": 48}, graph) > 0
+
+
+def test_measurements_are_kept_and_read_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(learning, "measure_steps", lambda threads, progress: {"conv": 2, "depthwise": 2, "linear": 2})
+    graph = sp.trace(Wide(), X)
+    first = learn_cost(graph, probes=4, seconds=0.1)
+    monkeypatch.setattr(learning, "measure_probes", None)
+    again = learn_cost(sp.trace(Wide(), X), probes=4, seconds=0.1)
+    assert again.dense_ms == first.dense_ms
+    assert again.at({"conv1": 4, "conv2": 4}, graph) == first.at({"conv1": 4, "conv2": 4}, graph)
+    for path in tmp_path.iterdir():
+        path.write_text("{ broken")
+    assert cached("probes", {"a": 1}, lambda: 7) == 7
+    with pytest.raises(TypeError):  # measures anew, by what is None now
+        learn_cost(graph, probes=4, seconds=0.1)
+
+
+def test_budgets_of_latency_are_met_as_predicted():
+    graph = sp.trace(Wide(), X)
+    probes = [made_up(widths) for widths in design(options(graph), 12)]
+    cost = fit(graph, probes, probes[0].ms, steps={})
+    scores = sp.score(graph, "l1")
+    plan = sp.plan(graph, scores, {"speedup": 1.5}, cost=cost)
+    assert plan.latency["dense"] == probes[0].ms
+    assert plan.latency["slim"] == pytest.approx(made_up(plan.widths).ms, rel=1e-3)
+    assert plan.latency["slim"] <= probes[0].ms / 1.5
+    same = sp.plan(graph, scores, {"latency_ms": probes[0].ms / 1.5}, cost=cost)
+    assert same.widths == plan.widths
+    both = sp.plan(graph, scores, {"speedup": 1.2, "macs": 0.3}, cost=cost)
+    assert both.macs["slim"] <= 0.3 * both.macs["dense"]
+    with pytest.raises(BudgetError, match=r"budget speedup 50 .* can't be met.* Ask for speedup <= \d"):
+        sp.plan(graph, scores, {"speedup": 50}, cost=cost)
+    with pytest.raises(BudgetError, match=r"budget speedup needs the runtime's costs: give cost="):
+        sp.plan(graph, scores, {"speedup": 2})
+    with pytest.raises(BudgetError, match=r"speedup=0\.5 would be slower than dense"):
+        sp.plan(graph, scores, {"speedup": 0.5}, cost=cost)

@@ -1,0 +1,71 @@
+"""Steps are found in what widths take, and groups get the multiples that their layers need."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import structprune as sp
+from structprune.cost.steps import WIDTHS, measure_steps, step_of
+from structprune.errors import BudgetError
+from structprune.plan.alignment import aligned
+
+from ..toys import Chain
+
+
+@pytest.mark.parametrize(("block", "unit", "step"), [(16, 4, 16), (8, 1, 8), (1, 4, 4), (1, 1, 1), (16, 1, 16)])
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_the_step_of_a_made_up_runtime(block, unit, step, noise):
+    rng = np.random.default_rng(0)
+    times = [
+        (0.2 + 0.01 * -(-w // block) * block) * (1.4 if w % unit else 1.0) * (1 + noise * rng.standard_normal())
+        for w in WIDTHS
+    ]
+    assert step_of(WIDTHS, times) == step
+
+
+def test_steps_of_this_machine_are_powers_of_two():
+    found = measure_steps(seconds=0.05)
+    assert set(found) == {"conv", "depthwise", "linear"}
+    assert all(step in (1, 2, 4, 8, 16, 32) for step in found.values())
+
+
+class Mixed(nn.Module):
+    """conv(3→64) – depthwise – conv(64→32) – pool – linear(32→24) – linear(24→5)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.d, self.b = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, groups=64), nn.Conv2d(64, 32, 1)
+        self.c, self.e = nn.Linear(32, 24), nn.Linear(24, 5)
+
+    def forward(self, x):
+        return self.e(torch.relu(self.c(self.b(torch.relu(self.d(self.a(x)))).mean((2, 3)))))
+
+
+def test_each_group_gets_the_step_of_its_layers():
+    graph = sp.trace(Mixed(), torch.randn(1, 3, 8, 8))
+    steps = {"conv": 4, "depthwise": 32, "linear": 8}
+    assert aligned(graph, steps) == {"a": 32, "b": 8, "c": 8}
+    assert aligned(graph, steps, share=4) == {"a": 8, "b": 2, "c": 2}
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6}, align=steps)
+    assert plan.widths["a"] % 32 == 0
+    assert plan.widths["b"] % 8 == 0
+    assert plan.constraints["align"] == steps
+
+
+def test_a_step_that_no_width_of_a_grouped_convolution_fits_is_halved_until_one_does():
+    model = nn.Sequential(nn.Conv2d(3, 24, 1), nn.Conv2d(24, 24, 3, groups=3), nn.Conv2d(24, 8, 1))
+    graph = sp.trace(model, torch.randn(1, 3, 8, 8))
+    multiples = aligned(graph, {"conv": 16})
+    assert all(group.step == 3 for group in graph.groups)  # so widths are 3, 6, ..., 24
+    assert multiples == {"0": 4, "1": 4}  # 12 is one of them, 16 and 8 are not
+
+
+def test_a_budget_that_whole_steps_can_not_meet_takes_parts_of_them():
+    graph = sp.trace(Chain(), torch.randn(1, 3, 10, 10))
+    scores = sp.score(graph, "l1")
+    plan = sp.plan(graph, scores, {"macs": 0.6}, align={"conv": 16, "linear": 16})
+    assert plan.macs["slim"] <= 0.6 * plan.macs["dense"]
+    assert any("1/4 of them" in note for note in plan.notes)
+    with pytest.raises(BudgetError, match="align=auto the smallest network"):
+        sp.plan(graph, scores, {"macs": 0.01}, align={"conv": 16, "linear": 16})

@@ -1,0 +1,70 @@
+"""The knapsack against every possible plan of small networks."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import structprune as sp
+from structprune.plan import choices
+
+
+class Pyramid(nn.Module):
+    """Four convolutions in a row, of 6, 8, 10 and 12 channels, with a shortcut."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+        self.c, self.d = nn.Conv2d(8, 10, 3, padding=1, stride=2), nn.Conv2d(10, 10, 3, padding=1)
+        self.e = nn.Conv2d(10, 4, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        x = torch.relu(self.c(x))
+        return self.e(x + self.d(x))
+
+
+def lost(graph, scores, widths):
+    """By the definition in `knapsack`'s docstring."""
+    total = 0.0
+    for group in graph.groups:
+        values = np.sort(scores.values[group.name])[::-1]
+        layers = sum(s.role == "filter" for s in group.slices)
+        total -= layers * np.log(values[: widths[group.name]].sum() / values.sum())
+    return total
+
+
+@pytest.mark.parametrize("budget", [{"macs": 0.5}, {"macs": 0.3}, {"params": 0.4}, {"macs": 0.6, "params": 0.4}])
+def test_no_plan_keeps_more_than_the_knapsack_but_for_a_little(budget):
+    graph = sp.trace(Pyramid(), torch.randn(1, 3, 12, 12))
+    scores = sp.score(graph, "l1")
+    options = choices(graph.groups, scores.values, 1, 0.9, 1, ())
+    names = [choice.group.name for choice in options]
+    assert len(names) == 3
+    best = np.inf
+    for combination in itertools.product(*(choice.widths for choice in options)):
+        widths = dict(zip(names, map(int, combination), strict=True))
+        kept = {g.name: g.chosen(scores.values[g.name], widths[g.name]) for g in graph.groups}
+        if graph.macs(kept) <= int(budget.get("macs", 1) * graph.macs()) and graph.params(kept) <= int(
+            budget.get("params", 1) * graph.params()
+        ):
+            best = min(best, lost(graph, scores, widths))
+    plan = sp.plan(graph, scores, budget, allocation="knapsack")
+    for name, share in budget.items():
+        assert getattr(plan, name)["slim"] <= share * getattr(plan, name)["dense"]
+    found = lost(graph, scores, plan.widths)
+    assert best - 1e-9 <= found <= 1.03 * best
+    uniform = sp.plan(graph, scores, budget)
+    assert found <= lost(graph, scores, uniform.widths) + 1e-9
+
+
+def test_measured_losses_come_before_scores():
+    graph = sp.trace(Pyramid(), torch.randn(1, 3, 12, 12))
+    scores = sp.score(graph, "l1")
+    steep, flat = ({g.units: 0.0, 1: loss} for g, loss in zip(graph.groups[:2], (10.0, 1e-3), strict=True))
+    scan = sp.records.Sensitivity({"a": steep, "b": flat, "c": {10: 0.0, 1: 10.0}})
+    plan = sp.plan(graph, scores, {"macs": 0.6}, allocation="knapsack", sensitivity=scan)
+    assert plan.widths["b"] < plan.widths["a"] + 2
+    assert plan.widths["b"] <= 4
