@@ -167,6 +167,10 @@ def _is_plain(op: Any, args: tuple[Any, ...]) -> bool:
         plain = all(t.is_meta and t.dtype == x.dtype and t.is_floating_point() for t in given)
         fits = x.dim() > 1 and weight.dim() == 2 and x.shape[-1] == weight.shape[1]
         return plain and fits and (bias is None or bias.shape == weight.shape[:1])
+    if op is _ATEN.lstm.input:
+        x, (hidden, cell), weights = args[0], args[1], args[2]
+        known = x.dim() == 3 and all(t.is_meta and t.dtype == x.dtype for t in (x, hidden, cell, *weights))
+        return known and weights[0].shape == (4 * cell.shape[-1], x.shape[-1])
     if op is _ATEN.batch_norm.default:
         return all(t is None or (t.dim() == 1 and t.shape[0] == args[0].shape[1]) for t in args[1:5])
     if op is _ATEN.layer_norm.default:
@@ -178,7 +182,7 @@ def _is_plain(op: Any, args: tuple[Any, ...]) -> bool:
     return False
 
 
-def _quick(op: Any, args: tuple[Any, ...]) -> Tensor:
+def _quick(op: Any, args: tuple[Any, ...]) -> Tensor | tuple[Tensor, ...]:
     """What such an op makes, laid out as the op lays it out."""
     x = args[0]
     if op in _UNARY:
@@ -187,6 +191,14 @@ def _quick(op: Any, args: tuple[Any, ...]) -> Tensor:
         return torch.empty_like(x)
     if op is _ATEN.linear.default:
         return x.new_empty([*x.shape[:-1], args[1].shape[0]])
+    if op is _ATEN.lstm.input:  # torch's own takes it apart step by step
+        hidden, cell = args[1]
+        directions = 2 if args[7] else 1
+        return (
+            x.new_empty([*x.shape[:2], directions * hidden.shape[-1]]),
+            torch.empty_like(hidden),
+            torch.empty_like(cell),
+        )
     layout = torch.contiguous_format
     if op is _ATEN.batch_norm.default:
         for rank, candidate in ((4, torch.channels_last), (5, torch.channels_last_3d)):

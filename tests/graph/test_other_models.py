@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import structprune as sp
+from structprune.errors import ModelError
 from structprune.graph import Inputs
-from structprune.graph.capture import outputs
+from structprune.graph.capture import Inputs, capture, outputs
 from tests.graph.other_models import (
     Attended,
     Checkpointed,
@@ -183,3 +184,14 @@ def test_an_embedding_whose_weights_are_the_output_s():
     assert slim.token.embedding_dim == slim.token.weight.shape[1] == slim.norm.normalized_shape[0] < 16
     (barrier,) = graph.barriers
     assert (barrier.op, barrier.channels) == ("embedding", 30)
+
+
+@pytest.mark.parametrize("options", [{"batch_first": True}, {"bidirectional": True, "num_layers": 2}, {"proj_size": 3}])
+def test_an_lstm_is_recorded_with_the_shapes_that_it_makes(options):
+    model = nn.LSTM(6, 5, **options).eval()
+    x = torch.randn(3, 4, 6)
+    node = next(node for node in capture(model, Inputs.of(x)).calls if "lstm" in str(node.target))
+    out, (hidden, cell) = model(x)
+    assert [part.shape for part in node.meta["val"]] == [out.shape, hidden.shape, cell.shape]
+    with pytest.raises(ModelError, match="could not run"):
+        capture(model, Inputs.of(torch.randn(3, 4, 7)))
