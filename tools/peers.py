@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -144,8 +144,15 @@ def prune_theirs(model: nn.Module, x: Tensor, ratio: float, align: int) -> nn.Mo
     return model
 
 
-def search_ratio(model: nn.Module, x: Tensor, target: int, cut: float, align: int) -> float:
-    """The pruning ratio whose MACs are nearest to `target`, each step on a fresh copy.
+def search_ratio(
+    model: nn.Module,
+    x: Tensor,
+    target: int,
+    cut: float,
+    align: int,
+    prune: Callable[[nn.Module, Tensor, float, int], nn.Module] = prune_theirs,
+) -> float:
+    """The pruning ratio whose MACs are nearest to `target`, each step by `prune` on a fresh copy.
 
     A bracketing search by false position (Illinois variant) on the root of the MACs, which falls nearly linearly
     with the ratio: halving would need twice the steps to come as near.
@@ -156,7 +163,7 @@ def search_ratio(model: nn.Module, x: Tensor, target: int, cut: float, align: in
     side = 0
     for _ in range(SEARCH_STEPS):
         ratio = (low * under - high * over) / (under - over)
-        macs = tried[ratio] = total_macs(prune_theirs(copy.deepcopy(model), x, ratio, align), x)
+        macs = tried[ratio] = total_macs(prune(copy.deepcopy(model), x, ratio, align), x)
         error = math.sqrt(macs / target) - 1
         if error > 0:
             low, over, under = ratio, error, under / 2 if side == 1 else under

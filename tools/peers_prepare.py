@@ -57,8 +57,8 @@ SHARE = 0.5  # of the MACs that stay; of each layer's channels that torch-prunin
 torch.set_num_threads(1)
 
 
-def prune_theirs(model: Any, x: Tensor, attn_dim: bool) -> nn.Module:
-    """Prunes `model` in place, with the care for heads and classifiers of torch-pruning's example for timm."""
+def prune_theirs(model: Any, x: Tensor, attn_dim: bool, ratio: float = SHARE, align: int = 1) -> nn.Module:
+    """Prunes `model` in place, each layer by `ratio`, as torch-pruning's example for timm cares for heads and classifiers."""
     import torch_pruning as tp
 
     layers, classes = list(model.modules()), getattr(model, "num_classes", None)
@@ -68,7 +68,8 @@ def prune_theirs(model: Any, x: Tensor, attn_dim: bool) -> nn.Module:
     heads = {m.qkv: m.num_heads for m in attention}
     norm = tp.importance.GroupMagnitudeImportance(p=1)
     own: Record = {"in_channel_groups": {}, "out_channel_groups": {}}  # their defaults are shared by all pruners
-    tp.pruner.BasePruner(model, x, norm, pruning_ratio=SHARE, ignored_layers=ignored, num_heads=heads, **own).step()
+    own["round_to"] = align if align > 1 else None
+    tp.pruner.BasePruner(model, x, norm, pruning_ratio=ratio, ignored_layers=ignored, num_heads=heads, **own).step()
     for module in attention:
         module.num_heads = heads[module.qkv]
         module.head_dim = module.qkv.out_features // (3 * module.num_heads)

@@ -9,7 +9,6 @@ from torch.nn.utils import parametrizations
 
 import structprune as sp
 from structprune.errors import ModelError
-from structprune.graph import Inputs
 from structprune.graph.capture import Inputs, capture, outputs
 from tests.graph.other_models import (
     Attended,

@@ -1,0 +1,218 @@
+"""How much faster half of the MACs makes a network in onnxruntime: structprune and torch-pruning side by side.
+
+    python tools/speed.py --json speed.json            # ten networks, about an hour on two cores
+    python tools/speed.py --models resnet18 --seconds 10
+
+Random weights, a batch of 1. torch-pruning prunes each layer by the share that comes nearest to half of the MACs, with
+widths rounded to nothing, 8 and 16. structprune gets the budgets `macs: 0.5` and `speedup`: 2, or as fast as
+torch-pruning with 16 was measured to be if that is faster, and shares them by `knapsack`; and, on its own,
+`speedup: 2.0`. All ONNX files are then timed in turns, in one run.
+
+Efficiency is speedup ÷ MACs cut. *Kept* is the geometric mean, over convolutions and linear layers whose outputs can be
+pruned, of the share of outputs that stay; with random weights that is the importance kept. An exception is shown in the
+row of the tool that raised it.
+
+Exit codes: 0 done (also where a tool fails on a network), 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import shlex
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from command_line import Parser, fail
+from peers import OURS, THEIRS, machine, search_ratio, total_macs
+from peers_prepare import prune_theirs
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor, nn
+from zoo import check_known
+from zoo_worker import build, example, one_line
+
+import structprune as sp
+from structprune.cost import learn_cost, plan_measured
+from structprune.names import architectures
+
+NETWORKS = (
+    "resnet50 resnet18 mobilenetv2_100 tf_efficientnet_lite0 regnetx_002 densenet121 vgg16_bn convnext_atto "
+    "vit_tiny_patch16_224 mobilenetv3_small_100"
+)
+CUT = 0.5
+ROUNDINGS = (1, 8, 16)
+Record = dict[str, Any]
+
+
+def theirs(model: nn.Module, x: Tensor, align: int) -> nn.Module:
+    """torch-pruning's network nearest to half of the MACs; fused attention off, as its example for timm asks."""
+    dense = copy.deepcopy(model)
+    for module in dense.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+
+    def prune(given: nn.Module, x: Tensor, ratio: float, align: int) -> nn.Module:
+        return prune_theirs(given, x, True, ratio, align)
+
+    ratio = search_ratio(dense, x, round(total_macs(model, x) * CUT), CUT, align, prune)
+    return prune(copy.deepcopy(dense), x, ratio, align)
+
+
+def kept(dense: nn.Module, slim: nn.Module) -> float:
+    """The geometric mean of the share of outputs that stay, over layers whose outputs differ from none to all."""
+    shares = []
+    modules = dict(slim.named_modules())
+    for path, layer in dense.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and path in modules:
+            shares.append(modules[path].weight.shape[0] / layer.weight.shape[0])
+    return math.exp(sum(map(math.log, shares)) / len(shares)) if shares else math.nan
+
+
+def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
+    model = build(name, "cpu", seed=0)
+    x = example(model, "cpu", seed=0)
+    dense_macs = total_macs(model, x)
+    record: Record = {"model": name, "macs": dense_macs, "rows": {}}
+    rows = record["rows"]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        files = {"dense": sp.export_onnx(model, x, folder / "dense.onnx")}
+
+        def add(row: str, slim: nn.Module, seconds: float, **more: Any) -> None:
+            macs = total_macs(slim, x)
+            files[row] = sp.export_onnx(slim, x, folder / f"{len(files)}.onnx")
+            rows[row] = {
+                "macs": macs,
+                "cut": dense_macs / macs,
+                "kept": kept(model, slim),
+                "prepare_s": seconds,
+                **more,
+            }
+
+        for align in ROUNDINGS:
+            row = f"{THEIRS}, {align}" if align > 1 else THEIRS
+            start = time.perf_counter()
+            try:
+                add(row, theirs(model, x, align), time.perf_counter() - start)
+            except Exception as error:  # what a tool raises is part of the comparison, whatever it is
+                rows[row] = {"error": f"{type(error).__name__}: {one_line(error, 120)}"}
+        peer = f"{THEIRS}, {ROUNDINGS[-1]}"
+        fastest = 0.0
+        if peer in files:
+            timed = sp.benchmark({"dense": files["dense"], peer: files[peer]}, seconds=options.seconds / 3)
+            fastest = timed.speedup[peer]
+        start = time.perf_counter()
+        graph = sp.trace(model, x)
+        scores = sp.score(graph, "l1")
+        cost = learn_cost(graph, seconds=options.learn)
+        learned = time.perf_counter() - start
+        record["cost_error"], record["learn_s"] = cost.error, learned
+        for row, budget in (
+            (OURS, {"macs": CUT, "speedup": max(2.0, 1.01 * fastest)}),
+            (f"{OURS}, speedup 2", {"speedup": 2.0}),
+        ):
+            start = time.perf_counter()
+            try:
+                plan = plan_measured(
+                    graph,
+                    budget,
+                    cost,
+                    lambda cost, budget=budget: sp.plan(
+                        graph, scores, budget, cost=cost, align=cost.steps, allocation="knapsack"
+                    ),
+                    dense=files["dense"],
+                )
+                slim = sp.prune(model, plan)
+                gate = sp.verify(model, slim, plan, x)
+                add(row, slim, time.perf_counter() - start, asked=budget["speedup"], gate=gate.passed, notes=plan.notes)
+            except Exception as error:
+                rows[row] = {"error": f"{type(error).__name__}: {one_line(error, 160)}", "asked": budget["speedup"]}
+        timed = sp.benchmark(files, seconds=options.seconds, rounds=10)
+    record["dense_ms"] = timed.ms["dense"]
+    for row in timed.speedup:
+        speedup = timed.speedup[row]
+        rows[row] |= {"speedup": speedup, "ci95": list(timed.ci95[row]), "efficiency": speedup / rows[row]["cut"]}
+    console.print(table(record))
+    return record
+
+
+def table(record: Record) -> Table:
+    made = Table(title=f"{record['model']}: {record['dense_ms']:.1f} ms, {record['macs']:,} MACs", title_justify="left")
+    for column in ("", "MACs cut", "measured", "95 %", "efficiency", "kept", "seconds", "gate", "error"):
+        made.add_column(column, justify="left" if column in ("", "error") else "right", overflow="fold")
+    for name, row in record["rows"].items():
+        if "error" in row:
+            made.add_row(name, *["-"] * 7, escape(row["error"]))
+            continue
+        low, high = row["ci95"]
+        gate = {True: "passed", False: "FAILED", None: "-"}[row.get("gate")]
+        numbers = (f"{row['cut']:.2f}×", f"{row['speedup']:.2f}×", f"{low:.2f}-{high:.2f}", f"{row['efficiency']:.2f}")
+        made.add_row(name, *numbers, f"{row['kept']:.3f}", f"{row['prepare_s']:.0f}", gate, "")
+    return made
+
+
+def summary(records: Sequence[Record]) -> list[str]:
+    def speed(record: Record, row: str) -> float:
+        return record["rows"].get(row, {}).get("speedup", math.nan)
+
+    efficiency = [record["rows"][OURS].get("efficiency", 0.0) for record in records]
+    both = [r for r in records if speed(r, f"{THEIRS}, {ROUNDINGS[-1]}") > 0]
+    not_slower = [r for r in both if speed(r, OURS) >= 0.99 * speed(r, f"{THEIRS}, {ROUNDINGS[-1]}")]
+    met = [r for r in records if abs(speed(r, f"{OURS}, speedup 2") / 2 - 1) <= 0.05]
+    return [
+        f"efficiency at 2x MACs: 0.95 or more on {sum(e >= 0.95 for e in efficiency)}, 0.85 or more on "
+        f"{sum(e >= 0.85 for e in efficiency)} of {len(records)}",
+        f"not slower (by over 1 %) than {THEIRS} with 16: {len(not_slower)} of {len(both)} that it can do",
+        f"speedup 2.0 reached within 5 %: {len(met)} of {len(records)}",
+    ]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", metavar="A,B", default=NETWORKS.replace(" ", ","), help="timm names (ten)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="for the last timing of a network (30)")
+    parser.add_argument("--learn", type=float, default=60.0, help="for learning what its widths cost (60)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results, anew after each network")
+    options = parser.parse_args(arguments)
+    if not (options.seconds > 0 and options.learn > 0):
+        fail(f"--seconds {options.seconds:g}, --learn {options.learn:g}: give numbers over 0")
+    options.models = [name.strip() for name in options.models.split(",") if name.strip()]
+    for name in options.models:
+        check_known("model", name.partition(".")[0], architectures())
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    records: list[Record] = []
+    about = {"command": shlex.join([Path(sys.executable).name, *sys.argv]), "machine": machine()}
+    try:
+        for number, name in enumerate(options.models, start=1):
+            print(f"{name} ({number} of {len(options.models)})", file=sys.stderr)
+            records.append(compare(name, options, console))
+            if options.json:
+                text = json.dumps({**about, "summary": summary(records), "networks": records}, indent=1)
+                options.json.parent.mkdir(parents=True, exist_ok=True)
+                options.json.write_text(text + "\n", encoding="utf-8")
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(records)} networks; --json has what is done", file=sys.stderr)
+        raise SystemExit(130) from None
+    print("\n".join(summary(records)))
+    print(about["command"])
+
+
+if __name__ == "__main__":
+    main()
