@@ -58,7 +58,7 @@ torch.set_num_threads(1)
 
 
 def prune_theirs(model: Any, x: Tensor, attn_dim: bool, ratio: float = SHARE, align: int = 1) -> nn.Module:
-    """Prunes `model` in place, each layer by `ratio`, as torch-pruning's example for timm cares for heads and classifiers."""
+    """Prunes `model` in place, each layer by `ratio`; heads and classifiers as in torch-pruning's example for timm."""
     import torch_pruning as tp
 
     layers, classes = list(model.modules()), getattr(model, "num_classes", None)
