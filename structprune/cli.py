@@ -42,6 +42,11 @@ class Format(str, Enum):
     json = "json"
 
 
+class DType(str, Enum):
+    float32 = "float32"
+    int8 = "int8"
+
+
 class Form(str, Enum):
     module = "module"
     graph = "graph"
@@ -66,13 +71,15 @@ def root(
 def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
     with _plain_errors(_resume_command("run", recipe, out, set_)):
-        from .report import report_table
+        from .report import int8_table, report_table
         from .run import run as run_recipe
 
         report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
         folder = _folder(out, recipe)
         console = _console()
         console.print(report_table(report, f"{recipe.stem}: {report['model']['name']}"))
+        if report["int8"]:
+            console.print(int8_table(report))
         console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False)
 
 
@@ -172,16 +179,18 @@ def profile(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="onnxruntime's threads.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 1,
+    dtype: Annotated[DType, typer.Option(help="float32, or int8 by onnxruntime's static quantiser.")] = DType.float32,
     seconds: Annotated[float, typer.Option(min=1.0, help="How long slim networks are timed.")] = 60.0,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure anew, whatever is kept on disk.")] = False,
 ) -> None:
     """Print where a model's time goes in onnxruntime, and what narrowing each group would save."""
     with _plain_errors(lambda: "nothing was written"):
+        from .bench import Runtime
         from .inspecting import profile_model
         from .report import cost_tables
         from .report.report import describe_cost
 
-        graph, cost = profile_model(model, input_size, threads, batch, seconds, refresh)
+        graph, cost = profile_model(model, input_size, Runtime(threads, batch, dtype.value), seconds, refresh)
         if format_ is Format.json:
             typer.echo(json.dumps(describe_cost(graph, cost), indent=2))
             return

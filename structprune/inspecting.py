@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from .bench import Runtime
 from .cost import CostModel, learn_cost
 from .criteria import CRITERIA, scan_images, score, sensitivity
 from .data import load_data
@@ -41,13 +42,13 @@ def inspect_model(name: str, input_size: str | None = None, form: str = "module"
 
 
 def profile_model(
-    name: str, input_size: str | None, threads: int, batch: int, seconds: float, refresh: bool
+    name: str, input_size: str | None, runtime: Runtime, seconds: float, refresh: bool
 ) -> tuple[DependencyGraph, CostModel]:
     """The graph of a model, as `inspect_model` finds it, and what its widths cost on this machine."""
     with Reporter().console.status(f"{name}: building and tracing"):
         graph = inspect_model(name, input_size)
     with Reporter().bar("timing the network's kernels at several widths") as update:
-        cost = learn_cost(graph, threads=threads, batch=batch, seconds=seconds, refresh=refresh, progress=update)
+        cost = learn_cost(graph, runtime, seconds=seconds, refresh=refresh, progress=update)
     return graph, cost
 
 

@@ -112,7 +112,7 @@ class TrainSpec(_Strict):
 
 class BudgetSpec(_Strict):
     """What may stay: a fraction of the dense network (up to 1), or an absolute number; how many milliseconds a forward
-    pass may take, or how many times faster it is to be, as `bench` measures it."""
+    pass may take, or how many times faster it is to be, on the `runtime`."""
 
     macs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     params: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -224,9 +224,21 @@ def check_order(steps: Sequence[MeansSpec | LeastSquaresSpec | BatchNormSpec]) -
             )
 
 
-class BenchSpec(_Strict):
+class RuntimeSpec(_Strict):
+    """onnxruntime on this CPU: what budgets of latency, steps and the report's speedup are about."""
+
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=1, ge=1)
+    dtype: Literal["float32", "int8"] = "float32"
+
+
+class ExportSpec(_Strict):
+    """`int8` also writes dense and slim as onnxruntime's static quantiser makes them, and times and judges all four."""
+
+    int8: bool = False
+
+
+class BenchSpec(_Strict):
     seconds: float = Field(default=10.0, gt=0)
 
 
@@ -240,7 +252,14 @@ class Recipe(_Strict):
     prune: PruneSpec
     recover: tuple[RecoverSpec, ...] = ()
     finetune: TrainSpec | None = None
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+    export: ExportSpec = Field(default_factory=ExportSpec)
     bench: BenchSpec = Field(default_factory=BenchSpec)
+
+    @property
+    def int8(self) -> bool:
+        """Whether int8 networks are made."""
+        return self.export.int8 or self.runtime.dtype == "int8"
 
     @field_validator("recover")
     @classmethod
@@ -256,6 +275,7 @@ class Recipe(_Strict):
                 (criterion.needs_data, f"criterion {criterion.name}"),
                 (self.prune.allocation == "sensitivity", "allocation sensitivity"),
                 (any(needs_images(step) for step in self.recover), "recovery"),
+                (self.int8, "int8"),
             ):
                 if wanted:
                     raise ValueError(f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}")
@@ -357,6 +377,8 @@ def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:
         "finetune": TrainSpec,
         "prune": PruneSpec,
         "prune.budget": BudgetSpec,
+        "runtime": RuntimeSpec,
+        "export": ExportSpec,
         "bench": BenchSpec,
     }
     return list(specs[".".join(part for part in parents if not part.isdigit())].model_fields)

@@ -19,12 +19,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .bench import benchmark, environment, time_layers
+from .bench import Runtime, benchmark, environment, time_layers
+from .bench.session import made_up_inputs
 from .cost import CostModel, learn_cost, learn_steps, plan_measured, wants_latency
 from .criteria import CRITERIA, scan_images, score, sensitivity, unscorable
 from .data import Data, load_data
 from .errors import BudgetError, GateError, RecipeError
-from .export import export_onnx, opset_of
+from .export import export_onnx, opset_of, quantize
 from .graph import DependencyGraph, trace
 from .modules import replace_tensors, tensors
 from .plan import plan as make_plan
@@ -35,9 +36,10 @@ from .recover import recover
 from .report import build_report, count_macs, render_html
 from .store import files, save
 from .surgery import prune
-from .train import accuracy, agreement, fit, predict
+from .train import accuracy, agreement, fit, predict, predict_onnx
 from .verify import Gate, expanded, verify
 
+INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
 WIDTHS_BY = "l1"  # the criterion of the plan whose widths a layer-by-layer criterion ranks for
 _RUN_FILES = ("recipe.yaml", "plan.json", "report.json", "slim.safetensors", "slim.onnx", "dense.onnx")
 _ARTEFACTS = ("dense.onnx", "slim.onnx", "slim.safetensors", "plan.json")
@@ -106,6 +108,7 @@ class _Run:
     def __init__(self, recipe: Recipe, folder: Path, name: str, reporter: Reporter) -> None:
         self.recipe, self.folder, self.name, self.reporter = recipe, folder, name, reporter
         self.work = folder / ".work"
+        self.runtime = Runtime(**recipe.runtime.model_dump())
         self.steps: dict[str, int] = {}
         self.cost: CostModel | None = None
 
@@ -155,21 +158,26 @@ class _Run:
         counts = {kind: _count(net, data.example[:1]) for kind, net in (("dense", model), ("slim", slim))}
         problems = _problems(gates, plan, counts)
 
-        latency, layers = None, None
+        latency, layers, int8 = None, None, {}
         if not problems:
-            say.stage(f"timing dense and slim in onnxruntime, {recipe.bench.seconds:g} s")
+            timed = {kind: self.work / f"{kind}.onnx" for kind in ("dense", "slim")}
+            if recipe.int8:
+                int8 = self._quantise(data, dense_logits)
+                timed |= {name: self.work / f"{name}.onnx" for name in int8}
+            say.stage(f"timing {', '.join(timed)} in onnxruntime, {recipe.bench.seconds:g} s")
             with say.bar("timing") as update:
                 latency = benchmark(
-                    {"dense": self.work / "dense.onnx", "slim": self.work / "slim.onnx"},
-                    batch=recipe.bench.batch,
-                    threads=recipe.bench.threads,
+                    timed,
+                    batch=recipe.runtime.batch,
+                    threads=recipe.runtime.threads,
                     seconds=recipe.bench.seconds,
                     progress=update,
                 )
+            suffix = "-int8" if recipe.runtime.dtype == "int8" else ""
             layers = time_layers(
-                {"dense": self.work / "dense.onnx", "slim": self.work / "slim.onnx"},
-                batch=recipe.bench.batch,
-                threads=recipe.bench.threads,
+                {kind: timed[kind + suffix] for kind in ("dense", "slim")},
+                batch=recipe.runtime.batch,
+                threads=recipe.runtime.threads,
                 seconds=recipe.bench.seconds / 4,
             )
         report = build_report(
@@ -183,6 +191,7 @@ class _Run:
             steps,
             latency,
             layers,
+            int8,
             environment(),
             opset_of(self.work / "slim.onnx"),
         )
@@ -221,13 +230,13 @@ class _Run:
         return graph, ""
 
     def _rehearse(self, graph: DependencyGraph) -> None:
-        spec, bench = self.recipe.prune, self.recipe.bench
+        spec = self.recipe.prune
         if spec.align == "auto":
             with self._bar("finding the channel counts that this CPU's runtime is fast with") as update:
-                self.steps = learn_steps(bench.threads, progress=update)
+                self.steps = learn_steps(self.runtime, progress=update)
         if wants_latency(spec.budget.as_dict()):
             with self._bar("timing the network's kernels at other widths") as update:
-                self.cost = learn_cost(graph, threads=bench.threads, batch=bench.batch, progress=update)
+                self.cost = learn_cost(graph, self.runtime, progress=update)
         left_out = unscorable(graph, spec.criterion)
         curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
         flat = Scores(
@@ -412,6 +421,22 @@ class _Run:
             detail = str(error).strip().splitlines()[0]
             raise GateError(f"the slim network does not run, so no slim artefact was kept: {detail}") from error
 
+    def _quantise(self, data: Data, dense: torch.Tensor) -> dict[str, dict[str, Any]]:
+        """Writes dense and slim in int8; how good and how large each is."""
+        assert data.calibration is not None
+        self.reporter.stage("quantising dense and slim to int8 by onnxruntime, on calibration images")
+        images = data.calibration[:INT8_IMAGES]
+        result = {}
+        for kind in ("dense", "slim"):
+            source, target = self.work / f"{kind}.onnx", self.work / f"{kind}-int8.onnx"
+            (name,) = made_up_inputs(source)
+            quantize(source, target, [{name: batch.numpy()} for batch in images.split(INT8_BATCH)])
+            logits = predict_onnx(target, data.test)
+            measured = _quality(self.recipe, data, dense, {"int8": logits})
+            entry = {"quality": measured["int8"], "kl": measured.get("kl", {}).get("int8")}
+            result[f"{kind}-int8"] = {**entry, "bytes": target.stat().st_size}
+        return result
+
     # --- files --------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
@@ -428,7 +453,8 @@ class _Run:
 
     def _close(self, report: dict[str, Any], passed: bool) -> None:
         """Moves what may stay into place, the report last: a folder with a report.json is complete."""
-        for name in _ARTEFACTS if passed else ("dense.onnx",):
+        int8 = ("dense-int8.onnx", "slim-int8.onnx") if self.recipe.int8 else ()
+        for name in (*_ARTEFACTS, *int8) if passed else ("dense.onnx",):
             os.replace(self.work / name, self.folder / name)
         files.write_text(self.folder / "report.html", render_html(report, self.name))
         files.write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")

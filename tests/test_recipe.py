@@ -28,13 +28,13 @@ def test_the_timm_recipes_use_pretrained_weights():
 def test_overrides():
     recipe = read_recipe(
         QUICKSTART,
-        ["prune.budget.macs=0.5", "train.epochs=3", "prune.ignore=[conv1*]", "finetune=null", "bench.threads=2"],
+        ["prune.budget.macs=0.5", "train.epochs=3", "prune.ignore=[conv1*]", "finetune=null", "runtime.threads=2"],
     )
     assert recipe.prune.budget.macs == 0.5
     assert recipe.train.epochs == 3
     assert recipe.prune.ignore == ("conv1*",)
     assert recipe.finetune is None
-    assert recipe.bench.threads == 2
+    assert recipe.runtime.threads == 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Whole runs by API and command line, on a tiny network."""
 
 import dataclasses
+import functools
 import importlib
 import json
 from pathlib import Path
@@ -392,3 +393,42 @@ def test_the_public_api_is_small_and_documented():
         assert getattr(sp, name).__doc__, name
         assert name in (Path(__file__).parent.parent / "README.md").read_text(), name
     assert dataclasses.is_dataclass(sp.Plan)
+
+
+def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
+    options = ["train.epochs=1", "finetune=null", "data.calibration={images: 64}", "export.int8=true"]
+    options += ["prune={budget: {speedup: 1.2, macs: 0.7}, allocation: knapsack, align: 4}"]
+    quick = functools.partial(run_module.plan_measured, seconds=0.3, rounds=2)
+    monkeypatch.setattr(run_module, "plan_measured", quick)
+    report = sp.run(recipe, tmp_path / "run", overrides=options)
+    rounds = report["planned_latency"]["rounds"]
+    assert all(entry["goal"] == 1.2 for entry in rounds)
+    assert report["macs"]["slim"] <= 0.7 * report["macs"]["dense"]
+    assert [row["network"] for row in report["int8"]] == ["dense", "slim", "dense-int8", "slim-int8"]
+    assert all(0 < row["quality"] <= 1 and row["bytes"] > 0 for row in report["int8"])
+    assert report["int8"][2]["bytes"] < report["int8"][0]["bytes"]
+    latency = report["latency"]
+    assert latency["efficiency"] == pytest.approx(latency["speedup"] / report["macs"]["cut"])
+    assert {"layer1.0.conv1", "fc"} <= {layer["layer"] for layer in report["layers"]}
+    assert all(layer["dense_ms"] >= 0 for layer in report["layers"])
+    assert {"dense-int8.onnx", "slim-int8.onnx"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "float32 and int8" in page
+    assert "Planned and measured" in page
+    assert "Where the time goes" in page
+
+
+def test_the_command_line_times_any_onnx_files(finished):
+    folder, _ = finished
+    code, _, output = cli("bench", folder / "dense.onnx", folder / "slim.onnx", "--seconds", 0.2, "--format", "json")
+    assert code == 0
+    found = json.loads(output[output.index("{") :])
+    assert set(found["speedup"]) == {str(folder / "slim.onnx")}
+    assert cli("bench", folder / "dense.onnx", folder / "dense.onnx", "--seconds", 0.1)[0] == 0
+    code, message, _ = cli("bench", folder / "dense.onnx")
+    assert code == 2
+    assert "give two or more" in message
+    code, message, _ = cli("bench", folder / "dense.onnx", "missing.onnx")
+    assert code == 2
+    assert "missing.onnx is no file" in message

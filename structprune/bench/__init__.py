@@ -3,5 +3,6 @@
 from .latency import Benchmark, benchmark
 from .layers import time_layers
 from .machine import environment
+from .runtime import Runtime
 
-__all__ = ["Benchmark", "benchmark", "environment", "time_layers"]
+__all__ = ["Benchmark", "Runtime", "benchmark", "environment", "time_layers"]

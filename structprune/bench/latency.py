@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ WIDE = 0.1  # an interval of this share of the speedup is too wide to quote a fa
 
 @dataclass
 class Benchmark:
-    """Milliseconds are medians; `speedup[name]` is first model ÷ `name`, `ci95[name]` its 95 % interval."""
+    """Milliseconds are medians; `speedup[name]` is first model ÷ `name`, `ci95[name]` its 95 % interval.
+
+    `times` holds the seconds of each round, of shape (turns, models)."""
 
     runtime: str
     threads: int
@@ -34,9 +36,18 @@ class Benchmark:
     ms: dict[str, float]
     speedup: dict[str, float]
     ci95: dict[str, tuple[float, float]]
+    times: list[np.ndarray] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in vars(self).items() if name != "times"}
+
+    def ratio(self, reference: str, name: str) -> tuple[float, tuple[float, float]]:
+        """How many times as fast as `reference` another of the models is, and the 95 % interval."""
+        if reference not in self.speedup and name in self.speedup:
+            return self.speedup[name], self.ci95[name]
+        order = list(self.ms)
+        ratios = [turns[:, order.index(reference)] / turns[:, order.index(name)] for turns in self.times]
+        return float(np.median(np.concatenate(ratios))), _interval(ratios, np.random.default_rng(0))
 
     def verdict(self, name: str) -> str:
         """What the interval allows to say of `name` against the first model."""
@@ -85,6 +96,7 @@ def benchmark(
         ms={name: float(np.median(everything[:, i]) * 1e3) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
+        times=times,
     )
 
 

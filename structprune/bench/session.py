@@ -56,16 +56,7 @@ class Session:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base
             raise RecipeError(f"{path} can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
-        rng = np.random.default_rng(0)
-        self._feed: dict[str, Any] = {}
-        for entry in self._session.get_inputs():
-            shape = [size if isinstance(size, int) else batch for size in entry.shape]
-            if entry.type in _DTYPES:
-                self._feed[entry.name] = rng.standard_normal(shape).astype(_DTYPES[entry.type])
-            elif entry.type in _INTEGERS:
-                self._feed[entry.name] = np.ones(shape, _INTEGERS[entry.type])
-            else:
-                raise RecipeError(f"{path}: input {entry.name} is a {entry.type}, for which no values can be made up")
+        self._feed = _made_up(self._session, batch, path)
 
     def run(self) -> None:
         self._session.run(None, self._feed)
@@ -97,6 +88,25 @@ class Session:
                 runs.append(current)
                 current, names = [], Counter()
         return runs
+
+
+def made_up_inputs(path: str | Path, batch: int = 1) -> dict[str, np.ndarray]:
+    """Random inputs (seeded) for an ONNX file, by name."""
+    return Session(path, batch)._feed
+
+
+def _made_up(session: onnxruntime.InferenceSession, batch: int, path: str | Path) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    feed: dict[str, np.ndarray] = {}
+    for entry in session.get_inputs():
+        shape = [size if isinstance(size, int) else batch for size in entry.shape]
+        if entry.type in _DTYPES:
+            feed[entry.name] = rng.standard_normal(shape).astype(_DTYPES[entry.type])
+        elif entry.type in _INTEGERS:
+            feed[entry.name] = np.ones(shape, _INTEGERS[entry.type])
+        else:
+            raise RecipeError(f"{path}: input {entry.name} is a {entry.type}, for which no values can be made up")
+    return feed
 
 
 def _shapes(given: Any) -> tuple[tuple[int, ...], ...]:

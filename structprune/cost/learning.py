@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ..bench.session import runtime_name
+from ..bench.runtime import Runtime
 from ..graph import DependencyGraph
 from ..graph.capture import op_name
 from ..plan import choices
@@ -24,41 +25,46 @@ MAX_RATIO = 0.9  # of a group's units that go in the narrowest probe
 Progress = Callable[[float], None]
 
 
-def learn_steps(threads: int = 1, *, refresh: bool = False, progress: Progress = lambda share: None) -> Steps:
+def learn_steps(
+    runtime: Runtime | None = None, *, refresh: bool = False, progress: Progress = lambda share: None
+) -> Steps:
     """The channel counts between which this machine's runtime gains nothing, for each kind of layer."""
-    about = {"threads": threads, "version": 1}
-    return cached("steps", about, lambda: measure_steps(threads, progress=progress), refresh)
+    chosen = runtime or Runtime()
+    about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 1}
+    return cached("steps", about, lambda: measure_steps(replace(chosen, batch=1), progress=progress), refresh)
 
 
 def learn_cost(
     graph: DependencyGraph,
+    runtime: Runtime | None = None,
     *,
-    threads: int = 1,
-    batch: int = 1,
     probes: int = PROBES,
     seconds: float = 60.0,
     seed: int = 0,
     refresh: bool = False,
     progress: Progress = lambda share: None,
 ) -> CostModel:
-    """What a forward pass of the graph's model takes in onnxruntime on this CPU, as a function of the widths.
+    """What a forward pass of the graph's model takes on `runtime`, as a function of the widths.
+
+    By default that is onnxruntime on this CPU, with one thread, a batch of 1 and float32.
 
     `probes` slim networks are exported and timed in about `seconds`, beside the time of their export. Measurements are
-    kept on disk (see `cost.cache`) by machine, runtime, threads, batch and architecture; `refresh` makes them anew.
+    kept on disk (see `cost.cache`) by machine, runtime and architecture; `refresh` makes them anew.
     """
-    steps = learn_steps(threads, refresh=refresh)
+    chosen = runtime or Runtime()
+    steps = learn_steps(chosen, refresh=refresh)
     ones = {group.name: np.ones(group.units) for group in graph.groups}
     options = choices(graph.groups, ones, 1, MAX_RATIO, aligned(graph, steps), ())
     widths = design(options, probes, seed)
 
     def measure() -> dict[str, Any]:
-        made, dense_ms = measure_probes(graph, widths, threads=threads, batch=batch, seconds=seconds, progress=progress)
+        made, dense_ms = measure_probes(graph, widths, runtime=chosen, seconds=seconds, progress=progress)
         return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
 
-    about = {"threads": threads, "batch": batch, "network": _identity(graph), "widths": widths, "version": 3}
+    about = {**chosen.to_dict(), "network": _identity(graph), "widths": widths, "version": 3}
     held = cached("probes", about, measure, refresh)
     read = [Probe.from_dict(probe) for probe in held["probes"]]
-    return fit(graph, read, held["dense_ms"], steps=steps, runtime=runtime_name(), threads=threads, batch=batch)
+    return fit(graph, read, held["dense_ms"], steps=steps, runtime=chosen)
 
 
 def _identity(graph: DependencyGraph) -> str:

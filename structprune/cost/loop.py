@@ -6,6 +6,7 @@ corrected by what was found; then again, until the measurement is within the tol
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,10 +41,10 @@ def plan_measured(
     """The plan by `make(cost)` whose network, timed beside the dense one, is as fast as the budget of latency asks.
 
     `make` is called with ever better corrected costs: `lambda cost: plan(graph, scores, budget, cost=cost)`. `budget`
-    has `speedup`, `latency_ms` or both. `dense` is the dense network's ONNX file, if there is one. What each round
-    planned and measured is told to `tell` and kept in the plan's `latency["rounds"]`. The network is no slower than
-    asked, less `tolerance`; nor faster, plus `tolerance`, unless another budget asks for that. If no round comes so
-    near, the nearest is returned, with a note. Raises BudgetError where no plan can meet the budget.
+    has `speedup`, `latency_ms` or both. `dense` is the dense network's float32 ONNX file, if there is one. What each
+    round planned and measured is told to `tell` and kept in the plan's `latency["rounds"]`. The network is no slower
+    than asked, less `tolerance`; nor faster, plus `tolerance`, unless another budget asks for that. If no round comes
+    so near, the nearest is returned, with a note. Raises BudgetError where no plan can meet the budget.
     """
     goals = [budget[SPEEDUP]] if SPEEDUP in budget else []
     goals += [cost.dense_ms / budget[LATENCY]] if LATENCY in budget else []
@@ -52,7 +53,12 @@ def plan_measured(
     best: tuple[float, Plan] | None = None
     correction = 1.0
     with tempfile.TemporaryDirectory() as folder:
-        reference = Path(dense) if dense else export_onnx(graph.model, graph.inputs, Path(folder) / "dense.onnx")
+        reference = Path(folder) / "dense.onnx"
+        if dense:
+            shutil.copyfile(dense, reference)
+        else:
+            export_onnx(graph.model, graph.inputs, reference)
+        reference = cost.runtime.converted(reference)
         for number in range(rounds):
             try:
                 made = make(cost.corrected(correction))
@@ -63,10 +69,11 @@ def plan_measured(
                     ) from None
                 break
             path = export_onnx(prune(graph.model, made), graph.inputs, Path(folder) / "slim.onnx")
+            path = cost.runtime.converted(path)
             timed = benchmark(
                 {"dense": reference, "slim": path},
-                batch=cost.batch,
-                threads=cost.threads,
+                batch=cost.runtime.batch,
+                threads=cost.runtime.threads,
                 seconds=seconds,
                 rounds=6,
             )

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.optimize import nnls
 
+from ..bench.runtime import Runtime
 from ..bench.session import Kernel
 from ..graph import DependencyGraph, Polynomial, Tally
 from ..graph.units import alive
@@ -50,9 +51,7 @@ class CostModel:
     """Milliseconds of a forward pass on one runtime. `error` is the median relative error on whole networks that the
     fit had not seen; `unmatched` the share of the time in kernels whose sizes follow no known axis."""
 
-    runtime: str
-    threads: int
-    batch: int
+    runtime: Runtime
     steps: dict[str, int]
     dense_ms: float
     kernels: tuple[KernelCost, ...]
@@ -99,9 +98,7 @@ def fit(
     dense_ms: float,
     *,
     steps: dict[str, int],
-    runtime: str = "",
-    threads: int = 1,
-    batch: int = 1,
+    runtime: Runtime | None = None,
 ) -> CostModel:
     """The model that explains the probes; the first must be at the dense widths."""
     axes = _Axes(graph, probes)
@@ -115,9 +112,7 @@ def fit(
     total = sum(kernel.dense_ms for kernel in found.kernels) or 1.0
     lost = sum(kernel.dense_ms for kernel in found.kernels if kernel.name in axes.unmatched)
     return CostModel(
-        runtime,
-        threads,
-        batch,
+        runtime or Runtime(),
         dict(steps),
         dense_ms,
         found.kernels,
@@ -161,7 +156,7 @@ def _values(monomial: Monomial, probes: Sequence[Probe], axes: _Axes) -> np.ndar
 
 
 def _predict(graph: DependencyGraph, fitted: _Fit, probe: Probe) -> float:
-    model = CostModel("", 1, 1, {}, 1.0, fitted.kernels, fitted.scale, fitted.base_ms, 0.0, 0.0, 0)
+    model = CostModel(Runtime(), {}, 1.0, fitted.kernels, fitted.scale, fitted.base_ms, 0.0, 0.0, 0)
     return model.at(probe.widths, graph)
 
 

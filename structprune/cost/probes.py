@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..bench.runtime import Runtime
 from ..bench.session import Kernel, Session
 from ..export import export_onnx
 from ..graph import DependencyGraph
@@ -70,8 +71,7 @@ def measure_probes(
     graph: DependencyGraph,
     widths: Sequence[Widths],
     *,
-    threads: int = 1,
-    batch: int = 1,
+    runtime: Runtime,
     seconds: float = 60.0,
     progress: Progress = lambda share: None,
 ) -> tuple[list[Probe], float]:
@@ -79,13 +79,13 @@ def measure_probes(
     taken, references = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        example = graph.inputs.map(lambda x: torch.cat([x] * batch) if x.dim() else x)
-        dense = Session(export_onnx(graph.model, example, folder / "dense.onnx"), batch, threads)
+        example = graph.inputs.map(lambda x: torch.cat([x] * runtime.batch) if x.dim() else x)
+        dense = runtime.open(runtime.converted(export_onnx(graph.model, example, folder / "dense.onnx")))
         for number, chosen in enumerate(widths):
             kept = {g.name: g.chosen(np.ones(g.units), chosen[g.name]) for g in graph.groups}
             slim = prune(graph.model, realise(graph, kept))
-            path = export_onnx(slim, example, folder / "probe.onnx")
-            plain, watched = Session(path, batch, threads), Session(path, batch, threads, profile=folder)
+            path = runtime.converted(export_onnx(slim, example, folder / "probe.onnx"))
+            plain, watched = runtime.open(path), runtime.open(path, profile=folder)
             path.unlink()
             ms, reference, kernels = _turns(dense, plain, watched, seconds / len(widths))
             taken.append((chosen, ms, kernels))

@@ -23,7 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import nnls
 
-from ..bench.session import Session
+from ..bench.runtime import Runtime
 from ..plan.alignment import KINDS, Steps
 
 WIDTHS = (64, 65, 66, 68, 70, 72, 74, 76, 78, 80, 81, 84, 88, 90, 92, 96, 97, 100, 104, 108, 112, 116, 120, 124, 128)
@@ -35,12 +35,12 @@ _SIDE, _OUTER = 28, 64  # of the chains: places on a side, and channels at both 
 Progress = Callable[[float], None]
 
 
-def measure_steps(threads: int = 1, seconds: float = 2.0, progress: Progress = lambda share: None) -> Steps:
+def measure_steps(runtime: Runtime, seconds: float = 2.0, progress: Progress = lambda share: None) -> Steps:
     """The step of each kind of layer in onnxruntime on this CPU, in about `seconds` for each."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, kind in enumerate(KINDS):
-            times = _time(kind, Path(folder), threads, seconds, lambda s, n=number: progress((n + s) / len(KINDS)))  # type: ignore[misc]
+            times = _time(kind, Path(folder), runtime, seconds, lambda s, n=number: progress((n + s) / len(KINDS)))  # type: ignore[misc]
             found[kind] = step_of(WIDTHS, times)
     return found
 
@@ -57,13 +57,13 @@ def step_of(widths: Sequence[int], times: Sequence[float]) -> int:
     return min(step for residual, step in fits if residual <= enough)
 
 
-def _time(kind: str, folder: Path, threads: int, seconds: float, progress: Progress) -> list[float]:
+def _time(kind: str, folder: Path, runtime: Runtime, seconds: float, progress: Progress) -> list[float]:
     """What the chain takes at each of WIDTHS: the median over rounds of the fastest of a few runs."""
     sessions = []
     for width in WIDTHS:
         path = folder / f"{kind}_{width}.onnx"
         onnx.save(_chain(kind, width), str(path))
-        sessions.append(Session(path, threads=threads))
+        sessions.append(runtime.open(runtime.converted(path)))
     rounds: list[list[float]] = []
     start = time.perf_counter()
     while len(rounds) < 5 or time.perf_counter() - start < seconds:

@@ -1,5 +1,6 @@
-"""From a model and example inputs to a checked ONNX file with a dynamic batch."""
+"""From a model and example inputs to a checked ONNX file with a dynamic batch, and from that to int8."""
 
+from .int8 import quantize
 from .onnx import OPSET, export_onnx, opset_of
 
-__all__ = ["OPSET", "export_onnx", "opset_of"]
+__all__ = ["OPSET", "export_onnx", "opset_of", "quantize"]

@@ -3,7 +3,15 @@
 from .counts import count_macs
 from .html import render_html
 from .report import SCHEMA, build_report
-from .table import benchmark_table, cost_tables, criteria_table, graph_table, report_table, sensitivity_table
+from .table import (
+    benchmark_table,
+    cost_tables,
+    criteria_table,
+    graph_table,
+    int8_table,
+    report_table,
+    sensitivity_table,
+)
 
 __all__ = [
     "SCHEMA",
@@ -13,6 +21,7 @@ __all__ = [
     "count_macs",
     "criteria_table",
     "graph_table",
+    "int8_table",
     "render_html",
     "report_table",
     "sensitivity_table",

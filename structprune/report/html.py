@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from .table import summary_rows
+from .table import int8_rows, summary_rows
 
 
 def render_html(report: dict[str, Any], name: str) -> str:
@@ -18,7 +18,12 @@ def render_html(report: dict[str, Any], name: str) -> str:
     widths = _bars([(g["name"], g["channels"], g["kept_channels"]) for g in groups], "channels", "groups", "kept")
     times = _bars([(e["layer"], e["dense_ms"], e["slim_ms"]) for e in layers], "ms", "layers", "slim") if layers else ""
     return template.render(
-        report=report, name=name, rows=summary_rows(report), widths=Markup(widths), times=Markup(times)
+        report=report,
+        name=name,
+        rows=summary_rows(report),
+        int8=int8_rows(report),
+        widths=Markup(widths),
+        times=Markup(times),
     )
 
 

@@ -27,10 +27,12 @@ def build_report(
     recovery: list[dict[str, Any]],
     latency: Benchmark | None,
     layers: dict[str, dict[str, float]] | None,
+    int8: dict[str, dict[str, Any]],
     environment: dict[str, Any],
     opset: int,
 ) -> dict[str, Any]:
-    """`gates` holds `final`, and `pruned` (the network as cut) where it was recovered or fine-tuned since."""
+    """`gates` holds `final`, and `pruned` (the network as cut) where it was recovered or fine-tuned since; `int8` the
+    quality and size of `dense-int8` and `slim-int8`, if they were made."""
     final = gates["final"]
     return {
         "schema": SCHEMA,
@@ -44,7 +46,8 @@ def build_report(
         "macs": {**_cut(plan.macs), "by_operator": plan.macs_by_operator, "fvcore": counts},
         "params": _cut(plan.params),
         "onnx": {"opset": opset, "dense_bytes": sizes.get("dense"), "slim_bytes": sizes.get("slim")},
-        "latency": None if latency is None else _latency(latency, plan),
+        "latency": None if latency is None else _latency(latency, plan, recipe.runtime.dtype),
+        "int8": _int8(int8, latency, quality, sizes),
         "planned_latency": plan.latency,
         "layers": _layers(layers),
         "quality": quality,
@@ -94,9 +97,7 @@ def describe_cost(graph: DependencyGraph, cost: CostModel) -> dict[str, Any]:
     """What `structprune profile --format json` prints."""
     multiples = aligned(graph, cost.steps)
     return {
-        "runtime": cost.runtime,
-        "threads": cost.threads,
-        "batch": cost.batch,
+        "runtime": cost.runtime.name,
         "dense_ms": cost.dense_ms,
         "steps": cost.steps,
         "probes": cost.probes,
@@ -119,20 +120,50 @@ def _layers(layers: dict[str, dict[str, float]] | None) -> list[dict[str, Any]]:
     return [{"layer": n, "dense_ms": layers["dense"].get(n, 0.0), "slim_ms": layers["slim"].get(n, 0.0)} for n in names]
 
 
-def _latency(latency: Benchmark, plan: Plan) -> dict[str, Any]:
-    """`efficiency` is speedup ÷ MACs cut: 1 where the slim network does as many MACs a second as the dense one."""
-    dense, slim = latency.ms["dense"], latency.ms["slim"]
+def _int8(
+    int8: dict[str, dict[str, Any]], latency: Benchmark | None, quality: dict[str, Any], sizes: dict[str, int]
+) -> list[dict[str, Any]]:
+    """Dense and slim, in float32 and int8, side by side; empty if there is no int8."""
+    if not int8 or latency is None:
+        return []
+    kl = quality.get("kl", {})
+    rows = {
+        "dense": {"quality": quality["dense"], "kl": kl.get("dense"), "bytes": sizes["dense"]},
+        "slim": {"quality": quality["final"], "kl": kl.get("final"), "bytes": sizes["slim"]},
+        **int8,
+    }
+    return [
+        {
+            "network": name,
+            **row,
+            "ms": latency.ms[name],
+            "speedup": latency.speedup.get(name, 1.0),
+            "ci95": list(latency.ci95.get(name, (1.0, 1.0))),
+        }
+        for name, row in rows.items()
+    ]
+
+
+def _latency(latency: Benchmark, plan: Plan, dtype: str) -> dict[str, Any]:
+    """Of the networks that the plan was made for: dense and slim in float32, or both in int8.
+
+    `efficiency` is speedup ÷ MACs cut: 1 where the slim network does as many MACs a second as the dense one.
+    """
+    suffix = "-int8" if dtype == "int8" else ""
+    dense, slim = latency.ms["dense" + suffix], latency.ms["slim" + suffix]
+    speedup, interval = latency.ratio("dense" + suffix, "slim" + suffix)
     return {
         "runtime": latency.runtime,
+        "dtype": dtype,
         "threads": latency.threads,
         "batch": latency.batch,
         "rounds": latency.rounds,
         "turns": latency.turns,
-        "dense_ms": latency.ms["dense"],
-        "slim_ms": latency.ms["slim"],
-        "speedup": latency.speedup["slim"],
-        "ci95": list(latency.ci95["slim"]),
-        "efficiency": latency.speedup["slim"] * plan.macs["slim"] / plan.macs["dense"],
+        "dense_ms": dense,
+        "slim_ms": slim,
+        "speedup": speedup,
+        "ci95": list(interval),
+        "efficiency": speedup * plan.macs["slim"] / plan.macs["dense"],
         "gmacs_per_second": {
             "dense": plan.macs["dense"] * latency.batch / dense / 1e6,
             "slim": plan.macs["slim"] * latency.batch / slim / 1e6,

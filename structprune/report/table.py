@@ -30,7 +30,7 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         threads = f"{latency['threads']} thread{'s' if latency['threads'] > 1 else ''}"
         rows.append(
             (
-                f"latency, {threads}, batch {latency['batch']}",
+                f"latency, {threads}, batch {latency['batch']}{', int8' if latency['dtype'] == 'int8' else ''}",
                 f"{latency['dense_ms']:.3f} ms",
                 f"{latency['slim_ms']:.3f} ms",
                 f"{latency['speedup']:.2f}× faster (95 %: {low:.2f}–{high:.2f})",
@@ -65,6 +65,26 @@ def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def int8_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """(network, quality, KL, size, speed) of dense and slim in float32 and int8."""
+    rows = []
+    for row in report["int8"]:
+        kl = "" if row["kl"] is None else f"{row['kl']:.4f}"
+        low, high = row["ci95"]
+        speed = "1×" if row["network"] == "dense" else f"{row['speedup']:.2f}× ({low:.2f}–{high:.2f})"
+        rows.append((row["network"], f"{row['quality']:.4f}", kl, f"{row['bytes'] / 1e6:.2f} MB", speed))
+    return rows
+
+
+def int8_table(report: dict[str, Any]) -> Table:
+    table = Table(title="float32 and int8", title_justify="left")
+    for name in ("network", report["quality"]["metric"], "KL", "ONNX file", "speed, from dense float32"):
+        table.add_column(name, justify="left" if name == "network" else "right")
+    for row in int8_rows(report):
+        table.add_row(*row)
+    return table
+
+
 def benchmark_table(found: Benchmark) -> Table:
     """Milliseconds of ONNX files, and how many times as fast as the first each is."""
     table = Table(title_justify="left", caption_justify="left")
@@ -96,10 +116,7 @@ def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Tab
         where.add_column(name, justify="left" if name in ("layer", "kernels") else "right")
     for layer, ms in layers.items():
         where.add_row(layer, ", ".join(ops[layer]), f"{ms:.3f}", f"{100 * ms / total:.1f} %")
-    where.caption = (
-        f"{cost.runtime}, {cost.threads} thread{'s' if cost.threads > 1 else ''}, batch {cost.batch}: "
-        f"{cost.dense_ms:.2f} ms in all; kernels timed one by one"
-    )
+    where.caption = f"{cost.runtime.name}: {cost.dense_ms:.2f} ms in all; kernels timed one by one"
     steps = Table(title="Groups: widths between two steps gain nothing", title_justify="left", caption_justify="left")
     for name in ("leading layer", "channels", "step", "ms at 3/4", "ms at half"):
         steps.add_column(name, justify="left" if name == "leading layer" else "right")

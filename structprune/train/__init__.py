@@ -1,6 +1,6 @@
 """The training loop, and the measures of quality: accuracy with labels, agreement with the dense network without."""
 
 from .loop import fit
-from .quality import accuracy, agreement, predict
+from .quality import accuracy, agreement, predict, predict_onnx
 
-__all__ = ["accuracy", "agreement", "fit", "predict"]
+__all__ = ["accuracy", "agreement", "fit", "predict", "predict_onnx"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +17,13 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 32) -> Tensor:
     device = next(model.parameters()).device
     with evaluating(model):
         return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
+
+
+def predict_onnx(path: str | Path, images: Tensor, batch_size: int = 32) -> Tensor:
+    """The same by an ONNX file of one input, in onnxruntime."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return torch.cat([torch.from_numpy(session.run(None, {name: b.numpy()})[0]) for b in images.split(batch_size)])
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

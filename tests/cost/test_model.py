@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import structprune as sp
+from structprune.bench import Runtime
 from structprune.bench.session import Kernel
 from structprune.cost import learn_cost, learning
 from structprune.cost.cache import cached
@@ -89,7 +90,7 @@ def test_probes_spread_each_group_over_its_choices():
 
 def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
     graph = sp.trace(Wide(), X)
-    probes, dense_ms = measure_probes(graph, design(options(graph, align=8), 6), seconds=0.1)
+    probes, dense_ms = measure_probes(graph, design(options(graph, align=8), 6), runtime=Runtime(), seconds=0.1)
     model = fit(graph, probes, dense_ms, steps={})
     assert {kernel.op for kernel in model.kernels} >= {"Conv"}
     assert model.unmatched == 0
@@ -99,7 +100,7 @@ def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
 
 def test_measurements_are_kept_and_read_again(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(learning, "measure_steps", lambda threads, progress: {"conv": 2, "depthwise": 2, "linear": 2})
+    monkeypatch.setattr(learning, "measure_steps", lambda runtime, progress: {"conv": 2, "depthwise": 2, "linear": 2})
     graph = sp.trace(Wide(), X)
     first = learn_cost(graph, probes=4, seconds=0.1)
     monkeypatch.setattr(learning, "measure_probes", None)
