@@ -78,6 +78,8 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
         folder = _folder(out, recipe)
         console = _console()
         console.print(report_table(report, f"{recipe.stem}: {report['model']['name']}"))
+        for note in report["latency"]["notes"]:
+            console.print(f"timing: {note}", highlight=False)
         if report["int8"]:
             console.print(int8_table(report))
         console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False)

@@ -8,6 +8,7 @@ two-level bootstrap that draws rounds, then turns within each (Davison & Hinkley
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +21,15 @@ from ..errors import RecipeError
 from .session import Session, runtime_name
 
 WIDE = 0.1  # an interval of this share of the speedup is too wide to quote a factor
+NOISY, DRIFT = 1.5, 1.15  # ratios of the reference's own times from which the machine was not quiet
+STEADY = 0.03  # how near the times of a warm model are to each other
 
 
 @dataclass
 class Benchmark:
     """Milliseconds are medians; `speedup[name]` is first model ÷ `name`, `ci95[name]` its 95 % interval.
 
-    `times` holds the seconds of each round, of shape (turns, models)."""
+    `notes` says what disturbed the timing. `times` holds the seconds of each round, of shape (turns, models)."""
 
     runtime: str
     threads: int
@@ -36,6 +39,7 @@ class Benchmark:
     ms: dict[str, float]
     speedup: dict[str, float]
     ci95: dict[str, tuple[float, float]]
+    notes: list[str] = field(default_factory=list)
     times: list[np.ndarray] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,6 +100,7 @@ def benchmark(
         ms={name: float(np.median(everything[:, i]) * 1e3) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
+        notes=_disturbances([turns[:, 0] for turns in times]),
         times=times,
     )
 
@@ -128,12 +133,36 @@ def _round(
     return np.array(turns)
 
 
+def _disturbances(rounds: list[np.ndarray]) -> list[str]:
+    """What the reference's own times tell of the machine. Ratios within a turn bear it, up to a point."""
+    notes = []
+    low, high = np.quantile(np.concatenate(rounds), [0.1, 0.9])
+    if high > NOISY * low:
+        notes.append(
+            f"the reference's slowest tenth of runs took {high / low:.1f}x as long as its fastest tenth: other work "
+            "was running, or the processor changed its clock"
+        )
+    third = len(rounds) // 3
+    if third:
+        first, last = (float(np.median(np.concatenate(part))) for part in (rounds[:third], rounds[-third:]))
+        if abs(math.log(last / first)) > math.log(DRIFT):
+            pace = "slower" if last > first else "faster"
+            notes.append(f"the machine became {max(last / first, first / last):.2f}x {pace} while it was timed")
+    return notes
+
+
 def _warm_up(run: Callable[[], Any], seconds: float) -> None:
+    """Runs until five runs in a row are within a few per cent of the five before, at most for `seconds` or so."""
     start = time.perf_counter()
-    for count in range(1000):
+    taken: list[float] = []
+    while len(taken) < 3 or time.perf_counter() - start < seconds:
+        before = time.perf_counter()
         run()
-        if count >= 2 and time.perf_counter() - start > seconds:
-            return
+        taken.append(time.perf_counter() - before)
+        if len(taken) >= 10:
+            earlier, later = np.median(taken[-10:-5]), np.median(taken[-5:])
+            if abs(later / earlier - 1) < STEADY:
+                return
 
 
 def _interval(ratios: list[np.ndarray], rng: np.random.Generator, draws: int = 2000) -> tuple[float, float]:

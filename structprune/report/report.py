@@ -163,6 +163,7 @@ def _latency(latency: Benchmark, plan: Plan, dtype: str) -> dict[str, Any]:
         "slim_ms": slim,
         "speedup": speedup,
         "ci95": list(interval),
+        "notes": latency.notes,
         "efficiency": speedup * plan.macs["slim"] / plan.macs["dense"],
         "gmacs_per_second": {
             "dense": plan.macs["dense"] * latency.batch / dense / 1e6,

@@ -98,7 +98,7 @@ def benchmark_table(found: Benchmark) -> Table:
         table.add_row(name, f"{ms:.3f}", f"{found.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", found.verdict(name))
     table.caption = (
         f"{found.runtime}, {found.threads} thread{'s' if found.threads > 1 else ''}, batch {found.batch}: "
-        f"{found.turns} turns in {found.rounds} rounds"
+        f"{found.turns} turns in {found.rounds} rounds" + "".join(f"; {note}" for note in found.notes)
     )
     return table
 

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.bench.latency import _interval
+from structprune.bench import time_layers
+from structprune.bench.latency import Benchmark, _disturbances, _interval
+from structprune.bench.names import RUNTIME, LayerNames
 from structprune.errors import RecipeError
 from tests.toys import Chain, TwoInputs, randomise
 
@@ -77,3 +79,42 @@ def test_denormals_are_flushed(tmp_path, monkeypatch):
     path = sp.export_onnx(model, torch.randn(1, 3, 4, 4), tmp_path / "m.onnx")
     sp.benchmark({"a": path, "b": path}, seconds=0.02, rounds=2)
     assert seen.count(("session.set_denormal_as_zero", "1")) == 4
+
+
+def test_what_disturbed_a_timing_is_said():
+    rng = np.random.default_rng(0)
+    quiet = [np.exp(rng.normal(0, 0.02, 30)) for _ in range(9)]
+    assert _disturbances(quiet) == []
+    neighbour = [turns * np.where(np.arange(30) % 3, 1, 2.5) for turns in quiet]
+    assert "other work was running" in _disturbances(neighbour)[0]
+    throttled = [turns * (1 + 0.04 * i) for i, turns in enumerate(quiet)]
+    assert any("x slower while it was timed" in note for note in _disturbances(throttled))
+
+
+def test_any_two_models_can_be_compared_and_a_claim_needs_a_narrow_interval():
+    rng = np.random.default_rng(0)
+    times = [np.stack([np.full(20, 4.0), np.full(20, 2.0), 1 + 0.01 * rng.random(20)], axis=1) for _ in range(4)]
+    result = Benchmark("", 1, 1, 4, 80, {"a": 4, "b": 2, "c": 1}, {"b": 2.0, "c": 4.0}, {"b": (2, 2), "c": (3, 5)})
+    result.times = times
+    assert result.ratio("a", "b") == (2.0, (2, 2))
+    ratio, (low, high) = result.ratio("b", "c")
+    assert low <= ratio <= high
+    assert ratio == pytest.approx(2 / 1.005, rel=1e-2)
+    assert result.verdict("b") == "faster"
+    assert result.verdict("c") == "faster, by an uncertain factor"
+    result.ci95 |= {"b": (0.98, 1.02), "c": (0.7, 1.3)}
+    assert result.verdict("b") == "no difference shown"
+    assert "too noisy" in result.verdict("c")
+    assert "times" not in result.to_dict()
+
+
+def test_kernels_are_told_by_the_module_that_they_belong_to(file):
+    names = LayerNames(file)
+    assert names.of("/model/Relu_output_0_nchwc", "Conv") == "conv1"  # with its BatchNorm and ReLU in one kernel
+    assert names.of("/model/fc/Gemm", "Gemm") == "fc"
+    assert names.of("ReorderOutput#2", "ReorderOutput") == RUNTIME
+    assert names.of("/model/layer1/layer1.0/layer1.0.3/act/Mul", "Mul") == "layer1.0.3.act"
+    layers = time_layers({"dense": file, "slim": file}, seconds=0.05)
+    assert list(layers) == ["dense", "slim"]
+    assert {"conv1", "conv2", "fc"} <= set(layers["dense"])
+    assert all(ms >= 0 for ms in layers["dense"].values())
