@@ -111,6 +111,7 @@ class _Run:
         self.runtime = Runtime(**recipe.runtime.model_dump())
         self.steps: dict[str, int] = {}
         self.cost: CostModel | None = None
+        self.found: dict[str, Any] = {}
 
     def execute(self, plan_only: bool) -> dict[str, Any]:
         from .models import build_model
@@ -294,12 +295,18 @@ class _Run:
                 **told,
             )
 
-        if scores.widths is not None:  # ranked for these widths, which a measured plan has found
-            return self._make_plan(graph, scores, self.cost)
+        if scores.widths is not None:  # ranked for these widths, which a measured plan has found: see _score
+            plan = self._make_plan(graph, scores, self.cost)
+            plan.latency = {**(plan.latency or {}), **self.found}
+            return plan
         dense = self.work / "dense.onnx"
-        return plan_measured(
+        plan = plan_measured(
             graph, budget, self.cost, lambda cost: self._make_plan(graph, scores, cost), dense=dense, tell=tell
         )
+        assert plan.latency is not None
+        self.cost = self.cost.corrected(plan.latency["correction"])
+        self.found = {key: plan.latency[key] for key in ("rounds", "correction")}
+        return plan
 
     def _score(self, graph: DependencyGraph, data: Data) -> Scores:
         """Scores by the recipe's criterion, with a scan if the allocation needs one.

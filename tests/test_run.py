@@ -419,6 +419,24 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     assert "Where the time goes" in page
 
 
+def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(recipe, tmp_path, monkeypatch):
+    """Also where the network was faster than expected, so that they are wider than the uncorrected costs allow."""
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
+
+    def measured(graph, budget, cost, make, **_):
+        plan = make(cost.corrected(0.7))
+        plan.latency |= {"rounds": [{"goal": 1.5, "predicted": 1.5, "measured": 1.5}], "correction": 0.7}
+        return plan
+
+    monkeypatch.setattr(run_module, "plan_measured", measured)
+    monkeypatch.setattr(run_module, "learn_cost", functools.partial(run_module.learn_cost, probes=5, seconds=0.1))
+    options = ["train=null", "finetune=null", "prune={criterion: l1_greedy, budget: {speedup: 1.5}, align: 2}"]
+    plan = sp.run(recipe, tmp_path / "run", overrides=options, plan_only=True)
+    assert plan["criterion"] == "l1_greedy"
+    assert plan["latency"]["correction"] == 0.7
+    assert plan["latency"]["rounds"][0]["goal"] == 1.5
+
+
 def test_the_command_line_times_any_onnx_files(finished):
     folder, _ = finished
     code, _, output = cli("bench", folder / "dense.onnx", folder / "slim.onnx", "--seconds", 0.2, "--format", "json")

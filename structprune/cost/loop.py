@@ -42,9 +42,10 @@ def plan_measured(
 
     `make` is called with ever better corrected costs: `lambda cost: plan(graph, scores, budget, cost=cost)`. `budget`
     has `speedup`, `latency_ms` or both. `dense` is the dense network's float32 ONNX file, if there is one. What each
-    round planned and measured is told to `tell` and kept in the plan's `latency["rounds"]`. The network is no slower
-    than asked, less `tolerance`; nor faster, plus `tolerance`, unless another budget asks for that. If no round comes
-    so near, the nearest is returned, with a note. Raises BudgetError where no plan can meet the budget.
+    round planned and measured is told to `tell` and kept in the plan's `latency["rounds"]`; `latency["correction"]` is
+    what the plan's costs were corrected by. The network is no slower than asked, less `tolerance`; nor faster, plus
+    `tolerance`, unless another budget asks for that. If no round comes so near, the nearest is returned, with a note.
+    Raises BudgetError where no plan can meet the budget.
     """
     goals = [budget[SPEEDUP]] if SPEEDUP in budget else []
     goals += [cost.dense_ms / budget[LATENCY]] if LATENCY in budget else []
@@ -78,6 +79,7 @@ def plan_measured(
                 rounds=6,
             )
             assert made.latency is not None
+            made.latency["correction"] = correction
             measured, low, high = timed.speedup["slim"], *timed.ci95["slim"]
             expected = made.latency["dense"] / made.latency["slim"]
             told.append({"goal": goal, "predicted": expected, "measured": measured, "ci95": [low, high]})

@@ -70,6 +70,13 @@ class CostModel:
                 totals.setdefault(key, [0.0, factors])[0] += self.scale * coefficient
         return Polynomial(tuple(c for c, _ in totals.values()), tuple(tuple(f) for _, f in totals.values()))
 
+    @property
+    def fixed(self) -> float:
+        """The share of the dense network's time that no width changes: input and output layers, and the calls of kernels
+        as such."""
+        constant = sum(c for kernel in self.kernels for c, factors in kernel.terms if not factors)
+        return (self.base_ms + self.scale * constant) / self.dense_ms
+
     def at(self, widths: Mapping[str, int], graph: DependencyGraph) -> float:
         """The milliseconds expected with so many units of each group; groups not named stay whole."""
         groups = {group.name: group for group in graph.groups}

@@ -103,6 +103,7 @@ def describe_cost(graph: DependencyGraph, cost: CostModel) -> dict[str, Any]:
         "probes": cost.probes,
         "error": cost.error,
         "unmatched": cost.unmatched,
+        "fixed": cost.fixed,
         "kernels": [{"name": k.name, "layer": k.layer, "op": k.op, "ms": k.dense_ms} for k in cost.kernels],
         "groups": [{"name": g.name, "channels": g.channels, "step": multiples[g.name]} for g in graph.groups],
     }
