@@ -72,8 +72,8 @@ class CostModel:
 
     @property
     def fixed(self) -> float:
-        """The share of the dense network's time that no width changes: input and output layers, and the calls of kernels
-        as such."""
+        """The share of the dense network's time that no width changes: the calls of kernels as such, and what goes with
+        sizes that stay."""
         constant = sum(c for kernel in self.kernels for c, factors in kernel.terms if not factors)
         return (self.base_ms + self.scale * constant) / self.dense_ms
 

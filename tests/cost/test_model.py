@@ -65,6 +65,8 @@ def test_a_known_runtime_is_learned_exactly_at_widths_that_no_probe_had():
     for widths in unseen:
         assert model.at(widths, graph) == pytest.approx(made_up(widths).ms, rel=1e-3)
     assert model.error < 0.01
+    fixed = 1.1 * (5 + 3 + 1 + 2 + 4) / 1e3 + 0.02  # what made_up's kernels take at no width, and its base
+    assert model.fixed == pytest.approx(fixed / probes[0].ms, rel=0.02)
     assert model.unmatched == 0
 
 
