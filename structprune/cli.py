@@ -179,20 +179,23 @@ def profile(
     input_size: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Input of one sample; default is the model's own.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="onnxruntime's threads.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Samples in a batch.")] = 1,
-    dtype: Annotated[DType, typer.Option(help="float32, or int8 by onnxruntime's static quantiser.")] = DType.float32,
+    threads: Annotated[int | None, typer.Option(min=1, help="onnxruntime's threads; 1, or the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples in a batch; 1, or the recipe's.")] = None,
+    dtype: Annotated[
+        DType | None, typer.Option(help="float32, or int8 by onnxruntime's static quantiser; float32, or the recipe's.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1.0, help="How long slim networks are timed.")] = 60.0,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure anew, whatever is kept on disk.")] = False,
 ) -> None:
     """Print where a model's time goes in onnxruntime, and what narrowing each group would save."""
     with _plain_errors(lambda: "nothing was written"):
-        from .bench import Runtime
         from .inspecting import profile_model
         from .report import cost_tables
         from .report.report import describe_cost
 
-        graph, cost = profile_model(model, input_size, Runtime(threads, batch, dtype.value), seconds, refresh)
+        graph, cost = profile_model(
+            model, input_size, {"threads": threads, "batch": batch, "dtype": dtype and dtype.value}, seconds, refresh
+        )
         if format_ is Format.json:
             typer.echo(json.dumps(describe_cost(graph, cost), indent=2))
             return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,9 +43,14 @@ def inspect_model(name: str, input_size: str | None = None, form: str = "module"
 
 
 def profile_model(
-    name: str, input_size: str | None, runtime: Runtime, seconds: float, refresh: bool
+    name: str, input_size: str | None, asked: Mapping[str, Any], seconds: float, refresh: bool
 ) -> tuple[DependencyGraph, CostModel]:
-    """The graph of a model, as `inspect_model` finds it, and what its widths cost on this machine."""
+    """The graph of a model, as `inspect_model` finds it, and what its widths cost on this machine.
+
+    `asked` has `threads`, `batch` and `dtype`, None for what the recipe says, or else the runtime's defaults.
+    """
+    given = read_recipe(name).runtime.model_dump() if name.endswith((".yaml", ".yml")) else {}
+    runtime = Runtime(**{**given, **{key: value for key, value in asked.items() if value is not None}})
     with Reporter().console.status(f"{name}: building and tracing"):
         graph = inspect_model(name, input_size)
     with Reporter().bar("timing the network's kernels at several widths") as update:

@@ -121,14 +121,19 @@ class _Run:
         with say.console.status(f"{recipe.model.name}: building and tracing"):  # leaves no line before an error's
             model = build_model(recipe.model, recipe.seed)
             data = load_data(recipe.data, model, recipe.seed)
-            graph = trace(model, data.example[:1], form="module" if recipe.prune.form == "auto" else recipe.prune.form)
-        graph, note = self._meets(graph, model, data)
+            form = "module" if recipe.prune.form == "auto" else recipe.prune.form
+            if (planned := self._planned()) is not None:  # by the run that is resumed
+                form = "module" if planned.program is None else "graph"
+            graph = trace(model, data.example[:1], form=form)
+        note = ""
+        if planned is None:
+            graph, note = self._meets(graph, model, data)
         self._open()
         say.stage(f"{recipe.model.name}: {len(graph.groups)} groups of channels, {len(graph.barriers)} barriers")
 
         if recipe.train:
             self._train(model, recipe.train, data, "dense")
-        plan = self._plan(graph, note, data)
+        plan = self._plan(graph, note, data, planned)
         if plan_only:
             return json.loads(plan.to_json())
 
@@ -264,15 +269,19 @@ class _Run:
             cost=cost,
         )
 
-    def _plan(self, graph: DependencyGraph, note: str, data: Data) -> Plan:
-        """Scores and plans, or reads the plan that an interrupted run has made."""
+    def _planned(self) -> Plan | None:
+        """The plan that an interrupted run has made."""
         path = self.folder / "plan.json"
-        if path.is_file():
-            plan = Plan.from_json(path.read_text(encoding="utf-8"))
+        return Plan.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def _plan(self, graph: DependencyGraph, note: str, data: Data, planned: Plan | None) -> Plan:
+        """Scores and plans, unless that is done."""
+        if planned is not None:
+            plan = planned
         else:
             plan = self._measured(graph, self._score(graph, data), data)
             plan.notes += [note] if note else []
-            files.write_text(path, plan.to_json())
+            files.write_text(self.folder / "plan.json", plan.to_json())
         cut, budget = plan.macs["dense"] / plan.macs["slim"], self.recipe.prune.budget.as_dict()
         self.reporter.stage(
             f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut)",

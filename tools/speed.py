@@ -8,8 +8,8 @@ widths rounded to nothing, 8 and 16. structprune gets the budgets `macs: 0.5` an
 torch-pruning with 16 was measured to be if that is faster, and shares them by `knapsack`; and, on its own,
 `speedup: 2.0`. All ONNX files are then timed in turns, in one run.
 
-Efficiency is speedup ÷ MACs cut. *Kept* is the geometric mean, over convolutions and linear layers whose outputs can be
-pruned, of the share of outputs that stay; with random weights that is the importance kept. An exception is shown in the
+Efficiency is speedup ÷ MACs cut. *Kept* is the geometric mean, over convolutions and linear layers, of the share of
+outputs that stay; with random weights that is the importance kept. An exception is shown in the
 row of the tool that raised it.
 
 Exit codes: 0 done (also where a tool fails on a network), 2 bad input, 130 interrupted.
@@ -69,7 +69,7 @@ def theirs(model: nn.Module, x: Tensor, align: int) -> nn.Module:
 
 
 def kept(dense: nn.Module, slim: nn.Module) -> float:
-    """The geometric mean of the share of outputs that stay, over layers whose outputs differ from none to all."""
+    """The geometric mean, over convolutions and linear layers, of the share of outputs that stay."""
     shares = []
     modules = dict(slim.named_modules())
     for path, layer in dense.named_modules():

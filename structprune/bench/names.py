@@ -24,6 +24,8 @@ class LayerNames:
 
     def of(self, kernel: str, op: str) -> str:
         name = kernel.partition("#")[0].removesuffix("_nchwc")
+        if " after " in name:
+            return RUNTIME
         node = self._makers.get(name) or self._nodes.get(name)
         if node is None:
             return _path(name) if name.startswith("/") else RUNTIME

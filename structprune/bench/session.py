@@ -64,8 +64,8 @@ class Session:
     def kernels(self) -> list[list[Kernel]]:
         """For each run so far its kernels, in the order in which they ran; ends the profiling.
 
-        Nodes that the runtime added are named by their op. Where several have one name, they are numbered from the
-        second on.
+        Nodes that the runtime added are named by their op and the node before them. Where several have one name, they
+        are numbered from the second on.
         """
         path = Path(self._session.end_profiling())
         events = json.loads(path.read_text(encoding="utf-8"))
@@ -73,11 +73,14 @@ class Session:
         runs: list[list[Kernel]] = []
         current: list[Kernel] = []
         names: Counter[str] = Counter()
+        before = "the input"
         for event in sorted(events, key=lambda e: e["ts"] + e["dur"]):
             if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
                 args, name = event["args"], event["name"].removesuffix(_KERNEL)
                 if name.startswith(args["op_name"]):  # the runtime's own node, numbered as it came to make it
-                    name = args["op_name"]
+                    name = f"{args['op_name']} after {before}"
+                else:
+                    before = name
                 names[name] += 1
                 if names[name] > 1:
                     name = f"{name}#{names[name]}"
@@ -86,7 +89,7 @@ class Session:
                 current.append(Kernel(name, args["op_name"], layer, *shapes, float(event["dur"])))
             elif event["name"] == "model_run":
                 runs.append(current)
-                current, names = [], Counter()
+                current, names, before = [], Counter(), "the input"
         return runs
 
 

@@ -25,10 +25,14 @@ def cached(kind: str, about: Mapping[str, Any], make: Callable[[], Any], refresh
 
     With `refresh`, made anew. A file that can't be read counts as none; where none can be written, none is kept.
     """
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # no home
+        return make()
     here = environment()
     key = {"machine": [here["processor"], here["cores"]], "runtime": runtime_name(), **about}
     text = json.dumps(key, sort_keys=True)
-    path = cache_folder() / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+    path = folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
     if not refresh:
         try:
             held = json.loads(path.read_text(encoding="utf-8"))

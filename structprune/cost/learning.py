@@ -61,7 +61,7 @@ def learn_cost(
         made, dense_ms = measure_probes(graph, widths, runtime=chosen, seconds=seconds, progress=progress)
         return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
 
-    about = {**chosen.to_dict(), "network": _identity(graph), "widths": widths, "version": 3}
+    about = {**chosen.to_dict(), "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 4}
     held = cached("probes", about, measure, refresh)
     read = [Probe.from_dict(probe) for probe in held["probes"]]
     return fit(graph, read, held["dense_ms"], steps=steps, runtime=chosen)
@@ -72,8 +72,8 @@ def _identity(graph: DependencyGraph) -> str:
     digest = hashlib.sha256(graph.form.encode())
     for node in graph.captured.graph.nodes:
         value = node.meta.get("val")
-        shape = tuple(value.shape) if isinstance(value, Tensor) else ()
-        digest.update(f"{op_name(node.target)} {shape} {[parent.name for parent in node.all_input_nodes]}".encode())
+        made = (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else ()
+        digest.update(f"{op_name(node.target)} {made} {node.args} {node.kwargs}".encode())
     for group in graph.groups:
         digest.update(f"{group.name} {group.units} {[(s.key, s.dim) for s in group.slices]}".encode())
     return digest.hexdigest()

@@ -6,13 +6,12 @@ corrected by what was found; then again, until the measurement is within the tol
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bench import benchmark
+from ..bench import Benchmark, benchmark
 from ..errors import BudgetError
 from ..export import export_onnx
 from ..graph import DependencyGraph
@@ -47,32 +46,29 @@ def plan_measured(
     `tolerance`, unless another budget asks for that. If no round comes so near, the nearest is returned, with a note.
     Raises BudgetError where no plan can meet the budget.
     """
-    goals = [budget[SPEEDUP]] if SPEEDUP in budget else []
-    goals += [cost.dense_ms / budget[LATENCY]] if LATENCY in budget else []
-    goal = max(goals)
     told: list[dict[str, Any]] = []
     best: tuple[float, Plan] | None = None
-    correction = 1.0
+    correction, seen, reason = 1.0, set(), ""
     with tempfile.TemporaryDirectory() as folder:
-        reference = Path(folder) / "dense.onnx"
-        if dense:
-            shutil.copyfile(dense, reference)
-        else:
-            export_onnx(graph.model, graph.inputs, reference)
-        reference = cost.runtime.converted(reference)
-        for number in range(rounds):
+        reference = Path(dense) if dense else export_onnx(graph.model, graph.inputs, Path(folder) / "dense.onnx")
+        if cost.runtime.dtype != "float32":
+            reference = cost.runtime.converted(reference, target=Path(folder) / "dense-converted.onnx")
+        for _ in range(rounds):
             try:
                 made = make(cost.corrected(correction))
             except BudgetError as error:
                 if best is None:
-                    raise BudgetError(
-                        f"{error} (as measured after {number} rounds)" if number else str(error)
-                    ) from None
+                    raise
+                reason = f"with costs as measured, {error}"
                 break
+            widths = tuple(made.widths.values())
+            if widths in seen:  # no other plan to measure
+                reason = "the widths' steps allow nothing nearer"
+                break
+            seen.add(widths)
             path = export_onnx(prune(graph.model, made), graph.inputs, Path(folder) / "slim.onnx")
-            path = cost.runtime.converted(path)
             timed = benchmark(
-                {"dense": reference, "slim": path},
+                {"dense": reference, "slim": cost.runtime.converted(path)},
                 batch=cost.runtime.batch,
                 threads=cost.runtime.threads,
                 seconds=seconds,
@@ -80,27 +76,50 @@ def plan_measured(
             )
             assert made.latency is not None
             made.latency["correction"] = correction
-            measured, low, high = timed.speedup["slim"], *timed.ci95["slim"]
-            expected = made.latency["dense"] / made.latency["slim"]
-            told.append({"goal": goal, "predicted": expected, "measured": measured, "ci95": [low, high]})
+            expected, measured = made.latency["dense"] / made.latency["slim"], timed.speedup["slim"]
+            goal = _goal(budget, timed)
+            told.append({"goal": goal, "predicted": expected, "measured": measured, "ci95": list(timed.ci95["slim"])})
             tell(told[-1])
             off = measured / goal - 1
-            bound = expected <= goal * (1 + tolerance)  # or another budget makes it faster
             if best is None or abs(off) < best[0]:
                 best = (abs(off), made)
-            if abs(off) <= tolerance or (off > 0 and not bound):
+            if abs(off) <= tolerance or (off > 0 and _others_bind(budget, made)):
                 best = (0.0, made)
                 break
+            # in milliseconds the machine's pace counts too, in the ratio it does not
             correction *= expected / measured
+            if LATENCY in budget and budget[LATENCY] < timed.ms["dense"] / budget.get(SPEEDUP, 1.0):
+                correction *= timed.ms["dense"] / cost.dense_ms
     assert best is not None
     distance, found = best
-    found.latency = {**(found.latency or {}), "rounds": told}
+    assert found.latency is not None
+    found.latency["rounds"] = told
     if distance:
         found.notes.append(
-            f"asked for {goal:.2f}×, and the nearest measured in {len(told)} round{'s' if len(told) > 1 else ''} of "
-            f"planning is {100 * distance:.1f} % off it: the widths' steps are too coarse, or the timings vary too much"
+            f"asked for {told[-1]['goal']:.2f}×, and the nearest measured in {len(told)} "
+            f"round{'s' if len(told) > 1 else ''} of planning is {100 * distance:.1f} % off it: "
+            f"{reason or 'the timings vary too much, or more rounds are needed'}"
         )
     return found
+
+
+def _goal(budget: Mapping[str, float], timed: Benchmark) -> float:
+    """The speedup that the budgets of latency ask for, at the pace that the machine has now."""
+    goals = [budget[SPEEDUP]] if SPEEDUP in budget else []
+    goals += [timed.ms["dense"] / budget[LATENCY]] if LATENCY in budget else []
+    return max(goals)
+
+
+def _others_bind(budget: Mapping[str, float], plan: Plan) -> bool:
+    """Whether a budget of another kind is used up, so that the network can't be wider."""
+    units = sum(group["units"] for group in plan.groups.values())
+    used = {"macs": plan.macs, "params": plan.params, "channels": {"dense": units, "slim": sum(plan.widths.values())}}
+    for name, counts in used.items():
+        if name in budget:
+            allowed = budget[name] * counts["dense"] if budget[name] <= 1 else budget[name]
+            if counts["slim"] >= 0.98 * allowed:
+                return True
+    return False
 
 
 def wants_latency(budget: Mapping[str, float]) -> bool:

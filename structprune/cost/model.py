@@ -4,11 +4,11 @@ Each kernel's time is taken for
 
     a + b · |output| + c · |input| + d · work,        a, b, c, d ≥ 0,
 
-with |·| the elements of its tensors and work the multiply-adds of a convolution or a matrix product (non-negative least
-squares of relative errors). How sizes follow the widths is read off the probes: what one axis of a kernel's tensor
-measures in them is matched with the lengths, in whole blocks, that the dependency graph gives its own axes. So what the
-runtime fuses, pads and reorders counts as it is, whatever it is called. The sum over the kernels, scaled to what whole
-runs take, is the model.
+with |·| the elements of its tensors and work, for a convolution or a matrix product, a multiple of its multiply-adds
+(non-negative least squares of relative errors). How sizes follow the widths is read off the probes: what one axis of a
+kernel's tensor measures in them is matched with the lengths, in whole blocks, that the dependency graph gives its own
+axes. So what the runtime fuses, pads and reorders counts as it is, whatever it is called. The sum over the kernels,
+scaled to what whole runs take, is the model.
 """
 
 from __future__ import annotations
@@ -109,15 +109,15 @@ def fit(
 ) -> CostModel:
     """The model that explains the probes; the first must be at the dense widths."""
     axes = _Axes(graph, probes)
-    found = _fit(graph, probes, axes)
+    found = _fit(probes, axes)
     errors = []
     for fold in range(FOLDS):
         seen = [p for i, p in enumerate(probes) if i == 0 or i % FOLDS != fold]
         others = [p for i, p in enumerate(probes) if i and i % FOLDS == fold]
-        trained = _fit(graph, seen, axes)
+        trained = _fit(seen, axes)
         errors += [abs(_predict(graph, trained, p) / p.ms - 1) for p in others]
     total = sum(kernel.dense_ms for kernel in found.kernels) or 1.0
-    lost = sum(kernel.dense_ms for kernel in found.kernels if kernel.name in axes.unmatched)
+    lost = sum(k.dense_ms for k in found.kernels if k.name in axes.unmatched or k.name not in axes.common)
     return CostModel(
         runtime or Runtime(),
         dict(steps),
@@ -131,16 +131,15 @@ def fit(
     )
 
 
-def _fit(graph: DependencyGraph, probes: Sequence[Probe], axes: _Axes) -> _Fit:
+def _fit(probes: Sequence[Probe], axes: _Axes) -> _Fit:
     """Every kernel that all probes have by its own terms; the rest is in the scale and the base of the sum."""
     by_name = [{kernel.name: kernel for kernel in probe.kernels} for probe in probes]
     kernels, sums = [], np.zeros(len(probes))
     for first in probes[0].kernels:
-        same = [names.get(first.name) for names in by_name]
-        if any(kernel is None or kernel.op != first.op for kernel in same):
+        if first.name not in axes.common:
+            kernels.append(KernelCost(first.name, first.op, first.layer, first.microseconds / 1e3, ()))
             continue
-        calls = [kernel for kernel in same if kernel is not None]
-        times = np.maximum([kernel.microseconds for kernel in calls], 0.5) / 1e3
+        times = np.maximum([names[first.name].microseconds for names in by_name], 0.5) / 1e3
         monomials = axes.monomials(first.name)
         values = np.stack([_values(m, probes, axes) for m in monomials], axis=1)
         coefficients, _ = nnls(values / times[:, None], np.ones(len(probes)))
@@ -187,6 +186,8 @@ class _Axes:
                 whole = self.lengths(axis, block)
                 if whole.min() > 0 and whole.min() < whole.max():
                     self._known.setdefault(_proportions(whole), (axis, block))
+        ops = [{kernel.name: kernel.op for kernel in probe.kernels} for probe in probes]
+        self.common = {name for name, op in ops[0].items() if all(other.get(name) == op for other in ops)}
         self._calls: dict[str, list[Kernel]] = {}
         for probe in probes:
             for kernel in probe.kernels:
@@ -201,7 +202,9 @@ class _Axes:
         if name not in self._monomials:
             calls = self._calls[name]
             found: list[Monomial] = [(1.0, ())]
-            candidates = [_output, _input, _work] if calls[0].op in _WORKING else [_output, _input]
+            candidates = (
+                [_output, _input, _work] if any(kind in calls[0].op for kind in _WORKING) else [_output, _input]
+            )
             for sizes in candidates:
                 rows = [sizes(kernel) for kernel in calls]
                 if any(len(row) != len(rows[0]) for row in rows):
@@ -247,7 +250,7 @@ def _proportions(sizes: np.ndarray) -> tuple[int, ...]:
     return tuple((sizes // np.gcd.reduce(sizes)).tolist())
 
 
-_WORKING = ("Conv", "FusedConv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm", "FusedGemm")
+_WORKING = ("Conv", "MatMul", "Gemm", "Attention")
 
 
 def _output(kernel: Kernel) -> tuple[int, ...]:
@@ -259,7 +262,11 @@ def _input(kernel: Kernel) -> tuple[int, ...]:
 
 
 def _work(kernel: Kernel) -> tuple[int, ...]:
-    """Sizes whose product is the number of multiply-adds."""
-    if "Conv" in kernel.op and len(kernel.inputs) > 1:
+    """Sizes whose product goes with the number of multiply-adds.
+
+    That is each output times the weights that make it. Where the runtime does not show the weights as they were (int8,
+    transposed convolutions), it is |input| · |output|, which is as good: only channels vary.
+    """
+    if kernel.op in ("Conv", "FusedConv") and len(kernel.inputs) > 1 and len(kernel.inputs[1]) > 2:
         return (*kernel.outputs[0], *kernel.inputs[1][1:])
-    return (*kernel.outputs[0], kernel.inputs[0][-1]) if kernel.inputs and kernel.inputs[0] else ()
+    return (*kernel.outputs[0], *kernel.inputs[0]) if kernel.inputs and kernel.outputs else ()

@@ -81,6 +81,10 @@ class Collector:
     def working(self) -> Working:
         return Working.of(self.graph.model, self.graph.inputs, self.graph.captured)
 
+    def copy(self) -> None:
+        """Makes the working copy now, so that views show it."""
+        _ = self.working
+
     @property
     def state(self) -> dict[str, Tensor]:
         return self.working.state if "working" in vars(self) else self._own

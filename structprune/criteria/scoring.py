@@ -96,6 +96,8 @@ class _Run:
         self.graph, self.criterion, self.how, self.asked = graph, criterion, how, asked
         self.widths, self.progress = widths, progress
         self.collector = Collector(graph, seed)
+        if not getattr(criterion.function, "__module__", "").startswith("structprune."):
+            self.collector.copy()  # it may write to what it is shown
         self.number = {group.name: i for i, group in enumerate(graph.groups)}
         self.values: dict[str, Any] = {}
         self.unscored: dict[str, str] = {}
@@ -154,16 +156,8 @@ class _Run:
     # --- what a criterion gave ----------------------------------------------------------------------------
 
     def _call(self, view: GroupView) -> Any:
-        shown = [(weights.key, weights.tensor, weights.tensor._version) for weights in view.weights]
         with torch.no_grad():
-            result = self.criterion.function(view)
-        for key, tensor, version in shown:
-            if tensor._version != version:
-                raise RecipeError(
-                    f"criterion {self.criterion.name!r} wrote to {key} in place, which changes the network itself: "
-                    "load the model again, and let the criterion work on a clone()"
-                )
-        return result
+            return self.criterion.function(view)
 
     def _members(self, view: GroupView, result: Any) -> Tensor:
         """(members, units): one row where the criterion scored the group as a whole."""

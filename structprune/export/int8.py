@@ -37,6 +37,7 @@ def quantize(source: str | Path, target: str | Path, feeds: Sequence[Feed]) -> P
     def write(aside: Path) -> None:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")
+            level = logging.root.manager.disable
             logging.disable(logging.WARNING)
             try:
                 prepared = Path(folder) / "prepared.onnx"
@@ -52,7 +53,7 @@ def quantize(source: str | Path, target: str | Path, feeds: Sequence[Feed]) -> P
                     calibrate_method=CalibrationMethod.MinMax,
                 )
             finally:
-                logging.disable(logging.NOTSET)
+                logging.disable(level)
 
     try:
         return files.write(Path(target), write)

@@ -167,10 +167,12 @@ def _is_plain(op: Any, args: tuple[Any, ...]) -> bool:
         plain = all(t.is_meta and t.dtype == x.dtype and t.is_floating_point() for t in given)
         fits = x.dim() > 1 and weight.dim() == 2 and x.shape[-1] == weight.shape[1]
         return plain and fits and (bias is None or bias.shape == weight.shape[:1])
-    if op is _ATEN.lstm.input:
+    if op is _ATEN.lstm.input and len(args) == 9:
         x, (hidden, cell), weights = args[0], args[1], args[2]
         known = x.dim() == 3 and all(t.is_meta and t.dtype == x.dtype for t in (x, hidden, cell, *weights))
-        return known and weights[0].shape == (4 * cell.shape[-1], x.shape[-1])
+        samples = x.shape[0 if args[8] else 1] if known else 0
+        fits = known and samples == hidden.shape[1] == cell.shape[1]
+        return fits and weights[0].shape == (4 * cell.shape[-1], x.shape[-1])
     if op is _ATEN.batch_norm.default:
         return all(t is None or (t.dim() == 1 and t.shape[0] == args[0].shape[1]) for t in args[1:5])
     if op is _ATEN.layer_norm.default:

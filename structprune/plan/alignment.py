@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 
+from ..errors import BudgetError
 from ..graph import DependencyGraph, Group
 from ..graph.capture import op_name
+from ..names import unknown
 
 KINDS = ("conv", "depthwise", "linear")
 Steps = dict[str, int]  # channels between which a runtime gains nothing, for each of KINDS
+
+
+def check_steps(steps: Mapping[str, int]) -> None:
+    """Raises BudgetError unless steps are whole numbers of at least 1 for some of KINDS."""
+    for kind, step in steps.items():
+        if kind not in KINDS:
+            raise BudgetError(unknown("kind of layer in align", str(kind), KINDS))
+        if isinstance(step, bool) or not isinstance(step, numbers.Integral) or step < 1:
+            raise BudgetError(f"align {kind}={step!r}: give a whole number of at least 1")
 
 
 def aligned(graph: DependencyGraph, steps: Mapping[str, int], share: int = 1) -> dict[str, int]:
@@ -45,7 +57,8 @@ def _kinds(graph: DependencyGraph) -> Mapping[str, str]:
             if key is None or len(shape) < 2:
                 continue
             if name.startswith("conv"):
-                kinds[key] = "depthwise" if shape[1] == 1 and shape[0] > 1 and not name.startswith("conv_t") else "conv"
+                grouped = name in ("conv1d", "conv2d", "conv3d") and len(node.args) > 6 and node.args[6] != 1
+                kinds[key] = "depthwise" if grouped and shape[1] == 1 else "conv"
             elif name in ("linear", "matmul", "addmm", "bmm", "baddbmm", "mm", "einsum"):
                 kinds.setdefault(key, "linear")
     return kinds

@@ -191,6 +191,7 @@ def _cheapest(choices: list[Choice], losses: Losses, scores: Scores, load: Load)
 
 WINDOW = 6  # how many widths a group may move by at once
 ROUNDS = 30
+NODES = 400  # of the solver's tree: a limit of time would make plans depend on what else the machine does
 
 
 @allocation("knapsack")
@@ -212,6 +213,9 @@ def knapsack(choices: list[Choice], scores: Scores, load: Load) -> Widths:
         for c in choices
         if c.group.name in losses
     }
+
+    if not lost:
+        return uniform(choices, scores, load)
 
     def total(at: Widths) -> float:
         return sum(lost[name][at[name]] for name in lost)
@@ -252,7 +256,7 @@ def _traded(
     """`widths`, with up to three steps of one group given for up to three of another while that keeps more: what linear
     budgets do not see where there are few widths."""
     ladders = {c.group.name: [int(w) for w in c.widths] for c in choices if c.group.name in lost}
-    while tries > 0:
+    for _ in range(30):
         moves = {}
         for name, ladder in ladders.items():
             place = ladder.index(widths[name])
@@ -316,7 +320,7 @@ def _solve(
             integrality=np.ones(len(places)),
             bounds=Bounds(0, 1),
             constraints=[LinearConstraint(once, 1, 1), LinearConstraint(used, -np.inf, 1 - here - margin)],
-            options={"time_limit": 2.0, "mip_rel_gap": 1e-3},
+            options={"node_limit": NODES, "mip_rel_gap": 1e-3},
         )
     if result.x is None:
         return None, here

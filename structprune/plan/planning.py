@@ -13,7 +13,7 @@ from ..graph import DependencyGraph, Group, Tally
 from ..modules import tensors
 from ..names import unknown
 from ..records import Plan, Scores, Sensitivity
-from .alignment import aligned
+from .alignment import aligned, check_steps
 from .allocation import ALLOCATIONS, Load
 from .budget import LATENCY, SPEEDUP, Choice, Cost, Limit, Widths, choices, read_budget
 
@@ -53,11 +53,14 @@ def plan(
         scores = dataclasses.replace(scores, sensitivity=sensitivity)
     constraints: dict[str, Any] = {"min_channels": min_channels, "max_ratio": max_ratio, "align": align}
     constraints["ignore"] = list(ignore)
-    if not isinstance(align, int):
-        constraints["align"] = dict(align)
-    shares = [1] if isinstance(align, int) else [2**i for i in range(max(align.values(), default=1).bit_length())]
+    if isinstance(align, Mapping):
+        check_steps(align)
+        constraints["align"] = {kind: int(step) for kind, step in align.items()}
+        shares = [2**i for i in range(max(constraints["align"].values(), default=1).bit_length())]
+    else:
+        constraints["align"], shares = int(align), [1]
     for share in shares:
-        multiples = align if isinstance(align, int) else aligned(graph, align, share)
+        multiples = aligned(graph, align, share) if isinstance(align, Mapping) else int(align)
         options = choices(graph.groups, values, min_channels, max_ratio, multiples, ignore, scores.unscored)
         try:
             made = _plan(graph, scores, values, options, limits, budget, allocation, constraints, cost)
@@ -107,7 +110,8 @@ def _plan(
     load = Load(shares)
     narrowest = {c.group.name: int(c.widths[0]) for c in options}
     if load(narrowest) > 1:
-        raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph))
+        whole = all(narrowest[group.name] == group.units for group in graph.groups)
+        raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph, whole))
     if scores.widths is None:
         widths = ALLOCATIONS[allocation](options, scores, load)
     else:  # for which the groups were ranked one after the other
@@ -162,10 +166,12 @@ def realise(
     )
 
 
-def _out_of_reach(limits: list[Limit], least: dict[str, float], constraints: dict, graph: DependencyGraph) -> str:
+def _out_of_reach(
+    limits: list[Limit], least: dict[str, float], constraints: dict, graph: DependencyGraph, whole: bool
+) -> str:
     limit = max(limits, key=lambda limit: least[limit.name] / limit.allowed)
     smallest = least[limit.name]
-    if smallest == limit.dense:
+    if whole:
         barriers = f": {len(graph.barriers)} barriers keep every channel" if graph.barriers else ""
         return f"budget {limit.text(limit.allowed)} can't be met: nothing can be removed from this network{barriers}"
     given = {key: value for key, value in constraints.items() if value}

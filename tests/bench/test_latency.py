@@ -112,7 +112,7 @@ def test_kernels_are_told_by_the_module_that_they_belong_to(file):
     names = LayerNames(file)
     assert names.of("/model/Relu_output_0_nchwc", "Conv") == "conv1"  # with its BatchNorm and ReLU in one kernel
     assert names.of("/model/fc/Gemm", "Gemm") == "fc"
-    assert names.of("ReorderOutput#2", "ReorderOutput") == RUNTIME
+    assert names.of("ReorderOutput after /model/fc/Gemm#2", "ReorderOutput") == RUNTIME
     assert names.of("/model/layer1/layer1.0/layer1.0.3/act/Mul", "Mul") == "layer1.0.3.act"
     layers = time_layers({"dense": file, "slim": file}, seconds=0.05)
     assert list(layers) == ["dense", "slim"]

@@ -21,13 +21,13 @@ X = torch.randn(1, 3, 10, 10)
 @pytest.fixture
 def measured(monkeypatch):
     """A benchmark in which slim networks take what `made_up` says of the last plan, and `slower` times that."""
-    state = {"slower": 1.25, "plan": None}
+    state = {"slower": 1.25, "pace": 1.0, "plan": None}
 
     def benchmark(models, **_):
         dense = made_up({"conv1": 64, "conv2": 48}).ms
         speedup = dense / (made_up(state["plan"].widths).ms * state["slower"])
         return Benchmark(
-            "fake", 1, 1, 1, 1, {"dense": dense, "slim": 0}, {"slim": speedup}, {"slim": (speedup, speedup)}
+            "fake", 1, 1, 1, 1, {"dense": dense * state["pace"]}, {"slim": speedup}, {"slim": (speedup, speedup)}
         )
 
     monkeypatch.setattr(loop, "benchmark", benchmark)
@@ -53,7 +53,27 @@ def test_the_model_is_corrected_until_the_measurement_is_met(measured):
     assert rounds[0]["measured"] < 1.6 * 0.97  # as planned it would have been too slow
     assert abs(rounds[-1]["measured"] / 1.6 - 1) <= 0.03
     assert not [note for note in plan.notes if "nearest" in note]
-    sp.verify(graph.model, sp.prune(graph.model, plan), plan, X)
+    assert sp.verify(graph.model, sp.prune(graph.model, plan), plan, X).passed
+
+
+def test_a_network_that_is_faster_than_expected_is_made_wider(measured):
+    state, graph, cost, make = measured
+    state["slower"] = 0.6
+    plan = plan_measured(graph, {"speedup": 2.0}, cost, make({"speedup": 2.0}))
+    rounds = plan.latency["rounds"]
+    assert rounds[0]["measured"] > 2.0 * 1.3
+    assert abs(rounds[-1]["measured"] / 2.0 - 1) <= 0.03
+    assert plan.latency["correction"] < 0.8
+
+
+def test_milliseconds_are_those_that_are_measured(measured):
+    """On a machine that has become half as fast since its costs were learned."""
+    state, graph, cost, make = measured
+    state["pace"] = 2.0
+    asked = 2.0 * cost.dense_ms / 1.5
+    plan = plan_measured(graph, {"latency_ms": asked}, cost, make({"latency_ms": asked}))
+    slim = 2.0 * made_up(plan.widths).ms * state["slower"]
+    assert slim == pytest.approx(asked, rel=0.03)
 
 
 def test_another_budget_may_make_it_faster_than_asked(measured):

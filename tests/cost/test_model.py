@@ -135,3 +135,41 @@ def test_budgets_of_latency_are_met_as_predicted():
         sp.plan(graph, scores, {"speedup": 2})
     with pytest.raises(BudgetError, match=r"speedup=0\.5 would be slower than dense"):
         sp.plan(graph, scores, {"speedup": 0.5}, cost=cost)
+
+
+def test_kernels_that_not_every_probe_has_are_left_to_the_base_and_told():
+    graph = sp.trace(Wide(), X)
+    probes = [made_up(widths) for widths in design(options(graph), 16)]
+    reorder = Kernel("ReorderInput after conv1", "ReorderInput", "(runtime)", ((1, 9),), ((1, 9),), 20.0)
+    probes = [dataclasses.replace(p, kernels=(*p.kernels, reorder), ms=p.ms + 0.022) for p in probes[:-1]] + probes[-1:]
+    model = fit(graph, probes, probes[0].ms, steps={})
+    assert {kernel.name for kernel in model.kernels} >= {"conv1", "ReorderInput after conv1"}
+    assert 0 < model.unmatched < 0.2
+    assert model.error < 0.05
+
+
+def test_int8_and_transposed_kernels_go_with_the_product_of_their_channels():
+    """Those show no weights as they were: the sizes of inputs and outputs have to do."""
+    graph = sp.trace(Wide(), X)
+    probes = []
+    for widths in design(options(graph), 14):
+        c1, c2 = widths["conv1"], widths["conv2"]
+        kernel = Kernel(
+            "conv2", "QLinearConv", "conv2", ((1, c1, 10, 10), (), ()), ((1, c2, 10, 10),), 2 + 0.004 * c1 * c2 * 100
+        )
+        probes.append(Probe(widths, kernel.microseconds / 1e3, (kernel,)))
+    model = fit(graph, probes, probes[0].ms, steps={})
+    expected = (2 + 0.004 * 24 * 20 * 100) / 1e3
+    assert model.at({"conv1": 24, "conv2": 20}, graph) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_cache_tells_networks_apart_and_does_without_a_folder(monkeypatch, tmp_path):
+    wider = Wide()
+    wider.conv1.padding, wider.conv1.dilation = (2, 2), (2, 2)  # the same shapes
+    identities = [learning._identity(graph) for graph in (sp.trace(Wide(), X), sp.trace(wider, X))]
+    identities.append(learning._identity(sp.trace(Wide().double(), X.double())))
+    assert len(set(identities)) == 3
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(blocked / "folder"))
+    assert cached("probes", {"a": 1}, lambda: 7) == 7

@@ -8,7 +8,7 @@ from torch import nn
 import structprune as sp
 from structprune.bench import Runtime
 from structprune.cost.steps import WIDTHS, measure_steps, step_of
-from structprune.errors import BudgetError
+from structprune.errors import BudgetError, RecipeError
 from structprune.plan.alignment import aligned
 
 from ..toys import Chain
@@ -70,3 +70,21 @@ def test_a_budget_that_whole_steps_can_not_meet_takes_parts_of_them():
     assert any("1/4 of them" in note for note in plan.notes)
     with pytest.raises(BudgetError, match="align=auto the smallest network"):
         sp.plan(graph, scores, {"macs": 0.01}, align={"conv": 16, "linear": 16})
+
+
+def test_one_input_channel_is_no_depthwise_convolution():
+    model = nn.Sequential(nn.Conv2d(1, 64, 3), nn.Conv2d(64, 32, 3))
+    graph = sp.trace(model, torch.randn(1, 1, 8, 8))
+    assert aligned(graph, {"conv": 4, "depthwise": 32}) == {"0": 4}
+
+
+def test_steps_are_checked():
+    graph = sp.trace(Chain(), torch.randn(1, 3, 10, 10))
+    scores = sp.score(graph, "l1")
+    with pytest.raises(BudgetError, match=r"unknown kind of layer in align 'convs': did you mean conv"):
+        sp.plan(graph, scores, {"macs": 0.5}, align={"convs": 4})
+    with pytest.raises(BudgetError, match="align conv=0: give a whole number"):
+        sp.plan(graph, scores, {"macs": 0.5}, align={"conv": 0})
+    assert sp.plan(graph, scores, {"macs": 0.5}, align=np.int64(2)).constraints["align"] == 2
+    with pytest.raises(RecipeError, match="unknown dtype 'float16'"):
+        Runtime(dtype="float16")

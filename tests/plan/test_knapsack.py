@@ -68,3 +68,8 @@ def test_measured_losses_come_before_scores():
     plan = sp.plan(graph, scores, {"macs": 0.6}, allocation="knapsack", sensitivity=scan)
     assert plan.widths["b"] < plan.widths["a"] + 2
     assert plan.widths["b"] <= 4
+
+
+def test_a_network_without_groups_stays():
+    graph = sp.trace(nn.Conv2d(3, 4, 1), torch.randn(1, 3, 4, 4))
+    assert sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0}, allocation="knapsack").widths == {}
