@@ -4,8 +4,7 @@ from ._compat import declare_torchvision_ops
 
 declare_torchvision_ops()
 
-from .bench import Runtime, benchmark  # noqa: E402
-from .cost import learn_cost, learn_steps, plan_measured  # noqa: E402
+from .bench import benchmark  # noqa: E402
 from .criteria import criterion, score, sensitivity  # noqa: E402
 from .export import export_onnx  # noqa: E402
 from .graph import trace  # noqa: E402
@@ -20,15 +19,11 @@ from .verify import verify  # noqa: E402
 __version__ = "0.1.0"
 __all__ = [
     "Plan",
-    "Runtime",
     "benchmark",
     "criterion",
     "export_onnx",
-    "learn_cost",
-    "learn_steps",
     "load",
     "plan",
-    "plan_measured",
     "prune",
     "recover",
     "run",

@@ -78,7 +78,7 @@ def read_budget(budget: Mapping[str, float], graph: DependencyGraph, cost: Cost 
             limits.append(Limit(name, max(allowed, 0.5), dense[name]))
             continue
         if cost is None:
-            raise BudgetError(f"budget {name} needs the runtime's costs: give cost=structprune.learn_cost(graph)")
+            raise BudgetError(f"budget {name} needs the runtime's costs: give cost=structprune.cost.learn_cost(graph)")
         if name == SPEEDUP and value < 1:
             raise BudgetError(f"budget speedup={value!r} would be slower than dense: give a number over 1")
         limits.append(Limit(name, value if name == LATENCY else cost.dense_ms / value, cost.dense_ms))

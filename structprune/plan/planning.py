@@ -35,9 +35,9 @@ def plan(
 
     `budget` maps `macs`, `params` or `channels` (or several) to what may stay: a fraction of the dense network, or an
     absolute number over 1; `latency_ms` to milliseconds, and `speedup` to how many times faster, as `cost`
-    (structprune.learn_cost) predicts them. `min_channels`, `max_ratio`, `align` and `ignore` bound each group (see
-    `budget.choices`). `align` is one number, or the steps of a runtime (structprune.learn_steps): then each group's
-    width is a multiple of what its layers need; where that can't meet the budget, of half of it, a quarter, and so on.
+    (structprune.cost.learn_cost) predicts them. `min_channels`, `max_ratio`, `align` and `ignore` bound each group (see
+    `budget.choices`). `align` is one number, or the steps of a runtime (structprune.cost.learn_steps): then each
+    group's width is a multiple of what its layers need; where that can't meet the budget, of half of it, and so on.
     `sensitivity` (structprune.sensitivity) is for the allocations that weigh measured losses. Groups that the scores
     leave out stay whole. The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how
     near it came. Raises BudgetError if no plan can meet the budget.
