@@ -141,6 +141,13 @@ class PruneSpec(_Strict):
     ignore: tuple[str, ...] = ()
     form: Literal["auto", "module", "graph"] = "auto"
 
+    @field_validator("align", mode="before")
+    @classmethod
+    def _align(cls, value: Any) -> Any:
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{value!r} is neither auto nor a whole number of at least 1")
+        return value
+
     @field_validator("criterion")
     @classmethod
     def _criterion(cls, name: str) -> str:

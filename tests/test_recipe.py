@@ -69,6 +69,11 @@ def test_overrides():
         (["prune=null"], r"prune: "),
         (["seed.x=1"], r"--set seed\.x=1: seed is a value|seed"),
         (["prune"], "--set prune: give it as key=value"),
+        (["prune.align=atuo"], r"prune\.align: 'atuo' is neither auto nor a whole number"),
+        (["prune.align=0"], r"prune\.align: 0 is neither auto"),
+        (["prune.budget={speedup: 0.5}"], r"prune\.budget\.speedup: .*1, not 0\.5"),
+        (["export.int8=true"], "int8 needs calibration images"),
+        (["runtime.dtype=int4"], r"runtime\.dtype: Input should be 'float32' or 'int8', not 'int4'"),
     ],
 )
 def test_mistakes_get_one_clear_line(overrides, message):
