@@ -42,6 +42,13 @@ class Format(str, Enum):
     json = "json"
 
 
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A timm model's name, or a recipe.")]
+InputSizeOption = Annotated[
+    str | None, typer.Option(metavar="C,H,W", help="Input of one sample; default is the model's own.")
+]
+
+
 class DType(str, Enum):
     float32 = "float32"
     int8 = "int8"
@@ -102,11 +109,9 @@ def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, 
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A timm model's name, or a recipe.")],
-    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
-    input_size: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Input of one sample; default is the model's own.")
-    ] = None,
+    model: ModelArgument,
+    format_: FormatOption = Format.table,
+    input_size: InputSizeOption = None,
     form: Annotated[Form, typer.Option(help="What the slim network is to be: your own module, or an fx graph.")] = (
         Form.module
     ),
@@ -129,7 +134,7 @@ def inspect(
 
 @app.command()
 def criteria(
-    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """List the criteria, what each needs and where it is from."""
     from .criteria import CRITERIA
@@ -156,7 +161,7 @@ def criteria(
 def sensitivity(
     recipe: RecipeArgument,
     set_: SetOption = None,
-    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """Prune each group alone by a recipe's criterion and print what the outputs lose."""
     with _plain_errors(lambda: "nothing was written"):
@@ -174,11 +179,9 @@ def sensitivity(
 
 @app.command()
 def profile(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A timm model's name, or a recipe.")],
-    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
-    input_size: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Input of one sample; default is the model's own.")
-    ] = None,
+    model: ModelArgument,
+    format_: FormatOption = Format.table,
+    input_size: InputSizeOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="onnxruntime's threads; 1, or the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples in a batch; 1, or the recipe's.")] = None,
     dtype: Annotated[
@@ -212,7 +215,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="onnxruntime's threads.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a batch, where the file leaves it open.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to time.")] = 10.0,
-    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """Time ONNX files against each other, in turns, with intervals. Any files will do."""
     with _plain_errors(lambda: "nothing was written"):
