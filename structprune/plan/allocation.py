@@ -191,7 +191,7 @@ def _cheapest(choices: list[Choice], losses: Losses, scores: Scores, load: Load)
 
 WINDOW = 6  # how many widths a group may move by at once
 ROUNDS = 30
-NODES = 400  # of the solver's tree: a limit of time would make plans depend on what else the machine does
+NODES = 100  # of the solver's tree: a limit of time would make plans depend on what else the machine does
 
 
 @allocation("knapsack")
@@ -320,7 +320,7 @@ def _solve(
             integrality=np.ones(len(places)),
             bounds=Bounds(0, 1),
             constraints=[LinearConstraint(once, 1, 1), LinearConstraint(used, -np.inf, 1 - here - margin)],
-            options={"node_limit": NODES, "mip_rel_gap": 1e-3},
+            options={"node_limit": NODES, "mip_rel_gap": 2e-3},
         )
     if result.x is None:
         return None, here
