@@ -33,11 +33,11 @@ from .progress import Reporter
 from .recipe import Recipe, TrainSpec, read_recipe
 from .records import Plan, Scores, Sensitivity
 from .recover import recover
-from .report import build_report, count_macs, render_html
+from .report import build_report, disagreements, macs_or_none, measured_quality, render_html
 from .store import files, save
 from .surgery import prune
-from .train import accuracy, agreement, fit, predict, predict_onnx
-from .verify import Gate, expanded, verify
+from .train import fit, predict, predict_onnx
+from .verify import expanded, verify
 
 INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
 WIDTHS_BY = "l1"  # the criterion of the plan whose widths a layer-by-layer criterion ranks for
@@ -161,8 +161,8 @@ class _Run:
         save(slim, plan, self.work)
         say.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
         gates["final"] = verify(reference, slim, plan, data.example, folder=self.work, onnx=self.work / "slim.onnx")
-        counts = {kind: _count(net, data.example[:1]) for kind, net in (("dense", model), ("slim", slim))}
-        problems = _problems(gates, plan, counts)
+        counts = {kind: macs_or_none(net, data.example[:1]) for kind, net in (("dense", model), ("slim", slim))}
+        problems = disagreements(gates, plan, counts)
 
         latency, layers, int8 = None, None, {}
         if not problems:
@@ -191,7 +191,7 @@ class _Run:
             graph,
             plan,
             gates,
-            _quality(recipe, data, dense_logits, quality),
+            measured_quality(recipe, data, dense_logits, quality),
             counts,
             {kind: (self.work / f"{kind}.onnx").stat().st_size for kind in ("dense", "slim")},
             steps,
@@ -373,7 +373,7 @@ class _Run:
                 done = recover(model, slim, plan, images, [step], seed=self.recipe.seed, progress=update)
             slim = done.model
             seconds = time.perf_counter() - start
-            measured = _quality(self.recipe, data, dense, {"recovered": self._predict(slim, data)})
+            measured = measured_quality(self.recipe, data, dense, {"recovered": self._predict(slim, data)})
             entry = {**step.model_dump(mode="json"), "layers": done.layers[0], "notes": done.notes, "seconds": seconds}
             steps.append({**entry, "quality": measured["recovered"], "kl": measured.get("kl", {}).get("recovered")})
             self.reporter.stage(
@@ -448,7 +448,7 @@ class _Run:
             (name,) = made_up_inputs(source)
             quantize(source, target, [{name: batch.numpy()} for batch in images.split(INT8_BATCH)])
             logits = predict_onnx(target, data.test)
-            measured = _quality(self.recipe, data, dense, {"int8": logits})
+            measured = measured_quality(self.recipe, data, dense, {"int8": logits})
             entry = {"quality": measured["int8"], "kl": measured.get("kl", {}).get("int8")}
             result[f"{kind}-int8"] = {**entry, "bytes": target.stat().st_size}
         return result
@@ -482,42 +482,3 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-
-
-def _count(model: nn.Module, example: torch.Tensor) -> dict[str, int] | None:
-    try:
-        return count_macs(model, example)
-    except Exception:  # fvcore counts by torch.jit.trace, which some models do not survive
-        return None
-
-
-def _problems(gates: dict[str, Gate], plan: Plan, counts: dict[str, dict[str, int] | None]) -> list[str]:
-    problems = [reason for gate in gates.values() for reason in gate.reasons()]
-    for kind in ("dense", "slim"):
-        for operator, counted in (counts[kind] or {}).items():
-            if operator not in ("conv", "linear", "matmul"):
-                continue  # where fvcore counts in its own way
-            planned = plan.macs_by_operator[kind].get(operator, 0)
-            if planned != counted:
-                problems.append(f"{operator} MACs of the {kind} network: {planned} planned, {counted} by fvcore")
-    return problems
-
-
-def _quality(recipe: Recipe, data: Data, dense: torch.Tensor, slim: dict[str, torch.Tensor]) -> dict[str, Any]:
-    if data.test_labels is not None:
-        labels = data.test_labels
-        return {
-            "metric": "accuracy",
-            "images": len(labels),
-            "dense": accuracy(dense, labels),
-            **{stage: accuracy(logits, labels) for stage, logits in slim.items()},
-        }
-    measured = {stage: agreement(dense, logits) for stage, logits in slim.items()}
-    return {
-        "metric": "agreement",
-        "images": len(dense),
-        "random_weights": not (recipe.model.pretrained or recipe.model.weights),
-        "dense": 1.0,
-        **{stage: same for stage, (same, _) in measured.items()},
-        "kl": {"dense": 0.0, **{stage: divergence for stage, (_, divergence) in measured.items()}},
-    }

@@ -298,7 +298,9 @@ def test_a_slim_network_that_does_not_run_fails_the_gate(recipe, tmp_path, monke
 
 
 def test_a_wrong_count_of_macs_fails_the_gate(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "count_macs", lambda model, x: {"conv": 1})
+    monkeypatch.setattr(
+        importlib.import_module("structprune.report.findings"), "count_macs", lambda model, x: {"conv": 1}
+    )
     with pytest.raises(GateError, match=r"conv MACs of the slim network: \d+ planned, 1 by fvcore"):
         sp.run(recipe, tmp_path / "run", overrides=["train.epochs=1", "finetune=null"])
 

@@ -180,8 +180,8 @@ def _out_of_reach(
     reason = ", ".join(f"{key}={value}" for key, value in given.items())
     barriers = f" and {len(graph.barriers)} barriers (see `structprune inspect`)" if graph.barriers else ""
     return (
-        f"budget {limit.text(limit.allowed)} ({limit.allowed / limit.dense:.4f} of the dense "
-        f"{limit.amount(limit.dense)}) can't be met: with {reason}{barriers} the smallest network has "
+        f"budget {limit.text(limit.allowed)}, {limit.allowed / limit.dense:.4f} of the dense "
+        f"{limit.amount(limit.dense)}, can't be met: with {reason}{barriers} the smallest network has "
         f"{limit.amount(smallest)} ({smallest / limit.dense:.4f}). Ask for {limit.least(smallest)}, or loosen the "
         "constraints"
     )
