@@ -236,20 +236,46 @@ def bench(
         _console().print(benchmark_table(found))
 
 
-def _console() -> Console:
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME-compare.")
+    ] = None,
+    set_: SetOption = None,
+    resume: ResumeOption = False,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds after which a run of torch-pruning is ended.")
+    ] = 900.0,
+) -> None:
+    """Run a recipe by structprune and by torch-pruning, without rounding and with 8 and 16, and compare all."""
+    folder = Path(out) if out else Path("runs") / f"{recipe.stem}-compare"
+    with _plain_errors(_resume_command("compare", recipe, out, set_, folder)):
+        from .compare import compare as compare_tools
+        from .compare import compare_table, draw
+
+        result = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume)
+        draw(result, folder / "compare.png")
+        _console(140).print(compare_table(result))
+        _console().print(f"{folder}: compare.json, compare.png, structprune/report.html", highlight=False)
+
+
+def _console(width: int = 110) -> Console:
     """Standard output, at a width that fits the tables where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=110)
+    return Console() if sys.stdout.isatty() else Console(width=width)
 
 
 def _folder(out: str | None, recipe: Path) -> Path:
     return Path(out) if out else Path("runs") / recipe.stem
 
 
-def _resume_command(verb: str, recipe: Path, out: str | None, overrides: list[str] | None) -> Callable[[], str]:
+def _resume_command(
+    verb: str, recipe: Path, out: str | None, overrides: list[str] | None, folder: Path | None = None
+) -> Callable[[], str]:
     """What to say after an interruption: how to go on, if there is something to go on with."""
 
     def advice() -> str:
-        if not (_folder(out, recipe) / "recipe.yaml").is_file():
+        if not ((folder or _folder(out, recipe)) / "recipe.yaml").is_file():
             return "nothing was written"
         options = [*(("--out", out) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
         return f"go on with: {shlex.join(['structprune', verb, str(recipe), *options, '--resume'])}"

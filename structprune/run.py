@@ -30,13 +30,13 @@ from .graph import DependencyGraph, trace
 from .modules import replace_tensors, tensors
 from .plan import plan as make_plan
 from .progress import Reporter
-from .recipe import Recipe, TrainSpec, read_recipe
+from .recipe import Recipe, read_recipe
 from .records import Plan, Scores, Sensitivity
 from .recover import recover
 from .report import build_report, disagreements, macs_or_none, measured_quality, render_html
 from .store import files, save
 from .surgery import prune
-from .train import fit, predict, predict_onnx
+from .train import predict, predict_onnx, train_stage
 from .verify import expanded, verify
 
 INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
@@ -70,6 +70,14 @@ def run(
     if finished is not None:
         return finished
     return _Run(checked, folder, name, reporter or Reporter()).execute(plan_only)
+
+
+def rehearse(recipe: Recipe, reporter: Reporter | None = None) -> None:
+    """All that a run does before it writes anything: raises what is wrong with the recipe, its model, data or budget.
+
+    What widths cost is learned here, if the budget asks for it, and kept on disk.
+    """
+    _Run(recipe, Path(), "", reporter or Reporter()).begin()
 
 
 def _claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
@@ -113,26 +121,35 @@ class _Run:
         self.cost: CostModel | None = None
         self.found: dict[str, Any] = {}
 
-    def execute(self, plan_only: bool) -> dict[str, Any]:
+    def begin(self) -> tuple[nn.Module, Data, DependencyGraph, str, Plan | None]:
+        """Model, data and graph, after a rehearsal of the plan: an impossible budget is met before any training.
+
+        And a note on the graph's form, and the plan of the run that is resumed. Nothing is written.
+        """
         from .models import build_model
 
-        recipe, say = self.recipe, self.reporter
+        recipe = self.recipe
         _seed(recipe.seed)
-        with say.console.status(f"{recipe.model.name}: building and tracing"):  # leaves no line before an error's
+        with self.reporter.console.status(f"{recipe.model.name}: building and tracing"):  # no line before an error's
             model = build_model(recipe.model, recipe.seed)
             data = load_data(recipe.data, model, recipe.seed)
             form = "module" if recipe.prune.form == "auto" else recipe.prune.form
-            if (planned := self._planned()) is not None:  # by the run that is resumed
+            if (planned := self._planned()) is not None:
                 form = "module" if planned.program is None else "graph"
             graph = trace(model, data.example[:1], form=form)
         note = ""
         if planned is None:
             graph, note = self._meets(graph, model, data)
+        return model, data, graph, note, planned
+
+    def execute(self, plan_only: bool) -> dict[str, Any]:
+        recipe, say = self.recipe, self.reporter
+        model, data, graph, note, planned = self.begin()
         self._open()
         say.stage(f"{recipe.model.name}: {len(graph.groups)} groups of channels, {len(graph.barriers)} barriers")
 
         if recipe.train:
-            self._train(model, recipe.train, data, "dense")
+            train_stage(model, recipe.train, data, self.work, "dense", recipe.seed, say)
         plan = self._plan(graph, note, data, planned)
         if plan_only:
             return json.loads(plan.to_json())
@@ -151,7 +168,7 @@ class _Run:
                 if steps:
                     quality["recovered"] = self._predict(slim, data)
                 if recipe.finetune:
-                    self._train(slim, recipe.finetune, data, "slim")
+                    train_stage(slim, recipe.finetune, data, self.work, "slim", recipe.seed, say)
                 reference = expanded(model, slim, plan)
         quality["final"] = self._predict(slim, data)
 
@@ -214,10 +231,7 @@ class _Run:
     # --- stages -------------------------------------------------------------------------------------------
 
     def _meets(self, graph: DependencyGraph, model: nn.Module, data: Data) -> tuple[DependencyGraph, str]:
-        """The graph, or that of the other form if only it can meet the budget and the recipe leaves it open; and why.
-
-        An impossible budget is met here, before any training.
-        """
+        """The graph, or that of the other form, and why, if only it can meet the budget and the recipe allows it."""
         try:
             self._rehearse(graph)
         except BudgetError:
@@ -395,34 +409,6 @@ class _Run:
     def _say_notes(self, notes: Sequence[str]) -> None:
         for note in notes:
             self.reporter.console.print(f"  note: {note}", highlight=False)
-
-    def _train(self, model: nn.Module, spec: TrainSpec, data: Data, what: str) -> None:
-        assert data.train is not None
-        assert data.train_labels is not None
-        final = self.work / f"{what}.safetensors"
-        if final.is_file():
-            replace_tensors(model, load_file(final))
-            return
-        verb = "training" if what == "dense" else "fine-tuning"
-        self.reporter.stage(f"{verb} the {what} network, {spec.epochs} epoch{'s' if spec.epochs > 1 else ''}")
-        with self.reporter.bar(verb) as update:
-
-            def progress(step: int, steps: int, shown: dict[str, float]) -> None:
-                update(step / steps, f"epoch {shown['epoch']:.0f}, loss {shown['loss']:.3f}")
-                if step % (steps // spec.epochs) == 0:
-                    self.reporter.event("epoch", network=what, **shown)
-
-            fit(
-                model,
-                data.train,
-                data.train_labels,
-                spec,
-                seed=self.recipe.seed,
-                checkpoint=self.work / f"{what}.training.safetensors",
-                progress=progress,
-            )
-        held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
-        files.write(final, lambda path: save_file(held, path))
 
     def _step(self, name: str, make: Callable[[Path], object]) -> None:
         """Makes a file of the work folder unless an interrupted run has made it."""

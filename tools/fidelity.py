@@ -29,12 +29,13 @@ from typing import Any
 
 import torch
 from command_line import Parser, fail
-from peers import machine, prune_theirs, search_ratio, total_macs
+from peers import machine
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
+from structprune.compare import peer
 from structprune.criteria import CRITERIA, scan_images
 from structprune.data import Data, load_data
 from structprune.models import build_model
@@ -131,11 +132,11 @@ def ours(subject: Subject, options: argparse.Namespace) -> Iterator[Row]:
 
 def theirs(subject: Subject, options: argparse.Namespace) -> Iterator[Row]:
     x = subject.data.example[:1]
-    dense = total_macs(subject.model, x)
+    dense = peer.total_macs(subject.model, x)
     for cut in options.cuts:
-        ratio = search_ratio(subject.model, x, round(dense / cut), 1 - 1 / cut, options.align)
-        slim = prune_theirs(copy.deepcopy(subject.model), x, ratio, options.align).eval()
-        reached = dense / total_macs(slim, x)
+        ratio = peer.search_ratio(subject.model, x, round(dense / cut), options.align)
+        slim = peer.cut(copy.deepcopy(subject.model), x, ratio, options.align).eval()
+        reached = dense / peer.total_macs(slim, x)
         about = {"criterion": THEIRS, "allocation": "uniform", "asked": cut, "cut": reached}
         yield {**about, "results": {"as cut": subject.quality(slim)}}
 

@@ -12,7 +12,7 @@ tools take turns, after a run of each that does not count.
 MACs are fvcore's count on the finished networks. The gate is structprune's comparison with the masked dense
 network; torch-pruning has none ("-"). Latencies come from one interleaved benchmark of the ONNX files. An
 exception is printed in the row of the tool that raised it. Meant for convolutional networks: torch-pruning
-would need `num_heads` and patched forwards for attention, which this script does not give it.
+would need fused attention to be off for others, which this script leaves on.
 
 Exit codes: 0 done (also where a tool fails on a network), 2 bad input, 130 interrupted.
 """
@@ -29,8 +29,7 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,14 +44,13 @@ from torch import Tensor, nn
 
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
 from structprune.bench import Benchmark, environment
+from structprune.compare.peer import SEARCH_STEPS, cut, search_ratio, total_macs
 from structprune.errors import StructPruneError
 from structprune.models import build_model
 from structprune.names import architectures, unknown
 from structprune.recipe import ModelSpec
-from structprune.report import count_macs
 
 OURS, THEIRS = "structprune", "torch-pruning"
-SEARCH_STEPS = 8
 
 
 @dataclass
@@ -115,65 +113,10 @@ class Comparison:
 # --- the two tools -----------------------------------------------------------------------------------------
 
 
-def prune_ours(model: nn.Module, x: Tensor, cut: float, align: int) -> tuple[nn.Module, sp.Plan]:
+def prune_ours(model: nn.Module, x: Tensor, share: float, align: int) -> tuple[nn.Module, sp.Plan]:
     graph = sp.trace(model, x)
-    plan = sp.plan(graph, sp.score(graph, "group_l1"), {"macs": 1 - cut}, allocation="uniform", align=align)
+    plan = sp.plan(graph, sp.score(graph, "group_l1"), {"macs": 1 - share}, allocation="uniform", align=align)
     return sp.prune(model, plan), plan
-
-
-def prune_theirs(model: nn.Module, x: Tensor, ratio: float, align: int) -> nn.Module:
-    """Prunes `model` in place, as torch-pruning does."""
-    import torch_pruning as tp
-
-    classifier = getattr(model, "get_classifier", None)
-    head = classifier() if callable(classifier) else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pruner = tp.pruner.BasePruner(
-            model,
-            x,
-            importance=tp.importance.GroupMagnitudeImportance(p=1),
-            pruning_ratio=ratio,
-            ignored_layers=[head] if isinstance(head, nn.Module) else [],
-            round_to=align if align > 1 else None,
-            in_channel_groups={},  # its default is one dict that every pruner fills and reads
-            out_channel_groups={},
-            num_heads={},
-        )
-        pruner.step()
-    return model
-
-
-def search_ratio(
-    model: nn.Module,
-    x: Tensor,
-    target: int,
-    cut: float,
-    align: int,
-    prune: Callable[[nn.Module, Tensor, float, int], nn.Module] = prune_theirs,
-) -> float:
-    """The pruning ratio whose MACs are nearest to `target`, each step by `prune` on a fresh copy.
-
-    A bracketing search by false position (Illinois variant) on the root of the MACs, which falls nearly linearly
-    with the ratio: halving would need twice the steps to come as near.
-    """
-    tried: dict[float, int] = {}
-    low, over = 0.0, (1 - cut) ** -0.5 - 1  # f(ratio) = √(MACs ÷ target) − 1 at both ends
-    high, under = 1.0, -1.0
-    side = 0
-    for _ in range(SEARCH_STEPS):
-        ratio = (low * under - high * over) / (under - over)
-        macs = tried[ratio] = total_macs(prune(copy.deepcopy(model), x, ratio, align), x)
-        error = math.sqrt(macs / target) - 1
-        if error > 0:
-            low, over, under = ratio, error, under / 2 if side == 1 else under
-            side = 1
-        elif error < 0:
-            high, under, over = ratio, error, over / 2 if side == -1 else over
-            side = -1
-        else:
-            break
-    return min(tried, key=lambda r: abs(tried[r] - target))
 
 
 # --- one network -------------------------------------------------------------------------------------------
@@ -200,9 +143,9 @@ def compare(name: str, options: argparse.Namespace) -> Comparison:
     stage = "prune"
     try:
         start = time.perf_counter()
-        theirs.ratio = search_ratio(model, x, round(dense * (1 - options.cut)), options.cut, options.align)
+        theirs.ratio = search_ratio(model, x, round(dense * (1 - options.cut)), options.align)
         theirs.search_s = time.perf_counter() - start
-        theirs.slim = prune_theirs(copy.deepcopy(model), x, theirs.ratio, options.align)
+        theirs.slim = cut(copy.deepcopy(model), x, theirs.ratio, options.align)
         stage = "count"
         _count(theirs, x)
     except Exception as error:
@@ -230,7 +173,7 @@ def _time_preparation(model: nn.Module, x: Tensor, compared: Comparison, options
                 prune_ours(given, x, options.cut, options.align)
             else:
                 assert result.ratio is not None
-                prune_theirs(given, x, result.ratio, options.align)
+                cut(given, x, result.ratio, options.align)
             result.prepare_s.append(time.perf_counter() - start)
 
 
@@ -259,10 +202,6 @@ def _time_inference(model: nn.Module, x: Tensor, compared: Comparison, options: 
             if result.tool in timed.speedup:
                 result.ms, result.speedup = timed.ms[result.tool], timed.speedup[result.tool]
                 result.ci95 = timed.ci95[result.tool]
-
-
-def total_macs(model: nn.Module, x: Tensor) -> int:
-    return sum(count_macs(model, x).values())
 
 
 def total_params(model: nn.Module) -> int:

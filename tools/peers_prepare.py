@@ -45,6 +45,7 @@ from zoo import check_known, interrupt
 from zoo_worker import build, example, one_line, smallest_budget
 
 import structprune as sp
+from structprune.compare.peer import cut, without_fused_attention
 from structprune.errors import BudgetError
 from structprune.graph.capture import Inputs, capture
 from structprune.names import architectures
@@ -57,32 +58,8 @@ SHARE = 0.5  # of the MACs that stay; of each layer's channels that torch-prunin
 torch.set_num_threads(1)
 
 
-def prune_theirs(model: Any, x: Tensor, attn_dim: bool, ratio: float = SHARE, align: int = 1) -> nn.Module:
-    """Prunes `model` in place, each layer by `ratio`; heads and classifiers as in torch-pruning's example for timm."""
-    import torch_pruning as tp
-
-    layers, classes = list(model.modules()), getattr(model, "num_classes", None)
-    ignored: list[nn.Module] = [m for m in layers if isinstance(m, nn.Linear) and m.out_features == classes]
-    ignored += [m for m in pytree.tree_leaves(getattr(model, "get_classifier", tuple)()) if isinstance(m, nn.Module)]
-    attention = [m for m in layers if hasattr(m, "num_heads") and isinstance(getattr(m, "qkv", None), nn.Linear)]
-    heads = {m.qkv: m.num_heads for m in attention}
-    norm = tp.importance.GroupMagnitudeImportance(p=1)
-    own: Record = {"in_channel_groups": {}, "out_channel_groups": {}}  # their defaults are shared by all pruners
-    own["round_to"] = align if align > 1 else None
-    tp.pruner.BasePruner(model, x, norm, pruning_ratio=ratio, ignored_layers=ignored, num_heads=heads, **own).step()
-    for module in attention:
-        module.num_heads = heads[module.qkv]
-        module.head_dim = module.qkv.out_features // (3 * module.num_heads)
-        if attn_dim and hasattr(module, "attn_dim"):
-            module.attn_dim = module.qkv.out_features // 3
-    return model
-
-
 def fresh(model: nn.Module, tool: str) -> nn.Module:
-    made = copy.deepcopy(model)
-    for module in [m for m in made.modules() if tool == THEIRS and hasattr(m, "fused_attn")]:
-        module.fused_attn = False  # type: ignore[assignment]
-    return made
+    return without_fused_attention(model) if tool == THEIRS else copy.deepcopy(model)
 
 
 def reachable(model: nn.Module, x: Tensor) -> float:
@@ -115,7 +92,7 @@ def measure(task: Record) -> None:
         CAPTURE: lambda given: capture(given, Inputs.of(x)),
         TRACE: lambda given: sp.trace(given, x),
         OURS: lambda given: prune_ours(given, x, 1 - record["budget"], 1),
-        THEIRS: lambda given: prune_theirs(given, x, task["attn_dim"]),
+        THEIRS: lambda given: cut(given, x, SHARE, attn_dim=task["attn_dim"]),
     }
     for tool in list(work) if task["theirs"] else [CAPTURE, TRACE, OURS]:
         at(tool)

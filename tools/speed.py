@@ -18,7 +18,6 @@ Exit codes: 0 done (also where a tool fails on a network), 2 bad input, 130 inte
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import shlex
@@ -32,8 +31,7 @@ from typing import Any
 
 import torch
 from command_line import Parser, fail
-from peers import OURS, THEIRS, machine, search_ratio, total_macs
-from peers_prepare import prune_theirs
+from peers import OURS, THEIRS, machine
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -42,6 +40,7 @@ from zoo import check_known
 from zoo_worker import build, example, one_line
 
 import structprune as sp
+from structprune.compare.peer import cut, search_ratio, total_macs, without_fused_attention
 from structprune.cost import learn_cost, plan_measured
 from structprune.names import architectures
 
@@ -56,16 +55,13 @@ Record = dict[str, Any]
 
 def theirs(model: nn.Module, x: Tensor, align: int) -> nn.Module:
     """torch-pruning's network nearest to half of the MACs; fused attention off, as its example for timm asks."""
-    dense = copy.deepcopy(model)
-    for module in dense.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
 
     def prune(given: nn.Module, x: Tensor, ratio: float, align: int) -> nn.Module:
-        return prune_theirs(given, x, True, ratio, align)
+        return cut(given, x, ratio, align, attn_dim=True)
 
-    ratio = search_ratio(dense, x, round(total_macs(model, x) * CUT), CUT, align, prune)
-    return prune(copy.deepcopy(dense), x, ratio, align)
+    dense = without_fused_attention(model)
+    ratio = search_ratio(dense, x, round(total_macs(model, x) * CUT), align, prune)
+    return prune(dense, x, ratio, align)
 
 
 def kept(dense: nn.Module, slim: nn.Module) -> float:

@@ -233,8 +233,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--failed", action="store_true", help="make those anew that did not pass")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once (2)")
     parser.add_argument("--threads", type=int, default=1, help="of torch, in each process (1)")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for a model (600)")
-    parser.add_argument("--memory", type=float, default=10.0, metavar="GiB", help="resident memory for a model (10)")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for a model (1800)")
+    parser.add_argument("--memory", type=float, default=14.0, metavar="GiB", help="resident memory for a model (14)")
     parser.add_argument("--budget", type=float, default=0.5, help="share of the MACs that may stay (0.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the image (0)")
     results, page = ROOT / "build" / "zoo" / "results.json", ROOT / "docs" / "zoo.md"

@@ -2,5 +2,6 @@
 
 from .loop import fit
 from .quality import accuracy, agreement, predict, predict_onnx
+from .stage import train_stage
 
-__all__ = ["accuracy", "agreement", "fit", "predict", "predict_onnx"]
+__all__ = ["accuracy", "agreement", "fit", "predict", "predict_onnx", "train_stage"]

@@ -1,0 +1,136 @@
+"""torch-pruning on a recipe's network, in a process of its own, as it may hang, run out of memory or crash.
+
+    python -m structprune.compare.child TASK.json
+
+The task says what `Task` holds. Its folder gets slim.onnx, kept.safetensors (the kept indices of each tensor's axes)
+and, at last, result.json.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.numpy import save_file
+from torch import nn
+
+from ..data import Data, load_data
+from ..export import export_onnx
+from ..models import build_model
+from ..progress import Reporter
+from ..recipe import Recipe
+from ..report import measured_quality
+from ..store import files
+from ..train import predict, train_stage
+from .memory import PeakMemory
+from .peer import Settings, cut, distinct, kept_indices, search_ratio, total_macs, without_fused_attention, zeroed
+
+SPREAD = 1e-9  # by which values are made distinct: of float64, and nothing to float32
+
+
+@dataclass(frozen=True)
+class Task:
+    """`recipe` as plain data, and the number of MACs to come near to, with widths rounded to `align`."""
+
+    recipe: dict[str, Any]
+    macs: int
+    align: int
+    settings: dict[str, Any]
+    folder: str
+
+    def write(self) -> Path:
+        path = Path(self.folder) / "task.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(path, json.dumps(asdict(self)))
+        return path
+
+
+def main(path: str) -> None:
+    warnings.simplefilter("ignore")
+    task = Task(**json.loads(Path(path).read_text(encoding="utf-8")))
+    result: dict[str, Any] = {"align": task.align}
+    try:
+        _do(task, result)
+    except Exception as error:  # whatever the tool raises is its result
+        text = " ".join(str(error).split())
+        result["error"] = f"{result.pop('stage', 'start')}: {type(error).__name__}: {text}".rstrip(": ")
+    result.pop("stage", None)
+    files.write_text(Path(task.folder) / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def _do(task: Task, result: dict[str, Any]) -> None:
+    folder, recipe = Path(task.folder), Recipe.model_validate(task.recipe)
+    settings = Settings(**task.settings)
+
+    result["stage"] = "reading the model and the data"
+    with _seconds(result, "seconds"):
+        model = build_model(recipe.model, recipe.seed)
+        data = load_data(recipe.data, model, recipe.seed)
+    x = data.example[:1]
+    dense = predict(model, data.test)
+    dense_macs = total_macs(model, x)
+
+    def prune(given: nn.Module, x: torch.Tensor, ratio: float, align: int) -> nn.Module:
+        torch.manual_seed(recipe.seed)  # for the importance that is random
+        return cut(given, x, ratio, align, settings)
+
+    result["stage"] = "search for the ratio"
+    with _seconds(result, "search_seconds"):
+        prepared = without_fused_attention(model)
+        ratio = search_ratio(prepared, x, task.macs, task.align, prune)
+    result["stage"] = "prune"
+    with _seconds(result, "seconds"), PeakMemory() as peak:
+        slim = prune(without_fused_attention(model), x, ratio, task.align).eval()
+    result |= {"ratio": ratio, "peak_bytes": peak.bytes}
+
+    result["stage"] = "count"
+    result["macs"] = {"dense": dense_macs, "slim": total_macs(slim, x), "cut": dense_macs / total_macs(slim, x)}
+    result["params"] = sum(parameter.numel() for parameter in slim.parameters())
+    result["stage"] = "forward"
+    quality = {"pruned": predict(slim, data.test)}
+    result["stage"] = "what was kept"
+    result["gate"] = _check(model, prune, ratio, task, data, folder)
+    if recipe.finetune:
+        result["stage"] = "fine-tune"
+        train_stage(slim, recipe.finetune, data, folder, "slim", recipe.seed, Reporter(Console(file=io.StringIO())))
+    result["stage"] = "forward"
+    quality["final"] = predict(slim, data.test)
+    result["quality"] = measured_quality(recipe, data, dense, quality)
+    result["stage"] = "export"
+    export_onnx(slim, data.example, folder / "slim.onnx")
+
+
+def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, folder: Path) -> dict[str, Any]:
+    """The same cut in float64 against the dense network with all that was removed set to zero; and what was kept."""
+    x = data.example.double()
+    dense = distinct(without_fused_attention(model), SPREAD).eval()
+    slim = prune(copy.deepcopy(dense), x[:1], ratio, task.align).eval()
+    kept = kept_indices(dense, slim)
+    held = {f"{key}/{axis}": index for key, axes in kept.items() for axis, index in enumerate(axes)}
+    files.write(folder / "kept.safetensors", lambda aside: save_file(held, aside))
+    with torch.no_grad():
+        expected, made = zeroed(dense, kept)(x), slim(x)
+    return {"max_rel": float((made - expected).abs().max() / expected.abs().max())}
+
+
+@contextmanager
+def _seconds(result: dict[str, Any], name: str) -> Iterator[None]:
+    """Adds what the block takes."""
+    start = time.perf_counter()
+    yield
+    result[name] = result.get(name, 0.0) + time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

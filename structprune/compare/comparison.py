@@ -1,0 +1,298 @@
+"""`compare`: one recipe and dense network, by structprune and by torch-pruning; all that comes out measured alike.
+
+torch-pruning takes no budget: it is cut to as many MACs as structprune's network has, with widths as they fall and
+rounded. It has no recovery, and fine-tuning is the recipe's for all.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from ..bench import Runtime, benchmark, environment
+from ..cost import wants_latency
+from ..criteria import CRITERIA, score, unscorable
+from ..data import load_data
+from ..errors import RecipeError
+from ..graph import DependencyGraph, trace
+from ..models import build_model
+from ..progress import Reporter
+from ..recipe import Recipe, read_recipe
+from ..records import Scores
+from ..run import WIDTHS_BY, rehearse, run
+from ..store import files
+from ..train import train_stage
+from .child import Task
+from .memory import PeakMemory
+from .peer import Settings
+
+SCHEMA = "structprune.compare/1"
+OURS, THEIRS = "structprune", "torch-pruning"
+ROUNDINGS = (1, 8, 16)
+SAME = 1e-9  # the relative difference, in float64, from which a network is not the masked dense one
+_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    **dict.fromkeys(("l1", "group_l1"), ("GroupMagnitudeImportance", {"p": 1})),
+    **dict.fromkeys(("l2", "group_l2"), ("GroupMagnitudeImportance", {"p": 2})),
+    "fpgm": ("FPGMImportance", {}),
+    "slimming": ("BNScaleImportance", {}),
+    "random": ("RandomImportance", {}),
+}
+
+
+def compare(
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    roundings: Sequence[int] = ROUNDINGS,
+    timeout: float = 900.0,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Runs a recipe into `out`/structprune, and torch-pruning with each of `roundings` beside it; what came of each.
+
+    `out` is by default runs/NAME-compare. It gets compare.json, which is what is returned, and all networks' files.
+    Each run of torch-pruning has its own process, which is ended after `timeout` seconds; what it raises is in its
+    row. With `resume` an interrupted comparison goes on. Bad input raises a StructPruneError before any work.
+    """
+    checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
+    if find_spec("torch_pruning") is None:
+        raise RecipeError("compare needs torch-pruning: pip install 'structprune[compare]'")
+    folder, say = Path(out) if out is not None else Path("runs") / f"{name}-compare", reporter or Reporter()
+    if not _claim(folder, checked, roundings, resume):
+        return json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+
+    say.stage(f"{checked.model.name}: rehearsing the recipe")
+    rehearse(checked, say)
+    files.write_text(folder / "recipe.yaml", yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
+    started = _dense(checked, folder, say)
+    report, tool = _ours(started, folder, say)
+    graph, scores = _scored(started, report)
+    plan = json.loads((folder / OURS / "plan.json").read_text(encoding="utf-8"))
+    rows = [_our_row(report, tool, share_kept(graph, scores, _axes(plan["keep"])))]
+    settings, notes = _settings(started)
+    for align in roundings:
+        row = _theirs(started, plan["macs"]["slim"], align, settings, folder, timeout, say)
+        if "error" not in row:
+            row["kept_importance"] = share_kept(graph, scores, _stored(folder / row["network"] / "kept.safetensors"))
+        rows.append(row)
+    if scores.criterion != started.prune.criterion:
+        notes.append(f"{started.prune.criterion} has no scores of the dense network: importance kept is by l1")
+    _time(rows, started, folder, say)
+    result = {
+        "schema": SCHEMA,
+        "model": started.model.name,
+        "criterion": report["criterion"],
+        "allocation": report["allocation"],
+        "budget": report["budget"],
+        "kept_by": scores.criterion,
+        "runtime": Runtime(**started.runtime.model_dump()).name,
+        "metric": report["quality"]["metric"],
+        "dense": {"macs": report["macs"]["dense"], "quality": report["quality"]["dense"]},
+        "rows": rows,
+        "notes": notes,
+        "environment": environment(),
+    }
+    files.write_text(folder / "compare.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def share_kept(graph: DependencyGraph, scores: Scores, kept: Mapping[tuple[str, int], np.ndarray]) -> float:
+    """The geometric mean, over scored groups, of the share of scores that stays on the leading layer's positions.
+
+    `kept` has the kept indices of an axis of a tensor; all stay where it has none.
+    """
+    shares = []
+    for group in graph.groups:
+        if group.name not in scores.values:
+            continue
+        leading = group.leading
+        each = scores.values[group.name] - min(0.0, float(scores.values[group.name].min()))
+        of_unit = np.append(each, 0.0)[leading.index].sum(axis=1)  # -1, no unit, looks up the 0
+        stays = kept.get((leading.key, leading.dim))
+        if of_unit.sum() > 0:
+            shares.append(1.0 if stays is None else float(of_unit[stays].sum() / of_unit.sum()))
+    with np.errstate(divide="ignore"):
+        return float(np.exp(np.mean(np.log(shares)))) if shares else 1.0
+
+
+# --- stages --------------------------------------------------------------------------------------------------
+
+
+def _claim(folder: Path, recipe: Recipe, roundings: Sequence[int], resume: bool) -> bool:
+    """Whether there is work to do in `folder`; raises RecipeError where it can't take this comparison."""
+    if not roundings or min(roundings) < 1:
+        raise RecipeError(f"roundings {list(roundings)}: give whole numbers of at least 1")
+    stored = folder / "recipe.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"the output folder {folder} is a file: give another by --out")
+    if not stored.is_file():
+        if resume:
+            raise RecipeError(
+                f"{folder} holds no comparison to resume: leave --resume out, or give its folder by --out"
+            )
+        if folder.is_dir() and any(folder.iterdir()):
+            raise RecipeError(f"{folder} is not empty: give another --out")
+        return True
+    if not resume:
+        raise RecipeError(f"{folder} already holds a comparison: give another --out, or --resume to go on")
+    if yaml.safe_load(stored.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+        raise RecipeError(f"{folder} holds a comparison by another recipe: resume it with the same one and --set")
+    return not (folder / "compare.json").is_file()
+
+
+def _dense(recipe: Recipe, folder: Path, say: Reporter) -> Recipe:
+    """The recipe with a trained network to start from, if it trains one itself: all tools get the same."""
+    if recipe.train is None:
+        return recipe
+    weights = folder / "dense" / "weights.safetensors"
+    if not weights.is_file():
+        model = build_model(recipe.model, recipe.seed)
+        data = load_data(recipe.data, model, recipe.seed)
+        train_stage(model, recipe.train, data, folder / "dense", "dense", recipe.seed, say)
+        state = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
+        files.write(weights, lambda path: save_file(state, path))
+    model_spec = recipe.model.model_copy(update={"weights": str(weights)})
+    return recipe.model_copy(update={"train": None, "model": model_spec})
+
+
+def _ours(recipe: Recipe, folder: Path, say: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The run's report; and how long it took to plan, and with how much memory."""
+    place, noted = folder / OURS, folder / OURS / "planning.json"
+    say.stage(f"{OURS}: the recipe")
+    if not noted.is_file():
+        resumed = (place / "recipe.yaml").is_file()
+        start = time.perf_counter()
+        with PeakMemory() as peak:
+            run(recipe, place, plan_only=True, resume=resumed, reporter=say)
+        seconds = None if resumed else time.perf_counter() - start
+        files.write_text(noted, json.dumps({"seconds": seconds, "peak_bytes": peak.bytes}))
+    report = run(recipe, place, resume=True, reporter=say)
+    return report, json.loads(noted.read_text(encoding="utf-8"))
+
+
+def _scored(recipe: Recipe, report: Mapping[str, Any]) -> tuple[DependencyGraph, Scores]:
+    """The dense network's graph and scores, by which importance kept is reckoned for all."""
+    model = build_model(recipe.model, recipe.seed)
+    data = load_data(recipe.data, model, recipe.seed)
+    graph = trace(model, data.example[:1], form=report["form"])
+    criterion = recipe.prune.criterion
+    base = WIDTHS_BY if "widths" in CRITERIA[criterion].needs else criterion
+    combine = recipe.prune.combine if base == criterion else None
+    scores = score(graph, base, data.calibration, labels=data.calibration_labels, combine=combine, seed=recipe.seed)
+    left_out = unscorable(graph, criterion)
+    return graph, Scores(base, {name: v for name, v in scores.values.items() if name not in left_out})
+
+
+def _our_row(report: Mapping[str, Any], tool: Mapping[str, Any], kept: float) -> dict[str, Any]:
+    quality = {k: v for k, v in report["quality"].items() if k in ("pruned", "recovered", "final", "kl")}
+    gate = {"passed": report["gate"]["passed"], "max_rel": report["gate"]["float64"]["max_rel"]}
+    about = {"network": OURS, "tool": OURS, "macs": report["macs"]["slim"], "cut": report["macs"]["cut"]}
+    return {
+        **about,
+        "params": report["params"]["slim"],
+        "gate": gate,
+        "quality": quality,
+        "kept_importance": kept,
+        **tool,
+    }
+
+
+def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
+    """How torch-pruning does what the recipe asks, and where it can't."""
+    spec, notes = recipe.prune, [f"{THEIRS} is cut to {OURS}'s MACs, by the pruning ratio that comes nearest"]
+    if spec.criterion not in _SETTINGS:
+        notes.append(f"{THEIRS} has no {spec.criterion}: its group L1 instead")
+    if spec.allocation not in ("uniform", "global", "threshold"):
+        notes.append(f"{THEIRS} has no allocation {spec.allocation}: the same ratio in every layer")
+    if wants_latency(spec.budget.as_dict()):
+        notes.append(
+            f"{OURS}'s seconds are without learning what widths cost, which was done before, and is kept on disk"
+        )
+    if recipe.recover:
+        notes.append(f"{THEIRS} has no recovery: its quality is as cut" + (", then fine-tuned" * bool(recipe.finetune)))
+    importance, arguments = _SETTINGS.get(spec.criterion, _SETTINGS["l1"])
+    modules = [path for path, _ in build_model(recipe.model, recipe.seed).named_modules()]
+    ignored = [path for path in modules if any(fnmatch(path, glob) for glob in spec.ignore)]
+    return Settings(importance, arguments, spec.allocation in ("global", "threshold"), ignored, spec.max_ratio), notes
+
+
+def _theirs(
+    recipe: Recipe, macs: int, align: int, settings: Settings, folder: Path, timeout: float, say: Reporter
+) -> dict[str, Any]:
+    network = THEIRS if align == 1 else f"{THEIRS}-{align}"
+    row: dict[str, Any] = {"network": network, "tool": THEIRS, "align": align}
+    task = Task(recipe.model_dump(mode="json"), macs, align, asdict(settings), str(folder / network))
+    result = folder / network / "result.json"
+    if not result.is_file():
+        say.stage(f"{THEIRS}" + (f", rounded to {align}" if align > 1 else ""))
+        command = [sys.executable, "-m", "structprune.compare.child", str(task.write())]
+        with (folder / network / "log.txt").open("w") as log:
+            try:
+                ended = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                return {**row, "error": f"no result in {timeout:g} s"}
+        if not result.is_file():
+            return {**row, "error": f"its process ended with {_ending(ended.returncode)}"}
+    told = json.loads(result.read_text(encoding="utf-8"))
+    if "error" in told:
+        return {**row, **told}
+    counts = told.pop("macs")
+    gate = {"passed": told["gate"]["max_rel"] <= SAME, **told.pop("gate")}
+    quality = {k: v for k, v in told.pop("quality").items() if k in ("pruned", "final", "kl")}
+    return {**row, "macs": counts["slim"], "cut": counts["cut"], "gate": gate, "quality": quality, **told}
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
+
+
+def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporter) -> None:
+    """All networks in turns, in one run, on the recipe's runtime."""
+    runtime = Runtime(**recipe.runtime.model_dump())
+    paths = {"dense": folder / OURS / "dense.onnx"}
+    paths |= {row["network"]: folder / row["network"] / "slim.onnx" for row in rows if "error" not in row}
+    converted = {name: runtime.converted(path) for name, path in paths.items()}
+    say.stage(f"timing {', '.join(converted)}, {recipe.bench.seconds:g} s")
+    with say.bar("timing") as update:
+        timed = benchmark(
+            converted,
+            batch=runtime.batch,
+            threads=runtime.threads,
+            seconds=recipe.bench.seconds,
+            progress=update,
+        )
+    for row in rows:
+        if row["network"] in timed.speedup:
+            speedup = timed.speedup[row["network"]]
+            row |= {
+                "ms": timed.ms[row["network"]],
+                "speedup": speedup,
+                "ci95": list(timed.ci95[row["network"]]),
+                "efficiency": speedup / row["cut"],
+                "timing": timed.notes,
+            }
+
+
+def _axes(keep: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, int], np.ndarray]:
+    """The kept indices of a plan's sliced axes, but where blocks keep different ones."""
+    flat = ((key, int(dim), index) for key, dims in keep.items() for dim, index in dims.items())
+    return {(key, dim): np.array(i, int) for key, dim, i in flat if not (i and isinstance(i[0], list))}
+
+
+def _stored(path: Path) -> dict[tuple[str, int], np.ndarray]:
+    return {(key.rpartition("/")[0], int(key.rpartition("/")[2])): index for key, index in load_file(path).items()}

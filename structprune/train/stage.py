@@ -1,0 +1,44 @@
+"""Training as a stage of a run: shown, logged, and done once whatever interrupts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..data import Data
+from ..modules import replace_tensors, tensors
+from ..progress import Reporter
+from ..recipe import TrainSpec
+from ..store import files
+from .loop import fit
+
+
+def train_stage(
+    model: nn.Module, spec: TrainSpec, data: Data, folder: Path, what: str, seed: int, reporter: Reporter
+) -> Path:
+    """Trains `model`, the `what` (dense, slim) network, in place; its weights are in the file returned, in `folder`.
+
+    If that file is there already they are only read; if training was interrupted, it goes on.
+    """
+    assert data.train is not None
+    assert data.train_labels is not None
+    final = folder / f"{what}.safetensors"
+    if final.is_file():
+        replace_tensors(model, load_file(final))
+        return final
+    verb = "training" if what == "dense" else "fine-tuning"
+    reporter.stage(f"{verb} the {what} network, {spec.epochs} epoch{'s' if spec.epochs > 1 else ''}")
+    with reporter.bar(verb) as update:
+
+        def progress(step: int, steps: int, shown: dict[str, float]) -> None:
+            update(step / steps, f"epoch {shown['epoch']:.0f}, loss {shown['loss']:.3f}")
+            if step % (steps // spec.epochs) == 0:
+                reporter.event("epoch", network=what, **shown)
+
+        checkpoint = folder / f"{what}.training.safetensors"
+        fit(model, data.train, data.train_labels, spec, seed=seed, checkpoint=checkpoint, progress=progress)
+    held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
+    files.write(final, lambda path: save_file(held, path))
+    return final

@@ -1,0 +1,164 @@
+"""A recipe by structprune and torch-pruning: what was kept by hand-made oracles, one whole comparison, bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+from typer.testing import CliRunner
+
+import structprune as sp
+from structprune.cli import app
+from structprune.compare import compare, compare_table, comparison, draw
+from structprune.compare.memory import PeakMemory
+from structprune.compare.peer import cut, distinct, kept_indices, search_ratio, total_macs, zeroed
+from structprune.errors import PlanError, RecipeError
+from structprune.recipe import check_recipe
+
+RECIPE = {
+    "model": {"name": "resnet10t", "kwargs": {"in_chans": 1, "num_classes": 10}},
+    "data": {"source": "digits"},
+    "train": {"epochs": 1, "lr": 2e-3},
+    "prune": {"budget": {"macs": 0.5}, "align": 8},
+    "bench": {"seconds": 0.5},
+}
+
+
+def small() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    model = nn.Sequential(*layers).eval()
+    model.num_classes = 4  # whose outputs stay
+    return model, torch.randn(2, 3, 12, 12)
+
+
+def test_what_torch_pruning_kept_is_found_and_the_zeroed_dense_network_equals_it():
+    model, x = small()
+    dense = distinct(model, 1e-9).eval()
+    slim = cut(distinct(small()[0], 0.0), x[:1].double(), 0.5)
+    with pytest.raises(PlanError):
+        kept_indices(dense, slim)  # other values: no slice of it
+    torch.manual_seed(0)
+    slim = cut(small()[0], x[:1], 0.5)
+    kept = kept_indices(small()[0], slim)
+    norms = small()[0][0].weight.detach().abs().sum((1, 2, 3)).numpy()
+    assert [len(axis) for axis in kept["0.weight"]] == [4, 3, 3, 3]
+    assert list(kept["2.weight"][1]) == list(kept["0.weight"][0])
+    assert len(norms[kept["0.weight"][0]]) == 4
+    with torch.no_grad():
+        assert torch.allclose(zeroed(small()[0], kept)(x), slim(x), atol=1e-6)
+    kept["2.weight"][1] = np.arange(8)  # the wrong claim shows
+    kept["0.weight"][0] = np.roll(np.arange(8), 1)[:4]
+    with torch.no_grad():
+        assert not torch.allclose(zeroed(small()[0], kept)(x), slim(x), atol=1e-4)
+
+
+def test_the_ratio_is_searched_for_that_comes_nearest_to_the_macs():
+    model, x = small()
+    target = total_macs(model, x[:1]) // 2
+    found = search_ratio(model, x[:1], target, 1)
+    macs = {r: total_macs(cut(small()[0], x[:1], r), x[:1]) for r in (found, *np.linspace(0.05, 0.95, 19))}
+    assert abs(macs[found] - target) == min(abs(m - target) for m in macs.values())
+    assert search_ratio(model, x[:1], total_macs(model, x[:1]), 1) == 0.0
+
+
+def test_importance_kept_is_the_geometric_mean_of_the_groups_shares():
+    model, x = small()
+    graph = sp.trace(model, x[:1])
+    scores = sp.score(graph, "l1")
+    assert [g.name for g in graph.groups] == ["0", "2"]
+    first, second = (scores.values[name] for name in ("0", "2"))
+    kept = {("0.weight", 0): np.array([1, 5]), ("2.weight", 1): np.array([1, 5])}
+    expected = (first[[1, 5]].sum() / first.sum()) ** 0.5
+    assert comparison.share_kept(graph, scores, kept) == pytest.approx(expected)
+    kept[("2.weight", 0)] = np.array([0])
+    expected *= (second[0] / second.sum()) ** 0.5
+    assert comparison.share_kept(graph, scores, kept) == pytest.approx(expected)
+    assert comparison.share_kept(graph, scores, {}) == 1.0
+
+
+def test_peak_memory_sees_what_is_allocated_inside():
+    with PeakMemory() as before:
+        pass
+    with PeakMemory() as peak:
+        assert np.ones(16 * 2**20).sum() == 16 * 2**20  # 128 MiB
+    assert peak.bytes - before.bytes > 100 * 2**20
+
+
+def test_a_comparison_from_one_dense_network_then_resumed(tmp_path):
+    recipe, out = check_recipe(RECIPE), tmp_path / "out"
+    result = compare(recipe, out, roundings=(8,))
+    ours, theirs = result["rows"]
+    assert (ours["network"], theirs["network"]) == ("structprune", "torch-pruning-8")
+    assert ours["gate"]["passed"]
+    assert theirs["gate"]["passed"]
+    assert abs(theirs["macs"] / ours["macs"] - 1) < 0.2  # as near as widths in eights come
+    kept = load_file(out / "torch-pruning-8" / "kept.safetensors")
+    assert all(len(kept[key]) % 8 == 0 for key in kept if key.endswith("conv1.weight/0"))
+    for row in result["rows"]:
+        assert 0 < row["kept_importance"] < 1
+        assert 0 <= row["quality"]["pruned"] <= 1
+        assert row["ci95"][0] <= row["speedup"] <= row["ci95"][1]
+        assert row["peak_bytes"] > 2**20
+    report = json.loads((out / "structprune" / "report.json").read_text())
+    assert report["quality"]["dense"] == result["dense"]["quality"]
+    assert draw(result, tmp_path / "picture.png").stat().st_size > 1000
+    assert compare_table(result).row_count == 2
+    assert compare(recipe, out, roundings=(8,), resume=True) == json.loads((out / "compare.json").read_text())
+    with pytest.raises(RecipeError, match="already holds a comparison"):
+        compare(recipe, out, roundings=(8,))
+    with pytest.raises(RecipeError, match="by another recipe"):
+        compare(check_recipe({**RECIPE, "seed": 1}), out, resume=True)
+
+    (out / "compare.json").unlink()  # interrupted before a run of torch-pruning ended
+    (out / "torch-pruning-8" / "result.json").unlink()
+    stopped = compare(recipe, out, roundings=(8,), resume=True, timeout=0.5)
+    assert stopped["rows"][1]["error"] == "no result in 0.5 s"
+    assert stopped["rows"][0]["kept_importance"] == ours["kept_importance"]
+    assert draw(stopped, tmp_path / "picture.png").is_file()
+    (out / "compare.json").unlink()
+    (out / "torch-pruning-8" / "result.json").write_text('{"align": 8, "error": "prune: IndexError: index 7"}')
+    failed = compare(recipe, out, roundings=(8,), resume=True)
+    assert "torch-pruning-8: prune: IndexError: index 7" in str(compare_table(failed).caption)
+
+
+@pytest.mark.parametrize(
+    ("prune", "importance", "notes"),
+    [
+        ({"criterion": "l2"}, "GroupMagnitudeImportance", 1),
+        ({"criterion": "slimming", "allocation": "threshold"}, "BNScaleImportance", 1),
+        ({"criterion": "bn_variance", "allocation": "knapsack"}, "GroupMagnitudeImportance", 3),
+    ],
+)
+def test_settings_of_torch_pruning_say_what_it_lacks(prune, importance, notes):
+    spec = {"budget": {"macs": 0.5}, "ignore": ["layer4*"], **prune}
+    settings, said = comparison._settings(check_recipe({**RECIPE, "train": None, "prune": spec}))
+    assert settings.importance == importance
+    assert settings.global_ == (prune.get("allocation") == "threshold")
+    assert "layer4.0.conv1" in settings.ignored
+    assert len(said) == notes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "prune.criterion=l3"], "did you mean"),
+        (["--set", "prune.budget.macs=0.000001"], "can't be met"),
+        (["--resume"], "holds no comparison to resume"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path, options, message):
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(RECIPE))
+    done = CliRunner().invoke(app, ["compare", str(path), "--out", str(tmp_path / "out"), *options])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_torch_pruning_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"structprune\[compare\]"):
+        compare(check_recipe(RECIPE), tmp_path / "out")
