@@ -78,7 +78,7 @@ def root(
 def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
     with _plain_errors(_resume_command("run", recipe, out, set_)):
-        from .report import int8_table, report_table
+        from .report import engine_table, int8_table, report_table
         from .run import run as run_recipe
 
         report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
@@ -89,6 +89,8 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
             console.print(f"timing: {note}", highlight=False)
         if report["int8"]:
             console.print(int8_table(report))
+        if report["also"]:
+            console.print(engine_table(report))
         console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False)
 
 
@@ -215,6 +217,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="onnxruntime's threads.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a batch, where the file leaves it open.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to time.")] = 10.0,
+    engine: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
     format_: FormatOption = Format.table,
 ) -> None:
     """Time ONNX files against each other, in turns, with intervals. Any files will do."""
@@ -228,7 +231,12 @@ def bench(
             names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
         with Reporter().bar("timing") as update:
             found = benchmark(
-                dict(zip(names, files, strict=True)), batch=batch, threads=threads, seconds=seconds, progress=update
+                dict(zip(names, files, strict=True)),
+                batch=batch,
+                threads=threads,
+                seconds=seconds,
+                engine=engine,
+                progress=update,
             )
         if format_ is Format.json:
             typer.echo(json.dumps(found.to_dict(), indent=2))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .bench import check_engine
 from .calibration.batches import BATCH
 from .criteria import COMBINE, CRITERIA
 from .errors import RecipeError
@@ -245,8 +246,30 @@ class ExportSpec(_Strict):
     int8: bool = False
 
 
+class EngineSpec(_Strict):
+    """An engine in which dense and slim are timed too; threads and batch are by default those of `runtime`."""
+
+    engine: str
+    threads: int | None = Field(default=None, ge=1)
+    batch: int | None = Field(default=None, ge=1)
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            check_engine(name)
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+
+def _engine(given: Any) -> Any:
+    return {"engine": given} if isinstance(given, str) else given
+
+
 class BenchSpec(_Strict):
     seconds: float = Field(default=10.0, gt=0)
+    also: tuple[Annotated[EngineSpec, BeforeValidator(_engine)], ...] = ()
 
 
 class Recipe(_Strict):

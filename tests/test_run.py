@@ -20,6 +20,7 @@ from structprune.errors import GateError, RecipeError
 from structprune.report import SCHEMA
 
 run_module = importlib.import_module("structprune.run")  # the package's `run` is the function
+train_module = importlib.import_module("structprune.train.stage")
 
 TINY = {
     "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
@@ -125,7 +126,7 @@ def test_a_second_run_into_the_folder_is_refused_and_resume_shows_the_first(reci
 
 def test_an_interrupted_run_resumes_to_the_same_network(recipe, finished, tmp_path, monkeypatch):
     folder, _ = finished
-    original, calls = run_module.fit, []
+    original, calls = train_module.fit, []
 
     def interrupted(model, *arguments, progress, **options):
         calls.append(1)
@@ -137,7 +138,7 @@ def test_an_interrupted_run_resumes_to_the_same_network(recipe, finished, tmp_pa
 
         return original(model, *arguments, progress=stop, **options)
 
-    monkeypatch.setattr(run_module, "fit", interrupted)
+    monkeypatch.setattr(train_module, "fit", interrupted)
     code, error, _ = cli("run", recipe, "--out", tmp_path / "run")
     assert code == 130
     assert f"--out {tmp_path / 'run'} --resume" in " ".join(error.split())
@@ -146,7 +147,7 @@ def test_an_interrupted_run_resumes_to_the_same_network(recipe, finished, tmp_pa
     code, error, _ = cli("run", recipe, "--out", tmp_path / "run")
     assert code == 2
     assert "interrupted run" in error
-    monkeypatch.setattr(run_module, "fit", original)
+    monkeypatch.setattr(train_module, "fit", original)
     code, _, _ = cli("run", recipe, "--out", tmp_path / "run", "--resume")
     assert code == 0
     ours, theirs = (load_file(path / "slim.safetensors") for path in (tmp_path / "run", folder))
@@ -183,17 +184,17 @@ def test_recovery_is_reported_step_by_step_and_the_gate_holds(recipe, tmp_path, 
 def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(recipe, tmp_path, monkeypatch):
     overrides = [*RECOVERED, "finetune={epochs: 1, lr: 0.001}", "prune.allocation=sensitivity"]
     sp.run(recipe, tmp_path / "whole", overrides=overrides)
-    original, scored = run_module.fit, []
+    original, scored = train_module.fit, []
 
     def stop(model, *arguments, **options):
         if options["checkpoint"].name.startswith("slim"):
             raise KeyboardInterrupt
         return original(model, *arguments, **options)
 
-    monkeypatch.setattr(run_module, "fit", stop)
+    monkeypatch.setattr(train_module, "fit", stop)
     with pytest.raises(KeyboardInterrupt):
         sp.run(recipe, tmp_path / "run", overrides=overrides)
-    monkeypatch.setattr(run_module, "fit", original)
+    monkeypatch.setattr(train_module, "fit", original)
     monkeypatch.setattr(run_module, "score", lambda *a, **k: scored.append(a))
     monkeypatch.setattr(run_module, "recover", lambda *a, **k: scored.append(a))
     report = sp.run(recipe, tmp_path / "run", overrides=overrides, resume=True)
@@ -348,7 +349,7 @@ def test_the_advice_after_an_interruption_can_be_pasted(recipe, tmp_path, monkey
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "fit", interrupted)
+    monkeypatch.setattr(train_module, "fit", interrupted)
     code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "prune.budget={macs: 0.6}")
     assert code == 130
     assert "--set 'prune.budget={macs: 0.6}' --resume" in " ".join(error.split())
@@ -400,6 +401,7 @@ def test_the_public_api_is_small_and_documented():
 def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
     options = ["train.epochs=1", "finetune=null", "data.calibration={images: 64}", "export.int8=true"]
+    options.append("bench.also=[torch, openvino, {engine: onnxruntime, threads: 2, batch: 3}]")
     options += ["prune={budget: {speedup: 1.2, macs: 0.7}, allocation: knapsack, align: 4}"]
     quick = functools.partial(run_module.plan_measured, seconds=0.3, rounds=2)
     monkeypatch.setattr(run_module, "plan_measured", quick)
@@ -410,6 +412,12 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     assert [row["network"] for row in report["int8"]] == ["dense", "slim", "dense-int8", "slim-int8"]
     assert all(0 < row["quality"] <= 1 and row["bytes"] > 0 for row in report["int8"])
     assert report["int8"][2]["bytes"] < report["int8"][0]["bytes"]
+    assert [(row["threads"], row["batch"], row["error"]) for row in report["also"]] == [
+        (1, 1, None),
+        (1, 1, None),
+        (2, 3, None),
+    ]
+    assert all(row["ci95"][0] <= row["speedup"] <= row["ci95"][1] for row in report["also"])
     latency = report["latency"]
     assert latency["efficiency"] == pytest.approx(latency["speedup"] / report["macs"]["cut"])
     assert {"layer1.0.conv1", "fc"} <= {layer["layer"] for layer in report["layers"]}
@@ -417,6 +425,7 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     assert {"dense-int8.onnx", "slim-int8.onnx"} <= {path.name for path in (tmp_path / "run").iterdir()}
     page = (tmp_path / "run" / "report.html").read_text()
     assert "float32 and int8" in page
+    assert "In other engines" in page
     assert "Planned and measured" in page
     assert "Where the time goes" in page
 

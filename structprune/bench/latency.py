@@ -1,4 +1,4 @@
-"""Times ONNX files against each other in onnxruntime, pair by pair.
+"""Times ONNX files against each other in onnxruntime, or another engine, pair by pair.
 
 Each round opens new sessions (where a session's memory lies moves its speed by a few per cent for as long as
 it lives, so one session a model would measure its luck), warms them up, then runs all models in turn, in
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import RecipeError
-from .session import Session, runtime_name
+from .engines import Module, engine_name, opener, settings
+from .session import runtime_name
 
 WIDE = 0.1  # an interval of this share of the speedup is too wide to quote a factor
 NOISY, DRIFT = 1.5, 1.15  # ratios of the reference's own times from which the machine was not quiet
@@ -63,15 +64,18 @@ class Benchmark:
 
 
 def benchmark(
-    models: Mapping[str, str | Path],
+    models: Mapping[str, str | Path | Module],
     *,
     batch: int = 1,
     threads: int = 1,
     seconds: float = 10.0,
     rounds: int = 8,
+    engine: str = "onnxruntime",
     progress: Callable[[float], None] = lambda share: None,
 ) -> Benchmark:
     """Times two or more ONNX files on the CPU; the first is what the others are compared with.
+
+    `engine` is one of `engines.ENGINES`; torch's take `engines.Module`s.
 
     Inputs are random (seeded) at batch size `batch`. `threads` is onnxruntime's intra-op count. `seconds` bounds
     the measuring (not opening and warming up); every round has at least 4 turns, whatever they take. Denormals
@@ -80,10 +84,12 @@ def benchmark(
     if len(models) < 2:
         raise RecipeError(f"benchmark got {len(models)} model: give two or more, the first is the reference")
     for name, path in models.items():
-        if not Path(path).is_file():
+        if not isinstance(path, Module) and not Path(path).is_file():
             raise RecipeError(f"benchmark: {name}={path} is no file")
     rng = np.random.default_rng(0)
-    times = [_round(models, batch, threads, seconds / rounds, i, progress, rounds) for i in range(rounds)]
+    open_ = opener(engine, batch, threads)
+    with settings(engine, threads):
+        times = [_round(models, open_, seconds / rounds, i, progress, rounds) for i in range(rounds)]
     names = list(models)
     speedup, interval = {}, {}
     for position, name in enumerate(names[1:], start=1):
@@ -92,7 +98,7 @@ def benchmark(
         interval[name] = _interval(ratios, rng)
     everything = np.concatenate(times)
     return Benchmark(
-        runtime=runtime_name(),
+        runtime=runtime_name() if engine == "onnxruntime" else engine_name(engine),
         threads=threads,
         batch=batch,
         rounds=rounds,
@@ -106,9 +112,8 @@ def benchmark(
 
 
 def _round(
-    models: Mapping[str, str | Path],
-    batch: int,
-    threads: int,
+    models: Mapping[str, str | Path | Module],
+    open_: Callable[[str | Path | Module], Callable[[], Any]],
     seconds: float,
     number: int,
     progress: Callable[[float], None],
@@ -117,7 +122,7 @@ def _round(
     """Seconds of shape (turns, models)."""
     order = list(models)
     opening = order if number % 2 == 0 else order[::-1]
-    runs = {name: Session(models[name], batch, threads).run for name in opening}
+    runs = {name: open_(models[name]) for name in opening}
     for run in runs.values():
         _warm_up(run, seconds / 4)
     turns: list[list[float]] = []

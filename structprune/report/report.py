@@ -28,11 +28,12 @@ def build_report(
     latency: Benchmark | None,
     layers: dict[str, dict[str, float]] | None,
     int8: dict[str, dict[str, Any]],
+    also: list[dict[str, Any]],
     environment: dict[str, Any],
     opset: int,
 ) -> dict[str, Any]:
     """`gates` holds `final`, and `pruned` (the network as cut) where it was recovered or fine-tuned since; `int8` the
-    quality and size of `dense-int8` and `slim-int8`, if they were made."""
+    quality and size of `dense-int8` and `slim-int8`, if they were made; `also` the timings in other engines."""
     final = gates["final"]
     return {
         "schema": SCHEMA,
@@ -48,6 +49,7 @@ def build_report(
         "onnx": {"opset": opset, "dense_bytes": sizes.get("dense"), "slim_bytes": sizes.get("slim")},
         "latency": None if latency is None else _latency(latency, plan, recipe.runtime.dtype),
         "int8": _int8(int8, latency, quality, sizes),
+        "also": also,
         "planned_latency": plan.latency,
         "layers": _layers(layers),
         "quality": quality,

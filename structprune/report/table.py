@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from ..bench import Benchmark
@@ -82,6 +83,30 @@ def int8_table(report: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name == "network" else "right")
     for row in int8_rows(report):
         table.add_row(*row)
+    return table
+
+
+def engine_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(engine, dense, slim, speed) of the other engines that were timed; an error is in the place of its speed."""
+    rows = []
+    for row in report.get("also", ()):
+        threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+        name = f"{row['engine']}, {threads}, batch {row['batch']}"
+        if row["error"]:
+            rows.append((name, "-", "-", row["error"]))
+            continue
+        low, high = row["ci95"]
+        speed = f"{row['speedup']:.2f}× faster (95 %: {low:.2f}–{high:.2f})"
+        rows.append((name, f"{row['dense_ms']:.3f} ms", f"{row['slim_ms']:.3f} ms", speed))
+    return rows
+
+
+def engine_table(report: dict[str, Any]) -> Table:
+    table = Table(title="In other engines", title_justify="left")
+    for name in ("", "dense", "slim", ""):
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for row in engine_rows(report):
+        table.add_row(*map(escape, row))
     return table
 
 
