@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .bench import OF_FILES, Module, Runtime, benchmark, engine_name, environment, time_layers
+from .bench import Runtime, benchmark, environment, time_engines, time_layers
 from .bench.session import made_up_inputs
 from .cost import CostModel, learn_cost, learn_steps, plan_measured, wants_latency
 from .criteria import CRITERIA, scan_images, score, sensitivity, unscorable
@@ -204,7 +204,15 @@ class _Run:
                 threads=recipe.runtime.threads,
                 seconds=recipe.bench.seconds / 4,
             )
-            also = self._other_engines(model, slim, data)
+            also = time_engines(
+                recipe.bench.also,
+                {"dense": model, "slim": slim},
+                timed,
+                data.example[:1],
+                runtime=self.runtime,
+                seconds=recipe.bench.seconds,
+                reporter=say,
+            )
         report = build_report(
             recipe,
             graph,
@@ -441,34 +449,6 @@ class _Run:
             entry = {"quality": measured["int8"], "kl": measured.get("kl", {}).get("int8")}
             result[f"{kind}-int8"] = {**entry, "bytes": target.stat().st_size}
         return result
-
-    def _other_engines(self, model: nn.Module, slim: nn.Module, data: Data) -> list[dict[str, Any]]:
-        """Dense and slim timed in the engines that the recipe names; where one fails on them, its error."""
-        rows = []
-        for spec in self.recipe.bench.also:
-            threads, batch = spec.threads or self.recipe.runtime.threads, spec.batch or self.recipe.runtime.batch
-            row: dict[str, Any] = {"engine": engine_name(spec.engine), "threads": threads, "batch": batch}
-            inputs = [data.example[:1].expand(batch, *data.example.shape[1:]).contiguous()]
-            networks = {"dense": Module(model, inputs), "slim": Module(slim, inputs)}
-            paths = {kind: self.work / f"{kind}.onnx" for kind in networks}
-            self.reporter.stage(f"timing dense and slim in {spec.engine}, {threads} threads, batch {batch}")
-            try:
-                with self._bar(f"timing in {spec.engine}") as update:
-                    timed = benchmark(
-                        paths if spec.engine in OF_FILES else networks,
-                        batch=batch,
-                        threads=threads,
-                        seconds=self.recipe.bench.seconds,
-                        engine=spec.engine,
-                        progress=update,
-                    )
-            except Exception as error:  # what an engine raises is what is to be known of it
-                text = (str(error).strip().splitlines() or [""])[0]
-                rows.append({**row, "error": f"{type(error).__name__}: {text[:200]}"})
-                continue
-            found = {"dense_ms": timed.ms["dense"], "slim_ms": timed.ms["slim"], "speedup": timed.speedup["slim"]}
-            rows.append({**row, **found, "ci95": list(timed.ci95["slim"]), "notes": timed.notes, "error": None})
-        return rows
 
     # --- files --------------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ Exit codes: 0 done (also where a network fails), 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import Parser, fail
+from command_line import Parser, fail, record_each
 from peers import machine
 from rich.console import Console
 from rich.markup import escape
@@ -119,21 +118,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     command = shlex.join([Path(sys.executable).name, *sys.argv])
-    records: list[Record] = []
-    try:
-        for number, name in enumerate(options.models, start=1):
-            print(f"{name} ({number} of {len(options.models)})", file=sys.stderr)
-            try:
-                records.append(compare(name, options.seconds, options.threads))
-            except Exception as error:  # a network that can't be quantised is a result too
-                records.append({"model": name, "error": f"{type(error).__name__}: {one_line(error, 160)}"})
-            if options.json:
-                text = json.dumps({"command": command, "machine": machine(), "networks": records}, indent=1)
-                options.json.parent.mkdir(parents=True, exist_ok=True)
-                options.json.write_text(text + "\n", encoding="utf-8")
-    except KeyboardInterrupt:
-        print(f"interrupted after {len(records)} networks; --json has what is done", file=sys.stderr)
-        raise SystemExit(130) from None
+
+    def measure(name: str) -> Record:
+        try:
+            return compare(name, options.seconds, options.threads)
+        except Exception as error:  # a network that can't be quantised is a result too
+            return {"model": name, "error": f"{type(error).__name__}: {one_line(error, 160)}"}
+
+    about = {"command": command, "machine": machine()}
+    records = record_each(options.models, measure, options.json, lambda _: about)
     Console(width=None if sys.stdout.isatty() else 140).print(table(records))
     print(summary(records))
     print(command)

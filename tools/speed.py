@@ -18,7 +18,6 @@ Exit codes: 0 done (also where a tool fails on a network), 2 bad input, 130 inte
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import Parser, fail
+from command_line import Parser, fail, record_each
 from peers import OURS, THEIRS, machine
 from rich.console import Console
 from rich.markup import escape
@@ -193,19 +192,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     console = Console(width=None if sys.stdout.isatty() else 150)
-    records: list[Record] = []
     about = {"command": shlex.join([Path(sys.executable).name, *sys.argv]), "machine": machine()}
-    try:
-        for number, name in enumerate(options.models, start=1):
-            print(f"{name} ({number} of {len(options.models)})", file=sys.stderr)
-            records.append(compare(name, options, console))
-            if options.json:
-                text = json.dumps({**about, "summary": summary(records), "networks": records}, indent=1)
-                options.json.parent.mkdir(parents=True, exist_ok=True)
-                options.json.write_text(text + "\n", encoding="utf-8")
-    except KeyboardInterrupt:
-        print(f"interrupted after {len(records)} networks; --json has what is done", file=sys.stderr)
-        raise SystemExit(130) from None
+    records = record_each(
+        options.models,
+        lambda name: compare(name, options, console),
+        options.json,
+        lambda records: {**about, "summary": summary(records)},
+    )
     print("\n".join(summary(records)))
     print(about["command"])
 

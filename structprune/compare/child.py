@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from ..data import Data, load_data
+from ..errors import PlanError
 from ..export import export_onnx
 from ..models import build_model
 from ..progress import Reporter
@@ -83,7 +84,7 @@ def _do(task: Task, result: dict[str, Any]) -> None:
 
     def prune(given: nn.Module, x: torch.Tensor, ratio: float, align: int) -> nn.Module:
         torch.manual_seed(recipe.seed)  # for the importance that is random
-        return cut(given, x, ratio, align, settings)
+        return cut(given, x, ratio, align, settings, attn_dim=True)  # or timm's attention would not run
 
     result["stage"] = "search for the ratio"
     with _seconds(result, "search_seconds"):
@@ -116,7 +117,10 @@ def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, f
     x = data.example.double()
     dense = distinct(without_fused_attention(model), SPREAD).eval()
     slim = prune(copy.deepcopy(dense), x[:1], ratio, task.align).eval()
-    kept = kept_indices(dense, slim)
+    try:
+        kept = kept_indices(dense, slim)
+    except PlanError as error:  # the tool has done what it does; what that is can't be told
+        return {"max_rel": None, "detail": str(error)}
     held = {f"{key}/{axis}": index for key, axes in kept.items() for axis, index in enumerate(axes)}
     files.write(folder / "kept.safetensors", lambda aside: save_file(held, aside))
     with torch.no_grad():

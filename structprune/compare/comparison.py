@@ -29,6 +29,7 @@ from ..data import load_data
 from ..errors import RecipeError
 from ..graph import DependencyGraph, trace
 from ..models import build_model
+from ..modules import tensors
 from ..progress import Reporter
 from ..recipe import Recipe, read_recipe
 from ..records import Scores
@@ -42,6 +43,7 @@ from .peer import Settings
 SCHEMA = "structprune.compare/1"
 OURS, THEIRS = "structprune", "torch-pruning"
 ROUNDINGS = (1, 8, 16)
+Blocks = list[np.ndarray]
 SAME = 1e-9  # the relative difference, in float64, from which a network is not the masked dense one
 _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     **dict.fromkeys(("l1", "group_l1"), ("GroupMagnitudeImportance", {"p": 1})),
@@ -83,12 +85,14 @@ def compare(
     report, tool = _ours(started, folder, say)
     graph, scores = _scored(started, report)
     plan = json.loads((folder / OURS / "plan.json").read_text(encoding="utf-8"))
-    rows = [_our_row(report, tool, share_kept(graph, scores, _axes(plan["keep"])))]
+    rows = [_our_row(report, tool, share_kept(graph, scores, _planned(plan["keep"])))]
     settings, notes = _settings(started)
     for align in roundings:
         row = _theirs(started, plan["macs"]["slim"], align, settings, folder, timeout, say)
-        if "error" not in row:
+        if "error" not in row and row["gate"]["max_rel"] is not None:
             row["kept_importance"] = share_kept(graph, scores, _stored(folder / row["network"] / "kept.safetensors"))
+            # where a statistic is taken over channels, zeros count in it: a difference tells nothing
+            row["gate"]["unclear"] = not row["gate"]["passed"] and any(not group.exact for group in graph.groups)
         rows.append(row)
     if scores.criterion != started.prune.criterion:
         notes.append(f"{started.prune.criterion} has no scores of the dense network: importance kept is by l1")
@@ -111,21 +115,29 @@ def compare(
     return result
 
 
-def share_kept(graph: DependencyGraph, scores: Scores, kept: Mapping[tuple[str, int], np.ndarray]) -> float:
+def share_kept(graph: DependencyGraph, scores: Scores, kept: Mapping[tuple[str, int], Blocks]) -> float:
     """The geometric mean, over scored groups, of the share of scores that stays on the leading layer's positions.
 
-    `kept` has the kept indices of an axis of a tensor; all stay where it has none.
+    `kept` has, for an axis of a tensor, the kept indices of each block of axis 0, or one entry for all; all positions
+    stay where it has none.
     """
-    shares = []
+    shares, sizes = [], {key: tensor.shape for key, tensor in tensors(graph.model).items()}
     for group in graph.groups:
         if group.name not in scores.values:
             continue
         leading = group.leading
         each = scores.values[group.name] - min(0.0, float(scores.values[group.name].min()))
-        of_unit = np.append(each, 0.0)[leading.index].sum(axis=1)  # -1, no unit, looks up the 0
-        stays = kept.get((leading.key, leading.dim))
-        if of_unit.sum() > 0:
-            shares.append(1.0 if stays is None else float(of_unit[stays].sum() / of_unit.sum()))
+        of_position = np.append(each, 0.0)[leading.index].sum(axis=1)  # -1, no unit, looks up the 0
+        blocks = kept.get((leading.key, leading.dim))
+        if of_position.sum() <= 0:
+            continue
+        if blocks is None:
+            shares.append(1.0)
+            continue
+        rows = of_position.reshape(-1, sizes[leading.key][leading.dim])
+        blocks = blocks * len(rows) if len(blocks) == 1 else blocks
+        stays = sum(row[index].sum() for row, index in zip(rows, blocks, strict=True))
+        shares.append(float(stays / of_position.sum()))
     with np.errstate(divide="ignore"):
         return float(np.exp(np.mean(np.log(shares)))) if shares else 1.0
 
@@ -166,7 +178,7 @@ def _dense(recipe: Recipe, folder: Path, say: Reporter) -> Recipe:
         train_stage(model, recipe.train, data, folder / "dense", "dense", recipe.seed, say)
         state = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
         files.write(weights, lambda path: save_file(state, path))
-    model_spec = recipe.model.model_copy(update={"weights": str(weights)})
+    model_spec = recipe.model.model_copy(update={"weights": str(weights.resolve())})
     return recipe.model_copy(update={"train": None, "model": model_spec})
 
 
@@ -252,7 +264,8 @@ def _theirs(
     if "error" in told:
         return {**row, **told}
     counts = told.pop("macs")
-    gate = {"passed": told["gate"]["max_rel"] <= SAME, **told.pop("gate")}
+    difference = told["gate"]["max_rel"]
+    gate = {"passed": difference is not None and difference <= SAME, **told.pop("gate")}
     quality = {k: v for k, v in told.pop("quality").items() if k in ("pruned", "final", "kl")}
     return {**row, "macs": counts["slim"], "cut": counts["cut"], "gate": gate, "quality": quality, **told}
 
@@ -288,11 +301,13 @@ def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporte
             }
 
 
-def _axes(keep: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, int], np.ndarray]:
-    """The kept indices of a plan's sliced axes, but where blocks keep different ones."""
+def _planned(keep: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, int], Blocks]:
     flat = ((key, int(dim), index) for key, dims in keep.items() for dim, index in dims.items())
-    return {(key, dim): np.array(i, int) for key, dim, i in flat if not (i and isinstance(i[0], list))}
+    return {
+        (key, dim): [np.array(block, int) for block in (i if i and isinstance(i[0], list) else [i])]
+        for key, dim, i in flat
+    }
 
 
-def _stored(path: Path) -> dict[tuple[str, int], np.ndarray]:
-    return {(key.rpartition("/")[0], int(key.rpartition("/")[2])): index for key, index in load_file(path).items()}
+def _stored(path: Path) -> dict[tuple[str, int], Blocks]:
+    return {(key.rpartition("/")[0], int(key.rpartition("/")[2])): [index] for key, index in load_file(path).items()}

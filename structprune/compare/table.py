@@ -50,5 +50,15 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         f"{quality['final']:.4f}",
         seconds,
         f"{row['peak_bytes'] / 2**20:,.0f} MiB",
-        "passed" if gate["passed"] else f"differs by {gate['max_rel']:.1e}",
+        _verdict(gate),
     ]
+
+
+def _verdict(gate: Mapping[str, Any]) -> str:
+    if gate["passed"]:
+        return "passed"
+    if gate["max_rel"] is None:
+        return f"can't be compared: {gate['detail']}"
+    if gate.get("unclear"):
+        return "unclear: a statistic over channels"
+    return f"differs by {gate['max_rel']:.1e}"

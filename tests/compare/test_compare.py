@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import structprune as sp
 from structprune.cli import app
-from structprune.compare import compare, compare_table, comparison, draw
+from structprune.compare import compare, compare_table, comparison, draw, table
 from structprune.compare.memory import PeakMemory
 from structprune.compare.peer import cut, distinct, kept_indices, search_ratio, total_macs, zeroed
 from structprune.errors import PlanError, RecipeError
@@ -70,13 +70,42 @@ def test_importance_kept_is_the_geometric_mean_of_the_groups_shares():
     scores = sp.score(graph, "l1")
     assert [g.name for g in graph.groups] == ["0", "2"]
     first, second = (scores.values[name] for name in ("0", "2"))
-    kept = {("0.weight", 0): np.array([1, 5]), ("2.weight", 1): np.array([1, 5])}
+    kept = {("0.weight", 0): [np.array([1, 5])], ("2.weight", 1): [np.array([1, 5])]}
     expected = (first[[1, 5]].sum() / first.sum()) ** 0.5
     assert comparison.share_kept(graph, scores, kept) == pytest.approx(expected)
-    kept[("2.weight", 0)] = np.array([0])
+    kept[("2.weight", 0)] = [np.array([0])]
     expected *= (second[0] / second.sum()) ** 0.5
     assert comparison.share_kept(graph, scores, kept) == pytest.approx(expected)
     assert comparison.share_kept(graph, scores, {}) == 1.0
+
+
+def test_blocks_of_a_grouped_transposed_layer_keep_their_own():
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 8, 2, groups=2), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    graph = sp.trace(nn.Sequential(*layers).eval(), torch.randn(1, 3, 6, 6))
+    scores = sp.score(graph, "l1")
+    plan = sp.plan(graph, scores, {"macs": 0.5})
+    expected = []
+    for group in graph.groups:
+        values = scores.values[group.name]
+        expected.append(values[plan.groups[group.name]["kept"]].sum() / values.sum())
+    assert any(group.leading.dim == 1 for group in graph.groups)
+    assert min(expected) < 1
+    found = comparison.share_kept(graph, scores, comparison._planned(plan.keep))
+    assert found == pytest.approx(np.exp(np.mean(np.log(expected))))
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ({"passed": True, "max_rel": 1e-15}, "passed"),
+        ({"passed": False, "max_rel": 0.5}, "differs by 5.0e-01"),
+        ({"passed": False, "max_rel": 0.5, "unclear": True}, "unclear"),
+        ({"passed": False, "max_rel": None, "detail": "fc.weight is gone"}, "fc.weight is gone"),
+    ],
+)
+def test_the_gate_of_torch_pruning_claims_no_more_than_is_known(gate, words):
+    assert words in table._verdict(gate)
 
 
 def test_peak_memory_sees_what_is_allocated_inside():
