@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import PlanError
-from ..modules import replace_tensors, tensors
+from ..modules import plain_attention, replace_tensors, skeleton_copy, tensors
 from ..report import count_macs
 
 SEARCH_STEPS = 8
@@ -83,9 +83,7 @@ def cut(
 def without_fused_attention(model: nn.Module) -> nn.Module:
     """A copy for torch-pruning, which can't follow fused attention."""
     made = copy.deepcopy(model)
-    for module in made.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False  # type: ignore[assignment]
+    plain_attention(made)
     return made
 
 
@@ -117,7 +115,10 @@ def search_ratio(model: nn.Module, x: Tensor, target: int, align: int, prune: Pr
 
 
 def total_macs(model: nn.Module, x: Tensor) -> int:
-    return sum(count_macs(model, x).values())
+    """With attention's products, which fvcore counts where attention is not fused."""
+    plain = skeleton_copy(model)
+    plain_attention(plain)
+    return sum(count_macs(plain, x).values())
 
 
 def distinct(model: nn.Module, spread: float) -> nn.Module:

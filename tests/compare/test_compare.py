@@ -13,9 +13,18 @@ import structprune as sp
 from structprune.cli import app
 from structprune.compare import compare, compare_table, comparison, draw, table
 from structprune.compare.memory import PeakMemory
-from structprune.compare.peer import cut, distinct, kept_indices, search_ratio, total_macs, zeroed
+from structprune.compare.peer import (
+    cut,
+    distinct,
+    kept_indices,
+    search_ratio,
+    total_macs,
+    without_fused_attention,
+    zeroed,
+)
 from structprune.errors import PlanError, RecipeError
-from structprune.recipe import check_recipe
+from structprune.models import build_model
+from structprune.recipe import ModelSpec, check_recipe
 
 RECIPE = {
     "model": {"name": "resnet10t", "kwargs": {"in_chans": 1, "num_classes": 10}},
@@ -62,6 +71,15 @@ def test_the_ratio_is_searched_for_that_comes_nearest_to_the_macs():
     macs = {r: total_macs(cut(small()[0], x[:1], r), x[:1]) for r in (found, *np.linspace(0.05, 0.95, 19))}
     assert abs(macs[found] - target) == min(abs(m - target) for m in macs.values())
     assert search_ratio(model, x[:1], total_macs(model, x[:1]), 1) == 0.0
+
+
+def test_attention_counts_whether_it_is_fused_or_not():
+    model = build_model(ModelSpec(name="test_vit"), 0)
+    x = torch.zeros(1, 3, 160, 160)
+    fused = [m.fused_attn for m in model.modules() if hasattr(m, "fused_attn")]
+    assert all(fused)
+    assert total_macs(model, x) == total_macs(without_fused_attention(model), x) == sp.trace(model, x).macs()
+    assert [m.fused_attn for m in model.modules() if hasattr(m, "fused_attn")] == fused
 
 
 def test_importance_kept_is_the_geometric_mean_of_the_groups_shares():
