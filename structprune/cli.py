@@ -78,7 +78,7 @@ def root(
 def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
     with _plain_errors(_resume_command("run", recipe, out, set_)):
-        from .report import engine_table, int8_table, report_table
+        from .report import also_table, int8_table, report_table
         from .run import run as run_recipe
 
         report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
@@ -89,8 +89,11 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
             console.print(f"timing: {note}", highlight=False)
         if report["int8"]:
             console.print(int8_table(report))
-        if report["also"]:
-            console.print(engine_table(report))
+        if report.get("also"):
+            console.print(also_table(report))
+            for row in report["also"]:
+                for note in row["notes"]:
+                    console.print(f"{row['engine']}: {note}", highlight=False)
         console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False)
 
 
@@ -214,30 +217,27 @@ def bench(
     files: Annotated[
         list[Path], typer.Argument(metavar="A.onnx B.onnx ...", help="ONNX files; the first is compared with.")
     ],
-    threads: Annotated[int, typer.Option(min=1, help="onnxruntime's threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads inside an op.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a batch, where the file leaves it open.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to time.")] = 10.0,
-    engine: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
+    engine: Annotated[str, typer.Option(help="What runs the files: onnxruntime or openvino.")] = "onnxruntime",
+    device: Annotated[str, typer.Option(help="cpu, or cuda where onnxruntime has it.")] = "cpu",
+    pin: Annotated[bool, typer.Option("--pin", help="Stay on the idlest cores, as many as there are threads.")] = False,
     format_: FormatOption = Format.table,
 ) -> None:
     """Time ONNX files against each other, in turns, with intervals. Any files will do."""
     with _plain_errors(lambda: "nothing was written"):
-        from .bench import benchmark
+        from .bench import Runtime, benchmark
         from .progress import Reporter
         from .report import benchmark_table
 
         names = [str(path) for path in files]
         if len(set(names)) < len(names):  # an A/A run
             names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+        runtime = Runtime(threads, batch, engine=engine, device=device)  # type: ignore[arg-type]
         with Reporter().bar("timing") as update:
-            found = benchmark(
-                dict(zip(names, files, strict=True)),
-                batch=batch,
-                threads=threads,
-                seconds=seconds,
-                engine=engine,
-                progress=update,
-            )
+            timed = dict(zip(names, files, strict=True))
+            found = benchmark(timed, runtime=runtime, seconds=seconds, pin=pin, progress=update)
         if format_ is Format.json:
             typer.echo(json.dumps(found.to_dict(), indent=2))
             return

@@ -47,9 +47,10 @@ def profile_model(
 ) -> tuple[DependencyGraph, CostModel]:
     """The graph of a model, as `inspect_model` finds it, and what its widths cost on this machine.
 
-    `asked` has `threads`, `batch` and `dtype`, None for what the recipe says, or else the runtime's defaults.
+    `asked` has `threads`, `batch` and `dtype`, None for what the recipe says, or else the runtime's defaults. Whatever
+    engine a recipe names, the kernels are onnxruntime's, as no other tells.
     """
-    given = read_recipe(name).runtime.model_dump() if name.endswith((".yaml", ".yml")) else {}
+    given = read_recipe(name).runtime.model_dump(include=set(asked)) if name.endswith((".yaml", ".yml")) else {}
     runtime = Runtime(**{**given, **{key: value for key, value in asked.items() if value is not None}})
     with Reporter().console.status(f"{name}: building and tracing"):
         graph = inspect_model(name, input_size)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .bench import check_engine
+from .bench import Runtime
+from .bench.engines import ENGINES
 from .calibration.batches import BATCH
 from .criteria import COMBINE, CRITERIA
 from .errors import RecipeError
@@ -233,11 +234,41 @@ def check_order(steps: Sequence[MeansSpec | LeastSquaresSpec | BatchNormSpec]) -
 
 
 class RuntimeSpec(_Strict):
-    """onnxruntime on this CPU: what budgets of latency, steps and the report's speedup are about."""
+    """What budgets of latency, steps and the report's speedup are about: by default onnxruntime on this CPU."""
 
+    engine: str = "onnxruntime"
+    device: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=1, ge=1)
     dtype: Literal["float32", "int8"] = "float32"
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ENGINES:
+            raise ValueError(unknown("engine", name, ENGINES))
+        return name
+
+    @model_validator(mode="after")
+    def _there(self) -> RuntimeSpec:
+        try:
+            self.runtime()
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def runtime(self) -> Runtime:
+        return Runtime(**self.model_dump())
+
+
+class AlsoSpec(RuntimeSpec):
+    """Another runtime; `threads` and `batch` are by default those that the network is made for."""
+
+    threads: int | None = Field(default=None, ge=1)  # type: ignore[assignment]
+    batch: int | None = Field(default=None, ge=1)  # type: ignore[assignment]
+
+    def runtime(self) -> Runtime:
+        return Runtime(**self.model_dump(exclude_none=True))
 
 
 class ExportSpec(_Strict):
@@ -246,30 +277,17 @@ class ExportSpec(_Strict):
     int8: bool = False
 
 
-class EngineSpec(_Strict):
-    """An engine in which dense and slim are timed too; threads and batch are by default those of `runtime`."""
-
-    engine: str
-    threads: int | None = Field(default=None, ge=1)
-    batch: int | None = Field(default=None, ge=1)
-
-    @field_validator("engine")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            check_engine(name)
-        except RecipeError as error:
-            raise ValueError(str(error)) from error
-        return name
-
-
 def _engine(given: Any) -> Any:
+    """A runtime that is given by its engine's name alone."""
     return {"engine": given} if isinstance(given, str) else given
 
 
 class BenchSpec(_Strict):
+    """`also` has other runtimes that the finished networks are timed on; `pin` keeps timings on the idlest cores."""
+
     seconds: float = Field(default=10.0, gt=0)
-    also: tuple[Annotated[EngineSpec, BeforeValidator(_engine)], ...] = ()
+    also: tuple[Annotated[AlsoSpec, BeforeValidator(_engine)], ...] = ()
+    pin: bool = False
 
 
 class Recipe(_Strict):
@@ -289,7 +307,13 @@ class Recipe(_Strict):
     @property
     def int8(self) -> bool:
         """Whether int8 networks are made."""
-        return self.export.int8 or self.runtime.dtype == "int8"
+        return self.export.int8 or any(spec.dtype == "int8" for spec in (self.runtime, *self.bench.also))
+
+    @property
+    def also(self) -> list[Runtime]:
+        """The runtimes of `bench.also`."""
+        held = {"threads": self.runtime.threads, "batch": self.runtime.batch}
+        return [Runtime(**{**held, **spec.model_dump(exclude_none=True)}) for spec in self.bench.also]
 
     @field_validator("recover")
     @classmethod
@@ -410,5 +434,6 @@ def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:
         "runtime": RuntimeSpec,
         "export": ExportSpec,
         "bench": BenchSpec,
+        "bench.also": AlsoSpec,
     }
     return list(specs[".".join(part for part in parents if not part.isdigit())].model_fields)

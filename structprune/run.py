@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .bench import Runtime, benchmark, environment, time_engines, time_layers
+from .bench import Runtime, benchmark, environment, time_also, time_layers
 from .bench.session import made_up_inputs
 from .cost import CostModel, learn_cost, learn_steps, plan_measured, wants_latency
 from .criteria import CRITERIA, scan_images, score, sensitivity, unscorable
@@ -116,7 +116,7 @@ class _Run:
     def __init__(self, recipe: Recipe, folder: Path, name: str, reporter: Reporter) -> None:
         self.recipe, self.folder, self.name, self.reporter = recipe, folder, name, reporter
         self.work = folder / ".work"
-        self.runtime = Runtime(**recipe.runtime.model_dump())
+        self.runtime = recipe.runtime.runtime()
         self.steps: dict[str, int] = {}
         self.cost: CostModel | None = None
         self.found: dict[str, Any] = {}
@@ -181,38 +181,34 @@ class _Run:
         counts = {kind: macs_or_none(net, data.example[:1]) for kind, net in (("dense", model), ("slim", slim))}
         problems = disagreements(gates, plan, counts)
 
-        latency, layers, int8 = None, None, {}
-        also: list[dict[str, Any]] = []
+        latency, layers, int8, also = None, None, {}, []
         if not problems:
-            timed = {kind: self.work / f"{kind}.onnx" for kind in ("dense", "slim")}
-            if recipe.int8:
-                int8 = self._quantise(data, dense_logits)
-                timed |= {name: self.work / f"{name}.onnx" for name in int8}
-            say.stage(f"timing {', '.join(timed)} in onnxruntime, {recipe.bench.seconds:g} s")
+            int8 = self._quantise(data, dense_logits) if recipe.int8 else {}
+            nets = {"dense": model, "slim": slim}
+            timed = self._opened(dataclasses.replace(self.runtime, dtype="float32"), nets, data)
+            timed |= {name: self.work / f"{name}.onnx" for name in int8 if self.runtime.files}
+            say.stage(f"timing {', '.join(timed)} in {self.runtime.engine}, {recipe.bench.seconds:g} s")
             with say.bar("timing") as update:
                 latency = benchmark(
-                    timed,
-                    batch=recipe.runtime.batch,
-                    threads=recipe.runtime.threads,
-                    seconds=recipe.bench.seconds,
-                    progress=update,
+                    timed, runtime=self.runtime, seconds=recipe.bench.seconds, pin=recipe.bench.pin, progress=update
                 )
             suffix = "-int8" if recipe.runtime.dtype == "int8" else ""
             layers = time_layers(
-                {kind: timed[kind + suffix] for kind in ("dense", "slim")},
+                {kind: self.work / f"{kind}{suffix}.onnx" for kind in nets},
                 batch=recipe.runtime.batch,
                 threads=recipe.runtime.threads,
                 seconds=recipe.bench.seconds / 4,
             )
-            also = time_engines(
-                recipe.bench.also,
-                {"dense": model, "slim": slim},
-                timed,
-                data.example[:1],
-                runtime=self.runtime,
-                seconds=recipe.bench.seconds,
-                reporter=say,
-            )
+            if recipe.also:
+                say.stage(f"timing dense and slim on other runtimes, {recipe.bench.seconds:g} s on each")
+                with say.bar("timing") as update:
+                    also = time_also(
+                        recipe.also,
+                        lambda runtime: self._opened(runtime, nets, data),
+                        seconds=recipe.bench.seconds,
+                        pin=recipe.bench.pin,
+                        progress=update,
+                    )
         report = build_report(
             recipe,
             graph,
@@ -262,8 +258,10 @@ class _Run:
 
     def _rehearse(self, graph: DependencyGraph) -> None:
         spec = self.recipe.prune
+        if not self.runtime.files:  # what can't be compiled is said now, and not after the training
+            self.runtime.open(self.runtime.prepare(graph.model, graph.inputs, self.work))
         if spec.align == "auto":
-            with self._bar("finding the channel counts that this CPU's runtime is fast with") as update:
+            with self._bar("finding the channel counts that this machine's runtime is fast with") as update:
                 self.steps = learn_steps(self.runtime, progress=update)
         if wants_latency(spec.budget.as_dict()):
             with self._bar("timing the network's kernels at other widths") as update:
@@ -449,6 +447,13 @@ class _Run:
             entry = {"quality": measured["int8"], "kl": measured.get("kl", {}).get("int8")}
             result[f"{kind}-int8"] = {**entry, "bytes": target.stat().st_size}
         return result
+
+    def _opened(self, runtime: Runtime, nets: dict[str, nn.Module], data: Data) -> dict[str, Any]:
+        """What `runtime` opens of dense and slim: the run's ONNX files, or the modules."""
+        if not runtime.files:
+            return {kind: runtime.prepare(net, data.example, self.work) for kind, net in nets.items()}
+        suffix = "-int8" if runtime.dtype == "int8" else ""
+        return {kind: self.work / f"{kind}{suffix}.onnx" for kind in nets}
 
     # --- files --------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Recipes: the ones we ship are sound, and every mistake gets one clear line before any work."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,24 @@ def test_overrides():
     assert recipe.prune.ignore == ("conv1*",)
     assert recipe.finetune is None
     assert recipe.runtime.threads == 2
+
+
+def test_other_runtimes_have_the_runtimes_threads_and_batch():
+    also = ["runtime={threads: 2, batch: 4}", "bench.also=[torch, {engine: openvino, threads: 1}, {batch: 8}]"]
+    found = [(r.engine, r.threads, r.batch) for r in read_recipe(QUICKSTART, also).also]
+    assert found == [("torch", 2, 4), ("openvino", 1, 4), ("onnxruntime", 2, 8)]
+
+
+def test_what_a_recipe_asks_for_is_there(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(
+        RecipeError, match=r"runtime: engine torch on cuda was asked for, and torch finds no CUDA device"
+    ):
+        read_recipe(QUICKSTART, ["runtime={engine: torch, device: cuda}"])
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else original(name))
+    with pytest.raises(RecipeError, match=r"bench\.also\.0: .*pip install 'structprune\[openvino\]'"):
+        read_recipe(QUICKSTART, ["bench.also=[openvino]"])
 
 
 @pytest.mark.parametrize(
@@ -73,6 +92,13 @@ def test_overrides():
         (["prune.align=0"], r"prune\.align: 0 is neither auto"),
         (["prune.budget={speedup: 0.5}"], r"prune\.budget\.speedup: .*1, not 0\.5"),
         (["export.int8=true"], "int8 needs calibration images"),
+        (["runtime.engine=openvin"], r"runtime\.engine: unknown engine 'openvin': did you mean openvino"),
+        (["runtime={engine: torch, dtype: int8}"], r"runtime: torch runs networks in float32, not in int8"),
+        (["bench.also=[torch, openvin]"], r"bench\.also\.1\.engine: unknown engine 'openvin': did you mean openvino"),
+        (["bench.also=[{engine: torch, dtype: int8}]"], r"bench\.also\.0: torch runs networks in float32"),
+        (["bench.also=[{thread: 2}]"], r"bench\.also\.0\.thread: unknown key 'thread': did you mean threads"),
+        (["bench.also=[{engine: openvino, device: cuda}]"], r"openvino runs on cpu here, not on cuda"),
+        (["bench.also=[{dtype: int8}]"], "int8 needs calibration images"),
         (["runtime.dtype=int4"], r"runtime\.dtype: Input should be 'float32' or 'int8', not 'int4'"),
     ],
 )

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import structprune as sp
+from structprune.bench.engines import ENGINES
 from structprune.cli import app
-from structprune.errors import GateError, RecipeError
+from structprune.errors import GateError, ModelError, RecipeError
 from structprune.report import SCHEMA
 
 run_module = importlib.import_module("structprune.run")  # the package's `run` is the function
@@ -401,8 +402,8 @@ def test_the_public_api_is_small_and_documented():
 def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
     options = ["train.epochs=1", "finetune=null", "data.calibration={images: 64}", "export.int8=true"]
-    options.append("bench.also=[torch, openvino, {engine: onnxruntime, threads: 2, batch: 3}]")
     options += ["prune={budget: {speedup: 1.2, macs: 0.7}, allocation: knapsack, align: 4}"]
+    options += ["bench.also=[torch, {engine: openvino, dtype: int8}, {threads: 2, batch: 3}]"]
     quick = functools.partial(run_module.plan_measured, seconds=0.3, rounds=2)
     monkeypatch.setattr(run_module, "plan_measured", quick)
     report = sp.run(recipe, tmp_path / "run", overrides=options)
@@ -412,22 +413,66 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     assert [row["network"] for row in report["int8"]] == ["dense", "slim", "dense-int8", "slim-int8"]
     assert all(0 < row["quality"] <= 1 and row["bytes"] > 0 for row in report["int8"])
     assert report["int8"][2]["bytes"] < report["int8"][0]["bytes"]
-    assert [(row["threads"], row["batch"], row["error"]) for row in report["also"]] == [
-        (1, 1, None),
-        (1, 1, None),
-        (2, 3, None),
-    ]
-    assert all(row["ci95"][0] <= row["speedup"] <= row["ci95"][1] for row in report["also"])
     latency = report["latency"]
     assert latency["efficiency"] == pytest.approx(latency["speedup"] / report["macs"]["cut"])
     assert {"layer1.0.conv1", "fc"} <= {layer["layer"] for layer in report["layers"]}
     assert all(layer["dense_ms"] >= 0 for layer in report["layers"])
     assert {"dense-int8.onnx", "slim-int8.onnx"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    also = report["also"]
+    assert [(row["engine"], row["dtype"], row["threads"], row["batch"]) for row in also] == [
+        ("torch", "float32", 1, 1),
+        ("openvino", "int8", 1, 1),
+        ("onnxruntime", "float32", 2, 3),
+    ]
+    assert all(row["error"] is None and row["ci95"][0] <= row["speedup"] <= row["ci95"][1] for row in also)
+    assert all(row["runtime"].startswith(row["engine"]) and row["device"] == "cpu" for row in also)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "float32 and int8" in page
-    assert "In other engines" in page
     assert "Planned and measured" in page
     assert "Where the time goes" in page
+    assert "On other runtimes" in page
+    assert "openvino, 1 thread, batch 1, int8" in page
+    code, _, output = cli(
+        "run", recipe, "--out", tmp_path / "run", "--resume", *[x for o in options for x in ("--set", o)]
+    )
+    assert code == 0
+    assert "on other runtimes" in output
+    files = (tmp_path / "run" / "dense.onnx", tmp_path / "run" / "slim.onnx")
+    code, _, output = cli("bench", *files, "--engine", "openvino", "--seconds", "0.1")
+    assert code == 0
+    assert "openvino" in output
+    code, error, _ = cli("bench", *files, "--engine", "torch", "--seconds", "0.1")
+    assert code == 2
+    assert "torch runs modules" in error
+    assert "bench.also" in error
+    code, error, _ = cli("bench", *files, "--engine", "onnx")
+    assert code == 2
+    assert "did you mean onnxruntime" in error
+
+
+def test_a_run_for_torch_times_the_modules(recipe, tmp_path):
+    options = ["train=null", "finetune=null", "runtime.engine=torch", "data.calibration={images: 64}"]
+    report = sp.run(recipe, tmp_path / "run", overrides=[*options, "export.int8=true"])
+    latency = report["latency"]
+    assert latency["engine"] == "torch"
+    assert latency["runtime"].startswith("torch")
+    assert latency["ci95"][0] <= latency["speedup"] <= latency["ci95"][1]
+    assert [row["ms"] is None for row in report["int8"]] == [False, False, True, True]
+    assert report["also"] == []
+    assert "latency in torch, 1 thread, batch 1" in (tmp_path / "run" / "report.html").read_text()
+    assert report["layers"]
+
+
+def test_what_the_runtime_can_not_run_is_said_before_the_training(recipe, tmp_path, monkeypatch):
+    def fails(network, runtime):
+        raise ModelError("ResNet can't be compiled")
+
+    compiled = dataclasses.replace(ENGINES["torch.compile"], open=fails)
+    monkeypatch.setitem(ENGINES, "torch.compile", compiled)
+    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "runtime.engine=torch.compile")
+    assert code == 2
+    assert "ResNet can't be compiled" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(recipe, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Times a network against itself: a sound benchmark finds a speedup of 1.00 inside its interval.
 
-python tools/aa.py [--model resnet18 | --onnx FILE] [--repeats 5] [--seconds 5] [--threads 1] [--batch 1]
+python tools/aa.py [--model resnet18 | --onnx FILE] [--repeats 5] [--seconds 5] [--threads 1] [--batch 1] [--pin]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--pin", action="store_true", help="stay on the idlest cores, as many as there are threads")
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -39,7 +40,11 @@ def time_against_itself(options: argparse.Namespace, file: Path) -> None:
     covered = 0
     for repeat in range(options.repeats):
         result = sp.benchmark(
-            {"dense": file, "again": file}, batch=options.batch, threads=options.threads, seconds=options.seconds
+            {"dense": file, "again": file},
+            batch=options.batch,
+            threads=options.threads,
+            seconds=options.seconds,
+            pin=options.pin,
         )
         low, high = result.ci95["again"]
         covered += low <= 1 <= high

@@ -1,20 +1,13 @@
-"""Measured latency: ONNX files in onnxruntime on this CPU, interleaved, with an interval."""
+"""Measured latency: networks on a runtime of this machine, interleaved, with an interval.
 
-from .engines import ENGINES, Module, check_engine
+Enters: ONNX files, or modules for the torch engines. Leaves: a `Benchmark`. `engines` run networks, `runtime` says
+which engine on what, `latency` times in turns, `layers` times onnxruntime's kernels.
+"""
+
+from .also import time_also
 from .latency import Benchmark, benchmark
 from .layers import time_layers
 from .machine import environment
 from .runtime import Runtime
-from .several import time_engines
 
-__all__ = [
-    "ENGINES",
-    "Benchmark",
-    "Module",
-    "Runtime",
-    "benchmark",
-    "check_engine",
-    "environment",
-    "time_engines",
-    "time_layers",
-]
+__all__ = ["Benchmark", "Runtime", "benchmark", "environment", "time_also", "time_layers"]

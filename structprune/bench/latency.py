@@ -1,4 +1,4 @@
-"""Times ONNX files against each other in onnxruntime, or another engine, pair by pair.
+"""Times networks against each other on one runtime, pair by pair.
 
 Each round opens new sessions (where a session's memory lies moves its speed by a few per cent for as long as
 it lives, so one session a model would measure its luck), warms them up, then runs all models in turn, in
@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from ..errors import RecipeError
-from .engines import Module, engine_name, opener, settings
-from .session import runtime_name
+from ..graph.capture import Inputs
+from .affinity import pinned
+from .energy import available, joules_per_run
+from .engines import Network
+from .runtime import Runtime
+
+Source = str | Path | nn.Module | Network
 
 WIDE = 0.1  # an interval of this share of the speedup is too wide to quote a factor
 NOISY, DRIFT = 1.5, 1.15  # ratios of the reference's own times from which the machine was not quiet
@@ -30,7 +37,9 @@ STEADY = 0.03  # how near the times of a warm model are to each other
 class Benchmark:
     """Milliseconds are medians; `speedup[name]` is first model ÷ `name`, `ci95[name]` its 95 % interval.
 
-    `notes` says what disturbed the timing. `times` holds the seconds of each round, of shape (turns, models)."""
+    `notes` says what disturbed the timing. `cores` are those that it was pinned to, if it was; `joules[name]` what the
+    processor took for a forward pass, its idle share included, where the machine tells. `times` holds the seconds of
+    each round, of shape (turns, models)."""
 
     runtime: str
     threads: int
@@ -41,6 +50,8 @@ class Benchmark:
     speedup: dict[str, float]
     ci95: dict[str, tuple[float, float]]
     notes: list[str] = field(default_factory=list)
+    cores: list[int] | None = None
+    joules: dict[str, float] | None = None
     times: list[np.ndarray] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,32 +75,34 @@ class Benchmark:
 
 
 def benchmark(
-    models: Mapping[str, str | Path | Module],
+    models: Mapping[str, Source],
     *,
     batch: int = 1,
     threads: int = 1,
     seconds: float = 10.0,
     rounds: int = 8,
-    engine: str = "onnxruntime",
+    runtime: Runtime | None = None,
+    example_inputs: Any = None,
+    pin: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Benchmark:
     """Times two or more ONNX files on the CPU; the first is what the others are compared with.
 
-    `engine` is one of `engines.ENGINES`; torch's take `engines.Module`s.
-
     Inputs are random (seeded) at batch size `batch`. `threads` is onnxruntime's intra-op count. `seconds` bounds
     the measuring (not opening and warming up); every round has at least 4 turns, whatever they take. Denormals
-    are flushed to zero for all models. Raises RecipeError for a file that is missing or no ONNX model.
+    are flushed to zero for all models. `runtime` times them elsewhere, and has a batch and threads of its own: torch
+    engines take modules with `example_inputs`, as `export_onnx` does, and repeat or cut those to its batch. `pin` keeps
+    the timing on the idlest cores, as many as there are threads, where that can be done. Raises RecipeError for a file
+    that is missing or no ONNX model, and for what the runtime does not run.
     """
     if len(models) < 2:
         raise RecipeError(f"benchmark got {len(models)} model: give two or more, the first is the reference")
-    for name, path in models.items():
-        if not isinstance(path, Module) and not Path(path).is_file():
-            raise RecipeError(f"benchmark: {name}={path} is no file")
+    runtime = runtime or Runtime(threads, batch)
+    sources = {name: _source(name, model, example_inputs) for name, model in models.items()}
     rng = np.random.default_rng(0)
-    open_ = opener(engine, batch, threads)
-    with settings(engine, threads):
-        times = [_round(models, open_, seconds / rounds, i, progress, rounds) for i in range(rounds)]
+    with runtime.active(), _pinned(pin, runtime) as cores:
+        times = [_round(sources, runtime, seconds / rounds, i, progress, rounds) for i in range(rounds)]
+        joules = _energy(sources, runtime, min(1.0, seconds))
     names = list(models)
     speedup, interval = {}, {}
     for position, name in enumerate(names[1:], start=1):
@@ -98,22 +111,57 @@ def benchmark(
         interval[name] = _interval(ratios, rng)
     everything = np.concatenate(times)
     return Benchmark(
-        runtime=runtime_name() if engine == "onnxruntime" else engine_name(engine),
-        threads=threads,
-        batch=batch,
+        runtime=runtime.version,
+        threads=runtime.threads,
+        batch=runtime.batch,
         rounds=rounds,
         turns=len(everything),
         ms={name: float(np.median(everything[:, i]) * 1e3) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
         notes=_disturbances([turns[:, 0] for turns in times]),
+        cores=cores,
+        joules=joules,
         times=times,
     )
 
 
+def _source(name: str, model: Source, example_inputs: Any) -> str | Path | Network:
+    if isinstance(model, nn.Module):
+        if example_inputs is None:
+            raise RecipeError(f"benchmark: {name} is a module: give example_inputs")
+        return Network(model, Inputs.of(example_inputs))
+    if not isinstance(model, Network) and not Path(model).is_file():
+        raise RecipeError(f"benchmark: {name}={model} is no file")
+    return model
+
+
+@contextmanager
+def _pinned(pin: bool, runtime: Runtime) -> Iterator[list[int] | None]:
+    """Only where all threads that work are the calling one or started by it: torch and OpenVINO keep pools."""
+    sound = runtime.engine == "onnxruntime" or runtime.threads == 1
+    if not pin or not sound or runtime.device != "cpu":
+        yield None
+        return
+    with pinned(runtime.threads) as cores:
+        yield cores
+
+
+def _energy(sources: Mapping[str, str | Path | Network], runtime: Runtime, seconds: float) -> dict[str, float] | None:
+    """Of the CPU; one network after the other."""
+    found = {}
+    for name, source in sources.items() if runtime.device == "cpu" and available() else ():
+        opened = runtime.open(source)
+        _warm_up(opened.run, seconds / 4)
+        joules = joules_per_run(opened.run, seconds)
+        if joules is not None:
+            found[name] = joules
+    return found or None
+
+
 def _round(
-    models: Mapping[str, str | Path | Module],
-    open_: Callable[[str | Path | Module], Callable[[], Any]],
+    models: Mapping[str, str | Path | Network],
+    runtime: Runtime,
     seconds: float,
     number: int,
     progress: Callable[[float], None],
@@ -122,7 +170,7 @@ def _round(
     """Seconds of shape (turns, models)."""
     order = list(models)
     opening = order if number % 2 == 0 else order[::-1]
-    runs = {name: open_(models[name]) for name in opening}
+    runs = {name: runtime.open(models[name]).run for name in opening}
     for run in runs.values():
         _warm_up(run, seconds / 4)
     turns: list[list[float]] = []

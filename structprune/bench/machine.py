@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("structprune", "torch", "timm", "onnx", "onnxruntime", "accelerate", "fvcore", "numpy")
+_PACKAGES = ("structprune", "torch", "timm", "onnx", "onnxruntime", "openvino", "accelerate", "fvcore", "numpy")
 
 
 def environment() -> dict[str, object]:

@@ -1,41 +1,87 @@
-"""The runtime that a network is made for: onnxruntime on this CPU, with so many threads, a batch and a data type."""
+"""The runtime that a network is made for: an engine on a device, with so many threads, a batch and a data type."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from ..errors import RecipeError
+from ..export import export_onnx
 from ..export.int8 import Feed, quantize
+from ..graph.capture import Inputs
 from ..names import unknown
-from .session import Session, made_up_inputs, runtime_name
+from .engines import ENGINES, Network, Running, torch_settings
+from .session import made_up_inputs
 
 DTYPES = ("float32", "int8")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """`threads` is onnxruntime's intra-op count. With `dtype` int8, networks run as its static quantiser makes them."""
+    """`threads` are those inside an op. With `dtype` int8, networks run as onnxruntime's static quantiser makes them.
+
+    Raises RecipeError for what the engine does not do, and where it or the device is not there.
+    """
 
     threads: int = 1
     batch: int = 1
     dtype: Literal["float32", "int8"] = "float32"
+    engine: str = "onnxruntime"
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise RecipeError(unknown("dtype", self.dtype, DTYPES))
+        for kind, given, known in (
+            ("engine", self.engine, ENGINES),
+            ("device", self.device, DEVICES),
+            ("dtype", self.dtype, DTYPES),
+        ):
+            if given not in known:
+                raise RecipeError(unknown(kind, given, known))
         if self.threads < 1 or self.batch < 1:
             raise RecipeError(f"a runtime of threads={self.threads}, batch={self.batch}: give 1 or more")
+        engine = ENGINES[self.engine]
+        if self.device not in engine.devices:
+            raise RecipeError(f"{self.engine} runs on {' or '.join(engine.devices)} here, not on {self.device}")
+        if self.dtype not in engine.dtypes:
+            able = " or ".join(name for name, other in ENGINES.items() if self.dtype in other.dtypes)
+            raise RecipeError(f"{self.engine} runs networks in float32, not in {self.dtype}: take {able} for that")
+        if missing := engine.missing(self.device):
+            raise RecipeError(f"engine {self.engine} on {self.device} was asked for, and {missing}")
+
+    @property
+    def files(self) -> bool:
+        """Whether it opens ONNX files, and else modules."""
+        return ENGINES[self.engine].files
+
+    @property
+    def tells_kernels(self) -> bool:
+        """Whether it says what each kernel took: onnxruntime on the CPU does."""
+        return self.engine == "onnxruntime" and self.device == "cpu"
+
+    @property
+    def version(self) -> str:
+        """The engine with its version, and what it runs on."""
+        return ENGINES[self.engine].version(self.device)
 
     @property
     def name(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{runtime_name()}, {self.dtype}, {threads}, batch {self.batch}"
+        return f"{self.version}, {self.dtype}, {threads}, batch {self.batch}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def prepare(self, model: nn.Module, example_inputs: Any, path: Path) -> Path | Network:
+        """What `open` takes, of a module: an ONNX file at `path` (int8: beside it), or the module with its inputs."""
+        if not self.files:
+            return Network(model, Inputs.of(example_inputs))
+        return self.converted(export_onnx(model, example_inputs, path))
 
     def converted(self, path: Path, feeds: Sequence[Feed] | None = None, target: Path | None = None) -> Path:
         """The float32 ONNX file `path` as this runtime runs it: itself, or written to `target` (beside it).
@@ -47,5 +93,23 @@ class Runtime:
         target = target or path.with_name(f"{path.stem}-int8.onnx")
         return quantize(path, target, feeds or [made_up_inputs(path, self.batch)])
 
-    def open(self, path: str | Path, profile: Path | None = None) -> Session:
-        return Session(path, self.batch, self.threads, profile)
+    def open(self, source: str | Path | Network) -> Running:
+        """A network that runs at this batch size; `run` it inside `active`. Files run as they are, in either dtype."""
+        if self.files and isinstance(source, Network):
+            raise RecipeError(f"{self.engine} runs ONNX files: write {type(source.model).__name__} by export_onnx")
+        if not self.files and not isinstance(source, Network):
+            raise RecipeError(
+                f"{self.engine} runs modules, and {source} is an ONNX file: time the networks of a recipe on it by "
+                "bench.also, or give benchmark modules and example_inputs"
+            )
+        with self.active():
+            return ENGINES[self.engine].open(source, self)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """What an engine needs to be set in this process while it runs."""
+        if self.files:
+            yield
+            return
+        with torch_settings(self.threads):
+            yield

@@ -1,4 +1,4 @@
-"""ONNX files open in onnxruntime on this CPU, with made-up inputs."""
+"""ONNX files open in onnxruntime, with made-up inputs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .names import LayerNames
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 _KERNEL = "_kernel_time"
+CUDA = "CUDAExecutionProvider"
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": CUDA}
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Session:
     """One model, one thread pool; `run` makes one forward pass on random inputs (seeded) at batch size `batch`.
 
     Denormals are flushed to zero. With `profile`, the folder to write in, `kernels` gives what each node of each run
-    took. Raises RecipeError for what is no ONNX model.
+    took. On `device` cuda inputs and outputs stay there. Raises RecipeError for what is no ONNX model.
     """
 
-    def __init__(self, path: str | Path, batch: int = 1, threads: int = 1, profile: Path | None = None) -> None:
+    def __init__(
+        self, path: str | Path, batch: int = 1, threads: int = 1, profile: Path | None = None, device: str = "cpu"
+    ) -> None:
         if not Path(path).is_file():
             raise RecipeError(f"{path} is no file")
         options = onnxruntime.SessionOptions()
@@ -53,13 +57,27 @@ class Session:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile / "kernels")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDERS[device]])
         except Exception as error:  # onnxruntime's exceptions share no base
             raise RecipeError(f"{path} can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
         self._feed = _made_up(self._session, batch, path)
+        self._bound = self._binding(path) if device == "cuda" else None
 
-    def run(self) -> None:
-        self._session.run(None, self._feed)
+    def run(self) -> Any:
+        if self._bound is None:
+            return self._session.run(None, self._feed)
+        self._session.run_with_iobinding(self._bound)  # waits for the device
+        return self._bound.get_outputs()
+
+    def _binding(self, path: str | Path) -> Any:
+        if CUDA not in self._session.get_providers():  # onnxruntime falls back on the CPU without an error
+            raise RecipeError(f"{path} can't be opened by onnxruntime on cuda: it finds no CUDA device")
+        binding = self._session.io_binding()
+        for name, value in self._feed.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, "cuda", 0))
+        for entry in self._session.get_outputs():
+            binding.bind_output(entry.name, "cuda")
+        return binding
 
     def kernels(self) -> list[list[Kernel]]:
         """For each run so far its kernels, in the order in which they ran; ends the profiling.
@@ -116,5 +134,5 @@ def _shapes(given: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(shape) for entry in given or () for shape in entry.values())
 
 
-def runtime_name() -> str:
-    return f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider"
+def runtime_name(device: str = "cpu") -> str:
+    return f"onnxruntime {onnxruntime.__version__} {_PROVIDERS[device]}"

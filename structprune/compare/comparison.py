@@ -22,7 +22,7 @@ import yaml
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from ..bench import Runtime, benchmark, environment
+from ..bench import benchmark, environment
 from ..cost import wants_latency
 from ..criteria import CRITERIA, score, unscorable
 from ..data import load_data
@@ -74,6 +74,11 @@ def compare(
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
     if find_spec("torch_pruning") is None:
         raise RecipeError("compare needs torch-pruning: pip install 'structprune[compare]'")
+    if not checked.runtime.runtime().files:
+        raise RecipeError(
+            f"compare times ONNX files, and {checked.runtime.engine} runs modules: set runtime.engine to onnxruntime "
+            "or openvino"
+        )
     folder, say = Path(out) if out is not None else Path("runs") / f"{name}-compare", reporter or Reporter()
     if not _claim(folder, checked, roundings, resume):
         return json.loads((folder / "compare.json").read_text(encoding="utf-8"))
@@ -104,7 +109,7 @@ def compare(
         "allocation": report["allocation"],
         "budget": report["budget"],
         "kept_by": scores.criterion,
-        "runtime": Runtime(**started.runtime.model_dump()).name,
+        "runtime": started.runtime.runtime().name,
         "metric": report["quality"]["metric"],
         "dense": {"macs": report["macs"]["dense"], "quality": report["quality"]["dense"]},
         "rows": rows,
@@ -276,18 +281,14 @@ def _ending(code: int) -> str:
 
 def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporter) -> None:
     """All networks in turns, in one run, on the recipe's runtime."""
-    runtime = Runtime(**recipe.runtime.model_dump())
+    runtime = recipe.runtime.runtime()
     paths = {"dense": folder / OURS / "dense.onnx"}
     paths |= {row["network"]: folder / row["network"] / "slim.onnx" for row in rows if "error" not in row}
     converted = {name: runtime.converted(path) for name, path in paths.items()}
     say.stage(f"timing {', '.join(converted)}, {recipe.bench.seconds:g} s")
     with say.bar("timing") as update:
         timed = benchmark(
-            converted,
-            batch=runtime.batch,
-            threads=runtime.threads,
-            seconds=recipe.bench.seconds,
-            progress=update,
+            converted, runtime=runtime, seconds=recipe.bench.seconds, pin=recipe.bench.pin, progress=update
         )
     for row in rows:
         if row["network"] in timed.speedup:

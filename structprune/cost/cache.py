@@ -20,9 +20,12 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "structprune"
 
 
-def cached(kind: str, about: Mapping[str, Any], make: Callable[[], Any], refresh: bool = False) -> Any:
+def cached(
+    kind: str, about: Mapping[str, Any], make: Callable[[], Any], refresh: bool = False, version: str | None = None
+) -> Any:
     """What `make` gave, plain JSON, when it was called for the same machine, runtime and `about`.
 
+    `version` is the runtime's engine with its version, onnxruntime on the CPU by default.
     With `refresh`, made anew. A file that can't be read counts as none; where none can be written, none is kept.
     """
     try:
@@ -30,7 +33,7 @@ def cached(kind: str, about: Mapping[str, Any], make: Callable[[], Any], refresh
     except RuntimeError:  # no home
         return make()
     here = environment()
-    key = {"machine": [here["processor"], here["cores"]], "runtime": runtime_name(), **about}
+    key = {"machine": [here["processor"], here["cores"]], "runtime": version or runtime_name(), **about}
     text = json.dumps(key, sort_keys=True)
     path = folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
     if not refresh:

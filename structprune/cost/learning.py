@@ -1,15 +1,23 @@
-"""`learn_cost`: steps, probes and the fit put together, from the cache where they were measured before."""
+"""`learn_cost`: steps, probes and the fit put together, from the cache where they were measured before.
+
+Only onnxruntime on the CPU tells what each kernel took. For other engines the shape of the costs is that of its kernels
+in float32, with the same threads and batch, scaled so that the dense network takes what it takes on the engine; steps
+are measured on the engine, and `plan_measured` corrects the rest by what slim networks take there.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from ..bench import benchmark
 from ..bench.runtime import Runtime
 from ..graph import DependencyGraph
 from ..graph.capture import op_name
@@ -31,7 +39,9 @@ def learn_steps(
     """The channel counts between which this machine's runtime gains nothing, for each kind of layer."""
     chosen = runtime or Runtime()
     about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 1}
-    return cached("steps", about, lambda: measure_steps(replace(chosen, batch=1), progress=progress), refresh)
+    return cached(
+        "steps", about, lambda: measure_steps(replace(chosen, batch=1), progress=progress), refresh, chosen.version
+    )
 
 
 def learn_cost(
@@ -46,25 +56,38 @@ def learn_cost(
 ) -> CostModel:
     """What a forward pass of the graph's model takes on `runtime`, as a function of the widths.
 
-    By default that is onnxruntime on this CPU, with one thread, a batch of 1 and float32.
+    By default that is onnxruntime on this CPU, with one thread, a batch of 1 and float32. Costs on another engine are
+    onnxruntime's, scaled (see the module).
 
     `probes` slim networks are exported and timed in about `seconds`, beside the time of their export. Measurements are
     kept on disk (see `cost.cache`) by machine, runtime and architecture; `refresh` makes them anew.
     """
     chosen = runtime or Runtime()
     steps = learn_steps(chosen, refresh=refresh)
+    told = chosen if chosen.tells_kernels else Runtime(chosen.threads, chosen.batch)
     ones = {group.name: np.ones(group.units) for group in graph.groups}
     options = choices(graph.groups, ones, 1, MAX_RATIO, aligned(graph, steps), ())
     widths = design(options, probes, seed)
 
     def measure() -> dict[str, Any]:
-        made, dense_ms = measure_probes(graph, widths, runtime=chosen, seconds=seconds, progress=progress)
+        made, dense_ms = measure_probes(graph, widths, runtime=told, seconds=seconds, progress=progress)
         return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
 
-    about = {**chosen.to_dict(), "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 4}
+    asked = {"threads": told.threads, "batch": told.batch, "dtype": told.dtype}
+    about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 4}
     held = cached("probes", about, measure, refresh)
     read = [Probe.from_dict(probe) for probe in held["probes"]]
-    return fit(graph, read, held["dense_ms"], steps=steps, runtime=chosen)
+    cost = fit(graph, read, held["dense_ms"], steps=steps, runtime=told)
+    if chosen == told:
+        return cost
+    about = {**chosen.to_dict(), "network": _identity(graph), "version": 1}
+    return cost.scaled(chosen, cached("dense", about, lambda: _dense_ms(graph, chosen), refresh, chosen.version))
+
+
+def _dense_ms(graph: DependencyGraph, runtime: Runtime) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        dense = runtime.prepare(graph.model, graph.inputs, Path(folder) / "dense.onnx")
+        return benchmark({"dense": dense, "again": dense}, runtime=runtime, seconds=2.0, rounds=2).ms["dense"]
 
 
 def _identity(graph: DependencyGraph) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from ..bench import Benchmark, benchmark
 from ..errors import BudgetError
-from ..export import export_onnx
 from ..graph import DependencyGraph
 from ..plan.budget import LATENCY, SPEEDUP
 from ..records import Plan
@@ -40,19 +39,23 @@ def plan_measured(
     """The plan by `make(cost)` whose network, timed beside the dense one, is as fast as the budget of latency asks.
 
     `make` is called with ever better corrected costs: `lambda cost: plan(graph, scores, budget, cost=cost)`. `budget`
-    has `speedup`, `latency_ms` or both. `dense` is the dense network's float32 ONNX file, if there is one. What each
-    round planned and measured is told to `tell` and kept in the plan's `latency["rounds"]`; `latency["correction"]` is
-    what the plan's costs were corrected by. The network is no slower than asked, less `tolerance`; nor faster, plus
-    `tolerance`, unless another budget asks for that. If no round comes so near, the nearest is returned, with a note.
+    has `speedup`, `latency_ms` or both. `dense` is the dense network's float32 ONNX file, if there is one. Networks are
+    timed on the costs' own runtime. What each round planned and measured is told to `tell` and kept in the plan's
+    `latency["rounds"]`; `latency["correction"]` is what the plan's costs were corrected by. The network is no slower
+    than asked, less `tolerance`; nor faster, plus `tolerance`, unless another budget asks for that. If no round comes
+    so near, the nearest is returned, with a note.
     Raises BudgetError where no plan can meet the budget.
     """
     told: list[dict[str, Any]] = []
     best: tuple[float, Plan] | None = None
     correction, seen, reason = 1.0, set(), ""
     with tempfile.TemporaryDirectory() as folder:
-        reference = Path(dense) if dense else export_onnx(graph.model, graph.inputs, Path(folder) / "dense.onnx")
-        if cost.runtime.dtype != "float32":
-            reference = cost.runtime.converted(reference, target=Path(folder) / "dense-converted.onnx")
+        runtime, reference = cost.runtime, Path(folder) / "dense.onnx"
+        held = (
+            runtime.converted(Path(dense), target=reference)
+            if dense and runtime.files
+            else runtime.prepare(graph.model, graph.inputs, reference)
+        )
         for _ in range(rounds):
             try:
                 made = make(cost.corrected(correction))
@@ -66,14 +69,8 @@ def plan_measured(
                 reason = "the widths' steps allow nothing nearer"
                 break
             seen.add(widths)
-            path = export_onnx(prune(graph.model, made), graph.inputs, Path(folder) / "slim.onnx")
-            timed = benchmark(
-                {"dense": reference, "slim": cost.runtime.converted(path)},
-                batch=cost.runtime.batch,
-                threads=cost.runtime.threads,
-                seconds=seconds,
-                rounds=6,
-            )
+            slim = runtime.prepare(prune(graph.model, made), graph.inputs, Path(folder) / "slim.onnx")
+            timed = benchmark({"dense": held, "slim": slim}, runtime=runtime, seconds=seconds, rounds=6)
             assert made.latency is not None
             made.latency["correction"] = correction
             expected, measured = made.latency["dense"] / made.latency["slim"], timed.speedup["slim"]

@@ -87,6 +87,15 @@ class CostModel:
         whole = {group.name: group.units for group in graph.groups}
         return Tally(graph, kept, {"ms": self.latency}).count({**whole, **widths})["ms"]
 
+    def scaled(self, runtime: Runtime, dense_ms: float) -> CostModel:
+        """The same shape of costs on another runtime, where the dense network takes `dense_ms`."""
+        factor = dense_ms / self.dense_ms
+        kernels = tuple(
+            replace(k, dense_ms=k.dense_ms * factor, terms=tuple((c * factor, axes) for c, axes in k.terms))
+            for k in self.kernels
+        )
+        return replace(self, runtime=runtime, dense_ms=dense_ms, kernels=kernels, base_ms=self.base_ms * factor)
+
     def corrected(self, factor: float) -> CostModel:
         """The same, with every network but the dense one `factor` times as slow."""
         return replace(self, scale=self.scale * factor, base_ms=self.base_ms * factor)

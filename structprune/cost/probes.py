@@ -75,17 +75,21 @@ def measure_probes(
     seconds: float = 60.0,
     progress: Progress = lambda share: None,
 ) -> tuple[list[Probe], float]:
-    """The probes, and the dense network's own milliseconds, in about `seconds` of timing (exporting comes on top)."""
+    """The probes, and the dense network's own milliseconds, in about `seconds` of timing (exporting comes on top).
+
+    `runtime` is onnxruntime's on the CPU, which tells what each kernel took.
+    """
     taken, references = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         example = graph.inputs.map(lambda x: torch.cat([x] * runtime.batch) if x.dim() else x)
-        dense = runtime.open(runtime.converted(export_onnx(graph.model, example, folder / "dense.onnx")))
+        path = runtime.converted(export_onnx(graph.model, example, folder / "dense.onnx"))
+        dense = Session(path, runtime.batch, runtime.threads)
         for number, chosen in enumerate(widths):
             kept = {g.name: g.chosen(np.ones(g.units), chosen[g.name]) for g in graph.groups}
             slim = prune(graph.model, realise(graph, kept))
             path = runtime.converted(export_onnx(slim, example, folder / "probe.onnx"))
-            plain, watched = runtime.open(path), runtime.open(path, profile=folder)
+            plain, watched = (Session(path, runtime.batch, runtime.threads, profile=to) for to in (None, folder))
             path.unlink()
             ms, reference, kernels = _turns(dense, plain, watched, seconds / len(widths))
             taken.append((chosen, ms, kernels))

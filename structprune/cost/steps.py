@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import torch
 from scipy.optimize import nnls
+from torch import Tensor, nn
 
 from ..bench.runtime import Runtime
 from ..plan.alignment import KINDS, Steps
@@ -36,7 +36,7 @@ Progress = Callable[[float], None]
 
 
 def measure_steps(runtime: Runtime, seconds: float = 2.0, progress: Progress = lambda share: None) -> Steps:
-    """The step of each kind of layer in onnxruntime on this CPU, in about `seconds` for each."""
+    """The step of each kind of layer on the runtime, in about `seconds` for each once its chains are made."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, kind in enumerate(KINDS):
@@ -59,68 +59,38 @@ def step_of(widths: Sequence[int], times: Sequence[float]) -> int:
 
 def _time(kind: str, folder: Path, runtime: Runtime, seconds: float, progress: Progress) -> list[float]:
     """What the chain takes at each of WIDTHS: the median over rounds of the fastest of a few runs."""
-    sessions = []
-    for width in WIDTHS:
-        path = folder / f"{kind}_{width}.onnx"
-        onnx.save(_chain(kind, width), str(path))
-        sessions.append(runtime.open(runtime.converted(path)))
     rounds: list[list[float]] = []
-    start = time.perf_counter()
-    while len(rounds) < 5 or time.perf_counter() - start < seconds:
-        taken = []
-        for session in sessions if len(rounds) % 2 else sessions[::-1]:
-            runs = []
-            for _ in range(4):
-                before = time.perf_counter()
-                session.run()
-                runs.append(time.perf_counter() - before)
-            taken.append(min(runs))
-        rounds.append(taken if len(rounds) % 2 else taken[::-1])
-        progress(min(1.0, (time.perf_counter() - start) / seconds))
+    with runtime.active():
+        running = []
+        for width in WIDTHS:
+            chain, x = _chain(kind, width)
+            running.append(runtime.open(runtime.prepare(chain, x, folder / f"{kind}_{width}.onnx")))
+        start = time.perf_counter()
+        while len(rounds) < 5 or time.perf_counter() - start < seconds:
+            taken = []
+            for network in running if len(rounds) % 2 else running[::-1]:
+                runs = []
+                for _ in range(4):
+                    before = time.perf_counter()
+                    network.run()
+                    runs.append(time.perf_counter() - before)
+                taken.append(min(runs))
+            rounds.append(taken if len(rounds) % 2 else taken[::-1])
+            progress(min(1.0, (time.perf_counter() - start) / seconds))
     return [statistics.median(times) for times in zip(*rounds, strict=True)]
 
 
-def _chain(kind: str, width: int) -> onnx.ModelProto:
+def _chain(kind: str, width: int) -> tuple[nn.Module, Tensor]:
     """`_OUTER` channels to `width` and back: by convolutions, with a depthwise one between, or by matrix products."""
-    rng = np.random.default_rng(0)
-    weights: dict[str, np.ndarray] = {}
-
-    def weight(name: str, *shape: int) -> str:
-        weights[name] = (rng.standard_normal(shape) / math.sqrt(math.prod(shape[1:]))).astype(np.float32)
-        return name
-
-    if kind == "linear":
-        shape = [1, _SIDE * _SIDE, _OUTER]
-        nodes = [
-            helper.make_node("MatMul", ["x", weight("w1", _OUTER, width)], ["a"]),
-            helper.make_node("Relu", ["a"], ["b"]),
-            helper.make_node("MatMul", ["b", weight("w2", width, _OUTER)], ["y"]),
-        ]
-    else:
-        shape, kernel = [1, _OUTER, _SIDE, _SIDE], (1 if kind == "depthwise" else 3)
-        nodes = [
-            helper.make_node(
-                "Conv", ["x", weight("w0", _OUTER, _OUTER, 1, 1)], ["x0"]
-            ),  # so that the layout is settled
-            helper.make_node("Conv", ["x0", weight("w1", width, _OUTER, 1, 1)], ["a"]),
-            helper.make_node("Relu", ["a"], ["b"]),
-        ]
+    with torch.random.fork_rng(devices=[]):
+        if kind == "linear":
+            layers = [nn.Linear(_OUTER, width, bias=False), nn.ReLU(), nn.Linear(width, _OUTER, bias=False)]
+            return nn.Sequential(*layers), torch.randn(1, _SIDE * _SIDE, _OUTER)
+        first = nn.Conv2d(_OUTER, _OUTER, 1, bias=False)  # so that the layout is settled
+        between: list[nn.Module] = [nn.Conv2d(_OUTER, width, 1, bias=False), nn.ReLU()]
         if kind == "depthwise":
-            depthwise = weight("wd", width, 1, 3, 3)
-            nodes += [helper.make_node("Conv", ["b", depthwise], ["c"], pads=[1, 1, 1, 1], group=width)]
-        nodes += [
-            helper.make_node(
-                "Conv",
-                ["c" if kind == "depthwise" else "b", weight("w2", _OUTER, width, kernel, kernel)],
-                ["y"],
-                pads=[kernel // 2] * 4,
-            )
-        ]
-    graph = helper.make_graph(
-        nodes,
-        kind,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+            between += [nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)]
+            last = nn.Conv2d(width, _OUTER, 1, bias=False)
+        else:
+            last = nn.Conv2d(width, _OUTER, 3, padding=1, bias=False)
+        return nn.Sequential(first, *between, last), torch.randn(1, _OUTER, _SIDE, _SIDE)

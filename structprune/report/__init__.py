@@ -5,10 +5,10 @@ from .findings import disagreements, macs_or_none, measured_quality
 from .html import render_html
 from .report import SCHEMA, build_report
 from .table import (
+    also_table,
     benchmark_table,
     cost_tables,
     criteria_table,
-    engine_table,
     graph_table,
     int8_table,
     report_table,
@@ -17,13 +17,13 @@ from .table import (
 
 __all__ = [
     "SCHEMA",
+    "also_table",
     "benchmark_table",
     "build_report",
     "cost_tables",
     "count_macs",
     "criteria_table",
     "disagreements",
-    "engine_table",
     "graph_table",
     "int8_table",
     "macs_or_none",

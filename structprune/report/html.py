@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from .table import engine_rows, int8_rows, summary_rows
+from .table import also_rows, int8_rows, summary_rows
 
 
 def render_html(report: dict[str, Any], name: str) -> str:
@@ -22,7 +22,7 @@ def render_html(report: dict[str, Any], name: str) -> str:
         name=name,
         rows=summary_rows(report),
         int8=int8_rows(report),
-        engines=engine_rows(report),
+        also=also_rows(report),
         widths=Markup(widths),
         times=Markup(times),
     )

@@ -9,7 +9,7 @@ from ..bench import Benchmark
 from ..cost import CostModel
 from ..graph import DependencyGraph
 from ..plan.alignment import aligned
-from ..recipe import Recipe
+from ..recipe import Recipe, RuntimeSpec
 from ..records import Plan
 from ..verify import Gate
 
@@ -33,7 +33,7 @@ def build_report(
     opset: int,
 ) -> dict[str, Any]:
     """`gates` holds `final`, and `pruned` (the network as cut) where it was recovered or fine-tuned since; `int8` the
-    quality and size of `dense-int8` and `slim-int8`, if they were made; `also` the timings in other engines."""
+    quality and size of `dense-int8` and `slim-int8`, if they were made; `also` is `time_also`'s."""
     final = gates["final"]
     return {
         "schema": SCHEMA,
@@ -47,7 +47,7 @@ def build_report(
         "macs": {**_cut(plan.macs), "by_operator": plan.macs_by_operator, "fvcore": counts},
         "params": _cut(plan.params),
         "onnx": {"opset": opset, "dense_bytes": sizes.get("dense"), "slim_bytes": sizes.get("slim")},
-        "latency": None if latency is None else _latency(latency, plan, recipe.runtime.dtype),
+        "latency": None if latency is None else _latency(latency, plan, recipe.runtime),
         "int8": _int8(int8, latency, quality, sizes),
         "also": also,
         "planned_latency": plan.latency,
@@ -139,25 +139,33 @@ def _int8(
         {
             "network": name,
             **row,
-            "ms": latency.ms[name],
-            "speedup": latency.speedup.get(name, 1.0),
-            "ci95": list(latency.ci95.get(name, (1.0, 1.0))),
+            **_speed(latency, name),
         }
         for name, row in rows.items()
     ]
 
 
-def _latency(latency: Benchmark, plan: Plan, dtype: str) -> dict[str, Any]:
+def _speed(latency: Benchmark, name: str) -> dict[str, Any]:
+    if name not in latency.ms:  # int8 where the runtime's engine is torch's
+        return {"ms": None, "speedup": None, "ci95": None}
+    interval = latency.ci95.get(name, (1.0, 1.0))
+    return {"ms": latency.ms[name], "speedup": latency.speedup.get(name, 1.0), "ci95": list(interval)}
+
+
+def _latency(latency: Benchmark, plan: Plan, runtime: RuntimeSpec) -> dict[str, Any]:
     """Of the networks that the plan was made for: dense and slim in float32, or both in int8.
 
     `efficiency` is speedup ÷ MACs cut: 1 where the slim network does as many MACs a second as the dense one.
     """
-    suffix = "-int8" if dtype == "int8" else ""
+    suffix = "-int8" if runtime.dtype == "int8" else ""
     dense, slim = latency.ms["dense" + suffix], latency.ms["slim" + suffix]
+    joules = latency.joules
     speedup, interval = latency.ratio("dense" + suffix, "slim" + suffix)
     return {
         "runtime": latency.runtime,
-        "dtype": dtype,
+        "engine": runtime.engine,
+        "device": runtime.device,
+        "dtype": runtime.dtype,
         "threads": latency.threads,
         "batch": latency.batch,
         "rounds": latency.rounds,
@@ -167,6 +175,8 @@ def _latency(latency: Benchmark, plan: Plan, dtype: str) -> dict[str, Any]:
         "speedup": speedup,
         "ci95": list(interval),
         "notes": latency.notes,
+        "cores": latency.cores,
+        "joules": joules and {"dense": joules["dense" + suffix], "slim": joules["slim" + suffix]},
         "efficiency": speedup * plan.macs["slim"] / plan.macs["dense"],
         "gmacs_per_second": {
             "dense": plan.macs["dense"] * latency.batch / dense / 1e6,

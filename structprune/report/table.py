@@ -31,12 +31,17 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         threads = f"{latency['threads']} thread{'s' if latency['threads'] > 1 else ''}"
         rows.append(
             (
-                f"latency, {threads}, batch {latency['batch']}{', int8' if latency['dtype'] == 'int8' else ''}",
+                f"latency{_where(latency)}, {threads}, batch {latency['batch']}{_dtype(latency)}",
                 f"{latency['dense_ms']:.3f} ms",
                 f"{latency['slim_ms']:.3f} ms",
                 f"{latency['speedup']:.2f}× faster (95 %: {low:.2f}–{high:.2f})",
             )
         )
+        if joules := latency.get("joules"):
+            dense, slim = joules["dense"], joules["slim"]
+            rows.append(
+                ("energy a pass", f"{dense:.3f} J", f"{slim:.3f} J", f"{dense / slim:.2f}× less, idle included")
+            )
         pace = latency["gmacs_per_second"]
         rows.append(
             (
@@ -47,6 +52,42 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             )
         )
     return rows
+
+
+def _where(row: dict[str, Any]) -> str:
+    """The engine and device, where they are not what is usual."""
+    engine, device = row.get("engine", "onnxruntime"), row.get("device", "cpu")
+    named = engine if (engine, device) != ("onnxruntime", "cpu") else ""
+    return f" in {named}{' on cuda' if device == 'cuda' else ''}" if named else ""
+
+
+def _dtype(row: dict[str, Any]) -> str:
+    return ", int8" if row["dtype"] == "int8" else ""
+
+
+def also_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(runtime, dense, slim, change) of other runtimes; an error in the place of a change."""
+    rows = []
+    for row in report.get("also", ()):
+        threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+        cuda = " on cuda" if row["device"] == "cuda" else ""
+        what = f"{row['engine']}{cuda}, {threads}, batch {row['batch']}{_dtype(row)}"
+        if row["error"]:
+            rows.append((what, "", "", row["error"]))
+            continue
+        low, high = row["ci95"]
+        change = f"speedup {row['speedup']:.2f}× (95 %: {low:.2f}–{high:.2f})"
+        rows.append((what, f"{row['dense_ms']:.3f} ms", f"{row['slim_ms']:.3f} ms", change))
+    return rows
+
+
+def also_table(report: dict[str, Any]) -> Table:
+    table = Table(title="on other runtimes", title_justify="left")
+    for name, justify in (("", "left"), ("dense", "right"), ("slim", "right"), ("", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in also_rows(report):
+        table.add_row(*(escape(cell) for cell in row))
+    return table
 
 
 def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -71,8 +112,10 @@ def int8_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
     rows = []
     for row in report["int8"]:
         kl = "" if row["kl"] is None else f"{row['kl']:.4f}"
-        low, high = row["ci95"]
-        speed = "1×" if row["network"] == "dense" else f"{row['speedup']:.2f}× ({low:.2f}–{high:.2f})"
+        speed = "1×" if row["network"] == "dense" else ""
+        if row["network"] != "dense" and row["ci95"]:
+            low, high = row["ci95"]
+            speed = f"{row['speedup']:.2f}× ({low:.2f}–{high:.2f})"
         rows.append((row["network"], f"{row['quality']:.4f}", kl, f"{row['bytes'] / 1e6:.2f} MB", speed))
     return rows
 
@@ -86,44 +129,24 @@ def int8_table(report: dict[str, Any]) -> Table:
     return table
 
 
-def engine_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(engine, dense, slim, speed) of the other engines that were timed; an error is in the place of its speed."""
-    rows = []
-    for row in report.get("also", ()):
-        threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
-        name = f"{row['engine']}, {threads}, batch {row['batch']}"
-        if row["error"]:
-            rows.append((name, "-", "-", row["error"]))
-            continue
-        low, high = row["ci95"]
-        speed = f"{row['speedup']:.2f}× faster (95 %: {low:.2f}–{high:.2f})"
-        rows.append((name, f"{row['dense_ms']:.3f} ms", f"{row['slim_ms']:.3f} ms", speed))
-    return rows
-
-
-def engine_table(report: dict[str, Any]) -> Table:
-    table = Table(title="In other engines", title_justify="left")
-    for name in ("", "dense", "slim", ""):
-        table.add_column(name, justify="right" if name else "left", overflow="fold")
-    for row in engine_rows(report):
-        table.add_row(*map(escape, row))
-    return table
-
-
 def benchmark_table(found: Benchmark) -> Table:
     """Milliseconds of ONNX files, and how many times as fast as the first each is."""
     table = Table(title_justify="left", caption_justify="left")
-    for name in ("file", "median ms", "speedup", "95 %", ""):
+    for name in ("file", "median ms", *(["J a pass"] if found.joules else []), "speedup", "95 %", ""):
         table.add_column(name, justify="left" if name in ("file", "") else "right")
     for name, ms in found.ms.items():
+        cells = [name, f"{ms:.3f}", *([f"{found.joules[name]:.3f}"] if found.joules else [])]
         if name not in found.speedup:
-            table.add_row(name, f"{ms:.3f}", "1", "", "reference")
+            table.add_row(*cells, "1", "", "reference")
             continue
         low, high = found.ci95[name]
-        table.add_row(name, f"{ms:.3f}", f"{found.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", found.verdict(name))
+        table.add_row(*cells, f"{found.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", found.verdict(name))
     table.caption = (
         f"{found.runtime}, {found.threads} thread{'s' if found.threads > 1 else ''}, batch {found.batch}: "
-        f"{found.turns} turns in {found.rounds} rounds" + "".join(f"; {note}" for note in found.notes)
+        f"{found.turns} turns in {found.rounds} rounds"
+        + (f"; on core{'s' if len(found.cores) > 1 else ''} {', '.join(map(str, found.cores))}" if found.cores else "")
+        + ("; joules are the processor's, idle share included" if found.joules else "")
+        + "".join(f"; {note}" for note in found.notes)
     )
     return table
 

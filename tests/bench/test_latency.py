@@ -6,10 +6,14 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.bench import time_layers
+from structprune.bench import Runtime, time_also, time_layers
+from structprune.bench.engines import Network
 from structprune.bench.latency import Benchmark, _disturbances, _interval
 from structprune.bench.names import RUNTIME, LayerNames
-from structprune.errors import RecipeError
+from structprune.errors import ModelError, RecipeError
+from structprune.graph.capture import Inputs
+from structprune.report import benchmark_table
+from structprune.report.table import also_rows
 from tests.toys import Chain, TwoInputs, randomise
 
 
@@ -106,6 +110,35 @@ def test_any_two_models_can_be_compared_and_a_claim_needs_a_narrow_interval():
     assert result.verdict("b") == "no difference shown"
     assert "too noisy" in result.verdict("c")
     assert "times" not in result.to_dict()
+
+
+def test_a_runtime_that_fails_leaves_its_error_in_its_row():
+    model, x = randomise(Chain()), torch.randn(1, 3, 10, 10)
+
+    def networks(runtime):
+        if runtime.batch == 2:
+            raise ModelError("can't be compiled")
+        if runtime.batch == 3:
+            raise ValueError("first line\nsecond")
+        return {"dense": Network(model, Inputs.of(x)), "slim": Network(model, Inputs.of(x))}
+
+    runtimes = [Runtime(batch=batch, engine="torch") for batch in (2, 3, 1)]
+    shares = []
+    rows = time_also(runtimes, networks, seconds=0.05, progress=shares.append)
+    assert [row["error"] for row in rows] == ["can't be compiled", "ValueError: first line", None]
+    assert rows[0]["speedup"] is rows[0]["ci95"] is rows[0]["dense_ms"] is None
+    assert rows[2]["ci95"][0] <= rows[2]["speedup"] <= rows[2]["ci95"][1]
+    assert shares[-1] == 1.0
+    assert [row[3] for row in also_rows({"also": rows[:2]})] == ["can't be compiled", "ValueError: first line"]
+
+
+def test_what_was_pinned_and_what_was_spent_is_in_the_table():
+    result = Benchmark("", 1, 1, 4, 80, {"a": 4, "b": 2}, {"b": 2.0}, {"b": (2, 2)})
+    assert "J a pass" not in [column.header for column in benchmark_table(result).columns]
+    result.cores, result.joules = [1], {"a": 0.5, "b": 0.25}
+    table = benchmark_table(result)
+    assert "J a pass" in [column.header for column in table.columns]
+    assert "on core 1; joules are the processor's, idle share included" in table.caption
 
 
 def test_kernels_are_told_by_the_module_that_they_belong_to(file):

@@ -194,6 +194,7 @@ def test_settings_of_torch_pruning_say_what_it_lacks(prune, importance, notes):
         (["--set", "prune.criterion=l3"], "did you mean"),
         (["--set", "prune.budget.macs=0.000001"], "can't be met"),
         (["--resume"], "holds no comparison to resume"),
+        (["--set", "runtime.engine=torch"], "torch runs modules: set runtime.engine to onnxruntime or openvino"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, options, message):

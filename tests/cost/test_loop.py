@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import structprune as sp
-from structprune.bench import Benchmark
+from structprune.bench import Benchmark, Runtime
 from structprune.cost import plan_measured
 from structprune.cost.model import fit
 from structprune.cost.probes import design
@@ -82,6 +82,21 @@ def test_another_budget_may_make_it_faster_than_asked(measured):
     plan = plan_measured(graph, budget, cost, make(budget))
     assert len(plan.latency["rounds"]) == 1
     assert plan.latency["rounds"][0]["measured"] > 1.1 * 1.03
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_networks_are_timed_on_the_engine_that_they_are_for(engine):
+    graph, runtime = sp.trace(Wide(), X), Runtime(engine=engine)
+    probes = [made_up(widths) for widths in design(options(graph), 12)]
+    cost = fit(graph, probes, probes[0].ms, steps={}).scaled(runtime, 5.0)
+    scores, budget = sp.score(graph, "l1"), {"speedup": 1.3}
+    plan = plan_measured(
+        graph, budget, cost, lambda cost: sp.plan(graph, scores, budget, cost=cost), rounds=1, seconds=0.05
+    )
+    assert plan.latency["dense"] == 5.0
+    assert plan.latency["rounds"][0]["predicted"] >= 1.3
+    assert plan.latency["rounds"][0]["measured"] > 0
+    assert sp.verify(graph.model, sp.prune(graph.model, plan), plan, X).passed
 
 
 def test_what_can_not_be_met_exactly_is_said(measured):
