@@ -119,7 +119,7 @@ def benchmark(
         ms={name: float(np.median(everything[:, i]) * 1e3) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
-        notes=_disturbances([turns[:, 0] for turns in times]),
+        notes=[*_disturbances([turns[:, 0] for turns in times]), *_too_wide(speedup, interval)],
         cores=cores,
         joules=joules,
         times=times,
@@ -202,6 +202,15 @@ def _disturbances(rounds: list[np.ndarray]) -> list[str]:
             pace = "slower" if last > first else "faster"
             notes.append(f"the machine became {max(last / first, first / last):.2f}x {pace} while it was timed")
     return notes
+
+
+def _too_wide(speedup: Mapping[str, float], interval: Mapping[str, tuple[float, float]]) -> list[str]:
+    return [
+        f"{name}'s interval of {low:.2f} to {high:.2f} is too wide to quote a factor: time for longer, or on a quieter "
+        "machine"
+        for name, (low, high) in interval.items()
+        if high - low >= WIDE * speedup[name]
+    ]
 
 
 def _warm_up(run: Callable[[], Any], seconds: float) -> None:

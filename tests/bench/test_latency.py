@@ -8,7 +8,7 @@ from torch import nn
 import structprune as sp
 from structprune.bench import Runtime, time_also, time_layers
 from structprune.bench.engines import Network
-from structprune.bench.latency import Benchmark, _disturbances, _interval
+from structprune.bench.latency import Benchmark, _disturbances, _interval, _too_wide
 from structprune.bench.names import RUNTIME, LayerNames
 from structprune.errors import ModelError, RecipeError
 from structprune.graph.capture import Inputs
@@ -93,6 +93,10 @@ def test_what_disturbed_a_timing_is_said():
     assert "other work was running" in _disturbances(neighbour)[0]
     throttled = [turns * (1 + 0.04 * i) for i, turns in enumerate(quiet)]
     assert any("x slower while it was timed" in note for note in _disturbances(throttled))
+    wide = _too_wide({"b": 2.0, "c": 4.0}, {"b": (1.95, 2.05), "c": (3.0, 5.0)})
+    assert wide == [
+        "c's interval of 3.00 to 5.00 is too wide to quote a factor: time for longer, or on a quieter machine"
+    ]
 
 
 def test_any_two_models_can_be_compared_and_a_claim_needs_a_narrow_interval():
