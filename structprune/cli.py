@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -255,14 +255,18 @@ def compare(
     timeout: Annotated[
         float, typer.Option(min=1.0, help="Seconds after which a run of torch-pruning is ended.")
     ] = 900.0,
+    as_fast: Annotated[
+        bool,
+        typer.Option("--as-fast", help="Also run the recipe to be as fast as torch-pruning's network rounded to 16."),
+    ] = False,
 ) -> None:
     """Run a recipe by structprune and by torch-pruning, without rounding and with 8 and 16, and compare all."""
     folder = Path(out) if out else Path("runs") / f"{recipe.stem}-compare"
-    with _plain_errors(_resume_command("compare", recipe, out, set_, folder)):
+    with _plain_errors(_resume_command("compare", recipe, out, set_, folder, ("--as-fast",) * as_fast)):
         from .compare import compare as compare_tools
         from .compare import compare_table, draw
 
-        result = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume)
+        result = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
         draw(result, folder / "compare.png")
         _console(140).print(compare_table(result))
         _console().print(f"{folder}: compare.json, compare.png, structprune/report.html", highlight=False)
@@ -278,7 +282,12 @@ def _folder(out: str | None, recipe: Path) -> Path:
 
 
 def _resume_command(
-    verb: str, recipe: Path, out: str | None, overrides: list[str] | None, folder: Path | None = None
+    verb: str,
+    recipe: Path,
+    out: str | None,
+    overrides: list[str] | None,
+    folder: Path | None = None,
+    flags: Sequence[str] = (),
 ) -> Callable[[], str]:
     """What to say after an interruption: how to go on, if there is something to go on with."""
 
@@ -286,7 +295,7 @@ def _resume_command(
         if not ((folder or _folder(out, recipe)) / "recipe.yaml").is_file():
             return "nothing was written"
         options = [*(("--out", out) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
-        return f"go on with: {shlex.join(['structprune', verb, str(recipe), *options, '--resume'])}"
+        return f"go on with: {shlex.join(['structprune', verb, str(recipe), *options, *flags, '--resume'])}"
 
     return advice
 

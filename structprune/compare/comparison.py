@@ -1,7 +1,8 @@
 """`compare`: one recipe and dense network, by structprune and by torch-pruning; all that comes out measured alike.
 
 torch-pruning takes no budget: it is cut to as many MACs as structprune's network has, with widths as they fall and
-rounded. It has no recovery, and fine-tuning is the recipe's for all.
+rounded. It has no recovery, and fine-tuning is the recipe's for all. The other way round, structprune can be asked to
+be as fast as torch-pruning's network was measured to be.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ import yaml
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from ..bench import benchmark, environment
+from ..bench import Benchmark, benchmark, environment
 from ..cost import wants_latency
 from ..criteria import CRITERIA, score, unscorable
 from ..data import load_data
-from ..errors import RecipeError
+from ..errors import RecipeError, StructPruneError
 from ..graph import DependencyGraph, trace
 from ..models import build_model
 from ..modules import tensors
 from ..progress import Reporter
-from ..recipe import Recipe, read_recipe
+from ..recipe import Recipe, check_recipe, read_recipe
 from ..records import Scores
 from ..run import WIDTHS_BY, rehearse, run
 from ..store import files
@@ -42,6 +43,8 @@ from .peer import Settings
 
 SCHEMA = "structprune.compare/1"
 OURS, THEIRS = "structprune", "torch-pruning"
+AS_FAST = f"{OURS}-as-fast"
+BY_COST = ("sensitivity", "knapsack")  # the allocations that weigh what a width loses against what it costs
 ROUNDINGS = (1, 8, 16)
 Blocks = list[np.ndarray]
 SAME = 1e-9  # the relative difference, in float64, from which a network is not the masked dense one
@@ -62,13 +65,16 @@ def compare(
     roundings: Sequence[int] = ROUNDINGS,
     timeout: float = 900.0,
     resume: bool = False,
+    as_fast: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Runs a recipe into `out`/structprune, and torch-pruning with each of `roundings` beside it; what came of each.
 
     `out` is by default runs/NAME-compare. It gets compare.json, which is what is returned, and all networks' files.
     Each run of torch-pruning has its own process, which is ended after `timeout` seconds; what it raises is in its
-    row. With `resume` an interrupted comparison goes on. Bad input raises a StructPruneError before any work.
+    row. With `resume` an interrupted comparison goes on. With `as_fast` structprune also runs with one budget: the
+    speed that torch-pruning's network of the greatest rounding was measured to have. A finished comparison that lacks
+    this gets it by `resume`, and all are timed anew. Bad input raises a StructPruneError before any work.
     """
     checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
@@ -80,20 +86,21 @@ def compare(
             "or openvino"
         )
     folder, say = Path(out) if out is not None else Path("runs") / f"{name}-compare", reporter or Reporter()
-    if not _claim(folder, checked, roundings, resume):
+    if as_fast:
+        _with_speedup(checked, 1.0)  # what can't be asked for is said before any work
+    if not _claim(folder, checked, roundings, resume, as_fast):
         return json.loads((folder / "compare.json").read_text(encoding="utf-8"))
 
     say.stage(f"{checked.model.name}: rehearsing the recipe")
     rehearse(checked, say)
     files.write_text(folder / "recipe.yaml", yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
     started = _dense(checked, folder, say)
-    report, tool = _ours(started, folder, say)
+    report, tool = _ours(started, folder / OURS, say)
     graph, scores = _scored(started, report)
-    plan = json.loads((folder / OURS / "plan.json").read_text(encoding="utf-8"))
-    rows = [_our_row(report, tool, share_kept(graph, scores, _planned(plan["keep"])))]
+    rows = [_our_row(folder / OURS, report, tool, graph, scores)]
     settings, notes = _settings(started)
     for align in roundings:
-        row = _theirs(started, plan["macs"]["slim"], align, settings, folder, timeout, say)
+        row = _theirs(started, report["macs"]["slim"], align, settings, folder, timeout, say)
         if "error" not in row and row["gate"]["max_rel"] is not None:
             row["kept_importance"] = share_kept(graph, scores, _stored(folder / row["network"] / "kept.safetensors"))
             # where a statistic is taken over channels, zeros count in it: a difference tells nothing
@@ -101,6 +108,10 @@ def compare(
         rows.append(row)
     if scores.criterion != started.prune.criterion:
         notes.append(f"{started.prune.criterion} has no scores of the dense network: importance kept is by l1")
+    if as_fast:
+        extra, note = _as_fast(started, max(rows[1:], key=lambda row: row["align"]), graph, scores, folder, say)
+        rows += [extra] if extra else []
+        notes.append(note)
     _time(rows, started, folder, say)
     result = {
         "schema": SCHEMA,
@@ -108,6 +119,7 @@ def compare(
         "criterion": report["criterion"],
         "allocation": report["allocation"],
         "budget": report["budget"],
+        "as_fast": as_fast,
         "kept_by": scores.criterion,
         "runtime": started.runtime.runtime().name,
         "metric": report["quality"]["metric"],
@@ -150,7 +162,7 @@ def share_kept(graph: DependencyGraph, scores: Scores, kept: Mapping[tuple[str, 
 # --- stages --------------------------------------------------------------------------------------------------
 
 
-def _claim(folder: Path, recipe: Recipe, roundings: Sequence[int], resume: bool) -> bool:
+def _claim(folder: Path, recipe: Recipe, roundings: Sequence[int], resume: bool, as_fast: bool) -> bool:
     """Whether there is work to do in `folder`; raises RecipeError where it can't take this comparison."""
     if not roundings or min(roundings) < 1:
         raise RecipeError(f"roundings {list(roundings)}: give whole numbers of at least 1")
@@ -169,7 +181,10 @@ def _claim(folder: Path, recipe: Recipe, roundings: Sequence[int], resume: bool)
         raise RecipeError(f"{folder} already holds a comparison: give another --out, or --resume to go on")
     if yaml.safe_load(stored.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
         raise RecipeError(f"{folder} holds a comparison by another recipe: resume it with the same one and --set")
-    return not (folder / "compare.json").is_file()
+    finished = folder / "compare.json"
+    if not finished.is_file():
+        return True
+    return as_fast and not json.loads(finished.read_text(encoding="utf-8")).get("as_fast", False)
 
 
 def _dense(recipe: Recipe, folder: Path, say: Reporter) -> Recipe:
@@ -187,10 +202,10 @@ def _dense(recipe: Recipe, folder: Path, say: Reporter) -> Recipe:
     return recipe.model_copy(update={"train": None, "model": model_spec})
 
 
-def _ours(recipe: Recipe, folder: Path, say: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The run's report; and how long it took to plan, and with how much memory."""
-    place, noted = folder / OURS, folder / OURS / "planning.json"
-    say.stage(f"{OURS}: the recipe")
+def _ours(recipe: Recipe, place: Path, say: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The report of the run into `place`; and how long it took to plan, and with how much memory."""
+    noted = place / "planning.json"
+    say.stage(f"{place.name}: budget {recipe.prune.budget.as_dict()}")
     if not noted.is_file():
         resumed = (place / "recipe.yaml").is_file()
         start = time.perf_counter()
@@ -215,18 +230,62 @@ def _scored(recipe: Recipe, report: Mapping[str, Any]) -> tuple[DependencyGraph,
     return graph, Scores(base, {name: v for name, v in scores.values.items() if name not in left_out})
 
 
-def _our_row(report: Mapping[str, Any], tool: Mapping[str, Any], kept: float) -> dict[str, Any]:
+def _our_row(
+    place: Path, report: Mapping[str, Any], tool: Mapping[str, Any], graph: DependencyGraph, scores: Scores
+) -> dict[str, Any]:
+    keep = json.loads((place / "plan.json").read_text(encoding="utf-8"))["keep"]
     quality = {k: v for k, v in report["quality"].items() if k in ("pruned", "recovered", "final", "kl")}
     gate = {"passed": report["gate"]["passed"], "max_rel": report["gate"]["float64"]["max_rel"]}
-    about = {"network": OURS, "tool": OURS, "macs": report["macs"]["slim"], "cut": report["macs"]["cut"]}
+    about = {"network": place.name, "tool": OURS, "macs": report["macs"]["slim"], "cut": report["macs"]["cut"]}
     return {
         **about,
         "params": report["params"]["slim"],
         "gate": gate,
         "quality": quality,
-        "kept_importance": kept,
+        "kept_importance": share_kept(graph, scores, _planned(keep)),
         **tool,
     }
+
+
+def _as_fast(
+    recipe: Recipe, peer: Mapping[str, Any], graph: DependencyGraph, scores: Scores, folder: Path, say: Reporter
+) -> tuple[dict[str, Any] | None, str]:
+    """structprune's row at the speed that torch-pruning's network `peer` is measured to have, and a note on it.
+
+    No row where there is no such speed to ask for.
+    """
+    name, place = peer["network"], folder / AS_FAST
+    if "error" in peer:
+        return None, f"no {AS_FAST}: {name} failed"
+    stored = place / "asked.json"
+    if not stored.is_file():
+        timed = _timed([name], recipe, folder, say)
+        told = {"speedup": round(timed.speedup[name], 3), "ci95": list(timed.ci95[name]), "of": name}
+        files.write_text(stored, json.dumps(told))
+    asked = json.loads(stored.read_text(encoding="utf-8"))
+    speedup, (low, high) = asked["speedup"], asked["ci95"]
+    measured = f"{name} was measured to be {speedup:.2f}× as fast as dense (95 %: {low:.2f}-{high:.2f})"
+    if speedup <= 1:
+        return None, f"no {AS_FAST}: {measured}, which is no speed to ask for"
+    faster = _with_speedup(recipe, speedup)
+    note = (
+        f"{AS_FAST}: the recipe with budget speedup={speedup:g} alone and allocation {faster.prune.allocation}, as "
+        f"{measured}; its seconds are with timing what it planned, without learning what widths cost"
+    )
+    row = {"network": AS_FAST, "tool": OURS}
+    try:
+        rehearse(faster, say)
+        row = _our_row(place, *_ours(faster, place, say), graph, scores)
+    except StructPruneError as error:  # beside what the others did it is a result, as theirs are
+        row["error"] = str(error)
+    return {**row, "asked": asked}, note
+
+
+def _with_speedup(recipe: Recipe, speedup: float) -> Recipe:
+    """The recipe with this budget alone, shared by what widths cost. Raises RecipeError where that can't be."""
+    allocation = recipe.prune.allocation if recipe.prune.allocation in BY_COST else "knapsack"
+    prune = {**recipe.prune.model_dump(mode="json"), "budget": {"speedup": speedup}, "allocation": allocation}
+    return check_recipe({**recipe.model_dump(mode="json"), "prune": prune}, "as_fast")
 
 
 def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
@@ -279,17 +338,20 @@ def _ending(code: int) -> str:
     return f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
 
 
-def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporter) -> None:
-    """All networks in turns, in one run, on the recipe's runtime."""
+def _timed(networks: Sequence[str], recipe: Recipe, folder: Path, say: Reporter) -> Benchmark:
+    """The dense network and these in turns, in one run, on the recipe's runtime."""
     runtime = recipe.runtime.runtime()
-    paths = {"dense": folder / OURS / "dense.onnx"}
-    paths |= {row["network"]: folder / row["network"] / "slim.onnx" for row in rows if "error" not in row}
+    paths = {"dense": folder / OURS / "dense.onnx"} | {name: folder / name / "slim.onnx" for name in networks}
     converted = {name: runtime.converted(path) for name, path in paths.items()}
     say.stage(f"timing {', '.join(converted)}, {recipe.bench.seconds:g} s")
     with say.bar("timing") as update:
-        timed = benchmark(
+        return benchmark(
             converted, runtime=runtime, seconds=recipe.bench.seconds, pin=recipe.bench.pin, progress=update
         )
+
+
+def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporter) -> None:
+    timed = _timed([row["network"] for row in rows if "error" not in row], recipe, folder, say)
     for row in rows:
         if row["network"] in timed.speedup:
             speedup = timed.speedup[row["network"]]
@@ -300,6 +362,9 @@ def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporte
                 "efficiency": speedup / row["cut"],
                 "timing": timed.notes,
             }
+            if "asked" in row:
+                ratio, interval = timed.ratio(row["asked"]["of"], row["network"])
+                row["asked"] |= {"reached": ratio, "reached_ci95": list(interval)}
 
 
 def _planned(keep: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, int], Blocks]:

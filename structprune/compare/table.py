@@ -26,6 +26,7 @@ def compare_table(result: Mapping[str, Any]) -> Table:
         f"share of {result['kept_by']} scores that stays; seconds: from the recipe to the cut network + the search for "
         "its ratio; memory: the process's peak until then; gate: against the masked dense network, in float64",
         *result["notes"],
+        *(_reached(row) for row in result["rows"] if "reached" in row.get("asked", {})),
         *timing,
         *errors,
     ]
@@ -52,6 +53,11 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['peak_bytes'] / 2**20:,.0f} MiB",
         _verdict(gate),
     ]
+
+
+def _reached(row: Mapping[str, Any]) -> str:
+    asked, (low, high) = row["asked"], row["asked"]["reached_ci95"]
+    return f"{row['network']} is {asked['reached']:.2f}× as fast as {asked['of']} (95 %: {low:.2f}-{high:.2f})"
 
 
 def _verdict(gate: Mapping[str, Any]) -> str:

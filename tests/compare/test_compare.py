@@ -1,5 +1,7 @@
 """A recipe by structprune and torch-pruning: what was kept by hand-made oracles, one whole comparison, bad input."""
 
+import functools
+import importlib
 import json
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import structprune as sp
+from structprune.bench import Benchmark
 from structprune.cli import app
 from structprune.compare import compare, compare_table, comparison, draw, table
 from structprune.compare.memory import PeakMemory
@@ -24,8 +27,10 @@ from structprune.compare.peer import (
 )
 from structprune.errors import PlanError, RecipeError
 from structprune.models import build_model
+from structprune.progress import Reporter
 from structprune.recipe import ModelSpec, check_recipe
 
+run_module = importlib.import_module("structprune.run")  # the package's `run` is the function
 RECIPE = {
     "model": {"name": "resnet10t", "kwargs": {"in_chans": 1, "num_classes": 10}},
     "data": {"source": "digits"},
@@ -33,6 +38,29 @@ RECIPE = {
     "prune": {"budget": {"macs": 0.5}, "align": 8},
     "bench": {"seconds": 0.5},
 }
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """What widths cost, and how fast a planned network is, measured in seconds."""
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
+    sooner = {"learn_cost": {"probes": 5, "seconds": 0.1}, "plan_measured": {"seconds": 0.3, "rounds": 1}}
+    for name, options in sooner.items():
+        monkeypatch.setattr(run_module, name, functools.partial(getattr(run_module, name), **options))
+
+
+def peer_timed_as(monkeypatch, speedup):
+    """torch-pruning's network, alone beside the dense one, as if it had been measured so fast."""
+    measure = comparison._timed
+
+    def timed(networks, *arguments):
+        if networks == ["torch-pruning-8"]:
+            low, high = speedup - 0.1, speedup + 0.1
+            found = {"speedup": {networks[0]: speedup}, "ci95": {networks[0]: (low, high)}, "ms": {}}
+            return Benchmark("onnxruntime", threads=1, batch=1, rounds=1, turns=1, **found)
+        return measure(networks, *arguments)
+
+    monkeypatch.setattr(comparison, "_timed", timed)
 
 
 def small() -> tuple[nn.Module, torch.Tensor]:
@@ -134,7 +162,7 @@ def test_peak_memory_sees_what_is_allocated_inside():
     assert peak.bytes - before.bytes > 100 * 2**20
 
 
-def test_a_comparison_from_one_dense_network_then_resumed(tmp_path):
+def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monkeypatch):
     recipe, out = check_recipe(RECIPE), tmp_path / "out"
     result = compare(recipe, out, roundings=(8,))
     ours, theirs = result["rows"]
@@ -159,6 +187,25 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path):
     with pytest.raises(RecipeError, match="by another recipe"):
         compare(check_recipe({**RECIPE, "seed": 1}), out, resume=True)
 
+    peer_timed_as(monkeypatch, 1.3)  # added to what is there
+    added = compare(recipe, out, roundings=(8,), resume=True, as_fast=True)
+    assert [row["network"] for row in added["rows"]] == ["structprune", "torch-pruning-8", "structprune-as-fast"]
+    again, theirs, fast = added["rows"]
+    assert (again["macs"], theirs["macs"]) == (ours["macs"], result["rows"][1]["macs"])
+    plan = sp.Plan.from_json((out / "structprune-as-fast" / "plan.json").read_text())
+    assert plan.budget == {"speedup": 1.3}
+    assert plan.allocation == "knapsack"
+    assert plan.latency["rounds"][0]["goal"] == fast["asked"]["speedup"] == 1.3
+    assert (fast["macs"], fast["gate"]["passed"]) == (plan.macs["slim"], True)
+    started = comparison._dense(recipe, out, Reporter())
+    graph, scores = comparison._scored(started, {"form": "module"})
+    assert fast["kept_importance"] == comparison.share_kept(graph, scores, comparison._planned(plan.keep))
+    assert fast["asked"]["reached_ci95"][0] <= fast["asked"]["reached"] <= fast["asked"]["reached_ci95"][1]
+    assert "structprune-as-fast: the recipe with budget speedup=1.3 alone" in str(compare_table(added).caption)
+    assert "as fast as torch-pruning-8 (95 %: " in str(compare_table(added).caption)
+    for flag in (True, False):  # a record that has more than is asked for stays as it is
+        assert compare(recipe, out, resume=True, as_fast=flag) == json.loads((out / "compare.json").read_text())
+
     (out / "compare.json").unlink()  # interrupted before a run of torch-pruning ended
     (out / "torch-pruning-8" / "result.json").unlink()
     stopped = compare(recipe, out, roundings=(8,), resume=True, timeout=0.5)
@@ -167,8 +214,49 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path):
     assert draw(stopped, tmp_path / "picture.png").is_file()
     (out / "compare.json").unlink()
     (out / "torch-pruning-8" / "result.json").write_text('{"align": 8, "error": "prune: IndexError: index 7"}')
-    failed = compare(recipe, out, roundings=(8,), resume=True)
+    failed = compare(recipe, out, roundings=(8,), resume=True, as_fast=True)
     assert "torch-pruning-8: prune: IndexError: index 7" in str(compare_table(failed).caption)
+    assert [row["network"] for row in failed["rows"]] == ["structprune", "torch-pruning-8"]
+    assert "no structprune-as-fast: torch-pruning-8 failed" in failed["notes"]
+
+
+def as_fast_as(speedup, folder, monkeypatch):
+    peer_timed_as(monkeypatch, speedup)
+    recipe = check_recipe({**RECIPE, "train": None})
+    return comparison._as_fast(recipe, {"network": "torch-pruning-8"}, None, None, folder, Reporter())
+
+
+def test_no_network_is_asked_to_be_slower_than_dense(tmp_path, monkeypatch):
+    row, note = as_fast_as(0.9, tmp_path, monkeypatch)
+    assert row is None
+    assert note.startswith("no structprune-as-fast: torch-pruning-8 was measured to be 0.90× as fast as dense")
+
+
+def test_a_speed_out_of_reach_is_the_rows_error(tmp_path, quick, monkeypatch):
+    row, note = as_fast_as(50.0, tmp_path, monkeypatch)
+    assert "budget speedup 50 " in row["error"]
+    assert "can't be met" in row["error"]
+    assert (row["network"], row["tool"], row["asked"]["speedup"]) == ("structprune-as-fast", "structprune", 50.0)
+    assert note.startswith("structprune-as-fast: the recipe with budget speedup=50 alone and allocation knapsack")
+
+
+@pytest.mark.parametrize(
+    ("prune", "allocation"),
+    [
+        ({"allocation": "global", "align": 4, "criterion": "thinet_forward"}, "knapsack"),
+        ({"allocation": "sensitivity"}, "sensitivity"),
+        ({"allocation": "knapsack", "budget": {"macs": 0.5, "latency_ms": 3.0}}, "knapsack"),
+    ],
+)
+def test_as_fast_changes_the_budget_and_what_shares_it_alone(prune, allocation):
+    recipe = check_recipe(
+        {**RECIPE, "data": {"source": "digits", "calibration": {"images": 128}}, "prune": {**RECIPE["prune"], **prune}}
+    )
+    made = comparison._with_speedup(recipe, 1.5)
+    assert made.prune.budget.as_dict() == {"speedup": 1.5}
+    assert made.prune.allocation == allocation
+    back = {"budget": recipe.prune.budget, "allocation": recipe.prune.allocation}
+    assert made.model_copy(update={"prune": made.prune.model_copy(update=back)}) == recipe
 
 
 @pytest.mark.parametrize(
@@ -195,6 +283,7 @@ def test_settings_of_torch_pruning_say_what_it_lacks(prune, importance, notes):
         (["--set", "prune.budget.macs=0.000001"], "can't be met"),
         (["--resume"], "holds no comparison to resume"),
         (["--set", "runtime.engine=torch"], "torch runs modules: set runtime.engine to onnxruntime or openvino"),
+        (["--as-fast", "--set", "data.calibration.images=16"], "needs two batches"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, options, message):
