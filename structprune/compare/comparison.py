@@ -23,7 +23,7 @@ import yaml
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from ..bench import Benchmark, benchmark, environment
+from ..bench import Benchmark, Runtime, benchmark, environment
 from ..cost import wants_latency
 from ..criteria import CRITERIA, score, unscorable
 from ..data import load_data
@@ -342,12 +342,18 @@ def _timed(networks: Sequence[str], recipe: Recipe, folder: Path, say: Reporter)
     """The dense network and these in turns, in one run, on the recipe's runtime."""
     runtime = recipe.runtime.runtime()
     paths = {"dense": folder / OURS / "dense.onnx"} | {name: folder / name / "slim.onnx" for name in networks}
-    converted = {name: runtime.converted(path) for name, path in paths.items()}
+    converted = {name: _converted(path, runtime) for name, path in paths.items()}
     say.stage(f"timing {', '.join(converted)}, {recipe.bench.seconds:g} s")
     with say.bar("timing") as update:
         return benchmark(
             converted, runtime=runtime, seconds=recipe.bench.seconds, pin=recipe.bench.pin, progress=update
         )
+
+
+def _converted(path: Path, runtime: Runtime) -> Path:
+    """The file as the runtime runs it; in int8 a run of the recipe has one already, calibrated on images."""
+    own = path.with_name(f"{path.stem}-int8.onnx")
+    return own if runtime.dtype == "int8" and own.is_file() else runtime.converted(path)
 
 
 def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporter) -> None:

@@ -38,7 +38,7 @@ def learn_steps(
 ) -> Steps:
     """The channel counts between which this machine's runtime gains nothing, for each kind of layer."""
     chosen = runtime or Runtime()
-    about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 1}
+    about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 2}
     return cached(
         "steps", about, lambda: measure_steps(replace(chosen, batch=1), progress=progress), refresh, chosen.version
     )

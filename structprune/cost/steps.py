@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +29,8 @@ WIDTHS = (64, 65, 66, 68, 70, 72, 74, 76, 78, 80, 81, 84, 88, 90, 92, 96, 97, 10
 SIZES = (1, 2, 4, 8, 16, 32)  # of blocks and units that are tried
 TOLERANCE = 1.15  # how much worse the fit of a simpler pair may be
 PRECISION = 0.004  # of a timing: fits that come as near are all as good
+OPENED = 3  # rounds after which networks are opened anew
+PATIENCE = 5  # how many times as long it may take where other work hides the step
 _SIDE, _OUTER = 28, 64  # of the chains: places on a side, and channels at both ends
 
 Progress = Callable[[float], None]
@@ -40,12 +41,24 @@ def measure_steps(runtime: Runtime, seconds: float = 2.0, progress: Progress = l
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, kind in enumerate(KINDS):
-            times = _time(kind, Path(folder), runtime, seconds, lambda s, n=number: progress((n + s) / len(KINDS)))  # type: ignore[misc]
-            found[kind] = step_of(WIDTHS, times)
+            rounds = _rounds(kind, Path(folder), runtime, seconds, lambda s, n=number: progress((n + s) / len(KINDS)))  # type: ignore[misc]
+            found[kind] = max(seen_steps(WIDTHS, rounds))
     return found
 
 
-def step_of(widths: Sequence[int], times: Sequence[float]) -> int:
+def seen_steps(widths: Sequence[int], rounds: Sequence[Sequence[float]]) -> set[int]:
+    """The steps that rounds of timings show, looked at in three ways: one, where no other work hides it.
+
+    Each half of the rounds, by what a width takes in the quieter ones, as other work only ever makes it slower; and all
+    of them, each by its own pace, as that may change between rounds.
+    """
+    t = np.array(rounds)
+    pace = np.median(t, axis=1, keepdims=True)
+    views = [np.quantile(t[::2], 0.25, axis=0), np.quantile(t[1::2], 0.25, axis=0), np.median(t / pace, axis=0)]
+    return {step_of(widths, view) for view in views}
+
+
+def step_of(widths: Sequence[int], times: Sequence[float] | np.ndarray) -> int:
     """The step that explains what the widths take (see the module)."""
     w, t = np.array(widths), np.array(times)
     fits = []
@@ -57,16 +70,19 @@ def step_of(widths: Sequence[int], times: Sequence[float]) -> int:
     return min(step for residual, step in fits if residual <= enough)
 
 
-def _time(kind: str, folder: Path, runtime: Runtime, seconds: float, progress: Progress) -> list[float]:
-    """What the chain takes at each of WIDTHS: the median over rounds of the fastest of a few runs."""
+def _rounds(kind: str, folder: Path, runtime: Runtime, seconds: float, progress: Progress) -> list[list[float]]:
+    """What the chain takes at each of WIDTHS, the fastest of a few runs, round after round; until the step is plain."""
     rounds: list[list[float]] = []
     with runtime.active():
-        running = []
+        prepared = []
         for width in WIDTHS:
             chain, x = _chain(kind, width)
-            running.append(runtime.open(runtime.prepare(chain, x, folder / f"{kind}_{width}.onnx")))
+            prepared.append(runtime.prepare(chain, x, folder / f"{kind}_{width}.onnx"))
         start = time.perf_counter()
-        while len(rounds) < 5 or time.perf_counter() - start < seconds:
+        spent, plain = 0.0, False
+        while len(rounds) < 2 * OPENED or spent < seconds or (not plain and spent < PATIENCE * seconds):
+            if len(rounds) % OPENED == 0:  # anew, as a network's place in memory moves its speed
+                running = [runtime.open(network) for network in prepared]
             taken = []
             for network in running if len(rounds) % 2 else running[::-1]:
                 runs = []
@@ -76,8 +92,11 @@ def _time(kind: str, folder: Path, runtime: Runtime, seconds: float, progress: P
                     runs.append(time.perf_counter() - before)
                 taken.append(min(runs))
             rounds.append(taken if len(rounds) % 2 else taken[::-1])
-            progress(min(1.0, (time.perf_counter() - start) / seconds))
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+            spent = time.perf_counter() - start
+            if spent >= seconds and len(rounds) % OPENED == 0:
+                plain = len(seen_steps(WIDTHS, rounds)) == 1
+            progress(min(1.0, spent / seconds))
+    return rounds
 
 
 def _chain(kind: str, width: int) -> tuple[nn.Module, Tensor]:

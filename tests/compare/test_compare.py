@@ -12,7 +12,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import structprune as sp
-from structprune.bench import Benchmark
+from structprune.bench import Benchmark, Runtime
 from structprune.cli import app
 from structprune.compare import compare, compare_table, comparison, draw, table
 from structprune.compare.memory import PeakMemory
@@ -218,6 +218,18 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert "torch-pruning-8: prune: IndexError: index 7" in str(compare_table(failed).caption)
     assert [row["network"] for row in failed["rows"]] == ["structprune", "torch-pruning-8"]
     assert "no structprune-as-fast: torch-pruning-8 failed" in failed["notes"]
+
+
+def test_int8_files_of_the_run_are_timed_and_left_as_they_are(tmp_path):
+    path, own = tmp_path / "slim.onnx", tmp_path / "slim-int8.onnx"
+    model, x = small()
+    sp.export_onnx(model, x, path)
+    runtime = Runtime(dtype="int8")
+    assert comparison._converted(path, Runtime()) == path
+    assert comparison._converted(path, runtime) == own
+    own.write_bytes(b"calibrated")
+    assert comparison._converted(path, runtime) == own
+    assert own.read_bytes() == b"calibrated"
 
 
 def as_fast_as(speedup, folder, monkeypatch):

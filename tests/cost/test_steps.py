@@ -7,7 +7,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.bench import Runtime
-from structprune.cost.steps import WIDTHS, measure_steps, step_of
+from structprune.cost.steps import WIDTHS, measure_steps, seen_steps, step_of
 from structprune.errors import BudgetError, RecipeError
 from structprune.plan.alignment import aligned
 
@@ -23,6 +23,22 @@ def test_the_step_of_a_made_up_runtime(block, unit, step, noise):
         for w in WIDTHS
     ]
     assert step_of(WIDTHS, times) == step
+
+
+@pytest.mark.parametrize("slowed", [0.0, 0.1, 0.3])
+def test_other_work_and_a_changing_pace_do_not_pass_for_another_step(slowed):
+    rng = np.random.default_rng(0)
+    quiet = np.array([0.2 + 0.01 * -(-w // 16) * 16 for w in WIDTHS])
+
+    def rounds(count):
+        pace = np.where(rng.random((count, 1)) < 0.3, 1.4, 1.0)
+        beside = 1 + 0.5 * (rng.random((count, len(WIDTHS))) < slowed)
+        return quiet * pace * beside * (1 + 0.005 * rng.standard_normal((count, len(WIDTHS))))
+
+    seen = [seen_steps(WIDTHS, rounds(24)) for _ in range(20)]
+    assert {16} in seen
+    assert all(len(steps) > 1 for steps in seen if steps != {16})
+    assert slowed > 0.2 or seen == [{16}] * 20
 
 
 def test_steps_of_this_machine_are_powers_of_two():
