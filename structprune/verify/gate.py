@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,20 @@ class Gate:
         return {"passed": self.passed, **{name: asdict(c) for name, c in self.comparisons().items()}}
 
 
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """On a GPU, torch may otherwise round the factors of convolutions and matrix products to TF32's 10 bits."""
+    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    as_is = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with cudnn.flags(**as_is, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+@_full_float32()
 def verify(
     model: nn.Module,
     slim: nn.Module,
@@ -237,11 +253,12 @@ def _compare_reload(
 ) -> None:
     described = "missing" not in json.loads((folder / "plan.json").read_text())["architecture"]
     again = load(folder) if described else load(folder, model)
-    theirs = tensors(again)
-    for key, tensor in tensors(slim).items():
-        if key not in theirs or not torch.equal(tensor.cpu(), theirs[key]):
+    own, theirs = tensors(slim), tensors(again)
+    for key, tensor in own.items():
+        if key not in theirs or not torch.equal(tensor.cpu(), theirs[key].cpu()):
             comparison.fail(f"{key} is not the tensor that was saved")
             return
+    replace_tensors(again, {key: theirs[key].to(tensor.device) for key, tensor in own.items()})
     _compare(comparison, slim, again, batches)
 
 

@@ -52,6 +52,32 @@ def test_one_sample_is_also_run_as_two():
     assert sp.verify(model, slim, plan, X[:1]).masked_vs_slim.batches == [1, 2]
 
 
+def test_networks_are_compared_in_full_float32():
+    seen = []
+
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+            return self.b(torch.relu(self.a(x)))
+
+    model, x = Looks(), torch.randn(2, 3, 8, 8)
+    graph = sp.trace(model, x[:1])
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
+    slim = sp.prune(model, plan)
+    torch.set_float32_matmul_precision("high")
+    try:
+        seen.clear()
+        assert sp.verify(model, slim, plan, x).passed
+        assert set(seen) == {(False, "highest")}
+        assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == (True, "high")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_the_masked_reference_equals_zeroing_by_hand():
     model = randomise(Chain())
     plan, _ = pruned(model, X[:1])
