@@ -7,7 +7,7 @@ Random weights, a batch of 1. torch-pruning prunes each layer by the share that 
 widths rounded to nothing, 8 and 16. structprune shares its budgets by `knapsack`, three times:
 
 - `macs: 0.5` and the greatest `speedup` up to 2.1 for which, by the costs that it learned, no more than half of the
-  MACs have to go; if torch-pruning with 16 was measured to be as fast, a `speedup` 1 % over its own, whatever MACs that
+  MACs have to go (again with costs corrected, if 2.1 was expected and less than 2 measured); if torch-pruning with 16 was measured to be as fast, a `speedup` 1 % over its own, whatever MACs that
   takes;
 - *at its speed*: a `speedup` of what torch-pruning with 16 was measured to have, and nothing else;
 - *speedup 2*: `speedup: 2.0` alone.
@@ -57,6 +57,7 @@ NETWORKS = (
 CUT = 0.5
 SPARED = 0.98  # of the MACs that may stay: widths come in steps
 MOST = 2.1  # the speedup that is looked for at half of the MACs
+TRIES = 3  # where it was expected, and not measured
 AT_ITS_SPEED, ALONE = f"{OURS}, at its speed", f"{OURS}, speedup 2"
 ROUNDINGS = (1, 8, 16)
 Record = dict[str, Any]
@@ -147,12 +148,17 @@ def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
             return plan_measured(graph, budget, cost, lambda cost: planned(cost, budget), dense=files["dense"])
 
         def at_half() -> sp.Plan:
-            plan = fastest_at_half(lambda budget: planned(cost, budget))
-            slim = sp.export_onnx(sp.prune(model, plan), x, folder / "half.onnx")
-            timed = sp.benchmark({"dense": files["dense"], "slim": slim}, seconds=options.seconds / 3)
-            if timed.speedup["slim"] >= 1.01 * fastest:
-                return plan
-            return measured({"macs": CUT, "speedup": 1.01 * fastest})
+            made: list[tuple[float, sp.Plan]] = []
+            expected, corrected = MOST, cost
+            while len(made) < TRIES and expected > 0.98 * MOST and all(speed < 2 for speed, _ in made):
+                plan = fastest_at_half(lambda budget, cost=corrected: planned(cost, budget))
+                slim = sp.export_onnx(sp.prune(model, plan), x, folder / "half.onnx")
+                timed = sp.benchmark({"dense": files["dense"], "slim": slim}, seconds=options.seconds / 3)
+                made.append((timed.speedup["slim"], plan))
+                expected = plan.latency["dense"] / plan.latency["slim"] if plan.latency else 0.0
+                corrected = corrected.corrected(expected / timed.speedup["slim"])
+            speed, plan = max(made, key=lambda pair: pair[0])
+            return plan if speed >= 1.01 * fastest else measured({"macs": CUT, "speedup": 1.01 * fastest})
 
         plans: dict[str, Callable[[], sp.Plan]] = {OURS: at_half}
         if fastest > 1:
