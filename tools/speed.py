@@ -7,8 +7,8 @@ Random weights, a batch of 1. torch-pruning prunes each layer by the share that 
 widths rounded to nothing, 8 and 16. structprune shares its budgets by `knapsack`, three times:
 
 - `macs: 0.5` and the greatest `speedup` up to 2.1 for which, by the costs that it learned, no more than half of the
-  MACs have to go (again with costs corrected, if 2.1 was expected and less than 2 measured); if torch-pruning with 16 was measured to be as fast, a `speedup` 1 % over its own, whatever MACs that
-  takes;
+  MACs have to go (again with costs corrected, if 2.1 was expected and less than 2 measured); if torch-pruning with 16
+  was measured to be as fast, a `speedup` 1 % over its own, whatever MACs that takes;
 - *at its speed*: a `speedup` of what torch-pruning with 16 was measured to have, and nothing else;
 - *speedup 2*: `speedup: 2.0` alone.
 
