@@ -8,7 +8,7 @@ widths rounded to nothing, 8 and 16. structprune shares its budgets by `knapsack
 
 - `macs: 0.5` and the greatest `speedup` up to 2.1 for which, by the costs that it learned, no more than half of the
   MACs have to go (again with costs corrected, if 2.1 was expected and less than 2 measured); if torch-pruning with 16
-  was measured to be as fast, a `speedup` 1 % over its own, whatever MACs that takes;
+  was measured to be as fast, a `speedup` 3 % over its own, whatever MACs that takes;
 - *at its speed*: a `speedup` of what torch-pruning with 16 was measured to have, and nothing else;
 - *speedup 2*: `speedup: 2.0` alone.
 
@@ -57,6 +57,7 @@ NETWORKS = (
 CUT = 0.5
 SPARED = 0.98  # of the MACs that may stay: widths come in steps
 MOST = 2.1  # the speedup that is looked for at half of the MACs
+OUTRUN = 1.03  # times the speed of torch-pruning's: plans are measured to be within 3 % of what was asked
 TRIES = 3  # where it was expected, and not measured
 AT_ITS_SPEED, ALONE = f"{OURS}, at its speed", f"{OURS}, speedup 2"
 ROUNDINGS = (1, 8, 16)
@@ -158,7 +159,7 @@ def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
                 expected = plan.latency["dense"] / plan.latency["slim"] if plan.latency else 0.0
                 corrected = corrected.corrected(expected / timed.speedup["slim"])
             speed, plan = max(made, key=lambda pair: pair[0])
-            return plan if speed >= 1.01 * fastest else measured({"macs": CUT, "speedup": 1.01 * fastest})
+            return plan if speed >= 1.01 * fastest else measured({"macs": CUT, "speedup": OUTRUN * fastest})
 
         plans: dict[str, Callable[[], sp.Plan]] = {OURS: at_half}
         if fastest > 1:
