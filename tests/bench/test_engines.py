@@ -186,7 +186,8 @@ def test_steps_are_measured_on_the_engine(engine, monkeypatch):
     monkeypatch.setattr(Runtime, "open", lambda self, source: opened.append(self.engine) or original(self, source))
     found = steps_module.measure_steps(Runtime(engine=engine), seconds=0.01)
     assert set(found) == {"conv", "depthwise", "linear"}
-    assert opened == [engine] * 9
+    assert set(opened) == {engine}
+    assert len(opened) >= 18  # three widths of three kinds, opened anew
 
 
 def test_costs_on_another_engine_have_onnxruntimes_shape_and_the_engines_scale(monkeypatch, tmp_path):
