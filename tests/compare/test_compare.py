@@ -25,6 +25,7 @@ from structprune.compare.peer import (
     without_fused_attention,
     zeroed,
 )
+from structprune.cost import learning
 from structprune.errors import PlanError, RecipeError
 from structprune.models import build_model
 from structprune.progress import Reporter
@@ -44,6 +45,7 @@ RECIPE = {
 def quick(tmp_path, monkeypatch):
     """What widths cost, and how fast a planned network is, measured in seconds."""
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": 16, "depthwise": 16, "linear": 16})
     sooner = {"learn_cost": {"probes": 5, "seconds": 0.1}, "plan_measured": {"seconds": 0.3, "rounds": 1}}
     for name, options in sooner.items():
         monkeypatch.setattr(run_module, name, functools.partial(getattr(run_module, name), **options))
