@@ -237,7 +237,7 @@ def bench(
         runtime = Runtime(threads, batch, engine=engine, device=device)  # type: ignore[arg-type]
         with Reporter().bar("timing") as update:
             timed = dict(zip(names, files, strict=True))
-            found = benchmark(timed, runtime=runtime, seconds=seconds, pin=pin, progress=update)
+            found = benchmark(timed, runtime=runtime, seconds=seconds, pin=pin, energy=True, progress=update)
         if format_ is Format.json:
             typer.echo(json.dumps(found.to_dict(), indent=2))
             return

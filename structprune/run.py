@@ -190,7 +190,12 @@ class _Run:
             say.stage(f"timing {', '.join(timed)} in {self.runtime.engine}, {recipe.bench.seconds:g} s")
             with say.bar("timing") as update:
                 latency = benchmark(
-                    timed, runtime=self.runtime, seconds=recipe.bench.seconds, pin=recipe.bench.pin, progress=update
+                    timed,
+                    runtime=self.runtime,
+                    seconds=recipe.bench.seconds,
+                    pin=recipe.bench.pin,
+                    energy=True,
+                    progress=update,
                 )
             suffix = "-int8" if recipe.runtime.dtype == "int8" else ""
             layers = time_layers(

@@ -14,7 +14,6 @@ stays.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from zoo import check_known
 from zoo_worker import build, example
 
 import structprune as sp
+from structprune.compare.comparison import planned_indices, share_kept
 from structprune.cost import CostModel, learn_cost
 from structprune.names import architectures
 from structprune.plan.allocation import ALLOCATIONS, Load, Widths, allocation
@@ -63,21 +63,14 @@ def most_efficient(choices: list[Choice], scores: sp.Scores, load: Load, tries: 
     return best
 
 
-def kept(scores: sp.Scores, plan: sp.Plan) -> float:
-    shares = []
-    for name, values in scores.values.items():
-        stays = np.sort(values)[::-1][: plan.widths[name]]
-        shares.append(math.log(stays.sum() / values.sum()))
-    return math.exp(sum(shares) / len(shares))
-
-
 def row(graph: sp.DependencyGraph, scores: sp.Scores, cost: CostModel, sharing: str) -> list[str]:
     budget = {"macs": CUT, **({"speedup": 1.01} if sharing == BEST else {})}
     plan = sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=sharing)
     cut = plan.macs["dense"] / plan.macs["slim"]
-    whole = cost.at({}, graph)
-    speedup = whole / cost.at(plan.widths, graph)
-    return [sharing, f"{cut:.2f}×", f"{speedup:.2f}×", f"{speedup / cut:.2f}", f"{kept(scores, plan):.3f}"]
+    assert plan.latency is not None
+    speedup = plan.latency["dense"] / plan.latency["slim"]
+    kept = share_kept(graph, scores, planned_indices(plan.keep))
+    return [sharing, f"{cut:.2f}×", f"{speedup:.2f}×", f"{speedup / cut:.2f}", f"{kept:.3f}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

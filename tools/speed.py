@@ -156,7 +156,8 @@ def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
                 slim = sp.export_onnx(sp.prune(model, plan), x, folder / "half.onnx")
                 timed = sp.benchmark({"dense": files["dense"], "slim": slim}, seconds=options.seconds / 3)
                 made.append((timed.speedup["slim"], plan))
-                expected = plan.latency["dense"] / plan.latency["slim"] if plan.latency else 0.0
+                assert plan.latency is not None
+                expected = plan.latency["dense"] / plan.latency["slim"]
                 corrected = corrected.corrected(expected / timed.speedup["slim"])
             speed, plan = max(made, key=lambda pair: pair[0])
             return plan if speed >= 1.01 * fastest else measured({"macs": CUT, "speedup": OUTRUN * fastest})
@@ -203,9 +204,9 @@ def summary(records: Sequence[Record]) -> list[str]:
         return record["rows"].get(row, {}).get("speedup", math.nan)
 
     efficiency = [record["rows"][OURS].get("efficiency", 0.0) for record in records]
-    both = [r for r in records if speed(r, f"{THEIRS}, {ROUNDINGS[-1]}") > 0]
-    not_slower = [r for r in both if speed(r, OURS) >= 0.99 * speed(r, f"{THEIRS}, {ROUNDINGS[-1]}")]
     peer = f"{THEIRS}, {ROUNDINGS[-1]}"
+    both = [r for r in records if speed(r, peer) > 0]
+    not_slower = [r for r in both if speed(r, OURS) >= 0.99 * speed(r, peer)]
     level = [r for r in both if speed(r, AT_ITS_SPEED) >= 0.97 * speed(r, peer)]  # the tolerance of budgets of speed
     more = [r for r in level if r["rows"][AT_ITS_SPEED]["kept"] > r["rows"][peer]["kept"]]
     met = [r for r in records if abs(speed(r, ALONE) / 2 - 1) <= 0.05]

@@ -84,25 +84,33 @@ def benchmark(
     runtime: Runtime | None = None,
     example_inputs: Any = None,
     pin: bool = False,
+    energy: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Benchmark:
-    """Times two or more ONNX files on the CPU; the first is what the others are compared with.
+    """Times two or more networks; the first is what the others are compared with. By default ONNX files on the CPU.
 
     Inputs are random (seeded) at batch size `batch`. `threads` is onnxruntime's intra-op count. `seconds` bounds
     the measuring (not opening and warming up); every round has at least 4 turns, whatever they take. Denormals
     are flushed to zero for all models. `runtime` times them elsewhere, and has a batch and threads of its own: torch
     engines take modules with `example_inputs`, as `export_onnx` does, and repeat or cut those to its batch. `pin` keeps
-    the timing on the idlest cores, as many as there are threads, where that can be done. Raises RecipeError for a file
-    that is missing or no ONNX model, and for what the runtime does not run.
+    the timing on the idlest cores, as many as there are threads; a note says where that can't be done. `energy` also
+    runs each network for a second for `joules`, where the machine tells. Raises RecipeError for a file that is missing
+    or no ONNX model, for what the runtime does not run, and for a batch or threads beside another runtime's.
     """
     if len(models) < 2:
         raise RecipeError(f"benchmark got {len(models)} model: give two or more, the first is the reference")
+    if runtime and (threads, batch) not in ((1, 1), (runtime.threads, runtime.batch)):
+        raise RecipeError(
+            f"benchmark got threads={threads}, batch={batch} beside a runtime of {runtime.threads} and {runtime.batch}"
+            ": give the runtime alone"
+        )
     runtime = runtime or Runtime(threads, batch)
     sources = {name: _source(name, model, example_inputs) for name, model in models.items()}
     rng = np.random.default_rng(0)
     with runtime.active(), _pinned(pin, runtime) as cores:
         times = [_round(sources, runtime, seconds / rounds, i, progress, rounds) for i in range(rounds)]
-        joules = _energy(sources, runtime, min(1.0, seconds))
+        joules = _energy(sources, runtime, min(1.0, seconds)) if energy else None
+    unpinned = ["it was not pinned to cores: they can't be chosen here"] if pin and cores is None else []
     names = list(models)
     speedup, interval = {}, {}
     for position, name in enumerate(names[1:], start=1):
@@ -119,7 +127,7 @@ def benchmark(
         ms={name: float(np.median(everything[:, i]) * 1e3) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
-        notes=[*_disturbances([turns[:, 0] for turns in times]), *_too_wide(speedup, interval)],
+        notes=[*_disturbances([turns[:, 0] for turns in times]), *_too_wide(speedup, interval), *unpinned],
         cores=cores,
         joules=joules,
         times=times,

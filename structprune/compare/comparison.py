@@ -242,7 +242,7 @@ def _our_row(
         "params": report["params"]["slim"],
         "gate": gate,
         "quality": quality,
-        "kept_importance": share_kept(graph, scores, _planned(keep)),
+        "kept_importance": share_kept(graph, scores, planned_indices(keep)),
         **tool,
     }
 
@@ -373,7 +373,8 @@ def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporte
                 row["asked"] |= {"reached": ratio, "reached_ci95": list(interval)}
 
 
-def _planned(keep: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, int], Blocks]:
+def planned_indices(keep: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, int], Blocks]:
+    """What a plan keeps, as `share_kept` takes it."""
     flat = ((key, int(dim), index) for key, dims in keep.items() for dim, index in dims.items())
     return {
         (key, dim): [np.array(block, int) for block in (i if i and isinstance(i[0], list) else [i])]

@@ -28,10 +28,10 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append(("ONNX file", f"{dense / 1e6:.2f} MB", f"{slim / 1e6:.2f} MB", f"{dense / slim:.2f}× smaller"))
     if latency:
         low, high = latency["ci95"]
-        threads = f"{latency['threads']} thread{'s' if latency['threads'] > 1 else ''}"
+        usual = (latency["engine"], latency["device"]) == ("onnxruntime", "cpu")
         rows.append(
             (
-                f"latency{_where(latency)}, {threads}, batch {latency['batch']}{_dtype(latency)}",
+                f"latency, {_setting(latency)}" if usual else f"latency in {_engine(latency)}, {_setting(latency)}",
                 f"{latency['dense_ms']:.3f} ms",
                 f"{latency['slim_ms']:.3f} ms",
                 f"{latency['speedup']:.2f}× faster (95 %: {low:.2f}–{high:.2f})",
@@ -54,24 +54,20 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _where(row: dict[str, Any]) -> str:
-    """The engine and device, where they are not what is usual."""
-    engine, device = row.get("engine", "onnxruntime"), row.get("device", "cpu")
-    named = engine if (engine, device) != ("onnxruntime", "cpu") else ""
-    return f" in {named}{' on cuda' if device == 'cuda' else ''}" if named else ""
+def _engine(row: dict[str, Any]) -> str:
+    return f"{row['engine']}{' on cuda' if row['device'] == 'cuda' else ''}"
 
 
-def _dtype(row: dict[str, Any]) -> str:
-    return ", int8" if row["dtype"] == "int8" else ""
+def _setting(row: dict[str, Any]) -> str:
+    threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+    return f"{threads}, batch {row['batch']}{', int8' if row['dtype'] == 'int8' else ''}"
 
 
 def also_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """(runtime, dense, slim, change) of other runtimes; an error in the place of a change."""
     rows = []
     for row in report.get("also", ()):
-        threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
-        cuda = " on cuda" if row["device"] == "cuda" else ""
-        what = f"{row['engine']}{cuda}, {threads}, batch {row['batch']}{_dtype(row)}"
+        what = f"{_engine(row)}, {_setting(row)}"
         if row["error"]:
             rows.append((what, "", "", row["error"]))
             continue

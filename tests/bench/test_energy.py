@@ -46,8 +46,9 @@ def test_without_a_counter_that_can_be_read_there_are_no_joules(tmp_path):
 def test_a_benchmark_has_joules_where_there_are_some(tmp_path, monkeypatch):
     path = sp.export_onnx(randomise(Chain()), torch.randn(1, 3, 10, 10), tmp_path / "m.onnx")
     monkeypatch.setattr(latency, "available", lambda: False)
-    assert sp.benchmark({"a": path, "b": path}, seconds=0.02, rounds=2).joules is None
+    assert sp.benchmark({"a": path, "b": path}, seconds=0.02, rounds=2, energy=True).joules is None
     domain(tmp_path, "0", "package-0", 1)
     monkeypatch.setattr(latency, "available", lambda: True)
     monkeypatch.setattr(latency, "joules_per_run", lambda run, seconds: energy.joules_per_run(run, seconds, tmp_path))
-    assert sp.benchmark({"a": path, "b": path}, seconds=0.02, rounds=2).joules == {"a": 0.0, "b": 0.0}
+    assert sp.benchmark({"a": path, "b": path}, seconds=0.02, rounds=2).joules is None  # not asked for
+    assert sp.benchmark({"a": path, "b": path}, seconds=0.02, rounds=2, energy=True).joules == {"a": 0.0, "b": 0.0}

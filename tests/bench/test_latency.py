@@ -59,6 +59,8 @@ def test_the_interval_covers_the_true_ratio():
 def test_errors(file, tmp_path):
     with pytest.raises(RecipeError, match="give two or more"):
         sp.benchmark({"dense": file})
+    with pytest.raises(RecipeError, match="batch=8 beside a runtime of 1 and 1: give the runtime alone"):
+        sp.benchmark({"dense": file, "slim": file}, batch=8, runtime=Runtime())
     with pytest.raises(RecipeError, match="is no file"):
         sp.benchmark({"dense": file, "slim": tmp_path / "none.onnx"})
     (tmp_path / "bad.onnx").write_bytes(b"not a model")

@@ -139,7 +139,7 @@ def test_blocks_of_a_grouped_transposed_layer_keep_their_own():
         expected.append(values[plan.groups[group.name]["kept"]].sum() / values.sum())
     assert any(group.leading.dim == 1 for group in graph.groups)
     assert min(expected) < 1
-    found = comparison.share_kept(graph, scores, comparison._planned(plan.keep))
+    found = comparison.share_kept(graph, scores, comparison.planned_indices(plan.keep))
     assert found == pytest.approx(np.exp(np.mean(np.log(expected))))
 
 
@@ -201,7 +201,7 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert (fast["macs"], fast["gate"]["passed"]) == (plan.macs["slim"], True)
     started = comparison._dense(recipe, out, Reporter())
     graph, scores = comparison._scored(started, {"form": "module"})
-    assert fast["kept_importance"] == comparison.share_kept(graph, scores, comparison._planned(plan.keep))
+    assert fast["kept_importance"] == comparison.share_kept(graph, scores, comparison.planned_indices(plan.keep))
     assert fast["asked"]["reached_ci95"][0] <= fast["asked"]["reached"] <= fast["asked"]["reached_ci95"][1]
     assert "structprune-as-fast: the recipe with budget speedup=1.3 alone" in str(compare_table(added).caption)
     assert "as fast as torch-pruning-8 (95 %: " in str(compare_table(added).caption)
