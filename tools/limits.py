@@ -1,4 +1,4 @@
-"""How near to the MACs cut the speedup can come: the best efficiency that any widths have, by costs as learned.
+"""How near to the MACs cut the speedup can come: widths sought for efficiency alone, by costs as learned, and timed.
 
     python tools/limits.py --models vit_tiny_patch16_224,convnext_atto
     python tools/limits.py --tries 20000
@@ -7,17 +7,19 @@ Efficiency is speedup ÷ MACs cut, at half of the MACs. What a network's widths 
 (and found on disk where that has run with the same --learn). Then a local search looks for the widths of the greatest
 predicted efficiency, whatever becomes of the importance: it starts from the plan by `knapsack`, moves up to three
 groups at a time by up to four of their widths, at random (seeded), and takes what is better and has 0.96 to 1 of half
-of the MACs. Nothing is timed but the learning. *Kept* is the geometric mean over groups of the share of L1 scores that
-stays.
+of the MACs. Both networks are then timed beside the dense one: costs flatter what was picked by them. *Kept* is the
+geometric mean over groups of the share of L1 scores that stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,24 +65,30 @@ def most_efficient(choices: list[Choice], scores: sp.Scores, load: Load, tries: 
     return best
 
 
-def row(graph: sp.DependencyGraph, scores: sp.Scores, cost: CostModel, sharing: str) -> list[str]:
+def row(
+    graph: sp.DependencyGraph, scores: sp.Scores, cost: CostModel, sharing: str, dense: Path, seconds: float
+) -> list[str]:
     budget = {"macs": CUT, **({"speedup": 1.01} if sharing == BEST else {})}
     plan = sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=sharing)
-    cut = plan.macs["dense"] / plan.macs["slim"]
     assert plan.latency is not None
-    speedup = plan.latency["dense"] / plan.latency["slim"]
+    cut, expected = plan.macs["dense"] / plan.macs["slim"], plan.latency["dense"] / plan.latency["slim"]
+    slim = sp.export_onnx(sp.prune(graph.model, plan), graph.inputs, dense.with_name("slim.onnx"))
+    timed = sp.benchmark({"dense": dense, "slim": slim}, seconds=seconds)
+    speedup, (low, high) = timed.speedup["slim"], timed.ci95["slim"]
     kept = share_kept(graph, scores, planned_indices(plan.keep))
-    return [sharing, f"{cut:.2f}×", f"{speedup:.2f}×", f"{speedup / cut:.2f}", f"{kept:.3f}"]
+    measured = (f"{speedup:.2f}× ({low:.2f}-{high:.2f})", f"{speedup / cut:.2f}", f"{kept:.3f}")
+    return [sharing, f"{cut:.2f}×", f"{expected:.2f}×", *measured]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", metavar="A,B", default=NETWORKS.replace(" ", ","), help="timm names (ten)")
     parser.add_argument("--learn", type=float, default=60.0, help="seconds for learning what widths cost (60)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for timing each network that was found (10)")
     parser.add_argument("--tries", type=int, default=5000, help="moves of the search (5000)")
     options = parser.parse_args(arguments)
-    if options.learn <= 0 or options.tries < 1:
-        fail(f"--learn {options.learn:g}, --tries {options.tries}: give numbers over 0")
+    if min(options.learn, options.seconds) <= 0 or options.tries < 1:
+        fail(f"--learn {options.learn:g}, --seconds {options.seconds:g}, --tries {options.tries}: give numbers over 0")
     allocation(BEST)(partial(most_efficient, tries=options.tries))
     models = [name.strip() for name in options.models.split(",") if name.strip()]
     for name in models:
@@ -94,10 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scores = sp.score(graph, "l1")
         cost = learn_cost(graph, seconds=options.learn)
         table = Table(title=f"{name}: costs off by {100 * cost.error:.1f} %, in the median", title_justify="left")
-        for column in ("", "MACs cut", "speedup predicted", "efficiency", "kept"):
+        for column in ("", "MACs cut", "predicted", "measured (95 %)", "efficiency", "kept"):
             table.add_column(column, justify="right" if column else "left")
-        for sharing in ("knapsack", BEST):
-            table.add_row(*row(graph, scores, cost, sharing))
+        with tempfile.TemporaryDirectory() as folder:
+            dense = sp.export_onnx(model, graph.inputs, Path(folder) / "dense.onnx")
+            for sharing in ("knapsack", BEST):
+                table.add_row(*row(graph, scores, cost, sharing, dense, options.seconds))
         console.print(table)
 
 
