@@ -6,6 +6,7 @@ corrected by what was found; then again, until the measurement is within the tol
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from .model import CostModel
 
 TOLERANCE = 0.03  # of the speed that was asked for
 ROUNDS = 6
+NARROW = 1.005  # corrections that are as near as this to each other give the same network
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -48,7 +50,9 @@ def plan_measured(
     """
     told: list[dict[str, Any]] = []
     best: tuple[float, Plan] | None = None
-    correction, seen, reason = 1.0, set(), ""
+    distances: dict[tuple[int, ...], float] = {}  # of the networks that were measured
+    bracket, reason = _Bracket(), ""
+    correction: float | None = 1.0
     with tempfile.TemporaryDirectory() as folder:
         runtime, reference = cost.runtime, Path(folder) / "dense.onnx"
         held = (
@@ -56,19 +60,19 @@ def plan_measured(
             if dense and runtime.files
             else runtime.prepare(graph.model, graph.inputs, reference)
         )
-        for _ in range(rounds):
+        while correction is not None and len(told) < rounds:
             try:
                 made = make(cost.corrected(correction))
             except BudgetError as error:
                 if best is None:
                     raise
                 reason = f"with costs as measured, {error}"
-                break
+                correction = bracket.after(correction, math.inf, correction)
+                continue
             widths = tuple(made.widths.values())
-            if widths in seen:  # no other plan to measure
-                reason = "the widths' steps allow nothing nearer"
-                break
-            seen.add(widths)
+            if widths in distances:
+                correction = bracket.after(correction, distances[widths], correction)
+                continue
             slim = runtime.prepare(prune(graph.model, made), graph.inputs, Path(folder) / "slim.onnx")
             timed = benchmark({"dense": held, "slim": slim}, runtime=runtime, seconds=seconds, rounds=6)
             assert made.latency is not None
@@ -77,27 +81,47 @@ def plan_measured(
             goal = _goal(budget, timed)
             told.append({"goal": goal, "predicted": expected, "measured": measured, "ci95": list(timed.ci95["slim"])})
             tell(told[-1])
-            off = measured / goal - 1
+            off = distances[widths] = measured / goal - 1
+            reason = ""
             if best is None or abs(off) < best[0]:
                 best = (abs(off), made)
             if abs(off) <= tolerance or (off > 0 and _others_bind(budget, made)):
                 best = (0.0, made)
                 break
             # in milliseconds the machine's pace counts too, in the ratio it does not
-            correction *= expected / measured
+            estimate = correction * expected / measured
             if LATENCY in budget and budget[LATENCY] < timed.ms["dense"] / budget.get(SPEEDUP, 1.0):
-                correction *= timed.ms["dense"] / cost.dense_ms
+                estimate *= timed.ms["dense"] / cost.dense_ms
+            correction = bracket.after(correction, off, estimate)
     assert best is not None
     distance, found = best
     assert found.latency is not None
     found.latency["rounds"] = told
     if distance:
+        if not reason and correction is None and bracket.slow < bracket.fast:
+            reason = "the widths' steps allow nothing nearer"
         found.notes.append(
             f"asked for {told[-1]['goal']:.2f}×, and the nearest measured in {len(told)} "
             f"round{'s' if len(told) > 1 else ''} of planning is {100 * distance:.1f} % off it: "
             f"{reason or 'the timings vary too much, or more rounds are needed'}"
         )
     return found
+
+
+class _Bracket:
+    """What costs have been corrected by: where networks came out too slow, and where too fast or there was no plan."""
+
+    def __init__(self) -> None:
+        self.slow, self.fast = 0.0, math.inf
+
+    def after(self, tried: float, off: float, estimate: float) -> float | None:
+        """The next correction: as estimated, or else half way between the two; None where nothing is between."""
+        if off < 0:
+            self.slow = max(self.slow, tried)
+        else:
+            self.fast = min(self.fast, tried)
+        found = estimate if self.slow < estimate < self.fast else math.sqrt(self.slow * self.fast)
+        return found if self.slow * NARROW < found < self.fast / NARROW else None
 
 
 def _goal(budget: Mapping[str, float], timed: Benchmark) -> float:

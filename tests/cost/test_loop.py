@@ -20,12 +20,16 @@ X = torch.randn(1, 3, 10, 10)
 
 @pytest.fixture
 def measured(monkeypatch):
-    """A benchmark in which slim networks take what `made_up` says of the last plan, and `slower` times that."""
-    state = {"slower": 1.25, "pace": 1.0, "plan": None}
+    """A benchmark in which slim networks take what `made_up` says of the last plan, and `slower` times that.
+
+    And the more so the less of the dense network is left, if it is `steep`.
+    """
+    state = {"slower": 1.25, "steep": 0.0, "pace": 1.0, "plan": None}
 
     def benchmark(models, **_):
         dense = made_up({"conv1": 64, "conv2": 48}).ms
-        speedup = dense / (made_up(state["plan"].widths).ms * state["slower"])
+        slim = made_up(state["plan"].widths).ms
+        speedup = dense / (slim * state["slower"] * (slim / dense) ** state["steep"])
         return Benchmark(
             "fake", 1, 1, 1, 1, {"dense": dense * state["pace"]}, {"slim": speedup}, {"slim": (speedup, speedup)}
         )
@@ -64,6 +68,33 @@ def test_a_network_that_is_faster_than_expected_is_made_wider(measured):
     assert rounds[0]["measured"] > 2.0 * 1.3
     assert abs(rounds[-1]["measured"] / 2.0 - 1) <= 0.03
     assert plan.latency["correction"] < 0.8
+
+
+def test_corrections_that_overshoot_from_side_to_side_settle_between(measured):
+    state, graph, cost, make = measured
+    state |= {"slower": 1.6, "steep": 1.1}
+    plan = plan_measured(graph, {"speedup": 2.0}, cost, make({"speedup": 2.0}))
+    found = [entry["measured"] for entry in plan.latency["rounds"]]
+    assert found[0] > 2.0 * 1.2
+    assert found[1] < 2.0 * 0.85
+    assert abs(found[-1] / 2.0 - 1) <= 0.03
+    assert not [note for note in plan.notes if "nearest" in note]
+
+
+def test_a_gap_that_no_width_is_in_ends_the_search_with_a_note(measured, monkeypatch):
+    state, graph, cost, make = measured
+    timed = loop.benchmark
+
+    def cliff(models, **options):
+        state["slower"] = 1.5 if state["plan"].widths["conv1"] + state["plan"].widths["conv2"] > 70 else 0.7
+        return timed(models, **options)
+
+    monkeypatch.setattr(loop, "benchmark", cliff)
+    plan = plan_measured(graph, {"speedup": 2.0}, cost, make({"speedup": 2.0}), rounds=30)
+    rounds = plan.latency["rounds"]
+    assert len(rounds) < 12
+    assert {entry["measured"] > 2 for entry in rounds} == {True, False}
+    assert any("the widths' steps allow nothing nearer" in note for note in plan.notes)
 
 
 def test_milliseconds_are_those_that_are_measured(measured):
