@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .bench import Runtime
-from .cost import CostModel, learn_cost
+from .cost import CostModel, learn_cost, learn_steps
 from .criteria import CRITERIA, scan_images, score, sensitivity
 from .data import load_data
 from .errors import RecipeError
@@ -52,10 +52,13 @@ def profile_model(
     """
     given = read_recipe(name).runtime.model_dump(include=set(asked)) if name.endswith((".yaml", ".yml")) else {}
     runtime = Runtime(**{**given, **{key: value for key, value in asked.items() if value is not None}})
-    with Reporter().console.status(f"{name}: building and tracing"):
+    reporter = Reporter()
+    with reporter.console.status(f"{name}: building and tracing"):
         graph = inspect_model(name, input_size)
-    with Reporter().bar("timing the network's kernels at several widths") as update:
-        cost = learn_cost(graph, runtime, seconds=seconds, refresh=refresh, progress=update)
+    with reporter.bar("finding the channel counts that this machine's runtime is fast with") as update:
+        steps = learn_steps(runtime, refresh=refresh, progress=update, tell=reporter.stage)
+    with reporter.bar("timing the network's kernels at several widths") as update:
+        cost = learn_cost(graph, runtime, seconds=seconds, steps=steps, refresh=refresh, progress=update)
     return graph, cost
 
 

@@ -118,6 +118,7 @@ class _Run:
         self.work = folder / ".work"
         self.runtime = recipe.runtime.runtime()
         self.steps: dict[str, int] = {}
+        self.unsure: list[str] = []  # notes of steps that other work hid
         self.cost: CostModel | None = None
         self.found: dict[str, Any] = {}
 
@@ -265,12 +266,12 @@ class _Run:
         spec = self.recipe.prune
         if not self.runtime.files:  # what can't be compiled is said now, and not after the training
             self.runtime.open(self.runtime.prepare(graph.model, graph.inputs, self.work))
-        if spec.align == "auto":
+        if spec.align == "auto" and not self.steps:
             with self._bar("finding the channel counts that this machine's runtime is fast with") as update:
-                self.steps = learn_steps(self.runtime, progress=update)
+                self.steps = learn_steps(self.runtime, progress=update, tell=lambda note: self.unsure.append(note))
         if wants_latency(spec.budget.as_dict()):
             with self._bar("timing the network's kernels at other widths") as update:
-                self.cost = learn_cost(graph, self.runtime, progress=update)
+                self.cost = learn_cost(graph, self.runtime, steps=self.steps, progress=update)
         left_out = unscorable(graph, spec.criterion)
         curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
         flat = Scores(
@@ -308,7 +309,7 @@ class _Run:
             plan = planned
         else:
             plan = self._measured(graph, self._score(graph, data), data)
-            plan.notes += [note] if note else []
+            plan.notes += [*self.unsure, *([note] if note else [])]
             files.write_text(self.folder / "plan.json", plan.to_json())
         cut, budget = plan.macs["dense"] / plan.macs["slim"], self.recipe.prune.budget.as_dict()
         self.reporter.stage(

@@ -21,12 +21,18 @@ def cache_folder() -> Path:
 
 
 def cached(
-    kind: str, about: Mapping[str, Any], make: Callable[[], Any], refresh: bool = False, version: str | None = None
+    kind: str,
+    about: Mapping[str, Any],
+    make: Callable[[], Any],
+    refresh: bool = False,
+    version: str | None = None,
+    sure: Callable[[Any], bool] = lambda value: True,
 ) -> Any:
     """What `make` gave, plain JSON, when it was called for the same machine, runtime and `about`.
 
     `version` is the runtime's engine with its version, onnxruntime on the CPU by default.
-    With `refresh`, made anew. A file that can't be read counts as none; where none can be written, none is kept.
+    With `refresh`, made anew. A file that can't be read counts as none; where none can be written, none is kept; nor is
+    what is not `sure`.
     """
     try:
         folder = cache_folder()
@@ -44,6 +50,8 @@ def cached(
         except (OSError, ValueError, KeyError, TypeError):
             pass
     value = make()
+    if not sure(value):
+        return value
     with contextlib.suppress(OSError):
         files.write_text(path, json.dumps({"key": key, "value": value}) + "\n")
     return value

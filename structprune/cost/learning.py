@@ -34,14 +34,34 @@ Progress = Callable[[float], None]
 
 
 def learn_steps(
-    runtime: Runtime | None = None, *, refresh: bool = False, progress: Progress = lambda share: None
+    runtime: Runtime | None = None,
+    *,
+    refresh: bool = False,
+    progress: Progress = lambda share: None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Steps:
-    """The channel counts between which this machine's runtime gains nothing, for each kind of layer."""
+    """The channel counts between which this machine's runtime gains nothing, for each kind of layer.
+
+    Kept on disk (see `cost.cache`). Where other work hides a step, the largest that it may be is taken, `tell` is
+    called with a note of it, and nothing is kept.
+    """
     chosen = runtime or Runtime()
-    about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 2}
-    return cached(
-        "steps", about, lambda: measure_steps(replace(chosen, batch=1), progress=progress), refresh, chosen.version
-    )
+    about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 3}
+
+    def measure() -> dict[str, list[int]]:
+        return measure_steps(replace(chosen, batch=1), progress=progress)
+
+    def sure(seen: dict[str, list[int]]) -> bool:
+        return all(len(steps) == 1 for steps in seen.values())
+
+    seen = cached("steps", about, measure, refresh, chosen.version, sure)
+    if not sure(seen):
+        hidden = [f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in seen.items() if len(steps) > 1]
+        tell(
+            f"other work on this machine hid the step of the widths of {', '.join(hidden)}: the largest was taken; for "
+            "a surer plan run again when the machine is quiet"
+        )
+    return {kind: max(steps) for kind, steps in seen.items()}
 
 
 def learn_cost(
@@ -51,6 +71,7 @@ def learn_cost(
     probes: int = PROBES,
     seconds: float = 60.0,
     seed: int = 0,
+    steps: Steps | None = None,
     refresh: bool = False,
     progress: Progress = lambda share: None,
 ) -> CostModel:
@@ -60,10 +81,11 @@ def learn_cost(
     onnxruntime's, scaled (see the module).
 
     `probes` slim networks are exported and timed in about `seconds`, beside the time of their export. Measurements are
-    kept on disk (see `cost.cache`) by machine, runtime and architecture; `refresh` makes them anew.
+    kept on disk (see `cost.cache`) by machine, runtime and architecture; `refresh` makes them anew. `steps` are
+    those of `learn_steps`, which is called if none are given.
     """
     chosen = runtime or Runtime()
-    steps = learn_steps(chosen, refresh=refresh)
+    steps = steps or learn_steps(chosen, refresh=refresh)
     told = chosen if chosen.tells_kernels else Runtime(chosen.threads, chosen.batch)
     ones = {group.name: np.ones(group.units) for group in graph.groups}
     options = choices(graph.groups, ones, 1, MAX_RATIO, aligned(graph, steps), ())
@@ -74,7 +96,7 @@ def learn_cost(
         return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
 
     asked = {"threads": told.threads, "batch": told.batch, "dtype": told.dtype}
-    about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 4}
+    about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 5}
     held = cached("probes", about, measure, refresh)
     read = [Probe.from_dict(probe) for probe in held["probes"]]
     cost = fit(graph, read, held["dense_ms"], steps=steps, runtime=told)

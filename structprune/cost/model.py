@@ -28,6 +28,7 @@ from ..graph.units import alive
 from .probes import Probe
 
 BLOCKS = (1, 2, 4, 8, 16, 32)  # of channels, to whole numbers of which runtimes pad
+SETS = (32, 64)  # channels that runtimes make at a time where there are enough: four blocks share what they load
 FOLDS = 4
 MOST = 0.75  # of the probes
 
@@ -218,13 +219,30 @@ class _Axes:
                 rows = [sizes(kernel) for kernel in calls]
                 if any(len(row) != len(rows[0]) for row in rows):
                     continue
-                monomial = self._monomial(np.array(rows, dtype=np.int64).reshape(len(rows), -1))
+                columns = np.array(rows, dtype=np.int64).reshape(len(rows), -1)
+                monomial = self._monomial(columns)
                 if monomial is None:
                     self.unmatched.add(name)
                 elif monomial[1]:
                     found.append(monomial)
+                    if sizes is _work:
+                        found += self._in_sets(monomial, columns[:, _made(calls[0])])
             self._monomials[name] = found
         return self._monomials[name]
+
+    def _in_sets(self, work: Monomial, made: np.ndarray) -> list[Monomial]:
+        """The work if the channels that a kernel makes, `made` in each probe, are made so many at a time."""
+        known = self._known.get(_proportions(made))
+        if known is None or (made == made[0]).all():
+            return []
+        (axis, block), (constant, factors) = known, work
+        place = next(i for i, (other, _) in enumerate(factors) if _key(other) == _key(axis))
+        found = []
+        for size in SETS:
+            if block < size < made[0]:
+                whole = self.lengths(axis, block)[0] / self.lengths(axis, size)[0]
+                found.append((constant * whole, (*factors[:place], (axis, size), *factors[place + 1 :])))
+        return found
 
     def _nearest(self, sizes: np.ndarray) -> Factor | None:
         """The axis and block that explain a size in most probes: a runtime may pad all but the narrowest widths."""
@@ -257,6 +275,11 @@ def _key(axis: np.ndarray) -> tuple[bytes, str]:
 
 def _proportions(sizes: np.ndarray) -> tuple[int, ...]:
     return tuple((sizes // np.gcd.reduce(sizes)).tolist())
+
+
+def _made(kernel: Kernel) -> int:
+    """Which of the sizes of `_work` is the channels that the kernel makes."""
+    return 1 if "Conv" in kernel.op else len(kernel.outputs[0]) - 1
 
 
 _WORKING = ("Conv", "MatMul", "Gemm", "Attention")

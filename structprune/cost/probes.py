@@ -3,7 +3,8 @@
 Each probe is a slim network with widths drawn for every group at once, so that a few dozen of them show how each kernel
 depends on the widths before and after it. Only the shapes matter; which units stay does not. What a machine does beside
 changes its speed from second to second, so each probe is timed in turns with the dense network, and counts as if that
-had taken what it takes in the median.
+had taken each time what it takes in the median. Where a network lies in memory changes its speed, too, for as long as
+it stays open, and that of depthwise convolutions by half: so each turn opens the probe anew.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ def measure_probes(
     seconds: float = 60.0,
     progress: Progress = lambda share: None,
 ) -> tuple[list[Probe], float]:
-    """The probes, and the dense network's own milliseconds, in about `seconds` of timing (exporting comes on top).
+    """The probes, in about `seconds` of timing (exporting comes on top); and the dense one's milliseconds.
 
     `runtime` is onnxruntime's on the CPU, which tells what each kernel took.
     """
-    taken, references = [], []
+    made, paces = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         example = graph.inputs.map(lambda x: torch.cat([x] * runtime.batch) if x.dim() else x)
@@ -89,39 +90,48 @@ def measure_probes(
             kept = {g.name: g.chosen(np.ones(g.units), chosen[g.name]) for g in graph.groups}
             slim = prune(graph.model, realise(graph, kept))
             path = runtime.converted(export_onnx(slim, example, folder / "probe.onnx"))
-            plain, watched = (Session(path, runtime.batch, runtime.threads, profile=to) for to in (None, folder))
-            path.unlink()
-            ms, reference, kernels = _turns(dense, plain, watched, seconds / len(widths))
-            taken.append((chosen, ms, kernels))
-            references.append(reference)
+
+            def opened(profile: Path | None = None, path: Path = path) -> Session:
+                return Session(path, runtime.batch, runtime.threads, profile=profile)
+
+            probe, pace = _turns(dense, opened, lambda: opened(folder), seconds / len(widths))
+            made.append((chosen, probe))
+            paces += pace
             progress((number + 1) / len(widths))
-    usual = statistics.median(references)
-    probes = []
-    for (chosen, ms, kernels), reference in zip(taken, references, strict=True):
-        pace = usual / reference
-        scaled = (replace(kernel, microseconds=kernel.microseconds * pace) for kernel in kernels)
-        probes.append(Probe(chosen, ms * pace, tuple(scaled)))
-    return probes, usual
+    usual = statistics.median(paces)
+    probes = [
+        Probe(chosen, ms * usual, tuple(replace(k, microseconds=k.microseconds * usual) for k in kernels))
+        for chosen, (ms, kernels) in made
+    ]
+    return probes, probes[0].ms
 
 
-def _turns(dense: Session, plain: Session, watched: Session, seconds: float) -> tuple[float, float, list[Kernel]]:
-    """Medians over turns: milliseconds of the probe and of the dense network, and each kernel of the probe."""
+def _turns(
+    dense: Session, plain: Callable[[], Session], watched: Callable[[], Session], seconds: float
+) -> tuple[tuple[float, list[Kernel]], list[float]]:
+    """A probe's milliseconds, and its kernels, ÷ the dense network's just before and after; and what that took.
+
+    Medians over turns. `plain` and `watched` open the probe, which each turn does.
+    """
     runs = 3  # in a row, of which the first warms the caches
-    plain_ms, dense_ms = [], []
+    taken: list[float] = []
+    recorded: list[list[Kernel]] = []
+    pace = [_fastest(dense, runs)]
     start = time.perf_counter()
-    turns = 0
-    while turns < TURNS[0] or (turns < TURNS[1] and time.perf_counter() - start < seconds):
-        dense_ms.append(_fastest(dense, runs))
-        plain_ms.append(_fastest(plain, runs))
+    while len(taken) < TURNS[0] or (len(taken) < TURNS[1] and time.perf_counter() - start < seconds):
+        ms, looked_at = _fastest(plain(), runs), watched()
         for _ in range(runs):
-            watched.run()
-        turns += 1
-    recorded = [run for number, run in enumerate(watched.kernels()) if number % runs]
+            looked_at.run()
+        pace.append(_fastest(dense, runs))
+        beside = (pace[-2] + pace[-1]) / 2
+        taken.append(ms / beside)
+        for run in looked_at.kernels()[1:]:
+            recorded.append([replace(kernel, microseconds=kernel.microseconds / beside) for kernel in run])
     kernels = [
         replace(same[0], microseconds=statistics.median(kernel.microseconds for kernel in same))
         for same in zip(*recorded, strict=True)
     ]
-    return statistics.median(plain_ms), statistics.median(dense_ms), kernels
+    return (statistics.median(taken), kernels), pace
 
 
 def _fastest(session: Session, runs: int) -> float:

@@ -23,7 +23,7 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from ..bench.runtime import Runtime
-from ..plan.alignment import KINDS, Steps
+from ..plan.alignment import KINDS
 
 WIDTHS = (64, 65, 66, 68, 70, 72, 74, 76, 78, 80, 81, 84, 88, 90, 92, 96, 97, 100, 104, 108, 112, 116, 120, 124, 128)
 SIZES = (1, 2, 4, 8, 16, 32)  # of blocks and units that are tried
@@ -36,13 +36,18 @@ _SIDE, _OUTER = 28, 64  # of the chains: places on a side, and channels at both 
 Progress = Callable[[float], None]
 
 
-def measure_steps(runtime: Runtime, seconds: float = 2.0, progress: Progress = lambda share: None) -> Steps:
-    """The step of each kind of layer on the runtime, in about `seconds` for each once its chains are made."""
+def measure_steps(
+    runtime: Runtime, seconds: float = 2.0, progress: Progress = lambda share: None
+) -> dict[str, list[int]]:
+    """The steps seen of each kind of layer on the runtime, in about `seconds` for each once its chains are made.
+
+    One step, or several where other work hides it (see `seen_steps`).
+    """
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, kind in enumerate(KINDS):
             rounds = _rounds(kind, Path(folder), runtime, seconds, lambda s, n=number: progress((n + s) / len(KINDS)))  # type: ignore[misc]
-            found[kind] = max(seen_steps(WIDTHS, rounds))
+            found[kind] = sorted(seen_steps(WIDTHS, rounds))
     return found
 
 

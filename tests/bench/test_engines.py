@@ -196,7 +196,7 @@ def test_costs_on_another_engine_have_onnxruntimes_shape_and_the_engines_scale(m
 
     def measure_steps(runtime, progress):
         made.append(runtime.engine)
-        return {"conv": 2, "depthwise": 2, "linear": 2}
+        return {"conv": [2], "depthwise": [2], "linear": [2]}
 
     monkeypatch.setattr(learning, "measure_steps", measure_steps)
     monkeypatch.setattr(learning, "_dense_ms", lambda graph, runtime: taken[runtime.engine])

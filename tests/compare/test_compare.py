@@ -45,7 +45,7 @@ RECIPE = {
 def quick(tmp_path, monkeypatch):
     """What widths cost, and how fast a planned network is, measured in seconds."""
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": 16, "depthwise": 16, "linear": 16})
+    monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
     sooner = {"learn_cost": {"probes": 5, "seconds": 0.1}, "plan_measured": {"seconds": 0.3, "rounds": 1}}
     for name, options in sooner.items():
         monkeypatch.setattr(run_module, name, functools.partial(getattr(run_module, name), **options))

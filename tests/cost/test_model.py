@@ -70,6 +70,28 @@ def test_a_known_runtime_is_learned_exactly_at_widths_that_no_probe_had():
     assert model.unmatched == 0
 
 
+def test_channels_made_in_sets_of_32_are_learned():
+    """Sizes are padded to 4, times go up from one set to the next."""
+    graph = sp.trace(Wide(), X)
+
+    def in_sets(widths):
+        probe = made_up(widths)
+        c1, c2 = padded(widths["conv1"]), padded(widths["conv2"])
+        slower = 0.4 * c1 * (padded(c2, 32) - c2)
+        kernels = [
+            dataclasses.replace(k, microseconds=k.microseconds + slower * (k.name == "conv2")) for k in probe.kernels
+        ]
+        return dataclasses.replace(probe, ms=probe.ms + 1.1 * slower / 1e3, kernels=tuple(kernels))
+
+    probes = [in_sets(widths) for widths in design(options(graph), 16)]
+    model = fit(graph, probes, probes[0].ms, steps={})
+    assert in_sets({"conv1": 64, "conv2": 36}).ms > 1.5 * in_sets({"conv1": 64, "conv2": 32}).ms
+    for widths in ({"conv1": a, "conv2": b} for a in range(7, 65, 3) for b in range(5, 49, 4)):
+        assert model.at(widths, graph) == pytest.approx(in_sets(widths).ms, rel=1e-3)
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"speedup": 1.8}, cost=model, allocation="knapsack")
+    assert plan.widths["conv2"] == 32
+
+
 def test_sizes_that_follow_no_axis_are_told():
     graph = sp.trace(Wide(), X)
     probes = []
@@ -102,7 +124,9 @@ def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
 
 def test_measurements_are_kept_and_read_again(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(learning, "measure_steps", lambda runtime, progress: {"conv": 2, "depthwise": 2, "linear": 2})
+    monkeypatch.setattr(
+        learning, "measure_steps", lambda runtime, progress: {"conv": [2], "depthwise": [2], "linear": [2]}
+    )
     graph = sp.trace(Wide(), X)
     first = learn_cost(graph, probes=4, seconds=0.1)
     monkeypatch.setattr(learning, "measure_probes", None)

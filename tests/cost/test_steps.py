@@ -7,6 +7,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.bench import Runtime
+from structprune.cost import learn_steps, learning
 from structprune.cost.steps import WIDTHS, measure_steps, seen_steps, step_of
 from structprune.errors import BudgetError, RecipeError
 from structprune.plan.alignment import aligned
@@ -44,7 +45,21 @@ def test_other_work_and_a_changing_pace_do_not_pass_for_another_step(slowed):
 def test_steps_of_this_machine_are_powers_of_two():
     found = measure_steps(Runtime(), seconds=0.05)
     assert set(found) == {"conv", "depthwise", "linear"}
-    assert all(step in (1, 2, 4, 8, 16, 32) for step in found.values())
+    assert all(step in (1, 2, 4, 8, 16, 32) for steps in found.values() for step in steps)
+
+
+def test_steps_that_other_work_hides_are_told_and_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
+    seen, told, measured = {"conv": [8, 16], "depthwise": [16], "linear": [16]}, [], []
+    monkeypatch.setattr(learning, "measure_steps", lambda runtime, progress: measured.append(1) or seen)
+    for times in (1, 2):
+        assert learn_steps(tell=told.append) == {"conv": 16, "depthwise": 16, "linear": 16}
+        assert len(measured) == len(told) == times
+        assert "conv (8 or 16)" in told[-1]
+    seen["conv"] = [8]
+    for _ in range(2):
+        assert learn_steps(tell=told.append) == {"conv": 8, "depthwise": 16, "linear": 16}
+    assert (len(measured), len(told)) == (3, 2)
 
 
 class Mixed(nn.Module):
