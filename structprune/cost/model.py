@@ -5,10 +5,11 @@ Each kernel's time is taken for
     a + b · |output| + c · |input| + d · work,        a, b, c, d ≥ 0,
 
 with |·| the elements of its tensors and work, for a convolution or a matrix product, a multiple of its multiply-adds
-(non-negative least squares of relative errors). How sizes follow the widths is read off the probes: what one axis of a
-kernel's tensor measures in them is matched with the lengths, in whole blocks, that the dependency graph gives its own
-axes. So what the runtime fuses, pads and reorders counts as it is, whatever it is called. The sum over the kernels,
-scaled to what whole runs take, is the model.
+(non-negative least squares of relative errors). Runtimes make a few blocks of channels at a time and are slower where
+fewer are left over, so there is also work with the channels made in whole sets of 32 and 64. How sizes follow the
+widths is read off the probes: what one axis of a kernel's tensor measures in them is matched with the lengths, in
+whole blocks, that the dependency graph gives its own axes. So what the runtime fuses, pads and reorders counts as it
+is, whatever it is called. The sum over the kernels, scaled to what whole runs take, is the model.
 """
 
 from __future__ import annotations
