@@ -27,15 +27,19 @@ def check_steps(steps: Mapping[str, int]) -> None:
 def aligned(graph: DependencyGraph, steps: Mapping[str, int], share: int = 1) -> dict[str, int]:
     """For each group what its leading layer's width should be a multiple of, given the steps of the layers on it.
 
-    `share` divides the steps, for budgets that whole ones can't meet. A group that no width narrower than the dense one
-    would fit (the blocks of a grouped convolution multiply) gets the largest part of its step that some width fits.
+    Runtimes pad each block of a grouped convolution on its own: where blocks choose their channels, the step is one of
+    each block's width. `share` divides the steps, for budgets that whole ones can't meet. Where the dense width is such
+    a multiple and no narrower one, the group stays whole, as others are slower than that; where no width is, the group
+    gets the largest part of the step that some width fits.
     """
     kinds = _kinds(graph)
     found = {}
     for group in graph.groups:
         on = {kinds[s.key] for s in group.slices if s.role in ("filter", "passed", "consumer") and s.key in kinds}
-        step = math.lcm(*(max(1, steps.get(kind, 1) // share) for kind in on)) if on else 1
-        while step > 1 and group.channels > step and not _fits(group, step):
+        block = math.lcm(*(max(1, steps.get(kind, 1) // share) for kind, _ in on)) if on else 1
+        step = block * math.lcm(*(blocks for _, blocks in on)) if on else 1
+        stays = step > block and group.channels % step == 0
+        while step > 1 and group.channels > block and not stays and not _fits(group, step):
             step //= 2
         found[group.name] = step
     return found
@@ -46,9 +50,9 @@ def _fits(group: Group, step: int) -> bool:
     return any(group.channels_of(units) % step == 0 for units in kept if group.channels_of(units) > 0)
 
 
-def _kinds(graph: DependencyGraph) -> Mapping[str, str]:
-    """The kind of layer that each weight belongs to, by its state_dict key."""
-    kinds: dict[str, str] = {}
+def _kinds(graph: DependencyGraph) -> Mapping[str, tuple[str, int]]:
+    """The kind of layer that each weight, by its key, belongs to, and in how many blocks its channels are chosen."""
+    kinds: dict[str, tuple[str, int]] = {}
     for node in graph.captured.calls:
         name = op_name(node.target)
         for parent in node.all_input_nodes:
@@ -58,7 +62,8 @@ def _kinds(graph: DependencyGraph) -> Mapping[str, str]:
                 continue
             if name.startswith("conv"):
                 grouped = name in ("conv1d", "conv2d", "conv3d") and len(node.args) > 6 and node.args[6] != 1
-                kinds[key] = "depthwise" if grouped and shape[1] == 1 else "conv"
+                blocks = int(node.args[6]) if grouped and graph.blocked(key, 1) is not None else 1  # type: ignore[arg-type]
+                kinds[key] = ("depthwise" if grouped and shape[1] == 1 else "conv", blocks)
             elif name in ("linear", "matmul", "addmm", "bmm", "baddbmm", "mm", "einsum"):
-                kinds.setdefault(key, "linear")
+                kinds.setdefault(key, ("linear", 1))
     return kinds

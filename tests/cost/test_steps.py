@@ -10,6 +10,7 @@ from structprune.bench import Runtime
 from structprune.cost import learn_steps, learning
 from structprune.cost.steps import WIDTHS, measure_steps, seen_steps, step_of
 from structprune.errors import BudgetError, RecipeError
+from structprune.plan import choices
 from structprune.plan.alignment import aligned
 
 from ..toys import Chain
@@ -90,7 +91,20 @@ def test_a_step_that_no_width_of_a_grouped_convolution_fits_is_halved_until_one_
     graph = sp.trace(model, torch.randn(1, 3, 8, 8))
     multiples = aligned(graph, {"conv": 16})
     assert all(group.step == 3 for group in graph.groups)  # so widths are 3, 6, ..., 24
-    assert multiples == {"0": 4, "1": 4}  # 12 is one of them, 16 and 8 are not
+    assert multiples == {"0": 12, "1": 12}  # 24 and 48 are none of them
+
+
+@pytest.mark.parametrize(("step", "widths"), [(1, range(3, 25, 3)), (2, (6, 12, 18, 24)), (4, (12, 24)), (8, (24,))])
+def test_each_block_of_a_grouped_convolution_is_a_whole_number_of_steps(step, widths):
+    """Also where nothing narrower is: a part of a step in each block is slower than all of it."""
+    model = nn.Sequential(nn.Conv2d(3, 24, 1), nn.Conv2d(24, 24, 3, groups=3), nn.Conv2d(24, 8, 1))
+    graph = sp.trace(model, torch.randn(1, 3, 8, 8))
+    ones = {group.name: np.ones(group.units) for group in graph.groups}
+    found = choices(graph.groups, ones, 1, 0.9, aligned(graph, {"conv": step}), ())
+    assert [sorted(choice.widths) for choice in found] == [sorted(widths)] * 2
+    scores = sp.score(graph, "l1")
+    slim = sp.prune(model, sp.plan(graph, scores, {"macs": 0.7}, align={"conv": step}))
+    assert slim[1].weight.shape[1] % step == 0 or step == 8  # whose budget takes a part of the step
 
 
 def test_a_budget_that_whole_steps_can_not_meet_takes_parts_of_them():
