@@ -185,6 +185,7 @@ def test_recovery_is_reported_step_by_step_and_the_gate_holds(recipe, tmp_path, 
 
 def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(recipe, tmp_path, monkeypatch):
     overrides = [*RECOVERED, "finetune={epochs: 1, lr: 0.001}", "prune.allocation=sensitivity"]
+    overrides += ["prune.criterion=l1", "train.epochs=1", "data.calibration.images=64"]
     sp.run(recipe, tmp_path / "whole", overrides=overrides)
     original, scored = train_module.fit, []
 
