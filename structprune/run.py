@@ -118,7 +118,7 @@ class _Run:
         self.work = folder / ".work"
         self.runtime = recipe.runtime.runtime()
         self.steps: dict[str, int] = {}
-        self.unsure: list[str] = []  # notes of steps that other work hid
+        self.unsure: list[str] = []  # notes of steps that timings do not agree on
         self.cost: CostModel | None = None
         self.found: dict[str, Any] = {}
 

@@ -42,8 +42,8 @@ def learn_steps(
 ) -> Steps:
     """The channel counts between which this machine's runtime gains nothing, for each kind of layer.
 
-    Kept on disk (see `cost.cache`). Where other work hides a step, the largest that it may be is taken, `tell` is
-    called with a note of it, and nothing is kept.
+    Kept on disk (see `cost.cache`). Where timings don't agree on a step, as beside other work, the largest that it
+    may be is taken, `tell` is called with a note of it, and nothing is kept.
     """
     chosen = runtime or Runtime()
     about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 3}
@@ -56,10 +56,10 @@ def learn_steps(
 
     seen = cached("steps", about, measure, refresh, chosen.version, sure)
     if not sure(seen):
-        hidden = [f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in seen.items() if len(steps) > 1]
+        unsure = [f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in seen.items() if len(steps) > 1]
         tell(
-            f"other work on this machine hid the step of the widths of {', '.join(hidden)}: the largest was taken; for "
-            "a surer plan run again when the machine is quiet"
+            f"timings do not agree on the step of the widths of {', '.join(unsure)}, as where other work is running: "
+            "the largest was taken; for a surer plan run again when the machine is quiet"
         )
     return {kind: max(steps) for kind, steps in seen.items()}
 

@@ -41,7 +41,7 @@ def measure_steps(
 ) -> dict[str, list[int]]:
     """The steps seen of each kind of layer on the runtime, in about `seconds` for each once its chains are made.
 
-    One step, or several where other work hides it (see `seen_steps`).
+    One step, or several where timings don't agree (see `seen_steps`).
     """
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -49,7 +49,7 @@ def test_steps_of_this_machine_are_powers_of_two():
     assert all(step in (1, 2, 4, 8, 16, 32) for steps in found.values() for step in steps)
 
 
-def test_steps_that_other_work_hides_are_told_and_not_kept(monkeypatch, tmp_path):
+def test_steps_that_timings_do_not_agree_on_are_told_and_not_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
     seen, told, measured = {"conv": [8, 16], "depthwise": [16], "linear": [16]}, [], []
     monkeypatch.setattr(learning, "measure_steps", lambda runtime, progress: measured.append(1) or seen)
@@ -104,7 +104,9 @@ def test_each_block_of_a_grouped_convolution_is_a_whole_number_of_steps(step, wi
     assert [sorted(choice.widths) for choice in found] == [sorted(widths)] * 2
     scores = sp.score(graph, "l1")
     slim = sp.prune(model, sp.plan(graph, scores, {"macs": 0.7}, align={"conv": step}))
-    assert slim[1].weight.shape[1] % step == 0 or step == 8  # whose budget takes a part of the step
+    assert (
+        slim[1].weight.shape[1] % min(step, 4) == 0
+    )  # with whole steps of 8 the budget can't be met, so it has halves
 
 
 def test_a_budget_that_whole_steps_can_not_meet_takes_parts_of_them():
