@@ -7,11 +7,13 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+_SIMD = ("sse4", "avx", "amx", "fma", "asimd", "sve")  # flags by which runtimes choose kernels
 _PACKAGES = ("structprune", "torch", "timm", "onnx", "onnxruntime", "openvino", "accelerate", "fvcore", "numpy")
 
 
 def environment() -> dict[str, object]:
-    """Processor, cores, system, Python and the versions of the packages that a result depends on."""
+    """Processor and its vector instructions, cores, system, Python and the versions of the packages that a result
+    depends on."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -20,7 +22,8 @@ def environment() -> dict[str, object]:
             versions[name] = "not installed"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": _processor(),
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "instructions": _instructions(_cpuinfo("flags") or _cpuinfo("Features")),
         "cores": cores,
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -28,11 +31,15 @@ def environment() -> dict[str, object]:
     }
 
 
-def _processor() -> str:
+def _instructions(flags: str) -> str:
+    """One name of a processor may stand for several of them, as on virtual machines."""
+    return " ".join(sorted(flag for flag in flags.split() if flag.startswith(_SIMD)))
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first core, where the system tells; else nothing."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")

@@ -39,7 +39,8 @@ def cached(
     except RuntimeError:  # no home
         return make()
     here = environment()
-    key = {"machine": [here["processor"], here["cores"]], "runtime": version or runtime_name(), **about}
+    machine = [here["processor"], here["instructions"], here["cores"]]
+    key = {"machine": machine, "runtime": version or runtime_name(), **about}
     text = json.dumps(key, sort_keys=True)
     path = folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
     if not refresh:

@@ -9,7 +9,9 @@ with |·| the elements of its tensors and work, for a convolution or a matrix pr
 fewer are left over, so there is also work with the channels made in whole sets of 32 and 64. How sizes follow the
 widths is read off the probes: what one axis of a kernel's tensor measures in them is matched with the lengths, in
 whole blocks, that the dependency graph gives its own axes. So what the runtime fuses, pads and reorders counts as it
-is, whatever it is called. The sum over the kernels, scaled to what whole runs take, is the model.
+is, whatever it is called. The sum over the kernels of all that goes with widths, and a constant, both fitted to what
+whole runs take, is the model: a microsecond or two of each `a` is only the watching of kernels, which whole runs are
+without.
 """
 
 from __future__ import annotations
@@ -50,8 +52,9 @@ class KernelCost:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Milliseconds of a forward pass on one runtime. `error` is the median relative error on whole networks that the
-    fit had not seen; `unmatched` the share of the time in kernels whose sizes follow no known axis."""
+    """Milliseconds of a forward pass on one runtime: `base_ms`, and `scale` times what the kernels' terms come to.
+    `error` is the median relative error on whole networks that the fit had not seen; `unmatched` the share of the time
+    in kernels whose sizes follow no known axis."""
 
     runtime: Runtime
     steps: dict[str, int]
@@ -76,8 +79,7 @@ class CostModel:
     def fixed(self) -> float:
         """The share of the dense network's time that no width changes: the calls of kernels as such, and what goes with
         sizes that stay."""
-        constant = sum(c for kernel in self.kernels for c, factors in kernel.terms if not factors)
-        return (self.base_ms + self.scale * constant) / self.dense_ms
+        return self.base_ms / self.dense_ms
 
     def at(self, widths: Mapping[str, int], graph: DependencyGraph) -> float:
         """The milliseconds expected with so many units of each group; groups not named stay whole."""
@@ -145,7 +147,7 @@ def fit(
 def _fit(probes: Sequence[Probe], axes: _Axes) -> _Fit:
     """Every kernel that all probes have by its own terms; the rest is in the scale and the base of the sum."""
     by_name = [{kernel.name: kernel for kernel in probe.kernels} for probe in probes]
-    kernels, sums = [], np.zeros(len(probes))
+    kernels, moving = [], np.zeros(len(probes))  # what goes with widths
     for first in probes[0].kernels:
         if first.name not in axes.common:
             kernels.append(KernelCost(first.name, first.op, first.layer, first.microseconds / 1e3, ()))
@@ -154,11 +156,11 @@ def _fit(probes: Sequence[Probe], axes: _Axes) -> _Fit:
         monomials = axes.monomials(first.name)
         values = np.stack([_values(m, probes, axes) for m in monomials], axis=1)
         coefficients, _ = nnls(values / times[:, None], np.ones(len(probes)))
-        sums += values @ coefficients
-        terms = tuple((float(c * m[0]), m[1]) for c, m in zip(coefficients, monomials, strict=True) if c > 0)
+        moving += values[:, 1:] @ coefficients[1:]
+        terms = tuple((float(c * m[0]), m[1]) for c, m in zip(coefficients, monomials, strict=True) if c > 0 and m[1])
         kernels.append(KernelCost(first.name, first.op, first.layer, float(times[0]), terms))
     whole = np.array([probe.ms for probe in probes])
-    columns = np.stack([sums, np.ones(len(probes))], axis=1)
+    columns = np.stack([moving, np.ones(len(probes))], axis=1)
     (scale, base), _ = nnls(columns / whole[:, None], np.ones(len(probes)))
     return _Fit(tuple(kernels), float(scale), float(base))
 

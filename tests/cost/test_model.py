@@ -10,7 +10,7 @@ from torch import nn
 import structprune as sp
 from structprune.bench import Runtime
 from structprune.bench.session import Kernel
-from structprune.cost import learn_cost, learning
+from structprune.cost import cache, learn_cost, learning
 from structprune.cost.cache import cached
 from structprune.cost.model import fit
 from structprune.cost.probes import Probe, design, measure_probes
@@ -54,9 +54,13 @@ def made_up(widths):
     return Probe(widths, 1.1 * sum(k.microseconds for k in kernels) / 1e3 + 0.02, kernels)
 
 
-def test_a_known_runtime_is_learned_exactly_at_widths_that_no_probe_had():
+@pytest.mark.parametrize("watching", [0.0, 10.0])
+def test_a_known_runtime_is_learned_exactly_at_widths_that_no_probe_had(watching):
+    """Also where each kernel takes so many microseconds longer for being watched, and whole runs do not."""
     graph = sp.trace(Wide(), X)
     probes = [made_up(widths) for widths in design(options(graph), 12)]
+    slower = [tuple(dataclasses.replace(k, microseconds=k.microseconds + watching) for k in p.kernels) for p in probes]
+    probes = [dataclasses.replace(p, kernels=kernels) for p, kernels in zip(probes, slower, strict=True)]
     model = fit(graph, probes, probes[0].ms, steps={})
     seen = {tuple(p.widths.items()) for p in probes}
     unseen = [{"conv1": a, "conv2": b} for a in range(7, 65, 3) for b in range(5, 49, 4)]
@@ -197,3 +201,12 @@ def test_the_cache_tells_networks_apart_and_does_without_a_folder(monkeypatch, t
     blocked.write_text("")
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(blocked / "folder"))
     assert cached("probes", {"a": 1}, lambda: 7) == 7
+
+
+def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch, tmp_path):
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
+    machine = {"processor": "a virtual one", "cores": 2}
+    for made, instructions in ((1, "avx2"), (2, "avx2 avx512f"), (1, "avx2")):
+        monkeypatch.setattr(cache, "environment", lambda i=instructions: {**machine, "instructions": i})
+        assert cached("probes", {"a": 1}, lambda made=made: made) == made
+    assert len(list(tmp_path.iterdir())) == 2
