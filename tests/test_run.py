@@ -408,6 +408,7 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     options += ["bench.also=[torch, {engine: openvino, dtype: int8}, {threads: 2, batch: 3}]"]
     quick = functools.partial(run_module.plan_measured, seconds=0.3, rounds=2)
     monkeypatch.setattr(run_module, "plan_measured", quick)
+    monkeypatch.setattr(run_module, "learn_cost", functools.partial(run_module.learn_cost, probes=8, seconds=1))
     monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
     report = sp.run(recipe, tmp_path / "run", overrides=options)
     rounds = report["planned_latency"]["rounds"]

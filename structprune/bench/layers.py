@@ -6,8 +6,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 
+from .latency import in_a_row, later_half
 from .session import Session
 
 
@@ -19,23 +21,25 @@ def time_layers(
     seconds: float = 3.0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, dict[str, float]]:
-    """For each ONNX file the milliseconds of each layer in one run (medians, files in turns), in the order of the run.
+    """For each ONNX file the milliseconds of each layer in one run (medians, files in turns as `benchmark` does it), in
+    the order of the run.
 
     Kernels are timed one by one, so their sum is a little over what a whole run takes.
     """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         sessions = {name: Session(path, batch, threads, profile=Path(folder)) for name, path in models.items()}
+        counts: dict[str, list[int]] = {name: [] for name in models}  # of the runs in each turn
         turns = 0
         while turns < 4 or time.perf_counter() - start < seconds:
-            for session in sessions.values():
-                session.run()
-                session.run()
+            for name, session in sessions.items():
+                counts[name].append(len(in_a_row(session.run, 2)))
             turns += 1
             progress(min(1.0, (time.perf_counter() - start) / seconds))
         result: dict[str, dict[str, float]] = {}
         for name, session in sessions.items():
-            runs = session.kernels()[2:]
+            recorded = iter(session.kernels())
+            runs = [run for count in counts[name] for run in later_half(list(islice(recorded, count)))]
             layers: dict[str, list[float]] = {}
             for number, run in enumerate(runs):
                 for kernel in run:

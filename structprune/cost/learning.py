@@ -96,13 +96,13 @@ def learn_cost(
         return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
 
     asked = {"threads": told.threads, "batch": told.batch, "dtype": told.dtype}
-    about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 5}
+    about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 6}
     held = cached("probes", about, measure, refresh)
     read = [Probe.from_dict(probe) for probe in held["probes"]]
     cost = fit(graph, read, held["dense_ms"], steps=steps, runtime=told)
     if chosen == told:
         return cost
-    about = {**chosen.to_dict(), "network": _identity(graph), "version": 1}
+    about = {**chosen.to_dict(), "network": _identity(graph), "version": 2}
     return cost.scaled(chosen, cached("dense", about, lambda: _dense_ms(graph, chosen), refresh, chosen.version))
 
 

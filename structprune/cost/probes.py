@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..bench.latency import in_a_row, later_half
 from ..bench.runtime import Runtime
 from ..bench.session import Kernel, Session
 from ..export import export_onnx
@@ -29,6 +30,7 @@ from ..plan.budget import Choice, Widths
 from ..surgery import prune
 
 TURNS = (3, 12)  # the fewest and the most turns of a probe
+RUNS = 3  # the fewest in a row
 Progress = Callable[[float], None]
 
 
@@ -113,19 +115,17 @@ def _turns(
 
     Medians over turns. `plain` and `watched` open the probe, which each turn does.
     """
-    runs = 3  # in a row, of which the first warms the caches
     taken: list[float] = []
     recorded: list[list[Kernel]] = []
-    pace = [_fastest(dense, runs)]
+    pace = [_fastest(dense)]
     start = time.perf_counter()
     while len(taken) < TURNS[0] or (len(taken) < TURNS[1] and time.perf_counter() - start < seconds):
-        ms, looked_at = _fastest(plain(), runs), watched()
-        for _ in range(runs):
-            looked_at.run()
-        pace.append(_fastest(dense, runs))
+        ms, looked_at = _fastest(plain()), watched()
+        in_a_row(looked_at.run, RUNS)
+        pace.append(_fastest(dense))
         beside = (pace[-2] + pace[-1]) / 2
         taken.append(ms / beside)
-        for run in looked_at.kernels()[1:]:
+        for run in later_half(looked_at.kernels()):
             recorded.append([replace(kernel, microseconds=kernel.microseconds / beside) for kernel in run])
     kernels = [
         replace(same[0], microseconds=statistics.median(kernel.microseconds for kernel in same))
@@ -134,10 +134,5 @@ def _turns(
     return (statistics.median(taken), kernels), pace
 
 
-def _fastest(session: Session, runs: int) -> float:
-    taken = []
-    for _ in range(runs):
-        before = time.perf_counter()
-        session.run()
-        taken.append(time.perf_counter() - before)
-    return min(taken) * 1e3
+def _fastest(session: Session) -> float:
+    return min(later_half(in_a_row(session.run, RUNS))) * 1e3

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.bench import Runtime, time_also, time_layers
+from structprune.bench import Runtime, latency, time_also, time_layers
 from structprune.bench.engines import Network
 from structprune.bench.latency import Benchmark, _disturbances, _interval, _too_wide
 from structprune.bench.names import RUNTIME, LayerNames
@@ -54,6 +54,28 @@ def test_the_interval_covers_the_true_ratio():
         low, high = _interval(rounds, rng, draws=300)
         covered += low <= 2 <= high
     assert covered >= 51
+
+
+def test_what_a_network_takes_with_anothers_weights_in_the_caches_does_not_count(file, monkeypatch):
+    """A made-up clock: steady runs take 1 ms and 0.5 ms, the first two after another network 4 ms longer; long ones
+    get one run a turn."""
+    now, last = [0.0], [None, 0]
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: now[0])
+
+    class Running:
+        def __init__(self, steady):
+            self.steady = steady
+
+        def run(self):
+            last[:] = [self, last[1] + 1] if last[0] is self else [self, 1]
+            now[0] += self.steady + 0.004 * (last[1] <= 2)
+
+    for dense, slim in ((0.001, 0.0005), (0.1, 0.05)):
+        opened = iter([Running(dense), Running(slim), Running(slim), Running(dense)])
+        monkeypatch.setattr(Runtime, "open", lambda *_, opened=opened: next(opened))
+        found = sp.benchmark({"dense": file, "slim": file}, seconds=2.0, rounds=2)
+        cold = 0.004 if dense == 0.1 else 0.0
+        assert found.ms == pytest.approx({"dense": 1e3 * (dense + cold), "slim": 1e3 * (slim + cold)}, abs=0.01)
 
 
 def test_errors(file, tmp_path):
