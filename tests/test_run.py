@@ -432,6 +432,7 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     assert all(row["runtime"].startswith(row["engine"]) and row["device"] == "cpu" for row in also)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "float32 and int8" in page
+    assert "KL" not in page  # labels were there
     assert "Planned and measured" in page
     assert "Where the time goes" in page
     assert "On other runtimes" in page

@@ -21,7 +21,7 @@ def render_html(report: dict[str, Any], name: str) -> str:
         report=report,
         name=name,
         rows=summary_rows(report),
-        int8=int8_rows(report),
+        int8=int8_rows(report) if report["int8"] else None,
         also=also_rows(report),
         widths=Markup(widths),
         times=Markup(times),

@@ -103,24 +103,34 @@ def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def int8_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """(network, quality, KL, size, speed) of dense and slim in float32 and int8."""
-    rows = []
+def int8_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Dense and slim in float32 and int8, after the names of what is told; KL only where it was measured."""
+    told = any(row["kl"] is not None for row in report["int8"])
+    rows = [
+        (
+            "network",
+            report["quality"]["metric"],
+            *(("KL, nats",) if told else ()),
+            "ONNX file",
+            "speed, from dense float32",
+        )
+    ]
     for row in report["int8"]:
-        kl = "" if row["kl"] is None else f"{row['kl']:.4f}"
+        kl = ("" if row["kl"] is None else f"{row['kl']:.4f}",) if told else ()
         speed = "1×" if row["network"] == "dense" else ""
         if row["network"] != "dense" and row["ci95"]:
             low, high = row["ci95"]
             speed = f"{row['speedup']:.2f}× ({low:.2f}–{high:.2f})"
-        rows.append((row["network"], f"{row['quality']:.4f}", kl, f"{row['bytes'] / 1e6:.2f} MB", speed))
+        rows.append((row["network"], f"{row['quality']:.4f}", *kl, f"{row['bytes'] / 1e6:.2f} MB", speed))
     return rows
 
 
 def int8_table(report: dict[str, Any]) -> Table:
     table = Table(title="float32 and int8", title_justify="left")
-    for name in ("network", report["quality"]["metric"], "KL", "ONNX file", "speed, from dense float32"):
+    names, *rows = int8_rows(report)
+    for name in names:
         table.add_column(name, justify="left" if name == "network" else "right")
-    for row in int8_rows(report):
+    for row in rows:
         table.add_row(*row)
     return table
 
