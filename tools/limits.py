@@ -51,18 +51,18 @@ LEVEL, BEST = "most efficient, no less kept", "most efficient"
 
 
 def most_efficient(
-    choices: list[Choice], scores: sp.Scores, load: Load, *, tries: int, least: float, layers: int
+    choices: list[Choice], scores: sp.Scores, load: Load, *, tries: int, least: float, weights: set[str]
 ) -> Widths:
     """For the budgets `macs` and `speedup`: the widths that use most of the first for what they use of the second, and
-    keep at least a share of the outputs, in the geometric mean over all `layers`."""
+    keep at least a share of the outputs of `weights`, in the geometric mean."""
     rng = np.random.default_rng(0)
     ladders = {c.group.name: [int(width) for width in c.widths] for c in choices if len(c.widths) > 1}
-    makers = {c.group.name: sum(s.role == "filter" for s in c.group.slices) for c in choices}
+    outputs = {c.group.name: sum(s.key in weights and s.dim == 0 for s in c.group.slices) for c in choices}
     units = {c.group.name: c.group.units for c in choices}
     names, floor = list(ladders), math.log(least)
 
     def efficiency(at: Widths) -> float:
-        kept = sum(makers[name] * math.log(width / units[name]) for name, width in at.items()) / layers
+        kept = sum(outputs[name] * math.log(width / units[name]) for name, width in at.items()) / len(weights)
         if kept < floor:
             return 0.0
         macs, latency = load.shares(at)
@@ -91,9 +91,10 @@ def limits(name: str, options: argparse.Namespace) -> Table:
     for column in ("", "MACs cut", "predicted", "measured (95 %)", "efficiency", "kept"):
         table.add_column(column, justify="right" if column else "left")
     peer = theirs(model, x, ROUNDINGS[-1])
-    layers = sum(isinstance(layer, (nn.Conv2d, nn.Linear)) for layer in model.modules())
+    layers = (path for path, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
+    weights = {f"{path}.weight" for path in layers}
     for sharing, least in ((LEVEL, kept(model, peer)), (BEST, 1e-9)):
-        ALLOCATIONS[sharing] = partial(most_efficient, tries=options.tries, least=least, layers=layers)
+        ALLOCATIONS[sharing] = partial(most_efficient, tries=options.tries, least=least, weights=weights)
     made, predicted = {PEER: peer}, {PEER: "-"}
     for sharing in ("knapsack", LEVEL, BEST):
         budget = {"macs": CUT, **({"speedup": 1.01} if sharing != "knapsack" else {})}
