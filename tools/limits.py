@@ -11,30 +11,26 @@ Efficiency is speedup ÷ MACs cut. Four networks are timed beside the dense one:
 - the most efficient that it finds, whatever becomes of the importance.
 
 What a network's widths cost is learned as tools/speed.py does it (and found on disk where that has run with the same
---learn). The search starts from the plan by `knapsack`, moves up to three groups at a time by up to four of their
-widths, at random (seeded), and takes what is predicted to be better and has 0.98 to 1 of half of the MACs. *Kept* is,
-as in tools/speed.py, the geometric mean over convolutions and linear layers of the share of outputs that stay.
+--learn). The search is that of tools/efficient.py. *Kept* is, as in tools/speed.py, the geometric mean over
+convolutions and linear layers of the share of outputs that stay.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from command_line import Parser, fail
+from efficient import most_efficient
 from peers import THEIRS
 from rich.console import Console
 from rich.table import Table
-from speed import CUT, NETWORKS, ROUNDINGS, SPARED, kept, theirs
-from torch import nn
+from speed import CUT, NETWORKS, ROUNDINGS, kept, theirs
 from zoo import check_known
 from zoo_worker import build, example
 
@@ -42,43 +38,10 @@ import structprune as sp
 from structprune.compare.peer import total_macs
 from structprune.cost import learn_cost
 from structprune.names import architectures
-from structprune.plan.allocation import ALLOCATIONS, Load, Widths
-from structprune.plan.budget import Choice
+from structprune.plan.allocation import ALLOCATIONS
 
-MOST_GROUPS, MOST_STEPS = 3, 4
 PEER = f"{THEIRS}, {ROUNDINGS[-1]}"
 LEVEL, BEST = "most efficient, no less kept", "most efficient"
-
-
-def most_efficient(
-    choices: list[Choice], scores: sp.Scores, load: Load, *, tries: int, least: float, weights: set[str]
-) -> Widths:
-    """For the budgets `macs` and `speedup`: the widths that use most of the first for what they use of the second, and
-    keep at least a share of the outputs of `weights`, in the geometric mean."""
-    rng = np.random.default_rng(0)
-    ladders = {c.group.name: [int(width) for width in c.widths] for c in choices if len(c.widths) > 1}
-    outputs = {c.group.name: sum(s.key in weights and s.dim == 0 for s in c.group.slices) for c in choices}
-    units = {c.group.name: c.group.units for c in choices}
-    names, floor = list(ladders), math.log(least)
-
-    def efficiency(at: Widths) -> float:
-        kept = sum(outputs[name] * math.log(width / units[name]) for name, width in at.items()) / len(weights)
-        if kept < floor:
-            return 0.0
-        macs, latency = load.shares(at)
-        return float(macs / latency) if SPARED <= macs <= 1 else 0.0
-
-    best = ALLOCATIONS["knapsack"](choices, scores, Load(lambda at: load.shares(at)[:1]))
-    reached = efficiency(best)
-    for _ in range(tries):
-        moved = dict(best)
-        for name in rng.choice(names, size=min(len(names), rng.integers(1, MOST_GROUPS + 1)), replace=False):
-            ladder = ladders[name]
-            place = ladder.index(moved[name]) + rng.integers(-MOST_STEPS, MOST_STEPS + 1)
-            moved[name] = ladder[int(np.clip(place, 0, len(ladder) - 1))]
-        if (now := efficiency(moved)) > reached:
-            best, reached = moved, now
-    return best
 
 
 def limits(name: str, options: argparse.Namespace) -> Table:
@@ -91,10 +54,8 @@ def limits(name: str, options: argparse.Namespace) -> Table:
     for column in ("", "MACs cut", "predicted", "measured (95 %)", "efficiency", "kept"):
         table.add_column(column, justify="right" if column else "left")
     peer = theirs(model, x, ROUNDINGS[-1])
-    layers = (path for path, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
-    weights = {f"{path}.weight" for path in layers}
     for sharing, least in ((LEVEL, kept(model, peer)), (BEST, 1e-9)):
-        ALLOCATIONS[sharing] = partial(most_efficient, tries=options.tries, least=least, weights=weights)
+        ALLOCATIONS[sharing] = most_efficient(model, least, options.tries)
     made, predicted = {PEER: peer}, {PEER: "-"}
     for sharing in ("knapsack", LEVEL, BEST):
         budget = {"macs": CUT, **({"speedup": 1.01} if sharing != "knapsack" else {})}
