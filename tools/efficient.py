@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 from torch import nn
 
+from structprune.errors import BudgetError
 from structprune.plan.allocation import ALLOCATIONS, Allocation, Load, Widths
 from structprune.plan.budget import Choice
 from structprune.records import Scores
@@ -53,4 +54,6 @@ def _search(
             moved[name] = ladder[int(np.clip(place, 0, len(ladder) - 1))]
         if (now := efficiency(moved)) > reached:
             best, reached = moved, now
+    if not reached:
+        raise BudgetError(f"the search met no widths that use the MACs and keep {least:.3f} of the outputs")
     return best

@@ -29,6 +29,7 @@ from command_line import Parser, fail
 from efficient import most_efficient
 from peers import THEIRS
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from speed import CUT, NETWORKS, ROUNDINGS, kept, theirs
 from zoo import check_known
@@ -37,6 +38,7 @@ from zoo_worker import build, example
 import structprune as sp
 from structprune.compare.peer import total_macs
 from structprune.cost import learn_cost
+from structprune.errors import BudgetError
 from structprune.names import architectures
 from structprune.plan.allocation import ALLOCATIONS
 
@@ -59,7 +61,11 @@ def limits(name: str, options: argparse.Namespace) -> Table:
     made, predicted = {PEER: peer}, {PEER: "-"}
     for sharing in ("knapsack", LEVEL, BEST):
         budget = {"macs": CUT, **({"speedup": 1.01} if sharing != "knapsack" else {})}
-        plan = sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=sharing)
+        try:
+            plan = sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=sharing)
+        except BudgetError as error:
+            table.add_row(sharing, escape(str(error)))
+            continue
         assert plan.latency is not None
         made[sharing] = sp.prune(model, plan)
         predicted[sharing] = f"{plan.latency['dense'] / plan.latency['slim']:.2f}×"
