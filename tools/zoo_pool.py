@@ -1,4 +1,4 @@
-"""Runs tasks in child processes (zoo_worker.py), each with a time-out and a cap on its memory.
+"""Runs tasks in child processes (zoo_worker.py or outside_worker.py), each with a time-out and a cap on its memory.
 
 The parent imports neither torch nor timm. Every task ends with a record, whatever becomes of its process: the
 worker's own, or what the worker had told so far with the status `timeout`, `memory` or `error`.
@@ -26,13 +26,15 @@ SCRIPT = Path(__file__).with_name("zoo_worker.py")
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a pool: processes at once, seconds and bytes a task may take, tasks a process does, torch's threads."""
+    """Of a pool: processes at once, seconds and bytes a task may take, tasks a process does, torch's threads, and the
+    program of the processes."""
 
     jobs: int
     timeout: float
     memory: int
     lives: int = 1
     threads: int = 1
+    script: Path = SCRIPT
 
 
 class Worker:
@@ -42,7 +44,7 @@ class Worker:
         threads = {f"{name}_NUM_THREADS": str(limits.threads) for name in ("OMP", "MKL", "OPENBLAS")}
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)],
+            [sys.executable, str(limits.script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

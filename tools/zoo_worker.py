@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -254,7 +254,8 @@ def hello(task: Record, notes: Notes) -> str:
     return "done"
 
 
-OPS: dict[str, Callable[[Record, Notes], str]] = {
+Operation = Callable[[Record, Notes], str]  # does a task and says which status it ends with
+OPS: dict[str, Operation] = {
     "hello": hello,
     "plan": plan_only,
     "sizes": sizes,
@@ -262,10 +263,10 @@ OPS: dict[str, Callable[[Record, Notes], str]] = {
 }
 
 
-def perform(task: Record, tell: Callable[[Record], None]) -> Record:
+def perform(task: Record, tell: Callable[[Record], None], ops: Mapping[str, Operation]) -> Record:
     notes = Notes(tell)
     try:
-        notes.record["status"] = OPS[task["op"]](task, notes)
+        notes.record["status"] = ops[task["op"]](task, notes)
     except Exception as error:
         notes.record.update(describe(error))
     notes.record["peak_memory"] = memory(os.getpid())[1]
@@ -296,7 +297,7 @@ def read_tasks(tasks: queue.Queue[Record]) -> None:
     os._exit(0)  # the parent is gone, or needs this process no longer
 
 
-def main() -> None:
+def main(ops: Mapping[str, Operation] = OPS) -> None:
     faulthandler.enable()
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
@@ -313,7 +314,7 @@ def main() -> None:
         task = tasks.get()
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-        tell({"done": perform(task, tell)})
+        tell({"done": perform(task, tell, ops)})
 
 
 if __name__ == "__main__":

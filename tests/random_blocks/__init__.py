@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from . import convolutions, gates, norms, splits, tokens
+from . import convolutions, gates, norms, programs, sequences, splits, tokens
 
 BLOCKS: dict[str, type[nn.Module]] = {
-    block.__name__: block for module in (convolutions, gates, norms, splits, tokens) for block in module.BLOCKS
+    block.__name__: block
+    for module in (convolutions, gates, norms, splits, tokens, sequences, programs)
+    for block in module.BLOCKS
 }
 
 NO_ONNX = {"ShuffledByTorch", "TorchAttention", "RootMeanSquaredByTorch"}  # ops that the older exporter does not know
