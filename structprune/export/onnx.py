@@ -1,7 +1,8 @@
 """Export by torch's TorchScript-based exporter, and by the newer one where that fails.
 
 The newer one (dynamo=True) takes about five times as long on a ResNet and gains nothing for most networks, but knows
-some ops that the older one does not. `onnx.checker` and the gate check what they write.
+some ops that the older one does not, and follows writes into views, which the older one loses. What they write is
+checked by `onnx.checker` and held against the network (`parity`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, skeleton_copy
 from ..progress import quiet
 from ..store import files
+from . import parity
 
 OPSET = 17
 _NEWER_OPSET = 18  # the least that the newer exporter writes
@@ -44,14 +46,19 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
 
     Axis 0 of every tensor input, and of every output whose axis 0 follows it, is dynamic and named `batch`.
     Inputs carry the names of forward's arguments; outputs are `output`, or `output_0`, `output_1`, ... The file
-    appears only if it passes `onnx.checker`. `opset` is at least 18 where only torch's newer exporter can write the
-    model. Raises ModelError if neither can.
+    appears only if it passes `onnx.checker` and onnxruntime computes with it what the model does with the example
+    inputs (where the runtime lacks a kernel, the logger `structprune.export` says that it was not compared). `opset` is
+    at least 18 where only torch's newer exporter can write the model. Raises ModelError if neither can.
     """
     inputs = Inputs.of(example_inputs)
     names = [n for n, x in zip(inputs.names(model), inputs.flat(), strict=True) if isinstance(x, Tensor)]
     given = [x for x in inputs.flat() if isinstance(x, Tensor)]
-    with evaluating(skeleton_copy(model)) as copy:
-        made = outputs(inputs.call(copy))
+
+    def run(tensors: list[Tensor]) -> list[Tensor]:
+        with evaluating(skeleton_copy(model)) as copy, plain_transformers():  # some models write to their buffers
+            return list(_Flat(copy, inputs)(*(x.clone() for x in tensors)))
+
+    made = run(given)
     stem = "output" if "output" not in names else "result"  # ONNX has one space of names
     result_names = [stem] if len(made) == 1 else [f"{stem}_{i}" for i in range(len(made))]
     batch = given[0].shape[0] if given and given[0].dim() else None
@@ -65,6 +72,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
                 warnings.simplefilter("ignore")
                 exporter(copy, inputs, aside, version, names, result_names, followers)
             onnx.checker.check_model(str(aside), full_check=True)
+            parity.hold(aside, names, given, made, run)
 
         try:
             return files.write(Path(path), write)
