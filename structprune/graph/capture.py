@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from ..errors import ModelError
 from ..modules import plain_attention, replace_tensors, set_attributes, skeleton_copy, tensors
 from . import numbers
+from .numbers import Condition
 from .recorder import Recorder
 
 
@@ -98,6 +99,7 @@ class Captured:
 
     graph: fx.Graph
     parameters: dict[str, str]
+    conditions: list[Condition]
 
     @property
     def calls(self) -> list[fx.Node]:
@@ -155,7 +157,7 @@ def record(
     except Exception as raised:  # whatever the user's forward raises
         lines = str(raised).strip().splitlines()
         error = f"{type(raised).__name__}: {lines[0]}" if lines else type(raised).__name__
-    return Captured(recorder.graph, placeholders), error
+    return Captured(recorder.graph, placeholders, recorder.conditions), error
 
 
 def _nested(value: Any, recorder: Recorder) -> Any:

@@ -1,16 +1,25 @@
-"""Whole numbers that remember which module attribute they came from.
+"""Whole numbers that remember which module attribute, or which tensor's size, they came from.
 
 A module's forward reads widths from its own attributes (`x.reshape(b, n, 3, self.num_heads, self.head_dim)`), and a
-slim module works only if those follow. So tracing runs on a copy whose whole-number attributes are `Number`s: they
-behave as `int`, and arithmetic among them keeps an expression. Where one arrives as a size, it names the attribute.
+slim module works only if those follow. So tracing runs on a copy whose whole-number attributes are `Number`s, and
+`x.shape` gives `Number`s too: they behave as `int`, and arithmetic among them keeps an expression. Where one arrives as
+a size, it names the attribute; where one is compared, the comparison is noted (`noting`), as the code may take another
+path at another width.
 """
 
 from __future__ import annotations
 
+import dis
 import operator
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from ..modules import walk
@@ -24,8 +33,31 @@ class Source(NamedTuple):
     place: int | None = None
 
 
+class Size(NamedTuple):
+    """The size of axis `dim` of what a graph's node made: `value` when it ran. `run` tells recordings apart, as code
+    may keep a number of one (in a cache, say) for the next, where it is a plain number."""
+
+    node: str
+    dim: int
+    value: int
+    run: int
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A comparison of numbers in the model's code: the expression `test`, (function, left, right), was `outcome`.
+
+    `module` is the path of the module that ran, `line` the file and number of the line.
+    """
+
+    test: tuple[Any, Any, Any]
+    outcome: bool
+    module: str
+    line: str
+
+
 class Number(int):
-    """An int with `expression`: a `Source`, or (function, left, right) of expressions and plain numbers."""
+    """An int with `expression`: a `Source`, a `Size`, or (function, left, right) of expressions and plain numbers."""
 
     expression: Any
 
@@ -39,6 +71,12 @@ class Number(int):
     def source(self) -> Source | None:
         """The attribute that this number is, if it is one unchanged."""
         return self.expression if isinstance(self.expression, Source) else None
+
+    def __bool__(self) -> bool:
+        return self != 0
+
+    def __neg__(self) -> int:
+        return 0 - self
 
     def __copy__(self) -> Number:
         return self
@@ -58,18 +96,61 @@ def _binary(function: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Num
     return method
 
 
+def _comparison(function: Callable[[Any, Any], bool]) -> Callable[[Number, Any], Any]:
+    def method(self: Number, other: Any) -> Any:
+        if not isinstance(other, (int, float)):
+            return NotImplemented
+        outcome = function(int(self), int(other) if isinstance(other, Number) else other)
+        notes = _NOTES.get()
+        if notes is not None:
+            notes(function, self, other, outcome, sys._getframe(1))
+        return outcome
+
+    return method
+
+
 for _name in ("add", "sub", "mul", "floordiv", "mod", "pow"):
     setattr(Number, f"__{_name}__", _binary(getattr(operator, _name), swapped=False))
     setattr(Number, f"__r{_name}__", _binary(getattr(operator, _name), swapped=True))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Number, f"__{_name}__", _comparison(getattr(operator, _name)))
+
+_NOTES: ContextVar[Callable[..., None] | None] = ContextVar("notes", default=None)
+_LIBRARIES = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
+
+
+@contextmanager
+def noting(note: Callable[[Condition], None], module: Callable[[], str]) -> Iterator[None]:
+    """Calls `note` for each comparison that the model's own code makes; `module` says which module runs.
+
+    Libraries' own checks don't count: what they refuse, they refuse with an error. Nor do the comparisons by which a
+    cache finds what it keeps: at another number it would work that out.
+    """
+
+    def notes(function: Any, left: Number, right: Any, outcome: bool, frame: Any) -> None:
+        if frame.f_code is Number.__bool__.__code__:
+            frame = frame.f_back
+        file = frame.f_code.co_filename
+        if file.startswith(_LIBRARIES) or f"{os.sep}einops{os.sep}" in file:
+            return
+        if function is operator.eq and outcome and "CALL" in dis.opname[frame.f_code.co_code[frame.f_lasti]]:
+            return
+        note(Condition((function, expression(left), expression(right)), outcome, module(), f"{file}:{frame.f_lineno}"))
+
+    token = _NOTES.set(notes)
+    try:
+        yield
+    finally:
+        _NOTES.reset(token)
 
 
 def expression(value: Any) -> Any:
     return value.expression if isinstance(value, Number) else value
 
 
-def evaluate(expression: Any, values: Mapping[Source, int]) -> int:
-    """The value of an expression with other values for some attributes. Raises KeyError for one not given."""
-    if isinstance(expression, Source):
+def evaluate(expression: Any, values: Mapping[Any, Any]) -> Any:
+    """The value of an expression with other values for some attributes and sizes. Raises KeyError for one not given."""
+    if isinstance(expression, (Source, Size)):
         return values[expression]
     if isinstance(expression, tuple):
         function, left, right = expression
@@ -77,13 +158,37 @@ def evaluate(expression: Any, values: Mapping[Source, int]) -> int:
     return expression
 
 
-def sources(expression: Any) -> list[Source]:
-    """The attributes in an expression."""
-    if isinstance(expression, Source):
+def leaves(expression: Any) -> list[Source | Size]:
+    """The attributes and sizes in an expression."""
+    if isinstance(expression, (Source, Size)):
         return [expression]
     if isinstance(expression, tuple):
-        return [*sources(expression[1]), *sources(expression[2])]
+        return [*leaves(expression[1]), *leaves(expression[2])]
     return []
+
+
+def sources(expression: Any) -> list[Source]:
+    """The attributes in an expression."""
+    return [leaf for leaf in leaves(expression) if isinstance(leaf, Source)]
+
+
+def settled(value: Any) -> Any:
+    """A number with the sizes of tensors in it as plain numbers, so that only attributes are left to follow."""
+    if not isinstance(value, Number):
+        return value
+    inner = _settled(value.expression)
+    return int(value) if isinstance(inner, int) else Number.of(int(value), inner)
+
+
+def _settled(expression: Any) -> Any:
+    if isinstance(expression, Size):
+        return expression.value
+    if isinstance(expression, tuple) and not isinstance(expression, Source):
+        function, left, right = expression
+        left, right = _settled(left), _settled(right)
+        plain = not isinstance(left, tuple) and not isinstance(right, tuple)
+        return function(left, right) if plain else (function, left, right)
+    return expression
 
 
 _INTERNAL = frozenset(vars(nn.Module()))

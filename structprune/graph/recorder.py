@@ -6,6 +6,8 @@ tensors, and numbers among the arguments keep the attribute that they came from 
 
 from __future__ import annotations
 
+import itertools
+import math
 import operator
 import os
 import sys
@@ -21,8 +23,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..modules import plain_transformers, walk
-from .numbers import Number
+from .numbers import Condition, Number, Size, leaves, noting, settled
 
+_RUNS = itertools.count()
 _OURS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
 
 
@@ -38,11 +41,15 @@ class OpMode(SchemaCheckMode):
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
-        self.given = _Given()
+        self.given = _Given(self)
         self._open = ExitStack()
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise NotImplementedError
+
+    def read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a torch function that reads something of a tensor gives, or NotImplemented for what it gives itself."""
+        return NotImplemented
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C._DisablePythonDispatcher():
@@ -60,13 +67,23 @@ class OpMode(SchemaCheckMode):
         self._open.close()
 
 
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
+SIZES = frozenset([_SHAPE, Tensor.size, Tensor.__len__, Tensor.numel, Tensor.nelement])
+READS = SIZES
+
+
 class _Given(TorchFunctionMode):
     """Keeps the arguments of the torch function that runs now."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: OpMode) -> None:
         self.arguments: Any = ()
+        self._mode = mode
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in READS:
+            value = self._mode.read(func, args, kwargs or {})
+            if value is not NotImplemented:
+                return value
         self.arguments = (args, kwargs)
         try:
             return func(*args, **(kwargs or {}))
@@ -87,11 +104,30 @@ class Recorder(OpMode):
         self._nodes: dict[int, fx.Node] = {}
         self._made: dict[Any, fx.Node] = {}
         self._kept: list[Any] = []  # keeps ids from being used again
+        self._run = next(_RUNS)
+        self.conditions: list[Condition] = []
 
     def __enter__(self) -> Recorder:
         super().__enter__()
         self._open.enter_context(self._hooks())
+        self._open.enter_context(noting(self.conditions.append, lambda: self.path))
         return self
+
+    def read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Sizes as `Number`s, which remember the tensor that they are of."""
+        tensor = args[0]
+        node = self._nodes.get(id(tensor)) or (self._made.get(_memory(tensor)) if type(tensor) is Tensor else None)
+        if node is None:
+            return NotImplemented
+        with torch._C.DisableTorchFunction():
+            shape, value = tensor.shape, func(*args, **kwargs)
+        sizes = [Number.of(size, Size(node.name, dim, size, self._run)) for dim, size in enumerate(shape)]
+        if isinstance(value, torch.Size):
+            return torch.Size(sizes)
+        if func in (Tensor.numel, Tensor.nelement):
+            return math.prod(sizes)
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        return sizes[dim] if isinstance(dim, int) else value
 
     @contextmanager
     def _hooks(self) -> Iterator[None]:
@@ -135,15 +171,23 @@ class Recorder(OpMode):
         self._made.setdefault(_memory(tensor), node)
         self._kept.append(tensor)
 
+    def _own(self, number: int) -> int:
+        """A number as it is, or a plain one if it was kept from another recording."""
+        other = isinstance(number, Number) and any(
+            isinstance(leaf, Size) and leaf.run != self._run for leaf in leaves(number.expression)
+        )
+        return settled(number) if other else number
+
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = [x for x in leaves_of(self.given.arguments) if isinstance(x, int) and not isinstance(x, bool)]
-        noted = _map((args, kwargs), self.node_of, given if any(isinstance(x, Number) for x in given) else [])
+        numbers = any(isinstance(x, Number) for x in given)
+        noted = _map((args, kwargs), self.node_of, [self._own(x) for x in given] if numbers else [])
         try:
             result = _quick(op, args) if _is_plain(op, args) else op(*args, **kwargs)
         except (RuntimeError, NotImplementedError):  # constants that the model made on the CPU
             result = op(*_map(args, _to_meta, []), **_map(kwargs, _to_meta, []))
         node = self.graph.call_function(op, *noted)
-        node.meta |= {"val": result, "module": self.path, "line": _line(), "native": self.native}
+        node.meta |= {"val": result, "module": self.path, "line": _line(), "native": self.native, "numbers": numbers}
         if isinstance(result, Tensor):
             self._know(result, node)
         elif isinstance(result, (list, tuple)):
@@ -235,6 +279,16 @@ def leaves_of(value: Any) -> Iterator[Any]:
         yield from (value.start, value.stop, value.step)
     else:
         yield value
+
+
+def map_leaves(value: Any, function: Any) -> Any:
+    """`value` with `function` applied to what lies in its nested lists, tuples and dicts."""
+    if isinstance(value, (list, tuple)):
+        items = [map_leaves(item, function) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, dict):
+        return {key: map_leaves(item, function) for key, item in value.items()}
+    return function(value)
 
 
 def _map(value: Any, tensor: Any, given: list[int]) -> Any:

@@ -15,7 +15,9 @@ from ..errors import ModelError
 from .capture import Captured, Inputs, capture, op_name
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value, all_axes, fixed
+from .numbers import settled
 from .probe import SPREADS, Bar, unfollowed
+from .recorder import map_leaves
 from .rules import RULES
 
 FORMS = ("module", "graph")
@@ -110,6 +112,8 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
         flow.freeze([axis for value in entering.values() for axis in all_axes(value)], bar.reason)
         given |= {parent: fixed(value) for parent, value in entering.items()}
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: given[n])
+    if node.meta["numbers"]:
+        args, kwargs = map_leaves(args, settled), map_leaves(kwargs, settled)
     try:
         if flow.op not in RULES:
             raise Unsupported(f"no rule for {flow.op} yet")
