@@ -9,11 +9,17 @@ from collections.abc import Iterable
 from ._compat import declare_torchvision_ops
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> str:
+def shown(value: object, limit: int = 80) -> str:
+    """`value` as a message may hold it: on one line, in quotes if it is text, and cut off where it is long."""
+    text = repr(value[: limit + 1] if isinstance(value, (str, bytes)) else value)
+    return text if len(text) <= limit + 2 else f"{text[:limit]}…"
+
+
+def unknown(kind: str, given: object, known: Iterable[str]) -> str:
     """For example: `unknown criterion 'l11': did you mean l1? Known: group_l1, l1`."""
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    message = f"unknown {kind} {given!r}"
+    near = difflib.get_close_matches(given, names, 3, 0.5) if isinstance(given, str) and len(given) < 200 else []
+    message = f"unknown {kind} {shown(given)}"
     if near:
         message += f": did you mean {' or '.join(near)}?"
     if len(names) <= 20:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from . import strict_json
 from .errors import PlanError
+from .names import shown
+from .plan_schema import PLAN_SCHEMA, check_plan
 
-PLAN_SCHEMA = "structprune.plan/1"
+BESIDE = ("architecture", "weights")  # what `structprune.save` adds to a plan in its file
 
 
 @dataclass(frozen=True)
@@ -74,23 +76,41 @@ class Plan:
         return {name: len(group["kept"]) for name, group in self.groups.items()}
 
     def to_json(self) -> str:
-        return pretty_json(asdict(self))
+        """Raises PlanError for a plan that could not be read back."""
+        self.check()
+        return pretty_json(self._fields())
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Raises PlanError if `text` is not a plan of this version."""
+        """The plan in a text that `to_json` or `structprune.save` wrote, and that may have been edited since.
+
+        Raises PlanError, which names the place, for what is no JSON (a key twice and NaN included) or no sound plan:
+        for keys that a plan does not have, values of other types (1.0 and true are not whole numbers), indices that do
+        not rise or that the shape does not have, blocks where a weight has none.
+        """
+        if not isinstance(text, str):
+            raise PlanError(f"not a plan: {type(text).__name__}, where text is wanted")
         try:
-            data = json.loads(text)
+            data = strict_json.parse(text)
         except ValueError as error:
             raise PlanError(f"not a plan: {error}") from error
-        if not isinstance(data, dict) or data.get("schema") != PLAN_SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-            raise PlanError(f"not a plan: its schema is {found!r}, this version reads {PLAN_SCHEMA!r}")
-        names = set(cls.__dataclass_fields__)
-        try:
-            return cls(**{key: value for key, value in data.items() if key in names})
-        except TypeError as error:
-            raise PlanError(f"not a whole plan: {error}") from error
+        if not isinstance(data, dict):
+            raise PlanError(f"not a plan: {shown(data)}, where an object is wanted")
+        return cls.from_data({key: value for key, value in data.items() if key not in BESIDE})
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Plan:
+        """The plan of these fields, by name. Raises PlanError."""
+        check_plan(data)
+        return cls(**{**data, "schema": PLAN_SCHEMA})
+
+    def check(self) -> None:
+        """Raises PlanError unless every field is sound by itself and beside the others. See `surgery.check` for whether
+        it fits a model."""
+        check_plan(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 def pretty_json(data: dict[str, Any]) -> str:
@@ -98,8 +118,15 @@ def pretty_json(data: dict[str, Any]) -> str:
     lines = []
     for key, value in data.items():
         if isinstance(value, dict) and value:
-            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
-            lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}")
+            inner = ",\n".join(f"  {_json(k)}: {_json(v)}" for k, v in value.items())
+            lines.append(f" {_json(key)}: {{\n{inner}\n }}")
         else:
-            lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
+            lines.append(f" {_json(key)}: {_json(value)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    try:
+        return strict_json.dump(value)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"the plan can't be written as JSON: {error}") from error

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import PlanError
-from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors, walk
+from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from ..records import Plan
+from .check import check, check_numbers
 from .graph_form import graph_module, layout_of
 
 
@@ -18,7 +18,8 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
 
     A plan of the graph form makes an `fx.GraphModule` with the same state_dict keys instead, in evaluation mode.
 
-    No memory is shared with `model`. Raises PlanError if the plan was not made for this architecture.
+    No memory is shared with `model`. Raises PlanError for a plan that is not sound or was not made for this
+    architecture (see `surgery.check`): one that was edited by hand is applied if it passes.
     """
     check(model, plan)
     new = {key: _slice(tensor.detach(), plan.keep.get(key, {})) for key, tensor in tensors(model).items()}
@@ -27,39 +28,8 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
     slim = skeleton_copy(model)
     replace_tensors(slim, new)
     set_attributes(slim, plan.attributes)
+    check_numbers(model, slim)
     return slim
-
-
-def check(model: nn.Module, plan: Plan) -> None:
-    """Raises PlanError unless every sliced tensor and every mended module is in `model`, at its dense size."""
-    try:
-        _check(model, plan)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise PlanError(
-            f"the plan is malformed ({type(error).__name__}: {error}): make it by structprune.plan"
-        ) from error
-
-
-def _check(model: nn.Module, plan: Plan) -> None:
-    state, modules = tensors(model), dict(walk(model))
-    for key, axes in plan.keep.items():
-        if key not in state:
-            raise PlanError(f"the plan slices {key}, which {type(model).__name__} does not have")
-        shape = list(state[key].shape)
-        if shape != plan.shapes.get(key):
-            raise PlanError(
-                f"the plan slices {key} of shape {plan.shapes.get(key)}, but here its shape is {shape}: "
-                "apply a plan to the dense model that it was made for"
-            )
-        for dim, indices in axes.items():
-            rows = indices if indices and isinstance(indices[0], list) else [indices]
-            wrong = any(not r or min(r) < 0 or max(r) >= shape[int(dim)] or len(set(r)) < len(r) for r in rows)
-            if wrong or len({len(row) for row in rows}) > 1:
-                raise PlanError(f"the plan keeps impossible indices of axis {dim} of {key}, whose shape is {shape}")
-    for path, values in plan.attributes.items():
-        for name in values:
-            if not hasattr(modules.get(path), name):
-                raise PlanError(f"the plan sets {path}.{name}, which {type(model).__name__} does not have")
 
 
 def _slice(tensor: Tensor, axes: dict[str, list[Any]]) -> Tensor:

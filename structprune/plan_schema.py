@@ -1,0 +1,194 @@
+"""What a plan may hold: the types of its fields, and what must hold between them.
+
+Enters the plain data of a plan, from a file or made in Python; leaves nothing, or a PlanError that names the place. It
+knows nothing of the model: that the plan fits one, `surgery.check` says. `structprune.records.Plan` has the same
+fields and says what they mean.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    Tag,
+    ValidationError,
+)
+
+from .errors import PlanError
+from .names import shown, unknown
+
+PLAN_SCHEMA = "structprune.plan/2"
+READ = ("structprune.plan/1", PLAN_SCHEMA)  # those that `Plan.from_json` reads; their fields are the same
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _rising(indices: list[int]) -> list[int]:
+    if not all(map(operator.lt, indices, indices[1:])):
+        raise ValueError("indices must rise, and none may come twice")
+    return indices
+
+
+def _equally_long(rows: list[list[int]]) -> list[list[int]]:
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("each block must keep the same number of indices")
+    return rows
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Size = Annotated[int, Field(ge=0, lt=2**40)]
+Axis = Annotated[str, Field(pattern="^[0-9]$")]
+Indices = Annotated[list[Size], Field(min_length=1), AfterValidator(_rising)]
+Blocks = Annotated[list[Indices], Field(min_length=2), AfterValidator(_equally_long)]
+
+
+def _kind(kept: Any) -> str:
+    return "blocks" if isinstance(kept, list) and kept and isinstance(kept[0], list) else "indices"
+
+
+Kept = Annotated[Annotated[Indices, Tag("indices")] | Annotated[Blocks, Tag("blocks")], Discriminator(_kind)]
+Name = Annotated[str, Field(min_length=1)]  # `surgery.graph_form` refuses those that are no identifiers
+
+
+class GroupEntry(_Strict):
+    units: Annotated[int, Field(ge=1, lt=2**40)]
+    kept: Indices
+
+
+class Statistic(_Strict):
+    """A call of an op that takes a statistic over channels, and what each axis of each of its arguments keeps."""
+
+    call: Count
+    op: str
+    module: str
+    reduces: bool
+    keep: dict[Axis, dict[Axis, Indices]]
+
+
+class Constant(_Strict):
+    dtype: Name
+    values: JsonValue
+    shape: list[Size]
+
+
+class Call(_Strict):
+    """One node of a program; `surgery.graph_form` knows the kinds, and which targets and arguments they take."""
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: str
+    target: str
+    args: list[JsonValue]
+    kwargs: dict[Name, JsonValue]
+
+
+class Program(_Strict):
+    inputs: list[Name]
+    constants: dict[Name, Constant]
+    nodes: list[Call]
+    output: JsonValue
+
+
+class Amounts(_Strict):
+    dense: Count
+    slim: Count
+
+
+class AmountsByOperator(_Strict):
+    dense: dict[str, Count]
+    slim: dict[str, Count]
+
+
+class PlanData(_Strict):
+    """A plan as plan.json holds it, beside what `structprune.save` adds: `architecture` and `weights`."""
+
+    schema_: Literal["structprune.plan/1", "structprune.plan/2"] = Field(alias="schema")
+    criterion: str
+    allocation: str
+    budget: dict[str, FiniteFloat | Count]
+    constraints: dict[str, JsonValue]
+    groups: dict[str, GroupEntry]
+    keep: dict[str, dict[Axis, Kept]]
+    shapes: dict[str, list[Size]]
+    attributes: dict[str, dict[str, JsonValue]]
+    macs: Amounts
+    macs_by_operator: AmountsByOperator
+    params: Amounts
+    statistics: list[Statistic] = Field(default_factory=list)
+    program: Program | None = None
+    latency: dict[str, JsonValue] | None = None
+    notes: list[str] = Field(default_factory=list)
+
+
+def check_plan(data: dict[str, Any]) -> None:
+    """Raises PlanError unless `data`, the fields of a plan by name, is a whole and sound plan."""
+    schema = data.get("schema")
+    if schema not in READ:
+        raise PlanError(f"not a plan: its schema is {shown(schema)}, this version reads {' and '.join(READ)}")
+    try:
+        plan = PlanData.model_validate(data)
+    except ValidationError as error:
+        raise PlanError(_one_line(error)) from None
+    except RecursionError:
+        raise PlanError("not a sound plan: it is nested too deeply") from None
+    for name, group in plan.groups.items():
+        if group.kept[-1] >= group.units:
+            raise _impossible(f"groups.{name}", f"keeps unit {group.kept[-1]} of {group.units}")
+    if set(plan.keep) != set(plan.shapes):
+        odd = sorted(set(plan.keep) ^ set(plan.shapes))[0]
+        raise _impossible(odd, "must be in both keep and shapes")
+    for key, axes in plan.keep.items():
+        _check_axes(key, axes, plan.shapes[key])
+
+
+def _check_axes(key: str, axes: dict[str, Any], shape: list[int]) -> None:
+    if not axes:
+        raise _impossible(key, "names no axis in keep")
+    for axis, kept in axes.items():
+        if int(axis) >= len(shape):
+            raise _impossible(key, f"has no axis {axis}: its shape is {shape}")
+        blocks = kept if isinstance(kept[0], list) else [kept]
+        if max(block[-1] for block in blocks) >= shape[int(axis)]:
+            raise PlanError(f"the plan keeps impossible indices of axis {axis} of {key}, whose shape is {shape}")
+        if len(blocks) == 1:
+            continue
+        if axis != "1" or shape[0] % len(blocks):
+            raise _impossible(key, f"has {len(blocks)} blocks on axis {axis} of {shape}: only axis 1 has, one for each")
+        rows = axes.get("0")
+        if rows is None:
+            continue
+        long = shape[0] // len(blocks)
+        counts = [0] * len(blocks)
+        for row in rows if not isinstance(rows[0], list) else ():
+            if row < shape[0]:
+                counts[row // long] += 1
+        if len(set(counts)) > 1:
+            raise _impossible(key, f"keeps unequal numbers of its {len(blocks)} blocks on axis 0: {counts[:8]}")
+
+
+def _impossible(what: str, why: str) -> PlanError:
+    return PlanError(f"not a sound plan: {shown(what)} {why}")
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    location = [part for part in first["loc"] if part not in ("indices", "blocks")]
+    place = ".".join(str(part)[:80] for part in location)
+    if first["type"] == "missing":
+        return f"not a whole plan: {place} is missing"
+    if first["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in PlanData.model_fields.items()] if len(location) == 1 else []
+        return f"not a sound plan: {unknown('key', str(location[-1]), known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    others = error.error_count() - 1
+    rest = f" (and {others} more)" if others else ""
+    return f"not a sound plan: {shown(place)}: {message}, not {shown(first['input'])}{rest}"

@@ -1,0 +1,121 @@
+"""Whether a plan fits a model: nothing is sliced before all of it is known to be there, at its dense size.
+
+A plan may have been edited by hand. What is sound in itself (`plan_schema`) may still not be a plan for this model:
+other keys or shapes, blocks where the convolution has none, attributes that are no numbers of its modules, numbers that
+contradict the weights beside them. Which channels are coupled only the graph knows; that indices of different layers
+belong together shows when the slim network is held against the masked one (`structprune.verify`).
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from ..errors import PlanError
+from ..modules import tensors, walk
+from ..names import shown
+from ..records import Plan
+
+_INTERNAL = frozenset(vars(nn.Module())) | {"training"}
+
+
+def check(model: nn.Module, plan: Plan) -> None:
+    """Raises PlanError unless the plan is sound, and `model` has each tensor that it slices and number that it sets."""
+    if not isinstance(plan, Plan):
+        raise PlanError(f"the plan is a {type(plan).__name__}: give one that structprune.plan or Plan.from_json made")
+    if not isinstance(model, nn.Module):
+        raise PlanError(f"the model is a {type(model).__name__}: give the dense nn.Module that the plan was made for")
+    plan.check()
+    state, modules = tensors(model), dict(walk(model))
+    for key, axes in plan.keep.items():
+        if key not in state:
+            raise PlanError(f"the plan slices {shown_key(key)}, which {type(model).__name__} does not have")
+        shape = list(state[key].shape)
+        if shape != plan.shapes[key]:
+            raise PlanError(
+                f"the plan slices {key} of shape {plan.shapes[key]}, but here its shape is {shape}: "
+                "apply a plan to the dense model that it was made for"
+            )
+        owner = modules.get(key.rpartition(".")[0])
+        blocks = [len(rows) for rows in axes.values() if isinstance(rows[0], list)]
+        if blocks and isinstance(owner, _ConvNd) and blocks[0] != owner.groups:
+            raise PlanError(f"the plan keeps channels of {key} in {blocks[0]} blocks, but it has {owner.groups} groups")
+    for path, values in plan.attributes.items():
+        for name, value in values.items():
+            _check_attribute(model, modules.get(path), path, name, value)
+
+
+def shown_key(key: str) -> str:
+    """A key of a file in a message: as it is where it is a short name."""
+    return key if len(key) <= 200 and key.isprintable() else shown(key)
+
+
+def _check_attribute(model: nn.Module, module: nn.Module | None, path: str, name: str, value: Any) -> None:
+    """A number, a list of numbers or a switch that the module holds now, and that gets no larger."""
+    where = shown_key(f"{path}.{name}".lstrip("."))
+    if module is None or not name.isidentifier() or not hasattr(module, name):
+        raise PlanError(f"the plan sets {where}, which {type(model).__name__} does not have")
+    old = None if name in _INTERNAL or name.startswith("__") else getattr(module, name)
+    if not _follows(old, value):
+        raise PlanError(f"the plan sets {where} to {shown(value)}, and it is {shown(old)}: only sizes follow a plan")
+
+
+def _follows(old: Any, new: Any) -> bool:
+    """Whether `new` may be what `old` is in a slim network."""
+    if isinstance(old, bool):
+        return isinstance(new, bool)
+    if isinstance(old, numbers.Integral):
+        return type(new) is int and 0 <= new <= int(old)
+    if isinstance(old, (list, tuple)):
+        return (
+            isinstance(new, list)
+            and len(new) == len(old)
+            and all(a == b or _follows(a, b) for a, b in zip(old, new, strict=True))
+        )
+    return False
+
+
+def check_numbers(model: nn.Module, slim: nn.Module) -> None:
+    """Raises PlanError where a layer of torch.nn has numbers that its tensors contradict, and had none in `model`."""
+    dense = dict(walk(model))
+    for path, module in walk(slim):
+        wrong = next(_contradictions(module), None)
+        if wrong is not None and path in dense and next(_contradictions(dense[path]), None) is None:
+            raise PlanError(
+                f"the plan leaves {path or 'the model'} with {wrong}: it was edited, or is for another model"
+            )
+
+
+def _contradictions(module: nn.Module) -> Iterator[str]:
+    """For example `out_channels=16 and a weight of shape [8, 3, 3, 3]`."""
+    if isinstance(module, (_ConvNd, nn.Linear)) and module._parameters.get("weight") is None:
+        return  # its weight is made of others (weight norm), and the numbers are not its own
+    for name, key, axis, factor in _numbers(module):
+        tensor = module._parameters.get(key, module._buffers.get(key))
+        if tensor is None:
+            continue
+        number = getattr(module, name)
+        if axis >= tensor.dim() or number != tensor.shape[axis] * factor:
+            yield f"{name}={number} and a {key} of shape {list(tensor.shape)}"
+
+
+def _numbers(module: nn.Module) -> list[tuple[str, str, int, int]]:
+    """(number, tensor, axis, factor): the number is the length of the tensor's axis, times the factor."""
+    if isinstance(module, _ConvNd):
+        turned = isinstance(module, _ConvTransposeNd)
+        made, taken = ("in_channels", "out_channels") if turned else ("out_channels", "in_channels")
+        return [(made, "weight", 0, 1), (taken, "weight", 1, module.groups), ("out_channels", "bias", 0, 1)]
+    if isinstance(module, nn.Linear):
+        return [("out_features", "weight", 0, 1), ("in_features", "weight", 1, 1), ("out_features", "bias", 0, 1)]
+    if isinstance(module, _NormBase):
+        return [("num_features", key, 0, 1) for key in ("weight", "bias", "running_mean", "running_var")]
+    if isinstance(module, nn.GroupNorm):
+        return [("num_channels", key, 0, 1) for key in ("weight", "bias")]
+    if isinstance(module, nn.Embedding):
+        return [("num_embeddings", "weight", 0, 1), ("embedding_dim", "weight", 1, 1)]
+    return []
