@@ -22,6 +22,7 @@ from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, skeleton_copy
 from ..progress import quiet
 from ..store import files
+from ..wrappers import unwrapped
 from . import parity
 
 OPSET = 17
@@ -50,7 +51,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
     inputs (where the runtime lacks a kernel, the logger `structprune.export` says that it was not compared). `opset` is
     at least 18 where only torch's newer exporter can write the model. Raises ModelError if neither can.
     """
-    inputs = Inputs.of(example_inputs)
+    model, inputs = unwrapped(model), Inputs.of(example_inputs)
     names = [n for n, x in zip(inputs.names(model), inputs.flat(), strict=True) if isinstance(x, Tensor)]
     given = [x for x in inputs.flat() if isinstance(x, Tensor)]
 

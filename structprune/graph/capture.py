@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
@@ -111,18 +110,12 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
 
     Raises ModelError if the model cannot run on `inputs`.
     """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"the model is a {type(model).__name__}: give an nn.Module")
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise ModelError(
-            f"{type(model).__name__} has lazy parameters without a shape: run it once on real inputs first"
-        )
     captured, error = record(model, inputs)
     if error is not None:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs.flat() if isinstance(x, Tensor))
         raise ModelError(
             f"{type(model).__name__} could not run on its example input of shape {shapes}: {error}. "
-            "Give inputs that model(...) accepts, and the plain module (no DataParallel, no compiled or scripted one)"
+            "Give inputs that model(...) accepts"
         )
     return captured
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError
+from ..wrappers import unwrapped
 from .capture import Captured, Inputs, capture, op_name
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value, all_axes, fixed
@@ -34,7 +35,7 @@ def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> Depend
     """
     if form not in FORMS:
         raise ModelError(f"form={form!r}: the slim network can have the form {' or '.join(map(repr, FORMS))}")
-    inputs = Inputs.of(example_inputs)
+    model, inputs = unwrapped(model), Inputs.of(example_inputs)
     with _no_garbage_collection():
         captured = capture(model, inputs)
         barred: dict[str, Bar] = {}

@@ -15,6 +15,7 @@ from ..graph.capture import Inputs, outputs
 from ..modules import evaluating
 from ..recipe import BatchNormSpec, LeastSquaresSpec, MeansSpec, RecoverSpec, check_order
 from ..records import Plan
+from ..wrappers import unwrapped
 from .batchnorm import reestimate
 from .least_squares import refit
 from .means import fold_means
@@ -61,6 +62,7 @@ def recover(
         raise RecipeError(f"recover: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
     except ValueError as error:
         raise RecipeError(f"recover: {error}") from error
+    model, slim = unwrapped(model), unwrapped(slim)
     batches = batches_of(data)
     example = batches[0].inputs
     dense, working = Working.of(model, example), Working.of(slim, example)

@@ -13,6 +13,7 @@ from ..errors import PlanError, StoreError
 from ..modules import replace_tensors, tensors
 from ..records import Plan, pretty_json
 from ..surgery import graph_module, layout_of, prune
+from ..wrappers import unwrapped
 from . import architecture, files
 
 WEIGHTS, PLAN = "slim.safetensors", "plan.json"
@@ -25,7 +26,7 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
     out). If the module tree can't be described (see `architecture`), plan.json says why, and `load` then needs
     a dense instance of the model.
     """
-    folder = Path(folder)
+    slim, folder = unwrapped(slim), Path(folder)
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file: give a folder to save into")
     data = json.loads(plan.to_json())

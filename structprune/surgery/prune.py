@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from ..records import Plan
+from ..wrappers import unwrapped
 from .check import check, check_numbers
 from .graph_form import graph_module, layout_of
 
@@ -21,6 +22,7 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
     No memory is shared with `model`. Raises PlanError for a plan that is not sound or was not made for this
     architecture (see `surgery.check`): one that was edited by hand is applied if it passes.
     """
+    model = unwrapped(model)
     check(model, plan)
     new = {key: _slice(tensor.detach(), plan.keep.get(key, {})) for key, tensor in tensors(model).items()}
     if plan.program is not None:

@@ -35,6 +35,7 @@ from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
 from ..records import Plan
 from ..store import load, save
+from ..wrappers import unwrapped
 from .masked import Doubled, MaskedStatistics, cut, masked
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "reload": 1e-6}
@@ -134,6 +135,7 @@ def verify(
     another batch size. `folder` and `onnx` name files that exist already; without them, files are written to
     a temporary folder. Nothing raises for a slim model that is wrong: see `.passed` and `.reasons()`.
     """
+    model, slim = unwrapped(model), unwrapped(slim)
     inputs = Inputs.of(example_inputs)
     batches = _batches(model, inputs)
     gate = Gate(
