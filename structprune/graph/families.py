@@ -110,4 +110,4 @@ def _name_factors(found: list[Family], flow: Flow, classes_of: Callable[[np.ndar
 
 def _layer_name(key: str) -> str:
     stem, _, last = key.rpartition(".")
-    return stem if last == "weight" and stem else key
+    return stem if last in ("weight", "weight_ih", "weight_ih_l0") and stem else key

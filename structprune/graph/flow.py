@@ -19,11 +19,15 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor in the graph: its shape, what its axes carry, and the state_dict key if it is a parameter."""
+    """A tensor in the graph: its shape, what its axes carry, and the state_dict key if it is a parameter.
+
+    `uniform` says that all its entries are one number, and stay so.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[Axis, ...]
     key: str | None = None
+    uniform: bool = False
 
     @staticmethod
     def fixed(shape: Sequence[int]) -> Value:
@@ -34,7 +38,24 @@ class Value:
         return all(axis is None for axis in self.axes)
 
 
+@dataclass(frozen=True)
+class Stacked(Value):
+    """Tensors along a new first axis, each with units of its own on the others: the states of a recurrent layer.
+
+    All have one shape and equally many units on each axis, of which `axes` are those of the first.
+    """
+
+    parts: tuple[Value, ...] = ()
+
+    @staticmethod
+    def of(parts: Sequence[Value]) -> Stacked:
+        first = parts[0]
+        return Stacked((len(parts), *first.shape), (None, *first.axes), parts=tuple(parts))
+
+
 def all_axes(value: Any) -> list[Axis]:
+    if isinstance(value, Stacked):
+        return all_axes(list(value.parts))
     return [axis for part in value for axis in all_axes(part)] if isinstance(value, list) else list(value.axes)
 
 
@@ -129,6 +150,7 @@ class Flow:
     depth: int = 0
     call: int = 0
     shape: Any = ()
+    written: bool = False  # whether the memory of what the current node makes is written to later
 
     def cause(self, reason: str) -> Cause:
         return Cause(self.op, self.node, self.module, reason, self.line)
@@ -147,6 +169,17 @@ class Flow:
         if len(a) != len(b):
             raise Unsupported(f"couples axes of {len(a)} and {len(b)} positions")
         return self.units.couple(a, b, self.cause("couples these channels with some that can't go with them"))
+
+    def unstacked(self, value: Any) -> Any:
+        """The same tensor, where it is `Stacked` with the same units for all its parts: they go together."""
+        if isinstance(value, list):
+            return [self.unstacked(part) for part in value]
+        if not isinstance(value, Stacked):
+            return value
+        axes = list(value.parts[0].axes)
+        for part in value.parts[1:]:
+            axes = [self.tie(a, b) for a, b in zip(axes, part.axes, strict=True)]
+        return Value(value.shape, (None, *axes))
 
     def split(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         """The axes of a row-major reshape of one axis."""

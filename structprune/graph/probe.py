@@ -22,6 +22,7 @@ from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
 from .recorder import leaves_of
+from .rules.pointwise import CONSTANT
 from .units import alive
 
 
@@ -148,7 +149,8 @@ def _entries(node: fx.Node, before: list[fx.Node]) -> list[fx.Node]:
     return [n for n in inside if any(p.op == "call_function" and p not in inside for p in n.all_input_nodes)]
 
 
-SPREADS = ("expand", "expand_as", "broadcast_to")  # which make channels of their own, copies of one
+# Ops that make channels of their own: copies of one, and tensors of one number.
+SPREADS = frozenset(("expand", "expand_as", "broadcast_to", *CONSTANT))
 
 
 def _live(node: fx.Node, values: dict[str, Any], graph: DependencyGraph, parameters: bool) -> bool:

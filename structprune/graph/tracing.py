@@ -15,11 +15,12 @@ from ..errors import ModelError
 from ..wrappers import unwrapped
 from .capture import Captured, Inputs, capture, op_name
 from .dependency import DependencyGraph
-from .flow import Flow, Unsupported, Value, all_axes, fixed
+from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
 from .numbers import settled
 from .probe import SPREADS, Bar, unfollowed
 from .recorder import map_leaves
 from .rules import RULES
+from .rules.recurrent import RECURRENT, of_stacked
 
 FORMS = ("module", "graph")
 
@@ -71,6 +72,7 @@ def analyse(
     parameters: dict[str, Value] = {}
     depth: dict[fx.Node, int] = {}
     calls: Counter[str] = Counter()
+    written = _written(captured)
     for node in captured.graph.nodes:
         depth[node] = 1 + max((depth[parent] for parent in node.all_input_nodes), default=0)
         if node.op == "placeholder":
@@ -84,6 +86,7 @@ def analyse(
             values[node] = values[node.args[0]][node.args[1]]
         else:
             flow.depth, flow.module, flow.line = depth[node], node.meta["module"], node.meta["line"]
+            flow.written = _storage(node.meta.get("val")) in written
             values[node] = _apply(flow, node, values, barred, calls)
     graph = DependencyGraph(model, inputs, flow, parameters, captured, form)
     graph.values = {node.name: value for node, value in values.items()}
@@ -107,6 +110,11 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
     flow.op, flow.node, flow.shape = op_name(node.target), node.name, _shapes(node.meta.get("val"))
     flow.call, calls[flow.op] = calls[flow.op], calls[flow.op] + 1
     given = {parent: values[parent] for parent in node.all_input_nodes}
+    if any(isinstance(value, Stacked) for value in given.values()) and flow.op not in RECURRENT:
+        apart = of_stacked(flow, fx.node.map_arg(node.args, lambda n: given[n]))
+        if apart is not None and node.name not in barred:
+            return apart
+        given = {parent: flow.unstacked(value) for parent, value in given.items()}
     if node.name in barred:
         bar = barred[node.name]
         entering = {p: v for p, v in given.items() if bar.parameters or isinstance(v, list) or v.key is None}
@@ -139,6 +147,23 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
     if isinstance(flow.shape, list):
         return [Value.fixed(shape) for shape in flow.shape]
     return Value.fixed(flow.shape)
+
+
+def _written(captured: Captured) -> set[int]:
+    """The storages that an op writes to in place."""
+    found: set[int] = set()
+    for node in captured.calls:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            for argument, value in zip(schema.arguments, node.args, strict=False):
+                if argument.is_write and isinstance(value, fx.Node):
+                    found.add(_storage(value.meta.get("val")))
+            found |= {_storage(v.meta.get("val")) for v in node.kwargs.values() if isinstance(v, fx.Node)}
+    return found
+
+
+def _storage(value: Any) -> int:
+    return value.untyped_storage()._cdata if isinstance(value, Tensor) else 0
 
 
 def _shapes(value: Any) -> Any:

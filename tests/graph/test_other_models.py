@@ -101,14 +101,13 @@ def test_models_whose_every_width_may_go(name):
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-def test_a_recurrent_head_is_a_barrier(kind):
+def test_a_recurrent_head(kind):
     graph, slim = check(Recurrent(kind), torch.randn(2, 1, 8, 10), 0.7)
-    assert {group.name: group.units for group in graph.groups} == {"conv1": 16}
-    (barrier,) = graph.barriers
-    name = kind.__name__.lower()
-    assert (barrier.op, barrier.module, barrier.channels) == (name, "rnn", 6)
-    assert barrier.reason == f"no rule for {name} yet"
-    assert slim.rnn.weight_ih_l0.shape == (12 * (4 if kind is nn.LSTM else 3), 48)
+    assert {group.name: group.units for group in graph.groups} == {"conv1": 16, "conv2": 6, "rnn": 24}
+    assert not graph.barriers
+    gates, width = 4 if kind is nn.LSTM else 3, slim.rnn.hidden_size
+    assert width < 12
+    assert slim.rnn.weight_ih_l0.shape == (gates * width, 8 * slim.conv2.out_channels)
 
 
 @pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])

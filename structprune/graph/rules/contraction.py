@@ -34,9 +34,7 @@ def _conv(flow: Flow, x: Value, weight: Value, bias: Value | None, groups: int, 
     channel = _channel_dim(x, weight)
     positions = math.prod((x.shape if transposed else flow.shape)[channel + 1 :])
     total = math.prod(x.shape[:channel]) * positions * math.prod(weight.shape)
-    if any(axis is not None for axis in x.axes[channel + 1 :]):
-        flow.cost("conv", total)
-        raise Unsupported("convolves along an axis that carries channels")
+    flow.freeze(x.axes[channel + 1 :], "convolves along an axis that carries channels")
     in_dim, out_dim = (0, 1) if transposed else (1, 0)
     if weight.key is None:
         flow.freeze(weight.axes[2:], "uses these channels as the places of a kernel")

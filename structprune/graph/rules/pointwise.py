@@ -35,7 +35,8 @@ _LIKE = "to type_as zeros_like ones_like full_like empty_like rand_like randn_li
 @rule(*_LIKE.split())
 def like(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
     """As the first tensor is; a second one gives its type only."""
-    return Value(tuple(flow.shape), x.axes)
+    uniform = flow.op in ("zeros_like", "ones_like", "full_like") or (flow.op in ("to", "type_as") and x.uniform)
+    return Value(tuple(flow.shape), x.axes, uniform=uniform and not flow.written)
 
 
 _BINARY = (
@@ -88,12 +89,19 @@ def prelu(flow: Flow, x: Value, slope: Value) -> Value:
     return Value(tuple(flow.shape), x.axes)
 
 
-_CREATION = (
-    "zeros ones full empty arange scalar_tensor new_zeros new_ones new_full new_empty linspace eye tensor range "
-    "empty_strided"
-)
-
-
-@rule(*_CREATION.split())
+@rule("arange", "scalar_tensor", "linspace", "eye", "tensor", "range", "empty_strided")
 def create(flow: Flow, *_: Any, **__: Any) -> Value:
     return Value.fixed(flow.shape)
+
+
+CONSTANT = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
+
+
+@rule(*CONSTANT)
+def constant(flow: Flow, *arguments: Any, **_: Any) -> Value:
+    """One number everywhere: of any axis, any position can go, if what it meets goes."""
+    axes = tuple(flow.units.axis(size) if size > 1 else None for size in flow.shape)
+    given = arguments[1] if flow.op.startswith("new_") else arguments[0]
+    for size, axis in zip(given if isinstance(given, (list, tuple)) else (), axes, strict=False):
+        flow.follow(size, axis)
+    return Value(tuple(flow.shape), axes, uniform="empty" not in flow.op and not flow.written)

@@ -24,13 +24,10 @@ from .table import rule
 def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
     """Mixes positions of the trailing axes only; every other axis passes through."""
     shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
-    made = [
-        Value(tuple(s), tuple(a if n == m else None for a, n, m in zip(x.axes, x.shape, s, strict=True)))
-        for s in shapes
-    ]
     mixed = next(int(c) for c in flow.op if c in "123")  # the op's name says 1d, 2d or 3d
-    if any(axis is not None for axis in x.axes[-mixed:]):
-        raise Unsupported("mixes positions of an axis that carries channels")
+    flow.freeze(x.axes[-mixed:], "mixes positions of an axis that carries channels")
+    kept = x.axes[: len(x.shape) - mixed]
+    made = [Value(tuple(s), (*kept, *(None,) * mixed)) for s in shapes]
     return made if isinstance(flow.shape, list) else made[0]
 
 
@@ -60,8 +57,7 @@ def fourier(flow: Flow, x: Value, size: Any = None, dim: Any = None, *_: Any) ->
 
 
 def _spatial(flow: Flow, x: Value, axis: Axis, channel: int) -> Value:
-    if any(a is not None for a in x.axes[channel + 1 :]):
-        raise Unsupported("mixes positions of an axis that carries channels")
+    flow.freeze(x.axes[channel + 1 :], "mixes positions of an axis that carries channels")
     return Value(tuple(flow.shape), tuple(axis if d == channel else None for d in range(len(flow.shape))))
 
 
@@ -162,11 +158,10 @@ def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Val
         width = len(axis) // groups
         parts = [axis[i * width : (i + 1) * width] for i in range(groups)]
         flow.balance(parts, "keeps its groups of channels equally wide")
-    if any(a is not None for a in x.axes[2:]):
-        raise Unsupported("takes statistics over another axis that carries channels")
+    flow.freeze(x.axes[2:], "takes statistics over another axis that carries channels")
     if axis is not None and len(axis) > groups:
         flow.statistic(x, [1])
-    return Value(tuple(flow.shape), (x.axes[0], axis, *x.axes[2:]))
+    return Value(tuple(flow.shape), (x.axes[0], axis, *(None,) * len(x.axes[2:])))
 
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "instance_norm")
@@ -212,6 +207,8 @@ def pad(flow: Flow, x: Value, widths: Sequence[int], mode: Any = "constant", *_:
         if axes[d] is None or not (widths[i] or widths[i + 1]):
             continue
         if mode not in ("constant", 0, 0.0) or min(widths[i], widths[i + 1]) < 0 or "ation" in flow.op:
-            raise Unsupported("repeats or cuts channels")
+            flow.freeze([axes[d]], "repeats or cuts channels")
+            axes[d] = None
+            continue
         axes[d] = concatenate([None, axes[d], None], [widths[i], x.shape[d], widths[i + 1]])
     return Value(tuple(flow.shape), tuple(axes))
