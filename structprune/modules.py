@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ModelError
+from .held import write
 
 
 def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -136,12 +137,11 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
 
 
 def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes `{module path: {attribute: value}}`; a list goes into a tuple as a tuple."""
+    """Writes `{module path: {number: value}}` (see `held`); a list goes into a tuple as a tuple."""
     modules = dict(walk(model))
     for path, values in attributes.items():
         for name, value in values.items():
-            old = getattr(modules[path], name, None)
-            setattr(modules[path], name, tuple(value) if type(old) is tuple else value)
+            write(modules[path], name, value)
 
 
 def plain_attention(model: nn.Module) -> None:

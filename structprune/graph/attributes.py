@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from ..held import is_number, read
 from ..modules import tensors, walk
 from .flow import Attribute, Flow
 from .numbers import Source, evaluate, sources
@@ -70,7 +71,7 @@ def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dic
         if target.place is None:
             changed[target.name] = value
         else:
-            old = changed.get(target.name, list(getattr(modules[target.module], target.name)))
+            old = changed.get(target.name, [int(n) for n in read(modules[target.module], target.name)])
             changed[target.name] = [*old[: target.place], value, *old[target.place + 1 :]]
     return result
 
@@ -98,10 +99,10 @@ _MOST = 1 << 16  # the largest width whose place in an expression is searched fo
 
 
 def _read(modules: dict[str, Any], source: Source) -> Any:
-    value = getattr(modules.get(source.module), source.name, None)
+    value = read(modules.get(source.module), source.name)
     if source.place is not None and value is not None:
         value = value[source.place]
-    return value if type(value) is int else None
+    return int(value) if is_number(value) else None
 
 
 def _owners(graph: DependencyGraph) -> dict[str, list[str]]:

@@ -130,9 +130,9 @@ def record(
 
     With `shapes` and `attributes`, the model is run as if those parameters and modules had them.
     """
-    model = meta_copy(model, shapes or {})
+    original, model = model, meta_copy(model, shapes or {})
     set_attributes(model, attributes or {})
-    numbers.remember(model)
+    numbers.remember(model, original)
     recorder = Recorder(model)
     placeholders = {recorder.enter(key, tensor).name: key for key, tensor in tensors(model).items()}
     error: str | None = None

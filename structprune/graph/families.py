@@ -93,7 +93,7 @@ def _name_factors(found: list[Family], flow: Flow, classes_of: Callable[[np.ndar
         if attribute.source is not None and attribute.axis is not None and attribute.flag is None:
             classes = classes_of(attribute.axis)
             if classes.shape[1] == 1:
-                counted.setdefault(frozenset(classes[:, 0].tolist()), attribute.source.name)
+                counted.setdefault(frozenset(classes[:, 0].tolist()), attribute.source.name.rpartition(".")[2])
     used: set[str] = set()
     for family in found:
         name = family.name

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ..held import held_numbers, write
 from ..modules import walk
 
 
 class Source(NamedTuple):
-    """An attribute of a module; `place` counts within it if it is a tuple or list of numbers, else None."""
+    """A number that a module holds (see `held`); `place` counts within it if it is a tuple or list, else None."""
 
     module: str
     name: str
@@ -191,17 +192,12 @@ def _settled(expression: Any) -> Any:
     return expression
 
 
-_INTERNAL = frozenset(vars(nn.Module()))
-
-
-def remember(model: nn.Module) -> None:
-    """Makes every whole-number attribute of `model`'s modules a `Number`, also in tuples and lists."""
-    for path, module in walk(model):
-        for name, value in vars(module).items():
-            if name in _INTERNAL:
-                continue
-            if type(value) is int:
-                module.__dict__[name] = Number.of(value, Source(path, name))
-            elif type(value) in (tuple, list) and value and all(type(item) is int for item in value):
-                items = [Number.of(item, Source(path, name, i)) for i, item in enumerate(value)]
-                module.__dict__[name] = items if type(value) is list else tuple(items)
+def remember(model: nn.Module, original: nn.Module) -> None:
+    """Makes every whole number that the modules of `model`, a copy of `original`, hold a `Number`."""
+    seen: set[int] = set()
+    for (path, module), (_, source) in zip(walk(model), walk(original), strict=True):
+        for name, value in list(held_numbers(module, source, seen)):
+            if isinstance(value, (tuple, list)):
+                write(module, name, [Number.of(int(item), Source(path, name, i)) for i, item in enumerate(value)])
+            else:
+                write(module, name, Number.of(int(value), Source(path, name)))

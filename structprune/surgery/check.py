@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..errors import PlanError
+from ..held import read
 from ..modules import tensors, walk
 from ..names import shown
 from ..records import Plan
@@ -58,9 +59,11 @@ def shown_key(key: str) -> str:
 def _check_attribute(model: nn.Module, module: nn.Module | None, path: str, name: str, value: Any) -> None:
     """A number, a list of numbers or a switch that the module holds now, and that gets no larger."""
     where = shown_key(f"{path}.{name}".lstrip("."))
-    if module is None or not name.isidentifier() or not hasattr(module, name):
+    parts = name.split(".")  # a number in a configuration has a path
+    plain = all(part.isidentifier() and not part.startswith("__") for part in parts) and parts[0] not in _INTERNAL
+    old = read(module, name) if module is not None and plain else None
+    if old is None and (module is None or not plain or not hasattr(module, name)):
         raise PlanError(f"the plan sets {where}, which {type(model).__name__} does not have")
-    old = None if name in _INTERNAL or name.startswith("__") else getattr(module, name)
     if not _follows(old, value):
         raise PlanError(f"the plan sets {where} to {shown(value)}, and it is {shown(old)}: only sizes follow a plan")
 
