@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,15 +95,24 @@ class Plan:
             data = strict_json.parse(text)
         except ValueError as error:
             raise PlanError(f"not a plan: {error}") from error
-        if not isinstance(data, dict):
-            raise PlanError(f"not a plan: {shown(data)}, where an object is wanted")
-        return cls.from_data({key: value for key, value in data.items() if key not in BESIDE})
+        return cls.from_data(data)
 
     @classmethod
-    def from_data(cls, data: dict[str, Any]) -> Plan:
-        """The plan of these fields, by name. Raises PlanError."""
-        check_plan(data)
-        return cls(**{**data, "schema": PLAN_SCHEMA})
+    def read(cls, path: Path) -> Plan:
+        """The plan in a file. Raises PlanError, as `from_json` does, and for a file that can't be read."""
+        try:
+            return cls.from_data(strict_json.read(path))
+        except (OSError, ValueError, PlanError) as error:
+            raise PlanError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_data(cls, data: Any) -> Plan:
+        """The plan of these fields, by name; what `structprune.save` adds to a file is left out. Raises PlanError."""
+        if not isinstance(data, dict):
+            raise PlanError(f"not a plan: {shown(data)}, where an object is wanted")
+        fields = {key: value for key, value in data.items() if key not in BESIDE}
+        check_plan(fields)
+        return cls(**{**fields, "schema": PLAN_SCHEMA})
 
     def check(self) -> None:
         """Raises PlanError unless every field is sound by itself and beside the others. See `surgery.check` for whether

@@ -301,7 +301,7 @@ class _Run:
     def _planned(self) -> Plan | None:
         """The plan that an interrupted run has made."""
         path = self.folder / "plan.json"
-        return Plan.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return Plan.read(path) if path.is_file() else None
 
     def _plan(self, graph: DependencyGraph, note: str, data: Data, planned: Plan | None) -> Plan:
         """Scores and plans, unless that is done."""

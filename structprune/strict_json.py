@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 from .names import shown
@@ -17,6 +18,12 @@ MAX_BYTES = 32 * 2**20
 MAX_VALUES = 4_000_000  # each takes up to 100 bytes in memory
 MAX_DEPTH = 200  # a module within a module takes two levels
 _MAX_INT = 2**63
+
+
+def read(path: Path) -> Any:
+    """The data in a file of UTF-8, of which no more than `MAX_BYTES` are read. Raises ValueError, and OSError."""
+    with path.open("rb") as file:
+        return parse(file.read(MAX_BYTES + 1).decode("utf-8"))
 
 
 def parse(text: str) -> Any:
@@ -33,10 +40,10 @@ def parse(text: str) -> Any:
     return data
 
 
-def dump(data: Any) -> str:
+def dump(data: Any, sort_keys: bool = False) -> str:
     """JSON on one line. Raises ValueError for what `parse` would refuse, TypeError for what is no plain data."""
     try:
-        return json.dumps(data, allow_nan=False)
+        return json.dumps(data, allow_nan=False, sort_keys=sort_keys)
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
 

@@ -1,26 +1,103 @@
-"""Files appear whole or not at all: written aside in the same folder, then renamed."""
+"""Files appear whole or not at all: written aside in the same folder, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 
-def write(path: Path, writer: Callable[[Path], object]) -> Path:
+from ..errors import StoreError
+
+LOCK = ".saving.lock"  # in a folder while files that belong together are written into it
+PATIENCE = 60  # seconds that one saver waits for another
+
+Writer = Callable[[Path], object]
+
+
+def write(path: Path, writer: Writer) -> Path:
     """Calls `writer` with a path beside `path`, then moves the result into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        writer(aside)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)  # some libraries write for the owner alone
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_all({path: writer})
     return path
 
 
 def write_text(path: Path, text: str) -> Path:
     return write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_all(writers: dict[Path, Writer]) -> None:
+    """Writes each file aside, in order, and moves them into place once all are whole and on disk.
+
+    Names aside are each writer's own, so that several may write the same file at once: the last one wins.
+    """
+    asides: dict[Path, Path] = {}
+    try:
+        for path, writer in writers.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside, mode = _new_file(path)
+            asides[path] = aside
+            writer(aside)
+            os.chmod(aside, mode)  # some libraries write for the owner alone
+            _flush(aside)
+        for path, aside in asides.items():
+            os.replace(aside, path)
+        for folder in {path.parent for path in asides}:
+            _flush(folder)
+    finally:
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
+
+
+def _new_file(path: Path) -> tuple[Path, int]:
+    """An empty file beside `path` under a name that no one has, and the mode that new files have here."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return aside, os.fstat(descriptor).st_mode & 0o777
+    finally:
+        os.close(descriptor)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk; a system that can't do that for folders is let be."""
+    folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if folder:
+            return  # Windows
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not folder:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds `folder`, which is made, against every other saver, of this process or another.
+
+    Nothing stays of the lock. Raises StoreError if another saver holds it for longer than `PATIENCE`, or if no lock can
+    be had there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=PATIENCE)
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"{folder}: another process has been saving into it for {PATIENCE} s: give another") from None
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise StoreError(f"{folder} can't be written ({error}): give another folder to save into") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()  # while it is held: whoever waits for the old file sees that it is gone
+        lock.release()

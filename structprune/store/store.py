@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import os
+import time
+import warnings
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import PlanError, StoreError
-from ..modules import replace_tensors, tensors
+from .. import strict_json
+from ..errors import ModelError, PlanError, StoreError
+from ..modules import replace_tensors, tensors, walk
+from ..names import shown
+from ..plan_schema import PLAN_SCHEMA
 from ..records import Plan, pretty_json
 from ..surgery import graph_module, layout_of, prune
 from ..wrappers import unwrapped
-from . import architecture, files
+from . import architecture, files, weights
+from .weights import WEIGHTS
 
-WEIGHTS, PLAN = "slim.safetensors", "plan.json"
+PLAN = "plan.json"
+_WAITS = (0.05, 0.2)  # seconds before files that do not belong together are read again
 
 
 def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
@@ -24,22 +30,44 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
 
     The weights carry the model's state_dict keys (and buffers that are not persistent, which a state_dict leaves
     out). If the module tree can't be described (see `architecture`), plan.json says why, and `load` then needs
-    a dense instance of the model.
+    a dense instance of the model. Both files appear together, whatever else saves into the folder.
+    Raises PlanError for a plan that is not sound, StoreError for a network that is not what the plan makes and for
+    files that can't be written.
     """
-    slim, folder = unwrapped(slim), Path(folder)
+    folder = _folder(folder)
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file: give a folder to save into")
-    data = json.loads(plan.to_json())
+    if not isinstance(slim, nn.Module):
+        raise StoreError(f"slim is a {type(slim).__name__}: give the network that structprune.prune made")
+    if not isinstance(plan, Plan):
+        raise StoreError(f"plan is a {type(plan).__name__}: give the plan that the slim network was made by")
+    slim = unwrapped(slim)
+    data = strict_json.parse(plan.to_json())
+    _check_shapes(dict(tensors(slim)), plan, "the network", every=False)
+    description: dict[str, Any]
     try:
         if plan.program is not None:
-            data["architecture"], weights = {"layout": layout_of(slim)}, dict(tensors(slim))
+            description, held = {"layout": layout_of(slim)}, dict(tensors(slim))
         else:
-            data["architecture"], weights = architecture.describe(slim)
+            description, held = architecture.describe(slim)
     except StoreError as error:
-        data["architecture"], weights = {"missing": str(error)}, dict(tensors(slim))
-    contiguous = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in weights.items()}
-    files.write(folder / WEIGHTS, lambda path: save_file(contiguous, path))
-    files.write_text(folder / PLAN, pretty_json(data))
+        description, held = {"missing": str(error)}, dict(tensors(slim))
+    storable = weights.storable(held)
+
+    def write_weights(path: Path) -> None:
+        data["architecture"] = description
+        data["weights"] = weights.write(path, storable, plan).model_dump()
+
+    def write_plan(path: Path) -> None:
+        text = pretty_json(data)
+        strict_json.parse(text)  # what can't be read back is not left there
+        path.write_text(text, encoding="utf-8")
+
+    try:
+        with files.locked(folder):
+            files.write_all({folder / WEIGHTS: write_weights, folder / PLAN: write_plan})
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{folder} can't be written: {error}") from error
     return folder
 
 
@@ -49,42 +77,126 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     Reads `slim.safetensors` and `plan.json`; no pickle, no tracing. timm's and torch's classes are imported; code of
     your own that defines the model must be imported already. Where that can't work, pass a dense instance as
     `model`, and the plan is applied to a copy of it.
+
+    Refused are files that are damaged or of two runs (the plan names the weights by their hash), a plan that was edited
+    since it was saved, in what it keeps, and tensors of other shapes than the plan says. Nothing is written.
     Raises StoreError.
     """
-    folder = Path(folder)
+    folder = _folder(folder)
+    if model is not None and not isinstance(model, nn.Module):
+        raise StoreError(f"model is a {type(model).__name__}: give a dense instance of the model")
+    plan, description, held = _read(folder)
+    _check_shapes(held, plan, WEIGHTS, every=model is not None)
+    if model is not None:
+        return _onto(model, plan, held)
+    if not isinstance(description, dict) or "missing" in description:
+        reason = description.get("missing") if isinstance(description, dict) else None
+        reason = reason if isinstance(reason, str) else "plan.json describes no architecture"
+        raise StoreError(f"{reason}. Pass a dense instance of the model: load(folder, model=...)")
+    if "layout" in description:
+        try:
+            return graph_module(plan.program or {}, description["layout"], held)
+        except PlanError as error:
+            raise StoreError(f"{folder / PLAN}: {error}") from error
+    built = architecture.build(description, held)
+    _check_shapes(dict(tensors(built)), plan, "the network that plan.json describes", every=False)
+    _check_attributes(built, plan)
+    return built
+
+
+def _folder(folder: str | Path) -> Path:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise StoreError(f"folder is a {type(folder).__name__}: give a path")
+    try:
+        path = Path(folder)
+        path.is_dir()
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{shown(str(folder))} is no path ({error}): give a folder") from error
+    return path
+
+
+def _read(folder: Path) -> tuple[Plan, Any, dict[str, Tensor]]:
+    """The plan, the description of the architecture and the tensors. Another process may save meanwhile: files that do
+    not belong together are read again while that may be why."""
+    for wait in (*_WAITS, None):
+        before = _stamp(folder)
+        try:
+            return _read_once(folder)
+        except weights.Mismatch:
+            if wait is None or (_stamp(folder) == before and not (folder / files.LOCK).exists()):
+                raise
+            time.sleep(wait)
+    raise AssertionError("the last turn returns or raises")
+
+
+def _stamp(folder: Path) -> list[tuple[int, int, int]]:
+    try:
+        found = [(folder / name).stat() for name in (WEIGHTS, PLAN)]
+    except (OSError, ValueError):
+        return []
+    return [(entry.st_ino, entry.st_mtime_ns, entry.st_size) for entry in found]
+
+
+def _read_once(folder: Path) -> tuple[Plan, Any, dict[str, Tensor]]:
     for name in (WEIGHTS, PLAN):
         if not (folder / name).is_file():
             raise StoreError(f"{folder} holds no {name}: give the folder of a finished run or of structprune.save")
     try:
-        weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise StoreError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    try:
-        text = (folder / PLAN).read_text(encoding="utf-8")
-        plan = Plan.from_json(text)
-    except (UnicodeDecodeError, PlanError) as error:
+        data = strict_json.read(folder / PLAN)
+        plan = Plan.from_data(data)
+        known = data.get("weights")
+        if known is None and data["schema"] == PLAN_SCHEMA:
+            raise StoreError(
+                f"{folder / PLAN} was not saved with {WEIGHTS}: it does not name it by its hash. Save the network anew"
+            )
+        held = weights.read(folder / WEIGHTS, plan, known)
+    except (PlanError, ValueError) as error:
         raise StoreError(f"{folder / PLAN}: {error}") from error
-    if model is not None and not isinstance(model, nn.Module):
-        raise StoreError(f"model is a {type(model).__name__}: give a dense instance of the model")
-    if model is not None:
-        return _onto(model, plan, weights)
-    description = json.loads(text).get("architecture") or {"missing": "plan.json describes no architecture"}
-    if "missing" in description:
-        raise StoreError(f"{description['missing']}. Pass a dense instance of the model: load(folder, model=...)")
-    if "layout" in description:
-        try:
-            return graph_module(plan.program or {}, description["layout"], weights)
-        except PlanError as error:
-            raise StoreError(f"{folder / PLAN}: {error}") from error
-    return architecture.build(description, weights)
+    except OSError as error:
+        raise StoreError(f"{folder} can't be read: {error}") from error
+    if known is None:
+        warnings.warn(f"{folder} was saved by a version that kept no hash of the weights: save it anew", stacklevel=4)
+    return plan, data.get("architecture"), held
 
 
-def _onto(model: nn.Module, plan: Plan, weights: dict[str, Tensor]) -> nn.Module:
-    slim = prune(model, plan)
+def _check_shapes(held: dict[str, Tensor], plan: Plan, where: str, every: bool) -> None:
+    """Raises StoreError for a tensor of another shape than the plan gives it.
+
+    With `every`, also for one that is not there. Some may be missing else, as weight norm and the like may have been
+    taken out since, but not all.
+    """
+    missing = None
+    for key, axes in plan.keep.items():
+        shape = list(plan.shapes[key])
+        for axis, kept in axes.items():
+            shape[int(axis)] = len(kept[0]) if isinstance(kept[0], list) else len(kept)
+        if key not in held:
+            missing = missing or key
+        elif list(held[key].shape) != shape:
+            raise StoreError(f"{key} is {tuple(held[key].shape)} in {where}, and the plan makes it {tuple(shape)}")
+    if missing is not None and (every or not held.keys() & plan.keep.keys()):
+        raise StoreError(f"{missing} is absent in {where}, and the plan makes it: give the plan that it was made by")
+
+
+def _check_attributes(built: nn.Module, plan: Plan) -> None:
+    modules = dict(walk(built))
+    for path, values in plan.attributes.items():
+        for name, value in values.items():
+            found = getattr(modules.get(path), name, value)
+            if (list(found) if isinstance(found, tuple) else found) != value:
+                where = f"{path}.{name}".lstrip(".")
+                raise StoreError(f"{where} is {shown(found)} in the architecture, and {shown(value)} in the plan")
+
+
+def _onto(model: nn.Module, plan: Plan, held: dict[str, Tensor]) -> nn.Module:
+    try:
+        slim = prune(model, plan)
+    except (PlanError, ModelError) as error:
+        raise StoreError(f"the saved plan can't be applied to model: {error}") from error
     state = tensors(slim)
     for key, tensor in state.items():
-        if key not in weights or weights[key].shape != tensor.shape:
-            found = tuple(weights[key].shape) if key in weights else "absent"
+        if key not in held or held[key].shape != tensor.shape:
+            found = tuple(held[key].shape) if key in held else "absent"
             raise StoreError(f"{key} is {found} in {WEIGHTS}, and the plan makes it {tuple(tensor.shape)}")
-    replace_tensors(slim, {key: weights[key].to(state[key].device) for key in state})
+    replace_tensors(slim, {key: held[key].to(state[key].device) for key in state})
     return slim
