@@ -29,8 +29,6 @@ def check(model: nn.Module, plan: Plan) -> None:
     """Raises PlanError unless the plan is sound, and `model` has each tensor that it slices and number that it sets."""
     if not isinstance(plan, Plan):
         raise PlanError(f"the plan is a {type(plan).__name__}: give one that structprune.plan or Plan.from_json made")
-    if not isinstance(model, nn.Module):
-        raise PlanError(f"the model is a {type(model).__name__}: give the dense nn.Module that the plan was made for")
     plan.check()
     state, modules = tensors(model), dict(walk(model))
     for key, axes in plan.keep.items():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.errors import PlanError
+from structprune.errors import PlanError, StructPruneError
 
 X = torch.randn(2, 3, 9, 9)
 
@@ -97,5 +97,5 @@ def test_arguments_of_other_types(model, data):
     plan = _edited(data, lambda d: None)
     with pytest.raises(PlanError, match="the plan is a dict"):
         sp.prune(model, data)
-    with pytest.raises(PlanError, match="the model is a str"):
+    with pytest.raises(StructPruneError, match="the model is a str"):
         sp.prune("model", plan)

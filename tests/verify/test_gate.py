@@ -1,6 +1,8 @@
 """The gate passes what is right, and catches surgery that is broken on purpose."""
 
+import copy
 import itertools
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -157,6 +159,13 @@ def test_a_damaged_file_is_caught(tmp_path):
     save_file(weights, tmp_path / "slim.safetensors")
     gate = sp.verify(model, slim, plan, X, folder=tmp_path)
     assert gate.masked_vs_slim.passed
+    (reason,) = gate.reasons()
+    assert re.match(r"reload: StoreError: .*slim\.safetensors is damaged", reason)
+    slim_of_another_run = copy.deepcopy(slim)
+    with torch.no_grad():
+        slim_of_another_run.fc.bias[0] += 1e-3
+    sp.save(slim_of_another_run, plan, tmp_path)
+    gate = sp.verify(model, slim, plan, X, folder=tmp_path)
     assert gate.reasons() == ["reload: fc.bias is not the tensor that was saved"]
 
 
