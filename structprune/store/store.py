@@ -122,9 +122,9 @@ def _read(folder: Path) -> tuple[Plan, Any, dict[str, Tensor]]:
         before = _stamp(folder)
         try:
             return _read_once(folder)
-        except weights.Mismatch:
+        except weights.Mismatch as error:
             if wait is None or (_stamp(folder) == before and not (folder / files.LOCK).exists()):
-                raise
+                raise StoreError(str(error)) from None
             time.sleep(wait)
     raise AssertionError("the last turn returns or raises")
 
