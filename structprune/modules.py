@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import types
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .copying import copied
 from .errors import ModelError
 from .held import write
 
@@ -50,51 +48,18 @@ def skeleton_copy(model: nn.Module, buffers: bool = True) -> nn.Module:
     """A copy of modules, attributes and buffers that shares every parameter with the original.
 
     Buffers are its own, as some models write to them when they run, unless `buffers` is False: then they are shared
-    too. Raises ModelError if an attribute can't be copied.
+    too. What a framework hung on the modules stays behind (see `copying`). Raises ModelError if an attribute can't be
+    copied.
     """
     shared = model.parameters() if buffers else tensors(model).values()
     try:
-        return _copied(model, {id(tensor): tensor for tensor in shared})
+        return copied(model, {id(tensor): tensor for tensor in shared})
     except Exception as error:  # whatever an attribute's own copying raises
         detail = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
             f"{type(model).__name__} can't be copied ({type(error).__name__}: {detail}): an attribute holds a tensor "
             "with a gradient history, a lock or the like. Clear it first"
         ) from error
-
-
-_FLAT = (int, float, bool, str, type(None), torch.dtype, torch.device, types.FunctionType, type)
-
-
-def _copied(module: nn.Module, memo: dict[int, Any]) -> Any:
-    """What `copy.deepcopy` makes of a module, without its detour for each number and empty dict."""
-    cls = type(module)
-    if any(hasattr(cls, name) for name in _OWN_COPYING) or not cls.__setstate__.__module__.startswith("torch.nn."):
-        return copy.deepcopy(module, memo)
-    made = memo[id(module)] = cls.__new__(cls)
-    for child in module._modules.values():  # first, as attributes may refer to them
-        if child is not None and id(child) not in memo:
-            memo[id(child)] = _copied(child, memo)
-    for name, value in module.__dict__.items():
-        if name == "_modules":
-            value = type(value)((key, None if child is None else memo[id(child)]) for key, child in value.items())
-        elif name in ("_parameters", "_buffers"):
-            value = type(value)(
-                (key, memo[id(t)] if id(t) in memo else copy.deepcopy(t, memo)) for key, t in value.items()
-            )
-        elif type(value) in (dict, OrderedDict, set) and not value:
-            value = type(value)()
-        elif type(value) is tuple and all(isinstance(item, _FLAT) for item in value):
-            pass
-        elif not isinstance(value, _FLAT):
-            value = copy.deepcopy(value, memo)
-        made.__dict__[name] = value
-    return made
-
-
-# By which a class says how it is copied; object has __getstate__ itself since Python 3.11. __setstate__ of torch's own
-# modules only adds attributes that files of older versions lack.
-_OWN_COPYING = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
 
 
 def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:

@@ -15,10 +15,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from .._compat import declare_torchvision_ops
+from ..copying import release
 from ..errors import RecipeError
 from ..modules import tensors
 from ..recipe import TrainSpec
 from ..store import files
+
+_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")  # Accelerate's names
 
 Progress = Callable[[int, int, dict[str, float]], None]  # step, steps in all, what to show
 
@@ -35,17 +38,27 @@ def fit(
 ) -> nn.Module:
     """Trains `model` in place by cross-entropy and returns it, on the CPU and in evaluation mode.
 
+    Runs where Accelerate says: on its device, and under `accelerate launch` on all of its processes, which average
+    their gradients. What Accelerate hangs on a module for that is taken away again, or a network cut from this one
+    would be taken for prepared (see `copying`).
     After every epoch weights and optimiser state go to `checkpoint` (safetensors); if that file is there already,
     training goes on from it. Each epoch is seeded by its number, so an interrupted run ends with the weights
     of an uninterrupted one.
     """
     declare_torchvision_ops()
     from accelerate import Accelerator
-    from accelerate.utils import set_seed
+    from accelerate.utils import broadcast, set_seed
     from timm.optim import create_optimizer_v2
     from timm.scheduler import create_scheduler_v2
 
     accelerator = Accelerator()
+    if (kind := accelerator.distributed_type.value) in _SHARDED:
+        raise RecipeError(
+            f"training under {kind} leaves each process a part of the weights, and a network is cut from whole ones: "
+            "launch it with data parallelism alone (accelerate launch --multi_gpu)"
+        )
+    for part in model.modules():
+        release(part)  # another's marks: it would be neither moved nor wrapped
     set_seed(seed)
     loader = DataLoader(TensorDataset(images, labels), spec.batch_size, shuffle=True, drop_last=True)
     optimizer = create_optimizer_v2(model, opt=spec.optimizer, lr=spec.lr, weight_decay=spec.weight_decay)
@@ -81,6 +94,14 @@ def fit(
         if accelerator.is_main_process:
             _store(checkpoint, model, optimizer, epoch + 1)
         accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():  # the last step's statistics are each process's own
+            buffer.copy_(broadcast(buffer))
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    accelerator.free_memory()
+    for part in model.modules():
+        release(part)
+    model.zero_grad()
     return model.cpu().eval()
 
 

@@ -1,0 +1,52 @@
+"""One of two processes that train a network, cut it and train the slim one: `python -m tests.train.two_processes OUT`.
+
+The environment says which (RANK), as under `accelerate launch`. Writes what each process has to OUT.RANK.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import structprune as sp
+from structprune.recipe import TrainSpec
+from structprune.train import fit
+
+IMAGES, EACH = 32, 16  # in all, and in each process's one batch
+
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 3, (IMAGES,), generator=generator)
+    return torch.randn(IMAGES, 1, 6, 6, generator=generator) + labels[:, None, None, None], labels
+
+
+def network():
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
+    )
+
+
+def main(out):
+    torch.set_num_threads(1)
+    images, labels = data()
+    spec = TrainSpec(epochs=1, batch_size=EACH, optimizer="momentum", lr=0.5, schedule="constant")
+    dense = fit(network(), images, labels, spec, seed=0, checkpoint=Path(f"{out}.dense"))
+    graph = sp.trace(dense, images[:1])
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.6}, align=1)
+    slim = sp.prune(dense, plan)
+    for norm in slim.modules():  # frozen, so that a step on all images is the mean of the processes' steps
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.register_forward_pre_hook(lambda module, args: module.train(False) and None)
+    before = {key: value.clone() for key, value in slim.state_dict().items()}
+    slim._is_accelerate_prepared = True  # as on a network that was copied with all its marks
+    fit(slim, images, labels, spec, seed=0, checkpoint=Path(f"{out}.slim"))
+    found = {"dense": dense.state_dict(), "before": before, "slim": slim.state_dict()}
+    torch.save(found, f"{out}.{os.environ['RANK']}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
