@@ -18,6 +18,7 @@ from .families import families
 from .flow import Attribute, Flow, Value, all_axes
 from .program import program
 from .tally import Terms
+from .trials import Sizes, explore
 from .units import FIXED, Axis, alive
 
 
@@ -393,6 +394,11 @@ class DependencyGraph:
                 for where, kept_there in cut.items():
                     keep.setdefault(where, {}).update(kept_there)
         return list(result.values())
+
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        """Which axes of the inputs may have other sizes, by recordings at such."""
+        return explore(self)
 
     def program(self, kept: dict[str, np.ndarray]) -> dict[str, Any] | None:
         """The slim network's calls, if that is the form it will have (see `graph.program`)."""

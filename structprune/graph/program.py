@@ -1,93 +1,106 @@
-"""The slim network as a program: the recorded calls, with every size that follows the widths rewritten.
+"""The slim network as a program: the recorded calls, with every size that follows widths or inputs rewritten.
 
 This is the reference form. It needs nothing of the user's code, so a size that the code fixes (`x.view(-1, 400)`), a
 factor that it works out from a width and unequal parts all follow. A program is plain data (JSON); `surgery` makes an
-`fx.GraphModule` of it. Sizes that depend on the batch are found by recording a second batch.
+`fx.GraphModule` of it. Numbers that follow the batch, the image or a length are written as sums and products of sizes
+(`laws`), proven on recordings at other sizes (`trials`). What may not change is checked when the program runs.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
-from .capture import Inputs, op_name, record
+from . import trials
+from .capture import op_name
 from .flow import Value
+from .laws import At, Known, Term, Wanted, places, root, solve
+from .numbers import Condition, Number, Size, Source
+from .rewrites import REWRITES
+from .trials import Axis, Sizes
 from .units import alive
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph
 
-# Methods that take the sizes of their result, and stand for these ops.
-_SIZED = {
-    "view": "view",
-    "_unsafe_view": "reshape",
-    "reshape": "reshape",
-    "expand": "expand",
-    "_reshape_alias": "reshape",
-}
-_NEW = {"new_zeros": "new_zeros", "new_ones": "new_ones", "new_empty": "new_empty", "new_full": "new_full"}
-_CREATED = ("zeros", "ones", "empty", "full")
-_SPLITS = (
-    "chunk",
-    "split",
-    "split_with_sizes",
-    "unsafe_chunk",
-    "unsafe_split",
-    "tensor_split",
-    "unsafe_split_with_sizes",
-)
+_KINDS = {operator.pow: "pow", root: "root"}  # what they are called in a program, where that is not their own name
 
 
 def program(graph: DependencyGraph, removed: np.ndarray) -> dict[str, Any]:
-    """The calls of the slim network. Raises ModelError for inputs that are nested in lists or dicts."""
-    return _Writer(graph, removed).run()
+    """The calls of the slim network.
+
+    Raises ModelError for inputs that are nested in lists or dicts, and for a batch that can't be followed.
+    """
+    names = _input_names(graph)
+    sizes = graph.sizes
+    while True:
+        try:
+            return Writer(graph, removed, sizes, names).run()
+        except _Stuck as stuck:
+            if any(axis.is_batch for axis in stuck.axes):
+                raise ModelError(f"the graph form can't follow the batch here: {stuck.reason}") from None
+            sizes = sizes.fixing(stuck.axes, stuck.reason)
 
 
-class _Writer:
-    def __init__(self, graph: DependencyGraph, removed: np.ndarray) -> None:
-        self.graph, self.removed = graph, removed
+class _Stuck(Exception):
+    """A number that follows some axes of the inputs in a way that is not found."""
+
+    def __init__(self, axes: set[Axis], reason: str) -> None:
+        super().__init__(reason)
+        self.axes, self.reason = axes, reason
+
+
+class Writer:
+    """Writes the program of one removal; `rewrites` call its methods."""
+
+    def __init__(self, graph: DependencyGraph, removed: np.ndarray, sizes: Sizes, names: list[str]) -> None:
+        self.graph, self.removed, self.sizes, self.names = graph, removed, sizes, names
         self.nodes: list[dict[str, Any]] = []
         self.constants: dict[str, Tensor] = {}
-        self.batch = _batch(graph.inputs)
-        self.other = _other_batch(graph)  # the calls at one sample more, by the name of the node here
-        self.first = ""
+        self.renamed: dict[str, str] = {}
+        self.written: dict[Term, str] = {}
+        self.inputs: list[str] = []  # the tensors among the inputs, by the names of their nodes in the graph
+        self.known = Known(self.recorded, self.slim)
 
     def run(self) -> dict[str, Any]:
-        names = _input_names(self.graph)
-        given = [(n, x) for n, x in zip(names, self.graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
-        self.first = next((n for n, x in given if x.dim()), given[0][0] if given else "")
-        tensors = iter(n for n, _ in given)
+        given = [n for n, x in zip(self.names, self.graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
+        self.first = next((n for n, x in zip(given, self.tensors(), strict=True) if x.dim()), given[0] if given else "")
+        entering = [n for n in self.graph.captured.graph.nodes if n.op == "placeholder"]
+        self.inputs = [n.name for n in entering if n.name not in self.graph.captured.parameters]
+        self.renamed.update(zip(self.inputs, given, strict=True))
+        self.guard(given)
+        waiting = self.conditions()
         output: Any = None
-        self.renamed: dict[str, str] = {}
         for node in self.graph.captured.graph.nodes:
-            if node.op == "placeholder":
+            if node.op == "output":
+                output = self.encode(node.args[0], node)
+            elif node.op == "placeholder":
                 key = self.graph.captured.parameters.get(node.name)
-                if key is None:
-                    self.renamed[node.name] = next(tensors)
-                    continue
-                self.renamed[node.name] = f"p_{node.name}"  # apart from the names of inputs
-                if node.users:
-                    self.add(f"p_{node.name}", "get", key)
+                if key is not None:
+                    self.renamed[node.name] = f"p_{node.name}"  # apart from the names of inputs
+                    if node.users:
+                        self.add(f"p_{node.name}", "get", key)
             elif node.op == "get_attr":
                 self.renamed[node.name] = f"c_{node.name}"
                 self.add(f"c_{node.name}", "constant", self.constant(node))
-            elif node.op == "output":
-                output = self.encode(node.args[0])
             else:
                 self.renamed[node.name] = f"n_{node.name}"
                 if node.target is operator.getitem:
-                    self.add(f"n_{node.name}", "getitem", "", [self.encode(node.args[0]), node.args[1]])
+                    self.add(f"n_{node.name}", "getitem", "", [self.encode(node.args[0], node), node.args[1]])
                 else:
                     self.write(node)
+            for test, outcome, message in waiting.pop(node.name, []):
+                self.add(f"k_{len(self.nodes)}", "check", message, [self.term(test), outcome])
         constants = {name: _as_data(tensor) for name, tensor in self.constants.items()}
-        return {"inputs": names, "constants": constants, "nodes": self.nodes, "output": output}
+        return {"inputs": self.names, "constants": constants, "nodes": self.nodes, "output": output}
+
+    def tensors(self) -> list[Tensor]:
+        return [x for x in self.graph.inputs.flat() if isinstance(x, Tensor)]
 
     def add(self, name: str, kind: str, target: str, args: Any = (), kwargs: Any = None) -> dict[str, Any]:
         self.nodes.append({"name": name, "kind": kind, "target": target, "args": list(args), "kwargs": kwargs or {}})
@@ -101,23 +114,79 @@ class _Writer:
         return node.name
 
     def write(self, node: fx.Node) -> None:
-        name = op_name(node.target)
-        args, kwargs = [self.encode(a) for a in node.args], {k: self.encode(v) for k, v in node.kwargs.items()}
-        rewrite = _REWRITES.get(name)
-        if rewrite is not None:
-            rewritten = rewrite(self, node, args, kwargs)
-            if rewritten is not None:
-                self.add(f"n_{node.name}", *rewritten)
-                return
-        other = self.other.get(node.name)
-        if other is not None and _ints(other) != _ints(node):
-            raise ModelError(
-                f"the graph form can't follow the batch here: {name} in {node.meta['module'] or 'forward'} "
-                f"({node.meta['line']}) gets {_ints(node)} at batch {self.batch} and {_ints(other)} at {self.batch + 1}"
-            )
-        self.add(f"n_{node.name}", "op", str(node.target), args, kwargs)
+        args = [self.encode(a, node, ("args", i)) for i, a in enumerate(node.args)]
+        kwargs = {k: self.encode(v, node, ("kwargs", k)) for k, v in node.kwargs.items()}
+        rewrite = REWRITES.get(op_name(node.target))
+        entry = (rewrite(self, node, args, kwargs) if rewrite is not None else None) or (
+            "op",
+            str(node.target),
+            args,
+            kwargs,
+        )
+        unsolved = next(_unsolved(entry[2:]), None)
+        if unsolved is not None:
+            raise self.stuck(node, unsolved)
+        self.add(f"n_{node.name}", *entry)
 
-    # --- sizes ----------------------------------------------------------------------------------------------
+    def stuck(self, node: fx.Node, numbers: tuple[int, ...]) -> _Stuck:
+        axes = self.sizes.moved_by([number != numbers[0] for number in numbers[1:]])
+        now = f"{numbers[0]}, and {', '.join(map(str, sorted(set(numbers[1:]))))} at other sizes"
+        where = f"{node.meta['module'] or 'forward'} ({node.meta['line']})"
+        return _Stuck(axes, f"{op_name(node.target)} in {where} gets {now}")
+
+    # --- what the program checks ------------------------------------------------------------------------------
+
+    def guard(self, given: list[str]) -> None:
+        """Checks what no trial has shown to be free: the number of axes of each input, and the sizes of some."""
+        fixed = {member for axis in self.sizes.fixed for member in axis.members}
+        for place, (name, tensor) in enumerate(zip(given, self.tensors(), strict=True)):
+            wanted = [int(size) if (place, dim) in fixed else None for dim, size in enumerate(tensor.shape)]
+            self.add(f"k_{name}", "takes", name, [{"$node": name}, wanted])
+
+    def conditions(self) -> dict[str, list[tuple[Term, bool, str]]]:
+        """The comparisons that steer the model's code and follow the inputs, by the node after which all is known."""
+        order = {node.name: i for i, node in enumerate(self.graph.captured.graph.nodes)}
+        waiting: dict[str, list[tuple[Term, bool, str]]] = {}
+        seen = set()
+        for i, condition in enumerate(trials.conditions_of(self.graph.captured)):
+            sides = [
+                self.compared(condition, place, [trial.compared[i][place] for trial in self.sizes.trials])
+                for place in (0, 1)
+            ]
+            test = (condition.test[0], *sides)
+            moving = places(test)
+            if moving and test not in seen:
+                seen.add(test)
+                last = max(moving, key=lambda at: order[at.node]).node
+                waiting.setdefault(last, []).append((test, condition.outcome, condition.line.rpartition("/")[2]))
+        return waiting
+
+    def compared(self, condition: Condition, place: int, others: list[Any]) -> Term:
+        """One side of a comparison: a number, or a term that gives it at every recorded size."""
+        expression = condition.test[1 + place]
+        own, now = self.expression(expression), trials.side(expression, self.graph.model)
+        if own is not None:
+            own = self.of_inputs(own)
+        if not places(own) and all(other == now for other in others):
+            return now
+        where = f"{condition.module or 'forward'} ({condition.line})"
+        if now is None or any(other is None for other in others):
+            raise _Stuck(set(self.sizes.free), f"a comparison in {where} is of numbers that are not known")
+        recorded = (int(now), *map(int, others))
+        near = [At(name, dim) for name in self.inputs for dim in range(len(self.graph.values[name].shape))]
+        term = solve(Wanted(recorded, recorded[0]), own, [*places(own), *near], self.known)
+        if term is None:
+            axes = self.sizes.moved_by([number != recorded[0] for number in recorded[1:]])
+            raise _Stuck(axes or set(self.sizes.free), f"a comparison in {where} follows it in a way that is not found")
+        return term
+
+    def of_inputs(self, term: Term) -> Term:
+        """A term in which sizes that do not follow the inputs are numbers: the dense ones, as the code knows them."""
+        if isinstance(term, At):
+            return term if len(set(self.recorded(term))) > 1 else self.recorded(term)[0]
+        return (term[0], self.of_inputs(term[1]), self.of_inputs(term[2])) if isinstance(term, tuple) else term
+
+    # --- sizes ------------------------------------------------------------------------------------------------
 
     def value(self, node: Any) -> Any:
         return self.graph.values[node.name]
@@ -133,48 +202,102 @@ class _Writer:
             return self.length(axis, len(axis)) * value.shape[dim] // len(axis)
         return self.length(value.axes[dim], value.shape[dim])
 
-    def shape(self, node: fx.Node) -> list[Any]:
-        """The slim shape of what a node makes; a size that depends on the batch as a reference to a node."""
-        value: Value = self.value(node)
-        now, other = list(value.shape), self.other.get(node.name)
-        slim = [self.length(axis, size) for axis, size in zip(value.axes, now, strict=True)]
-        if other is None:
+    def recorded(self, at: At) -> tuple[int, ...]:
+        """The size of an axis as traced, and in each trial."""
+        nodes = [trial.nodes[at.node] for trial in self.sizes.trials]
+        traced = self.graph.values[at.node].shape[at.dim]
+        return (int(traced), *(int(node.meta["val"].shape[at.dim]) for node in nodes))
+
+    def slim(self, at: At) -> int:
+        value: Value = self.graph.values[at.node]
+        return self.length(value.axes[at.dim], value.shape[at.dim])
+
+    def near(self, node: fx.Node) -> list[At]:
+        """The axes that a number of a call may follow: of what enters it, of the inputs, of what came before."""
+        before = [n for n in node.all_input_nodes if isinstance(self.graph.values.get(n.name), Value)]
+        earlier = [p for n in before for p in n.all_input_nodes if isinstance(self.graph.values.get(p.name), Value)]
+        names = dict.fromkeys([*(n.name for n in before), *self.inputs, *(n.name for n in earlier)])
+        return [At(name, dim) for name in names for dim in range(len(self.graph.values[name].shape))]
+
+    def number(self, node: fx.Node, number: Any, others: list[int], slim: int | None = None) -> Any:
+        """A number of a call in the slim network: itself, a reference to what computes it, or `Unsolved`."""
+        slim = int(number) if slim is None else slim
+        own = self.expression(number.expression) if isinstance(number, Number) else None
+        if all(other == number for other in others) and not self.moves(own):
             return slim
-        then = list(other.meta["val"].shape)
-        return [self.affine(s, a, b, node.name, i) for i, (s, a, b) in enumerate(zip(slim, now, then, strict=True))]
-
-    def affine(self, slim: int, now: int, then: int, name: str, place: int) -> Any:
-        """A size that is `now` at the recorded batch and `then` at one more, in the slim network."""
-        if now == then:
+        wanted = Wanted((int(number), *map(int, others)), slim)
+        term = solve(wanted, own, self.near(node), self.known)
+        if term is None and all(other == number for other in others):
             return slim
-        slope, rest = then - now, now - (then - now) * self.batch
-        if slim != now:  # channels among the samples: in proportion to both
-            if rest or slim % self.batch:
-                raise ModelError(f"{name}: the graph form can't tell how its size {now} depends on the batch")
-            slope = slim // self.batch
-        name = f"b_{name}"
-        count = self.add(f"{name}_batch_{place}", "method", "size", [{"$node": self.first}, 0])
-        if slope != 1:
-            name = f"b_{name}"
-        count = self.add(f"{name}_batch_{place}_times", "mul", "", [count, slope])
-        return self.add(f"{name}_batch_{place}_plus", "add", "", [count, rest]) if rest else count
+        return Unsolved(wanted.recorded) if term is None else self.term(term)
 
-    # --- plain data -----------------------------------------------------------------------------------------
+    def moves(self, term: Term) -> bool:
+        """Whether a term reads sizes that follow the inputs."""
+        return any(len(set(self.recorded(at))) > 1 for at in places(term))
 
-    def encode(self, value: Any) -> Any:
+    def others(self, node: fx.Node, *path: Any) -> list[int]:
+        """What a number of a call is in each trial; `path` says where it is ("args", 1, 0)."""
+        return [_at(trial.nodes[node.name], path) for trial in self.sizes.trials]
+
+    def expression(self, expression: Any) -> Term | None:
+        """A number's expression as a term, or None if it holds what is not known."""
+        if isinstance(expression, Size):
+            return At(expression.node, expression.dim) if expression.node in self.graph.values else None
+        if isinstance(expression, Source):
+            return trials.attribute(self.graph.model, expression)
+        if isinstance(expression, tuple):
+            left, right = self.expression(expression[1]), self.expression(expression[2])
+            return None if left is None or right is None else (expression[0], left, right)
+        return expression
+
+    def shape(self, node: fx.Node, asked: Any = None) -> list[Any]:
+        """The slim shape of what a node makes. `asked` is what the code gave, whose -1 stay as they are."""
+        made: Value = self.value(node)
+        shapes = [trial.nodes[node.name].meta["val"].shape for trial in self.sizes.trials]
+        result: list[Any] = []
+        for dim, (size, axis) in enumerate(zip(made.shape, made.axes, strict=True)):
+            if asked is not None and dim < len(asked) and isinstance(asked[dim], int) and asked[dim] == -1:
+                result.append(-1)
+                continue
+            own = asked[dim] if asked is not None and dim < len(asked) and isinstance(asked[dim], Number) else size
+            own = own if int(own) == size else size
+            result.append(self.number(node, own, [int(s[dim]) for s in shapes], self.length(axis, size)))
+        return result
+
+    def term(self, term: Term) -> Any:
+        """Writes a term; what is written once is not written again."""
+        if not isinstance(term, tuple):
+            return term
+        if term not in self.written:
+            if isinstance(term, At):
+                name = f"s_{self.renamed[term.node]}_{term.dim}"
+                self.add(name, "method", "size", [{"$node": self.renamed[term.node]}, term.dim])
+            else:
+                function, left, right = term
+                args = [self.term(left), self.term(right)]
+                name = f"t_{len(self.nodes)}"
+                self.add(name, _KINDS.get(function, function.__name__), "", args)
+            self.written[term] = name
+        return {"$node": self.written[term]}
+
+    # --- plain data -------------------------------------------------------------------------------------------
+
+    def encode(self, value: Any, node: fx.Node, path: tuple[Any, ...] = ()) -> Any:
+        """An argument of a call as plain data; `path` says where it is, to find its like in the trials."""
         if isinstance(value, fx.Node):
             return {"$node": self.renamed.get(value.name, value.name)}
         if value is None or isinstance(value, (bool, str)):
             return value
         if isinstance(value, int):
-            return int(value)
+            others = self.others(node, *path) if path else []
+            return self.number(node, value, others)
         if isinstance(value, float):
-            return value if np.isfinite(value) else {"$float": repr(value)}
+            return float(value) if np.isfinite(value) else {"$float": repr(float(value))}
         if isinstance(value, (list, tuple)):
-            items = [self.encode(item) for item in value]
+            items = [self.encode(item, node, (*path, i) if path else ()) for i, item in enumerate(value)]
             return {"$tuple": items} if isinstance(value, tuple) else items
         if isinstance(value, dict):
-            return {"$dict": {key: self.encode(item) for key, item in value.items()}}
+            return {"$dict": {k: self.encode(v, node, (*path, k) if path else ()) for k, v in value.items()}}
         if isinstance(value, torch.device):
             return {"$device_of": self.first}
         for kind in (torch.dtype, torch.layout, torch.memory_format):
@@ -183,160 +306,30 @@ class _Writer:
         raise ModelError(f"the graph form can't hold a {type(value).__name__} ({value!r})")
 
 
+class Unsolved(tuple):
+    """A number that changes with the inputs in a way that is not found: what it is at each recorded size."""
+
+
+def _unsolved(value: Any) -> Any:
+    if isinstance(value, Unsolved):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _unsolved(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _unsolved(item)
+
+
+def _at(node: fx.Node, path: tuple[Any, ...]) -> int:
+    found: Any = getattr(node, path[0])
+    for key in path[1:]:
+        found = found[key]
+    return int(found)
+
+
 def _as_data(tensor: Tensor) -> dict[str, Any]:
     return {"dtype": str(tensor.dtype).removeprefix("torch."), "values": tensor.tolist(), "shape": list(tensor.shape)}
-
-
-Rewrite = Callable[[_Writer, fx.Node, list[Any], dict[str, Any]], "tuple[Any, ...] | None"]
-
-
-def _sized(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    if len(node.args) < 2 or not isinstance(node.args[1], (list, tuple)):  # view(dtype)
-        return None
-    return "method", _SIZED[op_name(node.target)], [args[0], *w.shape(node)]
-
-
-def _unflatten(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    return "method", "reshape", [args[0], *w.shape(node)]
-
-
-def _new(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    return "method", op_name(node.target), [args[0], w.shape(node), *args[2:]], _plain(kwargs)
-
-
-def _created(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    return "torch", op_name(node.target), [w.shape(node), *args[1:]], _plain(kwargs)
-
-
-def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in kwargs.items() if key in ("dtype", "device") and value is not None}
-
-
-def _split(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    source: Value = w.value(node.args[0])
-    dim = kwargs.get("dim", args[2] if len(args) > 2 else 0) % len(source.shape)
-    sizes = [w.length(part.axes[dim], part.shape[dim]) for part in w.value(node)]
-    return None if source.axes[dim] is None else ("torch", "split", [args[0], sizes, dim])
-
-
-def _slice(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    source: Value = w.value(node.args[0])
-    dim = (args[1] if len(args) > 1 else 0) % len(source.shape)
-    axis, size = source.axes[dim], source.shape[dim]
-    if axis is None:
-        return None
-    given: list[Any] = [*node.args[2:], *[None] * (5 - len(node.args))]
-    if any(isinstance(bound, fx.Node) for bound in given) or (
-        op_name(node.target) == "slice" and given[2] not in (None, 1)
-    ):
-        return None  # such an axis stays whole
-    if op_name(node.target) == "narrow":
-        given = [given[0], given[0] + given[1], 1]
-    picked = range(size)[slice(*given[:2])]
-    start, stop = (w.length(axis[:n], n) for n in (picked.start, picked.stop))
-    return "op", "aten.slice.Tensor", [args[0], dim, start, stop]
-
-
-def _conv(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    if len(args) < 7 or args[6] == 1:
-        return None
-    x, weight, made = w.value(node.args[0]), w.value(node.args[1]), w.value(node)
-    channel = len(x.shape) - len(weight.shape) + 1
-    whole = made if "transpose" in op_name(node.target) else x
-    inner = w.width(node.args[1], 1)
-    return "op", str(node.target), [*args[:6], w.length(whole.axes[channel], whole.shape[channel]) // inner, *args[7:]]
-
-
-def _normed(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    x: Value = w.value(node.args[0])
-    slim = [w.length(axis, size) for axis, size in zip(x.axes, x.shape, strict=True)]
-    return "op", str(node.target), [args[0], slim[len(slim) - len(args[1]) :], *args[2:]], kwargs
-
-
-def _attention(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    scale = kwargs.get("scale")
-    width = w.value(node.args[0]).shape[-1]
-    return "op", str(node.target), args, {**kwargs, "scale": width**-0.5 if scale is None else scale}
-
-
-def _repeat(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    other = w.other.get(node.name)
-    if other is None:
-        return None
-    now: Any = node.args[1]
-    then: Any = other.args[1]
-    pairs = enumerate(zip(now, then, strict=True))
-    return "method", "repeat", [args[0], *(w.affine(a, a, b, node.name, i) for i, (a, b) in pairs)]
-
-
-def _trains(place: int) -> Rewrite:
-    def rewrite(w: _Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-        if op_name(node.target) == "batch_norm" and args[3] is not None and args[6] == 0.0:
-            raise ModelError(
-                f"the graph form can't train {node.meta['module']}: BatchNorm with momentum=None counts in code"
-            )
-        if len(args) <= place or args[place] is not False:
-            return None  # statistics of the batch, always
-        return "op", str(node.target), [*args[:place], {"$training": True}, *args[place + 1 :]], kwargs
-
-    return rewrite
-
-
-_REWRITES: dict[str, Rewrite] = {
-    **dict.fromkeys(_SIZED, _sized),
-    **dict.fromkeys(_NEW, _new),
-    **dict.fromkeys(_CREATED, _created),
-    **dict.fromkeys(_SPLITS, _split),
-    **dict.fromkeys(("slice", "narrow"), _slice),
-    **{f"conv{kind}{n}d": _conv for kind in ("", "_transpose") for n in (1, 2, 3)},
-    **dict.fromkeys(("layer_norm", "rms_norm"), _normed),
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _trains(2)),
-    "unflatten": _unflatten,
-    "repeat": _repeat,
-    "scaled_dot_product_attention": _attention,
-    "batch_norm": _trains(5),
-}
-
-
-def _batch(inputs: Inputs) -> int:
-    return next((int(x.shape[0]) for x in inputs.flat() if isinstance(x, Tensor) and x.dim()), 1)
-
-
-def _other_batch(graph: DependencyGraph) -> dict[str, fx.Node]:
-    """Each call at one sample more, by the name of the node here; empty if the model runs at one batch size only.
-
-    Raises ModelError if sizes do not grow in a line with the batch.
-    """
-    here = graph.captured.calls
-    runs = []
-    for more in (1, 2):
-        found, error = record(
-            graph.model, graph.inputs.map(lambda x, more=more: _longer(x, _batch(graph.inputs), more))
-        )
-        if error is not None or [n.target for n in found.calls] != [n.target for n in here]:
-            return {}
-        runs.append(found.calls)
-    for node, one, two in zip(here, *runs, strict=True):
-        a, b, c = ([tuple(x.shape) for x in _tensors(n.meta["val"])] for n in (node, one, two))
-        if any(z - y != y - x for p, q, r in zip(a, b, c, strict=True) for x, y, z in zip(p, q, r, strict=True)):
-            raise ModelError(
-                f"the graph form can't follow the batch: {node.name} ({node.meta['line']}) has the sizes {a}, {b} and "
-                f"{c} at batch sizes one apart"
-            )
-    return {node.name: other for node, other in zip(here, runs[0], strict=True)}
-
-
-def _longer(x: Tensor, batch: int, more: int) -> Tensor:
-    return x.new_empty((batch + more, *x.shape[1:]), device="meta") if x.dim() and x.shape[0] == batch else x
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    return [x for x in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(x, Tensor)]
-
-
-def _ints(node: fx.Node) -> list[int]:
-    leaves = pytree.tree_flatten((list(node.args), dict(node.kwargs)))[0]
-    return [int(leaf) for leaf in leaves if isinstance(leaf, int)]
 
 
 def _input_names(graph: DependencyGraph) -> list[str]:

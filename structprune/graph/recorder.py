@@ -162,7 +162,7 @@ class Recorder(OpMode):
             node = self._made.get(_memory(tensor))  # torch wraps what zeros_like and the like make anew
             if node is None:
                 node = self.graph.create_node("get_attr", f"constant_{len(self._kept)}")
-                node.meta["val"] = tensor
+                node.meta["val"] = tensor if tensor.is_meta else tensor.detach().clone()  # the code may write to it
             self._know(tensor, node)
         return self._nodes[id(tensor)]
 

@@ -10,9 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..errors import PlanError
+from ..errors import ModelError, PlanError
+from ..graph.laws import power, root
 
-_FUNCTIONS = {"getitem": operator.getitem, "mul": operator.mul, "add": operator.add}
+# Arithmetic and comparisons of sizes
+_NUMBERS = ("mul", "add", "sub", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge")
+_FUNCTIONS = {
+    "getitem": operator.getitem,
+    "root": root,
+    "pow": power,
+    **{name: getattr(operator, name) for name in _NUMBERS},
+}
 _METHODS = frozenset(["repeat", "size", "view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full"])
 _CREATED = frozenset(["split", "zeros", "ones", "empty", "full"])
 CONSTANTS = "_constants"
@@ -132,6 +140,10 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
             node = graph.call_function(_op(target), args, kwargs)
         elif kind == "method":
             node = graph.call_method(_allowed(target, _METHODS), args, kwargs)
+        elif kind == "takes":
+            node = graph.call_function(takes, (_name(target), *args))
+        elif kind == "check":
+            node = graph.call_function(check, (str(target), *args))
         elif kind == "torch":
             node = graph.call_function(getattr(torch, _allowed(target, _CREATED)), args, kwargs)
         else:
@@ -141,6 +153,26 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
         nodes[entry["name"]] = node
     graph.output(decode(program["output"]))
     return graph
+
+
+def takes(name: str, tensor: Tensor, sizes: list[int | None]) -> None:
+    """Raises ModelError unless an input has as many axes as `sizes`, and those sizes, where it names one."""
+    shape = tuple(tensor.shape)
+    if len(shape) != len(sizes) or any(size not in (None, s) for s, size in zip(shape, sizes, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in sizes)
+        raise ModelError(
+            f"this slim network takes {name} of shape ({wanted}), not {shape}: it follows no other size. Trace at the "
+            "size that it is to run at, or prune in module form"
+        )
+
+
+def check(line: str, outcome: bool, expected: bool) -> None:
+    """Raises ModelError if a comparison of sizes in the dense network's code, at `line`, comes out as when traced."""
+    if bool(outcome) is not expected:
+        raise ModelError(
+            f"this slim network can't take inputs of this size: at {line} the dense network's code compares sizes, and "
+            "takes another path than at the size that was traced. Trace at this size, or prune in module form"
+        )
 
 
 def _allowed(name: str, names: frozenset[str]) -> str:

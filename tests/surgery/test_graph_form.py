@@ -164,25 +164,18 @@ def test_numbers_that_follow_the_batch_steps_and_names():
     assert torch.allclose(slim(scale=torch.tensor(3.0), x=x), reference(x, torch.tensor(3.0)), atol=1e-5)
 
 
-class Squared(nn.Module):
+class Opaque(nn.Module):
     def __init__(self):
         super().__init__()
         self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 4)
 
     def forward(self, x):
-        y = self.b(self.a(x).relu())
-        return (y @ y.t()).reshape(x.shape[0] ** 2)
+        return self.b(self.a(x).relu()).mean(0).repeat(int(str(len(x))) ** 4 % 7, 1)
 
 
-class Counted(Squared):
-    def forward(self, x):
-        return self.b(self.a(x).relu()) + torch.arange(x.shape[0], dtype=torch.float32).sum()
-
-
-@pytest.mark.parametrize("make", [Squared, Counted])
-def test_a_batch_that_can_t_be_followed_is_refused(make):
-    graph = sp.trace(make().eval(), torch.randn(1, 6), form="graph")
-    with pytest.raises(ModelError, match="can't follow the batch"):
+def test_a_batch_that_can_t_be_followed_is_refused():
+    graph = sp.trace(Opaque().eval(), torch.randn(1, 6), form="graph")
+    with pytest.raises(ModelError, match="can't follow the batch here: repeat in forward"):
         sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
 
 

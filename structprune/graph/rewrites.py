@@ -1,0 +1,182 @@
+"""How the calls of a program are written where channels go: one rewrite for each kind of op.
+
+A rewrite gets the writer, the recorded node and its arguments as plain data. It returns what the program says instead
+(kind, target, arguments, keyword arguments), or None where the call stays as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from ..errors import ModelError
+from .capture import op_name
+from .flow import Value
+from .numbers import Number
+
+if TYPE_CHECKING:
+    from .program import Writer
+
+Rewrite = Callable[["Writer", fx.Node, list[Any], dict[str, Any]], "tuple[Any, ...] | None"]
+
+# Methods that take the sizes of their result, and stand for these ops.
+_SIZED = {
+    "view": "view",
+    "_unsafe_view": "reshape",
+    "reshape": "reshape",
+    "expand": "expand",
+    "_reshape_alias": "reshape",
+}
+_LIKE = {"view_as": "view", "reshape_as": "reshape", "expand_as": "expand"}  # sizes by the example of another tensor
+_NEW = ("new_zeros", "new_ones", "new_empty", "new_full")
+_CREATED = ("zeros", "ones", "empty", "full")
+_SPLITS = (
+    "chunk",
+    "split",
+    "split_with_sizes",
+    "unsafe_chunk",
+    "unsafe_split",
+    "tensor_split",
+    "unsafe_split_with_sizes",
+)
+
+
+def _sized(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    if len(node.args) < 2 or not isinstance(node.args[1], (list, tuple)):  # view(dtype)
+        return None
+    method = _SIZED[op_name(node.target)]
+    shape = w.shape(node, node.args[1])
+    return "method", method, [args[0], shape if method == "expand" else _inferred(shape)]
+
+
+def _inferred(shape: list[Any]) -> list[Any]:
+    """The shape with -1 in place of the one size that is not known, as all elements must go somewhere."""
+    unsolved = [i for i, size in enumerate(shape) if isinstance(size, tuple)]
+    if len(unsolved) == 1 and -1 not in shape:
+        shape[unsolved[0]] = -1
+    return shape
+
+
+def _like(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    method, shape = _LIKE[op_name(node.target)], w.shape(node)
+    return "method", method, [args[0], shape if method == "expand" else _inferred(shape)]
+
+
+def _unflatten(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    return "method", "reshape", [args[0], _inferred(w.shape(node))]
+
+
+def _new(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    return "method", op_name(node.target), [args[0], w.shape(node, node.args[1]), *args[2:]], _plain(kwargs)
+
+
+def _created(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    return "torch", op_name(node.target), [w.shape(node, node.args[0]), *args[1:]], _plain(kwargs)
+
+
+def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in kwargs.items() if key in ("dtype", "device") and value is not None}
+
+
+def _split(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    source: Value = w.value(node.args[0])
+    dim = kwargs.get("dim", args[2] if len(args) > 2 else 0) % len(source.shape)
+    sizes = [w.length(part.axes[dim], part.shape[dim]) for part in w.value(node)]
+    return None if source.axes[dim] is None else ("torch", "split", [args[0], sizes, dim])
+
+
+def _slice(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    source: Value = w.value(node.args[0])
+    dim = (args[1] if len(args) > 1 else 0) % len(source.shape)
+    axis, size = source.axes[dim], source.shape[dim]
+    if any(isinstance(bound, fx.Node) for bound in node.args[2:]):
+        return None  # such an axis stays whole
+    step, ends = _bounds(node)[2] or 1, (_bounds(node)[1] or 0) >= size
+    if axis is None or step != 1:
+        if op_name(node.target) == "narrow" or not ends:
+            return None
+        return "op", "aten.slice.Tensor", [args[0], dim, args[2] if len(args) > 2 else 0, MOST, step]
+    calls: list[Any] = [node, *(trial.nodes[node.name] for trial in w.sizes.trials)]
+    picked = [range(call.args[0].meta["val"].shape[dim])[slice(*_bounds(call))] for call in calls]
+    given: list[Any] = [*node.args[2:], None, None][:2]
+    bounds = []
+    for bound, places in zip(given, zip(*((r.start, r.stop) for r in picked), strict=True), strict=True):
+        own = bound if isinstance(bound, Number) and int(bound) == places[0] else places[0]
+        bounds.append(w.number(node, own, list(places[1:]), w.length(axis[: places[0]], places[0])))
+    return "op", "aten.slice.Tensor", [args[0], dim, bounds[0], MOST if ends else bounds[1]]
+
+
+def _bounds(node: fx.Node) -> tuple[Any, Any, Any]:
+    """The start, stop and step of a slice."""
+    given: list[Any] = [*node.args[2:], None, None, None]
+    start, stop, step = given[:3]
+    return (start, start + stop, 1) if op_name(node.target) == "narrow" else (start, stop, step)
+
+
+MOST = sys.maxsize  # as a slice's end: all that there is
+
+
+def _conv(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    if len(args) < 7 or node.args[6] == 1:
+        return None
+    x, weight, made = w.value(node.args[0]), w.value(node.args[1]), w.value(node)
+    channel = len(x.shape) - len(weight.shape) + 1
+    whole = made if "transpose" in op_name(node.target) else x
+    inner = w.width(node.args[1], 1)
+    groups = w.length(whole.axes[channel], whole.shape[channel]) // inner
+    groups = w.number(node, node.args[6], w.others(node, "args", 6), groups)
+    return "op", str(node.target), [*args[:6], groups, *args[7:]]
+
+
+def _normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    x: Value = w.value(node.args[0])
+    slim = [w.length(axis, size) for axis, size in zip(x.axes, x.shape, strict=True)]
+    return "op", str(node.target), [args[0], slim[len(slim) - len(args[1]) :], *args[2:]], kwargs
+
+
+def _attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    scale = kwargs.get("scale")
+    width = w.value(node.args[0]).shape[-1]
+    return "op", str(node.target), args, {**kwargs, "scale": width**-0.5 if scale is None else scale}
+
+
+def _trains(place: int) -> Rewrite:
+    def rewrite(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+        if op_name(node.target) == "batch_norm" and args[3] is not None and args[6] == 0.0:
+            raise ModelError(
+                f"the graph form can't train {node.meta['module']}: BatchNorm with momentum=None counts in code"
+            )
+        if len(args) <= place or args[place] is not False:
+            return None  # statistics of the batch, always
+        return "op", str(node.target), [*args[:place], {"$training": True}, *args[place + 1 :]], kwargs
+
+    return rewrite
+
+
+def _fresh(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    return "op", "aten.clone.default", args  # of a constant that the code may write to
+
+
+def _detached(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    return "op", "aten.detach.default", args  # also of a view, which can't be detached in place
+
+
+REWRITES: dict[str, Rewrite] = {
+    **dict.fromkeys(_SIZED, _sized),
+    **dict.fromkeys(_NEW, _new),
+    **dict.fromkeys(_CREATED, _created),
+    **dict.fromkeys(_LIKE, _like),
+    **dict.fromkeys(_SPLITS, _split),
+    **dict.fromkeys(("slice", "narrow"), _slice),
+    **{f"conv{kind}{n}d": _conv for kind in ("", "_transpose") for n in (1, 2, 3)},
+    **dict.fromkeys(("layer_norm", "rms_norm"), _normed),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _trains(2)),
+    **dict.fromkeys(("lift", "lift_fresh"), _fresh),
+    "detach": _detached,
+    "unflatten": _unflatten,
+    "scaled_dot_product_attention": _attention,
+    "batch_norm": _trains(5),
+}
