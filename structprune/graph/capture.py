@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,8 +18,13 @@ from torch.utils import _pytree as pytree
 from ..errors import ModelError
 from ..modules import plain_attention, replace_tensors, set_attributes, skeleton_copy, tensors
 from . import numbers
-from .numbers import Condition
-from .recorder import Recorder
+from .answers import Answer, Asked, Scenario, UnknownAnswerError, seeded
+from .noting import Condition
+from .recorder import Listener, Recorder, Watcher
+from .recorder import op_name as op_name
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_EVALUATION = Scenario()
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,10 @@ class Inputs:
     def call(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)
 
+    def call_under(self, watcher: Watcher, model: nn.Module) -> Any:
+        with watcher:
+            return self.call(model)
+
 
 def outputs(value: Any) -> list[Tensor]:
     """The tensors of a model's output, in whatever tuples, lists and dicts they are nested.
@@ -94,11 +106,18 @@ class Captured:
     `parameters` maps a placeholder's name to the state_dict key of the parameter or buffer that it stands
     for. Each call's node carries `meta["val"]` (the meta tensor or tensors that it made), `meta["module"]`, the path
     of the module that called it, `meta["native"]`, whether that is PyTorch's own, and `meta["line"]`, the line of code.
+    `conditions` are the comparisons of sizes and attributes that the code made, `asked` what it asked tensors for,
+    `reads_mode` says that code outside PyTorch looked whether it trains. To record once more in the same way, give
+    `inputs` and `scenario`.
     """
 
     graph: fx.Graph
     parameters: dict[str, str]
     conditions: list[Condition]
+    asked: list[Asked]
+    inputs: Inputs
+    scenario: Scenario
+    reads_mode: bool = False
 
     @property
     def calls(self) -> list[fx.Node]:
@@ -108,9 +127,10 @@ class Captured:
 def capture(model: nn.Module, inputs: Inputs) -> Captured:
     """Records `model`'s forward pass in evaluation mode; nothing is computed and `model` is left as it was.
 
-    Raises ModelError if the model cannot run on `inputs`.
+    Only where the code asks tensors for values, a copy runs once on `inputs` as they are. Raises ModelError if the
+    model cannot run on `inputs`.
     """
-    captured, error = record(model, inputs)
+    captured, error = follow(model, inputs, Scenario())
     if error is not None:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs.flat() if isinstance(x, Tensor))
         raise ModelError(
@@ -120,37 +140,103 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
     return captured
 
 
+def follow(model: nn.Module, inputs: Inputs, scenario: Scenario) -> tuple[Captured, str | None]:
+    """What `record` records, with the real example's answers where the code asks for them.
+
+    Raises ModelError if it asks and the model can't run on the example.
+    """
+    try:
+        return record(model, inputs, scenario=scenario)
+    except UnknownAnswerError as question:
+        try:
+            answers = listen(model, inputs, scenario)
+        except Exception as error:
+            raise ModelError(
+                f"{type(model).__name__} asks for the values of tensors, first by {question}, and can't run on its "
+                f"example to know them: {_one_line(error)}"
+            ) from error
+        return record(model, inputs, scenario=replace(scenario, answers=answers))
+
+
+def listen(model: nn.Module, inputs: Inputs, scenario: Scenario) -> tuple[Answer, ...]:
+    """What the code asks tensors for when a copy of `model` runs on `inputs`. Raises whatever the model raises."""
+    state = tensors(model)
+    if any(x.is_meta for x in (*state.values(), *inputs.flat()) if isinstance(x, Tensor)):
+        raise ModelError("the model or its example has no values (meta tensors)")
+    copy = skeleton_copy(model, buffers=False).train(scenario.training)
+    plain_attention(copy)
+    replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in state.items()})
+    device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
+    listener = Listener(copy, scenario)
+    with torch.no_grad(), warnings.catch_warnings(), seeded():
+        warnings.simplefilter("ignore")
+        inputs.map(lambda x: x.detach().to(device, copy=True)).call_under(listener, copy)
+    return tuple(listener.heard)
+
+
 def record(
     model: nn.Module,
     inputs: Inputs,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    scenario: Scenario = _EVALUATION,
 ) -> tuple[Captured, str | None]:
     """What `capture` records, up to the first error, and that error in one line (None if there is none).
 
-    With `shapes` and `attributes`, the model is run as if those parameters and modules had them.
+    With `shapes` and `attributes`, the model is run as if those parameters and modules had them. Raises
+    UnknownAnswerError if the code asks for what `scenario` has no answers to.
     """
-    original, model = model, meta_copy(model, shapes or {})
+    original, model = model, meta_copy(model, shapes or {}).train(scenario.training)
     set_attributes(model, attributes or {})
     numbers.remember(model, original)
-    recorder = Recorder(model)
+    recorder = Recorder(model, scenario)
     placeholders = {recorder.enter(key, tensor).name: key for key, tensor in tensors(model).items()}
     error: str | None = None
+    mode = _ModeReads()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), seeded() if scenario != _EVALUATION else nullcontext(), mode:
             warnings.simplefilter("ignore")
             call = inputs.map(lambda x: recorder.enter("input", x.detach().to("meta")))
             call = inputs.rebuild([x.meta["val"] if isinstance(x, fx.Node) else x for x in call.flat()])
-            with recorder:
-                result = call.call(model)
+            result = call.call_under(recorder, model)
         outputs(result)  # raises for what can't be looked into
         recorder.graph.output(_nested(result, recorder))
-    except ModelError:
+    except (ModelError, UnknownAnswerError):
         raise
     except Exception as raised:  # whatever the user's forward raises
-        lines = str(raised).strip().splitlines()
-        error = f"{type(raised).__name__}: {lines[0]}" if lines else type(raised).__name__
-    return Captured(recorder.graph, placeholders, recorder.conditions), error
+        error = _one_line(raised)
+    asked, conditions = recorder.answers.asked, recorder.conditions
+    return Captured(recorder.graph, placeholders, conditions, asked, inputs, scenario, mode.happened), error
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+class _ModeReads:
+    """Notes, inside `with`, whether code outside PyTorch reads `training` of any module."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def __enter__(self) -> None:
+        def read(module: nn.Module) -> bool:
+            if not sys._getframe(1).f_code.co_filename.startswith(_TORCH):
+                self.happened = True
+            try:
+                return module.__dict__["training"]
+            except KeyError:
+                raise AttributeError("training") from None
+
+        self._before = nn.Module.__dict__.get("training")
+        nn.Module.training = property(read, lambda module, value: module.__dict__.update(training=value))  # type: ignore
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is None:
+            del nn.Module.training
+        else:
+            nn.Module.training = self._before
 
 
 def _nested(value: Any, recorder: Recorder) -> Any:
@@ -174,13 +260,3 @@ def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Mod
         copy, {k: torch.empty(shapes.get(k, t.shape), dtype=t.dtype, device="meta") for k, t in state.items()}
     )
     return copy
-
-
-def op_name(target: Any) -> str:
-    """An ATen op's name in the rule table: no overload, no mark of the in-place form, no `aten::`."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return getattr(target, "__name__", str(target))
-    namespace, name = target._schema.name.split("::")
-    if name.endswith("_") and not name.startswith("__"):
-        name = name[:-1]
-    return name if namespace == "aten" else f"{namespace}::{name}"

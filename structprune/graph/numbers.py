@@ -3,27 +3,20 @@
 A module's forward reads widths from its own attributes (`x.reshape(b, n, 3, self.num_heads, self.head_dim)`), and a
 slim module works only if those follow. So tracing runs on a copy whose whole-number attributes are `Number`s, and
 `x.shape` gives `Number`s too: they behave as `int`, and arithmetic among them keeps an expression. Where one arrives as
-a size, it names the attribute; where one is compared, the comparison is noted (`noting`), as the code may take another
-path at another width.
+a size, it names the attribute; comparisons of them are noted (see `noting`).
 """
 
 from __future__ import annotations
 
-import dis
 import operator
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from ..held import held_numbers, write
 from ..modules import walk
+from .noting import compared
 
 
 class Source(NamedTuple):
@@ -44,17 +37,12 @@ class Size(NamedTuple):
     run: int
 
 
-@dataclass(frozen=True)
-class Condition:
-    """A comparison of numbers in the model's code: the expression `test`, (function, left, right), was `outcome`.
+class Read(NamedTuple):
+    """A number that the code read out of a tensor: the `place`th (from 0) that it asked for."""
 
-    `module` is the path of the module that ran, `line` the file and number of the line.
-    """
-
-    test: tuple[Any, Any, Any]
-    outcome: bool
-    module: str
-    line: str
+    place: int
+    value: float
+    run: int
 
 
 class Number(int):
@@ -102,10 +90,7 @@ def _comparison(function: Callable[[Any, Any], bool]) -> Callable[[Number, Any],
         if not isinstance(other, (int, float)):
             return NotImplemented
         outcome = function(int(self), int(other) if isinstance(other, Number) else other)
-        notes = _NOTES.get()
-        if notes is not None:
-            notes(function, self, other, outcome, sys._getframe(1))
-        return outcome
+        return compared(function, self, other, outcome)
 
     return method
 
@@ -116,41 +101,15 @@ for _name in ("add", "sub", "mul", "floordiv", "mod", "pow"):
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Number, f"__{_name}__", _comparison(getattr(operator, _name)))
 
-_NOTES: ContextVar[Callable[..., None] | None] = ContextVar("notes", default=None)
-_LIBRARIES = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
-
-
-@contextmanager
-def noting(note: Callable[[Condition], None], module: Callable[[], str]) -> Iterator[None]:
-    """Calls `note` for each comparison that the model's own code makes; `module` says which module runs.
-
-    Libraries' own checks don't count: what they refuse, they refuse with an error. Nor do the comparisons by which a
-    cache finds what it keeps: at another number it would work that out.
-    """
-
-    def notes(function: Any, left: Number, right: Any, outcome: bool, frame: Any) -> None:
-        if frame.f_code is Number.__bool__.__code__:
-            frame = frame.f_back
-        file = frame.f_code.co_filename
-        if file.startswith(_LIBRARIES) or f"{os.sep}einops{os.sep}" in file:
-            return
-        if function is operator.eq and outcome and "CALL" in dis.opname[frame.f_code.co_code[frame.f_lasti]]:
-            return
-        note(Condition((function, expression(left), expression(right)), outcome, module(), f"{file}:{frame.f_lineno}"))
-
-    token = _NOTES.set(notes)
-    try:
-        yield
-    finally:
-        _NOTES.reset(token)
-
 
 def expression(value: Any) -> Any:
-    return value.expression if isinstance(value, Number) else value
+    return getattr(value, "expression", value)
 
 
 def evaluate(expression: Any, values: Mapping[Any, Any]) -> Any:
     """The value of an expression with other values for some attributes and sizes. Raises KeyError for one not given."""
+    if isinstance(expression, Read):
+        return expression.value
     if isinstance(expression, (Source, Size)):
         return values[expression]
     if isinstance(expression, tuple):
@@ -159,9 +118,9 @@ def evaluate(expression: Any, values: Mapping[Any, Any]) -> Any:
     return expression
 
 
-def leaves(expression: Any) -> list[Source | Size]:
-    """The attributes and sizes in an expression."""
-    if isinstance(expression, (Source, Size)):
+def leaves(expression: Any) -> list[Source | Size | Read]:
+    """The attributes, sizes and numbers read from tensors in an expression."""
+    if isinstance(expression, (Source, Size, Read)):
         return [expression]
     if isinstance(expression, tuple):
         return [*leaves(expression[1]), *leaves(expression[2])]
@@ -173,20 +132,21 @@ def sources(expression: Any) -> list[Source]:
     return [leaf for leaf in leaves(expression) if isinstance(leaf, Source)]
 
 
-def settled(value: Any) -> Any:
-    """A number with the sizes of tensors in it as plain numbers, so that only attributes are left to follow."""
+def settled(value: Any, kinds: tuple[type, ...] = (Size, Read)) -> Any:
+    """A number with the sizes of tensors, and what was read from them, as plain numbers, so that only attributes are
+    left to follow; or only with what is of other `kinds`."""
     if not isinstance(value, Number):
         return value
-    inner = _settled(value.expression)
+    inner = _settled(value.expression, kinds)
     return int(value) if isinstance(inner, int) else Number.of(int(value), inner)
 
 
-def _settled(expression: Any) -> Any:
-    if isinstance(expression, Size):
+def _settled(expression: Any, kinds: tuple[type, ...]) -> Any:
+    if isinstance(expression, (Size, Read)) and isinstance(expression, kinds):
         return expression.value
-    if isinstance(expression, tuple) and not isinstance(expression, Source):
+    if isinstance(expression, tuple) and not isinstance(expression, (Source, Size, Read)):
         function, left, right = expression
-        left, right = _settled(left), _settled(right)
+        left, right = _settled(left, kinds), _settled(right, kinds)
         plain = not isinstance(left, tuple) and not isinstance(right, tuple)
         return function(left, right) if plain else (function, left, right)
     return expression

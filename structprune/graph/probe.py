@@ -35,7 +35,7 @@ def unfollowed(
         return {}
     # two shares, so that numbers which happen to agree at one are told apart at the other
     kept = {group.name: group.narrowed((2, 3)[i % 2]) for i, group in enumerate(graph.groups)}
-    trial, error = record(graph.model, graph.inputs, graph.shapes(kept), graph.attributes(kept))
+    trial, error = record(graph.model, graph.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario)
     removed = graph.removed(kept)
     lengths: dict[int, int] = {}
     seen = trial.calls
@@ -121,7 +121,7 @@ def _steady(graph: DependencyGraph, nodes: list[fx.Node]) -> bool:
     """Whether the model does the same when it runs again at the same widths."""
     runs = (
         [(n.target, _shapes(n), _numbers(n)) for n in run]
-        for run in (record(graph.model, graph.inputs)[0].calls, nodes)
+        for run in (record(graph.model, graph.inputs, scenario=graph.captured.scenario)[0].calls, nodes)
     )
     return next(runs) == next(runs)
 

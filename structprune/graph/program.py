@@ -17,10 +17,12 @@ from torch import Tensor, fx
 
 from ..errors import ModelError
 from . import trials
+from .answers import READERS, Answer
 from .capture import op_name
 from .flow import Value
 from .laws import At, Known, Term, Wanted, places, root, solve
-from .numbers import Condition, Number, Size, Source
+from .noting import Condition
+from .numbers import Number, Size, Source
 from .rewrites import REWRITES
 from .trials import Axis, Sizes
 from .units import alive
@@ -75,6 +77,7 @@ class Writer:
         self.renamed.update(zip(self.inputs, given, strict=True))
         self.guard(given)
         waiting = self.conditions()
+        asked = {question.node: question.answer for question in self.graph.captured.asked}
         output: Any = None
         for node in self.graph.captured.graph.nodes:
             if node.op == "output":
@@ -93,7 +96,10 @@ class Writer:
                 if node.target is operator.getitem:
                     self.add(f"n_{node.name}", "getitem", "", [self.encode(node.args[0], node), node.args[1]])
                 else:
-                    self.write(node)
+                    if node.target not in READERS.values():
+                        self.write(node)
+                    if node in asked:
+                        self.answered(node, asked[node])
             for test, outcome, message in waiting.pop(node.name, []):
                 self.add(f"k_{len(self.nodes)}", "check", message, [self.term(test), outcome])
         constants = {name: _as_data(tensor) for name, tensor in self.constants.items()}
@@ -112,6 +118,17 @@ class Writer:
             raise ModelError(f"the graph form needs a constant of the model that was not recorded ({node.name})")
         self.constants[node.name] = value
         return node.name
+
+    def answered(self, node: fx.Node, answer: Answer) -> None:
+        """A check, when the program runs, that what the model's code asked for here comes out as it was recorded."""
+        question = answer.question
+        if answer.dtypes:
+            shapes = [list(shape) for shape in answer.shapes]
+            self.add(f"g_{node.name}", "guard_sizes", question, [self.encode(node, node), shapes])
+            return
+        asked = node.args[0] if node.target in READERS.values() else node
+        value = answer.value.tolist() if isinstance(answer.value, np.ndarray) else answer.value
+        self.add(f"g_{node.name}", "guard", question, [self.encode(asked, node), self.encode(value, node)])
 
     def write(self, node: fx.Node) -> None:
         args = [self.encode(a, node, ("args", i)) for i, a in enumerate(node.args)]

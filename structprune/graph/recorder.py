@@ -6,6 +6,8 @@ tensors, and numbers among the arguments keep the attribute that they came from 
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
 import math
 import operator
@@ -23,7 +25,22 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..modules import plain_transformers, walk
-from .numbers import Condition, Number, Size, leaves, noting, settled
+from .answers import (
+    READERS,
+    Answer,
+    Answers,
+    Asked,
+    Flip,
+    Scenario,
+    answer_of,
+    asks,
+    flipped,
+    of_shapes,
+    without_masks,
+)
+from .kernels import is_plain, quick
+from .noting import Condition, noting
+from .numbers import Number, Read, Size, leaves, settled
 
 _RUNS = itertools.count()
 _OURS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
@@ -51,6 +68,10 @@ class OpMode(SchemaCheckMode):
         """What a torch function that reads something of a tensor gives, or NotImplemented for what it gives itself."""
         return NotImplemented
 
+    def remembered(self, value: Any) -> Any:
+        """The number that `x.item()` gives to the code."""
+        return value
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C._DisablePythonDispatcher():
             return self.call(func, args, kwargs or {})
@@ -68,8 +89,7 @@ class OpMode(SchemaCheckMode):
 
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
-SIZES = frozenset([_SHAPE, Tensor.size, Tensor.__len__, Tensor.numel, Tensor.nelement])
-READS = SIZES
+_SIZES = frozenset([_SHAPE, Tensor.size, Tensor.__len__, Tensor.numel, Tensor.nelement])
 
 
 class _Given(TorchFunctionMode):
@@ -80,54 +100,43 @@ class _Given(TorchFunctionMode):
         self._mode = mode
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in READS:
+        if func in _SIZES or func in READERS:
             value = self._mode.read(func, args, kwargs or {})
             if value is not NotImplemented:
                 return value
         self.arguments = (args, kwargs)
         try:
-            return func(*args, **(kwargs or {}))
+            value = func(*args, **(kwargs or {}))
         finally:
             self.arguments = ()
+        return self._mode.remembered(value) if func is Tensor.item else value
 
 
-class Recorder(OpMode):
-    """Notes each op that runs inside `with recorder:` as a node of `graph`."""
+class Watcher(OpMode):
+    """Knows which module of a model runs, and which comparisons its code makes inside `with watcher:`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, scenario: Scenario) -> None:
         super().__init__()
-        self.graph = fx.Graph()
+        self.scenario = scenario
         self.path = ""
         self._paths = {id(module): name for name, module in walk(model)}
         self.native = False
         self._stack: list[tuple[str, bool]] = []
-        self._nodes: dict[int, fx.Node] = {}
-        self._made: dict[Any, fx.Node] = {}
-        self._kept: list[Any] = []  # keeps ids from being used again
-        self._run = next(_RUNS)
+        self.run = next(_RUNS)
         self.conditions: list[Condition] = []
+        self.answers = Answers(scenario, self.run)
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> Any:
         super().__enter__()
         self._open.enter_context(self._hooks())
-        self._open.enter_context(noting(self.conditions.append, lambda: self.path))
+        self._open.enter_context(noting(self._compared, lambda: self.path))
         return self
 
-    def read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Sizes as `Number`s, which remember the tensor that they are of."""
-        tensor = args[0]
-        node = self._nodes.get(id(tensor)) or (self._made.get(_memory(tensor)) if type(tensor) is Tensor else None)
-        if node is None:
-            return NotImplemented
-        with torch._C.DisableTorchFunction():
-            shape, value = tensor.shape, func(*args, **kwargs)
-        sizes = [Number.of(size, Size(node.name, dim, size, self._run)) for dim, size in enumerate(shape)]
-        if isinstance(value, torch.Size):
-            return torch.Size(sizes)
-        if func in (Tensor.numel, Tensor.nelement):
-            return math.prod(sizes)
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        return sizes[dim] if isinstance(dim, int) else value
+    def _compared(self, condition: Condition) -> bool:
+        runs = {leaf.run for leaf in leaves(condition.test) if isinstance(leaf, (Size, Read))}
+        if runs <= {self.run} or condition.test[0] not in (operator.eq, operator.ne):  # else a cache looks for its key
+            self.conditions.append(dataclasses.replace(condition, after=self.last))
+        return condition.outcome != (Flip(condition.line) in self.scenario.flips)
 
     @contextmanager
     def _hooks(self) -> Iterator[None]:
@@ -148,6 +157,61 @@ class Recorder(OpMode):
 
     def _step_out(self, *_: Any) -> None:
         self.path, self.native = self._stack.pop()
+
+    @property
+    def last(self) -> str:
+        """The name of the node that was recorded last."""
+        return ""
+
+    def node_name(self, tensor: Tensor) -> str | None:
+        """The name of what made a tensor; None for one from elsewhere."""
+        return ""
+
+    def read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Sizes as `Number`s, which remember the tensor that they are of."""
+        tensor = args[0]
+        name = self.node_name(tensor)
+        if name is None or func in READERS:
+            return NotImplemented
+        with torch._C.DisableTorchFunction():
+            shape, value = tensor.shape, func(*args, **kwargs)
+        sizes = [Number.of(size, Size(name, dim, size, self.run)) for dim, size in enumerate(shape)]
+        if isinstance(value, torch.Size):
+            return torch.Size(sizes)
+        if func in (Tensor.numel, Tensor.nelement):
+            return math.prod(sizes)
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        return sizes[dim] if isinstance(dim, int) else value
+
+    def remembered(self, value: Any) -> Any:
+        return self.answers.remembered(value)
+
+
+class Recorder(Watcher):
+    """Notes each op that runs inside `with recorder:` as a node of `graph`."""
+
+    def __init__(self, model: nn.Module, scenario: Scenario) -> None:
+        super().__init__(model, scenario)
+        self.graph = fx.Graph()
+        self._nodes: dict[int, fx.Node] = {}
+        self._made: dict[Any, fx.Node] = {}
+        self._kept: list[Any] = []  # keeps ids from being used again
+
+    @property
+    def last(self) -> str:
+        return next(iter(reversed(self.graph.nodes))).name
+
+    def node_name(self, tensor: Tensor) -> str | None:
+        node = self._nodes.get(id(tensor)) or (self._made.get(_memory(tensor)) if type(tensor) is Tensor else None)
+        return None if node is None else node.name
+
+    def read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tensor = args[0]
+        if func not in READERS or not (tensor.is_meta or self.scenario.answers is not None):
+            return super().read(func, args, kwargs)
+        answer = self.answers.next_(READERS[func].__name__, self.path, _line())
+        self._note(READERS[func], (self.node_of(tensor),), {}, None, answer)
+        return self.answers.remembered(copy.deepcopy(answer.value))
 
     def enter(self, name: str, tensor: Tensor) -> fx.Node:
         """A placeholder for a parameter, buffer or input."""
@@ -172,24 +236,43 @@ class Recorder(OpMode):
         self._kept.append(tensor)
 
     def _own(self, number: int) -> int:
-        """A number as it is, or a plain one if it was kept from another recording."""
-        other = isinstance(number, Number) and any(
-            isinstance(leaf, Size) and leaf.run != self._run for leaf in leaves(number.expression)
-        )
-        return settled(number) if other else number
+        """A number as it is, but with plain numbers for what was read from tensors or kept from another recording."""
+        if not isinstance(number, Number):
+            return number
+        found = leaves(number.expression)
+        if any(isinstance(leaf, (Size, Read)) and leaf.run != self.run for leaf in found):
+            return settled(number)
+        return settled(number, (Read,)) if any(isinstance(leaf, Read) for leaf in found) else number
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if op.namespace == "profiler":  # the marks of record_function
             return op(*args, **kwargs)
+        op, args = without_masks(op, args, self.call)
         given = [x for x in leaves_of(self.given.arguments) if isinstance(x, int) and not isinstance(x, bool)]
         numbers = any(isinstance(x, Number) for x in given)
         noted = _map((args, kwargs), self.node_of, [self._own(x) for x in given] if numbers else [])
+        answer: Answer | None = None
+        if asks(op) and (self.scenario.answers is not None or any(_are_meta(args))):
+            answer = self.answers.next_(op_name(op), self.path, _line())
+            result = of_shapes(answer) if answer.dtypes else answer.value
+        else:
+            result = self._run(op, args, kwargs)
+        self._note(op, noted[0], noted[1], result, answer, numbers)
+        return result
+
+    def _run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            result = _quick(op, args) if _is_plain(op, args) else op(*args, **kwargs)
-        except (RuntimeError, NotImplementedError):  # constants that the model made on the CPU
-            result = op(*_map(args, _to_meta, []), **_map(kwargs, _to_meta, []))
-        node = self.graph.call_function(op, *noted)
+            return quick(op, args) if is_plain(op, args) else op(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):  # constants that the model made on the CPU, or moves there
+            return op(*map_leaves(args, _to_meta), **map_leaves(kwargs, _to_meta))
+
+    def _note(
+        self, op: Any, args: Any, kwargs: Any, result: Any, answer: Answer | None = None, numbers: bool = False
+    ) -> None:
+        node = self.graph.call_function(op, args, kwargs)
         node.meta |= {"val": result, "module": self.path, "line": _line(), "native": self.native, "numbers": numbers}
+        if answer is not None:
+            self.answers.asked.append(Asked(node, answer))
         if isinstance(result, Tensor):
             self._know(result, node)
         elif isinstance(result, (list, tuple)):
@@ -198,76 +281,49 @@ class Recorder(OpMode):
                     item = self.graph.call_function(operator.getitem, (node, i))
                     item.meta |= {"val": part, "module": self.path}
                     self._know(part, item)
+
+
+class Listener(Watcher):
+    """Notes what the code asks tensors for while a model runs on real ones: `heard`."""
+
+    def __init__(self, model: nn.Module, scenario: Scenario) -> None:
+        super().__init__(model, scenario)
+        self.heard: list[Answer] = []
+
+    def read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func not in READERS:
+            return super().read(func, args, kwargs)
+        with torch._C.DisableTorchFunction():
+            value = func(*args, **kwargs)
+        return self._hear(READERS[func].__name__, copy.deepcopy(value))
+
+    def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        op, args = without_masks(op, args, self.call)
+        result = op(*args, **kwargs)
+        return self._hear(op_name(op), result) if asks(op) else result
+
+    def _hear(self, op: str, result: Any) -> Any:
+        answer = answer_of(op, self.path, _line(), result)
+        if not answer.dtypes:
+            answer = dataclasses.replace(answer, value=flipped(answer, self.scenario.flips))
+            result = answer.value
+        self.heard.append(answer)
+        self.answers.given += 1
         return result
-
-
-def _is_plain(op: Any, args: tuple[Any, ...]) -> bool:
-    """Whether this is one of the frequent ops whose meta kernels are Python and take up to two milliseconds, in a
-    form that plainly runs."""
-    if op in _UNARY:
-        return args[0].is_meta and args[0].is_floating_point()
-    if op is _ATEN.linear.default:
-        x, weight = args[:2]
-        bias = args[2] if len(args) > 2 else None
-        given = [x, weight] if bias is None else [x, weight, bias]
-        plain = all(t.is_meta and t.dtype == x.dtype and t.is_floating_point() for t in given)
-        fits = x.dim() > 1 and weight.dim() == 2 and x.shape[-1] == weight.shape[1]
-        return plain and fits and (bias is None or bias.shape == weight.shape[:1])
-    if op is _ATEN.lstm.input and len(args) == 9:
-        x, (hidden, cell), weights = args[0], args[1], args[2]
-        known = x.dim() == 3 and all(t.is_meta and t.dtype == x.dtype for t in (x, hidden, cell, *weights))
-        samples = x.shape[0 if args[8] else 1] if known else 0
-        fits = known and samples == hidden.shape[1] == cell.shape[1]
-        return fits and weights[0].shape == (4 * cell.shape[-1], x.shape[-1])
-    if op is _ATEN.batch_norm.default:
-        return all(t is None or (t.dim() == 1 and t.shape[0] == args[0].shape[1]) for t in args[1:5])
-    if op is _ATEN.layer_norm.default:
-        inner = args[0].shape[args[0].dim() - len(args[1]) :]
-        return tuple(args[1]) == inner and all(t is None or t.shape == inner for t in args[2:4])
-    if op in _BINARY:
-        a, b = args[0], args[1]
-        return isinstance(b, Tensor) and a.is_meta and b.is_meta and a.shape == b.shape and a.dtype == b.dtype
-    return False
-
-
-def _quick(op: Any, args: tuple[Any, ...]) -> Tensor | tuple[Tensor, ...]:
-    """What such an op makes, laid out as the op lays it out."""
-    x = args[0]
-    if op in _UNARY:
-        return x if op._schema.is_mutable else torch.empty_like(x)
-    if op in _BINARY:
-        return torch.empty_like(x)
-    if op is _ATEN.linear.default:
-        return x.new_empty([*x.shape[:-1], args[1].shape[0]])
-    if op is _ATEN.lstm.input:  # torch's own takes it apart step by step
-        hidden, cell = args[1]
-        directions = 2 if args[7] else 1
-        return (
-            x.new_empty([*x.shape[:2], directions * hidden.shape[-1]]),
-            torch.empty_like(hidden),
-            torch.empty_like(cell),
-        )
-    layout = torch.contiguous_format
-    if op is _ATEN.batch_norm.default:
-        for rank, candidate in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-            if x.dim() == rank and x.is_contiguous(memory_format=candidate):
-                layout = candidate
-    return torch.empty_like(x, memory_format=layout)
-
-
-_ATEN = torch.ops.aten
-_BINARY = frozenset([_ATEN.add.Tensor, _ATEN.sub.Tensor, _ATEN.mul.Tensor])
-_UNARY = frozenset(
-    getattr(_ATEN, name).default for name in ("hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "gelu")
-)
 
 
 def _memory(tensor: Tensor) -> Any:
     return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
-def _to_meta(tensor: Tensor) -> Tensor:
-    return tensor.to("meta")
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    return torch.device("meta") if isinstance(value, torch.device) else value
+
+
+def _are_meta(args: Any) -> Iterator[bool]:
+    return (x.is_meta for x in leaves_of(args) if isinstance(x, Tensor))
 
 
 def leaves_of(value: Any) -> Iterator[Any]:
@@ -314,7 +370,17 @@ def _map(value: Any, tensor: Any, given: list[int]) -> Any:
 
 def _line() -> str:
     """Where the model's own code is: the nearest frame outside torch and this package."""
-    frame: Any = sys._getframe(2)
+    frame: Any = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+
+
+def op_name(target: Any) -> str:
+    """An ATen op's name in the rule table: no overload, no mark of the in-place form, no `aten::`."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return getattr(target, "__name__", str(target))
+    namespace, name = target._schema.name.split("::")
+    if name.endswith("_") and not name.startswith("__"):
+        name = name[:-1]
+    return name if namespace == "aten" else f"{namespace}::{name}"

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from .capture import Captured, Inputs, record
-from .numbers import Condition, Size, Source, evaluate, leaves
+from .noting import Condition
+from .numbers import Size, Source, evaluate, leaves
 from .recorder import leaves_of
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _alone_or_together(axis: Axis, others: list[Axis]) -> Iterator[Axis]:
 
 def _attempt(graph: DependencyGraph, sizes: Mapping[Axis, int]) -> Trial | str:
     """A recording at other sizes, or why it does not tell how numbers follow them."""
-    found, error = record(graph.model, _resized(graph.inputs, sizes))
+    found, error = record(graph.model, _resized(graph.inputs, sizes), scenario=graph.captured.scenario)
     if error is not None:
         return f"{REFUSED} ({error})"
     return _aligned(graph, found, sizes)

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError, PlanError
 from ..graph.laws import power, root
+from .guards import guard, guard_sizes
 
 # Arithmetic and comparisons of sizes
 _NUMBERS = ("mul", "add", "sub", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge")
@@ -144,6 +145,10 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
             node = graph.call_function(takes, (_name(target), *args))
         elif kind == "check":
             node = graph.call_function(check, (str(target), *args))
+        elif kind == "guard":
+            node = graph.call_function(guard, (*args, str(target)))
+        elif kind == "guard_sizes":
+            node = graph.call_function(guard_sizes, (*args, str(target)))
         elif kind == "torch":
             node = graph.call_function(getattr(torch, _allowed(target, _CREATED)), args, kwargs)
         else:

@@ -79,7 +79,9 @@ def index_put(flow: Flow, x: Value, indices: Sequence[Value | None], values: Val
     (d, where), number = given[0], all(size == 1 for size in values.shape)
     if number and where.shape == x.shape:
         return pointwise(flow, x, where, values)
-    if len(given) > 1 or (not number and len(where.shape) > 1):
+    if len(given) > 1:
+        return _put(flow, x, given, values)
+    if not number and len(where.shape) > 1:
         raise Unsupported("writes to places that are picked along several axes")
     axes = list(x.axes)
     for masked in range(d, d + len(where.shape)):  # a mask covers as many axes as it has
@@ -90,7 +92,30 @@ def index_put(flow: Flow, x: Value, indices: Sequence[Value | None], values: Val
     return Value(x.shape, tuple(axes))
 
 
-@rule("is_nonzero", "equal", "allclose", "item", "_local_scalar_dense")
+def _put(flow: Flow, x: Value, given: list[tuple[int, Value]], values: Value) -> Value:
+    """`x[:, rows, columns] = values`, where rows and columns name one place after the other."""
+    dims = [d for d, _ in given]
+    if dims != list(range(dims[0], dims[-1] + 1)) or len({where.shape for _, where in given}) > 1:
+        raise Unsupported("writes to places that are picked along several axes")
+    flow.freeze([x.axes[d] for d in dims], _REASON)
+    flow.freeze([axis for _, where in given for axis in where.axes], _REASON)
+    axes = [None if d in dims else axis for d, axis in enumerate(x.axes)]
+    places = given[0][1].shape
+    shape = (*x.shape[: dims[0]], *places, *x.shape[dims[-1] + 1 :])
+    broadcast(flow, values, shape, [*axes[: dims[0]], *(None for _ in places), *axes[dims[-1] + 1 :]])
+    return Value(x.shape, tuple(axes))
+
+
+@rule("nonzero", "nonzero_numpy", "argwhere", "masked_select", "bincount")
+@rule("_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive")
+def sized_by_values(flow: Flow, *tensors: Any, **_: Any) -> Any:
+    """The values decide how much comes out."""
+    axes = [axis for x in tensors if isinstance(x, Value) for axis in x.axes]
+    flow.freeze(axes, "makes tensors whose sizes follow from the values of channels")
+    return [Value.fixed(shape) for shape in flow.shape] if isinstance(flow.shape, list) else Value.fixed(flow.shape)
+
+
+@rule("is_nonzero", "equal", "allclose", "item", "_local_scalar_dense", "tolist", "numpy")
 def number(flow: Flow, *tensors: Any, **_: Any) -> list[Value]:
     """Makes a number and no tensor: the code may do anything with it."""
     flow.freeze([axis for x in tensors if isinstance(x, Value) for axis in x.axes], "makes a number of channels")

@@ -1,0 +1,47 @@
+"""What a graph form checks when it runs: that the network's code would go where it went when it was recorded."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ModelError
+
+Numbers = Any  # a number, or lists of numbers
+
+
+def guard(found: Any, expected: Numbers, question: str) -> None:
+    """Raises ModelError unless `found`, a number or a tensor of numbers, is `expected`, as when it was recorded."""
+    value = found.tolist() if isinstance(found, Tensor) else found
+    if not _same(value, expected):
+        raise ModelError(_other(question, _short(expected), _short(value)))
+
+
+def guard_sizes(found: Any, expected: list[list[int]], question: str) -> None:
+    """Raises ModelError unless `found`, one tensor or several, has the shapes `expected`, as when it was recorded."""
+    tensors = [found] if isinstance(found, Tensor) else found
+    shapes = [list(tensor.shape) for tensor in tensors]
+    if shapes != expected:
+        raise ModelError(_other(question, f"of the sizes {expected}", f"of the sizes {shapes}"))
+
+
+def _same(a: Numbers, b: Numbers) -> bool:
+    if isinstance(a, list) or isinstance(b, list):
+        return isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float) or isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-6) or (math.isnan(a) and math.isnan(b))
+    return a == b
+
+
+def _other(question: str, expected: str, found: str) -> str:
+    return (
+        f"this graph form can't run on this input: {question} was {expected} when it was traced and is {found} now, "
+        'where the network\'s code may do something else. Trace an example like this input, or take form="module"'
+    )
+
+
+def _short(value: Numbers) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

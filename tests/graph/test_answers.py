@@ -1,0 +1,98 @@
+"""Control flow on values: followed with the example's, and another branch is never taken in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import structprune as sp
+from structprune.errors import ModelError
+
+X = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+ONES = torch.ones(1, 5, dtype=torch.long)
+SOME = torch.tensor([[1, 1, 0, 1, 0]])
+
+
+class Masked(nn.Module):
+    """What it does with the mask of its tokens is `way`."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.way = way
+        self.a, self.c, self.b = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y = getattr(self, self.way)(self.a(x).relu(), mask)
+        return self.b(y)
+
+    def truth(self, y: Tensor, mask: Tensor) -> Tensor:
+        return y if mask.all() else self.c(y) * mask[..., None]
+
+    def item(self, y: Tensor, mask: Tensor) -> Tensor:
+        return self.c(y) if mask.sum().item() > 3 else y.tanh()
+
+    def real(self, y: Tensor, mask: Tensor) -> Tensor:
+        return self.c(y) if mask.float().mean().item() * 2 > 1.5 else y.tanh()
+
+    def whole(self, y: Tensor, mask: Tensor) -> Tensor:
+        return y[:, : int(mask.sum())] + 1
+
+    def listed(self, y: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat([y[:, :n] if n > 3 else self.c(y) for n in mask.sum(1).tolist()])
+
+    def places(self, y: Tensor, mask: Tensor) -> Tensor:
+        rows, columns = torch.where(mask > 0)
+        return self.c(y[rows, columns]) if rows.shape[0] > 3 else y[rows, columns]
+
+    def picked(self, y: Tensor, mask: Tensor) -> Tensor:
+        out = torch.zeros_like(y)
+        out[mask > 0] = self.c(y[mask > 0])
+        return out + y
+
+    def array(self, y: Tensor, mask: Tensor) -> Tensor:
+        return self.c(y) if mask.cpu().numpy().sum() > 3 else y
+
+    def exits(self, y: Tensor, mask: Tensor) -> Tensor:
+        return y if y.mean() > 0.1 else self.c(y)
+
+    def chosen(self, y: Tensor, mask: Tensor) -> Tensor:
+        """Channels by their values."""
+        return y[..., torch.nonzero(y[0, 0] > -1).flatten()]
+
+
+WAYS = [name for name in vars(Masked) if not name.startswith("_") and name != "forward"]
+
+
+def cut(way: str, form: str, mask: Tensor = ONES) -> tuple[Any, ...]:
+    net = Masked(way).eval()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    graph = sp.trace(net, (X, mask), form=form)
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.6}) if graph.groups else None
+    return net, graph, plan, sp.prune(net, plan) if plan else None
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("exits", "chosen")])
+def test_the_graph_form_refuses_another_branch(way: str) -> None:
+    net, _, plan, slim = cut(way, "graph")
+    gate = sp.verify(net, slim, plan, (X, ONES))
+    if way == "truth":  # the others read numbers that grow with the batch
+        assert gate.passed, gate.reasons()
+    assert torch.isfinite(slim(X, ONES)).all()
+    with pytest.raises(ModelError, match=r"in forward .*test_answers.py.* now, where the network's code may do"):
+        slim(X, SOME)
+
+
+def test_channels_that_values_choose_stay() -> None:
+    _, graph, *_ = cut("chosen", "module")
+    assert not graph.groups
+    assert any("follow from the values of channels" in barrier.reason for barrier in graph.barriers)
+
+
+def test_a_model_that_asks_for_values_needs_some() -> None:
+    with pytest.raises(ModelError, match=r"first by is_nonzero in forward .*: ModelError: the model or its exam"):
+        sp.trace(Masked("truth"), (X.to("meta"), ONES.to("meta")))
