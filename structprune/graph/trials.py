@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from .capture import Captured, Inputs, record
 from .noting import Condition
-from .numbers import Size, Source, evaluate, leaves
+from .numbers import Read, Size, Source, evaluate, leaves
 from .recorder import leaves_of
 
 if TYPE_CHECKING:
@@ -252,7 +252,9 @@ def conditions_of(captured: Captured) -> list[Condition]:
 
 def side(expression: Any, model: nn.Module) -> Any:
     """What one side of a comparison came to when it was recorded, None if it holds what is not known."""
-    known = {leaf: leaf.value if isinstance(leaf, Size) else attribute(model, leaf) for leaf in leaves(expression)}
+    known = {
+        leaf: leaf.value if isinstance(leaf, (Size, Read)) else attribute(model, leaf) for leaf in leaves(expression)
+    }
     return None if None in known.values() else evaluate(expression, known)
 
 
