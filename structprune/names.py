@@ -11,7 +11,7 @@ from ._compat import declare_torchvision_ops
 
 def shown(value: object, limit: int = 80) -> str:
     """`value` as a message may hold it: on one line, in quotes if it is text, and cut off where it is long."""
-    text = repr(value[: limit + 1] if isinstance(value, (str, bytes)) else value)
+    text = " ".join(repr(value[: limit + 1] if isinstance(value, (str, bytes)) else value).split())
     return text if len(text) <= limit + 2 else f"{text[:limit]}…"
 
 

@@ -28,6 +28,7 @@ from .errors import BudgetError, GateError, RecipeError
 from .export import export_onnx, opset_of, quantize
 from .graph import DependencyGraph, trace
 from .modules import replace_tensors, tensors
+from .options import checked, flag, instance, optional, several
 from .plan import plan as make_plan
 from .progress import Reporter
 from .recipe import Recipe, read_recipe
@@ -45,6 +46,14 @@ _RUN_FILES = ("recipe.yaml", "plan.json", "report.json", "slim.safetensors", "sl
 _ARTEFACTS = ("dense.onnx", "slim.onnx", "slim.safetensors", "plan.json")
 
 
+@checked(
+    recipe=instance((str, os.PathLike, Recipe), "a path, or what read_recipe gives"),
+    out=optional(instance((str, os.PathLike), "a path")),
+    overrides=several(instance(str, ""), "strings a.b=value, in a list"),
+    resume=flag,
+    plan_only=flag,
+    reporter=optional(instance(Reporter, "a Reporter")),
+)
 def run(
     recipe: str | Path | Recipe,
     out: str | Path | None = None,

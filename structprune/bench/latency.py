@@ -11,6 +11,7 @@ section 3.8).
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from torch import nn
 
 from ..errors import RecipeError
 from ..graph.capture import Inputs
+from ..options import checked, flag, function, instance, mapping, number, optional, whole
 from .affinity import pinned
 from .energy import available, joules_per_run
 from .engines import Network
@@ -78,6 +80,20 @@ class Benchmark:
         return "no difference shown" if high - low < WIDE else "too noisy to tell: give --seconds more"
 
 
+@checked(
+    models=mapping(
+        instance((str, os.PathLike, nn.Module, Network), ""),
+        "two or more networks by name: ONNX files, or modules with a runtime",
+    ),
+    batch=whole(1),
+    threads=whole(1),
+    seconds=number(above=0),
+    rounds=whole(1),
+    runtime=optional(instance(Runtime, "a structprune.bench.Runtime")),
+    pin=flag,
+    energy=flag,
+    progress=function,
+)
 def benchmark(
     models: Mapping[str, Source],
     *,

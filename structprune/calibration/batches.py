@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset as Stream
 
 from ..errors import RecipeError
 from ..graph.capture import Inputs
+from ..names import shown
 
 BATCH = 16  # images at a time
 
@@ -36,6 +37,10 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
     `labels` (n,) go with a tensor of images.
     Raises RecipeError for anything else, for labels that do not fit and for no data at all.
     """
+    if isinstance(data, Tensor) and not data.dim():
+        raise RecipeError("calibration data is a tensor without axes: give images, of shape (n, ...)")
+    if labels is not None and not labels.dim():
+        raise RecipeError("labels is a tensor without axes: give one label an image, of shape (n,)")
     if labels is not None and not (isinstance(data, Tensor) and len(labels) == len(data)):
         raise RecipeError(
             f"labels of {len(labels)} images go with a tensor of as many images, and data is a {type(data).__name__}"
@@ -64,6 +69,10 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
             one = Batch(Inputs((item[0],), {}), item[1])
         else:
             one = Batch(Inputs.of(item))
+        if not any(isinstance(x, Tensor) for x in one.inputs.flat()):
+            raise RecipeError(
+                f"a batch of the calibration data holds no tensor ({shown(item)}): give tensors of images"
+            )
         if one.images:
             made.append(one)
     if not made:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..calibration import Batch, Layer, Sweep, batches_of
-from ..errors import ModelError, RecipeError
+from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
-from ..names import unknown
+from ..names import shown, unknown
+from ..options import checked, function, instance, mapping, optional, whole
 from ..records import Scores
 from .collect import Collector, Seen, Site, flat
 from .registry import CRITERIA, DATA, NEEDS, Criterion, CriterionFunction, Unscored
@@ -20,6 +21,13 @@ from .views import COMBINE, Activation, Consumer, GroupView, combine
 Progress = Callable[[float], None]
 
 
+@checked(
+    graph=instance(DependencyGraph, "what structprune.trace gives"),
+    labels=optional(instance(Tensor, "a tensor of labels")),
+    widths=optional(mapping(whole(1), "how many units each group keeps, by its name: plan(...).widths")),
+    seed=whole(0, 2**31),
+    progress=function,
+)
 def score(
     graph: DependencyGraph,
     criterion: str | CriterionFunction,
@@ -51,10 +59,10 @@ def score(
             f"criterion {chosen.name} works for the widths of a plan: give widths=plan(...).widths of a plan made with "
             "other scores, such as l1"
         )
-    how = combine or chosen.combine
-    if how is not None and how not in COMBINE:
+    how = chosen.combine if combine is None else combine
+    if how is not None and not (isinstance(how, str) and how in COMBINE):
         raise RecipeError(unknown("way to combine", how, COMBINE))
-    run = _Run(graph, chosen, how, bool(combine), widths, seed, progress)
+    run = _Run(graph, chosen, how, combine is not None, widths, seed, progress)
     return run.scores(batches_of(data, labels) if chosen.needs_data else [])
 
 
@@ -71,7 +79,7 @@ def _criterion(criterion: str | CriterionFunction) -> Criterion:
         registered = [entry for entry in CRITERIA.values() if entry.function is criterion]
         name = getattr(criterion, "__name__", type(criterion).__name__)
         return registered[0] if registered else Criterion(name, criterion, "", combine="leading")
-    if criterion not in CRITERIA:
+    if not isinstance(criterion, str) or criterion not in CRITERIA:
         raise RecipeError(unknown("criterion", criterion, CRITERIA))
     return CRITERIA[criterion]
 
@@ -96,7 +104,8 @@ class _Run:
         self.graph, self.criterion, self.how, self.asked = graph, criterion, how, asked
         self.widths, self.progress = widths, progress
         self.collector = Collector(graph, seed)
-        if not getattr(criterion.function, "__module__", "").startswith("structprune."):
+        self.own = str(getattr(criterion.function, "__module__", "")).startswith("structprune.")
+        if not self.own:
             self.collector.copy()  # it may write to what it is shown
         self.number = {group.name: i for i, group in enumerate(graph.groups)}
         self.values: dict[str, Any] = {}
@@ -156,8 +165,18 @@ class _Run:
     # --- what a criterion gave ----------------------------------------------------------------------------
 
     def _call(self, view: GroupView) -> Any:
-        with torch.no_grad():
-            return self.criterion.function(view)
+        try:
+            with torch.no_grad():
+                return self.criterion.function(view)
+        except (StructPruneError, Unscored):
+            raise
+        except Exception as error:  # whatever a user's own function raises
+            if self.own:
+                raise
+            lines = str(error).strip().splitlines() or [""]
+            raise RecipeError(
+                f"criterion {self.criterion.name!r} failed on group {view.name}: {type(error).__name__}: {lines[0]}"
+            ) from error
 
     def _members(self, view: GroupView, result: Any) -> Tensor:
         """(members, units): one row where the criterion scored the group as a whole."""
@@ -167,7 +186,7 @@ class _Run:
                 f"criterion {self.criterion.name} scores a group as a whole, so there is nothing to combine: leave "
                 "combine out"
             )
-        made = [torch.as_tensor(row).detach().double().cpu() for row in rows]
+        made = [self._row(view, row) for row in rows]
         for row in made:
             if tuple(row.shape) != (view.units,):
                 raise RecipeError(
@@ -177,6 +196,20 @@ class _Run:
         if not made:
             raise ModelError(f"criterion {self.criterion.name!r} gave no scores for group {view.name}")
         return torch.stack(made)
+
+    def _row(self, view: GroupView, row: Any) -> Tensor:
+        """What a criterion gave for one layer, as float64 on the CPU."""
+        try:
+            tensor = torch.as_tensor(row).detach()
+            if tensor.is_complex():
+                raise TypeError("complex numbers have no order")
+            return tensor.double().cpu()
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise RecipeError(
+                f"criterion {self.criterion.name!r} gave {shown(row)} for group {view.name}, which is no tensor of "
+                f"scores ({reason}): return real numbers of shape ({view.units},)"
+            ) from error
 
     def _whole(self, view: GroupView, result: Any) -> Any:
         return self._combined(view, self._members(view, result))

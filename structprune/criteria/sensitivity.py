@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import options
 from ..calibration import Sweep, batches_of
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
@@ -29,6 +30,13 @@ def scan_images(images: Tensor) -> Tensor:
     return images[:: max(1, len(images) // SCAN)]
 
 
+@options.checked(
+    graph=options.instance(DependencyGraph, "what structprune.trace gives"),
+    scores=options.instance(Scores, "what structprune.score gives"),
+    ratios=options.several(options.number(above=0, most=1), "shares of a group's units, each over 0 and at most 1"),
+    seed=options.whole(0, 2**31),
+    progress=options.function,
+)
 def sensitivity(
     graph: DependencyGraph,
     scores: Scores,

@@ -20,6 +20,8 @@ from torch.onnx.symbolic_helper import parse_args
 from ..errors import ModelError
 from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, skeleton_copy
+from ..options import checked, instance, whole
+from ..options import path as path_option
 from ..progress import quiet
 from ..store import files
 from ..wrappers import unwrapped
@@ -42,6 +44,7 @@ class _Flat(nn.Module):
         return tuple(outputs(self.inputs.rebuild(flat).call(self.model)))
 
 
+@checked(ModelError, model=instance(nn.Module, "an nn.Module"), path=path_option, opset=whole(7, 30))
 def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opset: int = OPSET) -> Path:
     """Writes `model` in evaluation mode as ONNX to `path` and returns it.
 

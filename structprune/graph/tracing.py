@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError
+from ..names import shown
 from ..wrappers import unwrapped
 from .capture import Captured, Inputs, capture, op_name
 from .dependency import DependencyGraph
@@ -35,7 +36,7 @@ def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> Depend
     keys, in which every size is rewritten. Raises ModelError if the model cannot run on the inputs.
     """
     if form not in FORMS:
-        raise ModelError(f"form={form!r}: the slim network can have the form {' or '.join(map(repr, FORMS))}")
+        raise ModelError(f"form={shown(form)}: the slim network can have the form {' or '.join(map(repr, FORMS))}")
     model, inputs = unwrapped(model), Inputs.of(example_inputs)
     with _no_garbage_collection():
         captured = capture(model, inputs)

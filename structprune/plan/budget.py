@@ -12,6 +12,8 @@ import numpy as np
 
 from ..errors import BudgetError
 from ..graph import DependencyGraph, Group, Polynomial
+from ..names import shown
+from ..options import Wrong, number
 
 Widths = dict[str, int]  # kept units of each group
 
@@ -60,19 +62,21 @@ def read_budget(budget: Mapping[str, float], graph: DependencyGraph, cost: Cost 
     """`{"macs": 0.5}` is a fraction of the dense network; a number over 1 is absolute. `channels` counts the units of
     all groups. `latency_ms` and `speedup` are as `cost` predicts them. Raises BudgetError."""
     if not isinstance(budget, Mapping):
-        raise BudgetError(f'the budget is {budget!r}: give a mapping, for example {{"macs": 0.5}}')
+        raise BudgetError(f'the budget is {shown(budget)}: give a mapping, for example {{"macs": 0.5}}')
     if not budget:
         raise BudgetError('the budget is empty: give macs, params or channels, for example {"macs": 0.5}')
     dense = {"macs": graph.macs(), "params": graph.params(), "channels": sum(g.units for g in graph.groups)}
     limits = []
     for name, value in budget.items():
-        if name not in (*dense, LATENCY, SPEEDUP):
-            raise BudgetError(f"unknown budget {name!r}: it can be {', '.join((*dense, LATENCY, SPEEDUP))}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        if not isinstance(name, str) or name not in (*dense, LATENCY, SPEEDUP):
+            raise BudgetError(f"unknown budget {shown(name)}: it can be {', '.join((*dense, LATENCY, SPEEDUP))}")
+        try:
+            value = number(above=0)(value)
+        except Wrong:
             raise BudgetError(
-                f"budget {name}={value!r} is no amount: give a fraction of the dense network (0.5) or an absolute "
+                f"budget {name}={shown(value)} is no amount: give a fraction of the dense network (0.5) or an absolute "
                 "number over 1"
-            )
+            ) from None
         if name in dense:
             allowed = int(value * dense[name]) if value <= 1 else int(value)
             limits.append(Limit(name, max(allowed, 0.5), dense[name]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,26 @@ import numpy as np
 from ..errors import BudgetError, PlanError, RecipeError
 from ..graph import DependencyGraph, Group, Tally
 from ..modules import tensors
-from ..names import unknown
+from ..names import shown, unknown
+from ..options import checked, instance, number, optional, several, whole
 from ..records import Plan, Scores, Sensitivity
 from .alignment import aligned, check_steps
 from .allocation import ALLOCATIONS, Load
+from .arguments import align_option, check_scores, cost_option
 from .budget import LATENCY, SPEEDUP, Choice, Cost, Limit, Widths, choices, read_budget
 
 
+@checked(
+    BudgetError,
+    graph=instance(DependencyGraph, "what structprune.trace gives"),
+    scores=instance(Scores, "what structprune.score gives"),
+    min_channels=whole(),
+    max_ratio=number(),
+    align=align_option,
+    ignore=several(instance(str, ""), "a list of globs of layers' names"),
+    sensitivity=optional(instance(Sensitivity, "what structprune.sensitivity gives")),
+    cost=optional(cost_option),
+)
 def plan(
     graph: DependencyGraph,
     scores: Scores,
@@ -42,15 +56,14 @@ def plan(
     leave out stay whole. The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how
     near it came. Raises BudgetError if no plan can meet the budget.
     """
-    if allocation not in ALLOCATIONS:
+    if not isinstance(allocation, str) or allocation not in ALLOCATIONS:
         raise RecipeError(unknown("allocation", allocation, ALLOCATIONS))
     limits = read_budget(budget, graph, cost)
-    values = {**scores.values, **{g.name: np.zeros(g.units) for g in graph.groups if g.name in scores.unscored}}
-    missing = [group.name for group in graph.groups if len(values.get(group.name, ())) != group.units]
-    if missing:
-        raise PlanError(f"the scores do not cover group {missing[0]}: score the graph that you plan for")
+    budget = {name: number()(amount) for name, amount in budget.items()}  # a NumPy scalar as a plain number
     if sensitivity is not None:
         scores = dataclasses.replace(scores, sensitivity=sensitivity)
+    scores = check_scores(graph, scores, allocation)
+    values = {**scores.values, **{g.name: np.zeros(g.units) for g in graph.groups if g.name in scores.unscored}}
     constraints: dict[str, Any] = {"min_channels": min_channels, "max_ratio": max_ratio, "align": align}
     constraints["ignore"] = list(ignore)
     if isinstance(align, Mapping):
@@ -113,7 +126,7 @@ def _plan(
         whole = all(narrowest[group.name] == group.units for group in graph.groups)
         raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph, whole))
     if scores.widths is None:
-        widths = ALLOCATIONS[allocation](options, scores, load)
+        widths = _allocated(allocation, options, scores, load)
     else:  # for which the groups were ranked one after the other
         widths = {g.name: scores.widths.get(g.name, g.units) for g in graph.groups}
         for choice in options:
@@ -136,6 +149,23 @@ def _plan(
         result.latency = {"dense": cost.dense_ms, "slim": tally.count(widths)[LATENCY]}
     result.notes = scores.notes + _notes(limits, used(widths), result, constraints)
     return result
+
+
+def _allocated(allocation: str, options: list[Choice], scores: Scores, load: Load) -> Widths:
+    """What an allocation gives, once it is known to be one of the widths of each group."""
+    widths = ALLOCATIONS[allocation](options, scores, load)
+    if not isinstance(widths, Mapping):
+        raise PlanError(
+            f"allocation {allocation} gave {shown(widths)}: it must return the width of each group, by name"
+        )
+    for choice in options:
+        width = widths.get(choice.group.name)
+        if not isinstance(width, numbers.Integral) or int(width) not in choice.widths:
+            raise PlanError(
+                f"allocation {allocation} gave {shown(width)} units to group {choice.group.name}, which may keep "
+                f"{shown(choice.widths.tolist())}"
+            )
+    return {choice.group.name: int(widths[choice.group.name]) for choice in options}
 
 
 def realise(

@@ -12,9 +12,11 @@ from torch import nn
 from ..calibration import Working, batches_of
 from ..errors import RecipeError
 from ..graph.capture import Inputs, outputs
-from ..modules import evaluating
+from ..modules import evaluating, tensors
+from ..options import checked, function, instance, several, whole
 from ..recipe import BatchNormSpec, LeastSquaresSpec, MeansSpec, RecoverSpec, check_order
 from ..records import Plan
+from ..surgery import wrong_shape
 from ..wrappers import unwrapped
 from .batchnorm import reestimate
 from .least_squares import refit
@@ -33,6 +35,14 @@ class Recovered:
     notes: list[str] = field(default_factory=list)
 
 
+@checked(
+    model=instance(nn.Module, "the dense nn.Module"),
+    slim=instance(nn.Module, "the slim nn.Module"),
+    plan=instance(Plan, "the plan that slim was made by"),
+    steps=several(lambda step: step, "names of steps or mappings, in a list"),
+    seed=whole(0, 2**31),
+    progress=function,
+)
 def recover(
     model: nn.Module,
     slim: nn.Module,
@@ -63,6 +73,8 @@ def recover(
     except ValueError as error:
         raise RecipeError(f"recover: {error}") from error
     model, slim = unwrapped(model), unwrapped(slim)
+    if wrong := wrong_shape(tensors(slim), plan, "slim"):
+        raise RecipeError(f"recover: {wrong}")
     batches = batches_of(data)
     example = batches[0].inputs
     dense, working = Working.of(model, example), Working.of(slim, example)

@@ -16,7 +16,7 @@ from ..modules import replace_tensors, tensors, walk
 from ..names import shown
 from ..plan_schema import PLAN_SCHEMA
 from ..records import Plan, pretty_json
-from ..surgery import graph_module, layout_of, prune
+from ..surgery import graph_module, layout_of, prune, wrong_shape
 from ..wrappers import unwrapped
 from . import architecture, files, weights
 from .weights import WEIGHTS
@@ -105,8 +105,8 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
 
 def _folder(folder: str | Path) -> Path:
-    if not isinstance(folder, (str, os.PathLike)):
-        raise StoreError(f"folder is a {type(folder).__name__}: give a path")
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
+        raise StoreError(f"folder is {shown(folder)}: give the path of a folder")
     try:
         path = Path(folder)
         path.is_dir()
@@ -160,22 +160,8 @@ def _read_once(folder: Path) -> tuple[Plan, Any, dict[str, Tensor]]:
 
 
 def _check_shapes(held: dict[str, Tensor], plan: Plan, where: str, every: bool) -> None:
-    """Raises StoreError for a tensor of another shape than the plan gives it.
-
-    With `every`, also for one that is not there. Some may be missing else, as weight norm and the like may have been
-    taken out since, but not all.
-    """
-    missing = None
-    for key, axes in plan.keep.items():
-        shape = list(plan.shapes[key])
-        for axis, kept in axes.items():
-            shape[int(axis)] = len(kept[0]) if isinstance(kept[0], list) else len(kept)
-        if key not in held:
-            missing = missing or key
-        elif list(held[key].shape) != shape:
-            raise StoreError(f"{key} is {tuple(held[key].shape)} in {where}, and the plan makes it {tuple(shape)}")
-    if missing is not None and (every or not held.keys() & plan.keep.keys()):
-        raise StoreError(f"{missing} is absent in {where}, and the plan makes it: give the plan that it was made by")
+    if wrong := wrong_shape(held, plan, where, every):
+        raise StoreError(wrong)
 
 
 def _check_attributes(built: nn.Module, plan: Plan) -> None:

@@ -9,10 +9,10 @@ belong together shows when the slim network is held against the masked one (`str
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -47,6 +47,26 @@ def check(model: nn.Module, plan: Plan) -> None:
     for path, values in plan.attributes.items():
         for name, value in values.items():
             _check_attribute(model, modules.get(path), path, name, value)
+
+
+def wrong_shape(held: Mapping[str, Tensor], plan: Plan, where: str, every: bool = False) -> str | None:
+    """What is wrong with tensors that should be those of the plan's slim network, or None.
+
+    With `every`, also one that is not there. Some may be missing else, as weight norm and the like may have been taken
+    out since, but not all.
+    """
+    missing = None
+    for key, axes in plan.keep.items():
+        shape = list(plan.shapes[key])
+        for axis, kept in axes.items():
+            shape[int(axis)] = len(kept[0]) if isinstance(kept[0], list) else len(kept)
+        if key not in held:
+            missing = missing or key
+        elif list(held[key].shape) != shape:
+            return f"{shown_key(key)} is {tuple(held[key].shape)} in {where}, and the plan makes it {tuple(shape)}"
+    if missing is not None and (every or not held.keys() & plan.keep.keys()):
+        return f"{shown_key(missing)} is absent in {where}, and the plan makes it: give the plan that it was made by"
+    return None
 
 
 def shown_key(key: str) -> str:

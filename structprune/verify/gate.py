@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from ..export import export_onnx
 from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
+from ..options import checked, instance, optional, path
 from ..records import Plan
 from ..store import load, save
 from ..wrappers import unwrapped
@@ -118,6 +119,13 @@ def _full_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
+@checked(
+    model=instance(nn.Module, "the dense nn.Module"),
+    slim=instance(nn.Module, "the slim nn.Module"),
+    plan=instance(Plan, "the plan that slim was made by"),
+    folder=optional(path),
+    onnx=optional(path),
+)
 @_full_float32()
 def verify(
     model: nn.Module,

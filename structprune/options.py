@@ -1,0 +1,158 @@
+"""Checks of what callers give to public functions: one line of the project's own error for each argument that is none.
+
+    @checked(graph=instance(DependencyGraph, "what structprune.trace gives"), seed=whole(0), progress=function)
+    def score(graph, ..., seed=0, progress=...):
+
+A check takes a value and returns it in plain types (a NumPy integer as an int), or raises Wrong with what is wanted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from .errors import RecipeError, StructPruneError
+from .names import shown
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Check = Callable[[Any], Any]
+
+
+class Wrong(Exception):
+    """What is wanted in the place of a value."""
+
+
+def checked(
+    error: type[StructPruneError] = RecipeError, /, **checks: Check
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Checks the arguments of a function by their names before it runs; `error` is what it raises then."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            bound = signature.bind(*args, **kwargs)
+            for name, value in bound.arguments.items():
+                if name in checks:
+                    try:
+                        bound.arguments[name] = checks[name](value)
+                    except Wrong as wanted:
+                        raise error(f"{function.__name__}: {name}={_described(value)}: give {wanted}") from None
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
+
+
+def _described(value: Any) -> str:
+    """Numbers and text as they are, of anything else the type."""
+    plain = value is None or isinstance(value, (bool, int, float, str, bytes)) or not value.__class__.__module__
+    return shown(value) if plain else f"a {type(value).__name__}"
+
+
+def whole(least: int = -(2**63), most: int = 2**63 - 1) -> Check:
+    """A whole number between two others; True is none, 2.0 neither."""
+
+    def check(value: Any) -> int:
+        sound = isinstance(value, numbers.Integral) and type(value).__name__ not in ("bool", "bool_")
+        if not sound or not least <= int(value) <= most:
+            ends = (f" of at least {least}" if least > -(2**63) else "") + (f" to {most:,}" if most < 2**63 - 1 else "")
+            raise Wrong(f"a whole number{ends}")
+        return int(value)
+
+    return check
+
+
+def number(above: float = -math.inf, most: float = math.inf, least: float = -math.inf) -> Check:
+    """A finite number, greater than `above`, and no less than `least` and no more than `most`."""
+    bounds = [(above, "over "), (least, "of at least "), (most, "of at most ")]
+    wanted = "a number " + " and ".join(f"{word}{bound:g}" for bound, word in bounds if math.isfinite(bound))
+
+    def check(value: Any) -> float:
+        try:
+            plain = float(value) if isinstance(value, numbers.Real) and type(value).__name__ != "bool" else math.nan
+        except OverflowError:
+            plain = math.nan
+        if not (math.isfinite(plain) and above < plain <= most and least <= plain):
+            raise Wrong(wanted.strip())
+        return int(value) if isinstance(value, numbers.Integral) else plain
+
+    return check
+
+
+def instance(kind: type | tuple[type, ...], wanted: str) -> Check:
+    """An instance of `kind`."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise Wrong(wanted)
+        return value
+
+    return check
+
+
+def one_of(known: Collection[str]) -> Check:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise Wrong(f"one of {', '.join(sorted(known))}")
+        return value
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
+def several(check: Check, wanted: str) -> Check:
+    """A list, tuple or the like, and no text, of what passes `check`; as a list."""
+
+    def several_(value: Any) -> list[Any]:
+        if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
+            raise Wrong(wanted)
+        try:
+            return [check(item) for item in value]
+        except (Wrong, TypeError):
+            raise Wrong(wanted) from None
+
+    return several_
+
+
+def mapping(check: Check, wanted: str) -> Check:
+    """A mapping of text to what passes `check`; as a dict."""
+
+    def mapping_(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise Wrong(wanted)
+        try:
+            return {key: check(item) for key, item in value.items()}
+        except Wrong:
+            raise Wrong(wanted) from None
+
+    return mapping_
+
+
+def function(value: Any) -> Any:
+    if not callable(value):
+        raise Wrong("a function")
+    return value
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong("True or False")
+    return value
+
+
+def path(value: Any) -> Any:
+    if not isinstance(value, (str, os.PathLike)) or "\0" in os.fspath(value) or not os.fspath(value):
+        raise Wrong("a path")
+    return value
