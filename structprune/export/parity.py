@@ -15,6 +15,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from ..store import files
+
 # Largest difference over the largest magnitude of an output that is taken for rounding; in half precision eight times
 # a rounding step of the type. Where rounding weighs more, it is measured (`_rounding`).
 TOLERANCE = 1e-3
@@ -38,7 +40,7 @@ def hold(
     `names` are those of the file's inputs, one for each of `given`. A file for which onnxruntime lacks a kernel and a
     network that is random can't be compared: that is logged, as "not compared".
     """
-    name = path.name.removeprefix(".").removesuffix(".part")
+    name = files.name_of(path)
     try:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # the file, as it is
