@@ -11,6 +11,8 @@ from torch import nn
 import structprune as sp
 from structprune.errors import BudgetError
 from structprune.graph import DependencyGraph, Inputs
+from structprune.graph.capture import outputs
+from structprune.modules import replace_tensors, skeleton_copy, tensors
 from structprune.verify import masked
 from structprune.verify.gate import TOLERANCE, Comparison, _batches, _compare64, _compare_random
 
@@ -34,6 +36,36 @@ def assert_slim_equals_masked(model: nn.Module, inputs: Any, *, form: str = "mod
             assert comparison.passed, f"{weights} weights, plan {seed}: {comparison.detail}"
             assert comparison.batches, f"{weights} weights: {comparison.detail}"
     return graph
+
+
+def assert_exact_is_exact(model: nn.Module, inputs: Any, *, form: str = "module") -> DependencyGraph:
+    """As above; and where all groups are called exact, removing is masking with zero. Returns the graph."""
+    graph = assert_slim_equals_masked(model, inputs, form=form)
+    if all(group.exact for group in graph.groups):
+        double = Inputs.of(inputs).map(lambda x: x.double() if x.is_floating_point() else x)
+        for seed in range(PLANS):
+            plan = random_plan(graph, seed)
+            slim, dense = sp.prune(model, plan).double(), zeroed(model, plan.keep).double()
+            with torch.no_grad():
+                for made, want in zip(outputs(double.call(slim)), outputs(double.call(dense)), strict=True):
+                    torch.testing.assert_close(made, want, rtol=1e-9, atol=1e-9)
+    return graph
+
+
+def zeroed(model: nn.Module, keep: dict[str, dict[str, Any]]) -> nn.Module:
+    """The dense network with every removed slice of every parameter and buffer set to zero, but for variances."""
+    copy = skeleton_copy(model)
+    new = {key: tensor.detach().clone() for key, tensor in tensors(model).items()}
+    for key, axes in keep.items():
+        for dim, kept in axes.items() if not key.endswith("running_var") else ():
+            blocks = kept if isinstance(kept[0], list) else [kept]
+            size = len(new[key]) // len(blocks) if len(blocks) > 1 else len(new[key])
+            for block, indices in enumerate(blocks):
+                gone = [i for i in range(new[key].shape[int(dim)]) if i not in indices]
+                part = new[key][block * size : (block + 1) * size]
+                part.index_fill_(int(dim), torch.tensor(gone, dtype=torch.long), 0.0)
+    replace_tensors(copy, new)
+    return copy
 
 
 def random_plan(graph: DependencyGraph, seed: int) -> sp.Plan:

@@ -21,6 +21,8 @@ from .tally import Terms
 from .trials import Sizes, explore
 from .units import FIXED, Axis, alive
 
+UNKNOWN = "for a reason that was not noted"
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -44,17 +46,19 @@ class Group:
     `name` is the leading layer: of the layers that make these channels, the nearest to the input (so a
     projection shortcut leads its stage), and, where a layer's channels are a product (heads × channels of a head),
     the factor. `units` counts what can be removed one by one, `channels` the leading layer's width. `slices` starts
-    with the leading layer's filters, then those of the other layers that make the channels. `exact` says that removing
-    equals masking with zero; if not, an op takes a statistic over the channels (LayerNorm), in the slim network over
-    those that are left. `strata` numbers the stratum of each unit: each loses the same number of units.
-    `floors` are axes, as (positions, k) of the group's units, of which some positions must stay, and how many. `params`
-    and `macs` are what the model loses when all the units go.
+    with the leading layer's filters, then those of the other layers that make the channels. `exact` says that, in
+    evaluation, removing equals masking with zero; if not, an op takes a statistic over the channels (LayerNorm, a sum
+    of sigmoids), in the slim network over those that are left. `exact_in_training` is false also where BatchNorm takes
+    the statistics of a batch over the channels. `strata` numbers the stratum of each unit: each loses the same number
+    of units. `floors` are axes, as (positions, k) of the group's units, and how many positions of them must stay.
+    `params` and `macs` are what the model loses when all the units go.
     """
 
     name: str
     units: int
     channels: int
     exact: bool
+    exact_in_training: bool
     slices: tuple[Slice, ...]
     floors: tuple[tuple[np.ndarray, int], ...] = field(repr=False)
     ids: np.ndarray = field(repr=False)
@@ -238,12 +242,11 @@ class DependencyGraph:
         depths: dict[tuple[str, int], int] = {}
         for produced in self._flow.produced:
             depths.setdefault((produced.key, produced.dim), produced.depth)
-        statistics = [
-            self.classes_of(axis) for s in self._flow.statistics if not s.exact for axis in s.over[0].values()
-        ]
-        inexact = np.zeros(self._resolved.classes + 1, bool)
-        for axis in statistics:
-            inexact[axis] = True
+        inexact = self._touched(
+            self._flow.changing
+            + [axis for s in self._flow.statistics if not s.exact for over in s.over.values() for axis in over.values()]
+        )
+        in_training = self._touched(self._flow.statistics_in_training)
         groups = []
         local = np.full(self._resolved.classes + 1, -1)
         wanted = [(self.classes_of(axis), least) for axis, least in self._flow.floors]
@@ -262,6 +265,7 @@ class DependencyGraph:
                     units=len(family.ids),
                     channels=len(family.leader.axis),
                     exact=not inexact[family.ids].any(),
+                    exact_in_training=not (inexact | in_training)[family.ids].any(),
                     slices=tuple(own),
                     floors=tuple(f for f in floors if (f[0] >= 0).any()),
                     ids=family.ids,
@@ -270,6 +274,14 @@ class DependencyGraph:
                 )
             )
         return groups
+
+    def _touched(self, axes: list[np.ndarray]) -> np.ndarray:
+        """Which classes stand on any of `axes`."""
+        touched = self._nothing()
+        for axis in axes:
+            touched[self.classes_of(axis)] = True
+        touched[-1] = False
+        return touched
 
     def _slices(self) -> list[list[Slice]]:
         group_of = np.full(self._resolved.classes + 1, -1)
@@ -302,12 +314,46 @@ class DependencyGraph:
             kept = np.zeros(self._resolved.classes + 1, bool)
             kept[np.concatenate(frozen)] = True
             channels = max((int((kept[axis].any(axis=1) & whole).sum()) for axis, whole in produced), default=0)
-            if channels:
-                c = causes[cause]
+            c = causes[cause]
+            if channels and c.barrier:
                 barriers.append(
                     Barrier(c.op, c.node, c.module, c.reason, channels, "/".join(c.line.split(os.sep)[-3:]))
                 )
         return barriers
+
+    @functools.cached_property
+    def reasons(self) -> dict[tuple[str, int], str]:
+        """Why positions stay, for each parameter or buffer and axis of which some do, whatever is planned."""
+        cause_of = np.full(self._resolved.classes + 1, -1)
+        for classes, cause in reversed(self._resolved.freezes):
+            if cause != FIXED:
+                cause_of[classes] = cause
+        cause_of[-1] = -1
+        made = np.zeros(self._resolved.classes + 1, bool)
+        for produced in self._flow.produced:
+            made[self.classes_of(produced.axis)] = True
+        used = {
+            self.captured.parameters[n.name]
+            for n in self.captured.graph.nodes
+            if n.users and n.op == "placeholder" and n.name in self.captured.parameters
+        }
+        result = {}
+        for (key, dim), axis in self._axes.items():
+            stays = axis[~self._grouped[axis].any(axis=1)]
+            if not len(stays):
+                continue
+            known = cause_of[stays]
+            if key not in used:
+                result[key, dim] = "not used in this forward pass"
+            elif len(axis) == 1:
+                result[key, dim] = "its only position"
+            elif (known >= 0).any(axis=1).all():
+                result[key, dim] = self._flow.units.causes[int(known[known >= 0][0])].reason
+            elif not made[stays].any():
+                result[key, dim] = "no layer makes these channels"
+            else:
+                result[key, dim] = UNKNOWN
+        return result
 
     def group(self, name: str) -> Group:
         for group in self.groups:

@@ -59,19 +59,24 @@ def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray]
         ids = ids[np.sort(first)]  # in the order of the leading layer's filters
         _, own = np.unique(stratum[ids], return_inverse=True)
         if which and int(own.max()) + 1 < len(resolved.strata[which - 1]):
-            _freeze(flow, resolved, ids, leader)
+            reason = "must lose as many channels as a part beside it, from which nothing can go"
+            _freeze(flow, resolved, ids, leader, reason)
             continue
-        if np.bincount(own.ravel()).min() < 2:
-            continue  # none of one unit can go: one must stay
+        if np.bincount(own.ravel()).min() < 2:  # none of one unit can go: one must stay
+            alone = len(leader.axis) == 1
+            reason = "the only channel of a layer" if alone else "these channels could only go all together"
+            _freeze(flow, resolved, ids, leader, reason, barrier=not alone)
+            continue
         result.append(Family(_layer_name(leader.key), leader, ids, own.ravel()))
     _name_factors(result, flow, classes_of)
     return result
 
 
-def _freeze(flow: Flow, resolved: Resolution, ids: np.ndarray, leader: Produced) -> None:
-    """Keeps, with a reason, classes of a balance of which another stratum can lose nothing."""
-    reason = "must lose as many channels as a part beside it, from which nothing can go"
-    flow.units.causes.append(Cause("balance", leader.key, _layer_name(leader.key), reason))
+def _freeze(
+    flow: Flow, resolved: Resolution, ids: np.ndarray, leader: Produced, reason: str, barrier: bool = True
+) -> None:
+    """Keeps, with a reason, classes that can't go without others that must stay."""
+    flow.units.causes.append(Cause("balance", leader.key, _layer_name(leader.key), reason, barrier=barrier))
     resolved.frozen[ids] = True
     resolved.freezes.append((ids, len(flow.units.causes) - 1))
 

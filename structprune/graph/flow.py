@@ -21,13 +21,19 @@ class Unsupported(Exception):
 class Value:
     """A tensor in the graph: its shape, what its axes carry, and the state_dict key if it is a parameter.
 
-    `uniform` says that all its entries are one number, and stay so.
+    `uniform` says that all its entries are one number, and stay so. `masked` says, for each axis, which number stands at every removed position of it in the dense network with the
+    removed slices of all parameters set to zero (see `constants`); None where that is not known, () if nowhere.
     """
 
     shape: tuple[int, ...]
     axes: tuple[Axis, ...]
     key: str | None = None
     uniform: bool = False
+    masked: tuple[float | None, ...] = ()
+
+    def at(self, dim: int) -> float | None:
+        """What stands at the removed positions of axis `dim`."""
+        return self.masked[dim] if self.masked else None
 
     @staticmethod
     def fixed(shape: Sequence[int]) -> Value:
@@ -109,7 +115,7 @@ class Statistic:
 
     It is the `call`th of its op, from 0; `over` maps the place of a tensor among its arguments to {dim: axis}.
     `reduces` says that these axes end there (a mean), else its result has them too (LayerNorm). A contraction is
-    `exact`: a channel that is zero adds nothing to it.
+    `exact` where a channel whose weights are zero adds nothing to it.
     """
 
     call: int
@@ -141,6 +147,8 @@ class Flow:
     costs: list[Cost] = field(default_factory=list)
     produced: list[Produced] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
+    statistics_in_training: list[np.ndarray] = field(default_factory=list)  # axes that evaluation takes none over
+    changing: list[np.ndarray] = field(default_factory=list)  # axes that are contracted in blocks, not masked by a zero
     floors: list[tuple[np.ndarray, int]] = field(default_factory=list)  # axes, and how many positions must stay
     keys: dict[int, tuple[str, int]] = field(default_factory=dict)  # first unit of a parameter's axis: whose it is
     op: str = ""
@@ -168,7 +176,10 @@ class Flow:
             return None
         if len(a) != len(b):
             raise Unsupported(f"couples axes of {len(a)} and {len(b)} positions")
-        return self.units.couple(a, b, self.cause("couples these channels with some that can't go with them"))
+        coupled = self.units.couple(a, b, self.cause("couples these channels with some that can't go with them"))
+        if coupled is b and a.shape == b.shape and (a >= 0).all() and self._is_owned(a) and not self._is_owned(b):
+            return a  # the same channels, of which it is known which parameter makes them
+        return coupled
 
     def unstacked(self, value: Any) -> Any:
         """The same tensor, where it is `Stacked` with the same units for all its parts: they go together."""
@@ -202,11 +213,18 @@ class Flow:
             self.statistics.append(Statistic(self.call, self.op, self.module, {0: over}, reduces, exact=False))
 
     def contracts(self, *places: tuple[int, Value, int]) -> None:
-        """Notes that this call multiplies and sums channels of tensors, each (place, tensor, dim), none of them a
-        filter or kernel whose zeros mask them."""
+        """Notes that this call multiplies and sums channels of tensors, each (place, tensor, dim).
+
+        Not where one of them is a filter or kernel, whose zeros mask the channels, unless they meet an infinity there.
+        Removing channels is masking them with zero if one of the tensors is zero where the weights are.
+        """
         over = {place: {dim % len(v.shape): axis} for place, v, dim in places if (axis := v.axes[dim]) is not None}
-        if len(over) == len(places) and all(v.key is None or len(v.shape) == 1 for _, v, _ in places):
-            self.statistics.append(Statistic(self.call, self.op, self.module, over, reduces=True, exact=True))
+        values = [v.at(dim) for _, v, dim in places]
+        finite = all(value is None or math.isfinite(value) for value in values)
+        weighted = any(v.key is not None and len(v.shape) > 1 for _, v, _ in places)
+        if len(over) == len(places) and not (weighted and finite):
+            exact = finite and 0.0 in values
+            self.statistics.append(Statistic(self.call, self.op, self.module, over, reduces=True, exact=exact))
 
     def role(self, value: Value, dim: int, role: str) -> None:
         """Notes the part of a parameter's axis, also where `value` is computed from the parameter."""
@@ -222,6 +240,9 @@ class Flow:
         if axis is None or not (axis >= 0).any():
             return None
         return self.keys.get(self.units.origin(int(axis[axis >= 0].flat[0])))
+
+    def _is_owned(self, axis: np.ndarray) -> bool:
+        return axis.size > 0 and self.units.origin(int(axis.flat[0])) in self.keys
 
     def attribute(self, value: Value, name: str, axis: Axis, divisor: int = 1) -> None:
         """Notes that `name` of the modules that own parameter `value` follows `axis`."""

@@ -71,6 +71,8 @@ def _numbers(node: fx.Node) -> list[str]:
     args, name = list(node.args), op_name(node.target)
     if name in ("full", "new_full"):
         args[name == "new_full"] = None  # the size
+    if name == "group_norm" and args[1] == node.meta["val"].shape[1]:
+        args[1] = None  # each channel by itself
     leaves = list(leaves_of((args, dict(node.kwargs))))
     made = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, fx.Node) and leaf.op == "get_attr"]
     leaves += [repr(t.tolist()) for t in made if t.numel() <= 16 and not t.is_meta]

@@ -113,6 +113,9 @@ def _bounds(node: fx.Node) -> tuple[Any, Any, Any]:
     """The start, stop and step of a slice."""
     given: list[Any] = [*node.args[2:], None, None, None]
     start, stop, step = given[:3]
+    if op_name(node.target) == "narrow" and start < 0:
+        x: Any = node.args[0]
+        start += x.meta["val"].shape[node.args[1]]
     return (start, start + stop, 1) if op_name(node.target) == "narrow" else (start, stop, step)
 
 
@@ -135,6 +138,13 @@ def _normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
     x: Value = w.value(node.args[0])
     slim = [w.length(axis, size) for axis, size in zip(x.axes, x.shape, strict=True)]
     return "op", str(node.target), [args[0], slim[len(slim) - len(args[1]) :], *args[2:]], kwargs
+
+
+def _grouped_norm(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    x: Value = w.value(node.args[0])
+    if x.axes[1] is None or node.args[1] != x.shape[1]:
+        return None
+    return "op", str(node.target), [args[0], w.width(node.args[0], 1), *args[2:]], kwargs  # each channel by itself
 
 
 def _attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -177,6 +187,7 @@ REWRITES: dict[str, Rewrite] = {
     **dict.fromkeys(("lift", "lift_fresh"), _fresh),
     "detach": _detached,
     "unflatten": _unflatten,
+    "group_norm": _grouped_norm,
     "scaled_dot_product_attention": _attention,
     "batch_norm": _trains(5),
 }

@@ -15,6 +15,7 @@ from ..errors import ModelError
 from ..names import shown
 from ..wrappers import unwrapped
 from .capture import Captured, Inputs, capture, op_name
+from .constants import with_constants
 from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
 from .numbers import settled
@@ -22,6 +23,8 @@ from .probe import SPREADS, Bar, unfollowed
 from .recorder import map_leaves
 from .rules import RULES
 from .rules.recurrent import RECURRENT, of_stacked
+from .units import Cause
+from .writes import Writes, unknown
 
 FORMS = ("module", "graph")
 
@@ -74,6 +77,7 @@ def analyse(
     depth: dict[fx.Node, int] = {}
     calls: Counter[str] = Counter()
     written = _written(captured)
+    writes = Writes()
     for node in captured.graph.nodes:
         depth[node] = 1 + max((depth[parent] for parent in node.all_input_nodes), default=0)
         if node.op == "placeholder":
@@ -81,14 +85,18 @@ def analyse(
         elif node.op == "get_attr":
             values[node] = Value.fixed(getattr(node.meta.get("val"), "shape", ()))
         elif node.op == "output":
-            for leaf in node.all_input_nodes:
-                flow.freeze(all_axes(values[leaf]), None)
+            output = Cause("output", node.name, "", "the network's output", barrier=False)
+            for axis in (axis for leaf in node.all_input_nodes for axis in all_axes(values[leaf])):
+                if axis is not None:
+                    flow.units.freeze(axis, output)
         elif node.target is operator.getitem:
             values[node] = values[node.args[0]][node.args[1]]
         else:
             flow.depth, flow.module, flow.line = depth[node], node.meta["module"], node.meta["line"]
             flow.written = _storage(node.meta.get("val")) in written
-            values[node] = _apply(flow, node, values, barred, calls)
+            stale = {parent: unknown(values[parent]) for parent in writes.stale(node)}
+            values[node] = _apply(flow, node, {**values, **stale} if stale else values, barred, calls)
+            writes.note(node)
     graph = DependencyGraph(model, inputs, flow, parameters, captured, form)
     graph.values = {node.name: value for node, value in values.items()}
     return graph, graph.values
@@ -100,10 +108,11 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
     if key is None:
         return Value.fixed(shape)
     axes = tuple(flow.units.axis(size) for size in shape)
+    masked = None if key.endswith("running_var") else 0.0
     for dim, axis in enumerate(axes):
         if len(axis):
             flow.keys[int(axis[0, 0])] = (key, dim)
-    parameters[key] = Value(shape, axes, key)
+    parameters[key] = Value(shape, axes, key, (masked,) * len(shape))
     return parameters[key]
 
 
@@ -127,7 +136,11 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[s
     try:
         if flow.op not in RULES:
             raise Unsupported(f"no rule for {flow.op} yet")
+        if "out" in kwargs:
+            raise Unsupported("writes to a tensor that is given by out=")
         made = RULES[flow.op](flow, *args, **kwargs)
+        _check(made, flow.shape)
+        made = with_constants(flow.op, node, args, kwargs, made)
         if node.name in barred and flow.op in SPREADS:
             flow.freeze(all_axes(made), barred[node.name].reason)
         return made
@@ -165,6 +178,15 @@ def _written(captured: Captured) -> set[int]:
 
 def _storage(value: Any) -> int:
     return value.untyped_storage()._cdata if isinstance(value, Tensor) else 0
+
+
+def _check(made: Any, shape: Any) -> None:
+    """Raises Unsupported unless a rule made what the op made, and axes as long as it has: no rule may be believed
+    that forgot an argument."""
+    for value, size in zip(made, shape, strict=True) if isinstance(made, list) else [(made, shape)]:
+        lengths = [n if axis is None else len(axis) for axis, n in zip(value.axes, value.shape, strict=True)]
+        if value.shape != tuple(size) or lengths != list(value.shape):
+            raise Unsupported(f"its rule takes the result for {lengths}, and it is {list(size)}")
 
 
 def _shapes(value: Any) -> Any:

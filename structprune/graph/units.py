@@ -28,13 +28,17 @@ Axis: TypeAlias = "np.ndarray | None"
 
 @dataclass(frozen=True)
 class Cause:
-    """Why channels stay, and the node where they had to."""
+    """Why channels stay, and the node where they had to.
+
+    It is no `barrier` where they would stay in any network: outputs, the only channel of a layer.
+    """
 
     op: str
     node: str
     module: str
     reason: str
     line: str = ""
+    barrier: bool = True
 
 
 @dataclass
@@ -80,7 +84,7 @@ class Units:
         return self._starts[bisect.bisect_right(self._starts, unit) - 1]
 
     def freeze(self, axis: np.ndarray, cause: Cause | None) -> None:
-        """No position of `axis` may be removed; without a cause, that is no barrier (outputs keep their channels)."""
+        """No position of `axis` may be removed; without a cause, that is no barrier (what a product leaves)."""
         number = FIXED
         if cause is not None:
             if not self.causes or self.causes[-1] != cause:
@@ -167,7 +171,7 @@ class Units:
         strata: list[list[np.ndarray]] = []
         while True:
             labels, classes = self._components()
-            if self._unify(labels):
+            if self._simplify(labels, classes) or self._unify(labels):
                 continue
             table = self._table(labels, classes)
             if table is None:
@@ -194,6 +198,25 @@ class Units:
         links = coo_array((np.ones(len(left), bool), (left, right)), shape=(self.count, self.count))
         count, labels = connected_components(links, directed=False)
         return labels, int(count)
+
+    def _simplify(self, labels: np.ndarray, classes: int) -> bool:
+        """Takes units that stay out of the sets that others are derived from, where that leaves something."""
+        frozen = np.zeros(classes + 1, bool)
+        for units, _ in self._frozen:
+            frozen[labels[units]] = True
+        news = False
+        rest, self._derived = self._derived, []
+        for units, sets, cause in rest:
+            stays = (sets >= 0) & frozen[labels[sets]]
+            rows = stays.any(axis=1) & ~stays.all(axis=1)
+            if not rows.any():
+                self._derived.append((units, sets, cause))
+                continue
+            news = True
+            if not rows.all():
+                self._derived.append((units[~rows], sets[~rows], cause))
+            self.derive(units[rows], np.where(stays[rows], -1, sets[rows]), cause)
+        return news
 
     def _unify(self, labels: np.ndarray) -> bool:
         """Two sets that one class is derived from must be one: ties them, member by member; True if that is news."""

@@ -137,6 +137,8 @@ def _conv_same_places(
     made_blocks, _ = flow.split(made, (groups, len(made) // groups))
     flow.freeze([blocks, made_blocks], None)
     flow.tie(places, weight.axes[1])
+    if places is not None and weight.key is None and weight.at(1) != 0.0:
+        flow.changing.append(places)
     flow.cost("conv", total, made, weight.axes[1])
     _produces(flow, weight, 0, made)
     return entering, made
@@ -180,7 +182,7 @@ def matmul(flow: Flow, a: Value, b: Value) -> Value:
                 else:
                     flow.freeze([x.axes[at]], "spreads one channel over many")
         made.append(present[0] if len(present) == 1 else flow.tie(*present))
-    first = int("add" in flow.op)  # which has its bias before
+    first = 1 if flow.op in ("addmm", "baddbmm") else 0  # which have their bias before
     flow.contracts((first, a, -1), (first + 1, b, -2 if len(b.shape) > 1 else -1))
     contracted = flow.tie(a.axes[-1], b.axes[-2] if len(b.shape) > 1 else b.axes[-1])
     flow.cost(

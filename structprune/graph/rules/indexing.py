@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..flow import Flow, Unsupported, Value
-from ..units import Axis
 from .pointwise import broadcast, pointwise
 from .table import rule
 
@@ -60,12 +59,13 @@ def take_along_dim(flow: Flow, x: Value, index: Value, *_: Any, **__: Any) -> Va
 
 @rule("index")
 def index(flow: Flow, x: Value, indices: Sequence[Value | None]) -> Value:
-    used = [d for d, where in enumerate(indices) if where is not None]
-    for d in used:
-        flow.freeze([x.axes[d], *_axes(indices[d])], _REASON)
+    given = {d: where for d, where in enumerate(indices) if where is not None}
+    used = list(given)
+    for d, where in given.items():
+        flow.freeze([x.axes[d], *where.axes], _REASON)
     rest = [axis for d, axis in enumerate(x.axes) if d not in used]
     new = len(flow.shape) - len(rest)
-    if new < 0:
+    if new != max((len(where.shape) for where in given.values()), default=0):  # a mask covers as many axes as it has
         raise Unsupported("picks by a mask")
     together = used == list(range(used[0], used[-1] + 1)) if used else True
     at = used[0] if used and together else 0
@@ -120,10 +120,6 @@ def number(flow: Flow, *tensors: Any, **_: Any) -> list[Value]:
     """Makes a number and no tensor: the code may do anything with it."""
     flow.freeze([axis for x in tensors if isinstance(x, Value) for axis in x.axes], "makes a number of channels")
     return []
-
-
-def _axes(value: Value | None) -> tuple[Axis, ...]:
-    return () if value is None else value.axes
 
 
 def _without(x: Value, dim: int, shape: Sequence[int]) -> Value:

@@ -9,7 +9,7 @@ from ..flow import Flow, Value
 from ..units import Axis
 from .table import rule
 
-_UNARY = (
+UNARY = (
     "relu relu6 hardtanh silu sigmoid hardsigmoid hardswish gelu elu selu celu leaky_relu tanh mish softplus "
     "log_sigmoid hardshrink softshrink softsign abs absolute neg negative exp exp2 expm1 log log2 log10 log1p sqrt "
     "rsqrt square reciprocal pow float_power clamp clip clamp_min clamp_max dropout feature_dropout alpha_dropout "
@@ -21,7 +21,7 @@ _UNARY = (
 )
 
 
-@rule(*_UNARY.split())
+@rule(*UNARY.split())
 def unary(flow: Flow, *arguments: Any, **options: Any) -> Value | list[Value]:
     tensors = [x for x in arguments if isinstance(x, Value)]
     if len(tensors) > 1 or tensors[0].shape != tuple(flow.shape):  # a power or a bound that is a tensor too
@@ -39,16 +39,16 @@ def like(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
     return Value(tuple(flow.shape), x.axes, uniform=uniform and not flow.written)
 
 
-_BINARY = (
+BINARY = (
     "add sub rsub mul div true_divide floor_divide multiply subtract divide maximum minimum where lerp addcmul addcdiv "
     "remainder fmod atan2 gt lt ge le eq ne greater less greater_equal less_equal not_equal logical_and logical_or "
     "logical_not logical_xor isnan isinf isfinite masked_fill bitwise_and bitwise_or bitwise_xor copy __and__ __or__ "
     "__xor__ __iand__ __ior__ __ixor__ hypot xlogy special_xlogy logaddexp logaddexp2 copysign heaviside complex "
-    "polar rand randn max.other min.other"
+    "polar rand randn"
 )
 
 
-@rule(*_BINARY.split())
+@rule(*BINARY.split())
 def pointwise(flow: Flow, *arguments: Any, **_: Any) -> Value:
     """Broadcasts as ATen does: axes align from the right and those longer than 1 are coupled."""
     tensors = [x for x in arguments if isinstance(x, Value)]

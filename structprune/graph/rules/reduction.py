@@ -10,8 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..flow import Attribute, Flow, Statistic, Unsupported, Value
-from ..numbers import Source
+from ..numbers import Number, Source
 from ..units import Axis, concatenate
 from .table import rule
 
@@ -35,22 +37,25 @@ def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
 def max_unpool(flow: Flow, x: Value, places: Value, *_: Any) -> Value:
     """Puts each channel's pixels back where a pooling took them from."""
     channel = len(x.shape) - int(flow.op[-2]) - 1
+    flow.freeze([*x.axes[:channel], *places.axes[:channel]], "puts samples back where a pooling took them from")
     return _spatial(flow, x, flow.tie(x.axes[channel], places.axes[channel]), channel)
 
 
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(flow: Flow, x: Value, grid: Value, *_: Any) -> Value:
     """Every channel is sampled at the places of one grid."""
-    flow.freeze(grid.axes, "samples at places that are channels")
+    flow.freeze([x.axes[0], *grid.axes], "samples at places that are channels")
     return _spatial(flow, x, x.axes[1], 1)
 
 
 @rule("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2")
+@rule("fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn")
 def fourier(flow: Flow, x: Value, size: Any = None, dim: Any = None, *_: Any) -> Value:
     """Mixes the places along the axes that it transforms; every other axis passes."""
     if dim is None:
-        dim = (-2, -1) if flow.op.endswith("2") else -1
-    mixed = {d % len(x.shape) for d in (dim if isinstance(dim, (list, tuple)) else [dim])}
+        last = {"2": 2, "n": len(size or x.shape)}.get(flow.op[-1], 1)
+        dim = range(-last, 0)
+    mixed = {d % len(x.shape) for d in ([dim] if isinstance(dim, int) else dim)}
     if any(x.axes[d] is not None for d in mixed):
         raise Unsupported("transforms along an axis that carries channels")
     return Value(tuple(flow.shape), x.axes)
@@ -80,6 +85,8 @@ def reduce(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | lis
     if live and (flow.op in _PICKS or (flow.op in ("max", "min") and isinstance(flow.shape, list))):
         raise Unsupported("picks among the channels themselves, or multiplies them")
     flow.statistic(x, live, reduces=True)
+    if flow.op in _SPREADS and math.prod(x.shape[d] for d in over - set(live)) == 1:
+        flow.floors += [(axis, 2) for d in live if (axis := x.axes[d]) is not None]  # one channel has no spread
     shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
     made = []
     for shape in shapes:
@@ -88,6 +95,7 @@ def reduce(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | lis
     return made if isinstance(flow.shape, list) else made[0]
 
 
+_SPREADS = frozenset(("var", "std", "var_mean", "std_mean"))
 _PICKS = frozenset(
     ("argmax", "argmin", "prod", "all", "any", "count_nonzero", "median", "nanmedian", "mode", "kthvalue", "aminmax")
 )
@@ -154,10 +162,17 @@ def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Val
             axis = flow.tie(axis, value.axes[0])
             flow.role(value, 0, "norm")
             flow.attribute(value, "num_channels", axis)
-    if groups > 1 and axis is not None:
+    if axis is not None and len(axis) == groups:  # each channel by itself
+        if not flow.module_form or isinstance(groups, Number):
+            flow.follow(groups, axis)
+        else:
+            flow.freeze([axis], "its number of groups is a number in the model's code")
+    elif groups > 1 and axis is not None:
         width = len(axis) // groups
         parts = [axis[i * width : (i + 1) * width] for i in range(groups)]
         flow.balance(parts, "keeps its groups of channels equally wide")
+    if axis is not None and len(axis) > groups and math.prod(x.shape[2:]) == 1:
+        flow.floors += [(part, 2) for part in np.split(axis, groups)]  # PyTorch refuses statistics of one value
     flow.freeze(x.axes[2:], "takes statistics over another axis that carries channels")
     if axis is not None and len(axis) > groups:
         flow.statistic(x, [1])
@@ -173,31 +188,36 @@ def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
             flow.role(value, 0, "norm")
             flow.attribute(value, "num_features", value.axes[0])
     flow.attributes.append(Attribute(axis, source=Source(flow.module, "num_features")))  # also without parameters
+    over = [d for d in range(len(x.shape)) if d != 1 and (d or flow.op != "instance_norm")]
+    live = [a for d in over if (a := x.axes[d]) is not None]
+    flow.statistics_in_training += live
     if len(arguments) > 4 and arguments[4]:  # statistics of this batch
-        over = [d for d in range(len(x.shape)) if d != 1 and (d or flow.op == "batch_norm")]
         flow.statistic(x, over)
-        live = [a for d in over if (a := x.axes[d]) is not None]
         if len(live) == 1 and math.prod(x.shape[d] for d in over) == len(live[0]):
             flow.floors.append((live[0], 2))  # PyTorch refuses statistics of one value
     return Value(tuple(flow.shape), (x.axes[0], axis, *x.axes[2:]))
 
 
-@rule("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk", "argsort", "flip", "roll")
+@rule("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk", "argsort", "flip", "roll", "rot90")
+@rule("fliplr", "flipud", "msort")
 def ordered(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | list[Value]:
-    """Fine along an axis from which nothing is removed."""
+    """Fine along an axis from which nothing is removed; that of channels stays."""
     rank = len(x.shape)
-    at = {"topk": 1, "roll": 1}.get(flow.op, 0)
-    dims = options.get("dim", options.get("dims", arguments[at] if len(arguments) > at else -1))
-    over = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])} or set(range(rank))
-    if any(x.axes[d] is not None for d in over):
-        raise Unsupported("depends on the order of the channels themselves")
+    at = {"topk": 1, "roll": 1, "rot90": 1}.get(flow.op, 0)
+    default: Any = {"roll": [], "rot90": (0, 1), "fliplr": 1, "flipud": 0, "msort": 0}.get(flow.op, -1)
+    dims = options.get("dim", options.get("dims", arguments[at] if len(arguments) > at else default))
+    over = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
+    if flow.op == "roll" and not over:  # of all places, one after the other
+        over = set(range(rank))
+    flow.freeze([x.axes[d] for d in over], "depends on the order of the channels themselves")
+    axes = [None if d in over else axis for d, axis in enumerate(x.axes)]
     if isinstance(flow.shape, list):
-        return [Value(tuple(shape), x.axes) for shape in flow.shape]
-    return Value(tuple(flow.shape), x.axes)
+        return [Value(tuple(shape), tuple(axes)) for shape in flow.shape]
+    return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
-@rule("zero_pad2d")
+@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
+@rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
 def pad(flow: Flow, x: Value, widths: Sequence[int], mode: Any = "constant", *_: Any, **__: Any) -> Value:
     """New positions carry nothing, so what they are added to stays."""
     rank = len(x.shape)
@@ -206,7 +226,8 @@ def pad(flow: Flow, x: Value, widths: Sequence[int], mode: Any = "constant", *_:
         d = rank - 1 - i // 2
         if axes[d] is None or not (widths[i] or widths[i + 1]):
             continue
-        if mode not in ("constant", 0, 0.0) or min(widths[i], widths[i + 1]) < 0 or "ation" in flow.op:
+        constant = flow.op == "constant_pad_nd" or (flow.op == "pad" and mode == "constant")
+        if not constant or min(widths[i], widths[i + 1]) < 0:
             flow.freeze([axes[d]], "repeats or cuts channels")
             axes[d] = None
             continue

@@ -23,6 +23,11 @@ def reshape(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
     axes: list[Axis] = []
     for before, after in _blocks(x.shape, shape):
         axes += _reshaped(flow, [x.axes[i] for i in before], [x.shape[i] for i in before], [shape[i] for i in after])
+    if flow.op == "squeeze":
+        dims = arguments[0] if arguments else range(len(x.shape))
+        for d in dims if isinstance(dims, (list, tuple, range)) else [dims]:
+            if x.axes and (axis := x.axes[d]) is not None and len(axis) > 1:
+                flow.floors.append((axis, 2))  # one channel would be dropped with its axis
     if flow.op in ("view", "reshape", "unflatten") and arguments and not isinstance(arguments[0], Value):
         sizes = arguments[-1] if isinstance(arguments[-1], (list, tuple)) else []
         first = arguments[0] % len(x.shape) if flow.op == "unflatten" else 0
@@ -39,6 +44,9 @@ def _reshaped(flow: Flow, entering: list[Axis], before: list[int], after: list[i
         flow.freeze(entering, "drops an axis that carries a channel")
         return [None] * len(after)
     live = [i for i, size in enumerate(before) if size > 1]
+    flow.freeze(
+        [axis for axis, size in zip(entering, before, strict=True) if size == 1], "drops an axis of one channel"
+    )
     if len(live) == 1 and len(wide) == 1:
         axis = entering[live[0]]
         return [axis if [i] == wide else None for i in range(len(after))]
@@ -214,6 +222,13 @@ def split(flow: Flow, x: Value, *arguments: Any, **options: Any) -> list[Value]:
     return [_with_axis(x, dim, part, shape) for part, shape in zip(parts, flow.shape, strict=True)]
 
 
+@rule("hsplit", "vsplit", "dsplit")
+def split_along(flow: Flow, x: Value, sections: Any) -> list[Value]:
+    if not isinstance(sections, int):
+        raise Unsupported("cuts at places that are numbers in the model's code")
+    return split(flow, x, sections, {"vsplit": 0, "dsplit": 2}.get(flow.op, 0 if len(x.shape) == 1 else 1))
+
+
 def _follow_sizes(flow: Flow, parts: list[Axis], sizes: Sequence[Any]) -> None:
     rest = []
     for part, size in zip(parts, sizes, strict=True):
@@ -240,8 +255,9 @@ def _follow_count(flow: Flow, parts: list[Axis], given: Any) -> None:
 def slice_(flow: Flow, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     dim %= len(x.shape)
     axis, size = x.axes[dim], x.shape[dim]
-    if flow.op == "narrow":
-        end = None if isinstance(start, Value) else start + end
+    if flow.op == "narrow" and not isinstance(start, Value):
+        start = start if start >= 0 else start + size
+        end = start + end
     if axis is None:
         return _with_axis(x, dim, None, flow.shape)
     if isinstance(start, Value):
@@ -250,7 +266,7 @@ def slice_(flow: Flow, x: Value, dim: int = 0, start: Any = None, end: Any = Non
     if len(picked) == size and step == 1:
         return _with_axis(x, dim, axis, flow.shape)
     if step != 1 or not len(picked):
-        raise Unsupported("picks every so many channels")
+        return _with_axis(x, dim, _every(flow, axis, picked, step), flow.shape)
     width = len(picked)
     if flow.module_form:
         bounds = [(n, at) for n, at in ((start, picked.start), (end, picked.stop)) if 0 < at < size]
@@ -265,6 +281,16 @@ def slice_(flow: Flow, x: Value, dim: int = 0, start: Any = None, end: Any = Non
                 else:
                     flow.freeze([axis[:at]], "cuts at a place that is a number in the model's code")
     return _with_axis(x, dim, axis[picked.start : picked.stop], flow.shape)
+
+
+def _every(flow: Flow, axis: np.ndarray, picked: range, step: int) -> Axis:
+    """One of each `step` neighbours (rotary embeddings turn them in pairs), which go together."""
+    if not len(picked) or len(axis) % step or picked.start >= step or len(picked) != len(axis) // step:
+        flow.freeze([axis], "picks every so many channels")
+        return None
+    for place in range(1, step):
+        flow.tie(axis[::step], axis[place::step])
+    return axis[picked.start :: step]
 
 
 @rule("select")
@@ -342,10 +368,19 @@ def unfold(flow: Flow, x: Value, dim: int, *_: Any) -> Value:
     return Value(tuple(flow.shape), (*x.axes, None))
 
 
-@rule("diagonal", "tril", "triu")
+@rule("tril", "triu")
 def triangle(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
     flow.freeze(x.axes[-2:], "picks channels by their numbers")
-    return Value(tuple(flow.shape), (*x.axes[:-2], *(None,) * (len(flow.shape) - len(x.shape) + 2)))
+    return Value(tuple(flow.shape), (*x.axes[:-2], None, None))
+
+
+@rule("diagonal", "linalg_diagonal")
+def diagonal(flow: Flow, x: Value, offset: int = 0, dim1: int | None = None, dim2: int | None = None) -> Value:
+    """What two axes hold at equal places goes to the end."""
+    default = (-2, -1) if flow.op == "linalg_diagonal" else (0, 1)
+    both = {(d if given is None else given) % len(x.shape) for given, d in zip((dim1, dim2), default, strict=True)}
+    flow.freeze([x.axes[d] for d in both], "picks channels by their numbers")
+    return Value(tuple(flow.shape), (*(a for d, a in enumerate(x.axes) if d not in both), None))
 
 
 def _with_axis(x: Value, dim: int, axis: Axis, shape: Sequence[int]) -> Value:
