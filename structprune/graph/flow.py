@@ -21,8 +21,9 @@ class Unsupported(Exception):
 class Value:
     """A tensor in the graph: its shape, what its axes carry, and the state_dict key if it is a parameter.
 
-    `uniform` says that all its entries are one number, and stay so. `masked` says, for each axis, which number stands at every removed position of it in the dense network with the
-    removed slices of all parameters set to zero (see `constants`); None where that is not known, () if nowhere.
+    `uniform` says that all its entries are one number, and stay so. `masked` says, for each axis, which number stands
+    at every removed position of it in the dense network with the removed slices of all parameters set to zero (see
+    `constants`); None where that is not known, () if nowhere.
     """
 
     shape: tuple[int, ...]

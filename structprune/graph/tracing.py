@@ -112,7 +112,7 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
     for dim, axis in enumerate(axes):
         if len(axis):
             flow.keys[int(axis[0, 0])] = (key, dim)
-    parameters[key] = Value(shape, axes, key, (masked,) * len(shape))
+    parameters[key] = Value(shape, axes, key, masked=(masked,) * len(shape))
     return parameters[key]
 
 
