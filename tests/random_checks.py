@@ -16,8 +16,7 @@ from structprune.errors import BudgetError, ModelError
 from structprune.graph import Inputs
 from structprune.report import count_macs
 from structprune.report.counts import MAC_OPERATORS
-from structprune.verify import masked
-from structprune.verify.gate import TOLERANCE, Comparison, _batches, _compare64, _compare_random
+from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked
 from tests.random_networks import Case
 
 REACH = 0.7  # the next budget to try leaves this share of the cut that is out of reach
@@ -101,15 +100,15 @@ def _check_dense(model: nn.Module, x: Tensor) -> None:
 
 def _check_outputs(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:
     """In float64 at two batch sizes with the network's own weights, and with random ones."""
-    batches = _batches(model, Inputs.of(x))
+    batches = batches_of(model, Inputs.of(x))
     own = Comparison(tolerance=TOLERANCE["float64"])
-    _compare64(own, masked(model, plan), slim, batches)
+    compare_finest(own, masked(model, plan), slim, batches)
     if not own.passed:
         raise Wrong("own weights", own.detail)
     if own.batches != [1, 2] or own.detail:
         raise Wrong("own weights", f"compared at batch sizes {own.batches}: {own.detail}")
     random = Comparison(tolerance=TOLERANCE["float64"])
-    _compare_random(random, model, slim, plan, batches)
+    compare_random(random, model, slim, plan, batches)
     if not random.passed:
         raise Wrong("random weights", random.detail)
 

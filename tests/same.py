@@ -13,8 +13,7 @@ from structprune.errors import BudgetError
 from structprune.graph import DependencyGraph, Inputs
 from structprune.graph.capture import outputs
 from structprune.modules import replace_tensors, skeleton_copy, tensors
-from structprune.verify import masked
-from structprune.verify.gate import TOLERANCE, Comparison, _batches, _compare64, _compare_random
+from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked
 
 PLANS = 3
 
@@ -28,10 +27,10 @@ def assert_slim_equals_masked(model: nn.Module, inputs: Any, *, form: str = "mod
     graph = sp.trace(model, inputs, form=form)
     for seed in range(PLANS):
         plan = random_plan(graph, seed)
-        slim, batches = sp.prune(model, plan), _batches(model, Inputs.of(inputs))
+        slim, batches = sp.prune(model, plan), batches_of(model, Inputs.of(inputs))
         own, random = Comparison(tolerance=TOLERANCE["float64"]), Comparison(tolerance=TOLERANCE["float64"])
-        _compare64(own, masked(model, plan), slim, batches)
-        _compare_random(random, model, slim, plan, batches)
+        compare_finest(own, masked(model, plan), slim, batches)
+        compare_random(random, model, slim, plan, batches)
         for weights, comparison in (("own", own), ("random", random)):
             assert comparison.passed, f"{weights} weights, plan {seed}: {comparison.detail}"
             assert comparison.batches, f"{weights} weights: {comparison.detail}"

@@ -8,12 +8,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from .table import also_rows, int8_rows, summary_rows
+from .table import also_rows, gate_rows, int8_rows, summary_rows
 
 
 def render_html(report: dict[str, Any], name: str) -> str:
-    environment = Environment(loader=PackageLoader("structprune.report"), autoescape=True, trim_blocks=True)
-    template = environment.get_template("report.html")
+    template = _environment().get_template("report.html")
     groups, layers = report["groups"], report["layers"]
     widths = _bars([(g["name"], g["channels"], g["kept_channels"]) for g in groups], "channels", "groups", "kept")
     times = _bars([(e["layer"], e["dense_ms"], e["slim_ms"]) for e in layers], "ms", "layers", "slim") if layers else ""
@@ -23,9 +22,19 @@ def render_html(report: dict[str, Any], name: str) -> str:
         rows=summary_rows(report),
         int8=int8_rows(report) if report["int8"] else None,
         also=also_rows(report),
+        gate=Markup(gate_table(report["gate"])),
         widths=Markup(widths),
         times=Markup(times),
     )
+
+
+def _environment() -> Environment:
+    return Environment(loader=PackageLoader("structprune.report"), autoescape=True, trim_blocks=True)
+
+
+def gate_table(gate: dict[str, Any]) -> str:
+    """The gate's comparisons as a table in HTML: passed, failed or not compared, each with its reason."""
+    return _environment().get_template("gate.html").render(rows=gate_rows(gate))
 
 
 def _bars(entries: list[tuple[str, float, float]], unit: str, what: str, slim: str) -> str:

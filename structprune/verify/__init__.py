@@ -1,11 +1,24 @@
 """The acceptance gate: is the slim network the one that the plan describes?
 
-Enters: the dense and the slim model, the plan and real inputs. Leaves: a `Gate` of measured differences.
-`masked` makes the reference from the plan's `keep` and `statistics` alone, with no group, rule or surgery; of
-`graph` it uses only the mode that sees each op run.
+Enters: the dense and the slim model, the plan and real inputs. Leaves: a `Gate` of measured differences, each passed,
+failed or not compared with its reason. `masked` makes the reference from the plan's `keep` and `statistics` alone, with
+no group, rule or surgery; of `graph` it uses only the mode that sees each op run.
 """
 
-from .gate import Comparison, Gate, verify
+from .comparison import TOLERANCE, Comparison
+from .gate import Gate, verify
 from .masked import expanded, masked
+from .running import batches_of, compare_finest
+from .weights import compare_random
 
-__all__ = ["Comparison", "Gate", "expanded", "masked", "verify"]
+__all__ = [
+    "TOLERANCE",
+    "Comparison",
+    "Gate",
+    "batches_of",
+    "compare_finest",
+    "compare_random",
+    "expanded",
+    "masked",
+    "verify",
+]

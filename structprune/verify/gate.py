@@ -1,109 +1,77 @@
-"""Compares masked dense, slim, reloaded slim and ONNX on real inputs.
+"""The gate: masked dense, slim, reloaded slim and ONNX on real inputs, and one training step.
 
-Tolerances, on the largest difference divided by the largest magnitude of the reference output:
-
-- float64, 1e-9: masked and slim sum the same products, the masked one with zeros between. Rounding differs by
-  about 1e-16 a term and grows to 1e-12 at most in the deepest networks tried; a channel that is wrongly cut
-  moves outputs by 1e-3 and more.
-- float32, 1e-4: the same with a rounding of 6e-8 a term. It is also what ONNX, which fuses and reorders, is
-  held to against PyTorch. Measured: 1e-7 to 1e-5.
-- reload: the same weights in the same modules, so every tensor is equal bit for bit and outputs agree to 1e-6
-  (PyTorch may choose another kernel for differently aligned memory).
-
-Two sets of weights go through the first comparison: the model's own, and random ones. Trained or freshly
-initialised weights can hide a wrong cut (a BatchNorm whose scale starts at zero switches a whole branch off);
-random ones can't.
+Each comparison is passed, failed, or not compared with its reason: where a runtime has no kernel, a network draws
+numbers, or can't train. What is compared, and to what tolerance, stands in `comparison` and docs/report.md.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from ..export import export_onnx
-from ..graph.capture import Inputs, outputs
-from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
+from ..graph.capture import Inputs
+from ..modules import replace_tensors, tensors
 from ..options import checked, instance, optional, path
 from ..records import Plan
 from ..store import load, save
 from ..wrappers import unwrapped
-from .masked import Doubled, MaskedStatistics, cut, masked
+from .comparison import TOLERANCE, Comparison, reload_tolerance
+from .masked import masked
+from .onnx_file import compare_onnx
+from .running import batches_of, compare_finest, draws, dtype_of, first_line, levels, seeded
+from .training import compare_training
+from .weights import compare_random
 
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "reload": 1e-6}
-
-
-@dataclass
-class Comparison:
-    """The largest absolute difference, and the largest relative to the reference's largest magnitude."""
-
-    max_abs: float = 0.0
-    max_rel: float = 0.0
-    tolerance: float = 0.0
-    passed: bool = True
-    detail: str = ""
-    batches: list[int] = field(default_factory=list)
-
-    def add(self, reference: list[Tensor], other: list[Tensor], batch: int) -> None:
-        if not reference:
-            self.fail("the model returns no tensor that could be compared")
-            return
-        if len(reference) != len(other):
-            self.fail(f"{len(reference)} outputs against {len(other)}")
-            return
-        for a, b in zip(reference, other, strict=True):
-            if a.shape != b.shape:
-                self.fail(f"output shapes {tuple(a.shape)} and {tuple(b.shape)} at batch {batch}")
-                return
-            if not a.numel():
-                continue
-            a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (a, b))
-            a, b = a.detach().double().cpu(), b.detach().double().cpu()
-            if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-                self.fail(f"outputs that are not finite at batch {batch}")
-                return
-            difference, scale = float((a - b).abs().max()), float(a.abs().max())
-            self.max_abs = max(self.max_abs, difference)
-            self.max_rel = max(self.max_rel, difference / scale if scale else float(difference > 0))
-        self.batches.append(batch)
-        if self.max_rel > self.tolerance:
-            self.fail(f"relative difference {self.max_rel:.3g} over {self.tolerance:g}")
-
-    def fail(self, detail: str) -> None:
-        self.passed, self.detail = False, self.detail or detail
+ESSENTIAL = ("masked_vs_slim", "float64", "reload")  # without these nothing is proven
+__all__ = ["TOLERANCE", "Comparison", "Gate", "verify"]
 
 
 @dataclass
 class Gate:
-    """`passed`, and what was measured: `masked_vs_slim` (float32), `float64`, `random_weights`, `reload`, `onnx`."""
+    """`passed`, and what was measured.
+
+    `masked_vs_slim` in the network's own dtype, `float64` and `random_weights` in float64, `reload`, `onnx`, and
+    `training`, one step. `passed` needs all that could be compared to be equal, and the first two and `reload` to
+    have been; `not_compared` says what was not, and why.
+    """
 
     masked_vs_slim: Comparison
     float64: Comparison
     random_weights: Comparison
     reload: Comparison
     onnx: Comparison
+    training: Comparison
 
     @property
     def passed(self) -> bool:
-        return all(comparison.passed for comparison in self.comparisons().values())
+        return not self.reasons()
 
     def comparisons(self) -> dict[str, Comparison]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def reasons(self) -> list[str]:
-        return [f"{name}: {c.detail}" for name, c in self.comparisons().items() if not c.passed]
+        """Why the gate did not pass: what failed, and what was not compared though nothing is proven without it."""
+        return [
+            f"{name}: {c.detail or 'nothing was compared'}"
+            for name, c in self.comparisons().items()
+            if c.failed or (name in ESSENTIAL and not c.passed)
+        ]
+
+    def not_compared(self) -> list[str]:
+        """What could not be compared, and why: it is no part of what `passed` says."""
+        return [f"{name}: {c.detail}" for name, c in self.comparisons().items() if c.state == "not compared"]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"passed": self.passed, **{name: asdict(c) for name, c in self.comparisons().items()}}
+        found = {name: comparison.to_dict() for name, comparison in self.comparisons().items()}
+        return {"passed": self.passed, "not_compared": self.not_compared(), **found}
 
 
 @contextmanager
@@ -127,6 +95,7 @@ def _full_float32() -> Iterator[None]:
     onnx=optional(path),
 )
 @_full_float32()
+@seeded()
 def verify(
     model: nn.Module,
     slim: nn.Module,
@@ -141,169 +110,80 @@ def verify(
     `model` is the dense model with the weights that `slim` was cut from (for a slim model that was trained
     since, `expanded(model, slim, plan)`). `example_inputs` should be real data; they run at batch 1 and at
     another batch size. `folder` and `onnx` name files that exist already; without them, files are written to
-    a temporary folder. Nothing raises for a slim model that is wrong: see `.passed` and `.reasons()`.
+    a temporary folder. Nothing raises for a slim model that is wrong: see `.passed` and `.reasons()`, and
+    `.not_compared()` for what that leaves out.
     """
     model, slim = unwrapped(model), unwrapped(slim)
     inputs = Inputs.of(example_inputs)
-    batches = _batches(model, inputs)
+    batches, native = batches_of(model, inputs), dtype_of(model, inputs)
     gate = Gate(
-        masked_vs_slim=Comparison(tolerance=TOLERANCE["float32"]),
-        float64=Comparison(tolerance=TOLERANCE["float64"]),
-        random_weights=Comparison(tolerance=TOLERANCE["float64"]),
-        reload=Comparison(tolerance=TOLERANCE["reload"]),
-        onnx=Comparison(tolerance=TOLERANCE["float32"]),
+        masked_vs_slim=Comparison.of(native),
+        float64=Comparison.of(torch.float64),
+        random_weights=Comparison.of(torch.float64),
+        reload=Comparison.of(native, reload_tolerance(native)),
+        onnx=Comparison.of(native),
+        training=Comparison.of(torch.float64),
     )
-    _guard(gate.masked_vs_slim, lambda: _compare(gate.masked_vs_slim, masked(model, plan), slim, batches))
-    _guard(gate.float64, lambda: _compare64(gate.float64, masked(model, plan), slim, batches))
-    _guard(gate.random_weights, lambda: _compare_random(gate.random_weights, model, slim, plan, batches))
-    with tempfile.TemporaryDirectory() as temporary:
-
-        def reload() -> None:
-            saved = Path(folder) if folder else save(slim, plan, temporary)
-            _compare_reload(gate.reload, model, slim, saved, batches)
-
-        def run_onnx() -> None:
-            file = Path(onnx) if onnx else export_onnx(slim, batches[0], Path(temporary) / "slim.onnx")
-            _compare_onnx(gate.onnx, slim, file, batches)
-
-        _guard(gate.reload, reload)
-        _guard(gate.onnx, run_onnx)
+    reference = masked(model, plan)
+    steps: dict[str, Callable[[], None]] = {
+        "masked_vs_slim": lambda: compare_finest(
+            gate.masked_vs_slim, reference, slim, batches, order=_from_its_own, dense=model
+        ),
+        "float64": lambda: compare_finest(gate.float64, reference, slim, batches, dense=model),
+        "random_weights": lambda: compare_random(gate.random_weights, model, slim, plan, batches),
+        "reload": lambda: _compare_reload(gate.reload, model, slim, plan, folder, batches),
+        "onnx": lambda: compare_onnx(gate.onnx, model, slim, batches, Path(onnx) if onnx else None),
+        "training": lambda: compare_training(
+            gate.training, model, slim, plan, batches, gate.float64.passed and not gate.random_weights.failed
+        ),
+    }
+    for name, step in steps.items():
+        try:
+            step()
+        except Exception as error:  # a slim model that is wrong may fail in any way
+            getattr(gate, name).fail(first_line(error))
+    random = draws(model, batches[0])
+    if random:
+        _say_random(gate, random)
     return gate
 
 
-def _guard(comparison: Comparison, step: Any) -> None:
-    try:
-        step()
-    except Exception as error:  # a slim model that is wrong may fail in any way
-        lines = str(error).strip().splitlines()
-        comparison.fail(f"{type(error).__name__}: {lines[0] if lines else ''}")
+def _from_its_own(native: torch.dtype) -> list[torch.dtype]:
+    return [native, *(dtype for dtype in reversed(levels(native)) if dtype != native)]
 
 
-def _compare(comparison: Comparison, reference: nn.Module, other: nn.Module, batches: list[Inputs]) -> None:
-    reference, other = skeleton_copy(reference), skeleton_copy(other)  # some models write to their buffers
-    with evaluating(reference), evaluating(other), plain_transformers():
-        for inputs in batches:
-            comparison.add(outputs(inputs.call(reference)), outputs(inputs.call(other)), _size(inputs))
-
-
-def _compare64(comparison: Comparison, reference: nn.Module, other: nn.Module, batches: list[Inputs]) -> None:
-    """In float64, or in float32 (at its tolerance) where the reference itself is written for that dtype."""
-    double = [inputs.map(lambda x: x.double() if x.is_floating_point() else x) for inputs in batches]
-    if _runs(_double(reference), double[0]):
-        _compare(comparison, _double(reference), _double(other), double)
-        return
-    comparison.detail = "compared in float32: the dense network does not run in float64"
-    comparison.tolerance = TOLERANCE["float32"]
-    _compare(comparison, reference, other, batches)
-
-
-def _runs(model: nn.Module, inputs: Inputs) -> bool:
-    model = skeleton_copy(model)
-    with evaluating(model):
-        try:
-            return all(bool(torch.isfinite(x).all()) for x in outputs(inputs.call(model)))
-        except Exception:  # written for one dtype, or for weights of another kind
-            return False
-
-
-def _double(model: nn.Module) -> nn.Module:
-    copy = skeleton_copy(model)
-    replace_tensors(copy, {k: t.detach().double() for k, t in tensors(model).items() if t.is_floating_point()})
-    return copy if isinstance(copy, MaskedStatistics) else Doubled(copy)
-
-
-def _compare_random(
-    comparison: Comparison, model: nn.Module, slim: nn.Module, plan: Plan, batches: list[Inputs]
-) -> None:
-    dense, small = skeleton_copy(model), skeleton_copy(slim)
-    for make in (_random_weights, _disturbed_weights):
-        weights = make(model)
-        replace_tensors(dense, weights)
-        if _runs(masked(dense, plan), batches[0]):
-            break
-    else:
-        comparison.detail = "not compared: the dense network gives no finite output with other weights"
-        return
-    replace_tensors(small, {key: cut(tensor, plan.keep.get(key, {})).contiguous() for key, tensor in weights.items()})
-    _compare64(comparison, masked(dense, plan), small, batches[:1])
-
-
-def _disturbed_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's own weights, each by up to a half larger, and 0.1 where they are zero: they keep their signs."""
-    generator = torch.Generator().manual_seed(0)
-    result = {}
-    for key, tensor in tensors(model).items():
-        if tensor.is_floating_point():
-            own = tensor.detach().cpu().float()
-            noise = 1 + 0.5 * torch.rand(tensor.shape, generator=generator)
-            result[key] = torch.where(own == 0, torch.full_like(own, 0.1), own * noise).to(tensor)
-    return result
-
-
-def _random_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Weights of such a size that signals neither vanish nor explode; statistics stay positive."""
-    generator = torch.Generator().manual_seed(0)
-    result = {}
-    for key, tensor in tensors(model).items():
-        if not tensor.is_floating_point():
-            continue
-        if tensor.dim() > 1:
-            fan_in = tensor[0].numel()
-            values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * (2 / fan_in) ** 0.5
-        elif key.endswith(("weight", "running_var")):
-            values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
-        else:
-            values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.1
-        result[key] = values.to(tensor)
-    return result
+def _say_random(gate: Gate, random: str) -> None:
+    """Of a network that draws numbers, a difference proves nothing; that it is the same from one seed on, does."""
+    for comparison in gate.comparisons().values():
+        if comparison.failed:
+            comparison.withdraw(f"{random}; here {comparison.detail}")
+        elif comparison.passed:
+            comparison.note(f"from the same seed: {random}")
 
 
 def _compare_reload(
-    comparison: Comparison, model: nn.Module, slim: nn.Module, folder: Path, batches: list[Inputs]
+    comparison: Comparison,
+    model: nn.Module,
+    slim: nn.Module,
+    plan: Plan,
+    folder: str | Path | None,
+    batches: list[Inputs],
 ) -> None:
-    described = "missing" not in json.loads((folder / "plan.json").read_text())["architecture"]
-    again = load(folder) if described else load(folder, model)
+    with tempfile.TemporaryDirectory() as temporary:
+        saved = Path(folder) if folder else save(slim, plan, temporary)
+        described = "missing" not in json.loads((saved / "plan.json").read_text())["architecture"]
+        again = load(saved) if described else load(saved, model)
     own, theirs = tensors(slim), tensors(again)
     for key, tensor in own.items():
-        if key not in theirs or not torch.equal(tensor.cpu(), theirs[key].cpu()):
+        same = key in theirs and tensor.dtype == theirs[key].dtype and tensor.shape == theirs[key].shape
+        if not same or not _equal(tensor, theirs[key]):
             comparison.fail(f"{key} is not the tensor that was saved")
             return
     replace_tensors(again, {key: theirs[key].to(tensor.device) for key, tensor in own.items()})
-    _compare(comparison, slim, again, batches)
+    compare_finest(comparison, slim, again, batches, order=_from_its_own)
 
 
-def _compare_onnx(comparison: Comparison, slim: nn.Module, file: Path, batches: list[Inputs]) -> None:
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-    for inputs in batches:
-        given = dict(zip(inputs.names(slim), inputs.flat(), strict=True))
-        feed = {name: given[name].detach().cpu().numpy() for name in names}
-        made = [torch.from_numpy(np.asarray(array)) for array in session.run(None, feed)]
-        with evaluating(skeleton_copy(slim)) as fresh, plain_transformers():  # as when it was exported
-            comparison.add(outputs(inputs.call(fresh)), made, _size(inputs))
-
-
-def _batches(model: nn.Module, inputs: Inputs) -> list[Inputs]:
-    """The inputs at batch 1 and at another size: as given, or one sample and a shifted copy of it.
-
-    Where the dense model itself runs at only one batch size, only that one.
-    """
-    size = _size(inputs)
-    if size > 1:
-        candidates = [inputs.map(lambda x: x[:1] if x.dim() and x.shape[0] == size else x), inputs]
-    else:
-        candidates = [inputs, inputs.map(lambda x: torch.cat([x, x.roll(1, -1)]) if x.dim() else x)]
-    usable = []
-    model = skeleton_copy(model)
-    with evaluating(model):
-        for candidate in candidates:
-            try:
-                candidate.call(model)
-                usable.append(candidate)
-            except Exception:  # a model that was written for one batch size
-                continue
-    return usable or [inputs]
-
-
-def _size(inputs: Inputs) -> int:
-    return next((int(x.shape[0]) for x in inputs.flat() if isinstance(x, Tensor) and x.dim()), 1)
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether all numbers are the same, NaN among them."""
+    a, b = a.detach().cpu(), b.cpu()
+    return bool(((a == b) | ((a != a) & (b != b))).all())

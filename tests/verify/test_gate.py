@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.errors import ModelError
-from structprune.verify import expanded, masked
-from structprune.verify.gate import Comparison
+from structprune.verify import Comparison, expanded, masked
 from tests.toys import Chain, Tied, pruned, randomise
 
 X = torch.randn(4, 3, 10, 10)
@@ -198,14 +197,16 @@ def test_expansion_is_zero_where_channels_went():
     torch.testing.assert_close(whole(X), masked(model, plan)(X))
 
 
-def test_outputs_that_are_not_finite_do_not_pass():
+def test_equal_infinities_are_equal_and_others_are_not():
     model = randomise(Chain())
     plan, slim = pruned(model, X[:1])
     for network in (model, slim):
         network.fc.bias.data[0] = torch.inf
     gate = sp.verify(model, slim, plan, X)
-    assert not gate.passed
-    assert "not finite" in gate.reasons()[0]
+    assert gate.passed, gate.reasons()
+    assert "infinite in some places, the same in both" in gate.float64.detail
+    slim.fc.bias.data[0] = -torch.inf
+    assert "not finite in 1 places at batch 1, and not the same there" in sp.verify(model, slim, plan, X).reasons()[0]
 
 
 def _verified(model, inputs=X, macs=0.5, **options):

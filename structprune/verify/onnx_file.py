@@ -1,0 +1,149 @@
+"""Slim in PyTorch against its ONNX file in onnxruntime, and what the dense network shows beside it.
+
+A difference that the dense network shows against its own file as well is the runtime's: it is said, and no failure of
+the cut. But a file that computes something else (an op that the exporter writes wrongly) shows in both too. So what
+dense shows excuses only what is small, or no more than the runtime's own noise on the slim file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..export import export_onnx
+from ..graph.capture import Inputs
+from ..modules import evaluating, replace_tensors, skeleton_copy, tensors
+from .comparison import Comparison, wide
+from .running import SAMPLES, attempt, call, distance, dtype_of, first_line, noise_of, nudged, size_of
+
+AS_DENSE = 4.0  # times what the dense network shows
+SMALL = 1e-2  # relative: what no wrong file has been seen to stay below, and precision to reach seldom
+
+
+def compare_onnx(
+    comparison: Comparison, model: nn.Module, slim: nn.Module, batches: list[Inputs], file: Path | None
+) -> None:
+    """Compares `slim` with its ONNX file, which is written to a temporary folder if none is given.
+
+    No float64 stands behind this comparison, so noise may excuse no more than the tolerance of the largest output.
+    """
+    comparison.capped = True
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        try:
+            file = file or export_onnx(slim, batches[0], folder / "slim.onnx")
+            _compare(comparison, slim, _Session(file), batches)
+        except Exception as error:  # a file that is wrong may fail in any way
+            _without_kernel(comparison, slim, batches, folder, error)
+        if comparison.failed and comparison.only_numbers:
+            _beside_dense(comparison, model, slim, batches, folder, file)
+
+
+class _Session:
+    """An ONNX file in onnxruntime on the CPU."""
+
+    def __init__(self, file: Path) -> None:
+        self.session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        self.names = [entry.name for entry in self.session.get_inputs()]
+
+    def run(self, model: nn.Module, inputs: Inputs) -> list[Tensor]:
+        given = dict(zip(inputs.names(model), inputs.flat(), strict=True))
+        feed = {name: given[name].detach().cpu().numpy() for name in self.names}
+        return [torch.from_numpy(np.asarray(array)) for array in self.session.run(None, feed)]
+
+
+def _compare(comparison: Comparison, network: nn.Module, session: _Session, batches: Sequence[Inputs]) -> None:
+    for inputs in batches:
+        made = session.run(network, inputs)
+        with evaluating(skeleton_copy(network)) as fresh:  # as when it was exported
+            expected = call(fresh, inputs)
+        comparison.add(expected, made, size_of(inputs), noise_of(network, inputs, expected))
+
+
+def _without_kernel(
+    comparison: Comparison, slim: nn.Module, batches: list[Inputs], folder: Path, error: Exception
+) -> None:
+    """What can be compared where a file can't be written or run for its dtype: that of a float32 copy."""
+    native = dtype_of(slim, batches[0])
+    if _is_complex(slim, batches[0]):
+        comparison.skip(f"ONNX has no complex numbers, and this network has: {first_line(error)[:160]}")
+        return
+    if native == torch.float32:
+        if _lacks_kernel(error):
+            comparison.skip(f"onnxruntime has no kernel for it: {first_line(error)}")
+        else:
+            comparison.fail(first_line(error))
+        return
+    copy = skeleton_copy(slim)
+    changed = {k: t.detach().float() for k, t in tensors(slim).items() if t.is_floating_point()}
+    replace_tensors(copy, changed)
+    inputs = [x.map(lambda t: t.float() if t.is_floating_point() else t) for x in batches]
+    own = Comparison.of(torch.float32)
+    own.capped = True
+    name = str(native).removeprefix("torch.")
+    reason = f"onnxruntime runs no such network in {name} ({first_line(error)[:160]})"
+    try:
+        _compare(own, copy, _Session(export_onnx(copy, inputs[0], folder / "float32.onnx")), inputs)
+    except Exception as other:  # the network's own code may convert
+        comparison.skip(f"{reason}, nor could a float32 copy be run: {first_line(other)[:160]}")
+        return
+    if own.failed:
+        comparison.fail(f"in a float32 copy, as {reason}: {own.detail}")
+        comparison.max_abs, comparison.max_rel, comparison.tolerance = own.max_abs, own.max_rel, own.tolerance
+    else:
+        comparison.skip(f"{reason}; a float32 copy equals its file to {own.max_rel:.1e}")
+
+
+def _is_complex(slim: nn.Module, inputs: Inputs) -> bool:
+    made = attempt(slim, inputs) or []
+    return any(isinstance(x, Tensor) and x.is_complex() for x in (*tensors(slim).values(), *inputs.flat(), *made))
+
+
+def _lacks_kernel(error: Exception) -> bool:
+    """Whether it is the runtime that has no kernel for a dtype, or numpy no such dtype."""
+    text = str(error)
+    return isinstance(error, NoKernel) or any(word in text for word in ("NOT_IMPLEMENTED", "bfloat16", "BFloat16"))
+
+
+def _beside_dense(
+    comparison: Comparison, model: nn.Module, slim: nn.Module, batches: list[Inputs], folder: Path, file: Path | None
+) -> None:
+    """Measures what the dense network shows against its own file, and lets that much pass where it is precision."""
+    dense = Comparison(tolerance=comparison.tolerance, room=comparison.room, capped=True)
+    try:
+        _compare(dense, model, _Session(export_onnx(model, batches[0], folder / "dense.onnx")), batches)
+    except (ModelError, RuntimeError, ValueError) as error:
+        comparison.detail += f"; the dense network's file could not be run beside it: {first_line(error)[:160]}"
+        return
+    comparison.dense = dense.max_rel
+    said = f"{comparison.max_rel:.2g} in slim, and {dense.max_rel:.2g} between the dense network and its own file"
+    if not dense.only_numbers or comparison.max_rel > AS_DENSE * dense.max_rel:
+        comparison.detail += f" ({said})"
+        return
+    small = max(SMALL, 4 * comparison.tolerance)
+    if comparison.max_rel > small and not _is_noise(comparison, slim, batches, file or folder / "slim.onnx"):
+        comparison.detail = f"the exporter or the runtime computes something else, in the dense network too: {said}"
+        return
+    comparison.excuse(f"precision of the runtime, as with the dense network: {said}")
+
+
+def _is_noise(comparison: Comparison, slim: nn.Module, batches: list[Inputs], file: Path) -> bool:
+    """Whether the runtime's own outputs move as much, when its inputs are rounded otherwise."""
+    session, most = _Session(file), 0.0
+    for inputs in batches:
+        expected = session.run(slim, inputs)
+        for sample in range(SAMPLES):
+            generator = torch.Generator().manual_seed(sample)
+            moved = session.run(slim, inputs.map(lambda x, g=generator: nudged(x, g)))
+            for a, b in zip(expected, moved, strict=True):
+                if a.is_floating_point() and a.numel():
+                    most = max(most, float(distance(a, b).max() / wide(a).abs().max().clamp_min(1e-300)))
+    return comparison.max_rel <= AS_DENSE * most

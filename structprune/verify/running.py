@@ -1,0 +1,231 @@
+"""Runs copies of a network for a comparison: the same seeds, one dtype, batches that it takes, rounding otherwise."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..graph.capture import Inputs, outputs
+from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
+from .comparison import Comparison, Noise, room_of, tolerance_of
+from .masking import Watched
+
+SAMPLES = 3  # of rounding: for one element alone, that all are a hundredth of the usual has a chance of 1e-6
+_FINER = {torch.float64: [], torch.float32: [torch.float64]}
+_COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """What draws random numbers draws the same ones; the user's own generators are put back at the end."""
+    own, numbers = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(own)
+            np.random.set_state(numbers)
+
+
+def call(model: nn.Module, inputs: Inputs, seed: int = 0) -> list[Tensor]:
+    """The output tensors of one forward pass."""
+    with seeded(seed), plain_transformers():
+        return outputs(inputs.call(model))
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def dtype_of(model: nn.Module, inputs: Inputs) -> torch.dtype:
+    """The coarsest dtype that a network or its inputs are of."""
+    given = [x for x in inputs.flat() if isinstance(x, Tensor)]
+    found = {x.dtype.to_real() for x in (*tensors(model).values(), *given) if x.is_floating_point() or x.is_complex()}
+    known = [dtype for dtype in found if dtype.itemsize > 1]  # 8 bits are for storage
+    return max(known, key=lambda dtype: torch.finfo(dtype).eps) if known else torch.get_default_dtype()
+
+
+def levels(native: torch.dtype) -> list[torch.dtype]:
+    """The dtypes that a network of dtype `native` can be compared in, from the finest."""
+    return list(dict.fromkeys([torch.float64, torch.float32, native] if native != torch.float64 else [native]))
+
+
+def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """The same inputs, with everything coarser than `dtype` in `dtype`."""
+    return inputs.map(lambda x: _finer(x, dtype))
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype, native: torch.dtype, still: bool = False) -> nn.Module:
+    """A copy that computes in `dtype` throughout; as it is where that is its own dtype."""
+    copy = skeleton_copy(model)
+    if dtype == native and not still:
+        return copy
+    replace_tensors(copy, {key: _finer(tensor.detach(), dtype) for key, tensor in tensors(model).items()})
+    finer = None if dtype == native and dtype != torch.float64 else dtype
+    if isinstance(copy, Watched):
+        copy.dtype, copy.still = finer, still
+        return copy
+    return Watched(copy, dtype=finer, still=still)
+
+
+def _finer(x: Tensor, dtype: torch.dtype) -> Tensor:
+    if x.is_complex():
+        wanted = _COMPLEX.get(dtype, x.dtype)
+        return x.to(wanted) if wanted.itemsize > x.dtype.itemsize else x
+    return x.to(dtype) if x.is_floating_point() and x.dtype.itemsize < dtype.itemsize else x
+
+
+def compare(
+    comparison: Comparison,
+    reference: nn.Module,
+    other: nn.Module,
+    batches: list[Inputs],
+    dense: nn.Module | None = None,
+) -> None:
+    """Compares two networks of the same dtype as they are, batch by batch.
+
+    A reference that does not run is no fault of `other`: that is not compared. `dense` tells whether NaN is the
+    network's own.
+    """
+    rounded = reference
+    reference, other = skeleton_copy(reference), skeleton_copy(other)  # some models write to their buffers
+    with evaluating(reference), evaluating(other):
+        for inputs in batches:
+            try:
+                expected = call(reference, inputs)
+            except Exception as error:  # whatever the user's forward raises
+                comparison.skip(
+                    f"the dense network, masked, does not run at batch {size_of(inputs)}: {first_line(error)}"
+                )
+                return
+            noise = noise_of(rounded, inputs, expected)
+            own = functools.cache(functools.partial(_evaluated, dense, inputs)) if dense is not None else None
+            comparison.add(expected, call(other, inputs), size_of(inputs), noise, nan=own)
+
+
+def _evaluated(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    model = skeleton_copy(model)
+    with evaluating(model):
+        return call(model, inputs)
+
+
+def attempt(model: nn.Module, inputs: Inputs) -> list[Tensor] | None:
+    """The outputs in evaluation mode, or None where the network does not run: it may be written for one dtype, or for
+    weights of another kind."""
+    try:
+        return _evaluated(model, inputs)
+    except Exception:  # whatever the user's forward raises
+        return None
+
+
+def compare_finest(
+    comparison: Comparison,
+    reference: nn.Module,
+    other: nn.Module,
+    batches: list[Inputs],
+    *,
+    order: Callable[[torch.dtype], list[torch.dtype]] = levels,
+    dense: nn.Module | None = None,
+) -> None:
+    """Compares in the first dtype of `order` that the reference runs in, at the tolerance of that dtype.
+
+    `order` gives them for the network's own dtype, by default float64 first.
+    """
+    native = dtype_of(reference, batches[0])
+    wanted = order(native)
+    for dtype in wanted:
+        made, inputs = in_dtype(reference, dtype, native), [cast(x, dtype) for x in batches]
+        if dtype == wanted[-1] or attempt(made, inputs[0]) is not None:
+            break
+    if dtype != wanted[0]:
+        first, now = (str(d).removeprefix("torch.") for d in (wanted[0], dtype))
+        comparison.note(f"compared in {now}: the dense network does not run in {first}")
+        comparison.tolerance, comparison.room = tolerance_of(dtype), room_of(dtype)
+    own = in_dtype(dense, dtype, native) if dense is not None else None
+    compare(comparison, made, in_dtype(other, dtype, native), inputs, own)
+
+
+def noise_of(model: nn.Module, inputs: Inputs, expected: list[Tensor]) -> Noise:
+    """Makes, for each output, how far its elements move when rounding falls out otherwise.
+
+    Weights and inputs are moved by up to four of their own eps, `SAMPLES` times, and the largest change counts:
+    that is as much as what rounding every weight and input anew would do, and what follows in between.
+    """
+
+    @functools.cache
+    def measure() -> list[Tensor]:
+        moved = [torch.zeros_like(x, dtype=torch.float64, device="cpu") for x in expected]
+        for sample in range(SAMPLES):
+            generator = torch.Generator().manual_seed(sample)
+            copy = skeleton_copy(model)
+            replace_tensors(copy, {key: nudged(t.detach(), generator) for key, t in tensors(model).items()})
+            made = attempt(copy, inputs.map(lambda x, g=generator: nudged(x, g)))
+            if made is None or [x.shape for x in made] != [x.shape for x in expected]:
+                continue
+            moved = [torch.maximum(m, distance(a, b)) for m, a, b in zip(moved, expected, made, strict=True)]
+        return moved
+
+    return measure
+
+
+def nudged(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Each number larger or smaller by up to four times the eps of its dtype."""
+    if not x.is_floating_point() or x.dtype.itemsize == 1 or x.is_meta:
+        return x
+    moves = torch.rand(x.shape, generator=generator, dtype=torch.float32).sub_(0.5).mul_(8 * torch.finfo(x.dtype).eps)
+    return x + x * moves.to(x)
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """|a - b| in float64; 1 or 0 for integers; 0 where it is not finite."""
+    a, b = a.detach().cpu(), b.detach().cpu()
+    if not (a.is_floating_point() or a.is_complex()):
+        return (a != b).double()
+    made = (
+        (a.to(torch.complex128) - b.to(torch.complex128)).abs() if a.is_complex() else (a.double() - b.double()).abs()
+    )
+    return torch.where(torch.isfinite(made), made, 0)
+
+
+def draws(model: nn.Module, inputs: Inputs) -> str:
+    """What is to be said of a network that is not the same twice; empty if it is."""
+    first, second = skeleton_copy(model), skeleton_copy(model)
+    with evaluating(first), evaluating(second):
+        try:
+            pairs = list(zip(call(first, inputs, seed=0), call(second, inputs, seed=1), strict=True))
+        except Exception:  # a network that does not run is said elsewhere
+            return ""
+    if all(a.shape == b.shape and not bool(distance(a, b).any()) for a, b in pairs):
+        return ""
+    worst = max(float(distance(a, b).max()) if a.shape == b.shape and a.numel() else 0.0 for a, b in pairs)
+    return (
+        "the network draws random numbers in evaluation mode, or is not deterministic: run twice on the same inputs, "
+        f"its outputs differ by {worst:.3g}"
+    )
+
+
+def batches_of(model: nn.Module, inputs: Inputs) -> list[Inputs]:
+    """The inputs at batch 1 and at another size: as given, or one sample and a shifted copy of it.
+
+    Where the dense model itself runs at only one batch size, only that one.
+    """
+    size = size_of(inputs)
+    if size > 1:
+        candidates = [inputs.map(lambda x: x[:1] if x.dim() and x.shape[0] == size else x), inputs]
+    else:
+        candidates = [inputs, inputs.map(lambda x: torch.cat([x, x.roll(1, -1)]) if x.dim() else x)]
+    return [candidate for candidate in candidates if attempt(model, candidate) is not None] or [inputs]
+
+
+def size_of(inputs: Inputs) -> int:
+    return next((int(x.shape[0]) for x in inputs.flat() if isinstance(x, Tensor) and x.dim()), 1)

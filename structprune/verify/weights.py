@@ -1,0 +1,70 @@
+"""The comparison with other weights than the network's own, which may hide a wrong cut.
+
+A BatchNorm whose scale starts at zero switches a whole branch off; random weights can't.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..graph.capture import Inputs
+from ..modules import replace_tensors, skeleton_copy, tensors
+from ..records import Plan
+from .comparison import Comparison
+from .masked import cut, masked
+from .running import attempt, compare_finest
+
+
+def compare_random(
+    comparison: Comparison, model: nn.Module, slim: nn.Module, plan: Plan, batches: list[Inputs]
+) -> None:
+    """Holds slim against the masked network, both with random weights, or with the dense network's own disturbed ones
+    where random ones give no finite output."""
+    dense, small = skeleton_copy(model), skeleton_copy(slim)
+    infinite = _infinite(attempt(masked(model, plan), batches[0]))
+    for make in (random_weights, disturbed_weights):
+        weights = make(model)
+        replace_tensors(dense, weights)
+        if (made := attempt(masked(dense, plan), batches[0])) is not None and _infinite(made) <= infinite:
+            break
+    else:
+        comparison.skip("the dense network gives no finite output with other weights")
+        return
+    replace_tensors(small, {key: cut(tensor, plan.keep.get(key, {})).contiguous() for key, tensor in weights.items()})
+    compare_finest(comparison, masked(dense, plan), small, batches[:1])
+
+
+def _infinite(made: list[Tensor] | None) -> int:
+    """How many output values are not finite: some networks fill places with infinity."""
+    return sum(int((~torch.isfinite(x)).sum()) for x in made or ())
+
+
+def disturbed_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own weights, each by up to a half larger, and 0.1 where they are zero: they keep their signs."""
+    generator = torch.Generator().manual_seed(0)
+    result = {}
+    for key, tensor in tensors(model).items():
+        if tensor.is_floating_point():
+            own = tensor.detach().cpu().float()
+            noise = 1 + 0.5 * torch.rand(tensor.shape, generator=generator)
+            result[key] = torch.where(own == 0, torch.full_like(own, 0.1), own * noise).to(tensor)
+    return result
+
+
+def random_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Weights of such a size that signals neither vanish nor explode; statistics stay positive."""
+    generator = torch.Generator().manual_seed(0)
+    result = {}
+    for key, tensor in tensors(model).items():
+        if not tensor.is_floating_point():
+            continue
+        if tensor.dim() > 1:
+            fan_in = tensor[0].numel()
+            values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * (2 / fan_in) ** 0.5
+        elif key.endswith(("weight", "running_var")):
+            values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
+        else:
+            values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.1
+        result[key] = values.to(tensor)
+    return result

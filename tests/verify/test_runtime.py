@@ -1,0 +1,153 @@
+"""Slim against its ONNX file: what the dense network shows too is the runtime's, but a wrong file is not."""
+
+import pytest
+import torch
+from torch import nn
+
+import structprune as sp
+from structprune.verify import Comparison
+from structprune.verify.onnx_file import compare_onnx
+from structprune.verify.running import Inputs, batches_of
+from tests.toys import pruned
+
+
+def body(entering):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(entering, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1)).eval()
+
+
+class Normed(nn.Module):
+    """Normalises its input, in a way that a runtime does with less precision on a smooth bright image."""
+
+    def __init__(self, norm, entering=1):
+        super().__init__()
+        self.norm, self.body = norm, body(entering)
+
+    def forward(self, x):
+        return self.body(self.norm(x))
+
+
+class Standard(nn.Module):
+    def forward(self, x):
+        mean = x.mean((2, 3), keepdim=True)
+        return (x - mean) / x.std((2, 3), keepdim=True)
+
+
+class Squares(nn.Module):
+    """A variance by E[x²] - E[x]²."""
+
+    def forward(self, x):
+        mean = x.mean((2, 3), keepdim=True)
+        return (x - mean) / (x.square().mean((2, 3), keepdim=True) - mean.square()).clamp_min(1e-12).sqrt()
+
+
+def smooth(channels, spread, level=0.9):
+    torch.manual_seed(1)
+    return level + spread * torch.randn(2, channels, 64, 64)
+
+
+NETWORKS = {
+    "InstanceNorm": lambda: (Normed(nn.InstanceNorm2d(1)), smooth(1, 1e-3)),
+    "GroupNorm": lambda: (Normed(nn.GroupNorm(1, 3), 3), smooth(3, 1e-3, 5.0)),
+    "LayerNorm": lambda: (Normed(nn.LayerNorm([3, 64, 64], elementwise_affine=False), 3), smooth(3, 1e-3, 5.0)),
+    "std": lambda: (Normed(Standard()), smooth(1, 1e-4)),
+    "squares": lambda: (Normed(Squares()), smooth(1, 1e-2)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_the_runtime_does_to_the_dense_network_too_is_said_and_passed(name):
+    model, x = NETWORKS[name]()
+    plan, slim = pruned(model.eval(), x[:1], 0.5)
+    gate = sp.verify(model, slim, plan, x)
+    assert gate.passed, gate.reasons()
+    if gate.onnx.max_rel > gate.onnx.tolerance:
+        assert gate.onnx.dense is not None
+        assert gate.onnx.max_rel <= 4 * gate.onnx.dense
+        assert "and its own file" in gate.onnx.detail
+
+
+def compared(model, slim, x, file):
+    comparison = Comparison.of(torch.float32)
+    compare_onnx(comparison, model, slim, batches_of(model, Inputs.of(x)), file)
+    return comparison
+
+
+def test_a_wrong_file_is_caught_where_the_runtime_is_imprecise(tmp_path):
+    model, x = NETWORKS["InstanceNorm"]()
+    _, slim = pruned(model.eval(), x[:1], 0.5)
+    file = sp.export_onnx(slim, x, tmp_path / "slim.onnx")
+    assert compared(model, slim, x, file).passed
+    with torch.no_grad():
+        slim.body[2].weight[1] *= 1.002
+    found = compared(model, slim, x, file)
+    assert found.failed
+    assert "between the dense network and its own file" in found.detail
+
+
+def test_a_file_that_is_wrong_for_dense_and_slim_alike_fails(tmp_path, monkeypatch):
+    module = __import__("structprune.verify.onnx_file", fromlist=["export_onnx"])
+    model, x = Normed(nn.Identity(), 3), torch.randn(2, 3, 16, 16)
+    _, slim = pruned(model.eval(), x[:1], 0.5)
+    right = module.export_onnx
+
+    def wrong(network, inputs, path):
+        other = __import__("copy").deepcopy(network)
+        with torch.no_grad():
+            other.body[2].bias += 0.5
+        return right(other, inputs, path)
+
+    monkeypatch.setattr(module, "export_onnx", wrong)
+    found = compared(model, slim, x, None)
+    assert found.failed
+    assert "computes something else, in the dense network too" in found.detail
+
+
+class Draws(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.how = nn.Linear(8, 16), nn.Linear(16, 4), how
+
+    def forward(self, x):
+        y = self.a(x).relu()
+        if self.how == "channels":  # as many numbers as there are channels
+            return self.b(y + torch.randn_like(y))
+        if self.how == "dropout":
+            return self.b(torch.dropout(y, 0.5, True))
+        z = self.b(y)
+        return z + (torch.rand(()) if self.how == "output" else torch.randint(0, 2, z.shape))
+
+
+X = torch.randn(3, 8)
+
+
+@pytest.mark.parametrize("how", ["channels", "dropout"])
+def test_a_network_that_draws_numbers_is_named_as_random(how):
+    model = Draws(how).eval()
+    plan, slim = pruned(model, X[:1], 0.5)
+    gate = sp.verify(model, slim, plan, X)
+    assert not gate.passed
+    assert gate.masked_vs_slim.state == "not compared"
+    assert all("draws random numbers in evaluation mode" in reason and "twice" in reason for reason in gate.reasons())
+
+
+@pytest.mark.parametrize("how", ["output", "integers"])
+def test_a_network_that_draws_the_same_numbers_is_compared_from_one_seed(how):
+    model = Draws(how).eval()
+    plan, slim = pruned(model, X[:1], 0.5)
+    state = torch.get_rng_state()
+    gate = sp.verify(model, slim, plan, X)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert gate.passed, gate.reasons()
+    assert "from the same seed: the network draws random numbers" in gate.float64.detail
+    slim.b.weight.data[0] *= 1.01
+    assert not sp.verify(model, slim, plan, X).passed
+
+
+def test_a_network_that_is_the_same_twice_is_not_named():
+    model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 4)).eval()
+    plan, slim = pruned(model, X[:1], 0.5)
+    gate = sp.verify(model, slim, plan, X)
+    assert gate.passed
+    assert not any(comparison.detail for comparison in gate.comparisons().values())
