@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import difflib
 import functools
+import reprlib
 from collections.abc import Iterable
 
 from ._compat import declare_torchvision_ops
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """`value` as a message may hold it: on one line, in quotes if it is text, and cut off where it is long."""
-    text = " ".join(repr(value[: limit + 1] if isinstance(value, (str, bytes)) else value).split())
+    """`value` as a message may hold it: on one line, in quotes if it is text, and cut off where it is long or deep."""
+    try:
+        text = repr(value[: limit + 1]) if isinstance(value, (str, bytes)) else _SHORT.repr(value)
+    except Exception:  # whatever a value's own repr raises
+        text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
     return text if len(text) <= limit + 2 else f"{text[:limit]}…"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 12
+_SHORT.maxother = _SHORT.maxlong = 200
 
 
 def unknown(kind: str, given: object, known: Iterable[str]) -> str:

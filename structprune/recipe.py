@@ -6,20 +6,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from . import strict_yaml
 from .bench import Runtime
 from .bench.engines import ENGINES
 from .calibration.batches import BATCH
 from .criteria import COMBINE, CRITERIA
 from .errors import RecipeError
-from .names import architectures, optimizers, unknown
+from .names import architectures, optimizers, shown, unknown
 from .plan import ALLOCATIONS
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _no_truth_value(value: Any) -> Any:
+    """pydantic takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is a truth value: give a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+Number = Annotated[float, BeforeValidator(_no_truth_value)]
 
 
 class ModelSpec(_Strict):
@@ -51,7 +70,7 @@ class CalibrationSpec(_Strict):
     `path` (a folder) or `files` names others. `augment` flips crops, changes their colours and joins parts of two.
     """
 
-    images: int = Field(default=256, ge=2)
+    images: Whole = Field(default=256, ge=2)
     path: str | None = None
     files: tuple[str, ...] = ()
     augment: bool = False
@@ -67,7 +86,7 @@ class DigitsSpec(_Strict):
     """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
 
     source: Literal["digits"]
-    image_size: int = Field(default=32, ge=8)
+    image_size: Whole = Field(default=32, ge=8)
     calibration: CalibrationSpec | None = None
 
     @model_validator(mode="after")
@@ -83,20 +102,20 @@ class ImagesSpec(_Strict):
 
     source: Literal["images"]
     path: str | None = None
-    crops: int = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
+    crops: Whole = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
     calibration: CalibrationSpec | None = None
 
 
 class TrainSpec(_Strict):
     """Supervised training; optimisers and schedules are timm's, by its names."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(default=64, ge=2)
+    epochs: Whole = Field(ge=1)
+    batch_size: Whole = Field(default=64, ge=2)
     optimizer: str = "adamw"
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
+    lr: Number = Field(gt=0)
+    weight_decay: Number = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_epochs: Whole = Field(default=0, ge=0)
 
     @field_validator("optimizer")
     @classmethod
@@ -116,11 +135,11 @@ class BudgetSpec(_Strict):
     """What may stay: a fraction of the dense network (up to 1), or an absolute number; how many milliseconds a forward
     pass may take, or how many times faster it is to be, on the `runtime`."""
 
-    macs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    params: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    channels: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    speedup: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+    macs: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    params: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    channels: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    latency_ms: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    speedup: Number | None = Field(default=None, ge=1, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _any(self) -> BudgetSpec:
@@ -137,8 +156,8 @@ class PruneSpec(_Strict):
     combine: str | None = None
     budget: BudgetSpec
     allocation: str = "uniform"
-    min_channels: int = Field(default=1, ge=1)
-    max_ratio: float = Field(default=0.9, gt=0, le=1)
+    min_channels: Whole = Field(default=1, ge=1)
+    max_ratio: Number = Field(default=0.9, gt=0, le=1)
     align: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     ignore: tuple[str, ...] = ()
     form: Literal["auto", "module", "graph"] = "auto"
@@ -188,7 +207,7 @@ class LeastSquaresSpec(_Strict):
 
     method: Literal["least_squares"] = "least_squares"
     weights: Literal["full", "scales"] = "full"
-    ridge: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    ridge: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class BatchNormSpec(_Strict):
@@ -238,8 +257,8 @@ class RuntimeSpec(_Strict):
 
     engine: str = "onnxruntime"
     device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = Field(default=1, ge=1)
-    batch: int = Field(default=1, ge=1)
+    threads: Whole = Field(default=1, ge=1)
+    batch: Whole = Field(default=1, ge=1)
     dtype: Literal["float32", "int8"] = "float32"
 
     @field_validator("engine")
@@ -264,8 +283,8 @@ class RuntimeSpec(_Strict):
 class AlsoSpec(RuntimeSpec):
     """Another runtime; `threads` and `batch` are by default those that the network is made for."""
 
-    threads: int | None = Field(default=None, ge=1)  # type: ignore[assignment]
-    batch: int | None = Field(default=None, ge=1)  # type: ignore[assignment]
+    threads: Whole | None = Field(default=None, ge=1)  # type: ignore[assignment]
+    batch: Whole | None = Field(default=None, ge=1)  # type: ignore[assignment]
 
     def runtime(self) -> Runtime:
         return Runtime(**self.model_dump(exclude_none=True))
@@ -285,7 +304,7 @@ def _engine(given: Any) -> Any:
 class BenchSpec(_Strict):
     """`also` has other runtimes that the finished networks are timed on; `pin` keeps timings on the idlest cores."""
 
-    seconds: float = Field(default=10.0, gt=0)
+    seconds: Number = Field(default=10.0, gt=0)
     also: tuple[Annotated[AlsoSpec, BeforeValidator(_engine)], ...] = ()
     pin: bool = False
 
@@ -293,7 +312,7 @@ class BenchSpec(_Strict):
 class Recipe(_Strict):
     """One run: which model, which data, how it is trained, pruned, fine-tuned and timed."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: Whole = Field(default=0, ge=0)
     model: ModelSpec
     data: Annotated[DigitsSpec | ImagesSpec, Field(discriminator="source")]
     train: TrainSpec | None = None
@@ -365,15 +384,23 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         near = [p for p in sorted(place.glob("*.yaml")) if not p.name.startswith(".")] if place.is_dir() else []
         hint = f": did you mean one of {', '.join(str(p) for p in near[:8])}?" if near else ""
         raise RecipeError(f"no recipe at {path}{hint}")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise RecipeError(f"{path} holds {type(data).__name__}, not a mapping of keys: see recipes/quickstart.yaml")
     for override in overrides:
         _override(data, override)
     return check_recipe(data, str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """The data in a YAML file (see `strict_yaml`). Raises RecipeError, in one line."""
+    try:
+        with path.open("rb") as file:
+            return strict_yaml.parse(file.read(4 * strict_yaml.MAX_BYTES).decode("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path} can't be read: {error}") from error
+    except ValueError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
 
 
 def check_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -386,7 +413,7 @@ def check_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip("."):
-        raise RecipeError(f"--set {override}: give it as key=value, for example prune.budget.macs=0.5")
+        raise RecipeError(f"--set {_plain(override)}: give it as key=value, for example prune.budget.macs=0.5")
     *parents, last = key.split(".")
     here = data
     for parent in parents:
@@ -394,11 +421,11 @@ def _override(data: dict[str, Any], override: str) -> None:
             here[parent] = {}
         here = here[parent]
         if not isinstance(here, dict):
-            raise RecipeError(f"--set {override}: {parent} is a value in this recipe and has no keys")
+            raise RecipeError(f"--set {_plain(override)}: {_plain(parent)} is a value in this recipe and has no keys")
     try:
-        here[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: {text!r} is not a YAML value") from error
+        here[last] = strict_yaml.parse(text)
+    except ValueError as error:
+        raise RecipeError(f"--set {shown(override)}: {shown(text)} is not a YAML value: {error}") from error
 
 
 def _one_line(error: ValidationError, where: str) -> str:
@@ -413,10 +440,16 @@ def _one_line(error: ValidationError, where: str) -> str:
     if first["type"] == "extra_forbidden":
         message = unknown("key", place[-1], _keys(place[:-1], first["loc"]))
     elif first["type"] != "value_error" and first["type"] != "missing":
-        message = f"{message}, not {first['input']!r}"
+        message = f"{message}, not {shown(first['input'])}"
     others = ["".join(str(part) for part in other["loc"][:1]) for other in errors[1:]]
     rest = f" (and {len(errors) - 1} more: {', '.join(others)})" if others else ""
-    return f"{where}: {'.'.join(place) + ': ' if place else ''}{message}{rest}"
+    message = " ".join(message.split())
+    return f"{where}: {_plain('.'.join(place)) + ': ' if place else ''}{message[:600]}{_plain(rest)}"
+
+
+def _plain(text: str) -> str:
+    """Text of a user's in a message: as it is where it is short and on one line."""
+    return text if len(text) <= 200 and text.isprintable() else shown(text, 200)
 
 
 def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:

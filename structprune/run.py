@@ -31,7 +31,7 @@ from .modules import replace_tensors, tensors
 from .options import checked, flag, instance, optional, several
 from .plan import plan as make_plan
 from .progress import Reporter
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe, read_recipe, read_yaml
 from .records import Plan, Scores, Sensitivity
 from .recover import recover
 from .report import build_report, disagreements, macs_or_none, measured_quality, render_html
@@ -109,7 +109,7 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
         state = "a run" if "report.json" in present else "an interrupted run"
         raise RecipeError(f"{folder} already holds {state} ({present[0]}): give another --out, or --resume to go on")
     stored = folder / "recipe.yaml"
-    if not stored.is_file() or yaml.safe_load(stored.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+    if not stored.is_file() or read_yaml(stored) != recipe.model_dump(mode="json"):
         raise RecipeError(f"{folder} holds a run of another recipe: resume it with the same recipe and --set options")
     if "report.json" in present:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

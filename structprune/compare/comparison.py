@@ -32,7 +32,7 @@ from ..graph import DependencyGraph, trace
 from ..models import build_model
 from ..modules import tensors
 from ..progress import Reporter
-from ..recipe import Recipe, check_recipe, read_recipe
+from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
 from ..records import Scores
 from ..run import WIDTHS_BY, rehearse, run
 from ..store import files
@@ -179,7 +179,7 @@ def _claim(folder: Path, recipe: Recipe, roundings: Sequence[int], resume: bool,
         return True
     if not resume:
         raise RecipeError(f"{folder} already holds a comparison: give another --out, or --resume to go on")
-    if yaml.safe_load(stored.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+    if read_yaml(stored) != recipe.model_dump(mode="json"):
         raise RecipeError(f"{folder} holds a comparison by another recipe: resume it with the same one and --set")
     finished = folder / "compare.json"
     if not finished.is_file():
