@@ -63,27 +63,34 @@ class Flip(NamedTuple):
     how: str = "not"
 
 
-def flipped(answer: Answer, flips: frozenset[Flip]) -> Any:
-    """The value of an answer, another one where its line is among `flips`."""
-    value = answer.value
+def flipped(value: Any, line: str, flips: frozenset[Flip]) -> Any:
+    """What an op gave at a line, or something else where the line is among `flips`."""
+    if not any(flip.line == line for flip in flips):
+        return value
     if isinstance(value, bool):
-        return value != (Flip(answer.line) in flips)
-    if isinstance(value, (int, float)):
-        if Flip(answer.line, "zero") in flips:
-            return type(value)(0)
-        if Flip(answer.line, "more") in flips:
-            return 2 * abs(value) + 1
-    return value
+        return value != (Flip(line) in flips)
+    zero, more = Flip(line, "zero") in flips, Flip(line, "more") in flips
+    if isinstance(value, Tensor):  # of as many rows as the values decide
+        if more and not len(value):
+            return value.new_zeros((1, *value.shape[1:]))
+        return value[:0] if zero else value
+    if isinstance(value, (list, tuple)):
+        return type(value)([flipped(item, line, flips) for item in value])
+    if isinstance(value, np.ndarray):
+        return ~value if value.dtype == bool else value * 0 if zero else abs(value) * 2 + 1 if more else value
+    return type(value)(0) if zero else 2 * abs(value) + 1 if more else value
 
 
 @dataclass(frozen=True)
 class Scenario:
     """A way in which a model runs: in training mode or not, with `answers` to what the code asks tensors for (None if
-    nobody knows them yet), and with the numbers and truths at the lines in `flips` other than with the example."""
+    nobody knows them yet), and with the numbers and truths at the lines in `flips` other than with the example. `label`
+    begins the names of its nodes."""
 
     training: bool = False
     answers: tuple[Answer, ...] | None = None
     flips: frozenset[Flip] = frozenset()
+    label: str = ""
 
 
 @dataclass(frozen=True)

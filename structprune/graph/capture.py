@@ -24,6 +24,7 @@ from .recorder import Listener, Recorder, Watcher
 from .recorder import op_name as op_name
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_NORMS = os.path.join("timm", "layers", "norm_act.py")  # BatchNorms that do no more than PyTorch's
 _EVALUATION = Scenario()
 
 
@@ -168,7 +169,7 @@ def listen(model: nn.Module, inputs: Inputs, scenario: Scenario) -> tuple[Answer
     replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in state.items()})
     device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
     listener = Listener(copy, scenario)
-    with torch.no_grad(), warnings.catch_warnings(), seeded():
+    with torch.set_grad_enabled(scenario.training), warnings.catch_warnings(), seeded():
         warnings.simplefilter("ignore")
         inputs.map(lambda x: x.detach().to(device, copy=True)).call_under(listener, copy)
     return tuple(listener.heard)
@@ -194,7 +195,12 @@ def record(
     error: str | None = None
     mode = _ModeReads()
     try:
-        with torch.no_grad(), warnings.catch_warnings(), seeded() if scenario != _EVALUATION else nullcontext(), mode:
+        with (
+            torch.set_grad_enabled(scenario.training),
+            warnings.catch_warnings(),
+            seeded() if scenario != _EVALUATION else nullcontext(),
+            mode,
+        ):
             warnings.simplefilter("ignore")
             call = inputs.map(lambda x: recorder.enter("input", x.detach().to("meta")))
             call = inputs.rebuild([x.meta["val"] if isinstance(x, fx.Node) else x for x in call.flat()])
@@ -215,28 +221,42 @@ def _one_line(error: Exception) -> str:
 
 
 class _ModeReads:
-    """Notes, inside `with`, whether code outside PyTorch reads `training` of any module."""
+    """Notes, inside `with`, whether code outside PyTorch looks if it trains: by `training` of any module but
+    BatchNorms, or by `torch.is_grad_enabled()`."""
 
     def __init__(self) -> None:
         self.happened = False
 
     def __enter__(self) -> None:
         def read(module: nn.Module) -> bool:
-            if not sys._getframe(1).f_code.co_filename.startswith(_TORCH):
-                self.happened = True
+            self._notice(sys._getframe(1))
             try:
                 return module.__dict__["training"]
             except KeyError:
                 raise AttributeError("training") from None
 
-        self._before = nn.Module.__dict__.get("training")
-        nn.Module.training = property(read, lambda module, value: module.__dict__.update(training=value))  # type: ignore
+        def enabled() -> bool:
+            self._notice(sys._getframe(1))
+            return self._enabled()
+
+        def write(module: nn.Module, value: bool) -> None:
+            module.__dict__["training"] = value
+
+        self._training, self._enabled = nn.Module.__dict__.get("training"), torch.is_grad_enabled
+        nn.Module.training = property(read, write)  # type: ignore[assignment]
+        torch.is_grad_enabled = enabled
+
+    def _notice(self, frame: Any) -> None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_TORCH) and not file.endswith(_NORMS):
+            self.happened = True
 
     def __exit__(self, *_: object) -> None:
-        if self._before is None:
+        torch.is_grad_enabled = self._enabled
+        if self._training is None:
             del nn.Module.training
         else:
-            nn.Module.training = self._before
+            nn.Module.training = self._training
 
 
 def _nested(value: Any, recorder: Recorder) -> Any:

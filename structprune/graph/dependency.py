@@ -188,8 +188,8 @@ class DependencyGraph:
     """What can be removed from a model, and what each removal costs and saves.
 
     `groups` and `barriers` are lists; `model` is the traced model, whose weights criteria read; `nodes` counts the
-    ops of one forward pass. A *removal* is a mapping from a group's name to the indices of the units that it keeps;
-    groups not named stay whole.
+    ops of one forward pass; `notes` says what a user should know of how it was traced. A *removal* is a mapping from a
+    group's name to the indices of the units that it keeps; groups not named stay whole.
     """
 
     def __init__(
@@ -198,6 +198,7 @@ class DependencyGraph:
         self.model, self.inputs, self.captured, self.form = model, inputs, captured, form
         self.nodes = len(captured.calls)
         self.values: dict[str, Any] = {}
+        self.notes: list[str] = []
         self._flow = flow
         if flow.module_form:
             follow_attributes(flow, model)

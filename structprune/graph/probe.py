@@ -35,7 +35,7 @@ def unfollowed(
         return {}
     # two shares, so that numbers which happen to agree at one are told apart at the other
     kept = {group.name: group.narrowed((2, 3)[i % 2]) for i, group in enumerate(graph.groups)}
-    trial, error = record(graph.model, graph.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario)
+    trial, error = record(graph.model, captured.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario)
     removed = graph.removed(kept)
     lengths: dict[int, int] = {}
     seen = trial.calls
@@ -51,9 +51,9 @@ def unfollowed(
         elif _numbers(seen[position]) != _numbers(node):
             why = "it gets a number that the model's code works out from a width"
         if why:
-            return _culprits(node, nodes, values, graph, barred, why, error is not None)
+            return _culprits(node, captured, values, graph, barred, why, error is not None)
     if error is not None:
-        return _culprits(nodes[-1], nodes, values, graph, barred, error, True)
+        return _culprits(nodes[-1], captured, values, graph, barred, error, True)
     return {}
 
 
@@ -90,7 +90,7 @@ class Bar:
 
 def _culprits(
     node: fx.Node,
-    nodes: list[fx.Node],
+    captured: Captured,
     values: dict[str, Any],
     graph: DependencyGraph,
     barred: dict[str, Bar],
@@ -100,8 +100,9 @@ def _culprits(
     """The node itself, if channels that could go reach it; else what brings them into its module, where the code may
     read a width; else the nearest one before it; else one whose parameters could be cut. With each, its like: other
     calls from the same line."""
+    nodes = captured.calls
     before = nodes[: nodes.index(node) + 1]
-    for parameters in (False, True) if failed or _steady(graph, nodes) else (False,):
+    for parameters in (False, True) if failed or _steady(graph, captured) else (False,):
 
         def live(n: fx.Node, parameters: bool = parameters) -> bool:
             new = n.name not in barred or (parameters and not barred[n.name].parameters)
@@ -119,12 +120,10 @@ def _culprits(
     )
 
 
-def _steady(graph: DependencyGraph, nodes: list[fx.Node]) -> bool:
+def _steady(graph: DependencyGraph, captured: Captured) -> bool:
     """Whether the model does the same when it runs again at the same widths."""
-    runs = (
-        [(n.target, _shapes(n), _numbers(n)) for n in run]
-        for run in (record(graph.model, graph.inputs, scenario=graph.captured.scenario)[0].calls, nodes)
-    )
+    again = record(graph.model, captured.inputs, scenario=captured.scenario)[0]
+    runs = ([(n.target, _shapes(n), _numbers(n)) for n in run.calls] for run in (again, captured))
     return next(runs) == next(runs)
 
 

@@ -215,9 +215,14 @@ class Recorder(Watcher):
 
     def enter(self, name: str, tensor: Tensor) -> fx.Node:
         """A placeholder for a parameter, buffer or input."""
-        node = self.graph.placeholder("".join(c if c.isalnum() else "_" for c in name))
+        node = self._named(self.graph.placeholder("".join(c if c.isalnum() else "_" for c in name)))
         node.meta["val"] = tensor
         self._know(tensor, node)
+        return node
+
+    def _named(self, node: fx.Node) -> fx.Node:
+        if self.scenario.label:
+            node.name = self.scenario.label + node.name
         return node
 
     def node_of(self, tensor: Tensor) -> fx.Node:
@@ -225,7 +230,7 @@ class Recorder(Watcher):
         if id(tensor) not in self._nodes:
             node = self._made.get(_memory(tensor))  # torch wraps what zeros_like and the like make anew
             if node is None:
-                node = self.graph.create_node("get_attr", f"constant_{len(self._kept)}")
+                node = self._named(self.graph.create_node("get_attr", f"constant_{len(self._kept)}"))
                 node.meta["val"] = tensor if tensor.is_meta else tensor.detach().clone()  # the code may write to it
             self._know(tensor, node)
         return self._nodes[id(tensor)]
@@ -269,7 +274,7 @@ class Recorder(Watcher):
     def _note(
         self, op: Any, args: Any, kwargs: Any, result: Any, answer: Answer | None = None, numbers: bool = False
     ) -> None:
-        node = self.graph.call_function(op, args, kwargs)
+        node = self._named(self.graph.call_function(op, args, kwargs))
         node.meta |= {"val": result, "module": self.path, "line": _line(), "native": self.native, "numbers": numbers}
         if answer is not None:
             self.answers.asked.append(Asked(node, answer))
@@ -278,7 +283,7 @@ class Recorder(Watcher):
         elif isinstance(result, (list, tuple)):
             for i, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    item = self.graph.call_function(operator.getitem, (node, i))
+                    item = self._named(self.graph.call_function(operator.getitem, (node, i)))
                     item.meta |= {"val": part, "module": self.path}
                     self._know(part, item)
 
@@ -303,11 +308,9 @@ class Listener(Watcher):
         return self._hear(op_name(op), result) if asks(op) else result
 
     def _hear(self, op: str, result: Any) -> Any:
-        answer = answer_of(op, self.path, _line(), result)
-        if not answer.dtypes:
-            answer = dataclasses.replace(answer, value=flipped(answer, self.scenario.flips))
-            result = answer.value
-        self.heard.append(answer)
+        line = _line()
+        result = flipped(result, line, self.scenario.flips)
+        self.heard.append(answer_of(op, self.path, line, result))
         self.answers.given += 1
         return result
 

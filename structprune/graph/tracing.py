@@ -14,10 +14,11 @@ from torch import Tensor, fx, nn
 from ..errors import ModelError
 from ..names import shown
 from ..wrappers import unwrapped
-from .capture import Captured, Inputs, capture, op_name
+from .capture import Captured, Inputs, op_name
 from .constants import with_constants
 from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
+from .looks import Looks, look
 from .numbers import settled
 from .probe import SPREADS, Bar, unfollowed
 from .recorder import map_leaves
@@ -33,7 +34,9 @@ def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> Depend
     """Finds the groups of coupled channels of `model`.
 
     `example_inputs` is a tensor, a tuple of arguments or a dict of keyword arguments; one forward pass runs
-    on meta copies of them, in evaluation mode, and nothing is computed. MACs are those of one pass on these
+    on meta copies of them, in evaluation mode, and nothing is computed, unless the code asks for values: then a copy
+    runs once on the inputs as they are, and `notes` of the graph say what was decided by them. Code that runs only in
+    training mode is recorded too, and its parameters are cut with the rest. MACs are those of one pass on these
     inputs, so give a batch of 1 for MACs a sample. `form` is what the slim network will be: "module", the user's own
     module, where channels that its code can't follow stay; or "graph", an `fx.GraphModule` with the same state_dict
     keys, in which every size is rewritten. Raises ModelError if the model cannot run on the inputs.
@@ -42,14 +45,28 @@ def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> Depend
         raise ModelError(f"form={shown(form)}: the slim network can have the form {' or '.join(map(repr, FORMS))}")
     model, inputs = unwrapped(model), Inputs.of(example_inputs)
     with _no_garbage_collection():
-        captured = capture(model, inputs)
+        looks = look(model, inputs, form)
         barred: dict[str, Bar] = {}
         while True:
-            graph, values = analyse(model, inputs, captured, barred, form)
-            found = unfollowed(graph, captured, values, barred) if form == "module" else {}
+            graph, values = analyse(model, inputs, looks, barred, form)
+            found: dict[str, Bar] = {}
+            for captured in looks.all if form == "module" else ():
+                found = found or _unfollowed(graph, captured, values, barred, looks)
             if not found:
                 return graph
             barred.update(found)
+
+
+def _unfollowed(
+    graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: dict[str, Bar], looks: Looks
+) -> dict[str, Bar]:
+    try:
+        return unfollowed(graph, captured, values, barred)
+    except ModelError as error:
+        if captured is looks.main or looks.unseen:
+            raise
+        looks.unseen = str(error)  # a pass that is not the same twice can't be held against the widths
+        return {"": Bar(looks.unseen)}
 
 
 @contextmanager
@@ -65,15 +82,35 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def analyse(
-    model: nn.Module, inputs: Inputs, captured: Captured, barred: dict[str, Bar], form: str = "module"
+    model: nn.Module, inputs: Inputs, looks: Looks, barred: dict[str, Bar], form: str = "module"
 ) -> tuple[DependencyGraph, dict[str, Any]]:
     """Applies the rules to each node in turn; channels that enter a node in `barred` stay, for the reason given there.
 
-    Returns the graph and, for each node, its Value (or list of them).
+    Costs and statistics are those of `looks.main`; the other passes tie and keep channels of the same parameters.
+    Returns the graph and, for each node of each pass, its Value (or list of them), by the node's name.
     """
     flow = Flow(module_form=form == "module")
-    values: dict[fx.Node, Any] = {}
     parameters: dict[str, Value] = {}
+    values = _walk(flow, looks.main, parameters, barred)
+    own = dict(values)
+    for captured in looks.others:
+        kept = flow.costs, flow.statistics, flow.produced
+        flow.costs, flow.statistics, flow.produced = [], [], []
+        values |= _walk(flow, captured, parameters, barred)
+        known = {(produced.key, produced.dim) for produced in kept[2]}
+        new = [produced for produced in flow.produced if (produced.key, produced.dim) not in known]
+        flow.costs, flow.statistics, flow.produced = kept[0], kept[1], kept[2] + new
+    if flow.module_form and (looks.unseen or looks.unknown):
+        _keep_unseen(flow, looks, parameters, values)
+    graph = DependencyGraph(model, inputs, flow, parameters, looks.main, form)
+    graph.notes = list(looks.notes)
+    graph.values = own
+    return graph, values
+
+
+def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: dict[str, Bar]) -> dict[str, Any]:
+    """The values of one pass by the names of its nodes; `parameters` are those of all passes by key."""
+    values: dict[fx.Node, Any] = {}
     depth: dict[fx.Node, int] = {}
     calls: Counter[str] = Counter()
     written = _written(captured)
@@ -97,9 +134,23 @@ def analyse(
             stale = {parent: unknown(values[parent]) for parent in writes.stale(node)}
             values[node] = _apply(flow, node, {**values, **stale} if stale else values, barred, calls)
             writes.note(node)
-    graph = DependencyGraph(model, inputs, flow, parameters, captured, form)
-    graph.values = {node.name: value for node, value in values.items()}
-    return graph, graph.values
+    return {node.name: value for node, value in values.items()}
+
+
+def _keep_unseen(flow: Flow, looks: Looks, parameters: dict[str, Value], values: dict[str, Any]) -> None:
+    """Keeps what code that nobody saw may use: all of it, or the parameters that no pass uses and what fits them."""
+    flow.op, flow.node, flow.module, flow.line = "forward", "", "", ""
+    if looks.unseen:
+        for value in values.values():
+            flow.freeze(all_axes(value), looks.unseen)
+        return
+    unused = [value for key, value in parameters.items() if key not in looks.used()]
+    sizes = {size for value in unused for size in value.shape if size > 1}
+    for value in unused:
+        flow.freeze(value.axes, looks.unknown)
+    for value in values.values():
+        fitting = [axis for axis in all_axes(value) if axis is not None and any(n % len(axis) == 0 for n in sizes)]
+        flow.freeze(fitting, f"{looks.unknown} and may bring these channels to parameters that evaluation does not use")
 
 
 def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, Value]) -> Value:
@@ -107,6 +158,8 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
     key = captured.parameters.get(node.name)
     if key is None:
         return Value.fixed(shape)
+    if key in parameters:
+        return parameters[key]
     axes = tuple(flow.units.axis(size) for size in shape)
     masked = None if key.endswith("running_var") else 0.0
     for dim, axis in enumerate(axes):

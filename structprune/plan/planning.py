@@ -147,7 +147,7 @@ def _plan(
     result = realise(graph, kept, scores.criterion, allocation, dict(budget), constraints)
     if cost is not None:
         result.latency = {"dense": cost.dense_ms, "slim": tally.count(widths)[LATENCY]}
-    result.notes = scores.notes + _notes(limits, used(widths), result, constraints)
+    result.notes = graph.notes + scores.notes + _notes(limits, used(widths), result, constraints)
     return result
 
 

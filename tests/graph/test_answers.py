@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import structprune as sp
 from structprune.errors import ModelError
+from structprune.verify import masked
 
 X = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
 ONES = torch.ones(1, 5, dtype=torch.long)
@@ -85,6 +86,88 @@ def test_the_graph_form_refuses_another_branch(way: str) -> None:
     assert torch.isfinite(slim(X, ONES)).all()
     with pytest.raises(ModelError, match=r"in forward .*test_answers.py.* now, where the network's code may do"):
         slim(X, SOME)
+
+
+@pytest.mark.parametrize("example", [ONES, SOME], ids=["ones", "some"])
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "chosen"])
+def test_the_module_form_is_right_whichever_branch_is_taken(way: str, example: Tensor) -> None:
+    net, _, plan, slim = cut(way, "module", example)
+    reference = masked(net, plan)
+    for mask in (ONES, SOME, torch.tensor([[1, 0, 0, 0, 0]])):
+        assert torch.allclose(slim(X, mask), reference(X, mask), atol=1e-6)
+    assert any("control flow follows the example" in note and "test_answers.py" in note for note in plan.notes)
+
+
+class Fixed(nn.Module):
+    """Another branch holds a number in its code, uses a layer of its own or refuses the values."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.way = way
+        self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y = self.a(x).relu()
+        if mask.all():
+            return self.b(y)
+        if self.way == "number":
+            return self.b(y.reshape(-1, 2, 8).flip(1).reshape(1, 5, 16))
+        if self.way == "layer":
+            return self.c(y)
+        if self.way == "refuses":
+            raise ValueError("masks are not supported")
+        return self.b(y[..., torch.argsort(mask.float().mean(1)).tolist() * 16])  # "chooses"
+
+
+@pytest.mark.parametrize("way", ["number", "layer", "refuses", "chooses"])
+def test_what_another_branch_cannot_follow_stays(way: str) -> None:
+    net = Fixed(way).eval()
+    graph = sp.trace(net, (X, ONES))
+    if way in ("number", "chooses"):
+        assert not graph.groups
+        assert graph.barriers
+        return
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5})
+    slim = sp.prune(net, plan)
+    assert torch.allclose(slim(X, ONES), masked(net, plan)(X, ONES), atol=1e-6)
+    if way == "layer":
+        assert "c.weight" in plan.keep
+        assert torch.allclose(slim(X, SOME), masked(net, plan)(X, SOME), atol=1e-6)
+    else:
+        with pytest.raises(ValueError, match="masks are not supported"):
+            slim(X, SOME)
+
+
+class Experts(nn.Module):
+    """Each token goes to one of three experts, those without tokens are passed over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.router, self.b = nn.Linear(8, 16), nn.Linear(8, 3), nn.Linear(16, 4)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, choice = self.a(x), self.router(x).argmax(-1)
+        out = torch.zeros_like(y)
+        for number, expert in enumerate(self.experts):
+            rows, columns = torch.where(choice == number)
+            if rows.numel() == 0:
+                continue
+            out[rows, columns] += expert(y[rows, columns])
+        return self.b(out)
+
+
+def test_experts_that_the_example_does_not_reach_are_cut_with_the_rest() -> None:
+    net = Experts().eval()
+    x = X[:, :1]  # one token, one expert
+    graph = sp.trace(net, x)
+    assert len(graph.groups) == 4
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5})
+    assert all(f"experts.{i}.0.weight" in plan.keep for i in range(3))
+    many = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(sp.prune(net, plan)(many), masked(net, plan)(many), atol=1e-6)
 
 
 def test_channels_that_values_choose_stay() -> None:

@@ -1,0 +1,212 @@
+"""The ways in which a model's code can run: as on the example, in training mode, and where a value decides otherwise.
+
+Each is recorded, and tracing joins them: what one way ties, or keeps, holds for all. The slim module's code then finds
+its weights in order wherever it goes.
+"""
+
+from __future__ import annotations
+
+import dis
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import ModelError
+from ..modules import walk
+from .answers import Answer, Flip, Scenario, short_line
+from .capture import Captured, Inputs, capture, follow, listen, record
+from .numbers import Read, Size, leaves
+
+MOST_FLIPS = 16  # of one model: each costs a run, a recording and its analysis
+
+
+@dataclass
+class Looks:
+    """`main` is the forward pass in evaluation mode, `others` are the passes that do something else. `notes` says what
+    a user should know of them. `unknown` says why there may be ways that nobody saw: then the parameters that no pass
+    uses stay, with all that might enter them; `unseen` why other ways may use all of it, so that everything stays."""
+
+    main: Captured
+    others: list[Captured] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unknown: str = ""
+    unseen: str = ""
+
+    @property
+    def all(self) -> list[Captured]:
+        return [self.main, *self.others]
+
+    def used(self) -> set[str]:
+        """The keys of the parameters and buffers that some pass uses."""
+        return {
+            captured.parameters[node.name]
+            for captured in self.all
+            for node in captured.graph.nodes
+            if node.op == "placeholder" and node.users and node.name in captured.parameters
+        }
+
+
+def look(model: nn.Module, inputs: Inputs, form: str) -> Looks:
+    """Records the ways that `model` can go on `inputs`. In the graph form there is one way, which its program checks.
+
+    Raises ModelError if the model can't run on `inputs` in evaluation mode.
+    """
+    looks = Looks(capture(model, inputs))
+    _train(model, inputs, looks, form)
+    if looks.main.asked:
+        _decide(model, inputs, looks, form)
+    return looks
+
+
+# --- training mode ------------------------------------------------------------------------------------------
+
+
+def _train(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
+    if not looks.main.reads_mode and not any(_switches(module) for _, module in walk(model)):
+        return
+    error: str | None = ""
+    for given in (inputs, _doubled(inputs)):  # BatchNorm refuses to train on one value a channel
+        try:
+            captured, error = follow(model, given, Scenario(training=True, label="t_"))
+        except ModelError as refused:
+            error = str(refused)
+        if error is None:
+            break
+    if error is not None:
+        looks.notes.append(f"the code that runs in training mode could not be traced: {error}")
+        looks.unknown = "it runs other code in training, which could not be traced"
+        return
+    if _same(captured, looks.main):
+        return
+    if form == "module":
+        looks.others.append(captured)
+        return
+    only = Looks(looks.main, [captured]).used() - looks.used()
+    if only:
+        looks.notes.append(
+            f"the graph form runs evaluation's code in training too: {', '.join(sorted(only)[:4])} and the like, which "
+            'only training uses, stay as they are and unused; form="module" trains them'
+        )
+    else:
+        looks.notes.append(
+            "the graph form runs evaluation's code in training too, which is other code here (besides BatchNorm and "
+            'dropout); form="module" runs training\'s'
+        )
+
+
+def _switches(module: nn.Module) -> bool:
+    """Whether a module does something of its own when its mode changes."""
+    return any(getattr(type(module), name) is not getattr(nn.Module, name) for name in ("train", "eval"))
+
+
+def _doubled(inputs: Inputs) -> Inputs:
+    """The inputs with each sample twice."""
+    batch = next((len(x) for x in inputs.flat() if isinstance(x, Tensor) and x.dim()), 0)
+    return inputs.map(lambda x: torch.cat([x, x]) if x.dim() and len(x) == batch else x)
+
+
+def _same(a: Captured, b: Captured) -> bool:
+    """Whether two passes make the same calls of the same tensors, and return them alike."""
+    return _calls(a) == _calls(b)
+
+
+def _calls(captured: Captured) -> list[Any]:
+    nodes = [node for node in captured.graph.nodes if not _counts(node)]
+    places = {node: i for i, node in enumerate(nodes)}
+    return [
+        (node.op, node.target if node.op == "call_function" else "", [places[p] for p in node.all_input_nodes])
+        for node in nodes
+    ]
+
+
+def _counts(node: fx.Node) -> bool:
+    """Whether a node is a BatchNorm's counting of batches."""
+    if node.op != "call_function" or node.target is not torch.ops.aten.add_.Tensor:
+        return False
+    counted: Any = node.args[0]
+    value = counted.meta.get("val") if isinstance(counted, fx.Node) else None
+    return value is not None and counted.op == "placeholder" and value.dtype == torch.long and value.dim() == 0
+
+
+# --- what values decide -------------------------------------------------------------------------------------
+
+
+def _decide(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
+    heard: dict[tuple[str, str], Answer] = {}
+    for asked in looks.main.asked:
+        heard.setdefault((asked.answer.op, asked.answer.line), asked.answer)
+    texts = [answer.text() for answer in heard.values()]
+    if form == "graph":
+        looks.notes += [f"control flow follows the example: {text}; anything else is an error there" for text in texts]
+        return
+    looks.notes += [f"control flow follows the example: {text}" for text in texts]
+    flips = list(dict.fromkeys(_flips(looks.main)))
+    for place, flip in enumerate(flips[:MOST_FLIPS]):
+        _flip(model, inputs, looks, flip, f"f{place}_")
+    if len(flips) > MOST_FLIPS:
+        looks.unseen = f"its code decides by values in more than {MOST_FLIPS} ways, of which the others were not traced"
+
+
+def _flips(main: Captured) -> Iterator[Flip]:
+    """Where the code could go another way, and how."""
+    sized = [asked for asked in main.asked if asked.answer.dtypes]
+    counts = {size for asked in sized for shape in asked.answer.shapes for size in shape[:1]}
+    reached = _reached(asked.node for asked in sized)
+    for asked in main.asked:
+        answer = asked.answer
+        if answer.dtypes:
+            yield Flip(answer.line, "zero" if any(shape and shape[0] for shape in answer.shapes) else "more")
+        elif isinstance(answer.value, bool):
+            yield Flip(answer.line)
+        else:
+            yield Flip(answer.line, "zero")
+            yield Flip(answer.line, "more")
+    for condition in main.conditions:
+        for leaf in leaves(condition.test):
+            if isinstance(leaf, Read) or (isinstance(leaf, Size) and leaf.node in reached and leaf.value in counts):
+                yield Flip(condition.line)
+
+
+def _reached(nodes: Iterator[fx.Node]) -> set[str]:
+    waiting, seen = list(nodes), set()
+    while waiting:
+        node = waiting.pop()
+        if node.name not in seen:
+            seen.add(node.name)
+            waiting += node.users
+    return seen
+
+
+def _flip(model: nn.Module, inputs: Inputs, looks: Looks, flip: Flip, label: str) -> None:
+    """Records what the code does where the answers at one line are others."""
+    scenario = Scenario(flips=frozenset([flip]), label=label)
+    where = short_line(flip.line)
+    try:
+        answers = listen(model, inputs, scenario)
+    except Exception as error:
+        if not _refuses(error) and flip.how == "not":  # another number may simply not fit the example
+            looks.unseen = f"the other branch at {where} could not be followed ({type(error).__name__}: {error})"
+            looks.notes.append(looks.unseen)
+        return
+    captured, failed = record(model, inputs, scenario=replace(scenario, answers=answers))
+    if failed is not None:
+        looks.unseen = f"the other branch at {where} could not be traced ({failed})"
+        looks.notes.append(looks.unseen)
+    elif not any(_same(captured, other) for other in looks.all):
+        looks.others.append(captured)
+
+
+def _refuses(error: BaseException) -> bool:
+    """Whether the model's own code raised an error: then it refuses such values by itself."""
+    trace: Any = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    own = not code.co_filename.startswith(
+        (os.path.dirname(__file__) + os.sep, os.path.dirname(torch.__file__) + os.sep)
+    )
+    return isinstance(error, AssertionError) or (own and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS")
