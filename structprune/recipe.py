@@ -22,6 +22,7 @@ from .bench.engines import ENGINES
 from .calibration.batches import BATCH
 from .criteria import COMBINE, CRITERIA
 from .errors import RecipeError
+from .memory import LIMIT
 from .names import architectures, optimizers, shown, unknown
 from .plan import ALLOCATIONS
 
@@ -310,9 +311,14 @@ class BenchSpec(_Strict):
 
 
 class Recipe(_Strict):
-    """One run: which model, which data, how it is trained, pruned, fine-tuned and timed."""
+    """One run: which model, which data, how it is trained, pruned, fine-tuned and timed.
+
+    `memory` is how many GiB scoring and recovery may take for one layer or group at a time, on top of the networks, the
+    images and a forward pass.
+    """
 
     seed: Whole = Field(default=0, ge=0)
+    memory: float = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
     model: ModelSpec
     data: Annotated[DigitsSpec | ImagesSpec, Field(discriminator="source")]
     train: TrainSpec | None = None

@@ -408,7 +408,8 @@ class _Run:
             start = time.perf_counter()
             with self._bar(f"recovery: {step.method}") as update:
                 images = data.example if data.calibration is None else data.calibration
-                done = recover(model, slim, plan, images, [step], seed=self.recipe.seed, progress=update)
+                options: dict[str, Any] = {"seed": self.recipe.seed, "memory": self.recipe.memory * 2**30}
+                done = recover(model, slim, plan, images, [step], **options, progress=update)
             slim = done.model
             seconds = time.perf_counter() - start
             measured = measured_quality(self.recipe, data, dense, {"recovered": self._predict(slim, data)})

@@ -8,8 +8,23 @@ the next while weights change, `windows` takes input windows and output values. 
 from .batches import Batch, batches_of
 from .layers import Layer, Norm, find_layers
 from .observe import Observer
+from .spread import Spread
 from .sweep import Sweep
-from .windows import Sample, sample
+from .windows import Sample, choose, sample, take
 from .working import Working
 
-__all__ = ["Batch", "Layer", "Norm", "Observer", "Sample", "Sweep", "Working", "batches_of", "find_layers", "sample"]
+__all__ = [
+    "Batch",
+    "Layer",
+    "Norm",
+    "Observer",
+    "Sample",
+    "Spread",
+    "Sweep",
+    "Working",
+    "batches_of",
+    "choose",
+    "find_layers",
+    "sample",
+    "take",
+]

@@ -8,7 +8,7 @@ runs again, but calls that were made before only hand out what they made then, a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError
 from ..graph.capture import Captured, Inputs, op_name
-from ..graph.recorder import OpMode
+from ..graph.recorder import OpMode, leaves_of
+from ..memory import LIMIT
 from ..modules import evaluating
 from .layers import ops
 
@@ -25,14 +26,18 @@ class _Stop(Exception):
     """The call to stop at is reached."""
 
 
+See = Callable[[int, tuple[Any, ...]], None]  # gets the number of a batch and the arguments of a call
+
+
 class Sweep:
     """One pass of `model` over `batches`, taken in steps. `captured` is a recording of the same model.
 
     Results that later calls need are kept for all batches: about the size of one layer's activations for each image.
+    Where they are more than `memory` bytes, the last of the batches start from the beginning at each step.
     """
 
-    def __init__(self, model: nn.Module, captured: Captured, batches: list[Inputs]) -> None:
-        self.model, self.batches = model, batches
+    def __init__(self, model: nn.Module, captured: Captured, batches: list[Inputs], memory: float = LIMIT) -> None:
+        self.model, self.batches, self.memory = model, batches, memory
         nodes = ops(captured)
         self.names = [op_name(node.target) for node in nodes]
         place = {node: i for i, node in enumerate(nodes)}
@@ -45,20 +50,33 @@ class Sweep:
                 written = place[target]
                 self.last[written] = max(self.last[written], self.last[i])
         self.mutates = any(_mutable(node) for node in nodes)
-        self.done = 0  # calls before this one are not made again
+        self.done = 0  # where it stands
+        self.starts = [0] * len(batches)  # calls before these are not made again
+        self.anew = 0  # the most batches that had to start from the beginning
         self.kept: list[dict[int, Any]] = [{} for _ in batches]
         self.shapes: list[dict[int, Any]] = [{} for _ in batches]
 
     def until(self, place: int) -> list[tuple[Any, ...]]:
         """Goes on to just before call number `place`, and returns the arguments that it gets, for each batch."""
-        if place < self.done:
-            raise ValueError(f"call {place} is behind call {self.done}")
         arguments: list[tuple[Any, ...]] = []
-        self._run(place, {place: lambda batch, args: arguments.append(args)}, keep=True)
-        self.done = place
+        self.go(place, lambda batch, args: arguments.append(args))
         return arguments
 
-    def look(self, watch: Mapping[int, Callable[[int, tuple[Any, ...]], None]]) -> None:
+    def go(self, place: int, see: See = lambda batch, args: None) -> None:
+        """Goes on to just before call number `place`; `see(batch, args)` gets the arguments of one batch at a time."""
+        if place < self.done:
+            raise ValueError(f"call {place} is behind call {self.done}")
+        self._run(place, {place: see}, keep=True)
+        self.done = place
+
+    def arguments(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """The number of each batch, and the arguments of the call at which it stands; one batch is held at a time."""
+        for number in range(len(self.batches)):
+            found: dict[int, tuple[Any, ...]] = {}
+            self._run(self.done, {self.done: found.__setitem__}, keep=False, batches=[number])
+            yield number, found.pop(number)
+
+    def look(self, watch: Mapping[int, See]) -> None:
         """Looks ahead: calls `watch[place](batch, args)` at calls further on, and stays where it is."""
         self._run(max(watch), watch, keep=False)
 
@@ -72,11 +90,13 @@ class Sweep:
     def _run(
         self,
         end: int,
-        watch: Mapping[int, Callable[[int, tuple[Any, ...]], None]],
+        watch: Mapping[int, See],
         keep: bool,
         results: list[Any] | None = None,
         batches: Sequence[int] | None = None,
     ) -> None:
+        held: dict[int, int] = {}  # bytes by where they lie
+        anew = 0
         with evaluating(self.model):
             for number in range(len(self.batches)) if batches is None else batches:
                 inputs = self.batches[number]
@@ -86,7 +106,12 @@ class Sweep:
                         result = inputs.call(self.model)
                 except _Stop:
                     if keep:  # with what the calls of this run have written to it
-                        self.kept[number] = {i: made for i, made in replay.handed.items() if self.last[i] >= end}
+                        kept = {i: made for i, made in replay.handed.items() if self.last[i] >= end}
+                        more = held | _storages(kept)
+                        fits = sum(more.values()) <= self.memory
+                        self.kept[number], self.starts[number] = (kept, end) if fits else ({}, 0)
+                        held, anew = (more, anew) if fits else (held, anew + 1)
+                        self.anew = max(self.anew, anew)
                     continue
                 if results is None:
                     raise ModelError("the model did not make the calls that it made when it was traced")
@@ -94,19 +119,19 @@ class Sweep:
 
 
 class _Replay(OpMode):
-    """A run on one batch that starts at call `sweep.done` and stops at `end`, after `watch` has seen it."""
+    """A run on one batch that starts where it last stopped, and stops at `end`, after `watch` has seen it."""
 
     def __init__(
         self,
         sweep: Sweep,
         batch: int,
         end: int,
-        watch: Mapping[int, Callable[[int, tuple[Any, ...]], None]],
+        watch: Mapping[int, See],
         keep: bool,
     ) -> None:
         super().__init__()
         self.sweep, self.batch, self.end, self.watch, self.keep, self.now = sweep, batch, end, watch, keep, 0
-        self.shapes, kept = sweep.shapes[batch], sweep.kept[batch]
+        self.shapes, kept, self.start = sweep.shapes[batch], sweep.kept[batch], sweep.starts[batch]
         self.handed = copy.deepcopy(kept) if sweep.mutates else dict(kept)  # later calls may write to it
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -119,7 +144,7 @@ class _Replay(OpMode):
         if place >= len(names) or op_name(op) != names[place]:
             expected = names[place] if place < len(names) else "the end"
             raise ModelError(f"call {place} is {op_name(op)}, and was {expected} when the model was traced")
-        if place < self.sweep.done:
+        if place < self.start:
             if place in self.handed:
                 return self.handed[place]
             return args[0] if op._schema.is_mutable else _blank(self.shapes[place])
@@ -129,6 +154,16 @@ class _Replay(OpMode):
             if self.sweep.last[place] >= self.end:
                 self.handed[place] = result
         return result
+
+
+def _storages(kept: Mapping[int, Any]) -> dict[int, int]:
+    """The bytes of what is kept, by where they lie: views share theirs."""
+    found = {}
+    for value in leaves_of(tuple(kept.values())):
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+    return found
 
 
 def _last(user: Any, place: dict[Any, int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +29,11 @@ class Sample:
 
     def outputs(self, result: Tensor, channel: int) -> Tensor:
         """What the layer made at each row: shape (rows, output channels), from its result for the same images."""
-        return result.movedim(channel, -1).reshape(result.shape[0], -1, result.shape[channel])[self.image, self.place]
+        return outputs_at(result, channel, self.image, self.place)
 
     def blocks(self, weight: Tensor) -> Tensor:
         """The windows as the rows of each block of `weight`: shape (blocks, rows, channels of a block × kernel)."""
-        rows, channels = self.windows.shape[:2]
-        return self.windows.reshape(rows, channels // weight.shape[1], -1).transpose(0, 1)
+        return blocks_of(self.windows, weight)
 
 
 def places_of(op: str, args: Sequence[Any]) -> int:
@@ -47,11 +47,17 @@ def places_of(op: str, args: Sequence[Any]) -> int:
     return count
 
 
-def sample(op: str, args: Sequence[Any], each: int, generator: torch.Generator, windows: bool = True) -> Sample:
-    """Up to `each` windows of each image, at random output places, no place twice.
+def sample(op: str, args: Sequence[Any], each: int, generator: torch.Generator) -> Sample:
+    """Up to `each` windows of each image, at random output places, no place twice (see `choose` and `take`)."""
+    image, place = choose(op, args, each, generator)
+    return Sample(take(op, args, image, place), image, place)
 
-    `args` are those of the call. Without `windows`, only places are chosen. Raises ValueError for transposed
-    convolutions, which have no windows of fixed size, and for inputs without a batch axis.
+
+def choose(op: str, args: Sequence[Any], each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The image and the place of up to `each` outputs of each image, no place twice.
+
+    `args` are those of the call. Raises ValueError for transposed convolutions, which have no windows of fixed size,
+    and for inputs without a batch axis.
     """
     if op in TRANSPOSED:
         raise ValueError("a transposed convolution has no input window for each output place")
@@ -65,16 +71,17 @@ def sample(op: str, args: Sequence[Any], each: int, generator: torch.Generator, 
         chosen = torch.arange(total).expand(images, -1)
     else:
         chosen = torch.rand(images, total, generator=generator).topk(each, dim=1).indices
-    image = torch.arange(images).repeat_interleave(each)
-    place = chosen.reshape(-1)
-    if not windows:
-        return Sample(x.new_empty(0), image, place)
+    return torch.arange(images).repeat_interleave(each), chosen.reshape(-1)
+
+
+def take(op: str, args: Sequence[Any], image: Tensor, place: Tensor, channels: slice = slice(None)) -> Tensor:
+    """The windows at the outputs (image, place) of some channels: shape (rows, channels, places of the kernel)."""
+    x = args[0]
     if op == "linear":
-        rows = x.reshape(images, -1, x.shape[-1])[image, place]
-        return Sample(rows.unsqueeze(-1), image, place)
+        return x.reshape(len(x), -1, x.shape[-1])[..., channels][image, place].unsqueeze(-1)
     padding, size, stride, dilation = _output_size(args)
     kernel = args[1].shape[2:]
-    padded = F.pad(x, [p for pair in reversed(padding) for p in pair])
+    padded = F.pad(x[:, channels], [p for pair in reversed(padding) for p in pair])
     corner = torch.stack(torch.unravel_index(place, size), dim=-1) * torch.tensor(stride)  # (rows, spatial)
     inside = torch.tensor(list(itertools.product(*(range(k) for k in kernel)))) * torch.tensor(dilation)
     at = corner[:, None, :] + inside[None]  # (rows, places of the kernel, spatial)
@@ -82,7 +89,28 @@ def sample(op: str, args: Sequence[Any], each: int, generator: torch.Generator, 
     for d, extent in enumerate(padded.shape[2:]):
         flat = flat * extent + at[:, :, d]
     taken = padded.flatten(2)[image[:, None], :, flat]  # (rows, places of the kernel, channels)
-    return Sample(taken.transpose(1, 2), image, place)
+    return taken.transpose(1, 2)
+
+
+def row_bytes(op: str, args: Sequence[Any]) -> int:
+    """About what `take` takes for each row of all channels: the window, a copy in the order of the weights, and
+    indices."""
+    x = args[0]
+    if op == "linear":
+        return int(2 * x.shape[-1] * x.element_size())
+    kernel = math.prod(args[1].shape[2:])
+    return int(kernel * (2 * x.shape[1] * x.element_size() + 8 * (args[1].dim() + 2)))
+
+
+def outputs_at(result: Tensor, channel: int, image: Tensor, place: Tensor) -> Tensor:
+    """What a layer made at (image, place), from its result for the same images: shape (rows, output channels)."""
+    return result.movedim(channel, -1).reshape(result.shape[0], -1, result.shape[channel])[image, place]
+
+
+def blocks_of(windows: Tensor, weight: Tensor) -> Tensor:
+    """Windows as the rows of each block of `weight`: shape (blocks, rows, channels of a block × kernel)."""
+    rows, channels = windows.shape[:2]
+    return windows.reshape(rows, channels // weight.shape[1], -1).transpose(0, 1)
 
 
 def _output_size(args: Sequence[Any]) -> tuple[list[tuple[int, int]], list[int], list[int], list[int]]:

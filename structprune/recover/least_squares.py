@@ -10,19 +10,20 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Observer, Sweep, Working, sample
+from ..calibration import Batch, Layer, Observer, Sweep, Working, choose, take
+from ..calibration.windows import blocks_of, outputs_at, row_bytes
+from ..memory import LIMIT, allocation_failed, amount, parts
 from ..modules import evaluating
 from ..records import Plan
 from .moments import FOLDS, Moments, Solution, full, ridge_solution, scales
-
-ROWS_PER_INPUT = 8  # rows that are sampled for each unknown of an output
-PLACES_PER_IMAGE = 16  # at least
+from .rows import FromRows, rows_solution, scales_from_rows
+from .tasks import WINDOWS, Task, in_passes, task_of
 
 
 def refit(
@@ -34,57 +35,75 @@ def refit(
     per_channel: bool = False,
     ridge: float | None = None,
     seed: int = 0,
+    memory: float = LIMIT,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Solution]:
     """Fits the weights of every layer that lost inputs and writes them to `slim`; what was found for each layer.
 
     With `per_channel` one factor for each input channel, else all weights. `ridge` holds them near what they were, in
     shares of the mean variance of an input; None chooses it for each layer by cross-validation over the batches.
+    A layer whose second moments do not fit into `memory` bytes is fitted from fewer rows by their products (see
+    `rows`), and one for which nothing fits, or an allocation fails, keeps its weights; notes say which.
     """
-    chosen = [layer for layer in slim.layers if _wanted(layer, slim, plan)]
     images = sum(batch.images for batch in batches)
-    inputs = {layer: int(slim.state[layer.weight][0].numel()) for layer in chosen}
-    each = {layer: max(PLACES_PER_IMAGE, -(-ROWS_PER_INPUT * inputs[layer] // images)) for layer in chosen}
-    wanted = _dense_outputs(dense, chosen, batches, each, seed)
-    sweep = Sweep(slim.module, slim.captured, [batch.inputs for batch in batches])
-    found: dict[str, Solution] = {}
+    tasks = []
+    for layer in slim.layers:
+        if _wanted(layer, slim, plan):
+            task = task_of(layer, dense, slim, images, per_channel=per_channel, memory=memory)
+            if isinstance(task, Task):
+                tasks.append(task)
+            else:
+                slim.notes.append(task)
+    sweep = Sweep(slim.module, slim.captured, [batch.inputs for batch in batches], memory)
     slim.notes += unreached(slim, plan)
-    few = []
-    for number, layer in enumerate(chosen):
-        progress(number / len(chosen))
-        arguments = sweep.until(layer.place)
-        outputs, weight = keeps(plan, layer.weight, 0), slim.state[layer.weight].detach()
-        origin: tuple[Tensor, Tensor] | None = None
-        folds: list[Moments | None] = [None] * min(FOLDS, len(batches))
-        for b, (args, target) in enumerate(zip(arguments, wanted.pop(layer), strict=True)):
-            x = sample(layer.op, args, each[layer], _generator(seed, layer, b)).blocks(weight)
-            y = _as_slim(layer, dense, slim, target if outputs is None else target[:, outputs], outputs)
-            if layer.bias and not slim.can_shift(layer):
-                y = y - slim.state[layer.bias]  # which others share, so that it stays
-            y = y.reshape(len(y), len(x), -1).transpose(0, 1)
-            if origin is None:  # about which nothing cancels
-                origin = (x.mean(1, keepdim=True), y.mean(1, keepdim=True))
-                if not slim.can_shift(layer):
-                    origin = (torch.zeros_like(origin[0]), torch.zeros_like(origin[1]))
-            made = Moments.of(x - origin[0], y - origin[1], intercept=slim.can_shift(layer))
-            fold = b * len(folds) // len(arguments)
-            held = folds[fold]
-            folds[fold] = made if held is None else held + made
-        assert origin is not None
-        parts = [fold for fold in folds if fold is not None]
-        found[layer.weight] = _solve(layer, slim, parts, origin, per_channel, ridge)
-        if sum(part.rows for part in parts) < 2 * inputs[layer]:
-            few.append((layer, sum(part.rows for part in parts), inputs[layer], found[layer.weight].ridge))
+    fits = _Fits(dense, slim, plan, batches, sweep, per_channel, ridge, seed, memory)
+    found: dict[str, Solution] = {}
+    for tasks_of_pass in in_passes(tasks, memory):
+        wanted = fits.wanted(tasks_of_pass)
+        for task in tasks_of_pass:
+            progress(tasks.index(task) / len(tasks))
+            try:
+                found[task.layer.weight] = fits.fit(task, wanted.pop(task.layer))
+            except Exception as error:
+                if not allocation_failed(error):
+                    raise
+                slim.notes.append(
+                    f"{task.describe()} keeps its weights: there was no memory left to refit it, within a bound of "
+                    f"{amount(memory)}. Set a lower bound (memory), or give fewer calibration images"
+                )
+    slim.notes += _notes(tasks, found, sweep, memory)
+    return found
+
+
+def _notes(tasks: list[Task], found: dict[str, Solution], sweep: Sweep, memory: float) -> list[str]:
+    notes = []
+    done = [task for task in tasks if task.layer.weight in found]
+    wide = [task for task in done if task.from_rows]
+    if wide:
+        worst = max(wide, key=lambda task: task.moments)
+        notes.append(
+            f"{len(wide)} of {len(done)} layers were refitted from at most {worst.rows} rows by their products, as the "
+            f"moments of all inputs would take more than memory ({amount(memory)}) allows: {amount(worst.moments)} for "
+            f"{worst.describe()}"
+        )
+    few = [task for task in done if not task.from_rows and found[task.layer.weight].rows < 2 * task.inputs]
     if few:
-        layer, rows, unknowns, used = min(few, key=lambda entry: entry[1] / entry[2])
-        slim.notes.append(
-            f"{len(few)} of {len(chosen)} layers had fewer than two rows for each unknown (the worst, {layer.module}, "
-            f"{rows:.0f} rows for {unknowns}; ridge {used:g}): give more calibration images"
+        task = min(few, key=lambda task: found[task.layer.weight].rows / task.inputs)
+        solution = found[task.layer.weight]
+        notes.append(
+            f"{len(few)} of {len(tasks)} layers had fewer than two rows for each unknown (the worst, "
+            f"{task.layer.module}, {solution.rows:.0f} rows for {task.inputs}; ridge {solution.ridge:g}): give more "
+            "calibration images"
         )
     kept = [key for key, solution in found.items() if math.isinf(solution.ridge)]
     if kept:
-        slim.notes.append(f"{len(kept)} of {len(found)} layers keep their weights, as no fit was better on unseen rows")
-    return found
+        notes.append(f"{len(kept)} of {len(found)} layers keep their weights, as no fit was better on unseen rows")
+    if sweep.anew:
+        notes.append(
+            f"what layers make of {sweep.anew} of {len(sweep.batches)} batches was computed anew for each layer, as "
+            f"keeping it takes more than memory ({amount(memory)}) allows"
+        )
+    return notes
 
 
 def keeps(plan: Plan, key: str, dim: int) -> Any:
@@ -115,28 +134,154 @@ def _wanted(layer: Layer, slim: Working, plan: Plan) -> bool:
     return True
 
 
-def _generator(seed: int, layer: Layer, batch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed + 7919 * layer.place + 104729 * batch)
+class _Fits:
+    """Fits one layer after the other, as the sweep comes to it."""
+
+    def __init__(
+        self,
+        dense: Working,
+        slim: Working,
+        plan: Plan,
+        batches: Sequence[Batch],
+        sweep: Sweep,
+        per_channel: bool,
+        ridge: float | None,
+        seed: int,
+        memory: float,
+    ) -> None:
+        self.dense, self.slim, self.plan, self.batches, self.sweep = dense, slim, plan, batches, sweep
+        self.per_channel, self.ridge, self.seed, self.memory = per_channel, ridge, seed, memory
+        self.folds = min(FOLDS, len(batches))
+
+    def generator(self, layer: Layer, batch: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed + 7919 * layer.place + 104729 * batch)
+
+    def fold(self, batch: int) -> int:
+        return batch * self.folds // len(self.batches)
+
+    def wanted(self, tasks: list[Task]) -> dict[Layer, list[Tensor]]:
+        """What the dense network's layers make at the sampled places, for each batch."""
+        found: dict[Layer, list[Tensor]] = {task.layer: [] for task in tasks}
+
+        def see(task: Task, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
+            layer = task.layer
+
+            def keep(args: tuple[Any, ...], result: Tensor) -> None:
+                chosen = choose(layer.op, args, task.each, self.generator(layer, batch))
+                found[layer].append(outputs_at(result, -1 if layer.op == "linear" else 1, *chosen))
+
+            return keep
+
+        with evaluating(self.dense.module):
+            for b, batch in enumerate(self.batches):
+                with Observer({task.layer.site: see(task, b) for task in tasks}):
+                    batch.inputs.call(self.dense.module)
+        return found
+
+    def target(self, layer: Layer, made: Tensor) -> Tensor:
+        """What the slim layer is to make (rows, outputs) where the dense one made `made`."""
+        outputs = keeps(self.plan, layer.weight, 0)
+        y = _as_slim(layer, self.dense, self.slim, made if outputs is None else made[:, outputs], outputs)
+        if layer.bias and not self.slim.can_shift(layer):
+            y = y - self.slim.state[layer.bias]  # which others share, so that it stays
+        return y
+
+    def fit(self, task: Task, wanted: list[Tensor]) -> Solution:
+        return self.by_rows(task, wanted) if task.from_rows else self.by_moments(task, wanted)
+
+    def by_moments(self, task: Task, wanted: list[Tensor]) -> Solution:
+        layer, slim = task.layer, self.slim
+        weight, intercept = slim.state[layer.weight].detach(), slim.can_shift(layer)
+        origin: list[Tensor] = []
+        folds: list[Moments | None] = [None] * self.folds
+
+        def see(batch: int, args: tuple[Any, ...]) -> None:
+            image, place = choose(layer.op, args, task.each, self.generator(layer, batch))
+            y = self.target(layer, wanted[batch])
+            wanted[batch] = y[:0]
+            for part in parts(len(image), row_bytes(layer.op, args), self.memory * WINDOWS):
+                x = blocks_of(_whole(take(layer.op, args, image[part], place[part])), weight)
+                out = _whole(y[part]).reshape(-1, len(x), task.outputs).transpose(0, 1)
+                if not origin:  # about which nothing cancels
+                    origin.extend(t.mean(1, keepdim=True) * intercept for t in (x, out))
+                held = folds[self.fold(batch)]
+                if held is None:
+                    held = folds[self.fold(batch)] = Moments.zeros(
+                        len(x), task.inputs, task.outputs, intercept=intercept, device=x.device
+                    )
+                held.see(x - origin[0], out - origin[1])
+
+        self.sweep.go(layer.place, see)
+        ox, oy = (value.squeeze(1).double() for value in origin)
+        bias = self.bias(layer)
+        given = weight.double().reshape(len(ox), -1, task.inputs)
+        places = math.prod(weight.shape[2:])
+        solve = functools.partial(scales, places=places) if self.per_channel else full
+        solution = ridge_solution(
+            [fold for fold in folds if fold is not None],
+            given,
+            bias.reshape(len(ox), -1) - oy + _times(given, ox),
+            self.ridge,
+            solve,
+        )
+        if math.isfinite(solution.ridge):
+            self.write(layer, solution.weight, (solution.bias + oy - _times(solution.weight, ox)).flatten())
+        return solution
+
+    def by_rows(self, task: Task, wanted: list[Tensor]) -> Solution:
+        layer, slim = task.layer, self.slim
+        self.sweep.go(layer.place)
+        rows = [self.chosen(task, batch, args) for batch, args in self.sweep.arguments()]
+        y = torch.cat([_whole(self.target(layer, made)) for made in wanted])
+        folds = torch.cat([torch.full((len(at[0]),), self.fold(batch)) for batch, at in enumerate(rows)])
+        given = _whole(slim.state[layer.weight].detach()).reshape(task.blocks, task.outputs, task.inputs)
+        bias = self.bias(layer).reshape(task.blocks, -1)
+        made = []
+        for block, out in enumerate(y.split(task.outputs, dim=1)):
+            fit: Callable[..., FromRows] = rows_solution
+            if self.per_channel:
+                places, drawn = math.prod(slim.state[layer.weight].shape[2:]), self.generator(layer, block)
+                fit = functools.partial(scales_from_rows, places=places, generator=drawn)
+            windows = functools.partial(self.windows, task, rows, block)
+            made.append(fit(windows, out, given[block], bias[block], folds, self.ridge, slim.can_shift(layer)))
+        ridge = min(one.ridge for one in made)
+        if math.isfinite(ridge):
+            self.write(layer, torch.stack([one.weight for one in made]), torch.cat([one.bias for one in made]))
+        before, after = (sum(getattr(one, name) for one in made) / len(made) for name in ("before", "after"))
+        return Solution(given, bias, ridge, before, after, float(len(y)))
+
+    def chosen(self, task: Task, batch: int, args: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        return choose(task.layer.op, args, task.each, self.generator(task.layer, batch))
+
+    def windows(self, task: Task, rows: list[tuple[Tensor, Tensor]], block: int) -> Iterator[tuple[slice, Tensor]]:
+        """The windows of all rows, a few channels at a time."""
+        weight = self.slim.state[task.layer.weight]
+        channels, places = weight.shape[1], math.prod(weight.shape[2:])
+        each = 4.0 * places * 4 * sum(len(image) for image, _ in rows)
+        for part in parts(channels, each, self.memory * WINDOWS):
+            at = slice(block * channels + part.start, block * channels + part.stop)
+            found = [
+                _whole(take(task.layer.op, args, *rows[batch], at)).flatten(1) for batch, args in self.sweep.arguments()
+            ]
+            yield slice(part.start * places, part.stop * places), torch.cat(found)
+
+    def bias(self, layer: Layer) -> Tensor:
+        """The offsets that may be shifted, in float64."""
+        weight = self.slim.state[layer.weight]
+        if layer.bias and self.slim.can_shift(layer):
+            return self.slim.state[layer.bias].detach().double()
+        return torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
+
+    def write(self, layer: Layer, weight: Tensor, bias: Tensor) -> None:
+        before = self.bias(layer)
+        self.slim.write(layer.weight, weight)
+        if self.slim.can_shift(layer):
+            self.slim.shift(layer, bias - before)
 
 
-def _dense_outputs(
-    dense: Working, layers: list[Layer], batches: Sequence[Batch], each: dict[Layer, int], seed: int
-) -> dict[Layer, list[Tensor]]:
-    """What the dense network's layers make at the sampled places, for each batch."""
-    found: dict[Layer, list[Tensor]] = {layer: [] for layer in layers}
-
-    def see(layer: Layer, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
-        def keep(args: tuple[Any, ...], result: Tensor) -> None:
-            rows = sample(layer.op, args, each[layer], _generator(seed, layer, batch), windows=False)
-            found[layer].append(rows.outputs(result, -1 if layer.op == "linear" else 1))
-
-        return keep
-
-    with evaluating(dense.module):
-        for b, batch in enumerate(batches):
-            with Observer({layer.site: see(layer, b) for layer in layers}):
-                batch.inputs.call(dense.module)
-    return found
+def _whole(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _as_slim(layer: Layer, dense: Working, slim: Working, y: Tensor, outputs: Any) -> Tensor:
@@ -146,30 +291,6 @@ def _as_slim(layer: Layer, dense: Working, slim: Working, y: Tensor, outputs: An
     there, here = ((net.state[layer.norm.mean], net.state[layer.norm.variance]) for net in (dense, slim))
     mean, variance = there if outputs is None else (t[outputs] for t in there)
     return (y - mean) * ((here[1] + layer.norm.eps) / (variance + layer.norm.eps)).sqrt() + here[0]
-
-
-def _solve(
-    layer: Layer,
-    slim: Working,
-    folds: list[Moments],
-    origin: tuple[Tensor, Tensor],
-    per_channel: bool,
-    ridge: float | None,
-) -> Solution:
-    weight = slim.state[layer.weight].detach().double()
-    ox, oy = (value.squeeze(1).double() for value in origin)
-    bias = weight.new_zeros(weight.shape[0])
-    if layer.bias and slim.can_shift(layer):
-        bias = slim.state[layer.bias].detach().double()
-    given = weight.reshape(len(ox), -1, weight[0].numel())
-    places = math.prod(weight.shape[2:])
-    solve = functools.partial(scales, places=places) if per_channel else full
-    solution = ridge_solution(folds, given, bias.reshape(len(ox), -1) - oy + _times(given, ox), ridge, solve)
-    if math.isfinite(solution.ridge):
-        slim.write(layer.weight, solution.weight)
-        if slim.can_shift(layer):
-            slim.shift(layer, (solution.bias + oy - _times(solution.weight, ox)).flatten() - bias)
-    return solution
 
 
 def _times(weight: Tensor, x: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..calibration import Batch, Layer, Observer, Working
 from ..calibration.layers import ops
+from ..calibration.spread import AT_ONCE
+from ..memory import parts
 from ..modules import evaluating
 from ..records import Plan
 from .least_squares import keeps, loses_inputs, unreached
@@ -72,14 +74,16 @@ class _Seen:
     def __init__(self, layers: list[Layer]) -> None:
         self.sums: dict[Layer, Tensor] = {}
         self.counts: dict[Layer, int] = dict.fromkeys(layers, 0)
-        self.arguments: dict[Layer, tuple[Any, ...]] = {}
+        self.arguments: dict[Layer, tuple[Any, ...]] = {}  # of one image
 
     def at(self, layer: Layer) -> Callable[[tuple[Any, ...], Any], None]:
         def see(args: tuple[Any, ...], result: Any) -> None:
-            x = args[0].movedim(-1 if layer.op == "linear" else 1, 0).flatten(1).double()
-            self.sums[layer] = x.sum(1) + self.sums.get(layer, 0)
-            self.counts[layer] += x.shape[1]
-            self.arguments[layer] = (args[0][:1], *args[1:])
+            x = args[0]
+            axis = x.dim() - 1 if layer.op == "linear" else 1
+            others = [d for d in range(x.dim()) if d != axis]
+            self.sums[layer] = x.sum(others, dtype=torch.float64) + self.sums.get(layer, 0)
+            self.counts[layer] += x.numel() // x.shape[axis]
+            self.arguments[layer] = (x[:1].to("meta"), *args[1:])  # its shape, without the batch's memory
 
         return see
 
@@ -106,10 +110,12 @@ def _removed(mean: Tensor, layer: Layer, plan: Plan, weight: Tensor) -> Tensor:
 
 def _offset(target: Any, layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, bool]:
     """What a layer makes of inputs that are `mean` everywhere, less its bias, and whether it is the same everywhere."""
-    x, weight = args[0], args[1].double()
+    x, weight = args[0], args[1]
     with torch.no_grad():
         if layer.op == "linear":
-            return weight @ mean, True
+            each = 8.0 * weight.shape[1]
+            return torch.cat([weight[part].double() @ mean for part in parts(len(weight), each, AT_ONCE)]), True
+        weight = weight.double()
         constant = mean.reshape(1, -1, *[1] * (x.dim() - 2)).expand(1, -1, *x.shape[2:]).contiguous()
         made = target(constant, weight, None, *args[3:])[0].flatten(1)
     same = bool((made - made[:, :1]).abs().max() <= 1e-9 * made.abs().max().clamp_min(1e-300))

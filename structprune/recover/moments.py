@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 FOLDS = 4
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the mean variance of an input
+_SUMS = ("x", "y", "xx", "xy", "yy")
 
 
 @dataclass
@@ -31,43 +33,55 @@ class Moments:
     intercept: bool = True
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor, intercept: bool = True) -> Moments:
-        """Of rows x (blocks, rows, inputs) and y (blocks, rows, outputs)."""
-        xx, xy, yy = x.mT @ x, x.mT @ y, y.square().sum(1)
-        return cls(
-            float(x.shape[1]), x.sum(1).double(), y.sum(1).double(), xx.double(), xy.double(), yy.double(), intercept
-        )
+    def zeros(cls, blocks: int, inputs: int, outputs: int, *, intercept: bool = True, device: Any = None) -> Moments:
+        def empty(*shape: int) -> Tensor:
+            return torch.zeros(blocks, *shape, dtype=torch.float64, device=device)
 
-    def _with(self, other: Moments, sign: int) -> Moments:
-        names = ("rows", "x", "y", "xx", "xy", "yy")
-        sums = {name: getattr(self, name) + sign * getattr(other, name) for name in names}
-        return replace(self, **sums)
+        xx, xy = empty(inputs, inputs), empty(inputs, outputs)
+        return cls(0.0, empty(inputs), empty(outputs), xx, xy, empty(outputs), intercept)
 
-    def __add__(self, other: Moments) -> Moments:
-        return self._with(other, 1)
+    def see(self, x: Tensor, y: Tensor) -> None:
+        """Adds rows x (blocks, rows, inputs) and y (blocks, rows, outputs)."""
+        self.rows += float(x.shape[1])
+        sums = (x.sum(1), y.sum(1), x.mT @ x, x.mT @ y, y.square().sum(1))
+        for total, more in zip((self.x, self.y, self.xx, self.xy, self.yy), sums, strict=True):
+            total.add_(more)
 
-    def __sub__(self, other: Moments) -> Moments:
-        return self._with(other, -1)
+    @classmethod
+    def sum(cls, parts: Sequence[Moments]) -> Moments:
+        total = replace(parts[0], **{name: getattr(parts[0], name).clone() for name in _SUMS})
+        for part in parts[1:]:
+            total.rows += part.rows
+            for name in _SUMS:
+                getattr(total, name).add_(getattr(part, name))
+        return total
 
     def means(self) -> tuple[Tensor, Tensor]:
         if not self.intercept:
             return torch.zeros_like(self.x), torch.zeros_like(self.y)
         return self.x / self.rows, self.y / self.rows
 
-    def centred(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariances xx, xy and variances yy (about zero without an intercept)."""
+    def centre(self) -> Moments:
+        """Makes covariances of `xx` and `xy` and variances of `yy`, in place (about zero without an intercept); means
+        and biases stay what they were."""
         mx, my = self.means()
-        xx = self.xx / self.rows - mx.unsqueeze(2) * mx.unsqueeze(1)
-        xy = self.xy / self.rows - mx.unsqueeze(2) * my.unsqueeze(1)
-        return xx, xy, self.yy / self.rows - my.square()
+        self.xx.div_(self.rows).baddbmm_(mx.unsqueeze(2), mx.unsqueeze(1), alpha=-1)
+        self.xy.div_(self.rows).baddbmm_(mx.unsqueeze(2), my.unsqueeze(1), alpha=-1)
+        self.yy.div_(self.rows).sub_(my.square())
+        return self
+
+    @staticmethod
+    def spread(parts: Sequence[Moments]) -> float:
+        """The variance of all outputs together (without an intercept the mean square), or 1 where they are constant."""
+        rows = sum(part.rows for part in parts)
+        y, yy = (torch.stack([getattr(part, name) for part in parts]).sum(0) / rows for name in ("y", "yy"))
+        return float((yy - y.square() * parts[0].intercept).sum()) or 1.0
 
     def error(self, weight: Tensor, bias: Tensor) -> Tensor:
         """The mean of |y - weight x - bias|² over rows, summed over outputs and blocks; weight (blocks, out, in)."""
-        mx, my = self.means()
-        xx, xy, yy = self.centred()
-        offset = my - bias - (weight @ mx.unsqueeze(2)).squeeze(2)
-        spread = yy - 2 * (weight * xy.mT).sum(2) + (weight * (weight @ xx)).sum(2)
-        return (spread + offset.square()).sum()
+        squares = self.yy - 2 * (weight * self.xy.mT).sum(2) + (weight * (weight @ self.xx)).sum(2)
+        left = self.y - (weight @ self.x.unsqueeze(2)).squeeze(2)  # the sum of y - weight x
+        return ((squares - 2 * bias * left) / self.rows + bias.square()).sum()
 
     def bias(self, weight: Tensor) -> Tensor:
         """The best offset of the outputs for a weight (blocks, outputs, inputs): zero without an intercept."""
@@ -79,13 +93,14 @@ class Moments:
 class Solution:
     """`weight` (blocks, outputs, inputs) and `bias` (blocks, outputs); the ridge that was used, infinite where the
     weights were better kept; the squared error as a share of the outputs' variance before and after, after on rows
-    that the fit had not seen where there are several folds."""
+    that the fit had not seen where there are several folds; how many rows there were."""
 
     weight: Tensor
     bias: Tensor
     ridge: float
     before: float
     after: float
+    rows: float
 
 
 Solve = Callable[[Moments, Tensor, float], Tensor]
@@ -97,56 +112,55 @@ def ridge_solution(folds: list[Moments], weight: Tensor, bias: Tensor, ridge: fl
     If `ridge` is None, the one that serves the rows of each fold best, when it is fitted to the other folds', is taken;
     keeping `weight` and `bias` is among the choices. One fold gets a ridge of 0.1.
     """
-    whole = folds[0]
-    for fold in folds[1:]:
-        whole = whole + fold
-    variance = float(whole.centred()[2].sum()) or 1.0
-    before = sum(float(fold.error(weight, bias)) * fold.rows for fold in folds) / whole.rows
+    rows, variance = sum(fold.rows for fold in folds), Moments.spread(folds)
+    before = sum(float(fold.error(weight, bias)) * fold.rows for fold in folds) / rows
     after = math.nan
     if ridge is None and len(folds) == 1:
         ridge = 0.1
     elif ridge is None:
         errors = dict.fromkeys(RIDGES, 0.0)
         for fold in folds:
-            rest = whole - fold
+            rest = Moments.sum([other for other in folds if other is not fold]).centre()
             for value in RIDGES:
                 made = solve(rest, weight, value)
                 error = float(fold.error(made, rest.bias(made)))
-                errors[value] += (error if math.isfinite(error) else math.inf) * fold.rows / whole.rows
+                errors[value] += (error if math.isfinite(error) else math.inf) * fold.rows / rows
         ridge = min(errors, key=lambda value: errors[value])
         after = errors[ridge]
         if not after < before:
-            return Solution(weight, bias, math.inf, before / variance, before / variance)
+            return Solution(weight, bias, math.inf, before / variance, before / variance, rows)
+    whole = Moments.sum(folds).centre()
     made = solve(whole, weight, ridge)
     if not torch.isfinite(made).all():
-        return Solution(weight, bias, math.inf, before / variance, before / variance)
+        return Solution(weight, bias, math.inf, before / variance, before / variance, rows)
     made_bias = whole.bias(made)
     if math.isnan(after):
-        after = float(whole.error(made, made_bias))
-    return Solution(made, made_bias, ridge, before / variance, after / variance)
+        after = sum(float(fold.error(made, made_bias)) * fold.rows for fold in folds) / rows
+    return Solution(made, made_bias, ridge, before / variance, after / variance, rows)
 
 
 def full(moments: Moments, weight: Tensor, ridge: float) -> Tensor:
-    """min over W of |y - W x|² / rows + ridge · v · |W - weight|², v being the mean variance of an input."""
-    xx, xy, _ = moments.centred()
-    diagonal = xx.diagonal(dim1=1, dim2=2)
-    damping = (ridge * diagonal.mean(1, keepdim=True).clamp_min(1e-12)).expand_as(diagonal)
-    change = _solved(xx + torch.diag_embed(damping), xy - xx @ weight.mT)
-    return weight + change.mT
+    """min over W of |y - W x|² / rows + ridge · v · |W - weight|², v being the mean variance of an input; of centred
+    moments."""
+    system = moments.xx.clone()
+    diagonal = system.diagonal(dim1=1, dim2=2)
+    diagonal.add_(ridge * diagonal.mean(1, keepdim=True).clamp_min(1e-12))
+    return weight + _solved(system, moments.xy - moments.xx @ weight.mT).mT
 
 
 def scales(moments: Moments, weight: Tensor, ridge: float, places: int) -> Tensor:
     """`weight` with one factor s for each input channel (each `places` inputs), ThiNet's equation 7:
-    min over s of |y - Σ_c s_c W_c x_c|² / rows + ridge · v · |s - 1|², v being the mean energy of a W_c x_c."""
-    xx, xy, _ = moments.centred()
+    min over s of |y - Σ_c s_c W_c x_c|² / rows + ridge · v · |s - 1|², v being the mean energy of a W_c x_c; of centred
+    moments."""
     blocks, _, inputs = weight.shape
     channels = inputs // places
     shape = (blocks, channels, places, channels, places)
-    system = ((weight.mT @ weight) * xx).reshape(shape).sum((2, 4))
-    wanted = (weight.mT * xy).sum(2).reshape(blocks, channels, places).sum(2)
+    system = (weight.mT @ weight).mul_(moments.xx).reshape(shape).sum((2, 4))
+    wanted = (weight.mT * moments.xy).sum(2).reshape(blocks, channels, places).sum(2)
+    left = wanted - system.sum(2)
     diagonal = system.diagonal(dim1=1, dim2=2)
-    damping = (ridge * diagonal.mean(1, keepdim=True).clamp_min(1e-12)).expand_as(diagonal)
-    change = _solved(system + torch.diag_embed(damping), (wanted - system.sum(2)).unsqueeze(2)).squeeze(2)
+    diagonal.add_(ridge * diagonal.mean(1, keepdim=True).clamp_min(1e-12))
+    change = _solved(system, left.unsqueeze(2)).squeeze(2)
     return weight * (1 + change).repeat_interleave(places, dim=1).unsqueeze(1)
 
 

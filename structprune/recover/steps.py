@@ -12,8 +12,9 @@ from torch import nn
 from ..calibration import Working, batches_of
 from ..errors import RecipeError
 from ..graph.capture import Inputs, outputs
+from ..memory import LIMIT
 from ..modules import evaluating, tensors
-from ..options import checked, function, instance, several, whole
+from ..options import checked, function, instance, number, several, whole
 from ..recipe import BatchNormSpec, LeastSquaresSpec, MeansSpec, RecoverSpec, check_order
 from ..records import Plan
 from ..surgery import wrong_shape
@@ -41,6 +42,7 @@ class Recovered:
     plan=instance(Plan, "the plan that slim was made by"),
     steps=several(lambda step: step, "names of steps or mappings, in a list"),
     seed=whole(0, 2**31),
+    memory=number(above=0),
     progress=function,
 )
 def recover(
@@ -51,6 +53,7 @@ def recover(
     steps: Sequence[Any] = ("means", "least_squares"),
     *,
     seed: int = 0,
+    memory: float = LIMIT,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Recovered:
     """A copy of `slim` whose weights, biases and BatchNorm statistics make up for the removed channels.
@@ -63,6 +66,8 @@ def recover(
       to the dense network's outputs, layer by layer;
     - `batchnorm`: running means and variances are taken anew.
 
+    `memory` bounds in bytes what comes on top of the networks, the images and a forward pass. Layers whose refit would
+    take more are refitted in another way, and one for which nothing fits keeps its weights; `Recovered.notes` tells.
     Raises RecipeError for steps that are unknown or in an order that can't work.
     """
     try:
@@ -79,22 +84,21 @@ def recover(
     example = batches[0].inputs
     dense, working = Working.of(model, example), Working.of(slim, example)
     done = Recovered(working.result)
-    for number, step in enumerate(checked):
+    for index, step in enumerate(checked):
 
-        def at(share: float, number: int = number) -> None:
-            progress((number + share) / len(checked))
+        def at(share: float, index: int = index) -> None:
+            progress((index + share) / len(checked))
 
         at(0.0)
         if isinstance(step, MeansSpec):
             changed = len(fold_means(dense, working, plan, batches, from_batchnorm=step.source == "batchnorm"))
         elif isinstance(step, LeastSquaresSpec):
             per_channel = step.weights == "scales"
-            found = refit(
-                dense, working, plan, batches, per_channel=per_channel, ridge=step.ridge, seed=seed, progress=at
-            )
+            options: dict[str, Any] = {"per_channel": per_channel, "ridge": step.ridge, "seed": seed}
+            found = refit(dense, working, plan, batches, memory=memory, progress=at, **options)
             changed = sum(solution.ridge != float("inf") for solution in found.values())
         else:
-            changed = len(reestimate(working, batches, progress=at))
+            changed = len(reestimate(working, batches, memory=memory, progress=at))
         done.layers.append(changed)
         if not changed:
             working.notes.append(f"{step.method} changed nothing: no layer of this network can take it")

@@ -102,3 +102,29 @@ def test_calibration_data_in_every_form_gives_the_same_scores():
         batches_of("images")
     with pytest.raises(RecipeError, match="there is no calibration data"):
         batches_of([])
+
+
+@pytest.mark.parametrize("memory", [0, 9_000, 1e9])
+@pytest.mark.parametrize("build", [InPlace, lambda: build_model(ModelSpec(name="test_resnet"), seed=0)])
+def test_what_does_not_fit_into_memory_is_computed_anew(build, memory):
+    model = build().eval()
+    batches = [Inputs.of(torch.randn(n, 3, 12, 12)) for n in (2, 3, 1)]
+    working, plain = (Working.of(model, batches[0]) for _ in range(2))
+    whole = Sweep(plain.module, plain.captured, batches)
+    sweep = Sweep(working.module, working.captured, batches, memory)
+    for layer in working.layers:
+        seen = [args[0].clone() for _, args in [*sweep_to(sweep, layer.place)]]
+        assert all(torch.equal(x, args[0]) for x, args in zip(seen, whole.until(layer.place), strict=True))
+        for net in (working, plain):
+            net.write(layer.weight, net.state[layer.weight] * 0.9)
+    for ours, theirs in zip(sweep.finish(), whole.finish(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert whole.anew == 0
+    assert (sweep.anew == 0) == (memory == 1e9)
+    kept = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for held in sweep.kept for x in held.values()}
+    assert sum(kept.values()) <= memory
+
+
+def sweep_to(sweep, place):
+    sweep.go(place)
+    return sweep.arguments()

@@ -1,0 +1,88 @@
+"""What each refit of a layer would take, and so in which way and on how many rows it is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from ..calibration import Layer, Working
+from ..calibration.layers import ops
+from ..calibration.windows import places_of
+from ..memory import amount
+from .moments import FOLDS
+
+ROWS_PER_INPUT = 8  # rows that are sampled for each unknown of an output
+PLACES_PER_IMAGE = 16  # at least
+ROWS_MOST = 4096  # of a fit from rows: their products take rows² numbers, and rows² times as many steps as inputs
+ROWS_LEAST = 32
+MATRICES, TARGETS, WINDOWS = 5 / 8, 1 / 4, 1 / 8  # shares of the memory
+
+
+@dataclass(frozen=True)
+class Task:
+    """A layer to fit: each of its `blocks` maps `inputs` to `outputs`; `each` output places of an image are sampled, at
+    most `rows` of all images. It is fitted from the second moments of its inputs, or where those take too much
+    (`moments` bytes), from the rows themselves: `from_rows`."""
+
+    layer: Layer
+    blocks: int
+    inputs: int
+    outputs: int
+    each: int
+    rows: int
+    moments: float
+    from_rows: bool
+    targets: float
+
+    def describe(self) -> str:
+        return f"{self.layer.module} ({self.inputs} inputs a window)"
+
+
+def task_of(
+    layer: Layer, dense: Working, slim: Working, images: int, *, per_channel: bool, memory: float
+) -> Task | str:
+    """How a layer is fitted within `memory` bytes, or why it can't be."""
+    weight = slim.state[layer.weight]
+    inputs, channels = int(weight[0].numel()), int(weight.shape[1])
+    node = ops(slim.captured)[layer.place]
+    args: list[Any] = [argument.meta["val"] if isinstance(argument, fx.Node) else argument for argument in node.args]
+    blocks = 1 if layer.op == "linear" else max(1, int(args[0].shape[1]) // channels)
+    outputs = len(weight) // blocks
+    places = places_of(layer.op, args)
+    each = max(PLACES_PER_IMAGE, -(-ROWS_PER_INPUT * inputs // images))
+    wide = len(dense.state[layer.weight]) * 4 * images  # what one place of each image asks of the dense network
+    each = max(1, min(each, places, int(memory * TARGETS / wide)))
+    copies = FOLDS + 3 + 2 * per_channel
+    moments = 8.0 * blocks * inputs * (copies * inputs + (FOLDS + 8) * outputs)
+    from_rows = moments > memory * MATRICES
+    if from_rows:
+        each = max(1, min(each, ROWS_MOST // images, _most_rows(memory * MATRICES, outputs) // images))
+        if images * each < ROWS_LEAST or images * each > _most_rows(memory * MATRICES, outputs):
+            return (
+                f"{layer.module} keeps its weights: a refit of its {inputs} inputs a window takes {amount(moments)}, "
+                f"and memory allows {amount(memory)}"
+            )
+    return Task(layer, blocks, inputs, outputs, each, images * each, moments, from_rows, wide * each)
+
+
+def _most_rows(limit: float, outputs: int) -> int:
+    """The rows r for which 4 matrices of r² and 4 of r · outputs numbers fit into `limit` bytes."""
+    return int((math.sqrt(outputs**2 + limit / 8) - outputs) / 2)
+
+
+def in_passes(tasks: Sequence[Task], memory: float) -> Iterator[list[Task]]:
+    """Tasks in their order, as many at a time as the dense network's outputs of them fit into their share."""
+    held: list[Task] = []
+    total = 0.0
+    for task in tasks:
+        if held and total + task.targets > memory * TARGETS:
+            yield held
+            held, total = [], 0.0
+        held.append(task)
+        total += task.targets
+    if held:
+        yield held
