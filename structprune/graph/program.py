@@ -19,6 +19,7 @@ from ..errors import ModelError
 from . import trials
 from .answers import READERS, Answer
 from .capture import op_name
+from .computing import refused
 from .flow import Value
 from .laws import At, Known, Term, Wanted, places, root, solve
 from .noting import Condition
@@ -131,6 +132,11 @@ class Writer:
         self.add(f"g_{node.name}", "guard", question, [self.encode(asked, node), self.encode(value, node)])
 
     def write(self, node: fx.Node) -> None:
+        if isinstance(node.target, torch._ops.OpOverload) and op_name(node.target) not in REWRITES:
+            why = refused(node.target)
+            if why:
+                where = f"{node.meta['module'] or 'forward'} ({node.meta['line']})"
+                raise ModelError(f"the graph form can't hold {op_name(node.target)} in {where}, which {why}")
         args = [self.encode(a, node, ("args", i)) for i, a in enumerate(node.args)]
         kwargs = {k: self.encode(v, node, ("kwargs", k)) for k, v in node.kwargs.items()}
         rewrite = REWRITES.get(op_name(node.target))

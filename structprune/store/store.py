@@ -168,10 +168,20 @@ def _check_attributes(built: nn.Module, plan: Plan) -> None:
     modules = dict(walk(built))
     for path, values in plan.attributes.items():
         for name, value in values.items():
-            found = getattr(modules.get(path), name, value)
+            found = _held(modules.get(path), name, value)
             if (list(found) if isinstance(found, tuple) else found) != value:
                 where = f"{path}.{name}".lstrip(".")
                 raise StoreError(f"{where} is {shown(found)} in the architecture, and {shown(value)} in the plan")
+
+
+def _held(holder: Any, name: str, missing: Any) -> Any:
+    """What stands in a module under a path of names, past any property: nothing of the network's code is called."""
+    for part in name.split("."):
+        inside = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
+        if part not in inside:
+            return missing
+        holder = inside[part]
+    return holder
 
 
 def _onto(model: nn.Module, plan: Plan, held: dict[str, Tensor]) -> nn.Module:

@@ -83,7 +83,8 @@ def read(path: Path, plan: Plan, known: Any) -> dict[str, Tensor]:
         raise Mismatch(_apart(path, "its hash is not the one that was saved"))
     try:
         metadata = _metadata(data)
-        tensors = load(data)
+        # Copies: their memory starts where torch likes it to, and so the same kernels run as before they were saved.
+        tensors = {key: tensor.clone() for key, tensor in load(data).items()}
     except Exception as error:  # whatever safetensors and torch raise for a file that lies
         raise StoreError(f"{path} is damaged: {_first_line(error)}") from error
     made_for = metadata.get("plan")

@@ -12,18 +12,18 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError, PlanError
 from ..graph.laws import power, root
+from . import admission
 from .guards import guard, guard_sizes
 
 # Arithmetic and comparisons of sizes
-_NUMBERS = ("mul", "add", "sub", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge")
+_NUMBERS = ("add", "sub", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge")
 _FUNCTIONS = {
     "getitem": operator.getitem,
     "root": root,
     "pow": power,
     **{name: getattr(operator, name) for name in _NUMBERS},
+    "mul": admission.times,
 }
-_METHODS = frozenset(["repeat", "size", "view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full"])
-_CREATED = frozenset(["split", "zeros", "ones", "empty", "full"])
 CONSTANTS = "_constants"
 
 
@@ -54,8 +54,11 @@ def graph_module(
                 if path == CONSTANTS or not layout[key]["persistent"]:
                     holder._non_persistent_buffers_set.add(name)
         return module.eval()
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise PlanError(f"the plan's program can't be built: {type(error).__name__}: {error}") from error
+    except PlanError:
+        raise
+    except Exception as error:  # what is not of the right kind may fail anywhere
+        detail = (str(error).strip().splitlines() or [""])[0][:200]
+        raise PlanError(f"the plan's program can't be built: {type(error).__name__}: {detail}") from error
 
 
 def layout_of(model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -138,9 +141,11 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
             _known(target, program["constants"])
             node = graph.create_node("get_attr", f"{CONSTANTS}.{target}")
         elif kind == "op":
-            node = graph.call_function(_op(target), args, kwargs)
+            admission.check_sizes(target.split(".")[1], args)
+            node = graph.call_function(admission.op(target), args, kwargs)
         elif kind == "method":
-            node = graph.call_method(_allowed(target, _METHODS), args, kwargs)
+            admission.check_sizes(target, args)
+            node = graph.call_method(_allowed(target, admission.METHODS), args, kwargs)
         elif kind == "takes":
             node = graph.call_function(takes, (_name(target), *args))
         elif kind == "check":
@@ -150,8 +155,11 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
         elif kind == "guard_sizes":
             node = graph.call_function(guard_sizes, (*args, str(target)))
         elif kind == "torch":
-            node = graph.call_function(getattr(torch, _allowed(target, _CREATED)), args, kwargs)
+            admission.check_sizes(target, args)
+            node = graph.call_function(_allowed(target, admission.CREATED), args, kwargs)
         else:
+            if kind != "getitem":
+                admission.check_numbers(kind, args)
             node = graph.call_function(_FUNCTIONS[kind], args, kwargs)
         if entry["name"] in nodes:
             raise PlanError(f"the plan's program makes {entry['name']} twice")
@@ -180,10 +188,10 @@ def check(line: str, outcome: bool, expected: bool) -> None:
         )
 
 
-def _allowed(name: str, names: frozenset[str]) -> str:
+def _allowed(name: str, names: Mapping[str, Any]) -> Any:
     if name not in names:
         raise PlanError(f"the plan's program calls {name}, which no program needs")
-    return name
+    return names[name]
 
 
 def _name(name: str) -> str:
@@ -203,15 +211,4 @@ def _of_torch(name: str) -> Any:
     found = getattr(torch, name)
     if not isinstance(found, (torch.dtype, torch.layout, torch.memory_format)):
         raise PlanError(f"the plan's program names torch.{name}, which is no type or layout")
-    return found
-
-
-def _op(name: str) -> Any:
-    """An op by the name that its overload prints, `aten.conv2d.default`, of those that compute and do nothing else."""
-    namespace, op, overload = name.split(".")
-    if op in ("from_file", "save", "load") or namespace in ("prim", "prims", "c10d", "_c10d_functional", "inductor"):
-        raise PlanError(f"the plan's program names {name}, which is no op of a network")
-    found = getattr(getattr(getattr(torch.ops, namespace), op), overload)
-    if not isinstance(found, torch._ops.OpOverload):
-        raise PlanError(f"the plan's program names {name}, which is no op")
     return found

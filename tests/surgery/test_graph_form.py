@@ -13,6 +13,7 @@ import structprune as sp
 from structprune.errors import BudgetError, ModelError, PlanError, StoreError
 from structprune.records import Plan
 from structprune.verify import masked
+from tests.signed import forge
 from tests.toys import LeNet, Tied, TwoInputs
 
 
@@ -134,9 +135,7 @@ def test_what_a_program_may_not_name(tmp_path, attack):
     with pytest.raises(PlanError, match=reason):
         sp.prune(model, Plan.from_json(json.dumps(data)))
     folder = sp.save(slim, plan, tmp_path / "slim")
-    data = json.loads((folder / "plan.json").read_text())
-    change(data)
-    (folder / "plan.json").write_text(json.dumps(data))
+    forge(folder, change)
     with pytest.raises(StoreError, match=reason):
         sp.load(folder)
 

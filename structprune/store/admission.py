@@ -1,0 +1,285 @@
+"""What a saved network may name: admission by list, the same for writing and for reading.
+
+A description comes from anywhere, so it may only pick among code that is here already, and only among code that
+computes. Assume that whoever wrote it knows every class of every package that is imported, and wants one of them
+to be called with arguments of their choice:
+
+- **Modules**: classes of `torch.nn` and timm, and other `nn.Module` subclasses that the user's code has imported.
+  Not those that run code given as data (scripted modules, `fx.GraphModule`) or wrap others for several devices.
+- **Functions**: the list in `pure`. Beyond it only functions, classes and methods of the user's own package that
+  `__init__` or `forward` of one of the network's own classes refers to by name, as in `self.act = my_swish`: then
+  the class itself hands the function to its forward pass. With arguments bound (`functools.partial`) these take numbers
+  alone, never a string, so no path, address or command reaches a function that was not listed. A method has
+  `forward` in its name, or `__init__` refers to it, and is never one of `nn.Module`'s.
+- **Records** (configs, boxes' coders, feature tables): instances of classes of the packages of the network's own
+  classes, never of the standard library or torch. They are made without `__init__`, `__new__` or `__setstate__`. A
+  class with `__del__` is refused, one with `__call__` needs to be named in `__init__` or `forward` as above.
+- **Attributes**: a name that the class defines is taken: no method, property, descriptor or `__dunder__` can be hidden.
+  Plain values may stand over the class's own plain values, and over those of `nn.Module`'s methods that nothing calls
+  in a forward pass (`type`, `half`), as some networks have. `forward` may be another `forward…` method of the module.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import functools
+import importlib
+import inspect
+import sys
+import types
+from collections import OrderedDict
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, MutableMapping, Sized
+from typing import Any, Generic, Protocol
+
+import torch
+from torch import nn
+
+from ..errors import StoreError
+from . import pure
+
+ADVICE = "import the code that defines the model first, or pass a dense instance, load(folder, model=...)"
+INTERNAL = frozenset(nn.Module().__dict__)
+# Hung on a module by frameworks, and made anew by them: neither written nor read.
+FOREIGN = frozenset(
+    ["_is_hf_initialized", "_compiled_call_impl", "_output_capturing_hooks_installed", "_is_accelerate_prepared"]
+)
+_MODULE_HOMES = (
+    *("torch.nn.modules.", "torch.nn.utils.parametrize.", "torch.nn.utils.parametrizations."),
+    *("timm.models.", "timm.layers."),
+)
+# Packages that import their parts when these are asked for: once the user has imported the package, so does reading.
+_LAZY = (
+    *("transformers.models.", "transformers.generation.", "transformers.activations.", "transformers.pytorch_utils."),
+    *("transformers.configuration_utils.", "transformers.modeling_utils.", "transformers.backbone_utils."),
+    *("diffusers.models.", "diffusers.configuration_utils."),
+)
+_CLOSED = frozenset(["torch", "timm", "structprune", "accelerate", "numpy", "builtins", *sys.stdlib_module_names])
+_RUNNERS: tuple[type, ...] = (
+    *(torch.jit.ScriptModule, torch.fx.GraphModule),
+    *(nn.DataParallel, nn.parallel.DistributedDataParallel),
+)
+# Methods of nn.Module that nothing calls in a forward pass, in eval(), train() or state_dict().
+_HIDEABLE = frozenset(
+    [
+        *("type", "half", "float", "double", "bfloat16", "cpu", "cuda", "ipu", "xpu", "mtia"),
+        *("to_empty", "compile", "share_memory", "extra_repr"),
+    ]
+)
+# What a record may be built on.
+_BASES: frozenset[Any] = frozenset(
+    [
+        *(object, dict, OrderedDict, tuple, abc.ABC, Generic, Protocol),
+        *(Mapping, MutableMapping, Sized, Iterable, Container, Collection),
+    ]
+)
+_local: dict[str, type] = {}  # classes made inside functions, for reading back in the same process
+
+
+class Admission:
+    """What may be named beside modules of the classes that were admitted so far."""
+
+    def __init__(self) -> None:
+        self.packages: set[str] = set()
+        self._mentioned: dict[int, Any] = {}
+
+    def module_class(self, name: str) -> type[nn.Module]:
+        """The class of a module. Raises StoreError."""
+        found = self._found(name)
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise StoreError(f"{name}, named as the class of a module, is not an nn.Module")
+        home = f"{found.__module__}."
+        if _package(found) in _CLOSED and not home.startswith(_MODULE_HOMES):
+            raise StoreError(f"{name} is no layer of torch.nn or timm and no class of the model's own")
+        if issubclass(found, _RUNNERS):
+            raise StoreError(f"{name} runs or wraps other code, which a description can't hold: save what is inside")
+        if _package(found) not in _CLOSED:
+            self.packages.add(_package(found))
+            for function in _own_code(found, "__init__", "forward"):
+                self._mentioned.update(_mentions(function, _package(found)))
+        return found
+
+    def callable(self, name: str) -> Any:
+        """A function or class that a forward pass may call. Raises StoreError."""
+        found = pure.function(name)
+        if found is not None:
+            return found
+        found = self._found(name)
+        if isinstance(found, type) and issubclass(found, nn.Module) and _package(found) in ("torch", "timm"):
+            return self.module_class(name)
+        if self._mentioned.get(id(found)) is found and isinstance(found, (type, types.FunctionType)):
+            return found
+        raise StoreError(
+            f"{name} is neither one of the functions that saved networks may name nor one that __init__ or forward of "
+            "the model's own classes refers to"
+        )
+
+    def listed(self, value: Any) -> bool:
+        """Whether a callable may be given any arguments: it is of the list, or a layer of torch or timm."""
+        return pure.name_of(value) is not None or (isinstance(value, type) and _package(value) in ("torch", "timm"))
+
+    def method(self, module: nn.Module, name: str) -> types.FunctionType:
+        """A method that may stand in an attribute, bound to `module`. Raises StoreError."""
+        cls = type(module)
+        function = _static(cls, name)
+        if isinstance(function, types.FunctionType) and not name.startswith("__"):
+            if "forward" in name:
+                return function
+            code = [c for f in _own_code(cls, "__init__") for c in _codes(f.__code__)]
+            if _static(nn.Module, name) is None and any(name in c.co_names for c in code):
+                return function
+        raise StoreError(f"{cls.__qualname__}.{name} is no method that a saved network may name")
+
+    def record(self, name: str) -> type:
+        """A class whose instances are records of data. Raises StoreError."""
+        found = self._found(name)
+        if not isinstance(found, type) or issubclass(found, (nn.Module, type, BaseException)):
+            raise StoreError(f"{name} is not a class of records")
+        if _package(found) not in self.packages | {"timm"}:
+            raise StoreError(f"{name} is outside the packages of the model's own classes")
+        for base in found.__mro__:
+            if base not in _BASES and _package(base) in _CLOSED - {"timm"}:
+                raise StoreError(f"{name} is more than a record: its base {base.__module__}.{base.__qualname__}")
+        if _static(found, "__del__") is not None:
+            raise StoreError(f"{name} has a __del__, so it is no record of data")
+        if _static(found, "__call__") is not None and self._mentioned.get(id(found)) is not found:
+            raise StoreError(f"{name} can be called, and __init__ and forward of the model's classes do not name it")
+        return found
+
+    def enumeration(self, name: str) -> type[enum.Enum]:
+        """An enum of the model's packages, torch or timm. Raises StoreError."""
+        found = self._found(name)
+        if not (isinstance(found, type) and issubclass(found, enum.Enum)):
+            raise StoreError(f"{name} is not an enum")
+        if _package(found) not in self.packages | {"torch", "timm"}:
+            raise StoreError(f"{name} is outside the packages of the model's own classes")
+        return found
+
+    def _found(self, name: str) -> Any:
+        if name in _local:
+            return _local[name]
+        module, _, qualified = name.partition(":")
+        if _may_import(module):
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise StoreError(f"{name} can't be imported here ({error}): {ADVICE}") from error
+        found: Any = sys.modules.get(module)
+        for part in qualified.split("."):
+            found = None if part.startswith("__") else _static(found, part)
+        if found is None:
+            raise StoreError(f"{name} is not defined here: {ADVICE}")
+        if (getattr(found, "__module__", None), getattr(found, "__qualname__", None)) != (module, qualified):
+            raise StoreError(f"{name} is another name for what is defined elsewhere")
+        return found
+
+
+def _may_import(module: str) -> bool:
+    """Whether reading imports a module by itself: layers of torch and timm, and parts of what is imported already."""
+    if f"{module}.".startswith(_LAZY):
+        return module.partition(".")[0] in sys.modules and not module.rpartition(".")[2].startswith(("convert", "__"))
+    return f"{module}.".startswith(_MODULE_HOMES)
+
+
+def name_of(value: type | types.FunctionType, where: str) -> str:
+    """The name by which a class or function is found again. Raises StoreError."""
+    name = f"{value.__module__}:{value.__qualname__}"
+    if "<locals>" in name and isinstance(value, type):
+        name = f"{name}#{id(value)}"  # a function may make many classes of one name
+        _local[name] = value
+        return name
+    if "<lambda>" in name or "<locals>" in name:
+        raise StoreError(f"{where} is {value!r}, which can't be imported by name (a lambda, or defined in a function)")
+    found: Any = sys.modules.get(value.__module__)
+    for part in value.__qualname__.split("."):
+        found = _static(found, part)
+    if found is not value:
+        raise StoreError(f"{where} is {value!r}, which can't be imported by name")
+    return name
+
+
+def check_attribute(cls: type, name: Any, value: Any) -> None:
+    """Raises StoreError if an attribute would stand in the way of what the class, or torch, defines."""
+    taken = f"{cls.__qualname__}.{name} hides a method or an internal field, which can't be saved"
+    module = issubclass(cls, nn.Module)
+    if not isinstance(name, str) or name.startswith("__") or (module and name in INTERNAL | FOREIGN):
+        raise StoreError(taken)
+    defined = _static(cls, name, _NOTHING)
+    if defined is _NOTHING or isinstance(defined, types.MemberDescriptorType):  # a slot
+        return
+    if module and name in nn.Module.__dict__ | {"forward": None}:
+        own = _static(nn.Module, name) is defined  # else the class has its own, which may be called
+        fine = name == "forward" and _is_forward(value)
+        if not fine and not (own and name in _HIDEABLE and _inert(value)):
+            raise StoreError(taken)
+    elif defined is not None and not (_inert(defined) and _inert(value)):
+        raise StoreError(taken)
+
+
+def recomputed(cls: type, name: str) -> bool:
+    """Whether an attribute is the memory of a `cached_property`, which is worked out again when asked for."""
+    return isinstance(_static(cls, name), functools.cached_property)
+
+
+def _is_forward(value: Any) -> bool:
+    while isinstance(value, functools.partial):
+        value = value.func
+    return isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module)
+
+
+def _inert(value: Any, depth: int = 0) -> bool:
+    """Data: nothing in it can be called, and it is no descriptor."""
+    if isinstance(value, (list, tuple, set, frozenset)) and depth < 20:
+        return all(_inert(item, depth + 1) for item in value)
+    if isinstance(value, dict) and depth < 20:
+        return all(_inert(item, depth + 1) for item in value.values())
+    return not callable(value) and not hasattr(type(value), "__get__")
+
+
+def is_closed(cls: type) -> bool:
+    """Whether a class is of the standard library, torch or another package whose objects are no records."""
+    return _package(cls) in _CLOSED - {"timm"}
+
+
+def _package(value: Any) -> str:
+    return str(getattr(value, "__module__", None) or "torch").partition(".")[0]
+
+
+_NOTHING = object()
+
+
+def _static(owner: Any, name: str, default: Any = None) -> Any:
+    """What a module or class holds under a name, without asking it; what lies in another module is not its own."""
+    if isinstance(owner, type):
+        return next((vars(base)[name] for base in owner.__mro__ if name in vars(base)), default)
+    found = vars(owner).get(name, default) if isinstance(owner, types.ModuleType) else default
+    return default if isinstance(found, types.ModuleType) else found
+
+
+def _own_code(cls: type, *names: str) -> Iterator[types.FunctionType]:
+    """Methods of these names that the class or its bases outside torch define, and what decorators wrapped."""
+    for base in cls.__mro__:
+        for name in names if _package(base) not in _CLOSED - {"timm"} else ():
+            function = vars(base).get(name)
+            if isinstance(function, types.FunctionType):
+                yield inspect.unwrap(function)
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _mentions(function: types.FunctionType, package: str) -> dict[int, Any]:
+    """The functions and classes of `package` that a function refers to, as globals or in modules that are globals."""
+    found: dict[int, Any] = {}
+    for code in _codes(function.__code__):
+        for name in code.co_names:
+            value = function.__globals__.get(name)
+            inner = [vars(value).get(n) for n in code.co_names] if isinstance(value, types.ModuleType) else []
+            for each in (value, *inner):
+                if isinstance(each, (type, types.FunctionType)) and _package(each) == package:
+                    found[id(each)] = each
+    return found

@@ -1,0 +1,112 @@
+"""What a stored program may call. It comes with a plan, from anywhere, so admission is by list.
+
+Which ops are admitted is said in `graph.computing`. Two that trust the sizes of what they are given are common in
+networks, `lstm` and `_weight_norm`: they run behind a check. What makes a tensor without filling it (`empty`) gives
+zeros: code that fills it sees no difference, and code that does not sees no old memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from ..errors import PlanError
+from ..graph.capture import op_name
+from ..graph.computing import refused
+
+# Methods and functions by the names that programs use for them.
+METHODS = {name: name for name in ("repeat", "size", "view", "reshape", "expand", "new_zeros", "new_ones", "new_full")}
+METHODS["new_empty"] = "new_zeros"
+CREATED: dict[str, Callable[..., Any]] = {
+    **{"split": torch.split, "zeros": torch.zeros, "ones": torch.ones, "full": torch.full},
+    "empty": torch.zeros,
+}
+_MOST_SIZE = 1 << 62
+MOST_MADE = 1 << 28  # the most numbers that a program may ask for in one tensor by literal sizes
+
+# The ops that make a tensor of given sizes, and the place of the sizes among their arguments.
+_MADE = {
+    **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn", "eye"), 0),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty", "repeat", "tile", "upsample_nearest1d"), 1),
+    **{f"upsample_{kind}": 1 for kind in ("nearest2d", "bilinear2d", "bicubic2d", "nearest3d", "trilinear3d")},
+    **dict.fromkeys(("upsample_linear1d", "constant_pad_nd", "pad", "col2im"), 1),
+    **dict.fromkeys(("arange", "linspace", "logspace", "range", "hann_window", "randperm"), 0),
+}
+
+
+def op(name: str) -> Callable[..., Any]:
+    """What runs for an op, by the name that its overload prints, `aten.conv2d.default`. Raises PlanError."""
+    try:
+        namespace, short, overload = name.split(".")
+        found = getattr(getattr(getattr(torch.ops, namespace), short), overload)
+    except (AttributeError, ValueError, RuntimeError) as error:
+        raise PlanError(
+            f"the plan's program can't be built: {name!r} is no op here ({type(error).__name__})"
+        ) from error
+    if not isinstance(found, torch._ops.OpOverload):
+        raise PlanError(f"the plan's program names {name}, which is no op")
+    refusal = refused(found)
+    if refusal:
+        raise PlanError(f"the plan's program names {name}, which {refusal}")
+    return _INSTEAD.get(op_name(found), found)
+
+
+def check_sizes(name: str, args: Sequence[Any]) -> None:
+    """Raises PlanError for a call that would make a tensor beyond all bounds."""
+    place = _MADE.get(name.rstrip("_"))
+    if place is None:
+        return
+    given = args[place] if len(args) > place and isinstance(args[place], (list, tuple)) else args[place:]
+    sizes = [abs(size) for size in given if type(size) in (int, float)]
+    if any(size > MOST_MADE for size in sizes) or math.prod(max(1, int(size)) for size in sizes) > MOST_MADE:
+        raise PlanError(f"the plan's program asks {name} for {sizes} numbers, more than {MOST_MADE:,}")
+
+
+def check_numbers(kind: str, args: Sequence[Any]) -> None:
+    """Raises PlanError unless arithmetic is done with numbers and results."""
+    if not all(isinstance(arg, (fx.Node, int, float, np.integer)) for arg in args):
+        raise PlanError(f"the plan's program does arithmetic ({kind}) with what is no number: {args}")
+
+
+def times(a: Any, b: Any) -> Any:
+    """A product of sizes. Raises PlanError for one that no size can be, before the next makes it longer still."""
+    made = a * b
+    if isinstance(made, int) and abs(made) > _MOST_SIZE:
+        raise PlanError(f"the plan's program multiplies sizes to {made:.3g}")
+    return made
+
+
+def checked_lstm(x: Tensor, *rest: Any) -> Any:
+    """`aten.lstm` for weights that fit the input and the state: its kernel for CPUs reads beyond those that do not."""
+    packed = isinstance(rest[0], Tensor)  # (data, batch_sizes, hx, ...) of a packed sequence
+    hx, params, biases, layers, _, _, both = rest[1:8] if packed else rest[:7]
+    width, hidden, directions = int(hx[0].shape[-1]), int(hx[1].shape[-1]), 2 if both else 1
+    shapes: list[tuple[int, ...]] = []
+    for layer in range(layers):
+        entering = int(x.shape[-1]) if layer == 0 else width * directions
+        each = [(4 * hidden, entering), (4 * hidden, width), *([(4 * hidden,)] * 2 if biases else [])]
+        shapes += [*each, *([(width, hidden)] if width != hidden else [])] * directions
+    found = [tuple(int(size) for size in weight.shape) for weight in params]
+    if found != shapes:
+        raise PlanError(f"an LSTM's weights are {found}, and its input and state make them {shapes}")
+    return torch.ops.aten.lstm(x, *rest)
+
+
+def checked_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """`aten._weight_norm` for as many lengths as the weight has slices: its kernel reads beyond fewer."""
+    expected = tuple(int(size) if axis == dim else 1 for axis, size in enumerate(v.shape))
+    if dim in (0, v.dim() - 1) and tuple(g.shape) != expected:
+        raise PlanError(f"a normalised weight of shape {tuple(v.shape)} has lengths of shape {tuple(g.shape)}")
+    return torch._weight_norm(v, g, dim)
+
+
+_INSTEAD: dict[str, Callable[..., Any]] = {
+    "lstm": checked_lstm,
+    "_weight_norm": checked_weight_norm,
+    "empty_like": torch.ops.aten.zeros_like.default,
+}
