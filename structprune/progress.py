@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+QUIET = 30.0  # seconds
+
 
 class Update(Protocol):
     """Moves a bar to a share of its length, with more text behind its description."""
@@ -41,12 +43,19 @@ class Reporter:
 
     @contextmanager
     def bar(self, description: str) -> Iterator[Update]:
+        """A bar, and where nobody sees one, in a file or a pipe, a line every `QUIET` seconds."""
         columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as progress:
             task = progress.add_task(description, total=1.0)
+            said = time.monotonic()
 
             def update(share: float, more: str = "") -> None:
-                progress.update(task, completed=share, description=f"{description} {more}".rstrip())
+                nonlocal said
+                text = f"{description} {more}".rstrip()
+                progress.update(task, completed=share, description=text)
+                if not self.console.is_terminal and time.monotonic() - said >= QUIET:
+                    said = time.monotonic()
+                    self.console.print(f"  {text}: {100 * share:.0f} %", highlight=False)
 
             yield update
 

@@ -153,6 +153,8 @@ class BudgetSpec(_Strict):
 
 
 class PruneSpec(_Strict):
+    """How the network is cut. `planning_seconds` bounds how long planning for a latency or a speedup measures."""
+
     criterion: str = "l1"
     combine: str | None = None
     budget: BudgetSpec
@@ -162,6 +164,7 @@ class PruneSpec(_Strict):
     align: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     ignore: tuple[str, ...] = ()
     form: Literal["auto", "module", "graph"] = "auto"
+    planning_seconds: Number = Field(default=600.0, gt=0, allow_inf_nan=False)
 
     @field_validator("align", mode="before")
     @classmethod
@@ -318,7 +321,7 @@ class Recipe(_Strict):
     """
 
     seed: Whole = Field(default=0, ge=0)
-    memory: float = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
+    memory: Number = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
     model: ModelSpec
     data: Annotated[DigitsSpec | ImagesSpec, Field(discriminator="source")]
     train: TrainSpec | None = None

@@ -21,7 +21,7 @@ from torch import nn
 
 from .bench import Runtime, benchmark, environment, time_also, time_layers
 from .bench.session import made_up_inputs
-from .cost import CostModel, learn_cost, learn_steps, plan_measured, wants_latency
+from .cost import CostModel, Deadline, learn_cost, learn_steps, plan_measured, wants_latency
 from .criteria import CRITERIA, scan_images, score, sensitivity, unscorable
 from .data import Data, load_data
 from .errors import BudgetError, GateError, RecipeError
@@ -41,6 +41,7 @@ from .train import predict, predict_onnx, train_stage
 from .verify import expanded, verify
 
 INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
+LEARNING = 0.75  # of the time for planning may have gone when costs are learned; the rest is for timing plans
 WIDTHS_BY = "l1"  # the criterion of the plan whose widths a layer-by-layer criterion ranks for
 _RUN_FILES = ("recipe.yaml", "plan.json", "report.json", "slim.safetensors", "slim.onnx", "dense.onnx")
 _ARTEFACTS = ("dense.onnx", "slim.onnx", "slim.safetensors", "plan.json")
@@ -127,7 +128,10 @@ class _Run:
         self.work = folder / ".work"
         self.runtime = recipe.runtime.runtime()
         self.steps: dict[str, int] = {}
-        self.unsure: list[str] = []  # notes of steps that timings do not agree on
+        self.unsure: list[
+            str
+        ] = []  # notes of steps that timings do not agree on, and of costs that there was no time for
+        self.spent = 0.0  # seconds of planning
         self.cost: CostModel | None = None
         self.found: dict[str, Any] = {}
 
@@ -210,7 +214,7 @@ class _Run:
             suffix = "-int8" if recipe.runtime.dtype == "int8" else ""
             layers = time_layers(
                 {kind: self.work / f"{kind}{suffix}.onnx" for kind in nets},
-                batch=recipe.runtime.batch,
+                batch=recipe.runtime.batch if self.runtime.device == "cpu" else 1,  # which a CPU runs here
                 threads=recipe.runtime.threads,
                 seconds=recipe.bench.seconds / 4,
             )
@@ -276,11 +280,20 @@ class _Run:
         if not self.runtime.files:  # what can't be compiled is said now, and not after the training
             self.runtime.open(self.runtime.prepare(graph.model, graph.inputs, self.work))
         if spec.align == "auto" and not self.steps:
-            with self._bar("finding the channel counts that this machine's runtime is fast with") as update:
-                self.steps = learn_steps(self.runtime, progress=update, tell=lambda note: self.unsure.append(note))
+            what = "finding the channel counts that this machine's runtime is fast with"
+            with self._bar(what) as update, self._planning(1 - LEARNING) as deadline:
+                self.steps = learn_steps(self.runtime, deadline=deadline, progress=update, tell=self.unsure.append)
         if wants_latency(spec.budget.as_dict()):
-            with self._bar("timing the network's kernels at other widths") as update:
-                self.cost = learn_cost(graph, self.runtime, steps=self.steps, progress=update)
+            what = f"timing the network's kernels at other widths (all planning: {spec.planning_seconds:g} s at most)"
+            with self._bar(what) as update, self._planning(LEARNING) as deadline:
+                self.cost = learn_cost(
+                    graph,
+                    self.runtime,
+                    steps=self.steps,
+                    deadline=deadline,
+                    progress=update,
+                    tell=self.unsure.append,
+                )
         left_out = unscorable(graph, spec.criterion)
         curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
         flat = Scores(
@@ -346,10 +359,17 @@ class _Run:
             plan = self._make_plan(graph, scores, self.cost)
             plan.latency = {**(plan.latency or {}), **self.found}
             return plan
-        dense = self.work / "dense.onnx"
-        plan = plan_measured(
-            graph, budget, self.cost, lambda cost: self._make_plan(graph, scores, cost), dense=dense, tell=tell
-        )
+        with self._bar("planning and timing slim networks") as update, self._planning() as deadline:
+            plan = plan_measured(
+                graph,
+                budget,
+                self.cost,
+                lambda cost: self._make_plan(graph, scores, cost),
+                dense=self.work / "dense.onnx",
+                deadline=deadline,
+                tell=tell,
+                progress=update,
+            )
         assert plan.latency is not None
         self.cost = self.cost.corrected(plan.latency["correction"])
         self.found = {key: plan.latency[key] for key in ("rounds", "correction")}
@@ -425,6 +445,16 @@ class _Run:
             files.write(final, lambda path: save_file(held, path))
             files.write_text(record, json.dumps(steps))
         return slim, steps
+
+    @contextmanager
+    def _planning(self, share: float = 1.0) -> Iterator[Deadline]:
+        """What is left of a share of the time for planning; a quarter of the whole at least."""
+        seconds = self.recipe.prune.planning_seconds
+        deadline = Deadline(max(share * seconds - self.spent, (1 - LEARNING) * seconds))
+        try:
+            yield deadline
+        finally:
+            self.spent += deadline.spent
 
     @contextmanager
     def _bar(self, what: str) -> Iterator[Callable[[float], None]]:

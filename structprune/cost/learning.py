@@ -1,13 +1,15 @@
 """`learn_cost`: steps, probes and the fit put together, from the cache where they were measured before.
 
 Only onnxruntime on the CPU tells what each kernel took. For other engines the shape of the costs is that of its kernels
-in float32, with the same threads and batch, scaled so that the dense network takes what it takes on the engine; steps
-are measured on the engine, and `plan_measured` corrects the rest by what slim networks take there.
+in float32, with the same threads and the same batch or a smaller one, scaled so that the dense network takes what it
+takes on the engine; steps are measured on the engine, and `plan_measured` corrects the rest by what slim networks take
+there. All of it ends when the time for it is over: see `deadline`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,11 +26,14 @@ from ..graph.capture import op_name
 from ..plan import choices
 from ..plan.alignment import Steps, aligned
 from .cache import cached
-from .model import CostModel, fit
-from .probes import Probe, design, measure_probes
+from .deadline import Deadline
+from .model import CostModel, by_macs, fit
+from .probes import RUNS_OF_A_PROBE, Probe, design, measure_probes
 from .steps import measure_steps
 
 PROBES = 16
+FEWEST = 4  # probes from which kernels are told apart
+UNTIMED = 16  # the step where none was timed: what onnxruntime pads to with AVX-512, and twice that of tensor cores
 MAX_RATIO = 0.9  # of a group's units that go in the narrowest probe
 Progress = Callable[[float], None]
 
@@ -37,19 +42,21 @@ def learn_steps(
     runtime: Runtime | None = None,
     *,
     refresh: bool = False,
+    deadline: Deadline | None = None,
     progress: Progress = lambda share: None,
     tell: Callable[[str], None] = lambda note: None,
 ) -> Steps:
     """The channel counts between which this machine's runtime gains nothing, for each kind of layer.
 
     Kept on disk (see `cost.cache`). Where timings don't agree on a step, as beside other work, the largest that it
-    may be is taken, `tell` is called with a note of it, and nothing is kept.
+    may be is taken, `tell` is called with a note of it, and nothing is kept; so are steps of UNTIMED where the deadline
+    came before they were timed.
     """
     chosen = runtime or Runtime()
     about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 3}
 
     def measure() -> dict[str, list[int]]:
-        return measure_steps(replace(chosen, batch=1), progress=progress)
+        return measure_steps(replace(chosen, batch=1), progress=progress, deadline=deadline)
 
     def sure(seen: dict[str, list[int]]) -> bool:
         return all(len(steps) == 1 for steps in seen.values())
@@ -57,11 +64,18 @@ def learn_steps(
     seen = cached("steps", about, measure, refresh, chosen.version, sure)
     if not sure(seen):
         unsure = [f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in seen.items() if len(steps) > 1]
-        tell(
-            f"timings do not agree on the step of the widths of {', '.join(unsure)}, as where other work is running: "
-            "the largest was taken; for a surer plan run again when the machine is quiet"
-        )
-    return {kind: max(steps) for kind, steps in seen.items()}
+        untimed = [kind for kind, steps in seen.items() if not steps]
+        if unsure:
+            tell(
+                f"timings do not agree on the step of the widths of {', '.join(unsure)}, as where other work is "
+                "running: the largest was taken; for a surer plan run again when the machine is quiet"
+            )
+        if untimed:
+            tell(
+                f"there was no time to find the step of the widths of {', '.join(untimed)}: steps of {UNTIMED} were "
+                "taken; for faster networks give planning more seconds"
+            )
+    return {kind: max(steps, default=UNTIMED) for kind, steps in seen.items()}
 
 
 def learn_cost(
@@ -73,7 +87,9 @@ def learn_cost(
     seed: int = 0,
     steps: Steps | None = None,
     refresh: bool = False,
+    deadline: Deadline | None = None,
     progress: Progress = lambda share: None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> CostModel:
     """What a forward pass of the graph's model takes on `runtime`, as a function of the widths.
 
@@ -82,34 +98,62 @@ def learn_cost(
 
     `probes` slim networks are exported and timed in about `seconds`, beside the time of their export. Measurements are
     kept on disk (see `cost.cache`) by machine, runtime and architecture; `refresh` makes them anew. `steps` are
-    those of `learn_steps`, which is called if none are given.
+    those of `learn_steps`, which is called if none are given. Where kernels would take longer than the `deadline`
+    leaves, or on another engine longer than `seconds`, they are timed at a smaller batch; probes that it comes before
+    are left out, and with fewer than FEWEST costs go with MACs. `tell` is called with a note of either.
     """
-    chosen = runtime or Runtime()
-    steps = steps or learn_steps(chosen, refresh=refresh)
+    chosen, until = runtime or Runtime(), deadline or Deadline()
+    steps = steps or learn_steps(chosen, refresh=refresh, deadline=until)
     told = chosen if chosen.tells_kernels else Runtime(chosen.threads, chosen.batch)
+    told = replace(told, batch=_batch(graph, told, until.left if told == chosen else seconds, probes, refresh))
     ones = {group.name: np.ones(group.units) for group in graph.groups}
     options = choices(graph.groups, ones, 1, MAX_RATIO, aligned(graph, steps), ())
-    widths = design(options, probes, seed)
+    dense, *between, narrowest = design(options, probes, seed)
+    widths = [dense, narrowest, *between]  # those that matter most come first
 
     def measure() -> dict[str, Any]:
-        made, dense_ms = measure_probes(graph, widths, runtime=told, seconds=seconds, progress=progress)
+        made, dense_ms = measure_probes(graph, widths, runtime=told, seconds=seconds, progress=progress, deadline=until)
         return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
 
     asked = {"threads": told.threads, "batch": told.batch, "dtype": told.dtype}
-    about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 6}
-    held = cached("probes", about, measure, refresh)
+    about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 7}
+    held = cached("probes", about, measure, refresh, sure=lambda held: len(held["probes"]) == len(widths))
     read = [Probe.from_dict(probe) for probe in held["probes"]]
-    cost = fit(graph, read, held["dense_ms"], steps=steps, runtime=told)
-    if chosen == told:
+    enough = len(read) >= min(FEWEST, len(widths))
+    if len(read) < len(widths):
+        tell(
+            f"there was time to time {len(read)} of {len(widths)} networks of other widths: "
+            + ("costs of widths are the less exact" if enough else "costs are taken to go with MACs")
+            + "; for a surer plan give planning more seconds"
+        )
+    cost = fit(graph, read, held["dense_ms"], steps=steps, runtime=told) if enough else None
+    if cost is not None and chosen == told:
         return cost
     about = {**chosen.to_dict(), "network": _identity(graph), "version": 2}
-    return cost.scaled(chosen, cached("dense", about, lambda: _dense_ms(graph, chosen), refresh, chosen.version))
+    rounds = 1 if until.over else 2
+    dense_ms = cached("dense", about, lambda: _dense_ms(graph, chosen, rounds), refresh, chosen.version)
+    return by_macs(graph, dense_ms, steps, chosen) if cost is None else cost.scaled(chosen, dense_ms)
 
 
-def _dense_ms(graph: DependencyGraph, runtime: Runtime) -> float:
+def _batch(graph: DependencyGraph, told: Runtime, seconds: float, probes: int, refresh: bool) -> int:
+    """The largest batch up to that of `told`, halved as often as needed, at which the kernels of all probes are timed
+    in about so many seconds. The shape of the costs is nearly the same at every batch; the scale is measured."""
+    if told.batch == 1 or math.isinf(seconds):
+        return told.batch
+    one = replace(told, batch=1)
+    about = {**one.to_dict(), "network": _identity(graph), "version": 3}
+    each = cached("dense", about, lambda: _dense_ms(graph, one, 1, 0.2), refresh, one.version) / 1e3
+    batch = told.batch
+    while batch > 1 and batch * each * probes * RUNS_OF_A_PROBE > seconds:
+        batch //= 2
+    return batch
+
+
+def _dense_ms(graph: DependencyGraph, runtime: Runtime, rounds: int = 2, seconds: float = 2.0) -> float:
     with tempfile.TemporaryDirectory() as folder:
         dense = runtime.prepare(graph.model, graph.inputs, Path(folder) / "dense.onnx")
-        return benchmark({"dense": dense, "again": dense}, runtime=runtime, seconds=2.0, rounds=2).ms["dense"]
+        found = benchmark({"dense": dense, "again": dense}, runtime=runtime, seconds=seconds, rounds=rounds)
+        return found.ms["dense"]
 
 
 def _identity(graph: DependencyGraph) -> str:

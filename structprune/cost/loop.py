@@ -18,12 +18,15 @@ from ..graph import DependencyGraph
 from ..plan.budget import LATENCY, SPEEDUP
 from ..records import Plan
 from ..surgery import prune
+from .deadline import Deadline
 from .model import CostModel
 
 TOLERANCE = 0.03  # of the speed that was asked for
 ROUNDS = 6
+TIMED, RUNS = 6, 7  # rounds of a timing, and the fewest runs of a network in each
 NARROW = 1.005  # corrections that are as near as this to each other give the same network
 Tell = Callable[[dict[str, Any]], None]
+Progress = Callable[[float], None]
 
 
 def plan_measured(
@@ -36,7 +39,9 @@ def plan_measured(
     tolerance: float = TOLERANCE,
     rounds: int = ROUNDS,
     seconds: float = 4.0,
+    deadline: Deadline | None = None,
     tell: Tell = lambda told: None,
+    progress: Progress = lambda share: None,
 ) -> Plan:
     """The plan by `make(cost)` whose network, timed beside the dense one, is as fast as the budget of latency asks.
 
@@ -45,9 +50,11 @@ def plan_measured(
     timed on the costs' own runtime. What each round planned and measured is told to `tell` and kept in the plan's
     `latency["rounds"]`; `latency["correction"]` is what the plan's costs were corrected by. The network is no slower
     than asked, less `tolerance`; nor faster, plus `tolerance`, unless another budget asks for that. If no round comes
-    so near, the nearest is returned, with a note.
+    so near, or the `deadline` comes first, the nearest is returned, with a note; if it comes before the first round,
+    the plan by the costs as they are.
     Raises BudgetError where no plan can meet the budget.
     """
+    until = deadline or Deadline()
     told: list[dict[str, Any]] = []
     best: tuple[float, Plan] | None = None
     distances: dict[tuple[int, ...], float] = {}  # of the networks that were measured
@@ -61,6 +68,10 @@ def plan_measured(
             else runtime.prepare(graph.model, graph.inputs, reference)
         )
         while correction is not None and len(told) < rounds:
+            if best is not None and until.over:
+                reason = f"the {until.seconds:.0f} s for it were over"
+                break
+            progress(len(told) / rounds)
             try:
                 made = make(cost.corrected(correction))
             except BudgetError as error:
@@ -73,10 +84,23 @@ def plan_measured(
             if widths in distances:
                 correction = bracket.after(correction, distances[widths], correction)
                 continue
-            slim = runtime.prepare(prune(graph.model, made), graph.inputs, Path(folder) / "slim.onnx")
-            timed = benchmark({"dense": held, "slim": slim}, runtime=runtime, seconds=seconds, rounds=6)
             assert made.latency is not None
             made.latency["correction"] = correction
+            if until.over:
+                made.latency["rounds"] = []
+                made.notes.append(
+                    f"asked for {_asked(budget)}, and the network was not timed, as the {until.seconds:.0f} s for it "
+                    "were over before: give planning more seconds"
+                )
+                return made
+            slim = runtime.prepare(prune(graph.model, made), graph.inputs, Path(folder) / "slim.onnx")
+            timed = benchmark(
+                {"dense": held, "slim": slim},
+                runtime=runtime,
+                seconds=seconds,
+                rounds=_rounds(cost, seconds, until),
+                progress=lambda share: progress((len(told) + share) / rounds),
+            )
             expected, measured = made.latency["dense"] / made.latency["slim"], timed.speedup["slim"]
             goal = _goal(budget, timed)
             told.append({"goal": goal, "predicted": expected, "measured": measured, "ci95": list(timed.ci95["slim"])})
@@ -106,6 +130,18 @@ def plan_measured(
             f"{reason or 'the timings vary too much, or more rounds are needed'}"
         )
     return found
+
+
+def _rounds(cost: CostModel, seconds: float, until: Deadline) -> int:
+    """Rounds of timing dense and slim, of which each opens them anew: fewer where runs take long, as each has several
+    runs whatever they take."""
+    each = 2 * RUNS * cost.dense_ms / 1e3
+    return max(1, min(TIMED, int(max(seconds, min(until.left / 2, 60 * seconds)) / max(each, 1e-9))))
+
+
+def _asked(budget: Mapping[str, float]) -> str:
+    wanted = [f"{budget[SPEEDUP]:.2f}×"] if SPEEDUP in budget else []
+    return " and ".join([*wanted, *([f"{budget[LATENCY]:g} ms"] if LATENCY in budget else [])])
 
 
 class _Bracket:

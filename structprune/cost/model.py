@@ -105,6 +105,17 @@ class CostModel:
         return replace(self, scale=self.scale * factor, base_ms=self.base_ms * factor)
 
 
+def by_macs(graph: DependencyGraph, dense_ms: float, steps: Mapping[str, int], runtime: Runtime) -> CostModel:
+    """The model where nothing but the dense network was timed: time goes with MACs, which `plan_measured` corrects."""
+    total = graph.macs() or 1
+    terms = tuple(
+        (dense_ms * constant / divisor / total, tuple((axis, 1) for axis in axes))
+        for constant, axes, divisor in graph.macs_terms()
+    )
+    kernel = KernelCost("the network", "MACs", "", dense_ms, terms)
+    return CostModel(runtime, dict(steps), dense_ms, (kernel,), 1.0, 0.0, math.nan, 1.0, 0)
+
+
 @dataclass(frozen=True)
 class _Fit:
     kernels: tuple[KernelCost, ...]

@@ -9,6 +9,7 @@ it stays open, and that of depthwise convolutions by half: so each turn opens th
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -28,9 +29,11 @@ from ..graph import DependencyGraph
 from ..plan import realise
 from ..plan.budget import Choice, Widths
 from ..surgery import prune
+from .deadline import Deadline
 
 TURNS = (3, 12)  # the fewest and the most turns of a probe
 RUNS = 3  # the fewest in a row
+RUNS_OF_A_PROBE = TURNS[0] * 3 * RUNS  # at least: each turn runs it, runs it watched and runs the dense network
 Progress = Callable[[float], None]
 
 
@@ -77,18 +80,24 @@ def measure_probes(
     runtime: Runtime,
     seconds: float = 60.0,
     progress: Progress = lambda share: None,
+    deadline: Deadline | None = None,
 ) -> tuple[list[Probe], float]:
     """The probes, in about `seconds` of timing (exporting comes on top); and the dense one's milliseconds.
 
-    `runtime` is onnxruntime's on the CPU, which tells what each kernel took.
+    `runtime` is onnxruntime's on the CPU, which tells what each kernel took. After the deadline no probe is begun:
+    there may be fewer than widths, or none.
     """
-    made, paces = [], []
+    until = deadline or Deadline()
+    made: list[tuple[Widths, tuple[float, list[Kernel]]]] = []
+    paces: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         example = graph.inputs.map(lambda x: torch.cat([x] * runtime.batch) if x.dim() else x)
         path = runtime.converted(export_onnx(graph.model, example, folder / "dense.onnx"))
         dense = Session(path, runtime.batch, runtime.threads)
         for number, chosen in enumerate(widths):
+            if until.over:
+                break
             kept = {g.name: g.chosen(np.ones(g.units), chosen[g.name]) for g in graph.groups}
             slim = prune(graph.model, realise(graph, kept))
             path = runtime.converted(export_onnx(slim, example, folder / "probe.onnx"))
@@ -96,10 +105,15 @@ def measure_probes(
             def opened(profile: Path | None = None, path: Path = path) -> Session:
                 return Session(path, runtime.batch, runtime.threads, profile=profile)
 
-            probe, pace = _turns(dense, opened, lambda: opened(folder), seconds / len(widths))
+            def at(share: float, number: int = number) -> None:
+                progress((number + share) / len(widths))
+
+            probe, pace = _turns(dense, opened, lambda: opened(folder), seconds / len(widths), at, until)
             made.append((chosen, probe))
             paces += pace
-            progress((number + 1) / len(widths))
+            at(1.0)
+    if not made:
+        return [], math.nan
     usual = statistics.median(paces)
     probes = [
         Probe(chosen, ms * usual, tuple(replace(k, microseconds=k.microseconds * usual) for k in kernels))
@@ -109,7 +123,12 @@ def measure_probes(
 
 
 def _turns(
-    dense: Session, plain: Callable[[], Session], watched: Callable[[], Session], seconds: float
+    dense: Session,
+    plain: Callable[[], Session],
+    watched: Callable[[], Session],
+    seconds: float,
+    progress: Progress,
+    until: Deadline,
 ) -> tuple[tuple[float, list[Kernel]], list[float]]:
     """A probe's milliseconds, and its kernels, ÷ the dense network's just before and after; and what that took.
 
@@ -119,7 +138,10 @@ def _turns(
     recorded: list[list[Kernel]] = []
     pace = [_fastest(dense)]
     start = time.perf_counter()
-    while len(taken) < TURNS[0] or (len(taken) < TURNS[1] and time.perf_counter() - start < seconds):
+    while not taken or (
+        not until.over and (len(taken) < TURNS[0] or (len(taken) < TURNS[1] and time.perf_counter() - start < seconds))
+    ):
+        progress(min(1.0, len(taken) / TURNS[0]))
         ms, looked_at = _fastest(plain()), watched()
         in_a_row(looked_at.run, RUNS)
         pace.append(_fastest(dense))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..bench.runtime import Runtime
 from ..plan.alignment import KINDS
+from .deadline import Deadline
 
 WIDTHS = (64, 65, 66, 68, 70, 72, 74, 76, 78, 80, 81, 84, 88, 90, 92, 96, 97, 100, 104, 108, 112, 116, 120, 124, 128)
 SIZES = (1, 2, 4, 8, 16, 32)  # of blocks and units that are tried
@@ -37,17 +38,25 @@ Progress = Callable[[float], None]
 
 
 def measure_steps(
-    runtime: Runtime, seconds: float = 2.0, progress: Progress = lambda share: None
+    runtime: Runtime,
+    seconds: float = 2.0,
+    progress: Progress = lambda share: None,
+    deadline: Deadline | None = None,
 ) -> dict[str, list[int]]:
     """The steps seen of each kind of layer on the runtime, in about `seconds` for each once its chains are made.
 
-    One step, or several where timings don't agree (see `seen_steps`).
+    One step, or several where timings don't agree (see `seen_steps`), or none where the deadline came first.
     """
-    found = {}
+    until = deadline or Deadline()
+    found: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, kind in enumerate(KINDS):
-            rounds = _rounds(kind, Path(folder), runtime, seconds, lambda s, n=number: progress((n + s) / len(KINDS)))  # type: ignore[misc]
-            found[kind] = sorted(seen_steps(WIDTHS, rounds))
+
+            def at(share: float, number: int = number) -> None:
+                progress((number + share) / len(KINDS))
+
+            rounds = _rounds(kind, Path(folder), runtime, seconds, at, until)
+            found[kind] = sorted(seen_steps(WIDTHS, rounds)) if len(rounds) >= 2 else []
     return found
 
 
@@ -75,19 +84,29 @@ def step_of(widths: Sequence[int], times: Sequence[float] | np.ndarray) -> int:
     return min(step for residual, step in fits if residual <= enough)
 
 
-def _rounds(kind: str, folder: Path, runtime: Runtime, seconds: float, progress: Progress) -> list[list[float]]:
+def _rounds(
+    kind: str, folder: Path, runtime: Runtime, seconds: float, progress: Progress, until: Deadline
+) -> list[list[float]]:
     """What the chain takes at each of WIDTHS, the fastest of a few runs, round after round; until the step is plain."""
     rounds: list[list[float]] = []
     with runtime.active():
         prepared = []
         for width in WIDTHS:
+            if until.over:
+                return rounds
             chain, x = _chain(kind, width)
             prepared.append(runtime.prepare(chain, x, folder / f"{kind}_{width}.onnx"))
         start = time.perf_counter()
         spent, plain = 0.0, False
         while len(rounds) < 2 * OPENED or spent < seconds or (not plain and spent < PATIENCE * seconds):
             if len(rounds) % OPENED == 0:  # anew, as a network's place in memory moves its speed
-                running = [runtime.open(network) for network in prepared]
+                running = []
+                for source in prepared:
+                    if until.over:  # to open one may be to compile it
+                        return rounds
+                    running.append(runtime.open(source))
+            if until.over:
+                return rounds
             taken = []
             for network in running if len(rounds) % 2 else running[::-1]:
                 runs = []

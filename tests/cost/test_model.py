@@ -128,9 +128,7 @@ def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
 
 def test_measurements_are_kept_and_read_again(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(
-        learning, "measure_steps", lambda runtime, progress: {"conv": [2], "depthwise": [2], "linear": [2]}
-    )
+    monkeypatch.setattr(learning, "measure_steps", lambda runtime, **_: {"conv": [2], "depthwise": [2], "linear": [2]})
     graph = sp.trace(Wide(), X)
     first = learn_cost(graph, probes=4, seconds=0.1)
     monkeypatch.setattr(learning, "measure_probes", None)

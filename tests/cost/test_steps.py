@@ -52,7 +52,7 @@ def test_steps_of_this_machine_are_powers_of_two():
 def test_steps_that_timings_do_not_agree_on_are_told_and_not_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
     seen, told, measured = {"conv": [8, 16], "depthwise": [16], "linear": [16]}, [], []
-    monkeypatch.setattr(learning, "measure_steps", lambda runtime, progress: measured.append(1) or seen)
+    monkeypatch.setattr(learning, "measure_steps", lambda runtime, **_: measured.append(1) or seen)
     for times in (1, 2):
         assert learn_steps(tell=told.append) == {"conv": 16, "depthwise": 16, "linear": 16}
         assert len(measured) == len(told) == times
