@@ -40,7 +40,9 @@ def compare_onnx(
         folder = Path(temporary)
         try:
             file = file or export_onnx(slim, batches[0], folder / "slim.onnx")
-            _compare(comparison, slim, _Session(file), batches)
+            refused = _compare(comparison, slim, _Session(file), batches)
+            if refused:
+                _refused(comparison, model, batches, folder, refused)
         except Exception as error:  # a file that is wrong may fail in any way
             _without_kernel(comparison, slim, batches, folder, error)
         if comparison.failed and comparison.only_numbers:
@@ -60,12 +62,42 @@ class _Session:
         return [torch.from_numpy(np.asarray(array)) for array in self.session.run(None, feed)]
 
 
-def _compare(comparison: Comparison, network: nn.Module, session: _Session, batches: Sequence[Inputs]) -> None:
+def _compare(
+    comparison: Comparison, network: nn.Module, session: _Session, batches: Sequence[Inputs]
+) -> dict[int, Exception]:
+    """Compares batch by batch. Returns why the file refuses those that it does not take; raises if it takes none."""
+    refused: dict[int, Exception] = {}
     for inputs in batches:
-        made = session.run(network, inputs)
+        try:
+            made = session.run(network, inputs)
+        except Exception as error:  # onnxruntime's own classes, and numpy's
+            refused[size_of(inputs)] = error
+            continue
         with evaluating(skeleton_copy(network)) as fresh:  # as when it was exported
             expected = call(fresh, inputs)
         comparison.add(expected, made, size_of(inputs), noise_of(network, inputs, expected))
+    if len(refused) == len(batches):
+        raise next(iter(refused.values()))
+    return refused
+
+
+def _refused(
+    comparison: Comparison, model: nn.Module, batches: list[Inputs], folder: Path, refused: dict[int, Exception]
+) -> None:
+    """A file that takes one batch size only: no fault of the cut where the dense network's takes no other either."""
+    taken = next(inputs for inputs in batches if size_of(inputs) not in refused)
+    session = _Session(export_onnx(model, taken, folder / "dense.onnx"))
+    for inputs in batches:
+        batch = size_of(inputs)
+        if batch not in refused:
+            continue
+        reason = first_line(refused[batch])
+        try:
+            session.run(model, inputs)
+        except Exception:  # as above
+            comparison.note(f"the file takes no batch of {batch}, nor does the dense network's ({reason[:160]})")
+        else:
+            comparison.fail(f"at batch {batch}: {reason}")
 
 
 def _without_kernel(

@@ -85,6 +85,10 @@ def _finer(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype) if x.is_floating_point() and x.dtype.itemsize < dtype.itemsize else x
 
 
+class ReferenceFails(Exception):
+    """The reference does not run, which is no fault of the network that is held against it."""
+
+
 def compare(
     comparison: Comparison,
     reference: nn.Module,
@@ -94,8 +98,7 @@ def compare(
 ) -> None:
     """Compares two networks of the same dtype as they are, batch by batch.
 
-    A reference that does not run is no fault of `other`: that is not compared. `dense` tells whether NaN is the
-    network's own.
+    `dense` tells whether NaN is the network's own. Raises ReferenceFails where the reference does not run.
     """
     rounded = reference
     reference, other = skeleton_copy(reference), skeleton_copy(other)  # some models write to their buffers
@@ -104,10 +107,7 @@ def compare(
             try:
                 expected = call(reference, inputs)
             except Exception as error:  # whatever the user's forward raises
-                comparison.skip(
-                    f"the dense network, masked, does not run at batch {size_of(inputs)}: {first_line(error)}"
-                )
-                return
+                raise ReferenceFails(f"at batch {size_of(inputs)}: {first_line(error)}") from error
             noise = noise_of(rounded, inputs, expected)
             own = functools.cache(functools.partial(_evaluated, dense, inputs)) if dense is not None else None
             comparison.add(expected, call(other, inputs), size_of(inputs), noise, nan=own)
@@ -144,15 +144,22 @@ def compare_finest(
     native = dtype_of(reference, batches[0])
     wanted = order(native)
     for dtype in wanted:
-        made, inputs = in_dtype(reference, dtype, native), [cast(x, dtype) for x in batches]
-        if dtype == wanted[-1] or attempt(made, inputs[0]) is not None:
-            break
-    if dtype != wanted[0]:
         first, now = (str(d).removeprefix("torch.") for d in (wanted[0], dtype))
-        comparison.note(f"compared in {now}: the dense network does not run in {first}")
-        comparison.tolerance, comparison.room = tolerance_of(dtype), room_of(dtype)
-    own = in_dtype(dense, dtype, native) if dense is not None else None
-    compare(comparison, made, in_dtype(other, dtype, native), inputs, own)
+        if dtype != wanted[0]:
+            comparison.tolerance, comparison.room = tolerance_of(dtype), room_of(dtype)
+        inputs = [cast(x, dtype) for x in batches]
+        own = in_dtype(dense, dtype, native) if dense is not None else None
+        try:
+            compare(comparison, in_dtype(reference, dtype, native), in_dtype(other, dtype, native), inputs, own)
+        except ReferenceFails as error:
+            reason = str(error)
+            if comparison.batches:  # it does run, but not with every batch
+                break
+            continue
+        if dtype != wanted[0]:
+            comparison.note(f"compared in {now}: the dense network does not run in {first}")
+        return
+    comparison.skip(f"the dense network, masked, does not run {reason}")
 
 
 def noise_of(model: nn.Module, inputs: Inputs, expected: list[Tensor]) -> Noise:

@@ -10,6 +10,8 @@ from structprune.verify.onnx_file import compare_onnx
 from structprune.verify.running import Inputs, batches_of
 from tests.toys import pruned
 
+X = torch.randn(3, 8)
+
 
 def body(entering):
     torch.manual_seed(0)
@@ -103,6 +105,43 @@ def test_a_file_that_is_wrong_for_dense_and_slim_alike_fails(tmp_path, monkeypat
     assert "computes something else, in the dense network too" in found.detail
 
 
+class BySize(nn.Module):
+    """Code that fixes the batch size when it is exported."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu().view(int(x.shape[0]), 2, -1))
+
+
+TOKENS = torch.randn(3, 2, 8)
+
+
+def test_a_batch_that_the_dense_networks_file_refuses_too_is_said():
+    model = BySize().eval()
+    _, slim = pruned(model, TOKENS[:1], 0.5)
+    found = compared(model, slim, TOKENS, None)
+    assert found.passed, found
+    assert found.batches == [1]
+    assert "takes no batch of 3, nor does the dense network's" in found.detail
+
+
+def test_a_batch_that_only_slims_file_refuses_fails(tmp_path):
+    class Any(BySize):
+        def forward(self, x):
+            return self.b(self.a(x).relu())
+
+    model, fixed = Any().eval(), BySize().eval()
+    _, slim = pruned(model, TOKENS[:1], 0.5)
+    fixed.a, fixed.b = slim.a, slim.b
+    found = compared(model, slim, TOKENS, sp.export_onnx(fixed, TOKENS[:1], tmp_path / "fixed.onnx"))
+    assert found.failed
+    assert found.detail.startswith("at batch 3: ")
+
+
 class Draws(nn.Module):
     def __init__(self, how):
         super().__init__()
@@ -117,9 +156,6 @@ class Draws(nn.Module):
             return self.b(torch.dropout(y, 0.5, True))
         z = self.b(y)
         return z + (torch.rand(()) if self.how == "output" else torch.randint(0, 2, z.shape))
-
-
-X = torch.randn(3, 8)
 
 
 @pytest.mark.parametrize("how", ["channels", "dropout"])
