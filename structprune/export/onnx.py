@@ -26,6 +26,7 @@ from ..progress import quiet
 from ..store import files
 from ..wrappers import unwrapped
 from . import parity
+from .pinned import pinned
 
 OPSET = 17
 _NEWER_OPSET = 18  # the least that the newer exporter writes
@@ -62,7 +63,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
         with evaluating(skeleton_copy(model)) as copy, plain_transformers():  # some models write to their buffers
             return list(_Flat(copy, inputs)(*(x.clone() for x in tensors)))
 
-    made = run(given)
+    made, static = run(given), pinned(model, inputs)
     stem = "output" if "output" not in names else "result"  # ONNX has one space of names
     result_names = [stem] if len(made) == 1 else [f"{stem}_{i}" for i in range(len(made))]
     batch = given[0].shape[0] if given and given[0].dim() else None
@@ -72,11 +73,11 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
     for exporter, version in ((_older, opset), (_newer, max(opset, _NEWER_OPSET))):
 
         def write(aside: Path, exporter: Any = exporter, version: int = version) -> None:
-            with evaluating(skeleton_copy(model)) as copy, warnings.catch_warnings(), quiet(), plain_transformers():
+            with evaluating(skeleton_copy(static)) as copy, warnings.catch_warnings(), quiet(), plain_transformers():
                 warnings.simplefilter("ignore")
                 exporter(copy, inputs, aside, version, names, result_names, followers)
             onnx.checker.check_model(str(aside), full_check=True)
-            parity.hold(aside, names, given, made, run)
+            parity.hold(aside, Path(path).name, names, given, made, run)
 
         try:
             return files.write(Path(path), write)

@@ -15,8 +15,6 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from ..store import files
-
 # Largest difference over the largest magnitude of an output that is taken for rounding; in half precision eight times
 # a rounding step of the type. Where rounding weighs more, it is measured (`_rounding`).
 TOLERANCE = 1e-3
@@ -30,6 +28,7 @@ class FileDiffers(Exception):
 
 def hold(
     path: Path,
+    name: str,
     names: Sequence[str],
     given: Sequence[Tensor],
     expected: Sequence[Tensor],
@@ -37,10 +36,9 @@ def hold(
 ) -> None:
     """Raises FileDiffers if the ONNX file at `path` does not make `expected` of `given`, as `run` does.
 
-    `names` are those of the file's inputs, one for each of `given`. A file for which onnxruntime lacks a kernel and a
-    network that is random can't be compared: that is logged, as "not compared".
+    `name` is what the file will be called, `names` are those of its inputs, one for each of `given`. A file for which
+    onnxruntime lacks a kernel and a network that is random can't be compared: that is logged, as "not compared".
     """
-    name = files.name_of(path)
     try:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # the file, as it is

@@ -85,12 +85,17 @@ def flipped(value: Any, line: str, flips: frozenset[Flip]) -> Any:
 class Scenario:
     """A way in which a model runs: in training mode or not, with `answers` to what the code asks tensors for (None if
     nobody knows them yet), and with the numbers and truths at the lines in `flips` other than with the example. `label`
-    begins the names of its nodes."""
+    begins the names of its nodes.
+
+    With `anew`, caches start empty, and where `first` gives inputs, the model runs on them before: what the code keeps
+    of its last call does not fit then, and is made anew."""
 
     training: bool = False
     answers: tuple[Answer, ...] | None = None
     flips: frozenset[Flip] = frozenset()
     label: str = ""
+    anew: bool = False
+    first: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..errors import ModelError
 from ..modules import plain_attention, replace_tensors, set_attributes, skeleton_copy, tensors
 from . import numbers
 from .answers import Answer, Asked, Scenario, UnknownAnswerError, seeded
+from .caches import apart, emptied
 from .noting import Condition
 from .recorder import Listener, Recorder, Watcher
 from .recorder import op_name as op_name
@@ -200,8 +201,14 @@ def record(
             warnings.catch_warnings(),
             seeded() if scenario != _EVALUATION else nullcontext(),
             mode,
+            apart(model, scenario.anew),
         ):
             warnings.simplefilter("ignore")
+            if scenario.anew:
+                emptied(model)
+            if scenario.first is not None:
+                earlier = Recorder(model, scenario)
+                scenario.first.map(lambda x: x.detach().to("meta")).call_under(earlier, model)
             call = inputs.map(lambda x: recorder.enter("input", x.detach().to("meta")))
             call = inputs.rebuild([x.meta["val"] if isinstance(x, fx.Node) else x for x in call.flat()])
             result = call.call_under(recorder, model)

@@ -26,10 +26,10 @@ def root(number: int, divisor: int) -> int:
     return math.isqrt(max(0, number // divisor))
 
 
-def power(number: int, exponent: int) -> int:
+def power(number: float, exponent: float) -> Any:
     """A small power; a stored program may hold any numbers. Raises ValueError for an exponent over 8."""
-    if not 0 <= exponent <= 8:
-        raise ValueError(f"the exponent {exponent} is not between 0 and 8")
+    if not -8 <= exponent <= 8:
+        raise ValueError(f"the exponent {exponent} is not between -8 and 8")
     return number**exponent
 
 
@@ -37,7 +37,7 @@ Term = Any
 Look = Callable[[At], int]
 
 
-def result(term: Term, look: Look) -> int:
+def result(term: Term, look: Look) -> Any:
     """What a term comes to where `look` gives the size of an axis."""
     if isinstance(term, At):
         return look(term)
@@ -57,8 +57,8 @@ def places(term: Term) -> list[At]:
 class Wanted(NamedTuple):
     """A number: as recorded, first at the traced sizes, then in each trial; and in the slim network at the traced."""
 
-    recorded: tuple[int, ...]
-    slim: int
+    recorded: tuple[Any, ...]
+    slim: Any
 
 
 class Known(NamedTuple):
@@ -94,6 +94,19 @@ def solve(wanted: Wanted, own: Term, near: Sequence[At], known: Known) -> Term |
     for term, slim_term in _forms(wanted, moving, known):
         if known.fits(term, wanted, slim_term):
             return slim_term
+    return None
+
+
+def solve_real(recorded: Sequence[float], near: Sequence[At], known: Known) -> Term | None:
+    """A term for a number that is not whole: something times, or over, a size or its root. None if none fits."""
+    for at in near:
+        sizes = known.recorded(at)
+        if len(set(sizes)) < 3 or known.slim(at) != sizes[0] or not all(sizes):
+            continue
+        for exponent in (1, -1, 0.5, -0.5, 2, -2):
+            factor = recorded[0] / sizes[0] ** exponent
+            if all(math.isclose(n, factor * s**exponent, rel_tol=1e-12) for n, s in zip(recorded, sizes, strict=True)):
+                return (operator.mul, (operator.pow, at, exponent), factor)
     return None
 
 

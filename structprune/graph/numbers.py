@@ -8,6 +8,7 @@ a size, it names the attribute; comparisons of them are noted (see `noting`).
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -74,32 +75,92 @@ class Number(int):
         return self
 
 
-def _binary(function: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Number, Any], Any]:
-    def method(self: Number, other: Any) -> Any:
-        if not isinstance(other, int):
-            return NotImplemented
-        left, right = (other, self) if swapped else (self, other)
-        value = function(int(left), int(right))
-        return Number.of(value, (function, expression(left), expression(right))) if type(value) is int else value
-
-    return method
-
-
-def _comparison(function: Callable[[Any, Any], bool]) -> Callable[[Number, Any], Any]:
-    def method(self: Number, other: Any) -> Any:
+def _binary(function: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Any, Any], Any]:
+    def method(self: Any, other: Any) -> Any:
         if not isinstance(other, (int, float)):
             return NotImplemented
-        outcome = function(int(self), int(other) if isinstance(other, Number) else other)
-        return compared(function, self, other, outcome)
+        left, right = (other, self) if swapped else (self, other)
+        value = function(plain(left), plain(right))
+        return _of(value, (function, expression(left), expression(right)))
 
     return method
 
 
-for _name in ("add", "sub", "mul", "floordiv", "mod", "pow"):
-    setattr(Number, f"__{_name}__", _binary(getattr(operator, _name), swapped=False))
-    setattr(Number, f"__r{_name}__", _binary(getattr(operator, _name), swapped=True))
-for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    setattr(Number, f"__{_name}__", _comparison(getattr(operator, _name)))
+def _of(value: Any, expression: Any) -> Any:
+    """A number with its expression; what is neither whole nor real (a complex power) as it is."""
+    if type(value) is int:
+        return Number.of(value, expression)
+    return Real.of(value, expression) if type(value) is float else value
+
+
+def plain(value: Any) -> Any:
+    """The number without its expression."""
+    if isinstance(value, Number):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def larger(one: float, other: float) -> float:
+    return max(one, other)
+
+
+def ceil(number: float, _: int) -> int:
+    return math.ceil(number)
+
+
+def floor(number: float, _: int) -> int:
+    return math.floor(number)
+
+
+def nearest(number: float, digits: int) -> float:
+    """`round` to so many digits behind the point; to a whole number for none."""
+    return round(number, digits) if digits else round(number)
+
+
+class Real(float):
+    """A float with `expression`, as a `Number` is an int: arithmetic keeps it and comparisons are noted."""
+
+    expression: Any
+
+    @classmethod
+    def of(cls, value: float, expression: Any) -> Real:
+        number = cls(value)
+        number.expression = expression
+        return number
+
+    def __bool__(self) -> bool:
+        return self != 0
+
+    def __neg__(self) -> float:
+        return 0 - self
+
+    def __ceil__(self) -> int:
+        return Number.of(math.ceil(float(self)), (ceil, self.expression, 0))
+
+    def __floor__(self) -> int:
+        return Number.of(math.floor(float(self)), (floor, self.expression, 0))
+
+    def __round__(self, digits: Any = None) -> Any:  # type: ignore[override]
+        return _of(round(float(self), digits), (nearest, self.expression, digits or 0))
+
+    __hash__ = float.__hash__
+
+
+def _comparison(function: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
+    def method(self: Any, other: Any) -> Any:
+        if not isinstance(other, (int, float)):
+            return NotImplemented
+        return compared(function, self, other, function(plain(self), plain(other)))
+
+    return method
+
+
+for _kind in (Number, Real):
+    for _name in ("add", "sub", "mul", "floordiv", "mod", "pow", "truediv"):
+        setattr(_kind, f"__{_name}__", _binary(getattr(operator, _name), swapped=False))
+        setattr(_kind, f"__r{_name}__", _binary(getattr(operator, _name), swapped=True))
+    for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+        setattr(_kind, f"__{_name}__", _comparison(getattr(operator, _name)))
 
 
 def expression(value: Any) -> Any:
@@ -135,10 +196,10 @@ def sources(expression: Any) -> list[Source]:
 def settled(value: Any, kinds: tuple[type, ...] = (Size, Read)) -> Any:
     """A number with the sizes of tensors, and what was read from them, as plain numbers, so that only attributes are
     left to follow; or only with what is of other `kinds`."""
-    if not isinstance(value, Number):
+    if not isinstance(value, (Number, Real)):
         return value
     inner = _settled(value.expression, kinds)
-    return int(value) if isinstance(inner, int) else Number.of(int(value), inner)
+    return plain(value) if isinstance(inner, (int, float)) else _of(plain(value), inner)
 
 
 def _settled(expression: Any, kinds: tuple[type, ...]) -> Any:
@@ -147,8 +208,8 @@ def _settled(expression: Any, kinds: tuple[type, ...]) -> Any:
     if isinstance(expression, tuple) and not isinstance(expression, (Source, Size, Read)):
         function, left, right = expression
         left, right = _settled(left, kinds), _settled(right, kinds)
-        plain = not isinstance(left, tuple) and not isinstance(right, tuple)
-        return function(left, right) if plain else (function, left, right)
+        whole = not isinstance(left, tuple) and not isinstance(right, tuple)
+        return function(left, right) if whole else (function, left, right)
     return expression
 
 

@@ -21,9 +21,9 @@ from .answers import READERS, Answer
 from .capture import op_name
 from .computing import refused
 from .flow import Value
-from .laws import At, Known, Term, Wanted, places, root, solve
+from .laws import At, Known, Term, Wanted, places, root, solve, solve_real
 from .noting import Condition
-from .numbers import Number, Size, Source
+from .numbers import Number, Read, Real, Size, Source
 from .rewrites import REWRITES
 from .trials import Axis, Sizes
 from .units import alive
@@ -76,6 +76,7 @@ class Writer:
         entering = [n for n in self.graph.captured.graph.nodes if n.op == "placeholder"]
         self.inputs = [n.name for n in entering if n.name not in self.graph.captured.parameters]
         self.renamed.update(zip(self.inputs, given, strict=True))
+        self.typical = self.of_the_dtype(given)
         self.guard(given)
         waiting = self.conditions()
         asked = {question.node: question.answer for question in self.graph.captured.asked}
@@ -105,6 +106,17 @@ class Writer:
                 self.add(f"k_{len(self.nodes)}", "check", message, [self.term(test), outcome])
         constants = {name: _as_data(tensor) for name, tensor in self.constants.items()}
         return {"inputs": self.names, "constants": constants, "nodes": self.nodes, "output": output}
+
+    def of_the_dtype(self, given: list[str]) -> str:
+        """What has the model's dtype when the program runs: a parameter or else an input, by its name there."""
+        if self.sizes.retyped is None:
+            return ""
+        for node in self.graph.captured.graph.nodes:
+            key = self.graph.captured.parameters.get(node.name) if node.op == "placeholder" else None
+            if key is not None and node.users and node.meta["val"].dtype == self.sizes.retyped.traced:
+                return f"p_{node.name}"
+        typed = [n for n, x in zip(given, self.tensors(), strict=True) if x.dtype == self.sizes.retyped.traced]
+        return next(iter(typed), "")
 
     def tensors(self) -> list[Tensor]:
         return [x for x in self.graph.inputs.flat() if isinstance(x, Tensor)]
@@ -195,7 +207,7 @@ class Writer:
         where = f"{condition.module or 'forward'} ({condition.line})"
         if now is None or any(other is None for other in others):
             raise _Stuck(set(self.sizes.free), f"a comparison in {where} is of numbers that are not known")
-        recorded = (int(now), *map(int, others))
+        recorded = (now, *others)
         near = [At(name, dim) for name in self.inputs for dim in range(len(self.graph.values[name].shape))]
         term = solve(Wanted(recorded, recorded[0]), own, [*places(own), *near], self.known)
         if term is None:
@@ -239,7 +251,11 @@ class Writer:
         """The axes that a number of a call may follow: of what enters it, of the inputs, of what came before."""
         before = [n for n in node.all_input_nodes if isinstance(self.graph.values.get(n.name), Value)]
         earlier = [p for n in before for p in n.all_input_nodes if isinstance(self.graph.values.get(p.name), Value)]
-        names = dict.fromkeys([*(n.name for n in before), *self.inputs, *(n.name for n in earlier)])
+        last: list[fx.Node] = []  # what is written into a part of a tensor is made after the part
+        while len(last) < RECENT and (last[-1] if last else node).prev.op == "call_function":
+            last.append((last[-1] if last else node).prev)
+        recent = [n for n in last if isinstance(self.graph.values.get(n.name), Value)]
+        names = dict.fromkeys([*(n.name for n in before), *self.inputs, *(n.name for n in (*recent, *earlier))])
         return [At(name, dim) for name in names for dim in range(len(self.graph.values[name].shape))]
 
     def number(self, node: fx.Node, number: Any, others: list[int], slim: int | None = None) -> Any:
@@ -260,18 +276,32 @@ class Writer:
 
     def others(self, node: fx.Node, *path: Any) -> list[int]:
         """What a number of a call is in each trial; `path` says where it is ("args", 1, 0)."""
-        return [_at(trial.nodes[node.name], path) for trial in self.sizes.trials]
+        return [int(found_at(trial.nodes[node.name], path)) for trial in self.sizes.trials]
 
     def expression(self, expression: Any) -> Term | None:
         """A number's expression as a term, or None if it holds what is not known."""
         if isinstance(expression, Size):
             return At(expression.node, expression.dim) if expression.node in self.graph.values else None
+        if isinstance(expression, Read):
+            return None
         if isinstance(expression, Source):
             return trials.attribute(self.graph.model, expression)
         if isinstance(expression, tuple):
             left, right = self.expression(expression[1]), self.expression(expression[2])
             return None if left is None or right is None else (expression[0], left, right)
         return expression
+
+    def real(self, node: fx.Node, number: float, path: tuple[Any, ...]) -> Any:
+        """The same for a number that is not whole."""
+        others = [float(found_at(trial.nodes[node.name], path)) for trial in self.sizes.trials]
+        own = self.expression(number.expression) if isinstance(number, Real) else None
+        if own is not None and self.moves(own):
+            wanted = Wanted((float(number), *others), float(number))
+            return self.term(own) if self.known.fits(own, wanted) else Unsolved(wanted.recorded)
+        if all(other == number for other in others):
+            return float(number)
+        term = solve_real((float(number), *others), self.near(node), self.known)
+        return Unsolved((float(number), *others)) if term is None else self.term(term)
 
     def shape(self, node: fx.Node, asked: Any = None) -> list[Any]:
         """The slim shape of what a node makes. `asked` is what the code gave, whose -1 stay as they are."""
@@ -315,7 +345,10 @@ class Writer:
             others = self.others(node, *path) if path else []
             return self.number(node, value, others)
         if isinstance(value, float):
-            return float(value) if np.isfinite(value) else {"$float": repr(float(value))}
+            limit = self.limit(node, value, path)
+            if limit is None and path and np.isfinite(value):
+                return self.real(node, value, path)
+            return limit or (float(value) if np.isfinite(value) else {"$float": repr(float(value))})
         if isinstance(value, (list, tuple)):
             items = [self.encode(item, node, (*path, i) if path else ()) for i, item in enumerate(value)]
             return {"$tuple": items} if isinstance(value, tuple) else items
@@ -323,10 +356,33 @@ class Writer:
             return {"$dict": {k: self.encode(v, node, (*path, k) if path else ()) for k, v in value.items()}}
         if isinstance(value, torch.device):
             return {"$device_of": self.first}
+        if isinstance(value, torch.dtype) and self.typed(node, value, path):
+            return {"$dtype_of": self.typical}
         for kind in (torch.dtype, torch.layout, torch.memory_format):
             if isinstance(value, kind):
                 return {"$torch": str(value).removeprefix("torch.")}
         raise ModelError(f"the graph form can't hold a {type(value).__name__} ({value!r})")
+
+    def typed(self, node: fx.Node, dtype: torch.dtype, path: tuple[Any, ...]) -> bool:
+        """Whether a dtype among a call's arguments is that of the model, whatever that is."""
+        retyped = self.sizes.retyped
+        if retyped is None or not path or not self.typical or dtype != retyped.traced:
+            return False
+        return found_at(retyped.nodes[node.name], path) == retyped.other
+
+    def limit(self, node: fx.Node, number: float, path: tuple[Any, ...]) -> dict[str, list[str]] | None:
+        """How a number is written that is a limit of the model's dtype (`torch.finfo(x.dtype).min`), whatever it is."""
+        retyped = self.sizes.retyped
+        if retyped is None or not path or not self.typical:
+            return None
+        other = found_at(retyped.nodes[node.name], path)
+        limits = [torch.finfo(dtype) for dtype in (retyped.traced, retyped.other)]
+        pairs = {name: tuple(getattr(limit, name) for limit in limits) for name in LIMITS}
+        return next(({"$limit": [name, self.typical]} for name, pair in pairs.items() if pair == (number, other)), None)
+
+
+RECENT = 4  # how many calls before another one are looked at for what its numbers follow
+LIMITS = ("min", "max", "eps", "tiny")
 
 
 class Unsolved(tuple):
@@ -344,15 +400,27 @@ def _unsolved(value: Any) -> Any:
             yield from _unsolved(item)
 
 
-def _at(node: fx.Node, path: tuple[Any, ...]) -> int:
+def found_at(node: fx.Node, path: tuple[Any, ...]) -> Any:
+    """The argument of a call at a path: ("args", 1, 0)."""
     found: Any = getattr(node, path[0])
     for key in path[1:]:
         found = found[key]
-    return int(found)
+    return found
 
 
 def _as_data(tensor: Tensor) -> dict[str, Any]:
-    return {"dtype": str(tensor.dtype).removeprefix("torch."), "values": tensor.tolist(), "shape": list(tensor.shape)}
+    """A constant as plain data: complex numbers as pairs, numbers that JSON lacks as text."""
+    parts = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    values = parts.tolist()
+    if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
+        values = _as_text(values)
+    return {"dtype": str(tensor.dtype).removeprefix("torch."), "values": values, "shape": list(tensor.shape)}
+
+
+def _as_text(values: Any) -> Any:
+    if isinstance(values, list):
+        return [_as_text(value) for value in values]
+    return values if np.isfinite(values) else repr(values)
 
 
 def _input_names(graph: DependencyGraph) -> list[str]:

@@ -6,6 +6,7 @@ tensors, and numbers among the arguments keep the attribute that they came from 
 
 from __future__ import annotations
 
+import builtins
 import copy
 import dataclasses
 import itertools
@@ -40,7 +41,7 @@ from .answers import (
 )
 from .kernels import is_plain, quick
 from .noting import Condition, noting
-from .numbers import Number, Read, Size, leaves, settled
+from .numbers import Number, Read, Real, Size, expression, larger, leaves, plain, settled
 
 _RUNS = itertools.count()
 _OURS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
@@ -72,6 +73,10 @@ class OpMode(SchemaCheckMode):
         """The number that `x.item()` gives to the code."""
         return value
 
+    def indexed(self, tensor: Tensor, index: Any) -> tuple[Tensor, Any]:
+        """A tensor that the code is about to read from or write to at an index."""
+        return tensor, index
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C._DisablePythonDispatcher():
             return self.call(func, args, kwargs or {})
@@ -100,16 +105,37 @@ class _Given(TorchFunctionMode):
         self._mode = mode
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            args = (*self._mode.indexed(args[0], args[1]), *args[2:])
         if func in _SIZES or func in READERS:
             value = self._mode.read(func, args, kwargs or {})
             if value is not NotImplemented:
                 return value
+        if (
+            func is Tensor.contiguous
+        ):  # which does not call the op for what is contiguous, as it may be at one size only
+            func = torch.ops.aten.contiguous.default
         self.arguments = (args, kwargs)
         try:
             value = func(*args, **(kwargs or {}))
         finally:
             self.arguments = ()
         return self._mode.remembered(value) if func is Tensor.item else value
+
+
+@contextmanager
+def _whole_lengths() -> Iterator[None]:
+    """`len(x)` of a tensor is `x.shape[0]`: the function itself makes a plain number of whatever it gets."""
+    plain_len = builtins.len
+
+    def length(value: Any) -> int:
+        return value.shape[0] if isinstance(value, Tensor) and value.dim() else plain_len(value)
+
+    builtins.len = length
+    try:
+        yield
+    finally:
+        builtins.len = plain_len
 
 
 class Watcher(OpMode):
@@ -130,6 +156,7 @@ class Watcher(OpMode):
         super().__enter__()
         self._open.enter_context(self._hooks())
         self._open.enter_context(noting(self._compared, lambda: self.path))
+        self._open.enter_context(_whole_lengths())
         return self
 
     def _compared(self, condition: Condition) -> bool:
@@ -240,9 +267,35 @@ class Recorder(Watcher):
         self._made.setdefault(_memory(tensor), node)
         self._kept.append(tensor)
 
-    def _own(self, number: int) -> int:
+    def indexed(self, tensor: Tensor, index: Any) -> tuple[Tensor, Any]:
+        """Takes slices whose bounds follow a size by themselves: `x[:, :height]`, `mask[:-4]`.
+
+        torch makes no slice of what takes all there is, and one at another size: of an image that was padded, say. And
+        of a bound that counts from the end, it tells the op where that is, which is one number at one size.
+        """
+        name = self.node_name(tensor)
+        parts = list(index) if isinstance(index, tuple) else [index]
+        if name is None or not any(isinstance(part, slice) for part in parts):
+            return tensor, index
+        with torch._C.DisableTorchFunction():
+            shape = tensor.shape
+        for place, dim in enumerate(_axes(len(shape), tuple(parts))):
+            part = parts[place]
+            if dim is None or not isinstance(part, slice):
+                continue
+            size = Number.of(shape[dim], Size(name, dim, shape[dim], self.run))
+            bounds = [_from_start(bound, size) for bound in (part.start, part.stop)]
+            if any(isinstance(leaf, Size) for bound in bounds for leaf in leaves(expression(bound))):
+                start, stop = 0 if bounds[0] is None else bounds[0], sys.maxsize if bounds[1] is None else bounds[1]
+                step = 1 if part.step is None else part.step
+                self.given.arguments = ((tensor, dim, start, stop, step), {})
+                tensor = torch.ops.aten.slice.Tensor(tensor, dim, plain(start), plain(stop), plain(step))
+                parts[place] = slice(None)
+        return tensor, tuple(parts) if isinstance(index, tuple) else parts[0]
+
+    def _own(self, number: float) -> float:
         """A number as it is, but with plain numbers for what was read from tensors or kept from another recording."""
-        if not isinstance(number, Number):
+        if not isinstance(number, (Number, Real)):
             return number
         found = leaves(number.expression)
         if any(isinstance(leaf, (Size, Read)) and leaf.run != self.run for leaf in found):
@@ -253,8 +306,8 @@ class Recorder(Watcher):
         if op.namespace == "profiler":  # the marks of record_function
             return op(*args, **kwargs)
         op, args = without_masks(op, args, self.call)
-        given = [x for x in leaves_of(self.given.arguments) if isinstance(x, int) and not isinstance(x, bool)]
-        numbers = any(isinstance(x, Number) for x in given)
+        given = [x for x in leaves_of(self.given.arguments) if isinstance(x, (int, float)) and not isinstance(x, bool)]
+        numbers = any(isinstance(x, (Number, Real)) for x in given)
         noted = _map((args, kwargs), self.node_of, [self._own(x) for x in given] if numbers else [])
         answer: Answer | None = None
         if asks(op) and (self.scenario.answers is not None or any(_are_meta(args))):
@@ -262,6 +315,8 @@ class Recorder(Watcher):
             result = of_shapes(answer) if answer.dtypes else answer.value
         else:
             result = self._run(op, args, kwargs)
+            if any(result is x for x in args) and not op._schema.is_mutable:
+                result = result.detach()  # `x.float()` where x is: another tensor than x if x were not
         self._note(op, noted[0], noted[1], result, answer, numbers)
         return result
 
@@ -352,8 +407,31 @@ def map_leaves(value: Any, function: Any) -> Any:
     return function(value)
 
 
-def _map(value: Any, tensor: Any, given: list[int]) -> Any:
-    """`value` with `tensor` applied to tensors, and each int replaced by the next equal one of `given`, in order.
+def _from_start(bound: Any, size: Number) -> Any:
+    """A slice's bound that counts from the end, counted from the start."""
+    if not isinstance(bound, int) or plain(bound) >= 0:
+        return bound
+    place: Any = size + bound
+    return Number.of(max(plain(place), 0), (larger, place.expression, 0))
+
+
+def _axes(rank: int, index: tuple[Any, ...]) -> list[int | None]:
+    """The axis that each part of an index is for, if it has numbers and slices only; else no axes."""
+    taken = [part for part in index if part is not None and part is not Ellipsis]
+    if not all(type(part) in (int, Number, slice) for part in taken):
+        return [None] * len(index)
+    axes: list[int | None] = []
+    dim = 0
+    for place, part in enumerate(index):
+        if part is Ellipsis:
+            dim = rank - sum(later is not None for later in index[place + 1 :])
+        axes.append(None if part is None or part is Ellipsis else dim)
+        dim += part is not None and part is not Ellipsis
+    return axes
+
+
+def _map(value: Any, tensor: Any, given: list[float]) -> Any:
+    """`value` with `tensor` applied to tensors, and each number replaced by the next equal one of `given`, in order.
 
     An op gets the numbers of the torch function that calls it, so these tell which of them are `Number`s.
     """
@@ -363,11 +441,11 @@ def _map(value: Any, tensor: Any, given: list[int]) -> Any:
         return type(value)([_map(item, tensor, given) for item in value]) if value else value
     if isinstance(value, dict):
         return {key: _map(item, tensor, given) for key, item in value.items()}
-    if given and type(value) is int and value in given:
-        position = given.index(value)
-        number = given[position]
-        del given[: position + 1]
-        return number
+    if given and type(value) in (int, float):
+        for position, number in enumerate(given):
+            if plain(number) == value and isinstance(number, float) == isinstance(value, float):
+                del given[: position + 1]
+                return number
     return value
 
 

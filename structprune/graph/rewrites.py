@@ -91,15 +91,18 @@ def _split(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) ->
 def _slice(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     source: Value = w.value(node.args[0])
     dim = (args[1] if len(args) > 1 else 0) % len(source.shape)
-    axis, size = source.axes[dim], source.shape[dim]
+    axis = source.axes[dim]
     if any(isinstance(bound, fx.Node) for bound in node.args[2:]):
         return None  # such an axis stays whole
-    step, ends = _bounds(node)[2] or 1, (_bounds(node)[1] or 0) >= size
+    calls: list[Any] = [node, *(trial.nodes[node.name] for trial in w.sizes.trials)]
+    step = _bounds(node)[2] or 1
+    ends = not isinstance(_bounds(node)[1], Number) and all(
+        (_bounds(call)[1] or 0) >= call.args[0].meta["val"].shape[dim] for call in calls
+    )
     if axis is None or step != 1:
         if op_name(node.target) == "narrow" or not ends:
             return None
         return "op", "aten.slice.Tensor", [args[0], dim, args[2] if len(args) > 2 else 0, MOST, step]
-    calls: list[Any] = [node, *(trial.nodes[node.name] for trial in w.sizes.trials)]
     picked = [range(call.args[0].meta["val"].shape[dim])[slice(*_bounds(call))] for call in calls]
     given: list[Any] = [*node.args[2:], None, None][:2]
     bounds = []

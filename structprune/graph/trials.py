@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from ..held import read
+from ..modules import replace_tensors, skeleton_copy, tensors
 from .capture import Captured, Inputs, record
 from .noting import Condition
 from .numbers import Read, Size, Source, evaluate, leaves
@@ -50,12 +53,22 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Retyped:
+    """A recording in another dtype: the dtype of weights and inputs as traced, that one, and the calls there."""
+
+    traced: torch.dtype
+    other: torch.dtype
+    nodes: Mapping[str, fx.Node]
+
+
+@dataclass(frozen=True)
 class Sizes:
     """The axes of the inputs: those that may change, those that may not and why, and recordings at other sizes."""
 
     free: tuple[Axis, ...]
     fixed: Mapping[Axis, str]
     trials: tuple[Trial, ...]
+    retyped: Retyped | None = None
 
     def fixing(self, axes: set[Axis], reason: str) -> Sizes:
         """The same with some axes fixed, for a reason."""
@@ -63,6 +76,7 @@ class Sizes:
             tuple(axis for axis in self.free if axis not in axes),
             {**self.fixed, **dict.fromkeys(axes, reason)},
             tuple(trial for trial in self.trials if not axes & set(trial.sizes)),
+            self.retyped,
         )
 
     def moved_by(self, changes: list[bool]) -> set[Axis]:
@@ -72,7 +86,7 @@ class Sizes:
             if changed and len(trial.sizes) == 1:
                 alone |= set(trial.sizes)
         together = {a for trial, changed in zip(self.trials, changes, strict=True) if changed for a in trial.sizes}
-        return alone or together
+        return alone or {axis for axis in together if not axis.is_batch} or together
 
 
 # How an axis may grow: by one or two, as networks that pad or round do; by whole steps; from square to square, as grids
@@ -90,7 +104,7 @@ _GROWTHS: tuple[Callable[[int, int], int], ...] = (
 def explore(graph: DependencyGraph) -> Sizes:
     """Records the model at other sizes of its inputs."""
     batch, others = _axes(graph.inputs)
-    sizes, growth = Sizes((), {}, ()), {}
+    sizes, growth = Sizes((), {}, (), _retyped(graph)), {}
     for axis in [*batch, *others]:
         if any(axis.members[0] in free.members for free in sizes.free):
             continue
@@ -145,13 +159,62 @@ def _again(graph: DependencyGraph, sizes: Sizes, growth: Mapping[Axis, Callable[
     return sizes
 
 
+def made_anew(model: nn.Module, captured: Captured) -> Captured:
+    """The recording; where it holds tensors that the code keeps for the size it ran at last, one with those anew."""
+    constants = _constants(captured)
+    if not constants:
+        return captured
+    batch, others = _axes(captured.inputs)
+    others = [axis for axis in others if axis.members[0][1] != 1 or captured.inputs.flat()[0].dim() < 4]
+    tries: list[Inputs | None] = [
+        _resized(captured.inputs, {axis: grow(axis.size, 4) for axis in axes})
+        for axes in ([*batch, *others], others, batch)
+        for grow in (_GROWTHS if axes is not batch else _GROWTHS[:1])
+        if axes
+    ]
+    for first in [*tries, None]:
+        try:
+            found, error = record(model, captured.inputs, scenario=replace(captured.scenario, anew=True, first=first))
+        except Exception:  # the model does not take that size, or asks for values at it
+            continue
+        if error is None and len(_constants(found)) < len(constants) and not any(_constants(found)):
+            return found
+    return captured
+
+
+def _constants(captured: Captured) -> list[bool]:
+    """Of each tensor that the model did not make, whether it has no values (a cache kept it from another recording)."""
+    return [node.meta["val"].is_meta for node in captured.graph.nodes if node.op == "get_attr"]
+
+
+def _retyped(graph: DependencyGraph) -> Retyped | None:
+    """A recording in double precision (in single, of a double network), if the model makes the same calls then."""
+    state = tensors(graph.model)
+    dtypes = Counter(t.dtype for t in (*state.values(), *tensors_of(graph.inputs.flat())) if t.is_floating_point())
+    if not dtypes:
+        return None
+    traced = dtypes.most_common(1)[0][0]
+    other = torch.float32 if traced == torch.float64 else torch.float64
+
+    def cast(x: Tensor) -> Tensor:
+        return torch.empty_like(x, dtype=other if x.dtype == traced else None, device="meta")
+
+    model = skeleton_copy(graph.model, buffers=False)
+    replace_tensors(model, {key: cast(tensor) for key, tensor in state.items()})
+    found, error = record(model, graph.inputs.map(cast), scenario=graph.captured.scenario)
+    here, there = list(graph.captured.graph.nodes), list(found.graph.nodes)
+    if error is not None or [_kind(a) for a in here] != [_kind(b) for b in there]:
+        return None
+    return Retyped(traced, other, {a.name: b for a, b in zip(here, there, strict=True)})
+
+
 def _axes(inputs: Inputs) -> tuple[list[Axis], list[Axis]]:
-    tensors = [x for x in inputs.flat() if isinstance(x, Tensor)]
+    given = tensors_of(inputs.flat())
     batch = batch_of(inputs)
-    first = tuple((i, 0) for i, x in enumerate(tensors) if x.dim() and x.shape[0] == batch)
+    first = tuple((i, 0) for i, x in enumerate(given) if x.dim() and x.shape[0] == batch)
     others = [
         Axis(((i, d),), int(size), False)
-        for i, x in enumerate(tensors)
+        for i, x in enumerate(given)
         for d, size in enumerate(x.shape)
         if (i, d) not in first
     ]
@@ -234,7 +297,7 @@ def _differs(a: fx.Node, b: fx.Node, nodes: Mapping[str, fx.Node]) -> str:
             continue
         if isinstance(x, fx.Node) or isinstance(y, fx.Node):
             return f"{a.target} gets another tensor ({where})"
-        if not whole and repr(x) != repr(y):
+        if not whole and repr(x) != repr(y) and not (isinstance(x, float) and isinstance(y, float)):
             return f"{a.target} gets {x!r}, and {y!r} at another size ({where})"
     ranks = [[t.dim() for t in tensors_of(n.meta["val"])] for n in (a, b)]
     return "" if ranks[0] == ranks[1] else f"{a.target} makes other shapes ({where})"
@@ -261,7 +324,7 @@ def side(expression: Any, model: nn.Module) -> Any:
 def attribute(model: nn.Module, source: Source) -> int | None:
     """The dense value of an attribute, None if it is not found."""
     try:
-        value = getattr(model.get_submodule(source.module), source.name)
+        value = read(model.get_submodule(source.module), source.name)
         return int(value if source.place is None else value[source.place])
     except (AttributeError, TypeError, IndexError, KeyError, ValueError):
         return None

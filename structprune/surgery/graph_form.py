@@ -10,20 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..errors import ModelError, PlanError
+from ..errors import PlanError
 from ..graph.laws import power, root
+from ..graph.numbers import ceil, floor, larger, nearest
 from . import admission
-from .guards import guard, guard_sizes
+from .guards import check, guard, guard_sizes, limit, takes
 
 # Arithmetic and comparisons of sizes
-_NUMBERS = ("add", "sub", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge")
+_NUMBERS = ("add", "sub", "floordiv", "truediv", "mod", "eq", "ne", "lt", "le", "gt", "ge")
 _FUNCTIONS = {
     "getitem": operator.getitem,
     "root": root,
     "pow": power,
+    "ceil": ceil,
+    "larger": larger,
+    "floor": floor,
+    "nearest": nearest,
     **{name: getattr(operator, name) for name in _NUMBERS},
     "mul": admission.times,
 }
+_LIMITS = {name: name for name in ("min", "max", "eps", "tiny")}
 CONSTANTS = "_constants"
 
 
@@ -41,13 +47,15 @@ def graph_module(
             _place(root, key, tensors[entry.get("same_as", key)], entry)
         device = next((tensor.device for tensor in tensors.values()), None)
         for key, entry in program["constants"].items():
-            values = torch.tensor(entry["values"], dtype=_of_torch(entry["dtype"]), device=device).reshape(
-                entry["shape"]
-            )
+            values = _constant(entry).to(device)
             _place(root, f"{CONSTANTS}.{key}", values, {"parameter": False, "persistent": False})
         module = fx.GraphModule(root, _build(program, layout), class_name="GraphForm")
         for key, entry in layout.items():  # those that the forward pass does not use
             _place(module, key, tensors[entry.get("same_as", key)], entry)
+        if program["constants"]:
+            constants = _Constants()
+            constants._buffers = module.get_submodule(CONSTANTS)._buffers
+            module._modules[CONSTANTS] = constants
         for path, holder in module.named_modules():  # GraphModule makes every buffer persistent
             for name in holder._buffers:
                 key = f"{path}.{name}".lstrip(".")
@@ -77,8 +85,36 @@ def layout_of(model: nn.Module) -> dict[str, dict[str, Any]]:
     return layout
 
 
+def _constant(entry: Mapping[str, Any]) -> Tensor:
+    """A constant: complex numbers are pairs, and those that JSON lacks are text."""
+    dtype, values = _of_torch(entry["dtype"]), entry["values"]
+    if dtype.is_floating_point:
+        values = _as_numbers(values)
+    if not dtype.is_complex:
+        return torch.tensor(values, dtype=dtype).reshape(entry["shape"])
+    parts = torch.tensor(values, dtype=dtype.to_real()).reshape([*entry["shape"], 2])
+    return torch.view_as_complex(parts)
+
+
+def _as_numbers(values: Any) -> Any:
+    return [_as_numbers(value) for value in values] if isinstance(values, list) else float(values)
+
+
 class _Holder(nn.Module):
     """A place for parameters and other holders."""
+
+
+class _Constants(nn.Module):
+    """The tensors that the dense network's code makes or holds as plain attributes.
+
+    They go to the device of the parameters, but keep their dtype when those are cast, as in the dense network.
+    """
+
+    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
+        for name, tensor in self._buffers.items():
+            if tensor is not None:
+                self._buffers[name] = tensor.to(fn(tensor).device)
+        return self
 
 
 def _place(root: nn.Module, key: str, tensor: Tensor, entry: Mapping[str, Any]) -> None:
@@ -126,6 +162,10 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
             if body not in devices:
                 devices[body] = graph.call_function(getattr, (nodes[body], "device"))
             return devices[body]
+        if tag == "$dtype_of":
+            return graph.call_function(getattr, (nodes[body], "dtype"))
+        if tag == "$limit":
+            return graph.call_function(limit, (nodes[body[1]], _allowed(body[0], _LIMITS)))
         if tag == "$training":
             if not training:
                 training.append(graph.create_node("get_attr", "training"))
@@ -166,26 +206,6 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
         nodes[entry["name"]] = node
     graph.output(decode(program["output"]))
     return graph
-
-
-def takes(name: str, tensor: Tensor, sizes: list[int | None]) -> None:
-    """Raises ModelError unless an input has as many axes as `sizes`, and those sizes, where it names one."""
-    shape = tuple(tensor.shape)
-    if len(shape) != len(sizes) or any(size not in (None, s) for s, size in zip(shape, sizes, strict=True)):
-        wanted = ", ".join("any" if size is None else str(size) for size in sizes)
-        raise ModelError(
-            f"this slim network takes {name} of shape ({wanted}), not {shape}: it follows no other size. Trace at the "
-            "size that it is to run at, or prune in module form"
-        )
-
-
-def check(line: str, outcome: bool, expected: bool) -> None:
-    """Raises ModelError if a comparison of sizes in the dense network's code, at `line`, comes out as when traced."""
-    if bool(outcome) is not expected:
-        raise ModelError(
-            f"this slim network can't take inputs of this size: at {line} the dense network's code compares sizes, and "
-            "takes another path than at the size that was traced. Trace at this size, or prune in module form"
-        )
 
 
 def _allowed(name: str, names: Mapping[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import ModelError
@@ -25,6 +26,31 @@ def guard_sizes(found: Any, expected: list[list[int]], question: str) -> None:
     shapes = [list(tensor.shape) for tensor in tensors]
     if shapes != expected:
         raise ModelError(_other(question, f"of the sizes {expected}", f"of the sizes {shapes}"))
+
+
+def limit(tensor: Tensor, name: str) -> float:
+    """The least or largest number of a tensor's dtype, or another of its limits, as torch.finfo calls it."""
+    return float(getattr(torch.finfo(tensor.dtype), name))
+
+
+def takes(name: str, tensor: Tensor, sizes: list[int | None]) -> None:
+    """Raises ModelError unless an input has as many axes as `sizes`, and those sizes, where it names one."""
+    shape = tuple(tensor.shape)
+    if len(shape) != len(sizes) or any(size not in (None, s) for s, size in zip(shape, sizes, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in sizes)
+        raise ModelError(
+            f"this slim network takes {name} of shape ({wanted}), not {shape}: it follows no other size. Trace at the "
+            "size that it is to run at, or prune in module form"
+        )
+
+
+def check(line: str, outcome: bool, expected: bool) -> None:
+    """Raises ModelError if a comparison of sizes in the dense network's code, at `line`, comes out as when traced."""
+    if bool(outcome) is not expected:
+        raise ModelError(
+            f"this slim network can't take inputs of this size: at {line} the dense network's code compares sizes, and "
+            "takes another path than at the size that was traced. Trace at this size, or prune in module form"
+        )
 
 
 def _same(a: Numbers, b: Numbers) -> bool:
