@@ -3,11 +3,13 @@
     python tools/zoo.py --jobs 2 --write          # the sweep, and docs/zoo.md from its results
     python tools/zoo.py --families resnet,levit   # a part of it; --models takes any of timm's names
     python tools/zoo.py --all --plan-only         # plans every architecture on the meta device, without weights
+    python tools/zoo.py --barriers --per-family 10 --timeout 60   # what keeps channels, in models drawn by --seed
 
 The sweep builds each model with random weights, traces it on a random image of its default size, plans half of
 the MACs (or the smallest budget that can be met), prunes, and runs the acceptance gate, which holds the ONNX
 file's parity. Where the slim module can't reach the budget, the graph form is planned too and the better one is
-proven. A process that takes too long or too much memory is ended and noted.
+proven. A process that takes too long or too much memory is ended and noted. --barriers only traces, in both forms,
+and tells for each reason how many models and channels it keeps.
 
 Each result is written at once, so that an interrupted sweep resumes; results that are there stay (--again,
 --failed). Resident memory is watched through /proc, that is on Linux only.
@@ -23,6 +25,7 @@ import datetime
 import difflib
 import json
 import os
+import random
 import shlex
 import signal
 import subprocess
@@ -37,16 +40,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from zoo_pool import Limits, Record, Worker, run
-from zoo_report import document, merged, plan_summary, silent_mismatch, summary, trouble
+from zoo_report import barrier_summary, document, merged, plan_summary, silent_mismatch, summary, trouble
 
 ROOT = Path(__file__).resolve().parents[1]
-GOOD = ("passed", "planned")
+GOOD = ("passed", "planned", "traced")
 LIVES = 25  # tasks of a process where a process for each would mostly import
 console = Console(stderr=True)
 
 
 class Store:
-    """The results file: `smallest` (of each family), `results` of the sweep and `plans`, each by the model's name."""
+    """The results file: `smallest` (of each family), `results` of the sweep, `plans` and `barriers`, each by the
+    model's name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -96,6 +100,10 @@ class Zoo:
         families = options.families or ([] if options.models else list(self.families))
         if options.all:
             wanted += [(family, name) for family in families for name in self.families[family]]
+        elif options.per_family:
+            for family in families:
+                models, draw = self.families[family], random.Random(f"{family} {options.seed}")
+                wanted += [(family, name) for name in draw.sample(models, min(options.per_family, len(models)))]
         else:
             self.find_smallest(families, options, store)
             chosen = store.section("smallest")
@@ -158,6 +166,8 @@ def follow(tasks: Sequence[Record], bounds: Limits, title: str) -> Iterable[tupl
 def perform(selected: Sequence[tuple[str, str]], zoo: Zoo, options: argparse.Namespace, store: Store) -> list[Record]:
     """Runs what has no result yet; returns the records of all that were selected."""
     section, op = ("plans", "plan") if options.plan_only else ("results", "sweep")
+    if options.barriers:
+        section = op = "barriers"
     results = store.section(section)
     asked = {"seed": options.seed, "budget": options.budget}
 
@@ -171,13 +181,15 @@ def perform(selected: Sequence[tuple[str, str]], zoo: Zoo, options: argparse.Nam
     if len(waiting) < len(selected):
         note(f"{len(selected) - len(waiting)} results are in {options.results} already (--again makes them anew)")
     tasks = [{"op": op, "family": family, "model": model, **asked} for family, model in waiting]
-    bounds = limits(options, lives=LIVES if options.plan_only else 1)
-    for task, record in follow(tasks, bounds, "plan" if options.plan_only else "sweep"):
+    bounds = limits(options, lives=LIVES if options.plan_only or options.barriers else 1)
+    for task, record in follow(tasks, bounds, op):
         today = datetime.date.today().isoformat()
         record = {"family": task["family"], "model": task["model"], **record, "asked": asked}
         record["made"] = {"date": today, "versions": zoo.versions}
         if options.plan_only and "barriers" in record:
             record["barriers"] = merged(record["barriers"])
+        for form in record.get("traces", {}).values():
+            form["barriers"] = merged(form["barriers"])
         store.put(section, task["model"], record)
         note(progress_line(record))
     return [results[model] for _, model in selected]
@@ -185,7 +197,10 @@ def perform(selected: Sequence[tuple[str, str]], zoo: Zoo, options: argparse.Nam
 
 def progress_line(record: Record) -> str:
     good = record["status"] in GOOD
-    told = f"{record['status']} {record['cut']:.2f}× {record['form']}".rstrip() if good else trouble(record)
+    if record["status"] == "traced":
+        told = ", ".join(f"{form} {trace['prunable']:.0%}" for form, trace in record["traces"].items())
+    else:
+        told = f"{record['status']} {record['cut']:.2f}× {record['form']}".rstrip() if good else trouble(record)
     peak = f"{record['peak_memory'] / 2**30:.1f} GiB"
     return f"{record['family']}: {record['model']} {told}, {record['total_seconds']:.0f} s, {peak}"
 
@@ -229,6 +244,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--families", metavar="X,Y", help="only these of timm.list_modules()", **names)
     parser.add_argument("--all", action="store_true", help="every model and not only the smallest; needs --plan-only")
     parser.add_argument("--plan-only", action="store_true", help="on the meta device: no weights, no pruning, no gate")
+    parser.add_argument("--barriers", action="store_true", help="on the meta device, traced in both forms and no more")
+    parser.add_argument(
+        "--per-family", type=int, default=0, metavar="N", help="of each family, N models drawn by --seed"
+    )
     parser.add_argument("--again", action="store_true", help="make the results anew that are there")
     parser.add_argument("--failed", action="store_true", help="make those anew that did not pass")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once (2)")
@@ -241,10 +260,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=results, metavar="FILE", help="(build/zoo/results.json)")
     parser.add_argument("--write", type=Path, nargs="?", const=page, metavar="FILE", help="write the page docs/zoo.md")
     options = parser.parse_args(arguments)
-    if options.all and not options.plan_only:
-        fail("--all is for --plan-only: a sweep of every model would take days (--models sweeps any)")
-    if options.write and options.plan_only:
-        fail("--write needs the results of a sweep: leave --plan-only out")
+    if (options.all or options.per_family) and not (options.plan_only or options.barriers):
+        fail("--all and --per-family are for --plan-only or --barriers: a sweep would take days (--models sweeps any)")
+    if options.plan_only and options.barriers:
+        fail("--barriers only traces: leave --plan-only out")
+    if options.per_family < 0:
+        fail(f"--per-family {options.per_family}: give a number over 0")
+    if options.write and (options.plan_only or options.barriers):
+        fail("--write needs the results of a sweep: leave --plan-only and --barriers out")
     if not 0 < options.budget < 1:
         fail(f"--budget {options.budget:g}: give a share between 0 and 1, for example 0.5")
     for name in ("jobs", "threads", "timeout", "memory"):
@@ -270,7 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         note(f"interrupted; what is done is in {options.results}: the same command goes on from there")
         raise SystemExit(130) from None
     print(shlex.join([Path(sys.executable).name, *sys.argv]))
-    print("\n".join(plan_summary(records, options.budget) if options.plan_only else summary(records)))
+    if options.barriers:
+        lines = barrier_summary(records)
+    else:
+        lines = plan_summary(records, options.budget) if options.plan_only else summary(records)
+    print("\n".join(lines))
     if any(map(silent_mismatch, records)):
         raise SystemExit(3)
 

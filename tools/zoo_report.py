@@ -120,6 +120,35 @@ def plan_summary(records: Sequence[Record], budget: float) -> list[str]:
     return [*lines, f"{len(records)} model{'' if len(records) == 1 else 's'}: " + ", ".join(parts)]
 
 
+def barrier_summary(records: Sequence[Record]) -> list[str]:
+    """For each form, the op and reason of each barrier: how many models it is in, its channels there and examples."""
+    lines = []
+    for form in ("module", "graph"):
+        found: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        traces = [(record["model"], record["traces"][form]) for record in records if form in record.get("traces", {})]
+        for model, trace in traces:
+            for barrier in trace["barriers"]:
+                text = re.sub(r"\d[\d, ]*", "N ", barrier["reason"])
+                found[barrier["op"], text].append((barrier["channels"], f"{model} {barrier['line']}"))
+        lines += [
+            "",
+            f"{form} form, {len(traces)} models | op | models | channels | for example",
+            "---|---|---|---|---",
+        ]
+        for (op, text), where in sorted(found.items(), key=lambda item: -len(item[1])):
+            channels, example = sum(channels for channels, _ in where), max(where)[1]
+            lines.append(f"{text} | {op} | {len(where)} | {channels} | {example}")
+        shares = [trace["prunable"] for _, trace in traces]
+        low = [f"{model} {trace['prunable']:.2f}" for model, trace in traces if trace["prunable"] < 0.5]
+        if shares:
+            lines.append(
+                f"mean prunable share of the MACs {sum(shares) / len(shares):.3f}; below a half: {', '.join(low)}"
+            )
+    silent = [f"{r['model']} {key}" for r in records for t in r.get("traces", {}).values() for key in t["unexplained"]]
+    failed = [f"{r['model']}: {r['status']} {r.get('message', '')}" for r in records if r["status"] != "traced"]
+    return [*lines, "", f"stays without a reason: {', '.join(silent) or 'nothing'}", *failed]
+
+
 # --- docs/zoo.md -------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ from zoo_pool import memory
 
 import structprune as sp  # before timm: it declares torchvision's op names
 from structprune.errors import BudgetError, StructPruneError
+from structprune.graph.dependency import UNKNOWN
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -175,7 +176,8 @@ def describe_graph(graph: Any) -> Record:
         "macs": dense,
         "prunable": round(1 - narrow / max(dense, 1), 4),
         "barriers": [
-            {"op": b.op, "module": b.module, "reason": b.reason, "channels": b.channels} for b in graph.barriers
+            {"op": b.op, "module": b.module, "reason": b.reason, "channels": b.channels, "line": b.line}
+            for b in graph.barriers
         ],
     }
 
@@ -214,6 +216,31 @@ def plan_only(task: Record, notes: Notes) -> str:
         notes.record["meta_error"] = one_line(error)
         reach_by_position("cpu", task, notes)
     return "planned"
+
+
+def barriers(task: Record, notes: Notes) -> str:
+    """Build on the meta device and trace in both forms; as `plan_only` does, for real where meta tensors do not do."""
+    try:
+        trace_forms("meta", task, notes)
+    except Exception as error:
+        if notes.record["traces"] or notes.record.get("params", 0) >= REAL_LIMIT:
+            raise
+        notes.record["meta_error"] = one_line(error)
+        trace_forms("cpu", task, notes)
+    return "traced"
+
+
+def trace_forms(device: str, task: Record, notes: Notes) -> None:
+    traces = notes.record["traces"] = {}
+    with notes.stage("build"):
+        model = build(task["model"], device, task["seed"])
+        x = example(model, device, task["seed"])
+        notes.record.update(params=count(model), input=list(x.shape[1:]), device=device)
+    for form in forms():
+        with notes.stage(f"trace {form}"):
+            graph = sp.trace(model, x, form=form)
+        unexplained = [f"{key} {dim}" for (key, dim), reason in graph.reasons.items() if reason == UNKNOWN]
+        traces[form] = {**describe_graph(graph), "unexplained": unexplained}
 
 
 def reach_by_position(device: str, task: Record, notes: Notes) -> None:
@@ -256,6 +283,7 @@ def hello(task: Record, notes: Notes) -> str:
 
 Operation = Callable[[Record, Notes], str]  # does a task and says which status it ends with
 OPS: dict[str, Operation] = {
+    "barriers": barriers,
     "hello": hello,
     "plan": plan_only,
     "sizes": sizes,

@@ -308,7 +308,7 @@ class DependencyGraph:
             if cause != FIXED:
                 frozen_by.setdefault(cause, []).append(classes)
         stays = np.append(self._resolved.frozen, True)
-        axes = [self.classes_of(p.axis) for p in self._flow.produced]
+        axes = [self.classes_of(p.axis) for p in self._flow.produced if len(p.axis) > 1]  # one channel stays anywhere
         produced = [(axis, stays[axis].all(axis=1)) for axis in axes]  # a position may still go by another factor
         barriers = []
         for cause, frozen in frozen_by.items():
