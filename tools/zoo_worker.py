@@ -33,7 +33,7 @@ from zoo_pool import memory
 
 import structprune as sp  # before timm: it declares torchvision's op names
 from structprune.errors import BudgetError, StructPruneError
-from structprune.graph.dependency import UNKNOWN
+from structprune.graph.barriers import UNKNOWN
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

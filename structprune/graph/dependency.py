@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,15 +12,14 @@ import numpy as np
 from torch import nn
 
 from .attributes import follow_attributes, new_attributes
+from .barriers import Barrier, barriers, reasons
 from .capture import Captured, Inputs
 from .families import families
 from .flow import Attribute, Flow, Value, all_axes
 from .program import program
 from .tally import Terms
 from .trials import Sizes, explore
-from .units import FIXED, Axis, alive
-
-UNKNOWN = "for a reason that was not noted"
+from .units import Axis, Resolution, alive
 
 
 @dataclass(frozen=True)
@@ -169,21 +167,6 @@ class Group:
         return np.arange(self.units)
 
 
-@dataclass(frozen=True)
-class Barrier:
-    """A node that keeps the channels which enter it, and why. `channels` counts those kept because of it.
-
-    `line` is the line of code, the end of its path and its number, that called the op.
-    """
-
-    op: str
-    node: str
-    module: str
-    reason: str
-    channels: int
-    line: str = ""
-
-
 class DependencyGraph:
     """What can be removed from a model, and what each removal costs and saves.
 
@@ -302,59 +285,32 @@ class DependencyGraph:
     @functools.cached_property
     def barriers(self) -> list[Barrier]:
         """What keeps channels, and why."""
-        causes = self._flow.units.causes
-        frozen_by: dict[int, list[np.ndarray]] = {}
-        for classes, cause in self._resolved.freezes:
-            if cause != FIXED:
-                frozen_by.setdefault(cause, []).append(classes)
-        stays = np.append(self._resolved.frozen, True)
-        axes = [self.classes_of(p.axis) for p in self._flow.produced if len(p.axis) > 1]  # one channel stays anywhere
-        produced = [(axis, stays[axis].all(axis=1)) for axis in axes]  # a position may still go by another factor
-        barriers = []
-        for cause, frozen in frozen_by.items():
-            kept = np.zeros(self._resolved.classes + 1, bool)
-            kept[np.concatenate(frozen)] = True
-            channels = max((int((kept[axis].any(axis=1) & whole).sum()) for axis, whole in produced), default=0)
-            c = causes[cause]
-            if channels and c.barrier:
-                barriers.append(
-                    Barrier(c.op, c.node, c.module, c.reason, channels, "/".join(c.line.split(os.sep)[-3:]))
-                )
-        return barriers
+        return barriers(self)
 
     @functools.cached_property
     def reasons(self) -> dict[tuple[str, int], str]:
         """Why positions stay, for each parameter or buffer and axis of which some do, whatever is planned."""
-        cause_of = np.full(self._resolved.classes + 1, -1)
-        for classes, cause in reversed(self._resolved.freezes):
-            if cause != FIXED:
-                cause_of[classes] = cause
-        cause_of[-1] = -1
-        made = np.zeros(self._resolved.classes + 1, bool)
-        for produced in self._flow.produced:
-            made[self.classes_of(produced.axis)] = True
-        used = {
-            self.captured.parameters[n.name]
-            for n in self.captured.graph.nodes
-            if n.users and n.op == "placeholder" and n.name in self.captured.parameters
-        }
-        result = {}
-        for (key, dim), axis in self._axes.items():
-            stays = axis[~self._grouped[axis].any(axis=1)]
-            if not len(stays):
-                continue
-            known = cause_of[stays]
-            if key not in used:
-                result[key, dim] = "not used in this forward pass"
-            elif len(axis) == 1:
-                result[key, dim] = "its only position"
-            elif (known >= 0).any(axis=1).all():
-                result[key, dim] = self._flow.units.causes[int(known[known >= 0][0])].reason
-            elif not made[stays].any():
-                result[key, dim] = "no layer makes these channels"
-            else:
-                result[key, dim] = UNKNOWN
-        return result
+        return reasons(self)
+
+    @property
+    def flow(self) -> Flow:
+        """What the rules wrote down."""
+        return self._flow
+
+    @property
+    def resolved(self) -> Resolution:
+        """The classes of units, and which of them stay."""
+        return self._resolved
+
+    @property
+    def grouped(self) -> np.ndarray:
+        """Whether each class is in a group, with one False more for positions that carry no unit."""
+        return self._grouped
+
+    @property
+    def parameter_axes(self) -> dict[tuple[str, int], np.ndarray]:
+        """The classes on each axis of each parameter and buffer."""
+        return self._axes
 
     def group(self, name: str) -> Group:
         for group in self.groups:

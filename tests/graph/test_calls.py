@@ -9,7 +9,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import ModelError
-from structprune.graph.dependency import UNKNOWN
+from structprune.graph.barriers import UNKNOWN
 from structprune.plan.planning import realise
 from structprune.verify import masked
 from tests.graph.calls import CALLS, RANK, SHAPE

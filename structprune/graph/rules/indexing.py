@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..flow import Flow, Unsupported, Value
+from ..flow import Flow, Produced, Unsupported, Value
 from .pointwise import broadcast, pointwise
 from .table import rule
 
 _REASON = "picks channels by their numbers"
+LAST = 1 << 30  # the depth of what leads a group only where no other layer makes its channels
 
 
 @rule("embedding")
 def embedding(flow: Flow, weight: Value, index: Value, *_: Any, **__: Any) -> Value:
     flow.freeze([weight.axes[0], *index.axes], _REASON)
     flow.attribute(weight, "embedding_dim", weight.axes[1])
+    flow.role(weight, 1, "filter")
+    owner = flow.owner(weight, 1)
+    if owner is not None and weight.axes[1] is not None:
+        flow.produced.append(Produced(LAST, *owner, weight.axes[1]))
     return Value(tuple(flow.shape), (*(None,) * len(index.shape), *weight.axes[1:]))
 
 
