@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 _INTERNAL = frozenset(vars(nn.Module()))
 _DEPTH = 3  # how far inside containers numbers are looked for
-_NOT_CONFIGURATIONS = (
+NOT_CONFIGURATIONS = (
     int,
     float,
     str,
@@ -83,7 +83,7 @@ def _fields(value: Any) -> dict[Any, Any] | None:
         return dict(value)
     if isinstance(value, tuple):
         return value._asdict() if hasattr(value, "_asdict") else None
-    if isinstance(value, _NOT_CONFIGURATIONS) or type(value).__module__.partition(".")[0] == "torch":
+    if isinstance(value, NOT_CONFIGURATIONS) or type(value).__module__.partition(".")[0] == "torch":
         return None
     if not dataclasses.is_dataclass(value):
         return dict(vars(value)) if hasattr(value, "__dict__") else None

@@ -143,6 +143,8 @@ def check_plan(data: dict[str, Any]) -> None:
     for name, group in plan.groups.items():
         if group.kept[-1] >= group.units:
             raise _impossible(f"groups.{name}", f"keeps unit {group.kept[-1]} of {group.units}")
+    if plan.program is not None and plan.attributes:
+        raise _impossible("attributes", "must be empty beside a program, which has its numbers itself")
     if set(plan.keep) != set(plan.shapes):
         odd = sorted(set(plan.keep) ^ set(plan.shapes))[0]
         raise _impossible(odd, "must be in both keep and shapes")

@@ -138,6 +138,20 @@ def test_a_plan_that_was_changed_in_python_is_checked_too():
         plan.to_json()
 
 
+def test_a_program_has_its_numbers_itself():
+    data = json.loads(_planned("graph").to_json())
+    data["attributes"] = {"a": {"out_channels": 4}}
+    with pytest.raises(PlanError, match="'attributes' must be empty beside a program"):
+        sp.Plan.from_json(json.dumps(data))
+
+
+def test_errors_are_one_line_whatever_a_file_names():
+    text = str(PlanError("a\nb\x1b[31m\0 é×" + "x" * 5000))
+    assert text.startswith("a b\\x1b[31m\\x00 é×xxx")
+    assert text.endswith("x…")
+    assert len(text) == 2001
+
+
 def test_a_cyclic_plan_is_refused():
     plan = _planned("module")
     plan.constraints["self"] = plan.constraints

@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT))  # the checks live in tests/
 
 from command_line import Parser, fail  # noqa: E402
 
-CHUNK = 2500
+CHUNK = 10_000
 GOOD = ("read", "refused")
 STILL = 60  # seconds on one file after which a process is killed
 
@@ -67,7 +67,8 @@ def main() -> None:
 
 def _all(options: argparse.Namespace) -> int:
     held = json.loads(options.out.read_text()) if options.out and options.out.is_file() else {}
-    chunks: dict[str, Any] = held.get("chunks", {}) if held.get("seed") == options.seed else {}
+    same = held.get("seed") == options.seed and held.get("chunk") == CHUNK
+    chunks: dict[str, Any] = held.get("chunks", {}) if same else {}
     wanted = [start for start in range(0, options.n, CHUNK) if str(start) not in chunks]
 
     def run(start: int) -> None:
@@ -104,6 +105,7 @@ def _report(options: argparse.Namespace, chunks: dict[str, Any]) -> dict[str, An
     total = sum(readers.values(), Counter[str]())
     return {
         "seed": options.seed,
+        "chunk": CHUNK,
         "files": total.total(),
         "wrong": sum(count for outcome, count in total.items() if outcome not in GOOD),
         "outcomes": dict(total),

@@ -17,12 +17,35 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..errors import PlanError
-from ..held import read
+from ..held import NOT_CONFIGURATIONS, read
 from ..modules import tensors, walk
 from ..names import shown
 from ..records import Plan
 
 _INTERNAL = frozenset(vars(nn.Module())) | {"training"}
+# Numbers of torch.nn's own layers that count no channels.
+_NO_SIZES = frozenset(
+    (
+        "stride",
+        "padding",
+        "dilation",
+        "kernel_size",
+        "output_padding",
+        "_reversed_padding_repeated_twice",
+        "num_layers",
+        "start_dim",
+        "end_dim",
+        "dim",
+        "eps",
+        "momentum",
+        "p",
+        "num_batches_tracked",
+        "norm_type",
+        "scale_factor",
+        "upscale_factor",
+        "downscale_factor",
+    )
+)
 
 
 def check(model: nn.Module, plan: Plan) -> None:
@@ -79,11 +102,17 @@ def _check_attribute(model: nn.Module, module: nn.Module | None, path: str, name
     where = shown_key(f"{path}.{name}".lstrip("."))
     parts = name.split(".")  # a number in a configuration has a path
     plain = all(part.isidentifier() and not part.startswith("__") for part in parts) and parts[0] not in _INTERNAL
-    old = read(module, name) if module is not None and plain else None
+    old = read(module, name) if module is not None and plain and _may_hold(module, parts) else None
     if old is None and (module is None or not plain or not hasattr(module, name)):
         raise PlanError(f"the plan sets {where}, which {type(model).__name__} does not have")
-    if not _follows(old, value):
+    fixed = type(module).__module__.startswith("torch.nn.") and (name in _NO_SIZES or isinstance(old, bool))
+    if fixed or not _follows(old, value):
         raise PlanError(f"the plan sets {where} to {shown(value)}, and it is {shown(old)}: only sizes follow a plan")
+
+
+def _may_hold(module: nn.Module, parts: list[str]) -> bool:
+    """Whether all but the last part of a path lead to configurations, in which numbers may stand and be changed."""
+    return not any(isinstance(read(module, ".".join(parts[:i])), NOT_CONFIGURATIONS) for i in range(1, len(parts)))
 
 
 def _follows(old: Any, new: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import PlanError
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from ..records import Plan
 from ..wrappers import unwrapped
@@ -29,7 +30,10 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
         return graph_module(plan.program, layout_of(model), new)
     slim = skeleton_copy(model)
     replace_tensors(slim, new)
-    set_attributes(slim, plan.attributes)
+    try:
+        set_attributes(slim, plan.attributes)
+    except (AttributeError, TypeError, ValueError, KeyError) as error:  # a setter of the model's own
+        raise PlanError(f"the plan's numbers can't be set: {type(error).__name__}: {error}") from error
     check_numbers(model, slim)
     return slim
 
