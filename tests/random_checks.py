@@ -16,7 +16,15 @@ from structprune.errors import BudgetError, ModelError
 from structprune.graph import Inputs
 from structprune.report import count_macs
 from structprune.report.counts import MAC_OPERATORS
-from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked
+from structprune.verify import (
+    TOLERANCE,
+    Comparison,
+    batches_of,
+    compare_finest,
+    compare_random,
+    compare_training,
+    masked,
+)
 from tests.random_networks import Case
 
 REACH = 0.7  # the next budget to try leaves this share of the cut that is out of reach
@@ -99,7 +107,7 @@ def _check_dense(model: nn.Module, x: Tensor) -> None:
 
 
 def _check_outputs(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:
-    """In float64 at two batch sizes with the network's own weights, and with random ones."""
+    """In float64 at two batch sizes with the network's own weights, with random ones, and after a training step."""
     batches = batches_of(model, Inputs.of(x))
     own = Comparison(tolerance=TOLERANCE["float64"])
     compare_finest(own, masked(model, plan), slim, batches)
@@ -111,18 +119,22 @@ def _check_outputs(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) 
     compare_random(random, model, slim, plan, batches)
     if not random.passed:
         raise Wrong("random weights", random.detail)
+    training = Comparison(tolerance=TOLERANCE["float64"])
+    compare_training(training, model, slim, plan, batches, right=True)
+    if training.failed:
+        raise Wrong("a training step", training.detail)
 
 
 def _check_gate(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:
     gate = sp.verify(model, slim, plan, x)
-    failed = [name for name, comparison in gate.comparisons().items() if not comparison.passed]
+    failed = [name for name, comparison in gate.comparisons().items() if comparison.failed]
     if failed == ["onnx"]:
         nothing = replace(plan, keep={}, shapes={}, attributes={})
         dense = sp.verify(model, model, nothing, x).onnx
         if not dense.passed:
             raise ModelError(f"the dense network fails in ONNX as well: {dense.detail}")
-    if failed:
-        raise Wrong(" and ".join(failed), "; ".join(gate.reasons()))
+    if failed or not gate.passed:
+        raise Wrong(" and ".join(failed) or "not compared", "; ".join(gate.reasons()))
 
 
 def _check_counts(slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:

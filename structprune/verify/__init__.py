@@ -9,6 +9,7 @@ from .comparison import TOLERANCE, Comparison
 from .gate import Gate, verify
 from .masked import expanded, masked
 from .running import batches_of, compare_finest
+from .training import compare_training
 from .weights import compare_random
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "batches_of",
     "compare_finest",
     "compare_random",
+    "compare_training",
     "expanded",
     "masked",
     "verify",

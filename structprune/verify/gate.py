@@ -124,7 +124,7 @@ def verify(
         onnx=Comparison.of(native),
         training=Comparison.of(torch.float64),
     )
-    reference = masked(model, plan)
+    reference, random = masked(model, plan), draws(model, batches[0])
     steps: dict[str, Callable[[], None]] = {
         "masked_vs_slim": lambda: compare_finest(
             gate.masked_vs_slim, reference, slim, batches, order=_from_its_own, dense=model
@@ -132,7 +132,7 @@ def verify(
         "float64": lambda: compare_finest(gate.float64, reference, slim, batches, dense=model),
         "random_weights": lambda: compare_random(gate.random_weights, model, slim, plan, batches),
         "reload": lambda: _compare_reload(gate.reload, model, slim, plan, folder, batches),
-        "onnx": lambda: compare_onnx(gate.onnx, model, slim, batches, Path(onnx) if onnx else None),
+        "onnx": lambda: compare_onnx(gate.onnx, model, slim, batches, Path(onnx) if onnx else None, bool(random)),
         "training": lambda: compare_training(
             gate.training, model, slim, plan, batches, gate.float64.passed and not gate.random_weights.failed
         ),
@@ -142,7 +142,6 @@ def verify(
             step()
         except Exception as error:  # a slim model that is wrong may fail in any way
             getattr(gate, name).fail(first_line(error))
-    random = draws(model, batches[0])
     if random:
         _say_random(gate, random)
     return gate
