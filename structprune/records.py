@@ -18,9 +18,10 @@ BESIDE = ("architecture", "weights")  # what `structprune.save` adds to a plan i
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What pruning one group alone costs: `{group name: {units kept: loss}}`, 0 where all stay."""
+    """What pruning one group alone costs: `{group name: {units kept: loss}}`, 0 where all stay; and `notes` on it."""
 
     losses: dict[str, dict[int, float]]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -383,7 +383,8 @@ class _Run:
         spec, seed = self.recipe.prune, self.recipe.seed
         chosen = CRITERIA[spec.criterion]
         base = WIDTHS_BY if "widths" in chosen.needs else spec.criterion
-        images: dict[str, Any] = {"labels": data.calibration_labels, "seed": seed}
+        memory = self.recipe.memory * 2**30
+        images: dict[str, Any] = {"labels": data.calibration_labels, "seed": seed, "memory": memory}
         with self._bar(f"scoring by {base}") as update:
             scores = score(
                 graph,
@@ -399,8 +400,9 @@ class _Run:
         if spec.allocation == "sensitivity" or (spec.allocation == "knapsack" and data.calibration is not None):
             assert data.calibration is not None
             with self._bar("scanning the sensitivity of each group") as update:
-                found = sensitivity(graph, scores, scan_images(data.calibration), seed=seed, progress=update)
-            scores = dataclasses.replace(scores, sensitivity=found)
+                options: dict[str, Any] = {"seed": seed, "memory": memory, "progress": update}
+                found = sensitivity(graph, scores, scan_images(data.calibration), **options)
+            scores = dataclasses.replace(scores, sensitivity=found, notes=scores.notes + found.notes)
         if base == spec.criterion:
             return scores
         widths = self._measured(graph, scores, data).widths

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..memory import LIMIT, amount
 from .registry import Unscored, criterion
 from .views import Activation, GroupView
 
@@ -106,21 +107,29 @@ def chip(group: GroupView) -> list[Tensor]:
     Singular values come from the smaller Gram matrix, from which one row's part is taken. Slow for wide layers.
     Maps are those that enter a consumer, or an average over places before it.
     """
-    return [
-        group.member(a, torch.stack([independence(image) for image in _seen(a)]).mean(0)) for a in group.activations
-    ]
+    members = []
+    for a in group.activations:
+        falls = torch.stack([independence(image, group.memory) for image in _seen(a)])
+        members.append(group.member(a, falls.mean(0)))
+    return members
 
 
-def independence(maps: Tensor) -> Tensor:
+def independence(maps: Tensor, memory: float = LIMIT) -> Tensor:
     """The fall of the nuclear norm for each row of `maps` (channels, places) set to zero: shape (channels,)."""
     maps = maps.double().cpu()
     channels, places = maps.shape
+    side = min(channels, places)
+    if 4 * 8.0 * side**2 > memory:
+        raise Unscored(
+            f"its maps of {places} places and {channels} channels make matrices over memory, {amount(memory)}"
+        )
+    at_once = max(1, min(64, int(memory / (3 * 8.0 * side**2)) - 1))
     if places <= channels:
         whole = maps.mT @ maps
-        without = (whole - row[:, :, None] * row[:, None, :] for row in maps.split(64))
+        without = (whole - row[:, :, None] * row[:, None, :] for row in maps.split(at_once))
     else:
         whole = maps @ maps.mT
-        without = (_without(whole, rows) for rows in torch.arange(channels).split(64))
+        without = (_without(whole, rows) for rows in torch.arange(channels).split(at_once))
     norms = torch.cat([_root_sum(grams) for grams in without])
     return (_root_sum(whole) - norms).clamp_min(0)
 

@@ -5,65 +5,32 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.nn import functional as F
 
 from ..calibration import Batch, Layer, Observer, Sweep, Working, sample
 from ..calibration.expectation import AVERAGES, POINTWISE, TRANSPARENT, step
 from ..calibration.layers import Norm as NormCall
 from ..calibration.layers import find_layers, ops
-from ..errors import RecipeError
+from ..calibration.windows import places_of
 from ..graph import DependencyGraph, Group
-from ..graph.capture import op_name, outputs
+from ..graph.capture import op_name
 from ..graph.recorder import leaves_of
+from ..memory import LIMIT
 from ..modules import evaluating, plain_transformers, tensors
+from .gradients import loss, with_gradients
+from .portions import SHOWN, SQUARES, in_parts, joined
 from .registry import Mend
+from .sites import Seen, Site, by_unit, flat
 from .views import Activation, Consumer, GroupView, Norm, Weights
 
 ROWS_PER_CHANNEL, ROWS_PER_INPUT = 10, 2  # how many rows are sampled at least for a consumer
 PLACES_PER_IMAGE = 10  # as in Luo et al. 2017
-
-
-@dataclass
-class Site:
-    """Where a group's channels are seen: entering a layer that consumes them (then `weight` is the layer's), or leaving
-    one that makes them. `node` is a call whose result is looked at instead of what enters the layer."""
-
-    layer: Layer
-    index: Tensor  # (positions of the channel axis, k)
-    weight: Weights | None
-    node: tuple[str, int] | None = None
-
-    @property
-    def at(self) -> tuple[str, int]:
-        return self.node or self.layer.site
-
-    @property
-    def key(self) -> tuple[str, int, bool]:
-        return (*self.at, self.weight is not None and self.node is None)
-
-    @property
-    def axis(self) -> int:
-        return -1 if self.layer.op == "linear" and self.node is None else 1
-
-    def seen(self, args: Sequence[Any], result: Tensor) -> Tensor:
-        return args[0] if self.key[2] else result
-
-
-@dataclass
-class Seen:
-    """One batch's tensors at the sites of groups, the same as autograd knows them, and gradients of weights."""
-
-    values: dict[tuple[str, int, bool], Tensor] = field(default_factory=dict)
-    live: dict[tuple[str, int, bool], Tensor] = field(default_factory=dict)
-    gradients: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Collector:
@@ -73,8 +40,9 @@ class Collector:
     there is one, views show the model's own.
     """
 
-    def __init__(self, graph: DependencyGraph, seed: int) -> None:
-        self.graph, self.seed = graph, seed
+    def __init__(self, graph: DependencyGraph, seed: int, memory: float = LIMIT) -> None:
+        self.graph, self.seed, self.memory = graph, seed, memory
+        self.notes: dict[str, str] = {}  # what was done to keep to the memory, by the module that it was done for
         self._own = tensors(graph.model)
 
     @cached_property
@@ -126,7 +94,7 @@ class Collector:
             for s in group.slices
         )
         generator = torch.Generator().manual_seed(self.seed * 100003 + number)
-        return GroupView(group.name, group.units, weights, generator=generator, **parts)
+        return GroupView(group.name, group.units, weights, generator=generator, memory=self.memory, **parts)
 
     def norms(self, group: Group) -> tuple[Norm, ...]:
         """The BatchNorms that scale a group's channels, in the order of the network."""
@@ -200,6 +168,31 @@ class Collector:
 
     # --- one batch ----------------------------------------------------------------------------------------
 
+    def watch(self, batch: Batch, sites: Sequence[Site], look: Callable[[Site, Tensor], None]) -> None:
+        """One forward pass; `look(site, value)` gets what is at each site, before later calls write to it."""
+        at: dict[tuple[str, int], list[Site]] = {}
+        for site in {site.key: site for site in sites}.values():
+            at.setdefault(site.at, []).append(site)
+
+        def see(sites: list[Site]) -> Callable[[Any, Any], None]:
+            def show(args: Any, result: Any) -> None:
+                for site in sites:
+                    look(site, site.seen(args, result))
+
+            return show
+
+        with evaluating(self.working.module), Observer({place: see(own) for place, own in at.items()}):
+            batch.inputs.call(self.working.module)
+
+    def at_once(self, sites: Sequence[Site], gradients: bool) -> int:
+        """How many images may be shown at a time."""
+        by_call = {call: node for node, call in self._calls.items()}
+        each = 0.0
+        for site in {site.key: site for site in sites}.values():
+            value = (site.layer.entering if site.key[2] else by_call[site.at]).meta["val"]
+            each += value.numel() * value.element_size() / max(1, value.shape[0]) * (4 if gradients else 2)
+        return max(1, int(self.memory * SHOWN / max(each, 1e-9)))
+
     def run(self, batch: Batch, sites: Sequence[Site], gradients: bool) -> Seen:
         """One forward pass, and with `gradients` a backward pass of the loss."""
         seen, module = Seen(), self.working.module
@@ -232,7 +225,7 @@ class Collector:
             with evaluating(module), Observer(watch):
                 batch.inputs.call(module)
             return seen
-        with _with_gradients(self.working), plain_transformers():
+        with with_gradients(self.working), plain_transformers():
             with Observer(watch):
                 made = batch.inputs.call(module)
             loss(made, batch.labels).backward()
@@ -251,7 +244,7 @@ class Collector:
                 known = None if live is None else live.grad
                 gradient = torch.zeros_like(value) if known is None else flat(known, site.axis)
             index = site.index
-            order = _by_unit(index)
+            order = by_unit(index)
             if order is not None:  # several positions of one unit are places of one map
                 index, value = torch.arange(len(order))[:, None], value[:, order].flatten(2)
                 gradient = None if gradient is None else gradient[:, order].flatten(2)
@@ -275,14 +268,23 @@ class Collector:
         return sorted((s for s in self.consumers(group) if not s.layer.transposed), key=lambda s: s.layer.place)
 
     def samples(self, sweep: Sweep, sites: list[Site], images: int) -> list[tuple[Site, list[Tensor]]]:
-        """The windows of each consumer for each batch, from where the sweep stands on."""
+        """The windows of each consumer for each batch, from where the sweep stands on; of fewer places where all would
+        take more than the memory allows."""
         windows: dict[int, list[Tensor]] = {site.layer.place: [] for site in sites}
         of_place = {site.layer.place: site for site in sites}
 
         def see(place: int) -> Callable[[int, tuple[Any, ...]], None]:
             site = of_place[place]
+            inputs = len(site.index) * math.prod(self.working.state[site.layer.weight].shape[2:])
+            most = max(1, int(self.memory * SHOWN / (4.0 * inputs * images * len(sites))))
             each = self.places(site, images)
-            return lambda batch, args: windows[place].append(self.windows(site, batch, args, each))
+
+            def take(batch: int, args: tuple[Any, ...]) -> None:
+                if most < min(each, places_of(site.layer.op, args)):
+                    self.notes[site.layer.module] = f"was shown by {most} of its places an image"
+                windows[place].append(self.windows(site, batch, args, min(each, most)))
+
+            return take
 
         if of_place:
             sweep.look({place: see(place) for place in of_place})
@@ -292,20 +294,32 @@ class Collector:
         generator = torch.Generator().manual_seed(self.seed + 7919 * site.layer.place + 104729 * batch)
         return sample(site.layer.op, args, each, generator).windows
 
-    def blocks(self, site: Site, windows: Tensor) -> list[Consumer]:
-        """A consumer with its windows; a grouped convolution's blocks apart, as each has outputs of its own."""
+    def blocks(self, site: Site, windows: Tensor, squares: float = 0.0) -> list[Consumer]:
+        """A consumer with its windows; a grouped convolution's blocks apart, as each has outputs of its own.
+
+        With `squares`, the share of the memory for square matrices that is the consumer's, in as many parts as these
+        ask for.
+        """
         weight = self.working.state[site.layer.weight].detach()
         kernels = weight.reshape(*weight.shape[:2], -1)
         count = windows.shape[1] // weight.shape[1]
         parts = zip(kernels.chunk(count), windows.chunk(count, dim=1), site.index.chunk(count), strict=True)
-        return [Consumer(site.layer.module, index, rows, kernel.clone()) for kernel, rows, index in parts]
+        whole = [Consumer(site.layer.module, index, rows, kernel.clone()) for kernel, rows, index in parts]
+        if not squares:
+            return whole
+        limit = self.memory * SQUARES * squares / count
+        split = [part for consumer in whole for part in in_parts(consumer, limit)]
+        if len(split) > len(whole):
+            self.notes[site.layer.module] = f"was taken in {len(split)} parts, each for itself"
+        return split
 
     def mended(self, view: GroupView, consumers: Sequence[Consumer], kept: Tensor, mend: Mend, layer: Layer) -> None:
         """Writes the weight of a layer, block by block, as `mend` finds it, and shifts its outputs."""
         made = [mend(view, consumer, kept) for consumer in consumers]
-        self.working.write(layer.weight, torch.cat([weight for weight, _ in made]))
+        weight, offset = joined(made, self.working.state[layer.weight].shape[1])
+        self.working.write(layer.weight, weight)
         if self.working.can_shift(layer):
-            self.working.shift(layer, torch.cat([offset for _, offset in made]))
+            self.working.shift(layer, offset)
 
     def touched(self, view: GroupView) -> set[str]:
         """The keys that `mended` and `silence` may write to."""
@@ -329,60 +343,10 @@ class Collector:
                 tensor.masked_fill_(lines.reshape(shape), 0)
 
 
-def _by_unit(index: Tensor) -> Tensor | None:
-    """For each unit its positions, (units, positions each), if every unit is alone on equally many, more than one."""
-    if index.shape[1] != 1 or (index < 0).any():
-        return None
-    counts = torch.bincount(index[:, 0])
-    if counts.min() != counts.max() or counts[0] == 1:
-        return None
-    return torch.argsort(index[:, 0], stable=True).reshape(len(counts), -1)
-
-
 def _flat(node: fx.Node) -> bool:
     """Whether a flatten or squeeze only drops axes of one place."""
     shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     return math.prod(shape[2:]) == 1
-
-
-def flat(value: Tensor, axis: int) -> Tensor:
-    """(images, channels, places) of a layer's input or result."""
-    moved = value.movedim(axis, 1) if value.dim() > 1 else value[None]
-    return moved.flatten(2) if moved.dim() > 2 else moved.unsqueeze(2)
-
-
-def loss(made: Any, labels: Tensor | None) -> Tensor:
-    """Cross-entropy, summed over the batch, on labels or else on the classes that the network itself finds most likely.
-
-    Raises RecipeError where the network does not return one tensor (images, classes)."""
-    found = outputs(made)
-    if len(found) != 1 or found[0].dim() != 2:
-        shapes = ", ".join(str(tuple(x.shape)) for x in found)
-        raise RecipeError(
-            f"gradients need class scores of shape (images, classes), and this network returns {shapes}: choose a "
-            "criterion without gradients (see `structprune criteria`)"
-        )
-    return F.cross_entropy(found[0], found[0].argmax(1) if labels is None else labels, reduction="sum")
-
-
-@contextmanager
-def _with_gradients(working: Working) -> Iterator[None]:
-    """Evaluation mode, gradients for every floating-point parameter."""
-    module = working.module
-    modes = [(m, m.training) for m in module.modules()]
-    parameters = [(p, p.requires_grad) for p in module.parameters()]
-    module.eval()
-    try:
-        for parameter, _ in parameters:
-            parameter.requires_grad_(parameter.is_floating_point())
-        with torch.enable_grad():
-            yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-        for parameter, wanted in parameters:
-            parameter.requires_grad_(wanted)
-            parameter.grad = None
 
 
 def activation_after(node: fx.Node) -> Callable[[Tensor], Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..calibration.spread import AT_ONCE
+from ..memory import parts
 from .norms import l2
 from .registry import criterion
 from .views import GroupView, Weights, combine
@@ -49,9 +51,14 @@ def fpgm_mix(group: GroupView) -> Tensor:
 
 def _distances(group: GroupView, weights: Weights, counted: Tensor) -> Tensor:
     """For each unit, its filters' distances to the filters of the counted units of this layer, NaN if it has none."""
-    filters = weights.positions().double().cpu()
+    filters = weights.positions().cpu()
     others = torch.zeros(len(filters), dtype=torch.bool)
     for column in weights.index.T:
         others |= (column >= 0) & counted[column]
-    sums = torch.cat([torch.cdist(part, filters[others]).sum(1) for part in filters.split(256)])
+    counted_filters = others.nonzero()[:, 0]
+    sums = torch.zeros(len(filters), dtype=torch.float64)
+    each = 8.0 * filters[:1].numel()
+    for own in parts(len(filters), each, AT_ONCE):  # never all distances, nor all filters in float64
+        for those in parts(len(counted_filters), each, AT_ONCE):
+            sums[own] += torch.cdist(filters[own].double(), filters[counted_filters[those]].double()).sum(1)
     return group.member(weights, sums)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from .registry import criterion
+from ..calibration.spread import AT_ONCE
+from ..memory import amount, parts
+from .registry import Unscored, criterion
 from .views import Consumer, GroupView
 
 DAMPING = 0.1  # of the mean variance of an input, on the diagonal, as the rows are few and alike
@@ -27,7 +31,7 @@ def thinet(group: GroupView) -> Tensor:
     several consumers: the sum over consumers, each divided by the energy of its outputs. After each group the least
     squares scales (equation 7) are folded into the consumers before the next group is ranked.
     """
-    return removal_order(sum(_gram(group, consumer)[0] for consumer in group.consumers))  # type: ignore[arg-type]
+    return removal_order(_grams(group)[0])
 
 
 @criterion(
@@ -41,8 +45,7 @@ def thinet(group: GroupView) -> Tensor:
 def thinet_forward(group: GroupView) -> Tensor:
     """As `thinet`, but grows the kept set S by the channel that makes ‖y - Σ_{c in S} x̂_c‖² smallest; who comes first
     scores highest. y is the output less its bias."""
-    grams, products = zip(*(_gram(group, consumer) for consumer in group.consumers), strict=True)
-    return selection_order(sum(grams), sum(products))  # type: ignore[arg-type]
+    return selection_order(*_grams(group))
 
 
 @criterion(
@@ -51,6 +54,7 @@ def thinet_forward(group: GroupView) -> Tensor:
     source="Hassibi & Stork, Optimal Brain Surgeon, 1993; over structures as Kurtic et al., ZipLM, NeurIPS 2023",
     needs=("samples", "widths"),
     sequential=True,
+    squares=True,
     mend=lambda group, consumer, kept: refitted(group, consumer, kept),
 )
 def obs(group: GroupView) -> Tensor:
@@ -66,23 +70,41 @@ def obs(group: GroupView) -> Tensor:
 def contributions(group: GroupView, consumer: Consumer) -> tuple[Tensor, Tensor]:
     """x̂, shape (rows, units), for one output filter drawn for each row, and y (rows,), what the group's channels make
     of it together (the output less its bias and less what stays whatever goes)."""
-    made, total, own = [], [], (consumer.index >= 0).any(1)
-    filters = torch.randint(len(consumer.weight), (len(consumer.windows),), generator=group.generator)
-    for rows, chosen in zip(consumer.windows.split(512), filters.split(512), strict=True):
-        each = (rows * consumer.weight[chosen]).sum(2).double()
-        units = torch.zeros(len(each), group.units, dtype=torch.float64)
-        for column in consumer.index.T:
-            units.index_add_(1, column[column >= 0], each[:, column >= 0])
-        made.append(units)
-        total.append(each[:, own].sum(1))
+    made, total = zip(*_contributions(group, consumer), strict=True)
     return torch.cat(made), torch.cat(total)
 
 
-def _gram(group: GroupView, consumer: Consumer) -> tuple[Tensor, Tensor]:
-    """x̂ᵀx̂ and x̂ᵀy, divided by ‖y‖²."""
-    x, y = contributions(group, consumer)
-    energy = y.square().sum().clamp_min(1e-300)
-    return x.mT @ x / energy, x.mT @ y / energy
+def _contributions(group: GroupView, consumer: Consumer) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same, a few rows at a time."""
+    own = (consumer.index >= 0).any(1)
+    filters = torch.randint(len(consumer.weight), (len(consumer.windows),), generator=group.generator)
+    each = 8.0 * (consumer.windows[:1].numel() + group.units)
+    for part in parts(len(filters), each, min(AT_ONCE, group.memory / 8)):
+        made = (consumer.windows[part] * consumer.weight[filters[part]]).sum(2).double()
+        units = torch.zeros(len(made), group.units, dtype=torch.float64)
+        for column in consumer.index.T:
+            units.index_add_(1, column[column >= 0], made[:, column >= 0])
+        yield units, made[:, own].sum(1)
+
+
+def _grams(group: GroupView) -> tuple[Tensor, Tensor]:
+    """The sums over consumers of x̂ᵀx̂ and x̂ᵀy, each divided by its ‖y‖²."""
+    size = 8.0 * group.units**2
+    if 3 * size > group.memory:
+        raise Unscored(
+            f"pairs of its {group.units} units take {amount(3 * size)}, and memory allows {amount(group.memory)}"
+        )
+    total = torch.zeros(group.units, group.units, dtype=torch.float64)
+    wanted = torch.zeros(group.units, dtype=torch.float64)
+    for consumer in group.consumers:
+        gram, product, energy = torch.zeros_like(total), torch.zeros_like(wanted), 0.0
+        for x, y in _contributions(group, consumer):
+            gram.addmm_(x.mT, x)
+            product += x.mT @ y
+            energy += float(y.square().sum())
+        total += gram.div_(max(energy, 1e-300))
+        wanted += product / max(energy, 1e-300)
+    return total, wanted
 
 
 def removal_order(gram: Tensor) -> Tensor:
@@ -137,7 +159,7 @@ def _flat(consumer: Consumer) -> tuple[Tensor, Tensor]:
     """The weight (outputs, inputs) and the damped covariance of the inputs, in float64."""
     x = consumer.windows.flatten(1)
     x = x - x.mean(0, keepdim=True)
-    covariance = (x.mT @ x).double() / len(x)
+    covariance = (x.mT @ x).double().div_(len(x))
     covariance.diagonal().add_(DAMPING * covariance.diagonal().mean().clamp_min(1e-12))
     return consumer.weight.flatten(1).double(), covariance
 
@@ -148,18 +170,17 @@ def elimination(group: GroupView) -> Tensor:
     scores = torch.full((group.units,), torch.nan, dtype=torch.float64)
     floor, left = 0.0, torch.ones(group.units, dtype=torch.bool)
     assert group.kept is not None
+    each = [state.costs() for state in states]
     for _ in range(group.units - group.kept):  # those that stay, stay in the order of what they would cost
-        costs = sum(state.costs() for state in states)
-        assert isinstance(costs, Tensor)
+        costs = torch.stack(each).sum(0)
         costs[~left] = torch.inf
         unit = int(costs.argmin())
         floor = max(floor, float(costs[unit]))
         scores[unit], left[unit] = floor, False
-        for state in states:
-            state.remove(unit)
-    costs = sum(state.costs() for state in states)
-    assert isinstance(costs, Tensor)
-    scores[left] = costs[left].clamp_min(floor)
+        for number, state in enumerate(states):
+            if state.remove(unit):
+                each[number] = state.costs()
+    scores[left] = torch.stack(each).sum(0)[left].clamp_min(floor)
     return scores
 
 
@@ -174,14 +195,21 @@ class _State:
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         columns = torch.arange(len(consumer.index) * places).reshape(-1, places)
         self.columns = [columns[(consumer.index == unit).any(1)].flatten() for unit in range(group.units)]
-        sizes = {len(c) for c in self.columns}
-        apart = len(sizes) == 1 and 0 not in sizes and consumer.index.shape[1] == 1
-        self.even = torch.stack(self.columns) if apart else None
+        self.here = [unit for unit, own in enumerate(self.columns) if len(own)]
+        sizes = {len(self.columns[unit]) for unit in self.here}
+        apart = len(sizes) == 1 and consumer.index.shape[1] == 1
+        self.even = torch.stack([self.columns[unit] for unit in self.here]) if apart else None
 
     def costs(self) -> Tensor:
         """What the removal of each unit would add to the error, as a share of the outputs' variance."""
+        found = torch.zeros(len(self.columns), dtype=torch.float64)
+        found[self.here] = self._costs()
+        return found
+
+    def _costs(self) -> Tensor:
+        """Those of the units that it has."""
         if self.even is None:
-            return torch.tensor([self._cost(c) for c in self.columns], dtype=torch.float64)
+            return torch.tensor([self._cost(self.columns[unit]) for unit in self.here], dtype=torch.float64)
         if self.even.shape[1] == 1:
             column = self.even[:, 0]
             return (
@@ -201,11 +229,12 @@ class _State:
         block = self.inverse[columns][:, columns]
         return float((kernels * torch.linalg.solve(block, kernels)).sum()) / self.energy
 
-    def remove(self, unit: int) -> None:
+    def remove(self, unit: int) -> bool:
+        """Whether that changed anything."""
         columns = self.columns[unit]
         columns = columns[~self.gone[columns]]  # a position may hang on a unit that went before
         if not len(columns):
-            return
+            return False
         self.gone[columns] = True
         rows = self.inverse[columns]
         step = torch.linalg.solve(rows[:, columns], rows)  # (columns, inputs)
@@ -213,3 +242,4 @@ class _State:
         self.inverse -= rows.mT @ step
         self.weight[:, columns] = 0
         self.inverse[columns], self.inverse[:, columns] = 0, 0
+        return True

@@ -41,7 +41,8 @@ class Criterion:
     are put together as `combine` says. `needs` are of `NEEDS`. With activations or gradients the function is called
     for each batch, and its scores are averaged over the images, then go through `finish`. A `sequential` one ranks
     each group on the network without what it removed of the groups before, whose consumers' weights `mend` may mend: it
-    gets (group, consumer, which units stay) and returns a weight and an offset of the outputs.
+    gets (group, consumer, which units stay) and returns a weight and an offset of the outputs. One that `squares` makes
+    matrices of (inputs, inputs) of a consumer: consumers of very many inputs are shown to it in parts.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Criterion:
     needs: frozenset[str] = frozenset()
     combine: str | None = None
     sequential: bool = False
+    squares: bool = False
     mend: Mend | None = field(default=None, repr=False)
     finish: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
@@ -74,6 +76,7 @@ def criterion(
     needs: Sequence[str] = (),
     combine: str | None = None,
     sequential: bool = False,
+    squares: bool = False,
     mend: Mend | None = None,
     finish: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[F], F]:
@@ -89,7 +92,7 @@ def criterion(
         if name in CRITERIA:
             raise ValueError(f"a criterion named {name!r} is registered already")
         CRITERIA[name] = Criterion(
-            name, function, description, source, frozenset(needs), combine, sequential, mend, finish
+            name, function, description, source, frozenset(needs), combine, sequential, squares, mend, finish
         )
         return function
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Sweep, batches_of
+from ..calibration import Batch, Layer, Spread, Sweep, batches_of
 from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
+from ..memory import LIMIT, allocation_failed
 from ..names import shown, unknown
-from ..options import checked, function, instance, mapping, optional, whole
+from ..options import checked, function, instance, mapping, number, optional, whole
 from ..records import Scores
-from .collect import Collector, Seen, Site, flat
+from .collect import Collector
+from .portions import kept_to, portions
 from .registry import CRITERIA, DATA, NEEDS, Criterion, CriterionFunction, Unscored
+from .sites import Seen, Site, flat
 from .views import COMBINE, Activation, Consumer, GroupView, combine
 
 Progress = Callable[[float], None]
@@ -26,6 +30,7 @@ Progress = Callable[[float], None]
     labels=optional(instance(Tensor, "a tensor of labels")),
     widths=optional(mapping(whole(1), "how many units each group keeps, by its name: plan(...).widths")),
     seed=whole(0, 2**31),
+    memory=number(above=0),
     progress=function,
 )
 def score(
@@ -37,6 +42,7 @@ def score(
     combine: str | None = None,
     widths: Mapping[str, int] | None = None,
     seed: int = 0,
+    memory: float = LIMIT,
     progress: Progress = lambda share: None,
 ) -> Scores:
     """Scores every unit of every group: low scores go first.
@@ -46,6 +52,9 @@ def score(
     `data` is calibration data for those that need it (see `calibration.batches_of`), with `labels` where data is a
     tensor of images. `widths`, the number of units that each group will keep, is for those that rank layer by layer on
     the already pruned network: `plan(...).widths` of a first plan.
+
+    `memory` bounds in bytes what comes on top of the network, the images and a forward pass: criteria are then shown
+    fewer images at a time, fewer rows, or consumers in parts, and `Scores.notes` says so.
 
     A group that the criterion can't score (slimming on channels without a BatchNorm) is left out; `Scores.unscored`
     says why, and plans keep it whole. Raises RecipeError for an unknown name, a need that is not met and scores of a
@@ -62,8 +71,17 @@ def score(
     how = chosen.combine if combine is None else combine
     if how is not None and not (isinstance(how, str) and how in COMBINE):
         raise RecipeError(unknown("way to combine", how, COMBINE))
-    run = _Run(graph, chosen, how, combine is not None, widths, seed, progress)
-    return run.scores(batches_of(data, labels) if chosen.needs_data else [])
+    run = _Run(graph, chosen, how, combine is not None, widths, seed, progress, memory)
+    batches = batches_of(data, labels) if chosen.needs_data else []
+    try:
+        return run.scores(batches)
+    except Exception as error:
+        if not allocation_failed(error):
+            raise
+        raise ModelError(
+            f"there is no memory left to score by {chosen.name}: give fewer images, in smaller batches (a list of "
+            "tensors)"
+        ) from error
 
 
 def unscorable(graph: DependencyGraph, criterion: str | CriterionFunction) -> dict[str, str]:
@@ -100,10 +118,11 @@ class _Run:
         widths: Mapping[str, int] | None,
         seed: int,
         progress: Progress,
+        memory: float = LIMIT,
     ) -> None:
         self.graph, self.criterion, self.how, self.asked = graph, criterion, how, asked
         self.widths, self.progress = widths, progress
-        self.collector = Collector(graph, seed)
+        self.collector = Collector(graph, seed, memory)
         self.own = str(getattr(criterion.function, "__module__", "")).startswith("structprune.")
         if not self.own:
             self.collector.copy()  # it may write to what it is shown
@@ -119,14 +138,12 @@ class _Run:
             self._by_batch(groups, batches)
         else:
             moments = self._moments(groups, batches) if "moments" in self.criterion.needs else {}
-            for number, group in enumerate(groups):
-                self.progress(number / len(groups))
+            for place, group in enumerate(groups):
+                self.progress(place / len(groups))
                 told = self.collector.expected(group) if "expected" in self.criterion.needs else ()
                 view = self._view(group, activations=moments.get(group.name, told))
-                try:
+                with self._or_unscored(group):
                     self.values[group.name] = self._whole(view, self._call(view))
-                except Unscored as reason:
-                    self.unscored[group.name] = str(reason)
         if not self.values and self.graph.groups:
             raise ModelError(
                 f"criterion {self.criterion.name} can score none of the {len(self.graph.groups)} groups: "
@@ -136,6 +153,19 @@ class _Run:
         if "widths" in self.criterion.needs and self.widths is not None:
             widths = {name: int(self.widths[name]) for name in self.values}
         return Scores(self.criterion.name, self.values, self.unscored, self._notes(), widths)
+
+    @contextmanager
+    def _or_unscored(self, group: Group) -> Iterator[None]:
+        """Leaves a group out that can't be scored, or for which there is no memory left."""
+        try:
+            yield
+        except Unscored as reason:
+            self.unscored[group.name] = str(reason)
+        except Exception as error:
+            if not allocation_failed(error):
+                raise
+            self.values.pop(group.name, None)
+            self.unscored[group.name] = "there was no memory left to score it"
 
     def can(self, group: Group) -> bool:
         needs, reason = self.criterion.needs, ""
@@ -171,7 +201,7 @@ class _Run:
         except (StructPruneError, Unscored):
             raise
         except Exception as error:  # whatever a user's own function raises
-            if self.own:
+            if self.own or allocation_failed(error):
                 raise
             lines = str(error).strip().splitlines() or [""]
             raise RecipeError(
@@ -232,47 +262,43 @@ class _Run:
         sites = {group.name: self.collector.maps(group) if wanted else [] for group in groups}
         sums: dict[str, Tensor] = {}
         images = 0
-        for number, batch in enumerate(batches):
-            self.progress(number / len(batches))
-            seen: Seen = self.collector.run(batch, [s for own in sites.values() for s in own], gradients)
-            images += batch.images
-            for group in groups:
-                view = self._view(
-                    group,
-                    gradients=seen.gradients,
-                    activations=self.collector.activations(sites[group.name], seen, gradients),
-                )
-                members = self._members(view, self._call(view)) * batch.images
-                sums[group.name] = members + sums.get(group.name, 0)
-        for group in groups:
-            try:
+        every = [s for own in sites.values() for s in own]
+        for place, given in enumerate(batches):
+            self.progress(place / len(batches))
+            for batch in portions(given, self.collector.at_once(every, gradients)) if every else [given]:
+                seen: Seen = self.collector.run(batch, every, gradients)
+                images += batch.images
+                for group in [group for group in groups if group.name not in self.unscored]:
+                    with self._or_unscored(group):
+                        view = self._view(
+                            group,
+                            gradients=seen.gradients,
+                            activations=self.collector.activations(sites[group.name], seen, gradients),
+                        )
+                        members = self._members(view, self._call(view)) * batch.images
+                        sums[group.name] = members + sums.get(group.name, 0)
+        for group in [group for group in groups if group.name not in self.unscored]:
+            with self._or_unscored(group):
                 self.values[group.name] = self._combined(self._view(group), sums[group.name] / images)
-            except Unscored as reason:
-                self.unscored[group.name] = str(reason)
 
     def _moments(self, groups: list[Group], batches: Sequence[Batch]) -> dict[str, tuple[Activation, ...]]:
-        """Mean and variance of each channel over all images and places, in one pass; sums of squares are about the
-        first batch's means, so that nothing cancels."""
+        """Mean and variance of each channel over all images and places, in one pass."""
         sites = {group.name: self.collector.sites(group) for group in groups}
-        origin: dict[Any, Tensor] = {}
-        totals: dict[Any, tuple[int, Tensor, Tensor]] = {}
         every = {s.key: s for own in sites.values() for s in own}
-        for number, batch in enumerate(batches):
-            self.progress(number / len(batches))
-            seen = self.collector.run(batch, list(every.values()), gradients=False)
-            for key, site in every.items():
-                values = flat(seen.values[key], site.axis).double().transpose(0, 1).flatten(1)
-                about = origin.setdefault(key, values.mean(1))
-                values = values - about[:, None]
-                count, first, second = totals.get(key, (0, torch.zeros_like(about), torch.zeros_like(about)))
-                totals[key] = (count + values.shape[1], first + values.sum(1), second + values.square().sum(1))
+        spreads = {key: Spread() for key in every}
+        for place, batch in enumerate(batches):
+            self.progress(place / len(batches))
+            self.collector.watch(
+                batch,
+                list(every.values()),
+                lambda site, value: spreads[site.key].add(flat(value, site.axis).transpose(0, 1)),
+            )
 
         def moments(site: Site) -> Activation:
-            key = site.key
-            count, first, second = totals[key]
-            mean = first / count
-            variance = (second / count - mean.square()).clamp_min(0)
-            return Activation(site.layer.module, site.index, site.weight, mean=mean + origin[key], variance=variance)
+            spread = spreads[site.key]
+            return Activation(
+                site.layer.module, site.index, site.weight, mean=spread.mean(), variance=spread.variance()
+            )
 
         return {name: tuple(moments(site) for site in own) for name, own in sites.items()}
 
@@ -288,19 +314,24 @@ class _Run:
                 self._remove(group, view, [])
             return
         working = self.collector.working
-        sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches])
+        sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches], self.collector.memory)
         images = sum(batch.images for batch in batches)
         sites = {group.name: self.collector.sampled(group) for group in groups}
         order = sorted(groups, key=self.collector.first)
-        for number, group in enumerate(order):
-            self.progress(number / len(order))
-            sweep.until(self.collector.first(group))
-            samples = self.collector.samples(sweep, sites[group.name], images)
-            found = [(site, torch.cat(parts)) for site, parts in samples]
-            consumers = [(site.layer, self.collector.blocks(site, windows)) for site, windows in found]
-            view = self._view(group, consumers=tuple(block for _, blocks in consumers for block in blocks))
-            self.values[group.name] = self._whole(view, self._call(view))
-            self._remove(group, view, consumers)
+        for place, group in enumerate(order):
+            self.progress(place / len(order))
+            sweep.go(self.collector.first(group))
+            with self._or_unscored(group):
+                samples = self.collector.samples(sweep, sites[group.name], images)
+                share = self.criterion.squares / len(samples)
+                consumers = [
+                    (site.layer, self.collector.blocks(site, torch.cat(parts), share)) for site, parts in samples
+                ]
+                view = self._view(group, consumers=tuple(block for _, blocks in consumers for block in blocks))
+                self.values[group.name] = self._whole(view, self._call(view))
+                self._remove(group, view, consumers)
+        if sweep.anew:
+            self.collector.notes["the network"] = f"ran anew for each group on {sweep.anew} of {len(batches)} batches"
 
     def _remove(self, group: Group, view: GroupView, consumers: Sequence[tuple[Layer, list[Consumer]]]) -> None:
         """Takes the units that will go out of the working network: their kernels become zero, the others are mended."""
@@ -319,7 +350,7 @@ class _Run:
         self.collector.silence(view, kept, mended)
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = kept_to(self.collector.notes, self.collector.memory)
         for reason in dict.fromkeys(self.unscored.values()):
             names = [name for name, given in self.unscored.items() if given == reason]
             some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

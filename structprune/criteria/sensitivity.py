@@ -10,13 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import options
-from ..calibration import Sweep, batches_of
+from ..calibration import Batch, Sweep, Working, batches_of
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..graph.capture import outputs
+from ..memory import LIMIT, allocation_failed
+from ..modules import evaluating
 from ..records import Scores, Sensitivity
-from .collect import Collector, Site
+from .collect import Collector
+from .portions import SHOWN, kept_to
 from .reconstruction import refitted
+from .sites import Site
 from .views import Consumer
 
 RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
@@ -35,6 +39,7 @@ def scan_images(images: Tensor) -> Tensor:
     scores=options.instance(Scores, "what structprune.score gives"),
     ratios=options.several(options.number(above=0, most=1), "shares of a group's units, each over 0 and at most 1"),
     seed=options.whole(0, 2**31),
+    memory=options.number(above=0),
     progress=options.function,
 )
 def sensitivity(
@@ -44,6 +49,7 @@ def sensitivity(
     *,
     ratios: Sequence[float] = RATIOS,
     seed: int = 0,
+    memory: float = LIMIT,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Sensitivity:
     """Prunes one group at a time by its lowest scores, and measures what that does to the network's outputs.
@@ -52,42 +58,74 @@ def sensitivity(
     the removed channels' means are made up for, and the loss is the mean KL divergence in nats of the class
     probabilities from the dense network's (for other outputs, the squared error as a share of the output's variance).
     Weights are fitted on one half of the batches and the loss is taken on the other, both ways round. Groups without
-    scores, and those that no layer consumes, are left out. Raises RecipeError for fewer than two batches.
+    scores, and those that no layer consumes, are left out. `memory` bounds in bytes what comes on top of the network,
+    the images and a forward pass; what was left out for it is in the result's `notes`. Raises RecipeError for fewer
+    than two batches.
     """
-    collector = Collector(graph, seed)
+    collector = Collector(graph, seed, memory)
     working, batches = collector.working, batches_of(data)
-    sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches])
-    images = sum(batch.images for batch in batches)
     if len(batches) < 2:
+        images = sum(batch.images for batch in batches)
         raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")
+    dense = _outputs(working, batches, memory)
+    if len(dense) < len(batches):
+        collector.notes["the scan"] = f"looked at {len(dense)} of {len(batches)} batches"
+        batches = batches[: len(dense)]
+    sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches], memory)
+    images = sum(batch.images for batch in batches)
     halves = [list(range(len(batches) // 2)), list(range(len(batches) // 2, len(batches)))]
-    dense = [outputs(made) for made in sweep.finish()]
     groups = [group for group in graph.groups if group.name in scores.values and collector.consumers(group)]
     if not groups:
         raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
     order = sorted(groups, key=collector.first)
     losses: dict[str, dict[int, float]] = {}
     for number, group in enumerate(order):
-        sweep.until(collector.first(group))
-        found = collector.samples(sweep, collector.sampled(group), images)
-        folds = [
-            (
-                [(site, collector.blocks(site, torch.cat([parts[b] for b in fit]))) for site, parts in found],
-                held,
-            )
-            for fit, held in (halves, halves[::-1])
-        ]
-        losses[group.name] = {group.units: 0.0}
-        for turn, ratio in enumerate(ratios):
-            progress((number + turn / len(ratios)) / len(order))
-            lost = min(round(ratio * group.units / group.step), group.removable // group.step) * group.step
-            kept = group.units - lost
-            if kept not in losses[group.name]:
-                losses[group.name][kept] = sum(
-                    _loss(collector, sweep, group, consumers, scores, kept, [dense[b] for b in held], held) / 2
-                    for consumers, held in folds
-                )
-    return Sensitivity({name: dict(sorted(found.items())) for name, found in losses.items()})
+        sweep.go(collector.first(group))
+        measured = {group.units: 0.0}
+        try:
+            folds = _folds(collector, sweep, group, halves, images)
+            for turn, ratio in enumerate(ratios):
+                progress((number + turn / len(ratios)) / len(order))
+                lost = min(round(ratio * group.units / group.step), group.removable // group.step) * group.step
+                kept = group.units - lost
+                if kept not in measured:
+                    measured[kept] = sum(
+                        _loss(collector, sweep, group, consumers, scores, kept, [dense[b] for b in held], held) / 2
+                        for consumers, held in folds
+                    )
+        except Exception as error:
+            if not allocation_failed(error):
+                raise
+            collector.notes[group.name] = "was left out of the scan, as there was no memory left"
+        else:
+            losses[group.name] = dict(sorted(measured.items()))
+    return Sensitivity(losses, kept_to(collector.notes, memory))
+
+
+def _outputs(working: Working, batches: Sequence[Batch], memory: float) -> list[list[Tensor]]:
+    """The network's outputs of as many batches as fit into their share of the memory, two at least."""
+    found: list[list[Tensor]] = []
+    held = 0
+    with evaluating(working.module):
+        for batch in batches:
+            made = outputs(batch.inputs.call(working.module))
+            held += sum(x.numel() * x.element_size() for x in made)
+            if held > memory * SHOWN and len(found) >= 2:
+                break
+            found.append(made)
+    return found
+
+
+def _folds(
+    collector: Collector, sweep: Sweep, group: Group, halves: list[list[int]], images: int
+) -> list[tuple[list[tuple[Site, list[Consumer]]], list[int]]]:
+    """A group's consumers with the windows of one half of the batches, and the numbers of the other half."""
+    found = collector.samples(sweep, collector.sampled(group), images)
+    share = 1 / max(1, 2 * len(found))
+    return [
+        ([(site, collector.blocks(site, torch.cat([parts[b] for b in fit]), share)) for site, parts in found], held)
+        for fit, held in (halves, halves[::-1])
+    ]
 
 
 def _loss(
@@ -107,14 +145,16 @@ def _loss(
     view = collector.view(group, 0)
     before = {key: tensor.detach().clone() for key, tensor in working.state.items() if key in collector.touched(view)}
     mended = []
-    for site, blocks in consumers:
-        if len(collector.by_weight[site.layer.weight]) == 1:
-            collector.mended(view, blocks, stays, refitted, site.layer)
-            mended.append(site.layer.weight)
-    collector.silence(view, stays, mended)
-    slim = [outputs(result) for result in sweep.finish(held)]
-    for key, value in before.items():
-        working.write(key, value)
+    try:
+        for site, blocks in consumers:
+            if len(collector.by_weight[site.layer.weight]) == 1:
+                collector.mended(view, blocks, stays, refitted, site.layer)
+                mended.append(site.layer.weight)
+        collector.silence(view, stays, mended)
+        slim = [outputs(result) for result in sweep.finish(held)]
+    finally:
+        for key, value in before.items():
+            working.write(key, value)
     return divergence(dense, slim)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..memory import LIMIT
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -97,6 +99,7 @@ class GroupView:
 
     `norms`, `activations` and `consumers` are there for criteria that need them. `kept` is the number of units that
     will stay, for criteria that need widths. `generator` makes random numbers that depend on the seed and the group.
+    `memory` is how many bytes scoring may take on top of what is shown here.
     """
 
     name: str
@@ -107,6 +110,7 @@ class GroupView:
     consumers: tuple[Consumer, ...] = ()
     kept: int | None = None
     generator: torch.Generator = field(default_factory=torch.Generator, repr=False)
+    memory: float = LIMIT
 
     def per_unit(self, on: Weights | Norm | Activation | Consumer, values: Tensor) -> Tensor:
         """Sums a value for each position, shape (positions,), over the positions of each unit: (units,)."""

@@ -12,7 +12,7 @@ from torch import nn
 from ..calibration import Working, batches_of
 from ..errors import RecipeError
 from ..graph.capture import Inputs, outputs
-from ..memory import LIMIT
+from ..memory import LIMIT, allocation_failed
 from ..modules import evaluating, tensors
 from ..options import checked, function, instance, number, several, whole
 from ..recipe import BatchNormSpec, LeastSquaresSpec, MeansSpec, RecoverSpec, check_order
@@ -90,15 +90,24 @@ def recover(
             progress((index + share) / len(checked))
 
         at(0.0)
-        if isinstance(step, MeansSpec):
-            changed = len(fold_means(dense, working, plan, batches, from_batchnorm=step.source == "batchnorm"))
-        elif isinstance(step, LeastSquaresSpec):
-            per_channel = step.weights == "scales"
-            options: dict[str, Any] = {"per_channel": per_channel, "ridge": step.ridge, "seed": seed}
-            found = refit(dense, working, plan, batches, memory=memory, progress=at, **options)
-            changed = sum(solution.ridge != float("inf") for solution in found.values())
-        else:
-            changed = len(reestimate(working, batches, memory=memory, progress=at))
+        changed = 0
+        try:
+            if isinstance(step, MeansSpec):
+                changed = len(fold_means(dense, working, plan, batches, from_batchnorm=step.source == "batchnorm"))
+            elif isinstance(step, LeastSquaresSpec):
+                per_channel = step.weights == "scales"
+                options: dict[str, Any] = {"per_channel": per_channel, "ridge": step.ridge, "seed": seed}
+                found = refit(dense, working, plan, batches, memory=memory, progress=at, **options)
+                changed = sum(solution.ridge != float("inf") for solution in found.values())
+            else:
+                changed = len(reestimate(working, batches, memory=memory, progress=at))
+        except Exception as error:
+            if not allocation_failed(error):
+                raise
+            working.notes.append(
+                f"{step.method} was broken off, as there is no memory left: give fewer images, in smaller batches (a "
+                "list of tensors)"
+            )
         done.layers.append(changed)
         if not changed:
             working.notes.append(f"{step.method} changed nothing: no layer of this network can take it")
