@@ -76,6 +76,20 @@ def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dic
     return result
 
 
+def axes_of_sources(graph: DependencyGraph) -> dict[Source, tuple[np.ndarray, int]]:
+    """The attributes that follow channels: each is the number of positions left on an axis, over a divisor."""
+    modules, owners = dict(walk(graph.model)), _owners(graph)
+    found: dict[Source, tuple[np.ndarray, int]] = {}
+    for attribute in graph.attribute_list:
+        if attribute.axis is None or attribute.flag is not None:
+            continue
+        targets = [attribute.source] if attribute.source else [Source(p, attribute.name) for p in owners[attribute.key]]
+        for target in targets:
+            if _read(modules, target) == len(attribute.axis) // attribute.divisor:
+                found[target] = attribute.axis, attribute.divisor
+    return found
+
+
 def _solve(graph: DependencyGraph, modules: dict[str, Any], removed: np.ndarray, values: dict[Source, int]) -> None:
     """Finds attributes that are only used within expressions (`self.dim // self.num_heads`), one unknown at a time:
     the least value with which every such expression comes out right."""

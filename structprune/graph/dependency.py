@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class Group:
     ids: np.ndarray = field(repr=False)
     strata: np.ndarray = field(repr=False)
     _graph: DependencyGraph = field(repr=False, compare=False)
+    allowed: frozenset[int] | None = field(default=None, repr=False)
 
     @property
     def params(self) -> int:
@@ -74,6 +76,10 @@ class Group:
     @property
     def leading(self) -> Slice:
         return self.slices[0]
+
+    def allows(self, kept: int) -> bool:
+        """Whether so many units may stay: the model's code may take another path at some widths."""
+        return self.allowed is None or kept in self.allowed
 
     @functools.cached_property
     def step(self) -> int:
@@ -153,7 +159,7 @@ class Group:
         for stratum in range(self.step):
             members = self.strata == stratum
             place[members] = -(np.arange(members.sum()) % share)
-        for lost in range(most, 0, -1):
+        for lost in (n for n in range(most, 0, -1) if self.allows(self.units - n * self.step)):
             kept = np.zeros(self.units + 1, bool)
             kept[self.best(place, self.units - lost * self.step)] = True
             kept[-1] = True  # what the padding -1 looks up
@@ -311,6 +317,13 @@ class DependencyGraph:
     def parameter_axes(self) -> dict[tuple[str, int], np.ndarray]:
         """The classes on each axis of each parameter and buffer."""
         return self._axes
+
+    def restrict(self, name: str, widths: Iterable[int]) -> None:
+        """Lets a group keep only so many units, of those that it could keep before."""
+        place = next(i for i, group in enumerate(self.groups) if group.name == name)
+        group = self.groups[place]
+        allowed = frozenset(n for n in (*widths, group.units) if group.allows(n))
+        self.groups[place] = replace(group, allowed=allowed)
 
     def group(self, name: str) -> Group:
         for group in self.groups:

@@ -68,6 +68,9 @@ class Number(int):
     def __neg__(self) -> int:
         return 0 - self
 
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
     def __copy__(self) -> Number:
         return self
 
@@ -161,6 +164,9 @@ for _kind in (Number, Real):
         setattr(_kind, f"__r{_name}__", _binary(getattr(operator, _name), swapped=True))
     for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(_kind, f"__{_name}__", _comparison(getattr(operator, _name)))
+for _name, _bits in (("and", operator.and_), ("or", operator.or_), ("xor", operator.xor), ("rshift", operator.rshift)):
+    setattr(Number, f"__{_name}__", _binary(_bits, swapped=False))
+    setattr(Number, f"__r{_name}__", _binary(_bits, swapped=True))
 
 
 def expression(value: Any) -> Any:

@@ -21,14 +21,15 @@ from ..errors import ModelError
 from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
+from .noting import Condition
+from .numbers import Size, Source
 from .recorder import leaves_of
 from .rules.pointwise import CONSTANT
 from .units import alive
+from .widths import decided, reason
 
 
-def unfollowed(
-    graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: dict[str, Bar]
-) -> dict[str, Bar]:
+def unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: Bars) -> Bars:
     """The names of nodes whose size does not follow the widths, and why; empty if all do."""
     nodes = captured.calls  # and the parts of those that make several tensors
     if not graph.groups:
@@ -36,6 +37,12 @@ def unfollowed(
     # two shares, so that numbers which happen to agree at one are told apart at the other
     kept = {group.name: group.narrowed((2, 3)[i % 2]) for i, group in enumerate(graph.groups)}
     trial, error = record(graph.model, captured.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario)
+    compared: Bars = {
+        what: Bar(reason(why), module=why.module, line=why.line)
+        for what, why in decided(graph, captured, values, trial, kept).items()
+    }
+    if any(what not in barred for what in compared):
+        return compared
     removed = graph.removed(kept)
     lengths: dict[int, int] = {}
     seen = trial.calls
@@ -82,10 +89,18 @@ def _numbers(node: fx.Node) -> list[str]:
 
 @dataclass(frozen=True)
 class Bar:
-    """What enters a node stays, for a reason: its tensors, and with `parameters` those of the model too."""
+    """What enters a node stays, for a reason: its tensors, and with `parameters` those of the model too.
+
+    Or the channels that a size or an attribute counts, which the code compares at `line` in `module`.
+    """
 
     reason: str
     parameters: bool = False
+    module: str = ""
+    line: str = ""
+
+
+Bars = dict["str | Size | Source | Condition", Bar]  # by the name of a node, or by what is compared
 
 
 def _culprits(
@@ -93,10 +108,10 @@ def _culprits(
     captured: Captured,
     values: dict[str, Any],
     graph: DependencyGraph,
-    barred: dict[str, Bar],
+    barred: Bars,
     why: str,
     failed: bool,
-) -> dict[str, Bar]:
+) -> Bars:
     """The node itself, if channels that could go reach it; else what brings them into its module, where the code may
     read a width; else the nearest one before it; else one whose parameters could be cut. With each, its like: other
     calls from the same line."""

@@ -14,17 +14,20 @@ from torch import Tensor, fx, nn
 from ..errors import ModelError
 from ..names import shown
 from ..wrappers import unwrapped
+from .answers import short_line
 from .capture import Captured, Inputs, op_name
 from .constants import with_constants
 from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
 from .looks import Looks, look
-from .numbers import settled
-from .probe import SPREADS, Bar, unfollowed
+from .noting import Condition
+from .numbers import Size, Source, leaves, settled
+from .probe import SPREADS, Bar, Bars, unfollowed
 from .recorder import map_leaves
 from .rules import RULES
 from .rules.recurrent import RECURRENT, of_stacked
 from .units import Cause
+from .widths import kept_widths, restrict
 from .writes import Writes, unknown
 
 FORMS = ("module", "graph")
@@ -46,10 +49,10 @@ def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> Depend
     model, inputs = unwrapped(model), Inputs.of(example_inputs)
     with _no_garbage_collection():
         looks = look(model, inputs, form)
-        barred: dict[str, Bar] = {}
+        barred: Bars = {}
         while True:
             graph, values = analyse(model, inputs, looks, barred, form)
-            found: dict[str, Bar] = {}
+            found: Bars = {}
             for captured in looks.all if form == "module" else ():
                 found = found or _unfollowed(graph, captured, values, barred, looks)
             if not found:
@@ -57,9 +60,7 @@ def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> Depend
             barred.update(found)
 
 
-def _unfollowed(
-    graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: dict[str, Bar], looks: Looks
-) -> dict[str, Bar]:
+def _unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: Bars, looks: Looks) -> Bars:
     try:
         return unfollowed(graph, captured, values, barred)
     except ModelError as error:
@@ -82,7 +83,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def analyse(
-    model: nn.Module, inputs: Inputs, looks: Looks, barred: dict[str, Bar], form: str = "module"
+    model: nn.Module, inputs: Inputs, looks: Looks, barred: Bars, form: str = "module"
 ) -> tuple[DependencyGraph, dict[str, Any]]:
     """Applies the rules to each node in turn; channels that enter a node in `barred` stay, for the reason given there.
 
@@ -100,15 +101,18 @@ def analyse(
         known = {(produced.key, produced.dim) for produced in kept[2]}
         new = [produced for produced in flow.produced if (produced.key, produced.dim) not in known]
         flow.costs, flow.statistics, flow.produced = kept[0], kept[1], kept[2] + new
+    _keep_compared(flow, barred, values)
     if flow.module_form and (looks.unseen or looks.unknown):
         _keep_unseen(flow, looks, parameters, values)
     graph = DependencyGraph(model, inputs, flow, parameters, looks.main, form)
-    graph.notes = list(looks.notes)
+    compared = [key for key in barred if isinstance(key, Condition)]
+    restrict(graph, compared, values)
+    graph.notes = [*looks.notes, *dict.fromkeys(f"{_place(c)}: {kept_widths(c)}" for c in compared)]
     graph.values = own
     return graph, values
 
 
-def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: dict[str, Bar]) -> dict[str, Any]:
+def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: Bars) -> dict[str, Any]:
     """The values of one pass by the names of its nodes; `parameters` are those of all passes by key."""
     values: dict[fx.Node, Any] = {}
     depth: dict[fx.Node, int] = {}
@@ -135,6 +139,25 @@ def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: 
             values[node] = _apply(flow, node, {**values, **stale} if stale else values, barred, calls)
             writes.note(node)
     return {node.name: value for node, value in values.items()}
+
+
+def _place(condition: Condition) -> str:
+    return f"{condition.module or 'forward'} ({short_line(condition.line)})"
+
+
+def _keep_compared(flow: Flow, barred: Bars, values: dict[str, Any]) -> None:
+    """Keeps the channels whose number the model's code compares, where another number would lead elsewhere."""
+    for leaf, bar in barred.items():
+        flow.op, flow.node, flow.module, flow.line = "if", "", bar.module, bar.line
+        if isinstance(leaf, Size):
+            flow.freeze([values[leaf.node].axes[leaf.dim]], bar.reason)
+        elif isinstance(leaf, Source):
+            owned = (leaf.module, leaf.name)
+            counted = [
+                a.axis for a in flow.attributes if leaf == a.source or (a.key.rpartition(".")[0], a.name) == owned
+            ]
+            counted += [axis for expression, axis in flow.expressions if leaf in leaves(expression)]
+            flow.freeze(counted, bar.reason)
 
 
 def _keep_unseen(flow: Flow, looks: Looks, parameters: dict[str, Value], values: dict[str, Any]) -> None:
@@ -169,7 +192,7 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
     return parameters[key]
 
 
-def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: dict[str, Bar], calls: Counter[str]) -> Any:
+def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, calls: Counter[str]) -> Any:
     flow.op, flow.node, flow.shape = op_name(node.target), node.name, _shapes(node.meta.get("val"))
     flow.call, calls[flow.op] = calls[flow.op], calls[flow.op] + 1
     given = {parent: values[parent] for parent in node.all_input_nodes}

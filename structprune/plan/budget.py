@@ -149,7 +149,11 @@ def choices(
                 kept
                 for kept in range(group.units, least - 1, -group.step)
                 if kept == group.units
-                or (group.channels_of(kept) >= min_channels and group.channels_of(kept) % multiple[group.name] == 0)
+                or (
+                    group.allows(kept)
+                    and group.channels_of(kept) >= min_channels
+                    and group.channels_of(kept) % multiple[group.name] == 0
+                )
             ][::-1]
         result.append(Choice(group, np.array(widths)))
     unmatched = [glob for glob in ignore if glob not in matched]

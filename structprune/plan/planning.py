@@ -178,6 +178,12 @@ def realise(
 ) -> Plan:
     """The plan in which each group keeps the units named in `kept`."""
     stays = dict(kept)
+    for group in graph.groups:
+        if group.name in stays and not group.allows(len(stays[group.name])):
+            raise PlanError(
+                f"group {group.name} can't keep {len(stays[group.name])} of its {group.units} units: there the model's "
+                f"code takes another path. Keep one of {sorted(group.allowed or ())}"
+            )
     keep, state = graph.keep(stays), tensors(graph.model)
     return Plan(
         criterion=criterion,
