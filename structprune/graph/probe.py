@@ -38,7 +38,7 @@ def unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any
     kept = {group.name: group.narrowed((2, 3)[i % 2]) for i, group in enumerate(graph.groups)}
     trial, error = record(graph.model, captured.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario)
     compared: Bars = {
-        what: Bar(reason(why), module=why.module, line=why.line)
+        what: Bar(reason(why) + (f" ({error})" if error else ""), module=why.module, line=why.line)
         for what, why in decided(graph, captured, values, trial, kept).items()
     }
     if any(what not in barred for what in compared):
