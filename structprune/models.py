@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from ._compat import declare_torchvision_ops
 from .errors import ModelError, RecipeError
 from .modules import tensors
 from .recipe import ModelSpec
+from .store.weights import tensors_in
 
 declare_torchvision_ops()
 import timm  # noqa: E402
@@ -92,12 +91,12 @@ def _load_weights(model: nn.Module, spec: ModelSpec) -> None:
     if path.suffix != ".safetensors":
         raise RecipeError(f"model.weights: {path} is no .safetensors file (other formats need pickle to read)")
     try:
-        state = load_file(path)
-    except SafetensorError as error:
+        state, _ = tensors_in(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise RecipeError(f"model.weights: {path} is damaged: {error}") from error
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise RecipeError(f"model.weights: {path} does not fit {spec.name}: {lines[-1]}") from error
 

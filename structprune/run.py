@@ -113,8 +113,12 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
     if not stored.is_file() or read_yaml(stored) != recipe.model_dump(mode="json"):
         raise RecipeError(f"{folder} holds a run of another recipe: resume it with the same recipe and --set options")
     if "report.json" in present:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        if not report["gate"]["passed"]:
+        try:
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            passed = report["gate"]["passed"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RecipeError(f"{folder / 'report.json'} is damaged ({error}): give another folder by --out") from error
+        if not passed:
             raise GateError(f"the run in {folder} ended with a failed gate: see its report.json")
         return report
     return None

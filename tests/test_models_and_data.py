@@ -33,6 +33,13 @@ def test_seed_decides_the_weights():
     assert not torch.equal(a, c)
 
 
+@pytest.mark.parametrize("data", [b"", b"0" * 7, b"\xff" * 64, (5).to_bytes(8, "little") + b"[[[[[", b"\0" * 64])
+def test_weights_from_a_damaged_file(tmp_path, data):
+    (tmp_path / "w.safetensors").write_bytes(data)
+    with pytest.raises(RecipeError, match=r"w\.safetensors is damaged: "):
+        build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "w.safetensors")), seed=0)
+
+
 def test_weights_from_a_file(tmp_path):
     model = build_model(ModelSpec(name="test_resnet"), seed=1)
     save_file(model.state_dict(), tmp_path / "w.safetensors")

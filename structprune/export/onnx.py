@@ -63,7 +63,13 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
         with evaluating(skeleton_copy(model)) as copy, plain_transformers():  # some models write to their buffers
             return list(_Flat(copy, inputs)(*(x.clone() for x in tensors)))
 
-    made, static = run(given), pinned(model, inputs)
+    try:
+        made, static = run(given), pinned(model, inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:300]
+        raise ModelError(
+            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}: {reason})"
+        ) from error
     stem = "output" if "output" not in names else "result"  # ONNX has one space of names
     result_names = [stem] if len(made) == 1 else [f"{stem}_{i}" for i in range(len(made))]
     batch = given[0].shape[0] if given and given[0].dim() else None

@@ -62,11 +62,6 @@ def _new_file(path: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def name_of(aside: Path) -> str:
-    """The name that a file aside will have in its place."""
-    return aside.name[1:].rsplit(".", 2)[0] if aside.name.endswith(".part") else aside.name
-
-
 def _flush(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on disk; a system that can't do that for folders is let be."""
     folder = path.is_dir()

@@ -96,6 +96,15 @@ def read(path: Path, plan: Plan, known: Any) -> dict[str, Tensor]:
     return tensors
 
 
+def tensors_in(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of a safetensors file. Raises ValueError, in one line, for one that is damaged."""
+    try:
+        metadata = _metadata(data)
+        return load(data), metadata
+    except Exception as error:  # whatever safetensors and torch raise for a file that lies
+        raise ValueError(_first_line(error)) from error
+
+
 class Mismatch(StoreError):
     """Files that do not belong together: or the one was read before, and the other after, another process saved."""
 

@@ -86,3 +86,10 @@ def test_rms_norm(tmp_path, affine, eps, opset):
     session = onnxruntime.InferenceSession(str(sp.export_onnx(model, x, tmp_path / "m.onnx", opset=opset)))
     (made,) = session.run(None, {"input": x.numpy()})
     assert torch.allclose(torch.from_numpy(made), model(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", [torch.tensor(1.0), (), {"x": torch.randn(1, 3, 8, 8), "y": 1}, [[1]], {1: 2}])
+def test_inputs_that_the_model_does_not_take(tmp_path, inputs):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    with pytest.raises(ModelError, match="Sequential does not run on the example inputs"):
+        sp.export_onnx(model, inputs, tmp_path / "a.onnx")
