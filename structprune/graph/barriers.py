@@ -58,7 +58,7 @@ def barriers(graph: DependencyGraph) -> list[Barrier]:
         if channels and c.barrier:
             found.append(Barrier(c.op, c.node, c.module, c.reason, channels, "/".join(c.line.split(os.sep)[-3:])))
     for place, path in layers.items():
-        reason = graph.reasons.get(place)
+        reason = graph.reasons.get(place, "")
         if reason in (UNKNOWN, NOT_MADE):
             found.append(Barrier("", place[0], path, reason, len(graph.parameter_axes[place])))
     return found
@@ -99,6 +99,16 @@ def reasons(graph: DependencyGraph) -> dict[tuple[str, int], str]:
     return found
 
 
+def whole_layers(graph: DependencyGraph) -> dict[str, str]:
+    """The layers all of whose channels stay, whatever is planned, by their paths, and why."""
+    found = {}
+    for place, path in _layers(graph).items():
+        axis = graph.parameter_axes.get(place)
+        if axis is not None and place in graph.reasons and not graph.grouped[axis].any():
+            found[path] = graph.reasons[place]
+    return found
+
+
 def _layers(graph: DependencyGraph) -> dict[tuple[str, int], str]:
     """The weights of layers with the axis along which they make channels, and the path of the layer."""
     found: dict[tuple[str, int], str] = {}
@@ -107,11 +117,13 @@ def _layers(graph: DependencyGraph) -> dict[tuple[str, int], str]:
         if isinstance(module, nn.modules.conv._ConvNd):
             alone = module.groups > 1 and graph.blocked(f"{path}.weight".lstrip("."), 1) is None  # whole blocks go
             dim = int(module.transposed and not alone)
-        elif isinstance(module, nn.Embedding):
+        elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             dim = 1
-        elif not isinstance(module, nn.Linear):
+        elif not isinstance(module, (nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase)):
             continue
         names = ["weight"]
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            names = [name for name in module._parameters if name.startswith("weight_ih")]
         if is_parametrized(module, "weight"):
             originals = dict(module.named_parameters()).items()
             names = [name for name, p in originals if name.startswith("parametrizations.weight.") and p.dim() > dim]

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from .attributes import follow_attributes, new_attributes
-from .barriers import Barrier, barriers, reasons
+from .barriers import Barrier, barriers, reasons, whole_layers
 from .capture import Captured, Inputs
 from .families import families
 from .flow import Attribute, Flow, Value, all_axes
@@ -297,6 +297,11 @@ class DependencyGraph:
     def reasons(self) -> dict[tuple[str, int], str]:
         """Why positions stay, for each parameter or buffer and axis of which some do, whatever is planned."""
         return reasons(self)
+
+    @functools.cached_property
+    def whole_layers(self) -> dict[str, str]:
+        """The layers all of whose channels stay, whatever is planned, by their paths, and why."""
+        return whole_layers(self)
 
     @property
     def flow(self) -> Flow:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..bench import Benchmark
 from ..cost import CostModel
-from ..graph import DependencyGraph
+from ..graph import DependencyGraph, Group
 from ..plan.alignment import aligned
 from ..recipe import Recipe, RuntimeSpec
 from ..records import Plan
@@ -75,7 +75,7 @@ def describe_groups(graph: DependencyGraph, plan: Plan | None = None) -> list[di
             "units": group.units,
             "params": group.params,
             "macs": group.macs,
-            "kind": "exact" if group.exact else "statistic-changing",
+            "kind": _kind(group),
         }
         if plan is not None:
             entry["kept_channels"] = group.channels_of(len(plan.groups[group.name]["kept"]))
@@ -92,7 +92,15 @@ def describe_graph(graph: DependencyGraph) -> dict[str, Any]:
         "params": graph.params(),
         "groups": describe_groups(graph),
         "barriers": [asdict(barrier) for barrier in graph.barriers],
+        "whole": graph.whole_layers,
     }
+
+
+def _kind(group: Group) -> str:
+    """Whether removing channels is masking them with zero, always or without a batch's statistics."""
+    if not group.exact:
+        return "statistic-changing"
+    return "exact" if group.exact_in_training else "exact in evaluation"
 
 
 def describe_cost(graph: DependencyGraph, cost: CostModel) -> dict[str, Any]:

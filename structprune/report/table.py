@@ -262,7 +262,7 @@ def gate_caption(gate: dict[str, Any]) -> str:
 
 
 def graph_table(graph: DependencyGraph, title: str) -> list[Table]:
-    """Groups, and barriers if there are any."""
+    """Groups; barriers and layers that stay whole, if there are any."""
     groups = Table(title=title, title_justify="left")
     for name in ("leading layer", "channels", "units", "parameters", "MACs", "kind"):
         groups.add_column(name, justify="left" if name in ("leading layer", "kind") else "right")
@@ -283,4 +283,11 @@ def graph_table(graph: DependencyGraph, title: str) -> list[Table]:
         for barrier in graph.barriers:
             barriers.add_row(barrier.op, barrier.module, str(barrier.channels), barrier.reason, barrier.line)
         tables.append(barriers)
+    if graph.whole_layers:
+        whole = Table("layers", "reason", title="Layers that stay whole", title_justify="left")
+        for reason in dict.fromkeys(graph.whole_layers.values()):
+            layers = [path or "top level" for path, why in graph.whole_layers.items() if why == reason]
+            more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
+            whole.add_row(escape(", ".join(layers[:4]) + more), escape(reason))
+        tables.append(whole)
     return tables

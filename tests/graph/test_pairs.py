@@ -134,6 +134,25 @@ def test_every_so_many_channels(name, form):
         assert [group.units for group in graph.groups] == [units]
 
 
+@pytest.mark.parametrize("form", ["module", "graph"])
+def test_parts_of_unequal_sizes_go_apart_in_the_graph_form(form):
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b, self.c = nn.Linear(8, 12), nn.Linear(3, 5), nn.Linear(7, 5)
+            self.d, self.e = nn.Linear(2, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            b, c, d = self.a(x).split([3, 7, 2], -1)
+            return self.e((self.b(b) + self.c(c) + self.d(d)).relu())
+
+    graph = assert_slim_equals_masked(Parts(), TOKENS, form=form)
+    assert [group.units for group in graph.groups] == ([5] if form == "module" else [12, 5])
+    if form == "module":
+        assert "numbers in the model's code" in graph.whole_layers["a"]
+
+
 def test_a_gate_of_interleaved_halves():
     class Gated(nn.Module):
         def __init__(self):

@@ -94,6 +94,32 @@ def test_what_stays_says_why(name, form):
     assert graph.reasons["b.weight", 0] == "the network's output"
 
 
+def test_layers_that_stay_whole():
+    graph = sp.trace(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 4, 1)).eval(), IMAGES)
+    assert graph.whole_layers == {"2": "the network's output"}
+    graph = sp.trace(Between(STAY["rolled"]).eval(), IMAGES)
+    assert graph.whole_layers == {
+        "a": "depends on the order of the channels themselves",
+        "b": "the network's output",
+    }
+
+
+def test_layers_of_two_inputs_and_bags_that_have_no_rule():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bag, self.a = nn.EmbeddingBag(10, 8, mode="sum"), nn.Linear(8, 6)
+            self.both, self.head = nn.Bilinear(6, 6, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            x = self.a(self.bag(x))
+            return self.head(self.both(x, x.relu()))
+
+    graph = sp.trace(Pair().eval(), torch.randint(0, 10, (2, 4)))
+    assert {b.op for b in graph.barriers} >= {"embedding_bag", "bilinear"}
+    assert set(graph.whole_layers) >= {"bag", "a", "both", "head"}
+
+
 def test_outputs_and_inputs_say_what_they_are():
     graph = sp.trace(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 1, 1), nn.Conv2d(1, 4, 1)).eval(), IMAGES)
     assert [group.name for group in graph.groups] == ["0"]

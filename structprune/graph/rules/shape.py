@@ -217,7 +217,7 @@ def split(flow: Flow, x: Value, *arguments: Any, **options: Any) -> list[Value]:
         given = arguments[0] if arguments else None
         if flow.module_form and isinstance(given, (list, tuple)):
             _follow_sizes(flow, parts, given)
-        elif flow.module_form or flow.op not in ("split", "unsafe_split"):
+        elif flow.module_form or flow.op in ("hsplit", "vsplit", "dsplit"):  # else the graph form writes the sizes
             _follow_count(flow, parts, given)
     return [_with_axis(x, dim, part, shape) for part, shape in zip(parts, flow.shape, strict=True)]
 
