@@ -90,6 +90,7 @@ class _Copier:
         self.inside = {id(part) for part in self.modules}
         self.filled: set[int] = set()
         self.clean: set[int] = set()
+        self.held: list[dict[str, Any]] = []
         for part in self.modules:
             kind: Any = type(part)
             self.inside.update(id(buffer) for buffer in part._buffers.values() if buffer is not None)
@@ -108,8 +109,9 @@ class _Copier:
                 self.fill(part)  # which its own copying may look into
             memo[id(module)] = copy.deepcopy(module, memo)
             return
-        made = memo[id(module)].__dict__
-        for name, value in _belongs(module).items():
+        made, own = memo[id(module)].__dict__, _belongs(module)
+        self.held.append(own)  # an id in the memo stands for one thing only while that thing lives
+        for name, value in own.items():
             if name == "_modules":
                 for child in value.values():
                     if child is not None and id(child) not in memo:
@@ -130,7 +132,8 @@ class _Copier:
         if isinstance(value, _FLAT):
             return value
         if kind in (dict, OrderedDict, set) and not value:
-            return kind()
+            memo[id(value)] = kind()  # one for all that share it: one may fill it, and another read
+            return memo[id(value)]
         if kind is tuple:
             return value if all(isinstance(item, _FLAT) for item in value) else tuple(map(self.value, value))
         if kind is types.FunctionType:

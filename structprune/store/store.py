@@ -52,6 +52,7 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
             description, held = architecture.describe(slim)
     except StoreError as error:
         description, held = {"missing": str(error)}, dict(tensors(slim))
+        warnings.warn(f"saved, but {error}: it loads onto a dense instance only, load(folder, model=...)", stacklevel=2)
     storable = weights.storable(held)
 
     def write_weights(path: Path) -> None:
