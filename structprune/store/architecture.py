@@ -142,11 +142,18 @@ def build(description: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
     """The module that `description` describes, holding `weights`. Raises StoreError if it can't be built."""
     try:
         return _Reader(weights).run(description)
-    except StoreError:
-        raise
+    except StoreError as error:
+        raise StoreError(_line(error)) from error
     except Exception as error:  # what is not of the right kind may fail anywhere
-        detail = (str(error).strip().splitlines() or [""])[0][:200]
-        raise StoreError(f"the architecture in plan.json can't be built: {type(error).__name__}: {detail}") from error
+        raise StoreError(
+            f"the architecture in plan.json can't be built: {type(error).__name__}: {_line(error)}"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """A message on one line, cut off where what it quotes is long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 500 else f"{text[:400]} … {text[-99:]}"
 
 
 class _Reader:
@@ -177,9 +184,9 @@ class _Reader:
                     read_hook(self.values, module, kind, entry)
         for module, path, _ in waiting:
             register_outputs(module)
+            kernels.check(module, path)
             if isinstance(module, nn.RNNBase):
                 kernels.connect(module)
-            kernels.check(module, path)
 
     def module(self, node: dict[str, Any], path: str, parent: nn.Module | None) -> nn.Module:
         if "same_as" in node:

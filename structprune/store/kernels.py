@@ -48,7 +48,8 @@ def check_weight_norm(g: Tensor, v: Tensor, dim: Any) -> None:
 
 def _check_recurrent(rnn: nn.RNNBase, where: str) -> None:
     numbers = [rnn.input_size, rnn.hidden_size, rnn.num_layers, rnn.proj_size]
-    if rnn.mode not in _GATES or any(type(n) is not int or n < 0 for n in numbers):
+    many = any(type(n) is not int or n < 0 for n in numbers) or rnn.num_layers > len(rnn._parameters)
+    if rnn.mode not in _GATES or many:
         raise StoreError(f"{where} is a recurrent layer of mode {rnn.mode!r} and sizes {numbers}")
     names, stored = _names(rnn), [_stored(rnn, name) for name in _names(rnn)]
     if names != rnn._flat_weights_names or any(tensor is None for tensor in stored):
