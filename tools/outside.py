@@ -32,7 +32,7 @@ from command_line import Parser, fail
 from outside_networks import NETWORKS, PACKAGES
 from zoo import ROOT, Store, _revision, follow, interrupt, note
 from zoo_pool import Limits, Record
-from zoo_report import ENOUGH, barrier_line, escape, merged
+from zoo_report import ENOUGH, barrier_line, escape, merged, shares
 
 WORKER = Path(__file__).with_name("outside_worker.py")
 PACKAGES_OUTSIDE = ("transformers", "diffusers", "segmentation-models-pytorch", "monai")
@@ -72,10 +72,6 @@ def counts(records: Sequence[Record]) -> str:
 def row(record: Record) -> tuple[str, ...]:
     known = record.get("traced")
 
-    def share(form: str) -> str:
-        outcome = record.get("forms", {}).get(form, {})
-        return f"{outcome['prunable']:.2f}" if "prunable" in outcome else outcome.get("status", "-")
-
     def step(name: str) -> str:
         told = record.get(name, "-")
         return told if told in ("right", "-") else "not compared" if told.startswith("not compared") else "FAILED"
@@ -84,7 +80,7 @@ def row(record: Record) -> tuple[str, ...]:
         record["model"],
         record.get("package", "-"),
         str(record["groups"]) if known else "-",
-        f"{share('module')} / {share('graph')}" if known else "-",
+        shares(record) if known else "-",
         f"{record['cut']:.2f}×" if record.get("cut") else "-",
         record.get("form", "-"),
         ("passed" if record["gate_passed"] else "FAILED") if "gate_passed" in record else record["status"],

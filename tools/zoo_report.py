@@ -12,7 +12,7 @@ ENOUGH = 1.5  # times fewer MACs
 SILENT = ("masked_vs_slim", "float64", "random_weights")
 BROKEN = {"error": "errors", "timeout": "timed out", "memory": "over the memory cap"}
 COLUMNS = (
-    *("family", "model", "nodes", "groups", "prunable share", "MACs cut"),
+    *("family", "model", "nodes", "groups", "prunable, module / graph", "MACs cut"),
     *("form", "gate", "ONNX parity", "barriers"),
 )
 
@@ -170,8 +170,8 @@ def document(records: Sequence[Record], empty: Mapping[str, str], about: Mapping
         "",
         f"**{counts(records)}.**",
         "",
-        "*Prunable share* is what goes of the MACs with one unit left in each group; *form* is that of the slim "
-        "network that was gated, with the cut of the other form where both were planned.",
+        "*Prunable* is what goes of the MACs with one unit left in each group, in each form; *form* is that of the "
+        "slim network that was gated, with the cut of the other form where both were planned.",
         "",
         *(f"Family {family}: {why}." for family, why in empty.items()),
         *([""] if empty else []),
@@ -210,7 +210,7 @@ def row(record: Record) -> tuple[str, ...]:
         record["model"],
         str(record["nodes"]) if known and record["nodes"] is not None else "-",
         str(record["groups"]) if known else "-",
-        f"{record['prunable']:.2f}" if known else "-",
+        shares(record) if known else "-",
         f"{record['cut']:.2f}×" if record.get("cut") else "-",
         forms(record),
         ("passed" if record["gate_passed"] else "FAILED") if gated else record["status"],
@@ -219,8 +219,16 @@ def row(record: Record) -> tuple[str, ...]:
     )
 
 
+def shares(record: Record) -> str:
+    """The prunable share of the MACs in the module form and in the graph form, or what became of that form."""
+    found = [record.get("forms", {}).get(form, {}) for form in ("module", "graph")]
+    return " / ".join(f"{o['prunable']:.2f}" if "prunable" in o else o.get("status", "-") for o in found)
+
+
 def forms(record: Record) -> str:
-    tried = record.get("forms", {})
+    tried = {
+        form: outcome for form, outcome in record.get("forms", {}).items() if "cut" in outcome or "status" in outcome
+    }
     used = record.get("form", "")
     others = [f"{form} {o['cut']:.2f}×" if "cut" in o else f"{form} {o['status']}" for form, o in tried.items() if form]
     others = [text for text in others if not used or not text.startswith(used)]

@@ -122,6 +122,9 @@ def reach(model: nn.Module, x: Tensor, criterion: Any, task: Record, notes: Note
             notes.record["forms"][form] = {"cut": found[-1].cut, "prunable": found[-1].facts["prunable"]}
             if found[-1].cut >= 0.999 / task["budget"]:
                 break
+    for form in forms():
+        if form and form not in notes.record["forms"]:
+            notes.record["forms"][form] = traced_alone(model, x, form, notes)
     if not found:
         assert first is not None
         raise first
@@ -130,6 +133,15 @@ def reach(model: nn.Module, x: Tensor, criterion: Any, task: Record, notes: Note
         best = other if other.cut > 1.01 * best.cut else best
     notes.record.update(best.facts, form=best.form, cut=best.cut)
     return best
+
+
+def traced_alone(model: nn.Module, x: Tensor, form: str, notes: Notes) -> Record:
+    """What could go in a form that was not needed: its share of the MACs stands beside the other's."""
+    try:
+        with notes.stage("trace"):
+            return {"prunable": describe_graph(sp.trace(model, x, form=form))["prunable"]}
+    except Exception as error:
+        return describe(error)
 
 
 def attempt(model: nn.Module, x: Tensor, form: str, criterion: Any, budget: float, notes: Notes) -> Reached:
