@@ -25,8 +25,10 @@ from structprune.verify import (
     compare_training,
     masked,
 )
+from structprune.verify.running import attempt
 from tests.random_networks import Case
 
+SIZES = ((16, 16), (24, 12))  # of images, beside the size at which the network was traced
 REACH = 0.7  # the next budget to try leaves this share of the cut that is out of reach
 
 
@@ -60,7 +62,7 @@ def check(case: Case, onnx: bool = False) -> Figures:
     with stage("dense"):
         _check_dense(model, x)
     with stage("trace"):
-        graph = sp.trace(model, x)
+        graph = sp.trace(model, x, form=case.form)
     with stage("plan"):
         plan = reachable(graph, case)
     with stage("prune"):
@@ -71,6 +73,8 @@ def check(case: Case, onnx: bool = False) -> Figures:
     else:
         with stage("compare"):
             _check_outputs(model, slim, plan, x)
+    with stage("sizes"):
+        _check_sizes(model, slim, plan, x)
     with stage("count"):
         _check_counts(slim, plan, x)
     weights = [key for key, tensor in model.named_parameters() if tensor.dim() > 1]
@@ -123,6 +127,26 @@ def _check_outputs(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) 
     compare_training(training, model, slim, plan, batches, right=True)
     if training.failed:
         raise Wrong("a training step", training.detail)
+
+
+def _check_sizes(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:
+    """Images of other sizes, in another batch: where the dense network takes them, the slim one does too or, in the
+    graph form, refuses by name; never another result."""
+    reference = masked(model, plan)
+    for size in SIZES:
+        inputs = Inputs.of(torch.randn(3, *x.shape[1:-2], *size, generator=torch.Generator().manual_seed(size[0])))
+        wanted = attempt(reference, inputs)
+        if wanted is None or len(wanted[0]) != 3:  # `view(-1, n)` may make other samples of an image twice as large
+            continue
+        made = Comparison(tolerance=TOLERANCE["float64"])
+        try:
+            compare_finest(made, reference, slim, [inputs])
+        except ModelError:
+            if plan.program is None:
+                raise
+            continue
+        if made.failed:
+            raise Wrong("other sizes", f"at {size}: {made.detail}")
 
 
 def _check_gate(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:

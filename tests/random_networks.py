@@ -46,7 +46,8 @@ class RandomNet(nn.Module):
 
 @dataclass(frozen=True)
 class Case:
-    """A network and a plan for it: the seed decides weights, input, scores and (its parity) the allocation.
+    """A network and a plan for it: the seed decides weights, input, scores and (its parity) the allocation; every
+    fourth seed has the graph form, the others the module form.
 
     `ratio` is the share of the MACs that may stay, or the nearest that can be reached.
     """
@@ -82,6 +83,10 @@ class Case:
     @property
     def spec(self) -> str:
         return f"{json.dumps([list(block) for block in self.blocks])} {self.head}"
+
+    @property
+    def form(self) -> str:
+        return "graph" if self.seed % 4 == 3 else "module"
 
     @property
     def statistic(self) -> bool:
