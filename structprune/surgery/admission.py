@@ -42,8 +42,8 @@ _MADE = {
 def op(name: str) -> Callable[..., Any]:
     """What runs for an op, by the name that its overload prints, `aten.conv2d.default`. Raises PlanError."""
     try:
-        namespace, short, overload = name.split(".")
-        found = getattr(getattr(getattr(torch.ops, namespace), short), overload)
+        namespace, base, overload = name.split(".")
+        found = getattr(getattr(getattr(torch.ops, namespace), base), overload)
     except (AttributeError, ValueError, RuntimeError) as error:
         raise PlanError(
             f"the plan's program can't be built: {name!r} is no op here ({type(error).__name__})"
@@ -53,7 +53,10 @@ def op(name: str) -> Callable[..., Any]:
     refusal = refused(found)
     if refusal:
         raise PlanError(f"the plan's program names {name}, which {refusal}")
-    return _INSTEAD.get(op_name(found), found)
+    short = op_name(found)
+    if short in _FOR_TRACERS:
+        return getattr(torch.Tensor if found._schema.is_mutable else torch, base)
+    return _INSTEAD.get(short, found)
 
 
 def check_sizes(name: str, args: Sequence[Any]) -> None:
@@ -105,6 +108,10 @@ def checked_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return torch._weight_norm(v, g, dim)
 
 
+# Tracers (fvcore's, ONNX's) hand sizes on as tensors. These ops take them for numbers only as torch's own functions.
+_FOR_TRACERS = frozenset(
+    ["arange", "linspace", "logspace", "scalar_tensor", "pow", "clamp", "clamp_min", "clamp_max", "masked_fill"]
+)
 _INSTEAD: dict[str, Callable[..., Any]] = {
     "lstm": checked_lstm,
     "_weight_norm": checked_weight_norm,

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.errors import ModelError
+from structprune.report import count_macs
 from structprune.verify import masked
 
 
@@ -266,3 +267,36 @@ def test_a_constant_that_the_code_writes_to_is_made_anew():
     x = torch.randn(3, 8)
     _assert_same(slim, reference, x)
     _assert_same(slim, reference, x)
+
+
+NUMBERS = {
+    "arange": lambda y, n: y * torch.arange(n)[None, :, None],
+    "linspace": lambda y, n: y * torch.linspace(0, 1, n)[None, :, None],
+    "power": lambda y, n: y.abs() ** (1 / n),
+    "clamp": lambda y, n: y.clamp(max=n),
+    "fill": lambda y, n: y.masked_fill(y == 0, n),
+    "in place": lambda y, n: y.clone().clamp_(max=n),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_that_follow_sizes_are_counted_and_exported(name):
+    """fvcore and the exporter trace, and then a size is a tensor."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.b(NUMBERS[name](self.a(x).relu(), x.shape[1]))
+
+    net, x = Net().eval(), torch.randn(1, 6, 8)
+    graph = sp.trace(net, x, form="graph")
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5}, align=1)
+    slim = sp.prune(net, plan)
+    assert sum(count_macs(slim, x).values()) == plan.macs["slim"]
+    gate = sp.verify(net, slim, plan, x)
+    assert gate.passed, gate.reasons()
+    assert gate.onnx.passed, gate.onnx.detail
+    assert slim(torch.randn(2, 9, 8)).shape == (2, 9, 4)
