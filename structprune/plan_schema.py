@@ -91,11 +91,19 @@ class Call(_Strict):
     kwargs: dict[Name, JsonValue]
 
 
-class Program(_Strict):
+class Path(_Strict):
+    """The calls of a forward pass."""
+
     inputs: list[Name]
     constants: dict[Name, Constant]
     nodes: list[Call]
     output: JsonValue
+
+
+class Program(Path):
+    """A forward pass, and the others that the network makes at other batch sizes."""
+
+    paths: list[Path] = Field(default_factory=list)
 
 
 class Amounts(_Strict):

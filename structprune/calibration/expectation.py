@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from ..graph.capture import Captured, op_name
-from ..graph.recorder import leaves_of
+from ..graph.nested import leaves_of
 
 _NAMES = """relu relu6 hardtanh silu sigmoid tanh gelu elu selu celu leaky_relu hardswish hardsigmoid mish softplus
 clamp clamp_min clamp_max abs"""

@@ -16,7 +16,8 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError
 from ..graph.capture import Captured, Inputs, op_name
-from ..graph.recorder import OpMode, leaves_of
+from ..graph.nested import leaves_of
+from ..graph.recorder import OpMode
 from ..memory import LIMIT
 from ..modules import evaluating
 from .layers import ops

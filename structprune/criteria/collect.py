@@ -20,7 +20,7 @@ from ..calibration.layers import find_layers, ops
 from ..calibration.windows import places_of
 from ..graph import DependencyGraph, Group
 from ..graph.capture import op_name
-from ..graph.recorder import leaves_of
+from ..graph.nested import leaves_of
 from ..memory import LIMIT
 from ..modules import evaluating, plain_transformers, tensors
 from .gradients import loss, with_gradients

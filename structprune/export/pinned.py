@@ -13,12 +13,17 @@ from torch import Tensor, fx, nn
 
 from ..graph.capture import Inputs
 from ..modules import replace_tensors, skeleton_copy, tensors
+from ..surgery.forked import is_forked
 from ..surgery.guards import check, takes
 
 
 def pinned(model: nn.Module, inputs: Inputs) -> nn.Module:
     """The same network for inputs of these sizes at any batch, or `model` itself if it is no graph form."""
-    if not isinstance(model, fx.GraphModule) or not any(n.target == "size" for n in model.graph.nodes):
+    if (
+        is_forked(model)
+        or not isinstance(model, fx.GraphModule)
+        or not any(n.target == "size" for n in model.graph.nodes)
+    ):
         return model
     try:
         runs = [_sizes(model, _longer(inputs, more)) for more in (0, 1, 3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections import Counter
@@ -187,6 +188,7 @@ class DependencyGraph:
         self.model, self.inputs, self.captured, self.form = model, inputs, captured, form
         self.nodes = len(captured.calls)
         self.values: dict[str, Any] = {}
+        self.paths: list[DependencyGraph] = []
         self.notes: list[str] = []
         self._flow = flow
         if flow.module_form:
@@ -415,6 +417,12 @@ class DependencyGraph:
                 for where, kept_there in cut.items():
                     keep.setdefault(where, {}).update(kept_there)
         return list(result.values())
+
+    def along(self, path: Captured, values: dict[str, Any]) -> DependencyGraph:
+        """The same graph on another of the ways that the model's code goes, to write that one's program."""
+        graph = copy.copy(self)
+        graph.captured, graph.inputs, graph.values = path, path.inputs, values
+        return graph
 
     @functools.cached_property
     def sizes(self) -> Sizes:

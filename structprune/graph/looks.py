@@ -20,6 +20,7 @@ from ..modules import walk
 from .answers import Answer, Flip, Scenario, short_line
 from .capture import Captured, Inputs, capture, follow, listen, record
 from .numbers import Read, Size, leaves
+from .paths import other_paths
 from .trials import made_anew
 
 MOST_FLIPS = 16  # of one model: each costs a run, a recording and its analysis
@@ -59,6 +60,7 @@ def look(model: nn.Module, inputs: Inputs, form: str) -> Looks:
     looks = Looks(capture(model, inputs))
     if form == "graph":
         looks.main = made_anew(model, looks.main)
+    looks.others += other_paths(model, looks.main)
     _train(model, inputs, looks, form)
     if looks.main.asked:
         _decide(model, inputs, looks, form)

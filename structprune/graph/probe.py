@@ -21,9 +21,9 @@ from ..errors import ModelError
 from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
+from .nested import leaves_of
 from .noting import Condition
 from .numbers import Size, Source
-from .recorder import leaves_of
 from .rules.pointwise import CONSTANT
 from .units import alive
 from .widths import decided, reason

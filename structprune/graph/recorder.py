@@ -6,7 +6,6 @@ tensors, and numbers among the arguments keep the attribute that they came from 
 
 from __future__ import annotations
 
-import builtins
 import copy
 import dataclasses
 import itertools
@@ -40,8 +39,10 @@ from .answers import (
     without_masks,
 )
 from .kernels import is_plain, quick
+from .nested import leaves_of, map_leaves, noted, whole_lengths
 from .noting import Condition, noting
-from .numbers import Number, Read, Real, Size, expression, larger, leaves, plain, settled
+from .numbers import Number, Read, Real, Size, leaves, plain, settled
+from .slices import bounds_of
 
 _RUNS = itertools.count()
 _OURS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
@@ -123,21 +124,6 @@ class _Given(TorchFunctionMode):
         return self._mode.remembered(value) if func is Tensor.item else value
 
 
-@contextmanager
-def _whole_lengths() -> Iterator[None]:
-    """`len(x)` of a tensor is `x.shape[0]`: the function itself makes a plain number of whatever it gets."""
-    plain_len = builtins.len
-
-    def length(value: Any) -> int:
-        return value.shape[0] if isinstance(value, Tensor) and value.dim() else plain_len(value)
-
-    builtins.len = length
-    try:
-        yield
-    finally:
-        builtins.len = plain_len
-
-
 class Watcher(OpMode):
     """Knows which module of a model runs, and which comparisons its code makes inside `with watcher:`."""
 
@@ -156,7 +142,7 @@ class Watcher(OpMode):
         super().__enter__()
         self._open.enter_context(self._hooks())
         self._open.enter_context(noting(self._compared, lambda: self.path))
-        self._open.enter_context(_whole_lengths())
+        self._open.enter_context(whole_lengths())
         return self
 
     def _compared(self, condition: Condition) -> bool:
@@ -279,18 +265,11 @@ class Recorder(Watcher):
             return tensor, index
         with torch._C.DisableTorchFunction():
             shape = tensor.shape
-        for place, dim in enumerate(_axes(len(shape), tuple(parts))):
-            part = parts[place]
-            if dim is None or not isinstance(part, slice):
-                continue
-            size = Number.of(shape[dim], Size(name, dim, shape[dim], self.run))
-            bounds = [_from_start(bound, size) for bound in (part.start, part.stop)]
-            if any(isinstance(leaf, Size) for bound in bounds for leaf in leaves(expression(bound))):
-                start, stop = 0 if bounds[0] is None else bounds[0], sys.maxsize if bounds[1] is None else bounds[1]
-                step = 1 if part.step is None else part.step
-                self.given.arguments = ((tensor, dim, start, stop, step), {})
-                tensor = torch.ops.aten.slice.Tensor(tensor, dim, plain(start), plain(stop), plain(step))
-                parts[place] = slice(None)
+        sizes = [Number.of(size, Size(name, dim, size, self.run)) for dim, size in enumerate(shape)]
+        for place, dim, start, stop, step in bounds_of(parts, sizes):
+            self.given.arguments = ((tensor, dim, start, stop, step), {})
+            tensor = torch.ops.aten.slice.Tensor(tensor, dim, plain(start), plain(stop), plain(step))
+            parts[place] = slice(None)
         return tensor, tuple(parts) if isinstance(index, tuple) else parts[0]
 
     def _own(self, number: float) -> float:
@@ -308,7 +287,7 @@ class Recorder(Watcher):
         op, args = without_masks(op, args, self.call)
         given = [x for x in leaves_of(self.given.arguments) if isinstance(x, (int, float)) and not isinstance(x, bool)]
         numbers = any(isinstance(x, (Number, Real)) for x in given)
-        noted = _map((args, kwargs), self.node_of, [self._own(x) for x in given] if numbers else [])
+        call = noted((args, kwargs), self.node_of, [self._own(x) for x in given] if numbers else [])
         answer: Answer | None = None
         if asks(op) and (self.scenario.answers is not None or any(_are_meta(args))):
             answer = self.answers.next_(op_name(op), self.path, _line())
@@ -317,7 +296,7 @@ class Recorder(Watcher):
             result = self._run(op, args, kwargs)
             if any(result is x for x in args) and not op._schema.is_mutable:
                 result = result.detach()  # `x.float()` where x is: another tensor than x if x were not
-        self._note(op, noted[0], noted[1], result, answer, numbers)
+        self._note(op, call[0], call[1], result, answer, numbers)
         return result
 
     def _run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -382,71 +361,6 @@ def _to_meta(value: Any) -> Any:
 
 def _are_meta(args: Any) -> Iterator[bool]:
     return (x.is_meta for x in leaves_of(args) if isinstance(x, Tensor))
-
-
-def leaves_of(value: Any) -> Iterator[Any]:
-    """What lies in nested lists, tuples, dicts and slices; pytree's own way takes several times as long."""
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from leaves_of(item)
-    elif isinstance(value, dict):
-        yield from leaves_of(tuple(value.values()))
-    elif isinstance(value, slice):
-        yield from (value.start, value.stop, value.step)
-    else:
-        yield value
-
-
-def map_leaves(value: Any, function: Any) -> Any:
-    """`value` with `function` applied to what lies in its nested lists, tuples and dicts."""
-    if isinstance(value, (list, tuple)):
-        items = [map_leaves(item, function) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    if isinstance(value, dict):
-        return {key: map_leaves(item, function) for key, item in value.items()}
-    return function(value)
-
-
-def _from_start(bound: Any, size: Number) -> Any:
-    """A slice's bound that counts from the end, counted from the start."""
-    if not isinstance(bound, int) or plain(bound) >= 0:
-        return bound
-    place: Any = size + bound
-    return Number.of(max(plain(place), 0), (larger, place.expression, 0))
-
-
-def _axes(rank: int, index: tuple[Any, ...]) -> list[int | None]:
-    """The axis that each part of an index is for, if it has numbers and slices only; else no axes."""
-    taken = [part for part in index if part is not None and part is not Ellipsis]
-    if not all(type(part) in (int, Number, slice) for part in taken):
-        return [None] * len(index)
-    axes: list[int | None] = []
-    dim = 0
-    for place, part in enumerate(index):
-        if part is Ellipsis:
-            dim = rank - sum(later is not None for later in index[place + 1 :])
-        axes.append(None if part is None or part is Ellipsis else dim)
-        dim += part is not None and part is not Ellipsis
-    return axes
-
-
-def _map(value: Any, tensor: Any, given: list[float]) -> Any:
-    """`value` with `tensor` applied to tensors, and each number replaced by the next equal one of `given`, in order.
-
-    An op gets the numbers of the torch function that calls it, so these tell which of them are `Number`s.
-    """
-    if isinstance(value, Tensor):
-        return tensor(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_map(item, tensor, given) for item in value]) if value else value
-    if isinstance(value, dict):
-        return {key: _map(item, tensor, given) for key, item in value.items()}
-    if given and type(value) in (int, float):
-        for position, number in enumerate(given):
-            if plain(number) == value and isinstance(number, float) == isinstance(value, float):
-                del given[: position + 1]
-                return number
-    return value
 
 
 def _line() -> str:

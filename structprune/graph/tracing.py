@@ -20,10 +20,10 @@ from .constants import with_constants
 from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
 from .looks import Looks, look
+from .nested import map_leaves
 from .noting import Condition
 from .numbers import Size, Source, leaves, settled
 from .probe import SPREADS, Bar, Bars, unfollowed
-from .recorder import map_leaves
 from .rules import RULES
 from .rules.recurrent import RECURRENT, of_stacked
 from .units import Cause
@@ -109,6 +109,7 @@ def analyse(
     restrict(graph, compared, values)
     graph.notes = [*looks.notes, *dict.fromkeys(f"{_place(c)}: {kept_widths(c)}" for c in compared)]
     graph.values = own
+    graph.paths = [graph.along(path, values) for path in looks.others] if form == "graph" else []
     return graph, values
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, fx, nn
 from ..held import read
 from ..modules import replace_tensors, skeleton_copy, tensors
 from .capture import Captured, Inputs, record
+from .nested import leaves_of
 from .noting import Condition
 from .numbers import Read, Size, Source, evaluate, leaves
-from .recorder import leaves_of
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph
@@ -103,7 +103,7 @@ _GROWTHS: tuple[Callable[[int, int], int], ...] = (
 
 def explore(graph: DependencyGraph) -> Sizes:
     """Records the model at other sizes of its inputs."""
-    batch, others = _axes(graph.inputs)
+    batch, others = axes_of(graph.inputs)
     sizes, growth = Sizes((), {}, (), _retyped(graph)), {}
     for axis in [*batch, *others]:
         if any(axis.members[0] in free.members for free in sizes.free):
@@ -125,7 +125,7 @@ def _grown(graph: DependencyGraph, axis: Axis, others: list[Axis]) -> tuple[Tria
     reason = ""
     for axes in _alone_or_together(axis, others):
         tried = set()
-        for grow in _GROWTHS[:1] if axis.is_batch else _GROWTHS:
+        for grow in _GROWTHS[:2] if axis.is_batch else _GROWTHS:
             size = grow(axis.size, 1)
             if size <= axis.size or size in tried:
                 continue
@@ -164,10 +164,10 @@ def made_anew(model: nn.Module, captured: Captured) -> Captured:
     constants = _constants(captured)
     if not constants:
         return captured
-    batch, others = _axes(captured.inputs)
+    batch, others = axes_of(captured.inputs)
     others = [axis for axis in others if axis.members[0][1] != 1 or captured.inputs.flat()[0].dim() < 4]
     tries: list[Inputs | None] = [
-        _resized(captured.inputs, {axis: grow(axis.size, 4) for axis in axes})
+        resized(captured.inputs, {axis: grow(axis.size, 4) for axis in axes})
         for axes in ([*batch, *others], others, batch)
         for grow in (_GROWTHS if axes is not batch else _GROWTHS[:1])
         if axes
@@ -208,7 +208,8 @@ def _retyped(graph: DependencyGraph) -> Retyped | None:
     return Retyped(traced, other, {a.name: b for a, b in zip(here, there, strict=True)})
 
 
-def _axes(inputs: Inputs) -> tuple[list[Axis], list[Axis]]:
+def axes_of(inputs: Inputs) -> tuple[list[Axis], list[Axis]]:
+    """The axis of the batch, if there is one, and all others."""
     given = tensors_of(inputs.flat())
     batch = batch_of(inputs)
     first = tuple((i, 0) for i, x in enumerate(given) if x.dim() and x.shape[0] == batch)
@@ -236,13 +237,14 @@ def _alone_or_together(axis: Axis, others: list[Axis]) -> Iterator[Axis]:
 
 def _attempt(graph: DependencyGraph, sizes: Mapping[Axis, int]) -> Trial | str:
     """A recording at other sizes, or why it does not tell how numbers follow them."""
-    found, error = record(graph.model, _resized(graph.inputs, sizes), scenario=graph.captured.scenario)
+    found, error = record(graph.model, resized(graph.inputs, sizes), scenario=graph.captured.scenario)
     if error is not None:
         return f"{REFUSED} ({error})"
     return _aligned(graph, found, sizes)
 
 
-def _resized(inputs: Inputs, sizes: Mapping[Axis, int]) -> Inputs:
+def resized(inputs: Inputs, sizes: Mapping[Axis, int]) -> Inputs:
+    """The inputs with some axes of other sizes, those that change without storage."""
     changed = {member: size for axis, size in sizes.items() for member in axis.members}
     flat, place = inputs.flat(), -1
     for i, x in enumerate(flat):

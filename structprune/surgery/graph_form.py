@@ -14,6 +14,7 @@ from ..errors import PlanError
 from ..graph.laws import power, root
 from ..graph.numbers import ceil, floor, larger, nearest
 from . import admission
+from .forked import Forked
 from .guards import check, guard, guard_sizes, limit, takes
 
 # Arithmetic and comparisons of sizes
@@ -31,6 +32,7 @@ _FUNCTIONS = {
 }
 _LIMITS = {name: name for name in ("min", "max", "eps", "tiny")}
 CONSTANTS = "_constants"
+_PLAIN = {"parameter": False, "persistent": False}
 
 
 def graph_module(
@@ -46,16 +48,20 @@ def graph_module(
         for key, entry in layout.items():
             _place(root, key, tensors[entry.get("same_as", key)], entry)
         device = next((tensor.device for tensor in tensors.values()), None)
-        for key, entry in program["constants"].items():
-            values = _constant(entry).to(device)
-            _place(root, f"{CONSTANTS}.{key}", values, {"parameter": False, "persistent": False})
-        module = fx.GraphModule(root, _build(program, layout), class_name="GraphForm")
+        paths = [program, *program.get("paths", [])]
+        known = {key: entry for path in paths for key, entry in path["constants"].items()}
+        for key, entry in known.items():
+            _place(root, f"{CONSTANTS}.{key}", _constant(entry).to(device), _PLAIN)
+        kind = Forked if len(paths) > 1 else fx.GraphModule
+        module = kind(root, _build(program, layout), class_name="GraphForm")
         for key, entry in layout.items():  # those that the forward pass does not use
             _place(module, key, tensors[entry.get("same_as", key)], entry)
-        if program["constants"]:
+        if known:
             constants = _Constants()
-            constants._buffers = module.get_submodule(CONSTANTS)._buffers
+            constants._buffers = root.get_submodule(CONSTANTS)._buffers
             module._modules[CONSTANTS] = constants
+        if isinstance(module, Forked):
+            module.fork([_build(path, layout) for path in paths[1:]])
         for path, holder in module.named_modules():  # GraphModule makes every buffer persistent
             for name in holder._buffers:
                 key = f"{path}.{name}".lstrip(".")

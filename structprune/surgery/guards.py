@@ -10,6 +10,11 @@ from torch import Tensor
 
 from ..errors import ModelError
 
+
+class OtherSizeError(ModelError):
+    """This way through the network's code is not for inputs of this size."""
+
+
 Numbers = Any  # a number, or lists of numbers
 
 
@@ -38,7 +43,7 @@ def takes(name: str, tensor: Tensor, sizes: list[int | None]) -> None:
     shape = tuple(tensor.shape)
     if len(shape) != len(sizes) or any(size not in (None, s) for s, size in zip(shape, sizes, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in sizes)
-        raise ModelError(
+        raise OtherSizeError(
             f"this slim network takes {name} of shape ({wanted}), not {shape}: it follows no other size. Trace at the "
             "size that it is to run at, or prune in module form"
         )
@@ -47,7 +52,7 @@ def takes(name: str, tensor: Tensor, sizes: list[int | None]) -> None:
 def check(line: str, outcome: bool, expected: bool) -> None:
     """Raises ModelError if a comparison of sizes in the dense network's code, at `line`, comes out as when traced."""
     if bool(outcome) is not expected:
-        raise ModelError(
+        raise OtherSizeError(
             f"this slim network can't take inputs of this size: at {line} the dense network's code compares sizes, and "
             "takes another path than at the size that was traced. Trace at this size, or prune in module form"
         )

@@ -1,0 +1,69 @@
+"""Numbers and tensors in nested arguments, and numbers where Python makes plain ones of them."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from .numbers import plain
+
+
+def leaves_of(value: Any) -> Iterator[Any]:
+    """What lies in nested lists, tuples, dicts and slices; pytree's own way takes several times as long."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from leaves_of(item)
+    elif isinstance(value, dict):
+        yield from leaves_of(tuple(value.values()))
+    elif isinstance(value, slice):
+        yield from (value.start, value.stop, value.step)
+    else:
+        yield value
+
+
+def map_leaves(value: Any, function: Any) -> Any:
+    """`value` with `function` applied to what lies in its nested lists, tuples and dicts."""
+    if isinstance(value, (list, tuple)):
+        items = [map_leaves(item, function) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, dict):
+        return {key: map_leaves(item, function) for key, item in value.items()}
+    return function(value)
+
+
+def noted(value: Any, tensor: Any, given: list[float]) -> Any:
+    """`value` with `tensor` applied to tensors, and each number replaced by the next equal one of `given`, in order.
+
+    An op gets the numbers of the torch function that calls it, so these tell which of them are `Number`s.
+    """
+    if isinstance(value, Tensor):
+        return tensor(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([noted(item, tensor, given) for item in value]) if value else value
+    if isinstance(value, dict):
+        return {key: noted(item, tensor, given) for key, item in value.items()}
+    if given and type(value) in (int, float):
+        for position, number in enumerate(given):
+            if plain(number) == value and isinstance(number, float) == isinstance(value, float):
+                del given[: position + 1]
+                return number
+    return value
+
+
+@contextmanager
+def whole_lengths() -> Iterator[None]:
+    """`len(x)` of a tensor is `x.shape[0]`: the function itself makes a plain number of whatever it gets."""
+    plain_len = builtins.len
+
+    def length(value: Any) -> int:
+        return value.shape[0] if isinstance(value, Tensor) and value.dim() else plain_len(value)
+
+    builtins.len = length
+    try:
+        yield
+    finally:
+        builtins.len = plain_len
