@@ -294,11 +294,11 @@ class Collector:
         generator = torch.Generator().manual_seed(self.seed + 7919 * site.layer.place + 104729 * batch)
         return sample(site.layer.op, args, each, generator).windows
 
-    def blocks(self, site: Site, windows: Tensor, squares: float = 0.0) -> list[Consumer]:
+    def blocks(self, site: Site, windows: Tensor, squares: float = 0.0, together: bool = True) -> list[Consumer]:
         """A consumer with its windows; a grouped convolution's blocks apart, as each has outputs of its own.
 
         With `squares`, the share of the memory for square matrices that is the consumer's, in as many parts as these
-        ask for.
+        ask for, all held `together` or one at a time.
         """
         weight = self.working.state[site.layer.weight].detach()
         kernels = weight.reshape(*weight.shape[:2], -1)
@@ -307,8 +307,8 @@ class Collector:
         whole = [Consumer(site.layer.module, index, rows, kernel.clone()) for kernel, rows, index in parts]
         if not squares:
             return whole
-        limit = self.memory * SQUARES * squares / count
-        split = [part for consumer in whole for part in in_parts(consumer, limit)]
+        limit = self.memory * SQUARES * squares / (count if together else 1)
+        split = [part for consumer in whole for part in in_parts(consumer, limit, together)]
         if len(split) > len(whole):
             self.notes[site.layer.module] = f"was taken in {len(split)} parts, each for itself"
         return split
@@ -340,7 +340,7 @@ class Collector:
             shape = [1] * tensor.dim()
             shape[0], shape[weights.dim] = lines.shape[0] if blocks > 1 else shape[0], tensor.shape[weights.dim]
             with torch.no_grad():
-                tensor.masked_fill_(lines.reshape(shape), 0)
+                tensor.masked_fill_(lines.reshape(shape).to(tensor.device), 0)
 
 
 def _flat(node: fx.Node) -> bool:

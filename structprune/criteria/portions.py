@@ -31,12 +31,12 @@ def portions(batch: Batch, images: int) -> Iterator[Batch]:
         yield Batch(batch.inputs.map(part), None if batch.labels is None else part(batch.labels))
 
 
-def in_parts(consumer: Consumer, limit: float) -> list[Consumer]:
-    """A consumer, or several of some of its channels each, so that their square matrices together take no more than
-    `limit` bytes: what two channels of different parts have in common is left out of account then."""
+def in_parts(consumer: Consumer, limit: float, together: bool = True) -> list[Consumer]:
+    """A consumer, or several of some of its channels each, so that their square matrices, all `together` or each alone,
+    take no more than `limit` bytes: what two channels of different parts have in common is left out of account then."""
     positions, places = consumer.windows.shape[1:]
-    whole = COPIES * 8.0 * (positions * places) ** 2
-    count = min(positions, math.ceil(whole / max(limit, 1.0)))
+    excess = COPIES * 8.0 * (positions * places) ** 2 / max(limit, 1.0)
+    count = min(positions, math.ceil(excess if together else math.sqrt(excess)))
     if count <= 1:
         return [consumer]
     pieces = zip(

@@ -80,7 +80,7 @@ def _contributions(group: GroupView, consumer: Consumer) -> Iterator[tuple[Tenso
     filters = torch.randint(len(consumer.weight), (len(consumer.windows),), generator=group.generator)
     each = 8.0 * (consumer.windows[:1].numel() + group.units)
     for part in parts(len(filters), each, min(AT_ONCE, group.memory / 8)):
-        made = (consumer.windows[part] * consumer.weight[filters[part]]).sum(2).double()
+        made = (consumer.windows[part] * consumer.weight[filters[part]]).sum(2).double().cpu()
         units = torch.zeros(len(made), group.units, dtype=torch.float64)
         for column in consumer.index.T:
             units.index_add_(1, column[column >= 0], made[:, column >= 0])
@@ -203,7 +203,7 @@ class _State:
     def costs(self) -> Tensor:
         """What the removal of each unit would add to the error, as a share of the outputs' variance."""
         found = torch.zeros(len(self.columns), dtype=torch.float64)
-        found[self.here] = self._costs()
+        found[self.here] = self._costs().cpu()
         return found
 
     def _costs(self) -> Tensor:

@@ -121,9 +121,14 @@ def _folds(
 ) -> list[tuple[list[tuple[Site, list[Consumer]]], list[int]]]:
     """A group's consumers with the windows of one half of the batches, and the numbers of the other half."""
     found = collector.samples(sweep, collector.sampled(group), images)
-    share = 1 / max(1, 2 * len(found))
     return [
-        ([(site, collector.blocks(site, torch.cat([parts[b] for b in fit]), share)) for site, parts in found], held)
+        (
+            [
+                (site, collector.blocks(site, torch.cat([parts[b] for b in fit]), 1.0, together=False))
+                for site, parts in found
+            ],
+            held,
+        )
         for fit, held in (halves, halves[::-1])
     ]
 

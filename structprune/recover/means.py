@@ -53,6 +53,7 @@ def fold_means(
         args = seen.arguments[layer]
         mean = known[layer] if from_batchnorm else seen.sums[layer] / seen.counts[layer]
         assert mean is not None
+        mean = mean.to(dense.state[layer.weight].device)
         offsets, same = _offset(
             targets[layer.place].target, layer, args, _removed(mean, layer, plan, dense.state[layer.weight])
         )

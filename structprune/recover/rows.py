@@ -40,7 +40,7 @@ def rows_solution(
     of. `bias` is the given offset of each output, or of each row.
     """
     rows, outputs = y.shape
-    products = torch.zeros(rows, rows, dtype=torch.float64)
+    products = torch.zeros(rows, rows, dtype=torch.float64, device=y.device)
     residual = y.double()
     centre: list[Tensor] = []
     for place, x in parts():
@@ -68,7 +68,7 @@ def rows_solution(
         return FromRows(weight, bias, math.inf, before / variance, before / variance)
     if math.isnan(after):
         after = float((solved.residual - solved.products @ alpha).square().sum()) / rows
-    made, offset = weight.clone(), residual.mean(0) if intercept else torch.zeros(outputs, dtype=torch.float64)
+    made, offset = weight.clone(), residual.mean(0) if intercept else residual.new_zeros(outputs)
     for (place, x), mean in zip(parts(), centre, strict=True):
         change = alpha.to(x).mT @ (x - mean)
         made[:, place] += change.to(made)
