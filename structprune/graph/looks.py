@@ -145,10 +145,10 @@ def _decide(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
     for asked in looks.main.asked:
         heard.setdefault((asked.answer.op, asked.answer.line), asked.answer)
     texts = [answer.text() for answer in heard.values()]
+    told = "anything else is an error there" if form == "graph" else "the module goes on by its own code"
+    looks.notes += [f"control flow follows the example: {text}; {told}, and ONNX files hold this way" for text in texts]
     if form == "graph":
-        looks.notes += [f"control flow follows the example: {text}; anything else is an error there" for text in texts]
         return
-    looks.notes += [f"control flow follows the example: {text}" for text in texts]
     flips = list(dict.fromkeys(_flips(looks.main)))
     for place, flip in enumerate(flips[:MOST_FLIPS]):
         _flip(model, inputs, looks, flip, f"f{place}_")

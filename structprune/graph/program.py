@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from ..errors import ModelError
 from . import trials
-from .answers import READERS, Answer
+from .answers import Answer
 from .capture import op_name
 from .computing import refused
 from .following import Follower, StuckError, Unsolved, found_at
@@ -91,7 +91,7 @@ class Writer(Follower):
                 if node.target is operator.getitem:
                     self.add(f"n_{node.name}", "getitem", "", [self.encode(node.args[0], node), node.args[1]])
                 else:
-                    if node.target not in READERS.values():
+                    if node not in asked or asked[node].dtypes:
                         self.write(node)
                     if node in asked:
                         self.answered(node, asked[node])
@@ -129,9 +129,9 @@ class Writer(Follower):
             shapes = [list(shape) for shape in answer.shapes]
             self.add(f"g_{node.name}", "guard_sizes", question, [self.encode(node, node), shapes])
             return
-        asked = node.args[0] if node.target in READERS.values() else node
         value = answer.value.tolist() if isinstance(answer.value, np.ndarray) else answer.value
-        self.add(f"g_{node.name}", "guard", question, [self.encode(asked, node), self.encode(value, node)])
+        given = [self.encode(argument, node) for argument in node.args]
+        self.add(f"g_{node.name}", "guard", question, [answer.op, self.encode(value, node), *given])
 
     def write(self, node: fx.Node) -> None:
         if isinstance(node.target, torch._ops.OpOverload) and op_name(node.target) not in REWRITES:

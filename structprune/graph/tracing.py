@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError
+from ..modules import walk
 from ..names import shown
 from ..wrappers import unwrapped
 from .answers import short_line
@@ -101,6 +102,11 @@ def analyse(
         known = {(produced.key, produced.dim) for produced in kept[2]}
         new = [produced for produced in flow.produced if (produced.key, produced.dim) not in known]
         flow.costs, flow.statistics, flow.produced = kept[0], kept[1], kept[2] + new
+    for path, module in walk(model):
+        key = f"{path}.weight".lstrip(".")
+        if isinstance(module, nn.Embedding) and key in parameters:  # also where forward uses the weight as it is
+            flow.attribute(parameters[key], "embedding_dim", parameters[key].axes[1])
+            flow.attribute(parameters[key], "num_embeddings", parameters[key].axes[0])
     _keep_compared(flow, barred, values)
     if flow.module_form and (looks.unseen or looks.unknown):
         _keep_unseen(flow, looks, parameters, values)

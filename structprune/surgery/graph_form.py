@@ -197,9 +197,9 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
         elif kind == "check":
             node = graph.call_function(check, (str(target), *args))
         elif kind == "guard":
-            node = graph.call_function(guard, (*args, str(target)))
+            node = graph.call_function(guard, (str(target), *args))
         elif kind == "guard_sizes":
-            node = graph.call_function(guard_sizes, (*args, str(target)))
+            node = graph.call_function(guard_sizes, (str(target), *args))
         elif kind == "torch":
             admission.check_sizes(target, args)
             node = graph.call_function(_allowed(target, admission.CREATED), args, kwargs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, PlanError
 
 
 class OtherSizeError(ModelError):
@@ -18,19 +19,41 @@ class OtherSizeError(ModelError):
 Numbers = Any  # a number, or lists of numbers
 
 
-def guard(found: Any, expected: Numbers, question: str) -> None:
-    """Raises ModelError unless `found`, a number or a tensor of numbers, is `expected`, as when it was recorded."""
-    value = found.tolist() if isinstance(found, Tensor) else found
-    if not _same(value, expected):
-        raise ModelError(_other(question, _short(expected), _short(value)))
+def _listed(tensor: Tensor, *_: Any) -> Numbers:
+    return tensor.tolist()
 
 
-def guard_sizes(found: Any, expected: list[list[int]], question: str) -> None:
+_READS: dict[str, Callable[..., Numbers]] = {
+    "is_nonzero": bool,
+    "equal": torch.equal,
+    "allclose": torch.allclose,
+    **dict.fromkeys(("item", "_local_scalar_dense", "tolist", "numpy"), _listed),
+}
+
+
+def guard(question: str, read: str, expected: Numbers, *given: Any) -> None:
+    """Raises ModelError unless what `read` (an op's name) makes of tensors is `expected`, as when it was recorded.
+
+    An exporter that traces the network has no values to hold against it.
+    """
+    if read not in _READS:
+        raise PlanError(f"the plan's program reads tensors by {read!r}, and it can by {', '.join(_READS)}")
+    if not _is_exported():
+        value = _READS[read](*given)
+        if not _same(value, expected):
+            raise ModelError(_other(question, _short(expected), _short(value)))
+
+
+def guard_sizes(question: str, found: Any, expected: list[list[int]]) -> None:
     """Raises ModelError unless `found`, one tensor or several, has the shapes `expected`, as when it was recorded."""
     tensors = [found] if isinstance(found, Tensor) else found
     shapes = [list(tensor.shape) for tensor in tensors]
-    if shapes != expected:
+    if not _is_exported() and shapes != expected:
         raise ModelError(_other(question, f"of the sizes {expected}", f"of the sizes {shapes}"))
+
+
+def _is_exported() -> bool:
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def limit(tensor: Tensor, name: str) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -168,6 +170,36 @@ def test_experts_that_the_example_does_not_reach_are_cut_with_the_rest() -> None
     assert all(f"experts.{i}.0.weight" in plan.keep for i in range(3))
     many = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(sp.prune(net, plan)(many), masked(net, plan)(many), atol=1e-6)
+
+
+def test_an_onnx_file_of_a_graph_form_holds_the_traced_branch(tmp_path: Path) -> None:
+    net, _, plan, slim = cut("truth", "graph")
+    file = sp.export_onnx(slim, (X, ONES), tmp_path / "slim.onnx")
+    session = onnxruntime.InferenceSession(file)
+    found = session.run(None, {"x": X.numpy()} | {i.name: ONES.numpy() for i in session.get_inputs()[1:]})[0]
+    assert torch.allclose(torch.from_numpy(found), masked(net, plan)(X, ONES), atol=1e-5)
+    assert any("ONNX files hold this way" in note for note in plan.notes)
+
+
+class Queries(nn.Module):
+    """An embedding whose weight is used as it is (DETR's queries)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.queries, self.b = nn.Linear(8, 16), nn.Embedding(5, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x) + self.queries.weight)
+
+
+def test_an_embedding_that_is_not_looked_up_says_its_new_width() -> None:
+    net = Queries().eval()
+    graph = sp.trace(net, X)
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5})
+    slim = sp.prune(net, plan)
+    assert slim.queries.embedding_dim == slim.queries.weight.shape[1] < 16
+    assert torch.allclose(slim(X), masked(net, plan)(X), atol=1e-6)
 
 
 def test_channels_that_values_choose_stay() -> None:
