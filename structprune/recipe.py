@@ -388,7 +388,11 @@ def needs_images(step: MeansSpec | LeastSquaresSpec | BatchNormSpec) -> bool:
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe and applies overrides of the form `a.b=value`. Raises RecipeError, in one line."""
     path = Path(path)
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:  # a name that is too long
+        raise RecipeError(f"no recipe at {shown(str(path))}: {error.strerror}") from error
+    if not found:
         place = path if path.is_dir() else path.parent
         near = [p for p in sorted(place.glob("*.yaml")) if not p.name.startswith(".")] if place.is_dir() else []
         hint = f": did you mean one of {', '.join(str(p) for p in near[:8])}?" if near else ""

@@ -221,3 +221,54 @@ def test_a_scan_or_a_slim_network_of_another_graph(made):
         sp.plan(made["graph"], made["scores"], budget={"macs": 0.5}, sensitivity=Sensitivity({"nine": {1: 0.0}}))
     with pytest.raises(RecipeError, match="in slim, and the plan makes it"):
         sp.recover(made["model"], made["model"], made["plan"], IMAGES)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return sp.trace(nn.Sequential(*layers).eval(), X)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "apoz", "thinet"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (IMAGES[:, :1], "does not run on the calibration data"),
+        (IMAGES.double(), "does not run on the calibration data"),
+        (IMAGES[:, :, 0], "does not run on the calibration data"),
+        ([{"foo": IMAGES}], "does not run on the calibration data"),
+        ([IMAGES, IMAGES[:, :1]], "does not run on the calibration data"),
+        (torch.full_like(IMAGES, math.nan), "NaN or infinite"),
+        (IMAGES.to("meta"), "meta device"),
+        (IMAGES[:0], "no calibration data"),
+        (({}[0] for _ in range(1)), "can't be read: KeyError"),
+    ],
+)
+def test_data_that_the_network_does_not_take(classifier, criterion, data, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        sp.score(classifier, criterion, _again(data), widths={"0": 4})
+    assert "\n" not in str(caught.value)
+
+
+def _again(data):
+    """A generator that raises does so once: a new one for each test."""
+    return ({}[0] for _ in range(1)) if hasattr(data, "gi_frame") else data
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [torch.zeros(20), torch.full((20,), 5), torch.full((20,), -1), torch.zeros(20, 1, dtype=torch.long),
+     torch.zeros(20, dtype=torch.bool), torch.zeros(19, dtype=torch.long), torch.tensor(1)],
+)  # fmt: skip
+def test_labels_that_are_no_classes(classifier, labels):
+    with pytest.raises(RecipeError, match="labels"):
+        sp.score(classifier, "taylor", IMAGES, labels=labels)
+
+
+def test_labels_of_any_whole_dtype_are_class_numbers(classifier):
+    classes = torch.arange(20) % 5
+    found = [
+        sp.score(classifier, "taylor", IMAGES, labels=classes.to(dtype)).values["0"]
+        for dtype in (torch.int64, torch.int32, torch.uint8)
+    ]
+    assert all(np.array_equal(values, found[0]) for values in found)

@@ -5,7 +5,7 @@ convolutions, linear layers and BatchNorms of a forward pass, `observe` shows th
 the next while weights change, `windows` takes input windows and output values. Nothing here knows of groups or plans.
 """
 
-from .batches import Batch, batches_of
+from .batches import Batch, batches_for, batches_of
 from .layers import Layer, Norm, find_layers
 from .observe import Observer
 from .spread import Spread
@@ -22,6 +22,7 @@ __all__ = [
     "Spread",
     "Sweep",
     "Working",
+    "batches_for",
     "batches_of",
     "choose",
     "find_layers",

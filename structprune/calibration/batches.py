@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import IterableDataset as Stream
 
 from ..errors import RecipeError
 from ..graph.capture import Inputs
+from ..memory import allocation_failed
+from ..modules import evaluating, skeleton_copy
 from ..names import shown
 
 BATCH = 16  # images at a time
@@ -40,7 +43,7 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
     if isinstance(data, Tensor) and not data.dim():
         raise RecipeError("calibration data is a tensor without axes: give images, of shape (n, ...)")
     if labels is not None and not labels.dim():
-        raise RecipeError("labels is a tensor without axes: give one label an image, of shape (n,)")
+        raise RecipeError("labels is a tensor without axes: give one class number an image, of shape (n,)")
     if labels is not None and not (isinstance(data, Tensor) and len(labels) == len(data)):
         raise RecipeError(
             f"labels of {len(labels)} images go with a tensor of as many images, and data is a {type(data).__name__}"
@@ -52,10 +55,12 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
             if labels is None
             else list(zip(data.split(BATCH), labels.split(BATCH), strict=True))
         )
-    elif isinstance(data, Dataset) and not isinstance(data, Stream):
-        given = list(DataLoader(data, batch_size=BATCH))
-    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)):
-        given = list(data)
+    elif isinstance(data, (Dataset, Iterable)) and not isinstance(data, (str, bytes, Mapping)):
+        whole = isinstance(data, Dataset) and not isinstance(data, Stream)
+        try:
+            given = list(DataLoader(data, batch_size=BATCH) if whole else data)  # type: ignore[arg-type]
+        except Exception as error:  # whatever a loader of the user's raises
+            raise RecipeError(f"the calibration data can't be read: {type(error).__name__}: {error}") from error
     else:
         raise RecipeError(
             f"calibration data is a {type(data).__name__}: give a tensor of images, a torch Dataset, or an iterable of "
@@ -74,7 +79,43 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
                 f"a batch of the calibration data holds no tensor ({shown(item)}): give tensors of images"
             )
         if one.images:
-            made.append(one)
+            made.append(_checked(one))
     if not made:
         raise RecipeError("there is no calibration data: give at least one image")
     return made
+
+
+def batches_for(model: nn.Module, data: Any, labels: Tensor | None = None) -> list[Batch]:
+    """`batches_of`, once `model` is known to run on them: on one batch of each kind of shape and dtype.
+
+    Raises RecipeError, also for data that the model does not take.
+    """
+    batches = batches_of(data, labels)
+    seen = set()
+    for batch in batches:
+        kind = tuple((x.dtype, x.shape[1:]) if isinstance(x, Tensor) else None for x in batch.inputs.flat())
+        if kind in seen:
+            continue
+        seen.add(kind)
+        try:
+            with evaluating(skeleton_copy(model)) as copy:
+                batch.inputs.call(copy)
+        except Exception as error:  # whatever the model's own code raises
+            if allocation_failed(error):
+                continue  # the caller works in smaller parts
+            reason = (str(error).strip().splitlines() or [""])[0][:300]
+            raise RecipeError(
+                f"{type(model).__name__} does not run on the calibration data ({type(error).__name__}: {reason}): give "
+                "it as the model takes it"
+            ) from error
+    return batches
+
+
+def _checked(batch: Batch) -> Batch:
+    """The batch; raises RecipeError for values that nothing can be learned from."""
+    for x in batch.inputs.flat():
+        if isinstance(x, Tensor) and x.device.type == "meta":
+            raise RecipeError("the calibration data is on the meta device and holds no values: give real images")
+        if isinstance(x, Tensor) and not torch.isfinite(x).all():
+            raise RecipeError("the calibration data holds NaN or infinite values: give finite images")
+    return batch

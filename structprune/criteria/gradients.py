@@ -26,7 +26,16 @@ def loss(made: Any, labels: Tensor | None) -> Tensor:
             f"gradients need class scores of shape (images, classes), and this network returns {shapes}: choose a "
             "criterion without gradients (see `structprune criteria`)"
         )
-    return F.cross_entropy(found[0], found[0].argmax(1) if labels is None else labels, reduction="sum")
+    if labels is None:
+        return F.cross_entropy(found[0], found[0].argmax(1), reduction="sum")
+    images, classes = found[0].shape
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype is torch.bool)
+    if not whole or labels.shape != (images,) or not ((labels >= 0) & (labels < classes)).all():
+        raise RecipeError(
+            f"the labels are {labels.dtype} of shape {tuple(labels.shape)}, and the network gives {classes} classes "
+            f"for {images} images: give one class number an image, from 0 to {classes - 1}"
+        )
+    return F.cross_entropy(found[0], labels.long(), reduction="sum")
 
 
 @contextmanager

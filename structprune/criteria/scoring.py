@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Spread, Sweep, batches_of
+from ..calibration import Batch, Layer, Spread, Sweep, batches_for
 from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
 from ..memory import LIMIT, allocation_failed
@@ -72,7 +72,7 @@ def score(
     if how is not None and not (isinstance(how, str) and how in COMBINE):
         raise RecipeError(unknown("way to combine", how, COMBINE))
     run = _Run(graph, chosen, how, combine is not None, widths, seed, progress, memory)
-    batches = batches_of(data, labels) if chosen.needs_data else []
+    batches = batches_for(graph.model, data, labels) if chosen.needs_data else []
     try:
         return run.scores(batches)
     except Exception as error:
@@ -189,6 +189,11 @@ class _Run:
         if self.widths is not None and "widths" in self.criterion.needs:
             if group.name not in self.widths:
                 raise RecipeError(f"widths has no entry for group {group.name}: give those of a plan of the same graph")
+            if self.widths[group.name] > group.units:
+                raise RecipeError(
+                    f"widths has {self.widths[group.name]} for group {group.name} of {group.units} units: give those "
+                    "of a plan of the same graph"
+                )
             parts["kept"] = int(self.widths[group.name])
         return self.collector.view(group, self.number[group.name], **parts)
 

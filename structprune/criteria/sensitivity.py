@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import options
-from ..calibration import Batch, Sweep, Working, batches_of
+from ..calibration import Batch, Sweep, Working, batches_for
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..graph.capture import outputs
@@ -63,7 +63,7 @@ def sensitivity(
     than two batches.
     """
     collector = Collector(graph, seed, memory)
-    working, batches = collector.working, batches_of(data)
+    working, batches = collector.working, batches_for(graph.model, data)
     if len(batches) < 2:
         images = sum(batch.images for batch in batches)
         raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")

@@ -28,7 +28,7 @@ def align_option(value: Any) -> Any:
 
 
 def cost_option(value: Any) -> Any:
-    if not (hasattr(value, "latency") and hasattr(value, "dense_ms")):
+    if not isinstance(getattr(value, "dense_ms", None), (int, float)) or not hasattr(value, "latency"):
         raise Wrong("what structprune.cost.learn_cost(graph) gives")
     return value
 
@@ -40,6 +40,10 @@ def check_scores(graph: DependencyGraph, scores: Scores, allocation: str) -> Sco
     numbers; BudgetError for negative ones under an allocation that divides by their sum or mean.
     """
     units = {group.name: group.units for group in graph.groups}
+    if not isinstance(scores.criterion, str) or not isinstance(scores.notes, list):
+        raise PlanError("the scores have no criterion's name or no list of notes: make them by structprune.score")
+    if scores.widths is not None and not isinstance(scores.widths, Mapping):
+        raise PlanError(f"the scores have widths={shown(scores.widths)}: give how many units each group keeps, by name")
     if not isinstance(scores.values, Mapping) or not isinstance(scores.unscored, Mapping):
         raise PlanError("the scores hold no mapping of groups' names to arrays: make them by structprune.score")
     missing = [name for name in units if name not in scores.values and name not in scores.unscored]
