@@ -19,6 +19,7 @@ from .alignment import aligned, check_steps
 from .allocation import ALLOCATIONS, Load
 from .arguments import align_option, check_scores, cost_option
 from .budget import LATENCY, SPEEDUP, Choice, Cost, Limit, Widths, choices, read_budget
+from .configurations import stale_configurations
 
 
 @checked(
@@ -148,6 +149,7 @@ def _plan(
     if cost is not None:
         result.latency = {"dense": cost.dense_ms, "slim": tally.count(widths)[LATENCY]}
     result.notes = graph.notes + scores.notes + _notes(limits, used(widths), result, constraints)
+    result.notes += stale_configurations(graph.model, result)
     return result
 
 

@@ -150,3 +150,31 @@ def test_plans_are_made_on_the_meta_device():
     scores = {g.name: np.arange(g.units) for g in graph.groups}
     plan = sp.plan(graph, sp.score(graph, lambda group: torch.from_numpy(scores[group.name])), {"macs": 0.5})
     assert 0.495 <= plan.macs["slim"] / plan.macs["dense"] <= 0.5
+
+
+class _Config:
+    def __init__(self):
+        self.hidden_size, self.intermediate_size, self.image_size, self.num_labels = 8, 12, 12, 4
+
+
+class _Configured(nn.Module):
+    """As Hugging Face's: layers were made from a config that nothing reads when it runs, and each layer holds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = _Config()
+        self.fc1, self.fc2 = nn.Linear(8, 12), nn.Linear(12, 8)
+        self.fc1.config = self.config
+
+    def forward(self, x):
+        return x + self.fc2(self.fc1(x).relu())
+
+
+def test_a_configuration_that_a_cut_contradicts_is_named():
+    net, x = _Configured().eval(), torch.randn(2, 8)
+    graph = sp.trace(net, x)
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.7}, align=1)
+    (note,) = [note for note in plan.notes if "still says" in note]
+    assert note.startswith("config of the slim _Configured still says intermediate_size=12, and layers are narrower")
+    untouched = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 1.0}, align=1)
+    assert not any("still says" in note for note in untouched.notes)
