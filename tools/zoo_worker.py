@@ -210,7 +210,7 @@ def sweep(task: Record, notes: Notes) -> str:
         gate = sp.verify(model, slim, best.plan, x)
     measured = gate.to_dict()
     notes.record["gate"] = {
-        name: {key: value[key] for key in ("passed", "max_rel", "tolerance", "detail") if key in value}
+        name: {key: value[key] for key in ("state", "passed", "max_rel", "tolerance", "detail") if key in value}
         for name, value in measured.items()
         if isinstance(value, dict) and "passed" in value
     }

@@ -124,12 +124,12 @@ def verify(
         onnx=Comparison.of(native),
         training=Comparison.of(torch.float64),
     )
-    reference, random = masked(model, plan), draws(model, batches[0])
+    random = draws(model, batches[0])
     steps: dict[str, Callable[[], None]] = {
         "masked_vs_slim": lambda: compare_finest(
-            gate.masked_vs_slim, reference, slim, batches, order=_from_its_own, dense=model
+            gate.masked_vs_slim, masked(model, plan), slim, batches, order=_from_its_own, dense=model
         ),
-        "float64": lambda: compare_finest(gate.float64, reference, slim, batches, dense=model),
+        "float64": lambda: compare_finest(gate.float64, masked(model, plan), slim, batches, dense=model),
         "random_weights": lambda: compare_random(gate.random_weights, model, slim, plan, batches),
         "reload": lambda: _compare_reload(gate.reload, model, slim, plan, folder, batches),
         "onnx": lambda: compare_onnx(gate.onnx, model, slim, batches, Path(onnx) if onnx else None, bool(random)),

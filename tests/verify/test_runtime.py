@@ -105,6 +105,33 @@ def test_a_file_that_is_wrong_for_dense_and_slim_alike_fails(tmp_path, monkeypat
     assert "computes something else, in the dense network too" in found.detail
 
 
+class Cancels(nn.Module):
+    """Loses its last digits in half precision, which onnxruntime, computing in float32 between, does not."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return (self.b(self.a(x).relu()) + 20) - 20
+
+
+def test_rounding_in_half_precision_is_measured_and_a_float32_copy_says_the_rest(tmp_path):
+    model, x = Cancels().half().eval(), X.half()
+    plan, slim = pruned(model, x[:1], 0.5)
+    gate = sp.verify(model, slim, plan, x)
+    assert gate.passed, gate.reasons()
+    if gate.onnx.max_rel > gate.onnx.tolerance:
+        assert "rounding in float16" in gate.onnx.detail or "its own file" in gate.onnx.detail
+    file = sp.export_onnx(slim, x, tmp_path / "slim.onnx")
+    with torch.no_grad():
+        slim.b.bias += 0.5
+    comparison = Comparison.of(torch.float16)
+    compare_onnx(comparison, model, slim, batches_of(model, Inputs.of(x)), file)
+    assert comparison.failed
+
+
 class BySize(nn.Module):
     """Code that fixes the batch size when it is exported."""
 
