@@ -192,7 +192,8 @@ class Comparison:
         if float(relative.max()) > self.tolerance and noise is not None:
             moved = torch.where(finite, wide(noise()), 0).abs()
             moved = torch.where(torch.isfinite(moved), moved, 0)
-            moved = moved.max() if pooled else own_scale(moved)
+            coarse = self.room == _ROOM_OF_HALF  # a value that is moved may well round to itself
+            moved = moved.max() if pooled or coarse else own_scale(moved)
             floor = moved * (self.room / self.tolerance)
             if self.capped:
                 floor = floor.clamp_max(torch.where(finite, a, 0).abs().max())
