@@ -47,7 +47,11 @@ def _written(graph: DependencyGraph, removed: np.ndarray, at_any_batch: bool = T
     sizes = graph.sizes
     while True:
         try:
-            return Writer(graph, removed, sizes, names).run()
+            written = Writer(graph, removed, sizes, names).run()
+            given = [n for n, x in zip(names, graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
+            if at_any_batch:
+                graph.notes += [note for note in sizes.notes(given) if note not in graph.notes]
+            return written
         except StuckError as stuck:
             if at_any_batch and any(axis.is_batch for axis in stuck.axes):
                 raise ModelError(f"the graph form can't follow the batch here: {stuck.reason}") from None

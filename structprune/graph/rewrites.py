@@ -139,8 +139,11 @@ def _conv(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> 
 
 def _normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     x: Value = w.value(node.args[0])
-    slim = [w.length(axis, size) for axis, size in zip(x.axes, x.shape, strict=True)]
-    return "op", str(node.target), [args[0], slim[len(slim) - len(args[1]) :], *args[2:]], kwargs
+    given: Any = node.args[1]
+    skipped = len(x.shape) - len(given)
+    slim = [w.length(axis, size) for axis, size in zip(x.axes[skipped:], x.shape[skipped:], strict=True)]
+    shape = [w.number(node, n, w.others(node, "args", 1, i), slim[i]) for i, n in enumerate(given)]
+    return "op", str(node.target), [args[0], shape, *args[2:]], kwargs
 
 
 def _grouped_norm(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:

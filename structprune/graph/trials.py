@@ -79,6 +79,15 @@ class Sizes:
             self.retyped,
         )
 
+    def notes(self, names: list[str]) -> list[str]:
+        """What a user should know of sizes that the network takes and its graph form does not; `names` of inputs."""
+        return [
+            f"the graph form takes {names[place]} of size {axis.size} on axis {dim} only: {reason}"
+            for axis, reason in self.fixed.items()
+            for place, dim in axis.members[:1]
+            if not reason.startswith(REFUSED)
+        ]
+
     def moved_by(self, changes: list[bool]) -> set[Axis]:
         """The axes that a number follows, of which is known in which trials it changes."""
         alone: set[Axis] = set()

@@ -134,6 +134,20 @@ class SquareOfTokens(nn.Module):
         return self.b(F.avg_pool2d(y, 3, 1, 1).flatten(2).transpose(1, 2))
 
 
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 4, 1)
+
+    def forward(self, x):
+        y = self.a(x).relu()
+        y = F.layer_norm(y, y.shape[1:])
+        batch, channels, *places = y.shape
+        kernel = torch.full((batch * channels, 1, 3, 3), 0.2)
+        z = F.conv2d(y.reshape(1, -1, *places), kernel, padding=1, groups=batch * channels)
+        return self.b(z.view(batch, channels, *places))
+
+
 class ByBatch(nn.Module):
     """Channels among the samples, products and powers of the batch, arguments that are examples."""
 
@@ -156,6 +170,7 @@ NETWORKS = {
     "segmenter": (Segmenter, IMAGES),
     "pyramid": (Pyramid, IMAGES),
     "unet": (UNet, IMAGES),
+    "normed": (Normed, IMAGES),
     "coordinates": (Coordinates, IMAGES),
     "encoder": (lambda: Encoder(True), _tokens(6, (1, 10), (2, 7), (5, 13), (1, 1))),
     "encoder, length first": (lambda: Encoder(False), _tokens(6, (10, 1), (7, 2), (13, 5))),
@@ -233,6 +248,12 @@ def test_sizes_that_can_t_be_followed_are_refused_by_name(name):
         _assert_same(slim, reference, *inputs)
     with pytest.raises(ModelError, match=message):
         slim(wrong)
+
+
+def test_a_size_that_the_dense_network_takes_and_the_graph_form_does_not_is_noted():
+    graph = sp.trace(Unrolled().eval(), torch.randn(1, 4, 5), form="graph")
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"params": 0.7}, align=1)
+    assert plan.notes[0].startswith("the graph form takes x of size 4 on axis 1 only: ")
 
 
 class Branching(nn.Module):
