@@ -210,7 +210,10 @@ class Readers:
             text = mangled(text, rng)
         else:
             made = changed(yaml.safe_load(text), rng)
-            text = yaml.safe_dump(made, sort_keys=False).encode("utf-8", "replace")
+            try:
+                text = yaml.safe_dump(made, sort_keys=False).encode("utf-8", "replace")
+            except RecursionError:  # of yaml's writer, for what was made very deep
+                text = as_json(made, rng)
         (self.place / "recipe.yaml").write_bytes(text)
         return partial(read_recipe, self.place / "recipe.yaml")
 

@@ -127,15 +127,20 @@ def _chunk(options: argparse.Namespace, start: int, count: int) -> dict[str, Any
             status = Path(folder) / "status.json"
             status.write_text(json.dumps({"next": place}))
             job = [sys.executable, __file__, "--seed", str(options.seed), "--memory", str(options.memory)]
-            child = subprocess.Popen([*job, "--n", str(start + count), "--child", str(place), folder])
-            died = _watch(child, status)
+            with (Path(folder) / "errors.txt").open("w+b") as errors:
+                child = subprocess.Popen(
+                    [*job, "--n", str(start + count), "--child", str(place), folder], stderr=errors
+                )
+                died = _watch(child, status)
+                errors.seek(0)
+                last = errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             told = json.loads(status.read_text())
             _add(done, told)
             place = told["next"]
             if died:
                 kind = Counter({"died": 1})
                 _add(done, {"counts": {"?": kind}, "failures": [{"number": place, "kind": "?", "outcome": "died",
-                                                                 "detail": died}]})  # fmt: skip
+                                                                 "detail": f"{died} {last}"}]})  # fmt: skip
                 place += 1
     return done
 
