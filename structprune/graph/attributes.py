@@ -9,7 +9,7 @@ from torch import nn
 
 from ..held import is_number, read
 from ..modules import tensors, walk
-from .flow import Attribute, Flow
+from .flow import Attribute, Flow, Value
 from .numbers import Source, evaluate, sources
 from .units import Axis
 
@@ -17,22 +17,66 @@ if TYPE_CHECKING:
     from .dependency import DependencyGraph
 
 
-def follow_attributes(flow: Flow, model: nn.Module) -> None:
-    """Makes the axes that one attribute, or one expression of attributes, counts equally long, whatever goes."""
+def follow_attributes(flow: Flow, model: nn.Module, values: dict[str, Value]) -> None:
+    """Makes the axes that one attribute, or one expression of attributes, counts equally long, whatever goes.
+
+    `values` are the parameters and buffers by their keys.
+    """
     counted: dict[Any, list[Axis]] = {}
     modules = dict(walk(model))
+    keys = {id(tensor): key for key, tensor in tensors(model).items()}
+    for path, module in modules.items():
+        if isinstance(module, nn.MultiheadAttention):
+            flow.module = path
+            weights = {name: values[keys[id(parameter)]] for name, parameter in module.named_parameters()}
+            entering = _follow_attention(flow, weights, module.head_dim)
+            for above, outer in modules.items():
+                if isinstance(outer, nn.Transformer) and path.startswith(f"{above}." if above else ""):
+                    flow.attributes.append(Attribute(entering, source=Source(above, "d_model")))
     flow.attributes = [a for a in flow.attributes if _counts(a, modules)]
     for attribute in flow.attributes:
         if attribute.source is not None and attribute.flag is None:
             counted.setdefault(attribute.source, []).append(attribute.axis)
     for expression, axis in flow.expressions:
         counted.setdefault(expression, []).append(axis)
+    owners = _owners(model)
+    for attribute in flow.attributes:  # numbers of layers, where the code reads them elsewhere too
+        for path in owners.get(attribute.key, ()):
+            source = Source(path, attribute.name)
+            if source in counted and attribute.axis is not None:
+                counted[source].append(attribute.axis[:: attribute.divisor])
     for expression, axes in counted.items():
         different = {None if axis is None else axis.tobytes(): axis for axis in axes}
         if len(different) > 1:
             source = sources(expression)[0]
             flow.module = source.module
             flow.balance(list(different.values()), f"the attribute {source.name} also counts something that stays")
+
+
+def _follow_attention(flow: Flow, weights: dict[str, Value], width: int) -> Axis:
+    """`nn.MultiheadAttention` takes one number, `embed_dim`, for its input and for its heads times their width.
+
+    That `width` stays, as the scale of the scores is worked out from it, so the number of heads follows `embed_dim`.
+    Returns the axis of its input.
+    """
+    if "in_proj_weight" in weights:
+        packed = weights["in_proj_weight"]
+        entering, made = packed.axes[1], packed.axes[0]
+        parts: list[Axis] = [None] * 3 if made is None else list(np.split(made, 3))
+        for name in ("kdim", "vdim"):
+            flow.attribute(packed, name, entering)
+    else:
+        entering = weights["q_proj_weight"].axes[1]
+        parts = [weights[f"{name}_proj_weight"].axes[0] for name in "qkv"]
+        for name in "kv":
+            flow.attribute(weights[f"{name}_proj_weight"], f"{name}dim", weights[f"{name}_proj_weight"].axes[1])
+    leaving = weights["out_proj.weight"]
+    for value in weights.values():
+        if value is not leaving:
+            flow.attribute(value, "embed_dim", entering)
+            flow.attribute(value, "num_heads", entering, width)
+    flow.balance([entering, *parts], "has one width for its input and for all its heads")
+    return entering
 
 
 def _counts(attribute: Attribute, modules: dict[str, Any]) -> bool:
@@ -45,7 +89,7 @@ def _counts(attribute: Attribute, modules: dict[str, Any]) -> bool:
 def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dict[str, Any]]:
     """The attributes that change in a removal, by module path."""
     modules = dict(walk(graph.model))
-    owners = _owners(graph)
+    owners = _owners(graph.model)
     result: dict[str, dict[str, Any]] = {}
     values: dict[Source, int] = {}
     for attribute in graph.attribute_list:
@@ -78,7 +122,7 @@ def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dic
 
 def axes_of_sources(graph: DependencyGraph) -> dict[Source, tuple[np.ndarray, int]]:
     """The attributes that follow channels: each is the number of positions left on an axis, over a divisor."""
-    modules, owners = dict(walk(graph.model)), _owners(graph)
+    modules, owners = dict(walk(graph.model)), _owners(graph.model)
     found: dict[Source, tuple[np.ndarray, int]] = {}
     for attribute in graph.attribute_list:
         if attribute.axis is None or attribute.flag is not None:
@@ -119,11 +163,11 @@ def _read(modules: dict[str, Any], source: Source) -> Any:
     return int(value) if is_number(value) else None
 
 
-def _owners(graph: DependencyGraph) -> dict[str, list[str]]:
+def _owners(model: nn.Module) -> dict[str, list[str]]:
     """The modules that hold each parameter or buffer, by its key."""
-    keys = {id(tensor): key for key, tensor in tensors(graph.model).items()}
+    keys = {id(tensor): key for key, tensor in tensors(model).items()}
     owners: dict[str, list[str]] = {}
-    for path, module in walk(graph.model):
+    for path, module in walk(model):
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None:
                 owners.setdefault(keys[id(tensor)], []).append(path)

@@ -49,9 +49,10 @@ class Group:
     with the leading layer's filters, then those of the other layers that make the channels. `exact` says that, in
     evaluation, removing equals masking with zero; if not, an op takes a statistic over the channels (LayerNorm, a sum
     of sigmoids), in the slim network over those that are left. `exact_in_training` is false also where BatchNorm takes
-    the statistics of a batch over the channels. `strata` numbers the stratum of each unit: each loses the same number
-    of units. `floors` are axes, as (positions, k) of the group's units, and how many positions of them must stay.
-    `params` and `macs` are what the model loses when all the units go.
+    the statistics of a batch over the channels. `strata` numbers the stratum of each unit, and `rates` says how many
+    units of each stratum go at a time: one, or for one head of 32 channels 32 of those that it is added to. `floors`
+    are axes, as (positions, k) of the group's units, and how many positions of them must stay. `params` and `macs` are
+    what the model loses when all the units go.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Group:
     floors: tuple[tuple[np.ndarray, int], ...] = field(repr=False)
     ids: np.ndarray = field(repr=False)
     strata: np.ndarray = field(repr=False)
+    rates: tuple[int, ...] = field(repr=False)
     _graph: DependencyGraph = field(repr=False, compare=False)
     allowed: frozenset[int] | None = field(default=None, repr=False)
 
@@ -84,26 +86,35 @@ class Group:
 
     @functools.cached_property
     def step(self) -> int:
-        """How many units go together at least: one of each stratum."""
-        return int(self.strata.max()) + 1
+        """How many units go together at least: of each stratum its rate."""
+        return sum(self.rates)
 
     @property
     def removable(self) -> int:
         """The most units that can go without emptying a stratum."""
-        return self.step * (int(np.bincount(self.strata).min()) - 1)
+        return self.step * self.steps(np.ones(len(self.rates), int))
+
+    def steps(self, least: np.ndarray) -> int:
+        """How often all strata can lose what goes at a time, if of each at least so many units stay."""
+        return int(((np.bincount(self.strata) - least) // self.rates).min())
 
     def channels_of(self, kept: int) -> int:
         """The leading layer's width when `kept` units are kept (its fixed channels always stay).
 
         Where it makes only some of the units, so that their number does not tell its width: the number of units.
         """
-        if not self.channels_per_unit:
+        if not self.channels_per_step:
             return kept
-        return self.channels - (self.units - kept) * self.channels_per_unit
+        return self.channels - (self.units - kept) * self.channels_per_step // self.step
 
     @functools.cached_property
-    def channels_per_unit(self) -> int:
-        return int((self.leading.index >= 0).any(axis=1).sum()) // self.units
+    def channels_per_step(self) -> int:
+        """How many of the leading layer's channels go when all strata lose what goes at a time; 0 if that varies."""
+        index = self.leading.index
+        first = index.max(axis=1)
+        on = np.bincount(self.strata[first[first >= 0]], minlength=len(self.rates)) * self.rates
+        all_units = np.bincount(self.strata)
+        return 0 if (on % all_units).any() else int((on // all_units).sum())
 
     def best(self, scores: np.ndarray, kept: int) -> np.ndarray:
         """The indices of the `kept` units of highest score, in rising order: of each stratum the best.
@@ -112,10 +123,10 @@ class Group:
         """
         lost = (self.units - kept) // self.step
         chosen = []
-        for stratum in range(self.step):
+        for stratum, rate in enumerate(self.rates):
             members = np.flatnonzero(self.strata == stratum)
             order = np.argsort(-scores[members], kind="stable")
-            chosen.append(members[order[: len(members) - lost]])
+            chosen.append(members[order[: len(members) - lost * rate]])
         return np.sort(np.concatenate(chosen))
 
     def must_stay(self, scores: np.ndarray, min_channels: int = 1) -> np.ndarray:
@@ -154,10 +165,11 @@ class Group:
 
     def narrowed(self, share: int) -> np.ndarray:
         """One unit in `share`, spread evenly, but two of each stratum of three or more, and no empty layer."""
-        smallest = int(np.bincount(self.strata).min())
-        most = smallest - max(min(2, smallest - 1), smallest // share)  # one may run other code
+        counts = np.bincount(self.strata)
+        few = np.maximum(np.minimum(2, counts - self.rates), counts // share)  # one may run other code
+        most = max(self.steps(few), 1)
         place = np.zeros(self.units)
-        for stratum in range(self.step):
+        for stratum in range(len(self.rates)):
             members = self.strata == stratum
             place[members] = -(np.arange(members.sum()) % share)
         for lost in (n for n in range(most, 0, -1) if self.allows(self.units - n * self.step)):
@@ -192,7 +204,7 @@ class DependencyGraph:
         self.notes: list[str] = []
         self._flow = flow
         if flow.module_form:
-            follow_attributes(flow, model)
+            follow_attributes(flow, model, values)
         self._resolved = flow.units.resolve()
         self._known: dict[int, np.ndarray] = {}
         self._kept_alive: list[np.ndarray] = []
@@ -262,6 +274,7 @@ class DependencyGraph:
                     floors=tuple(f for f in floors if (f[0] >= 0).any()),
                     ids=family.ids,
                     strata=family.strata,
+                    rates=family.rates,
                     _graph=self,
                 )
             )

@@ -15,13 +15,14 @@ from .units import Cause, Resolution, alike
 
 @dataclass
 class Family:
-    """The removable classes `ids` of one group, the stratum of each, and the layer nearest to the input that makes
-    them."""
+    """The removable classes `ids` of one group, the stratum of each, how many of each stratum go at a time, and the
+    layer nearest to the input that makes them."""
 
     name: str
     leader: Produced
     ids: np.ndarray
     strata: np.ndarray
+    rates: tuple[int, ...]
 
 
 def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray], np.ndarray]) -> list[Family]:
@@ -62,12 +63,13 @@ def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray]
             reason = "must lose as many channels as a part beside it, from which nothing can go"
             _freeze(flow, resolved, ids, leader, reason)
             continue
-        if np.bincount(own.ravel()).min() < 2:  # none of one unit can go: one must stay
+        rates = tuple(resolved.rates[which - 1]) if which else (1,)
+        if (np.bincount(own.ravel()) <= rates).any():  # one of each must stay
             alone = len(leader.axis) == 1
             reason = "the only channel of a layer" if alone else "these channels could only go all together"
             _freeze(flow, resolved, ids, leader, reason, barrier=not alone)
             continue
-        result.append(Family(_layer_name(leader.key), leader, ids, own.ravel()))
+        result.append(Family(_layer_name(leader.key), leader, ids, own.ravel(), rates))
     _name_factors(result, flow, classes_of)
     return result
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .numbers import Number, Source, expression
+from .numbers import Number, Size, Source, expression, multiple, settled
 from .units import Axis, Cause, Units
 
 
@@ -159,6 +159,8 @@ class Flow:
     depth: int = 0
     call: int = 0
     shape: Any = ()
+    native: bool = False  # whether PyTorch's own code calls the current node
+    made: dict[str, Any] = field(default_factory=dict)  # what each node so far has made, by its name
     written: bool = False  # whether the memory of what the current node makes is written to later
 
     def cause(self, reason: str) -> Cause:
@@ -253,11 +255,46 @@ class Flow:
 
     def follow(self, number: Any, axis: Axis) -> None:
         """Notes that a number which the op was given must be the number of positions left on `axis`."""
+        read = multiple(expression(number))
+        if read is not None:
+            self._as_wide(*read, axis, free=False)
+        number = settled(number)
         if isinstance(number, Number):
             if number.source is not None:
                 self.attributes.append(Attribute(axis, source=number.source))
             else:
                 self.expressions.append((expression(number), axis))
+
+    def spread(self, number: Any, size: int) -> Axis:
+        """The axis of `size` copies of one position, of which any can go with what they meet; `number` is the size as
+        the code gives it."""
+        if size <= 1:
+            return None
+        axis: Axis = self.units.axis(size)
+        read = multiple(expression(number))
+        if read is not None and read[1] == 1:
+            return self._as_wide(*read, axis, free=True)
+        self.follow(number, axis)
+        return axis
+
+    def _as_wide(self, size: Size, times: int, axis: Axis, free: bool) -> Axis:
+        """Keeps `axis` so many `times` as long as the one whose size the code read; if it is `free`, by a tie."""
+        value = self.made.get(size.node)
+        if not self.module_form or not isinstance(value, Value):
+            return axis
+        other = value.axes[size.dim]
+        if other is None and axis is None:
+            return None
+        if free and other is None:
+            self.freeze([axis], None)
+            return None
+        if free:
+            return self.tie(other, axis)
+        if axis is None or len(axis) != size.value * times:
+            self.freeze([other, axis], "is read as a size where nothing can be removed")
+        elif other is None or times > 1 or not np.array_equal(other, axis):
+            self.balance([other, *np.split(axis, times)], "is as wide as another axis, by whose size the code goes")
+        return axis
 
     def cost(self, op: str, total: int, *axes: Axis, divisor: int = 1) -> None:
         """Notes a node of `total` multiply-adds in proportion to the length of each of `axes`, over `divisor`."""

@@ -36,7 +36,7 @@ def map_leaves(value: Any, function: Any) -> Any:
 
 
 def noted(value: Any, tensor: Any, given: list[float]) -> Any:
-    """`value` with `tensor` applied to tensors, and each number replaced by the next equal one of `given`, in order.
+    """`value` with `tensor` applied to tensors, and each number replaced by the first equal one of `given` left.
 
     An op gets the numbers of the torch function that calls it, so these tell which of them are `Number`s.
     """
@@ -49,8 +49,7 @@ def noted(value: Any, tensor: Any, given: list[float]) -> Any:
     if given and type(value) in (int, float):
         for position, number in enumerate(given):
             if plain(number) == value and isinstance(number, float) == isinstance(value, float):
-                del given[: position + 1]
-                return number
+                return given.pop(position)
     return value
 
 

@@ -199,6 +199,34 @@ def sources(expression: Any) -> list[Source]:
     return [leaf for leaf in leaves(expression) if isinstance(leaf, Source)]
 
 
+def followed(value: Any) -> Any:
+    """`settled`, but for a number that is the size of a tensor, so many times that, or such a one in equal parts."""
+    held = value.expression if isinstance(value, Number) else None
+    if multiple(held) is not None or parts(held) is not None:
+        return value
+    return settled(value)
+
+
+def multiple(expression: Any) -> tuple[Size, int] | None:
+    """The size and the whole number that an expression multiplies, if it does no more than that."""
+    if isinstance(expression, Size):
+        return expression, 1
+    if isinstance(expression, tuple) and expression[0] is operator.mul:
+        for size, times in (expression[1:], expression[:0:-1]):
+            if isinstance(size, Size) and type(times) is int and times > 0:
+                return size, times
+    return None
+
+
+def parts(expression: Any) -> tuple[Size, Any] | None:
+    """The size and the number of parts, an attribute or a plain number, if an expression divides no more than these."""
+    if isinstance(expression, tuple) and expression[0] is operator.floordiv:
+        size, count = expression[1:]
+        if isinstance(size, Size) and (isinstance(count, Source) or type(count) is int):
+            return size, count
+    return None
+
+
 def settled(value: Any, kinds: tuple[type, ...] = (Size, Read)) -> Any:
     """A number with the sizes of tensors, and what was read from them, as plain numbers, so that only attributes are
     left to follow; or only with what is of other `kinds`."""

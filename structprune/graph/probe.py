@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from ..errors import ModelError
+from .answers import UnknownAnswerError
 from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
@@ -47,7 +48,7 @@ def unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any
     lengths: dict[int, int] = {}
     seen = trial.calls
     for position, node in enumerate(nodes):
-        why = ""
+        why, dims = "", None
         if position >= len(seen) or seen[position].target != node.target:
             why = error or "the model's code takes another path at another width"
         elif not isinstance(node.meta["val"], (Tensor, list, tuple)):  # a number read from a tensor
@@ -57,7 +58,12 @@ def unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any
             why = "its size is a number in the model's code"
         elif _numbers(seen[position]) != _numbers(node):
             why = "it gets a number that the model's code works out from a width"
+            dims = _decisive(graph, captured, values, node, position)
         if why:
+            if dims and node.name not in barred:
+                differ = [n for n, other in zip(nodes, seen, strict=False) if _differ(n, other)]
+                like = [n for n in differ if _place(n) == _place(node) and n.name not in barred]
+                return {n.name: Bar(f"{why}, so its channels can't go", dims=dims) for n in like}
             return _culprits(node, captured, values, graph, barred, why, error is not None)
     if error is not None:
         return _culprits(nodes[-1], captured, values, graph, barred, error, True)
@@ -87,20 +93,55 @@ def _numbers(node: fx.Node) -> list[str]:
     return [repr(leaf) for leaf in leaves if isinstance(leaf, kinds)]
 
 
+def _differ(node: fx.Node, other: fx.Node) -> bool:
+    return node.target is not operator.getitem and node.target == other.target and _numbers(node) != _numbers(other)
+
+
 @dataclass(frozen=True)
 class Bar:
     """What enters a node stays, for a reason: its tensors, and with `parameters` those of the model too.
 
     Or the channels that a size or an attribute counts, which the code compares at `line` in `module`.
+    With `dims`, counted from the last, only these axes.
     """
 
     reason: str
     parameters: bool = False
     module: str = ""
     line: str = ""
+    dims: frozenset[int] | None = None
 
 
 Bars = dict["str | Size | Source | Condition", Bar]  # by the name of a node, or by what is compared
+
+
+def _decisive(
+    graph: DependencyGraph, captured: Captured, values: dict[str, Any], node: fx.Node, position: int
+) -> frozenset[int] | None:
+    """The axes, counted from the last, whose channels change the numbers of a call; None if that can't be told.
+
+    Each is tried alone: the code runs with part of the groups on that axis and all of the others.
+    """
+    entering = [values[parent.name] for parent in node.all_input_nodes]
+    axes: dict[int, list[np.ndarray]] = {}
+    for value in entering:
+        for back, axis in enumerate(reversed(value.axes), 1) if not isinstance(value, list) and not value.key else ():
+            if axis is not None and graph.removable(axis):
+                axes.setdefault(-back, []).append(graph.classes_of(axis))
+    found = set()
+    for dim, on in axes.items():
+        kept = {g.name: g.narrowed(2) for g in graph.groups if any(np.isin(g.ids, classes).any() for classes in on)}
+        try:
+            trial, _ = record(
+                graph.model, captured.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario
+            )
+            calls = trial.calls
+        except UnknownAnswerError:  # another path, on which the code asks for values
+            calls = []
+        same = position < len(calls) and calls[position].target == node.target
+        if not same or _numbers(calls[position]) != _numbers(node):
+            found.add(dim)
+    return frozenset(found) or None
 
 
 def _culprits(
@@ -120,7 +161,8 @@ def _culprits(
     for parameters in (False, True) if failed or _steady(graph, captured) else (False,):
 
         def live(n: fx.Node, parameters: bool = parameters) -> bool:
-            new = n.name not in barred or (parameters and not barred[n.name].parameters)
+            old = barred.get(n.name)
+            new = old is None or old.dims is not None or (parameters and not old.parameters)
             return new and n.target is not operator.getitem and _live(n, values, graph, parameters)
 
         after = [[n] for n in nodes[len(before) :]] if parameters else []  # a check of a parameter, before its use
@@ -166,7 +208,7 @@ def _entries(node: fx.Node, before: list[fx.Node]) -> list[fx.Node]:
 
 
 # Ops that make channels of their own: copies of one, and tensors of one number.
-SPREADS = frozenset(("expand", "expand_as", "broadcast_to", *CONSTANT))
+SPREADS = frozenset(("expand", "expand_as", "broadcast_to", "repeat", "tile", *CONSTANT))
 
 
 def _live(node: fx.Node, values: dict[str, Any], graph: DependencyGraph, parameters: bool) -> bool:

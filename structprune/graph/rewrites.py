@@ -159,6 +159,18 @@ def _attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]
     return "op", str(node.target), args, {**kwargs, "scale": width**-0.5 if scale is None else scale}
 
 
+def _repeat(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """An axis of one position is laid end to end as often as the result has positions."""
+    made, before = w.value(node), w.value(node.args[0]).shape
+    before = [1] * (len(made.shape) - len(before)) + list(before)
+    given = [1] * (len(before) - len(args[1])) + list(args[1])
+    times = [
+        slim if size == 1 and axis is not None else n
+        for size, axis, n, slim in zip(before, made.axes, given, w.shape(node), strict=True)
+    ]
+    return "op", str(node.target), [args[0], times], kwargs
+
+
 def _trains(place: int) -> Rewrite:
     def rewrite(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
         if op_name(node.target) == "batch_norm" and args[3] is not None and args[6] == 0.0:
@@ -170,6 +182,11 @@ def _trains(place: int) -> Rewrite:
         return "op", str(node.target), [*args[:place], {"$training": True}, *args[place + 1 :]], kwargs
 
     return rewrite
+
+
+def _recurrent(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    place = [argument.name for argument in node.target._schema.arguments].index("train")  # type: ignore[union-attr]
+    return _trains(place)(w, node, args, kwargs)
 
 
 def _fresh(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -196,4 +213,6 @@ REWRITES: dict[str, Rewrite] = {
     "group_norm": _grouped_norm,
     "scaled_dot_product_attention": _attention,
     "batch_norm": _trains(5),
+    **dict.fromkeys(("repeat", "tile"), _repeat),
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
 }

@@ -23,7 +23,7 @@ from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
 from .looks import Looks, look
 from .nested import map_leaves
 from .noting import Condition
-from .numbers import Size, Source, leaves, settled
+from .numbers import Size, Source, followed, leaves, settled
 from .probe import SPREADS, Bar, Bars, unfollowed
 from .rules import RULES
 from .rules.recurrent import RECURRENT, of_stacked
@@ -126,6 +126,7 @@ def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: 
     calls: Counter[str] = Counter()
     written = _written(captured)
     writes = Writes()
+    flow.made = {}
     for node in captured.graph.nodes:
         depth[node] = 1 + max((depth[parent] for parent in node.all_input_nodes), default=0)
         if node.op == "placeholder":
@@ -141,10 +142,12 @@ def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: 
             values[node] = values[node.args[0]][node.args[1]]
         else:
             flow.depth, flow.module, flow.line = depth[node], node.meta["module"], node.meta["line"]
+            flow.native = node.meta.get("native", False)
             flow.written = _storage(node.meta.get("val")) in written
             stale = {parent: unknown(values[parent]) for parent in writes.stale(node)}
             values[node] = _apply(flow, node, {**values, **stale} if stale else values, barred, calls)
             writes.note(node)
+        flow.made[node.name] = values.get(node)
     return {node.name: value for node, value in values.items()}
 
 
@@ -211,11 +214,15 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, 
     if node.name in barred:
         bar = barred[node.name]
         entering = {p: v for p, v in given.items() if bar.parameters or isinstance(v, list) or v.key is None}
-        flow.freeze([axis for value in entering.values() for axis in all_axes(value)], bar.reason)
-        given |= {parent: fixed(value) for parent, value in entering.items()}
+        if bar.dims is None:
+            flow.freeze([axis for value in entering.values() for axis in all_axes(value)], bar.reason)
+            given |= {parent: fixed(value) for parent, value in entering.items()}
+        for d in bar.dims or ():
+            flow.freeze([value.axes[d] for value in given.values() if -d <= len(value.axes)], bar.reason)
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: given[n])
     if node.meta["numbers"]:
-        args, kwargs = map_leaves(args, settled), map_leaves(kwargs, settled)
+        plain = followed if flow.module_form else settled
+        args, kwargs = map_leaves(args, plain), map_leaves(kwargs, plain)
     try:
         if flow.op not in RULES:
             raise Unsupported(f"no rule for {flow.op} yet")

@@ -23,6 +23,10 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from .balance import Strata, hindrance, rates, without
+from .balance import merge as merge_strata
+from .balance import strata as strata_of
+
 Axis: TypeAlias = "np.ndarray | None"
 
 
@@ -47,7 +51,7 @@ class Resolution:
 
     `table[u]` lists the classes of tied units, -1 padding, that remove unit u (its last row stands for -1, no unit).
     `frozen` says which classes stay, `freezes` holds (classes, cause) for each freeze, and `strata` lists, for each
-    balance that is not met by itself, arrays of classes of which the same number must go.
+    balance that is not met by itself, arrays of classes, and `rates` how many of each must go at a time.
     """
 
     classes: int
@@ -55,6 +59,7 @@ class Resolution:
     frozen: np.ndarray
     freezes: list[tuple[np.ndarray, int]]
     strata: list[list[np.ndarray]]
+    rates: list[list[int]]
 
     def of(self, axis: np.ndarray) -> np.ndarray:
         """The classes on each position of an axis: shape (positions, k)."""
@@ -168,7 +173,7 @@ class Units:
 
     def resolve(self) -> Resolution:
         """Classes, what removes each unit, and what must stay. Relations that can't hold freeze what they name."""
-        strata: list[list[np.ndarray]] = []
+        strata: list[Strata] = []
         while True:
             labels, classes = self._components()
             if self._simplify(labels, classes) or self._unify(labels):
@@ -176,7 +181,7 @@ class Units:
             table = self._table(labels, classes)
             if table is None:
                 continue
-            settled = self._settle(table)
+            settled = self._settle(table, labels)
             if settled is not None:
                 strata = settled
                 break
@@ -187,7 +192,8 @@ class Units:
             touched = touched[touched >= 0]
             frozen[touched] = True
             freezes.append((touched, cause))
-        return Resolution(classes, table, frozen[:-1], freezes, strata)
+        arrays = [[np.array(sorted(stratum)) for stratum in balance] for balance in strata]
+        return Resolution(classes, table, frozen[:-1], freezes, arrays, [rates(balance) for balance in strata])
 
     def _components(self) -> tuple[np.ndarray, int]:
         if not self._ties:
@@ -200,13 +206,23 @@ class Units:
         return labels, int(count)
 
     def _simplify(self, labels: np.ndarray, classes: int) -> bool:
-        """Takes units that stay out of the sets that others are derived from, where that leaves something."""
+        """Takes units that stay out of the sets that others are derived from, where that leaves something.
+
+        A unit that is derived from itself and others, as it is tied to one of them by another way, goes with it alone:
+        the others stay.
+        """
         frozen = np.zeros(classes + 1, bool)
         for units, _ in self._frozen:
             frozen[labels[units]] = True
         news = False
         rest, self._derived = self._derived, []
         for units, sets, cause in rest:
+            own = (sets >= 0) & (labels[sets] == labels[units][:, None])
+            rows = own.any(axis=1)
+            if rows.any():
+                news = True
+                self.freeze(sets[rows][~own[rows]], cause)
+                units, sets = units[~rows], sets[~rows]
             stays = (sets >= 0) & frozen[labels[sets]]
             rows = stays.any(axis=1) & ~stays.all(axis=1)
             if not rows.any():
@@ -285,23 +301,34 @@ class Units:
         self._derived = rest
         return None
 
-    def _settle(self, table: np.ndarray) -> list[list[np.ndarray]] | None:
-        """The strata of all balances; None if one had to be met by ties, so that all is to be settled again."""
-        found: list[list[frozenset[int]]] = []
+    def _settle(self, table: np.ndarray, labels: np.ndarray) -> list[Strata] | None:
+        """The strata of all balances; None if one had to be met by ties, or by what stays, so that all is to be settled
+        again."""
+        found: list[Strata] = []
         kept = []
+        frozen = np.zeros(int(table.max(initial=-1)) + 2, bool)
+        for units, _ in self._frozen:
+            frozen[table[units]] = True
+        frozen[-1] = False
         for blocks, cause in self._balanced:
-            wanted = _strata(table[blocks].reshape(*blocks.shape[:2], -1))
-            merged = None if wanted is None else _merge(found, wanted)
-            if merged is None:
-                for other in blocks[1:]:
-                    self.couple(blocks[0], other, cause)
-            else:
+            classes = without(table[blocks].reshape(*blocks.shape[:2], -1), frozen)
+            wanted = strata_of(classes)
+            merged = None if wanted is None else merge_strata(found, wanted)
+            if merged is not None:
                 found = merged
                 kept.append((blocks, cause))
+                continue
+            stay = hindrance(classes, found)
+            if stay is not None and not frozen[stay].all():
+                why = _because(cause, f"{cause.reason}, and of heads times channels only one can follow")
+                self.freeze(np.flatnonzero(np.isin(labels, stay)), why)
+                return None
+            for other in blocks[1:]:
+                self.couple(blocks[0], other, cause)
         if len(kept) < len(self._balanced):
             self._balanced = kept
             return None
-        return [[np.array(sorted(stratum)) for stratum in strata] for strata in found]
+        return found
 
 
 FIXED = -1  # the cause of a freeze that is no barrier
@@ -328,72 +355,6 @@ def _aligned(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             return b
         order.append(match)
     return b[:, order]
-
-
-def _strata(blocks: np.ndarray) -> list[list[frozenset[int]]] | None:
-    """What a balance of blocks, shape (blocks, positions, k) of classes, asks for; None if it can't be told.
-
-    Positions must be a full grid of what their columns hold, in each block, each class as often as any other. Then
-    the blocks stay equal if, column by column, each loses the same number of classes.
-    """
-    blocks = blocks[:, :, (blocks >= 0).any(axis=(0, 1))]
-    if blocks.shape[2] > 1 and (blocks < 0).any():
-        return None
-    result = []
-    for c in range(blocks.shape[2]):
-        members: dict[int, list[int]] = {}
-        repeated = set()
-        for b, column in enumerate(blocks[:, :, c]):
-            classes, counts = np.unique(column[column >= 0], return_counts=True)
-            repeated.update(counts.tolist())
-            for label in classes.tolist():
-                members.setdefault(label, []).append(b)
-            if blocks.shape[2] > 1 and len(classes) * int(counts[0]) != blocks.shape[1]:
-                return None
-        if len(repeated) > 1:
-            return None
-        strata: dict[tuple[int, ...], set[int]] = {}
-        for label, where in members.items():
-            strata.setdefault(tuple(where), set()).add(label)
-        touched = [b for where in strata for b in where]
-        if len(touched) != len(set(touched)) or len(touched) != len(blocks):
-            return None
-        if len(strata) > 1:
-            result.append([frozenset(s) for s in strata.values()])
-    holders = [set(np.unique(blocks[:, :, c]).tolist()) - {-1} for c in range(blocks.shape[2])]
-    if sum(map(len, holders)) > len(set().union(*holders)):
-        return None
-    if blocks.shape[2] > 1 and any(
-        len(np.unique(block, axis=0)) != np.prod([len(np.unique(c)) for c in block.T]) for block in blocks
-    ):
-        return None
-    return result
-
-
-def _merge(found: list[list[frozenset[int]]], wanted: list[list[frozenset[int]]]) -> list[list[frozenset[int]]] | None:
-    """Adds balances to those found before, joining those that share strata; None if two cut across each other."""
-    for new in wanted:
-        covered = frozenset().union(*new)
-        apart = []
-        for old in found:
-            if covered.isdisjoint(frozenset().union(*old)):
-                apart.append(old)
-                continue
-            shared = frozenset(old) & frozenset(new)
-            if covered & frozenset().union(*old) == frozenset().union(*shared):
-                new = [*old, *(stratum for stratum in new if stratum not in shared)]
-            elif _refines(old, new):
-                new = old
-            elif not _refines(new, old):
-                return None
-            covered = frozenset().union(*new)
-        found = [*apart, new]
-    return found
-
-
-def _refines(fine: list[frozenset[int]], coarse: list[frozenset[int]]) -> bool:
-    inside = [sum(part <= whole for part in fine) for whole in coarse]
-    return sum(inside) == len(fine) and len(set(inside)) == 1 and frozenset().union(*fine) == frozenset().union(*coarse)
 
 
 def alike(axis: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -143,7 +143,7 @@ def choices(
         widths = [group.units]
         if not hits and group.name not in whole:
             must = np.bincount(group.strata, weights=group.must_stay(scores[group.name], min_channels))
-            lost = int((np.bincount(group.strata) - np.maximum(must, 1)).min()) * group.step
+            lost = group.steps(np.maximum(must, 1).astype(int)) * group.step
             least = max(group.units - math.floor(max_ratio * group.units), group.units - lost)
             widths = [
                 kept

@@ -66,12 +66,6 @@ def _train(slim, inputs, keys):
     assert [key for key, p in parameters.items() if torch.equal(p, before[key])] == []
 
 
-def _scaled_by_width(graph):
-    """The modules whose attention takes its scale from the width of a head."""
-    reason = "takes its scale from this width, which would change"
-    return {b.module for b in graph.barriers if (b.op, b.reason) == ("scaled_dot_product_attention", reason)}
-
-
 MODELS = {  # each with the groups that must be found: {leading layer: units}
     "unet": (
         UNet, IMAGE, {"down1.0": 8, "down2.0": 16, "middle.0": 32, "up2": 16, "merge2.0": 16, "up1": 8, "merge1.0": 8},
@@ -155,24 +149,30 @@ def test_encoder_layers(norm_first, padded):
     x = torch.randn(2, 7, 16)
     graph, slim = check(Encoder(norm_first), (x, PADDING) if padded else x, 0.8)
     assert {group.name: group.units for group in graph.groups} == {f"layers.layers.{i}.linear1": 32 for i in (0, 1)}
-    assert _scaled_by_width(graph) == {f"layers.layers.{i}.self_attn" for i in (0, 1)}
+    reason = (
+        "must lose as many channels as a part beside it, from which nothing can go"  # heads and the input's channels
+    )
+    kept = {barrier.node for barrier in graph.barriers if barrier.reason == reason}
+    assert kept == {f"layers.layers.{i}.self_attn.in_proj_weight" for i in (0, 1)}
     assert slim.layers.layers[0].self_attn.embed_dim == 16
 
 
 def test_transformer_with_masks():
     source, target = torch.randint(0, 20, (2, 7)), torch.randint(0, 20, (2, 5))
-    graph, _ = check(Translator(), (source, target, PADDING), 0.8)
+    graph, slim = check(Translator(), (source, target, PADDING), 0.8)
     layers = ("transformer.encoder.layers.0", "transformer.decoder.layers.0")
-    assert {group.name: group.units for group in graph.groups} == {f"{layer}.linear1": 32 for layer in layers}
-    attentions = (f"{layers[0]}.self_attn", f"{layers[1]}.self_attn", f"{layers[1]}.multihead_attn")
-    assert _scaled_by_width(graph) == {*attentions}
+    hidden = {f"{layer}.linear1": 32 for layer in layers}
+    # four channels of both embeddings with a head of each of three attentions
+    assert {g.name: g.units for g in graph.groups} == {f"{layers[0]}.self_attn.in_proj_weight": 16 + 3 * 4, **hidden}
+    assert graph.barriers == []
+    assert slim.transformer.d_model == slim.source.embedding_dim
 
 
 def test_multihead_attention_between_other_layers():
     graph, slim = check(Attended(), torch.randn(2, 3, 6, 6), 0.8)
-    assert {group.name: group.units for group in graph.groups} == {"conv": 12, "hidden": 24}
-    assert "attention" in {barrier.module for barrier in graph.barriers}
-    assert (slim.attention.embed_dim, slim.attention.num_heads) == (16, 4)
+    assert {group.name: group.units for group in graph.groups} == {"conv": 12, "embed": 16 + 4, "hidden": 24}
+    assert graph.barriers == []
+    assert (slim.attention.embed_dim, slim.attention.num_heads) == (12, 3)
 
 
 def test_an_embedding_whose_weights_are_the_output_s():

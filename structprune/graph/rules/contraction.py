@@ -15,15 +15,15 @@ from .table import rule
 
 
 @rule("conv1d", "conv2d", "conv3d")
-def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *_: Any, **__: Any) -> Value:
+def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *options: Any, **_: Any) -> Value:
     groups = x.shape[_channel_dim(x, weight)] // weight.shape[1]
-    return _conv(flow, x, weight, bias, groups, transposed=False)
+    return _conv(flow, x, weight, bias, options[3] if len(options) > 3 else groups, transposed=False)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def conv_transpose(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *_: Any, **__: Any) -> Value:
+def conv_transpose(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *options: Any, **_: Any) -> Value:
     groups = int(flow.shape[_channel_dim(x, weight)]) // weight.shape[1]
-    return _conv(flow, x, weight, bias, groups, transposed=True)
+    return _conv(flow, x, weight, bias, options[3] if len(options) > 3 else groups, transposed=True)
 
 
 def _channel_dim(x: Value, weight: Value) -> int:
@@ -90,7 +90,7 @@ def _conv_grouped(
         flow.role(weight, 0, "passed")
         flow.attribute(weight, "groups", entering, fan_in)
         blocks = [_whole(flow, axis, groups) for axis in (entering, outer)]
-        flow.tie(*blocks)
+        flow.follow(groups, flow.tie(*blocks))
         made = np.repeat(blocks[0], fan_out, axis=0)
         return (entering, made) if transposed else (entering, outer)
     flow.role(weight, 0, "consumer" if transposed else "filter")
@@ -166,9 +166,14 @@ def linear(flow: Flow, x: Value, weight: Value, bias: Value | None = None) -> Va
     return Value(tuple(flow.shape), (*x.axes[:-1], weight.axes[0]))
 
 
+_SCALED = "takes its scale from this width, which would change"
+
+
 @rule("matmul", "bmm", "mm", "mv", "dot", "vdot")
 def matmul(flow: Flow, a: Value, b: Value) -> Value:
     """Batch axes broadcast and are coupled; the axis that both sides contract is coupled."""
+    if flow.module_form and flow.native and len(a.shape) == len(b.shape) == 3:  # in nn.MultiheadAttention
+        flow.freeze([a.axes[-1]], _SCALED)
     rank = len(flow.shape)
     made: list[Axis] = []
     batch = rank - (len(a.shape) > 1) - (len(b.shape) > 1)
@@ -224,7 +229,7 @@ def attention(
     """Scores and their product with the values; fvcore does not count this op."""
     rank = len(q.shape)
     if flow.module_form and scale is None:
-        flow.freeze([q.axes[-1], k.axes[-1]], "takes its scale from this width, which would change")
+        flow.freeze([q.axes[-1], k.axes[-1]], _SCALED)
     flow.contracts((0, q, -1), (1, k, -1))
     width = flow.tie(q.axes[-1], k.axes[-1])
     lead: list[Axis] = []

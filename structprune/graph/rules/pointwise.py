@@ -100,8 +100,7 @@ CONSTANT = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full
 @rule(*CONSTANT)
 def constant(flow: Flow, *arguments: Any, **_: Any) -> Value:
     """One number everywhere: of any axis, any position can go, if what it meets goes."""
-    axes = tuple(flow.units.axis(size) if size > 1 else None for size in flow.shape)
     given = arguments[1] if flow.op.startswith("new_") else arguments[0]
-    for size, axis in zip(given if isinstance(given, (list, tuple)) else (), axes, strict=False):
-        flow.follow(size, axis)
+    asked = given if isinstance(given, (list, tuple)) and len(given) == len(flow.shape) else flow.shape
+    axes = tuple(flow.spread(number, size) for number, size in zip(asked, flow.shape, strict=True))
     return Value(tuple(flow.shape), axes, uniform="empty" not in flow.op and not flow.written)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..flow import Flow, Unsupported, Value
-from ..numbers import Number
+from ..numbers import Number, expression, parts
 from ..units import Axis, concatenate, merge
 from .table import rule
 
@@ -33,7 +33,22 @@ def reshape(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
         first = arguments[0] % len(x.shape) if flow.op == "unflatten" else 0
         for i, size in enumerate(sizes):
             flow.follow(size, axes[first + i])
+        _follow_parts(flow, sizes, axes[first:], shape[first:])
     return Value(shape, tuple(axes))
+
+
+def _follow_parts(flow: Flow, sizes: Sequence[Any], axes: list[Axis], shape: Sequence[int]) -> None:
+    """`x.reshape(…, heads, width // heads)`: together the two are as long as the axis whose size is `width`."""
+    for j, size in enumerate(sizes):
+        divided = parts(expression(size))
+        if divided is None:
+            continue
+        width, count = divided
+        for i in (j - 1, j + 1):
+            if 0 <= i < len(sizes) and expression(sizes[i]) == count and shape[i] * shape[j] == width.value:
+                both = sorted((i, j))
+                whole = merge([axes[d] for d in both], [shape[d] for d in both])
+                flow.follow(Number.of(width.value, width), whole)
 
 
 def _reshaped(flow: Flow, entering: list[Axis], before: list[int], after: list[int]) -> list[Axis]:
@@ -128,27 +143,34 @@ def transpose_matrix(flow: Flow, x: Value) -> Value:
 def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
     """Copies of one position: any of them can go, if what they meet goes."""
     new = len(flow.shape) - len(x.shape)
+    asked = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else flow.shape
     axes: list[Axis] = []
     for d, size in enumerate(flow.shape):
         if d >= new and x.shape[d - new] == size:
             axes.append(x.axes[d - new])
+            flow.follow(asked[d], axes[-1])
             continue
         if d >= new:
             flow.freeze([x.axes[d - new]], "spreads one channel over many")
-        axes.append(flow.units.axis(size) if size > 1 else None)
-    if arguments and isinstance(arguments[0], (list, tuple)):
-        for size, axis in zip(arguments[0], axes, strict=True):
-            flow.follow(size, axis)
+        axes.append(flow.spread(asked[d], size))
     return Value(tuple(flow.shape), tuple(axes))
 
 
 @rule("repeat", "tile")
 def repeat(flow: Flow, x: Value, times: Sequence[int]) -> Value:
+    """Copies of a whole axis; those of one position are like those that `expand` makes."""
     times = [1] * (len(flow.shape) - len(times)) + list(times)
     new = len(flow.shape) - len(x.shape)
-    axes: list[Axis] = [None] * new
-    for axis, n in zip(x.axes, times[new:], strict=True):
-        axes.append(axis if axis is None or n == 1 else np.tile(axis, (n, 1)))
+    axes: list[Axis] = []
+    for d, n in enumerate(times):
+        axis, size = (x.axes[d - new], x.shape[d - new]) if d >= new else (None, 1)
+        if n == 1:
+            axes.append(axis)
+        elif size > 1:
+            axes.append(None if axis is None else np.tile(axis, (n, 1)))
+        else:
+            flow.freeze([axis], "spreads one channel over many")
+            axes.append(flow.spread(n, n))
     return Value(tuple(flow.shape), tuple(axes))
 
 
@@ -236,6 +258,9 @@ def _follow_sizes(flow: Flow, parts: list[Axis], sizes: Sequence[Any]) -> None:
             flow.follow(size, part)
         else:
             rest.append(part)
+    least = min(sizes)
+    if flow.native and rest and all(part is not None and len(part) % least == 0 for part in parts):  # k and v beside q
+        rest = [piece for part in parts if part is not None for piece in np.split(part, len(part) // least)]
     if len(rest) > 1 and len({len(part) for part in rest if part is not None}) == 1:
         flow.balance(rest, "cuts the channels into equal parts")
     else:
