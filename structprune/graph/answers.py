@@ -171,11 +171,13 @@ class Answers:
     scenario: Scenario
     run: int
     given: int = 0
+    unknown: str = ""  # the first question without an answer: the code may have caught the error
     asked: list[Asked] = field(default_factory=list)
 
     def next_(self, op: str, module: str, line: str) -> Answer:
         if self.scenario.answers is None:
-            raise UnknownAnswerError(Answer(op, module, line).question)
+            self.unknown = self.unknown or Answer(op, module, line).question
+            raise UnknownAnswerError(self.unknown)
         rest = self.scenario.answers[self.given :]
         if not rest or (rest[0].op, rest[0].line) != (op, line):
             before = f"for {rest[0].question}" if rest else "for nothing more"

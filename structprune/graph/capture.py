@@ -218,6 +218,8 @@ def record(
         raise
     except Exception as raised:  # whatever the user's forward raises
         error = _one_line(raised)
+    if recorder.answers.unknown:
+        raise UnknownAnswerError(recorder.answers.unknown)
     asked, conditions = recorder.answers.asked, recorder.conditions
     return Captured(recorder.graph, placeholders, conditions, asked, inputs, scenario, mode.happened), error
 

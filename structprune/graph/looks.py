@@ -149,10 +149,15 @@ def _decide(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
     looks.notes += [f"control flow follows the example: {text}; {told}, and ONNX files hold this way" for text in texts]
     if form == "graph":
         return
-    flips = list(dict.fromkeys(_flips(looks.main)))
-    for place, flip in enumerate(flips[:MOST_FLIPS]):
-        _flip(model, inputs, looks, flip, f"f{place}_")
-    if len(flips) > MOST_FLIPS:
+    waiting = [frozenset([flip]) for flip in dict.fromkeys(_flips(looks.main))]
+    known, tried = {flip for flips in waiting for flip in flips}, 0
+    while waiting and tried < MOST_FLIPS:
+        flips, tried = waiting.pop(0), tried + 1
+        captured = _flip(model, inputs, looks, flips, f"f{tried}_")
+        new = [flip for flip in dict.fromkeys(_flips(captured)) if flip not in known] if captured else []
+        known.update(new)  # what is decided only on that way
+        waiting += [flips | {flip} for flip in new]
+    if waiting:
         looks.unseen = f"its code decides by values in more than {MOST_FLIPS} ways, of which the others were not traced"
 
 
@@ -186,23 +191,27 @@ def _reached(nodes: Iterator[fx.Node]) -> set[str]:
     return seen
 
 
-def _flip(model: nn.Module, inputs: Inputs, looks: Looks, flip: Flip, label: str) -> None:
-    """Records what the code does where the answers at one line are others."""
-    scenario = Scenario(flips=frozenset([flip]), label=label)
-    where = short_line(flip.line)
+def _flip(model: nn.Module, inputs: Inputs, looks: Looks, flips: frozenset[Flip], label: str) -> Captured | None:
+    """Records what the code does where the answers at some lines are others; None if that can't be seen."""
+    scenario = Scenario(flips=flips, label=label)
+    where = " and ".join(sorted(short_line(flip.line) for flip in flips))
     try:
         answers = listen(model, inputs, scenario)
     except Exception as error:
-        if not _refuses(error) and flip.how == "not":  # another number may simply not fit the example
+        if not _refuses(error) and all(
+            flip.how == "not" for flip in flips
+        ):  # another number may simply not fit the example
             looks.unseen = f"the other branch at {where} could not be followed ({type(error).__name__}: {error})"
             looks.notes.append(looks.unseen)
-        return
+        return None
     captured, failed = record(model, inputs, scenario=replace(scenario, answers=answers))
     if failed is not None:
         looks.unseen = f"the other branch at {where} could not be traced ({failed})"
         looks.notes.append(looks.unseen)
-    elif not any(_same(captured, other) for other in looks.all):
+        return None
+    if not any(_same(captured, other) for other in looks.all):
         looks.others.append(captured)
+    return captured
 
 
 def _refuses(error: BaseException) -> bool:

@@ -62,6 +62,18 @@ class Masked(nn.Module):
     def exits(self, y: Tensor, mask: Tensor) -> Tensor:
         return y if y.mean() > 0.1 else self.c(y)
 
+    def caught(self, y: Tensor, mask: Tensor) -> Tensor:
+        try:
+            count = mask.sum().item()
+        except Exception:
+            count = 0
+        return self.c(y) if count < 3 else y
+
+    def in_turn(self, y: Tensor, mask: Tensor) -> Tensor:
+        if mask.all():
+            return y
+        return y + 1 if mask.sum() > 2 else self.c(y)
+
     def chosen(self, y: Tensor, mask: Tensor) -> Tensor:
         """Channels by their values."""
         return y[..., torch.nonzero(y[0, 0] > -1).flatten()]
