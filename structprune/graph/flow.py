@@ -292,8 +292,12 @@ class Flow:
             return self.tie(other, axis)
         if axis is None or len(axis) != size.value * times:
             self.freeze([other, axis], "is read as a size where nothing can be removed")
-        elif other is None or times > 1 or not np.array_equal(other, axis):
-            self.balance([other, *np.split(axis, times)], "is as wide as another axis, by whose size the code goes")
+        else:
+            places = axis.reshape(size.value, times, -1)  # of each channel, or whole axes end to end
+            each = (places == places[:, :1]).all()
+            parts = [places[:, 0]] if each else list(np.split(axis, times))
+            if other is None or len(parts) > 1 or not np.array_equal(other, parts[0]):
+                self.balance([other, *parts], "is as wide as another axis, by whose size the code goes")
         return axis
 
     def cost(self, op: str, total: int, *axes: Axis, divisor: int = 1) -> None:
