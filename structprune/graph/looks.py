@@ -129,12 +129,14 @@ def _calls(captured: Captured) -> list[Any]:
 
 
 def _counts(node: fx.Node) -> bool:
-    """Whether a node is a BatchNorm's counting of batches."""
+    """Whether a node is a BatchNorm's counting of batches; one that is called twice counts on from what it counted."""
     if node.op != "call_function" or node.target is not torch.ops.aten.add_.Tensor:
         return False
     counted: Any = node.args[0]
     value = counted.meta.get("val") if isinstance(counted, fx.Node) else None
-    return value is not None and counted.op == "placeholder" and value.dtype == torch.long and value.dim() == 0
+    if value is None or value.dtype != torch.long or value.dim():
+        return False
+    return counted.op == "placeholder" or _counts(counted)
 
 
 # --- what values decide -------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ _MADE = {
 }
 
 
-def op(name: str) -> Callable[..., Any]:
+def op(name: str, args: Sequence[Any] = ()) -> Callable[..., Any]:
     """What runs for an op, by the name that its overload prints, `aten.conv2d.default`. Raises PlanError."""
     try:
         namespace, base, overload = name.split(".")
@@ -54,9 +54,18 @@ def op(name: str) -> Callable[..., Any]:
     if refusal:
         raise PlanError(f"the plan's program names {name}, which {refusal}")
     short = op_name(found)
-    if short in _FOR_TRACERS:
-        return getattr(torch.Tensor if found._schema.is_mutable else torch, base)
+    if _takes_size_for_number(found, args):
+        return getattr(torch.Tensor if found._schema.is_mutable else torch, base, found)
     return _INSTEAD.get(short, found)
+
+
+def _takes_size_for_number(found: torch._ops.OpOverload, args: Sequence[Any]) -> bool:
+    """Whether a number among the arguments is worked out by the program.
+
+    Tracers (fvcore's, ONNX's) hand sizes on as tensors. An op takes these for numbers only as torch's own function.
+    """
+    kinds = [str(argument.type) for argument in found._schema.arguments]
+    return any("number" in kind and isinstance(arg, fx.Node) for kind, arg in zip(kinds, args, strict=False))
 
 
 def check_sizes(name: str, args: Sequence[Any]) -> None:
@@ -108,10 +117,6 @@ def checked_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return torch._weight_norm(v, g, dim)
 
 
-# Tracers (fvcore's, ONNX's) hand sizes on as tensors. These ops take them for numbers only as torch's own functions.
-_FOR_TRACERS = frozenset(
-    ["arange", "linspace", "logspace", "scalar_tensor", "pow", "clamp", "clamp_min", "clamp_max", "masked_fill"]
-)
 _INSTEAD: dict[str, Callable[..., Any]] = {
     "lstm": checked_lstm,
     "_weight_norm": checked_weight_norm,

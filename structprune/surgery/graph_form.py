@@ -188,7 +188,7 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
             node = graph.create_node("get_attr", f"{CONSTANTS}.{target}")
         elif kind == "op":
             admission.check_sizes(target.split(".")[1], args)
-            node = graph.call_function(admission.op(target), args, kwargs)
+            node = graph.call_function(admission.op(target, args), args, kwargs)
         elif kind == "method":
             admission.check_sizes(target, args)
             node = graph.call_method(_allowed(target, admission.METHODS), args, kwargs)

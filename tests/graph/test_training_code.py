@@ -123,3 +123,20 @@ def test_the_graph_form_says_that_training_code_is_left_out() -> None:
     assert sp.verify(net, sp.prune(net, plan), plan, X).passed
     plain = sp.trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Dropout(), nn.Conv2d(8, 2, 1)).eval(), X, form="graph")
     assert not plain.notes
+
+
+@pytest.mark.parametrize("form", ["module", "graph"])
+def test_a_norm_that_is_called_twice_counts_twice(form: str) -> None:
+    """Its counting in training mode is no code of the model's own."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.norm, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = self.norm(self.a(x)) + self.norm(self.a(x.flip(2)))
+            return self.b(made.relu() * 2 if self.training else made.relu())
+
+    graph = sp.trace(Net().eval(), torch.randn(2, 3, 8, 8), form=form)
+    assert {group.name: group.units for group in graph.groups} == {"a": 8}

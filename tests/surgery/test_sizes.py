@@ -295,6 +295,7 @@ NUMBERS = {
     "linspace": lambda y, n: y * torch.linspace(0, 1, n)[None, :, None],
     "power": lambda y, n: y.abs() ** (1 / n),
     "clamp": lambda y, n: y.clamp(max=n),
+    "difference": lambda y, n: n - y,
     "fill": lambda y, n: y.masked_fill(y == 0, n),
     "in place": lambda y, n: y.clone().clamp_(max=n),
 }
