@@ -374,10 +374,10 @@ def test_inspect(tmp_path):
     data = json.loads(output)
     assert data["groups"][0]["kind"] == "exact"
     assert data["macs"] > 0
-    code, _, output = cli("inspect", "beit_base_patch16_224")
+    code, _, output = cli("inspect", "ecaresnet26t")
     assert code == 0
     assert "Barriers" in output
-    assert "models/beit.py:" in output
+    assert "layers/eca.py:" in output
     code, error, _ = cli("inspect", "resnet100")
     assert code == 2
     assert "did you mean" in error

@@ -194,12 +194,12 @@ def test_costs_on_another_engine_have_onnxruntimes_shape_and_the_engines_scale(m
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
     made, taken = [], {"torch": 40.0, "openvino": 10.0}
 
-    def measure_steps(runtime, progress):
+    def measure_steps(runtime, progress, **options):
         made.append(runtime.engine)
         return {"conv": [2], "depthwise": [2], "linear": [2]}
 
     monkeypatch.setattr(learning, "measure_steps", measure_steps)
-    monkeypatch.setattr(learning, "_dense_ms", lambda graph, runtime: taken[runtime.engine])
+    monkeypatch.setattr(learning, "_dense_ms", lambda graph, runtime, *_: taken[runtime.engine])
     graph = sp.trace(randomise(Chain()), X[:1])
     there = learn_cost(graph, probes=4, seconds=0.1)
     for engine, ms in taken.items():

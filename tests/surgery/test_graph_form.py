@@ -199,7 +199,7 @@ def test_a_run_takes_the_graph_form_where_the_budget_asks_for_it(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
         "model: {name: test_vit_relpos, kwargs: {num_classes: 10, in_chans: 1, img_size: 32}}\n"
-        "data: {source: digits, image_size: 32}\nprune: {budget: {macs: 0.35}}\nbench: {seconds: 0.2}\n"
+        "data: {source: digits, image_size: 32}\nprune: {budget: {macs: 0.05}, align: 8}\nbench: {seconds: 0.2}\n"
     )
     with pytest.raises(BudgetError):
         sp.run(recipe, tmp_path / "module", overrides=["prune.form=module"])
