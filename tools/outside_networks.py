@@ -44,7 +44,7 @@ def tokens(length: int = 12, vocabulary: int = 60, batch: int = 1) -> Tensor:
 
 CLASSIFIERS = {  # each with the size of its image
     "alexnet": 64, "resnet18": 64, "resnext50_32x4d": 64, "densenet121": 64,
-    "squeezenet1_1": 64, "googlenet": 64, "inception_v3": 96, "mobilenet_v2": 64, "mobilenet_v3_small": 64,
+    "squeezenet1_1": 64, "googlenet": 64, "inception_v3": 299, "mobilenet_v2": 64, "mobilenet_v3_small": 64,
     "shufflenet_v2_x0_5": 64, "mnasnet0_5": 64, "efficientnet_b0": 64, "regnet_y_400mf": 64, "convnext_tiny": 64,
     "swin_t": 64, "swin_v2_t": 64, "maxvit_t": 224, "vit_b_32": 224,
 }  # fmt: skip
