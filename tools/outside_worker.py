@@ -145,8 +145,9 @@ def reloaded(model: nn.Module, slim: nn.Module, plan: sp.Plan, given: Any) -> st
 
 
 def _own_modules(model: nn.Module) -> list[str]:
-    """The module of this folder whose classes are parts of a model of torch's own class."""
-    return ["outside_networks"] if any(type(m).__module__ == "outside_networks" for m in model.modules()) else []
+    """For a network that has classes of this folder: that module, and those whose classes its code imports."""
+    homes = dict.fromkeys(type(module).__module__ for module in model.modules())
+    return [home for home in homes if not home.startswith("torch.")] if "outside_networks" in homes else []
 
 
 def other_batch(model: nn.Module, slim: nn.Module, plan: sp.Plan, given: Any) -> str:
