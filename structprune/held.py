@@ -125,13 +125,13 @@ def _put(holder: Any, path: list[str], value: Any) -> Any:
     old = holder[first] if isinstance(holder, dict) else getattr(holder, first, None)
     new = _put(old, rest, value) if rest else _of_kind(old, value)
     if isinstance(holder, dict):
-        holder[first] = new
+        dict.__setitem__(holder, first, new)  # past a subclass that can't be changed
     elif isinstance(holder, tuple):
         return holder._replace(**{first: new})  # type: ignore[attr-defined]
     elif new is not old:
         try:
             setattr(holder, first, new)
-        except dataclasses.FrozenInstanceError:
+        except Exception:  # frozen, by whichever library
             object.__setattr__(holder, first, new)
     return holder
 

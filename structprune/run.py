@@ -69,7 +69,7 @@ def run(
     `overrides` are strings `a.b=value`. With `resume`, a run that was interrupted in `out`, or stopped after its
     plan, goes on from its last finished step. With `plan_only` it stops after plan.json and returns the plan as
     a dict. Bad input raises a StructPruneError before anything is written; a slim network that is not the one
-    planned raises GateError, and leaves a report.json that says why and no slim artefact.
+    planned raises GateError, and leaves a report.json that says why (but where it does not run) and no slim artefact.
     """
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
     checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
@@ -93,9 +93,14 @@ def rehearse(recipe: Recipe, reporter: Reporter | None = None) -> None:
 def _claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
     """Checks that `folder` can take this run; the report of a finished run that is to be resumed."""
     existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
+    try:
+        while not existing.exists():
+            existing = existing.parent
+        is_folder = existing.is_dir()
+    except (OSError, ValueError) as error:
+        shown = repr(str(folder))[:200]
+        raise RecipeError(f"the output folder can't be {shown} ({error}): give another by --out") from error
+    if not is_folder:
         raise RecipeError(f"the output folder {folder} can't be made, as {existing} is a file: give another by --out")
     if not os.access(existing, os.W_OK):
         raise RecipeError(
@@ -480,8 +485,7 @@ class _Run:
         try:
             return predict(slim, data.test)
         except (RuntimeError, ValueError, IndexError) as error:  # shapes that do not fit
-            shutil.rmtree(self.work)
-            detail = str(error).strip().splitlines()[0]
+            detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise GateError(f"the slim network does not run, so no slim artefact was kept: {detail}") from error
 
     def _quantise(self, data: Data, dense: torch.Tensor) -> dict[str, dict[str, Any]]:

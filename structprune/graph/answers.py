@@ -216,7 +216,7 @@ def answer_of(op: str, module: str, line: str, result: Any) -> Answer:
 def seeded() -> Iterator[None]:
     """Random numbers that are the same each time; the generators go on afterwards as if nothing had been drawn."""
     python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
         random.seed(0)
         np.random.seed(0)

@@ -147,7 +147,10 @@ def _solve(graph: DependencyGraph, modules: dict[str, Any], removed: np.ndarray,
         known = {s: values.get(s, _read(modules, s)) for expression, _ in wanted for s in sources(expression)}
 
         def right(value: int, target: Source = target, wanted: Any = wanted, known: Any = known) -> bool:
-            return all(evaluate(expression, {**known, target: value}) == length for expression, length in wanted)
+            try:
+                return all(evaluate(expression, {**known, target: value}) == length for expression, length in wanted)
+            except ArithmeticError:  # no value for this expression
+                return False
 
         if not right(dense) and dense <= _MOST:
             values[target] = next((v for v in range(1, dense) if right(v)), dense)

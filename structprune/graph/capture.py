@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from ..errors import ModelError
 from ..modules import plain_attention, replace_tensors, set_attributes, skeleton_copy, tensors
 from . import numbers
-from .answers import Answer, Asked, Scenario, UnknownAnswerError, seeded
+from .answers import Answer, Asked, Scenario, seeded
 from .caches import apart, emptied
 from .noting import Condition
 from .recorder import Listener, Recorder, Watcher
@@ -109,8 +109,9 @@ class Captured:
     for. Each call's node carries `meta["val"]` (the meta tensor or tensors that it made), `meta["module"]`, the path
     of the module that called it, `meta["native"]`, whether that is PyTorch's own, and `meta["line"]`, the line of code.
     `conditions` are the comparisons of sizes and attributes that the code made, `asked` what it asked tensors for,
-    `reads_mode` says that code outside PyTorch looked whether it trains. To record once more in the same way, give
-    `inputs` and `scenario`.
+    `reads_mode` says that code outside PyTorch looked whether it trains, `unknown` is the question about a value at
+    which the recording stopped, as the scenario has no answer. To record once more in the same way, give `inputs`
+    and `scenario`.
     """
 
     graph: fx.Graph
@@ -120,6 +121,7 @@ class Captured:
     inputs: Inputs
     scenario: Scenario
     reads_mode: bool = False
+    unknown: str = ""
 
     @property
     def calls(self) -> list[fx.Node]:
@@ -147,17 +149,17 @@ def follow(model: nn.Module, inputs: Inputs, scenario: Scenario) -> tuple[Captur
 
     Raises ModelError if it asks and the model can't run on the example.
     """
+    captured, error = record(model, inputs, scenario=scenario)
+    if not captured.unknown:
+        return captured, error
     try:
-        return record(model, inputs, scenario=scenario)
-    except UnknownAnswerError as question:
-        try:
-            answers = listen(model, inputs, scenario)
-        except Exception as error:
-            raise ModelError(
-                f"{type(model).__name__} asks for the values of tensors, first by {question}, and can't run on its "
-                f"example to know them: {_one_line(error)}"
-            ) from error
-        return record(model, inputs, scenario=replace(scenario, answers=answers))
+        answers = listen(model, inputs, scenario)
+    except Exception as raised:
+        raise ModelError(
+            f"{type(model).__name__} asks for the values of tensors, first by {captured.unknown}, and can't run on its "
+            f"example to know them: {_one_line(raised)}"
+        ) from raised
+    return record(model, inputs, scenario=replace(scenario, answers=answers))
 
 
 def listen(model: nn.Module, inputs: Inputs, scenario: Scenario) -> tuple[Answer, ...]:
@@ -185,8 +187,8 @@ def record(
 ) -> tuple[Captured, str | None]:
     """What `capture` records, up to the first error, and that error in one line (None if there is none).
 
-    With `shapes` and `attributes`, the model is run as if those parameters and modules had them. Raises
-    UnknownAnswerError if the code asks for what `scenario` has no answers to.
+    With `shapes` and `attributes`, the model is run as if those parameters and modules had them. Where the code asks
+    for what `scenario` has no answers to, that is the error, and `unknown` of what was recorded says so too.
     """
     original, model = model, meta_copy(model, shapes or {}).train(scenario.training)
     set_attributes(model, attributes or {})
@@ -214,14 +216,15 @@ def record(
             result = call.call_under(recorder, model)
         outputs(result)  # raises for what can't be looked into
         recorder.graph.output(_nested(result, recorder))
-    except (ModelError, UnknownAnswerError):
+    except ModelError:
         raise
     except Exception as raised:  # whatever the user's forward raises
         error = _one_line(raised)
-    if recorder.answers.unknown:
-        raise UnknownAnswerError(recorder.answers.unknown)
+    unknown = recorder.answers.unknown
+    if unknown:
+        error = f"it asks there for the values of tensors, by {unknown}"
     asked, conditions = recorder.answers.asked, recorder.conditions
-    return Captured(recorder.graph, placeholders, conditions, asked, inputs, scenario, mode.happened), error
+    return Captured(recorder.graph, placeholders, conditions, asked, inputs, scenario, mode.happened, unknown), error
 
 
 def _one_line(error: Exception) -> str:

@@ -33,10 +33,12 @@ def is_plain(op: Any, args: tuple[Any, ...]) -> bool:
         fits = known and samples == hidden.shape[1] == cell.shape[1]
         return fits and weights[0].shape == (4 * cell.shape[-1], x.shape[-1])
     if op is _ATEN.batch_norm.default:
-        return all(t is None or (t.dim() == 1 and t.shape[0] == args[0].shape[1]) for t in args[1:5])
+        return args[0].is_meta and all(
+            t is None or (t.dim() == 1 and t.shape[0] == args[0].shape[1]) for t in args[1:5]
+        )
     if op is _ATEN.layer_norm.default:
         inner = args[0].shape[args[0].dim() - len(args[1]) :]
-        return tuple(args[1]) == inner and all(t is None or t.shape == inner for t in args[2:4])
+        return args[0].is_meta and tuple(args[1]) == inner and all(t is None or t.shape == inner for t in args[2:4])
     if op in _BINARY:
         a, b = args[0], args[1]
         return isinstance(b, Tensor) and a.is_meta and b.is_meta and a.shape == b.shape and a.dtype == b.dtype

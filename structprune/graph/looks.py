@@ -60,7 +60,7 @@ def look(model: nn.Module, inputs: Inputs, form: str) -> Looks:
     looks = Looks(capture(model, inputs))
     if form == "graph":
         looks.main = made_anew(model, looks.main)
-    looks.others += other_paths(model, looks.main)
+    looks.others += other_paths(model, looks.main, looks.notes)
     _train(model, inputs, looks, form)
     if looks.main.asked:
         _decide(model, inputs, looks, form)
@@ -206,7 +206,10 @@ def _flip(model: nn.Module, inputs: Inputs, looks: Looks, flips: frozenset[Flip]
             looks.unseen = f"the other branch at {where} could not be followed ({type(error).__name__}: {error})"
             looks.notes.append(looks.unseen)
         return None
-    captured, failed = record(model, inputs, scenario=replace(scenario, answers=answers))
+    try:
+        captured, failed = record(model, inputs, scenario=replace(scenario, answers=answers))
+    except ModelError as refused:  # it returns there what can't be looked into
+        captured, failed = looks.main, str(refused)
     if failed is not None:
         looks.unseen = f"the other branch at {where} could not be traced ({failed})"
         looks.notes.append(looks.unseen)

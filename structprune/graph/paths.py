@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from torch import fx, nn
 
+from ..errors import ModelError
 from .capture import Captured, record
 from .numbers import Size, evaluate, leaves
 from .trials import axes_of, batch_of, resized
@@ -16,8 +17,11 @@ MOST_PATHS = 4  # of one model, its own among them
 _MOST_BATCH = 64  # the largest batch that is looked at
 
 
-def other_paths(model: nn.Module, main: Captured) -> list[Captured]:
-    """Recordings at batch sizes at which a comparison comes out otherwise, and other calls are made."""
+def other_paths(model: nn.Module, main: Captured, notes: list[str]) -> list[Captured]:
+    """Recordings at batch sizes at which a comparison comes out otherwise, and other calls are made.
+
+    What can't be recorded is said in `notes`.
+    """
     batch, _ = axes_of(main.inputs)
     if not batch or main.asked:
         return []
@@ -28,7 +32,12 @@ def other_paths(model: nn.Module, main: Captured) -> list[Captured]:
                 continue
             tried.add(size)
             inputs = resized(main.inputs, {batch[0]: size})
-            other, error = record(model, inputs, scenario=replace(main.scenario, label=f"b{size}_"))
+            try:
+                other, error = record(model, inputs, scenario=replace(main.scenario, label=f"b{size}_"))
+            except ModelError as refused:  # it returns there what can't be looked into
+                other, error = main, str(refused)
+            if error is not None and (other is main or other.unknown):
+                notes.append(f"the way that the model's code goes at a batch of {size} was not seen: {error}")
             if error is None and all(_calls(other) != _calls(path) for path in found):
                 found.append(other)
     return found[1:]
@@ -44,9 +53,13 @@ def _turning(captured: Captured) -> Iterator[int]:
         function, left, right = condition.test
         for size in range(1, _MOST_BATCH + 1):
             known = {leaf: size if _is_batch(leaf, batch) else leaf.value for leaf in found if isinstance(leaf, Size)}
-            if len(known) < len(found):
+            if len(known) < len(set(found)):
                 break  # attributes stand for themselves: seldom beside a batch
-            if bool(evaluate((function, left, right), known)) != condition.outcome:
+            try:
+                outcome = bool(evaluate((function, left, right), known))
+            except ArithmeticError:  # a batch at which the code itself fails
+                continue
+            if outcome != condition.outcome:
                 yield size
                 break
 

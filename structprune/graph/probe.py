@@ -18,7 +18,6 @@ import numpy as np
 from torch import Tensor, fx
 
 from ..errors import ModelError
-from .answers import UnknownAnswerError
 from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
@@ -56,6 +55,8 @@ def unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any
                 why = "it reads a number that depends on a width"
         elif _shapes(seen[position]) != _predicted(values[node.name], graph, removed, lengths):
             why = "its size is a number in the model's code"
+        elif _starts_elsewhere(seen[position], node):
+            why = "it cuts at a place that the model's code works out from a width"
         elif _numbers(seen[position]) != _numbers(node):
             why = "it gets a number that the model's code works out from a width"
             dims = _decisive(graph, captured, values, node, position)
@@ -91,6 +92,18 @@ def _numbers(node: fx.Node) -> list[str]:
     leaves += [repr(t.tolist()) for t in made if t.numel() <= 16 and not t.is_meta]
     kinds = (float, str) if name in _SIZED else (int, float, str)
     return [repr(leaf) for leaf in leaves if isinstance(leaf, kinds)]
+
+
+def _starts_elsewhere(node: fx.Node, other: fx.Node) -> bool:
+    """Whether two calls cut out of axes of one length, but not from the same place on: the shapes do not tell."""
+    if op_name(node.target) not in ("slice", "narrow") or len(node.args) < 3 or node.target != other.target:
+        return False
+    whole, same = (n.args[0].meta["val"].shape for n in (node, other))  # type: ignore[union-attr]
+    dim, starts = node.args[1], (node.args[2], other.args[2])
+    if whole[dim] != same[dim] or any(isinstance(start, fx.Node) for start in starts):
+        return False
+    a, b = (slice(start, None).indices(whole[dim])[0] for start in starts)
+    return a != b
 
 
 def _differ(node: fx.Node, other: fx.Node) -> bool:
@@ -131,13 +144,8 @@ def _decisive(
     found = set()
     for dim, on in axes.items():
         kept = {g.name: g.narrowed(2) for g in graph.groups if any(np.isin(g.ids, classes).any() for classes in on)}
-        try:
-            trial, _ = record(
-                graph.model, captured.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario
-            )
-            calls = trial.calls
-        except UnknownAnswerError:  # another path, on which the code asks for values
-            calls = []
+        trial, _ = record(graph.model, captured.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario)
+        calls = [] if trial.unknown else trial.calls  # on another path the code asks for values
         same = position < len(calls) and calls[position].target == node.target
         if not same or _numbers(calls[position]) != _numbers(node):
             found.add(dim)

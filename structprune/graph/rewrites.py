@@ -153,9 +153,12 @@ def _grouped_norm(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, A
     return "op", str(node.target), [args[0], w.width(node.args[0], 1), *args[2:]], kwargs  # each channel by itself
 
 
-def _attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def _attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     scale = kwargs.get("scale")
-    width = w.value(node.args[0]).shape[-1]
+    q: Value = w.value(node.args[0])
+    if scale is None and q.axes[-1] is None:
+        return None  # no channel goes here, so the op's own scale is right at any size
+    width = q.shape[-1]
     return "op", str(node.target), args, {**kwargs, "scale": width**-0.5 if scale is None else scale}
 
 

@@ -247,7 +247,7 @@ def _alone_or_together(axis: Axis, others: list[Axis]) -> Iterator[Axis]:
 def _attempt(graph: DependencyGraph, sizes: Mapping[Axis, int]) -> Trial | str:
     """A recording at other sizes, or why it does not tell how numbers follow them."""
     found, error = record(graph.model, resized(graph.inputs, sizes), scenario=graph.captured.scenario)
-    if error is not None:
+    if error is not None and not found.unknown:
         return f"{REFUSED} ({error})"
     return _aligned(graph, found, sizes)
 

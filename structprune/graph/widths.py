@@ -23,7 +23,7 @@ from .noting import Condition
 from .numbers import Read, Size, Source, evaluate, leaves
 from .units import alive
 
-MOST_WIDTHS = 1024  # at which one comparison is worked out: all there are, up to this many, else drawn at random
+MOST_WIDTHS = 1024  # of several groups, at which one comparison is worked out: all there are, else drawn at random
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,11 @@ def _counts(
     widths = [range(group.units - group.removable, group.units + 1, group.step) for group in groups]
     rng = np.random.default_rng(0)
     every: Iterable[tuple[int, ...]] = itertools.product(*widths)
-    if math.prod(map(len, widths)) > MOST_WIDTHS:
-        drawn = (tuple(int(rng.choice(w)) for w in widths) for _ in range(MOST_WIDTHS))
-        every = itertools.chain(itertools.product(*((w[0], w[-1]) for w in widths)), drawn)
+    if len(groups) > 1 and math.prod(map(len, widths)) > MOST_WIDTHS:
+        drawn = [tuple(int(rng.choice(w)) for w in widths) for _ in range(MOST_WIDTHS)]
+        # through two of them, all widths of each group: an equality holds on a line, which draws seldom hit
+        lines = ((*at[:i], n, *at[i + 1 :]) for at in drawn[:2] for i, w in enumerate(widths) for n in w)
+        every = itertools.chain(itertools.product(*((w[0], w[-1]) for w in widths)), drawn, lines)
     result: dict[tuple[int, ...], bool] = {}
     for counts in every:
         result[counts] = all(

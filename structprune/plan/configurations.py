@@ -25,13 +25,24 @@ def stale_configurations(model: nn.Module, plan: Plan) -> list[str]:
     called a width, and is the dense length of an axis that was cut, or what an attribute of that name was.
     """
     notes, met = [], set()
+    modules = dict(walk(model))
+    mended = {  # an object that several modules hold is mended through one of them
+        (id(vars(modules[path]).get(name.partition(".")[0])), name.partition(".")[2])
+        for path, numbers in plan.attributes.items()
+        for name in numbers
+        if "." in name and path in modules
+    }
     for path, module in walk(model):
         for name in ("config", "cfg"):
             holder = vars(module).get(name)
             if holder is None or id(holder) in met:
                 continue
             met.add(id(holder))
-            stale = [f"{field}={value}" for field, value in _numbers(holder) if _cut(plan, path, name, field, value)]
+            stale = [
+                f"{field}={value}"
+                for field, value in _numbers(holder)
+                if (id(holder), field) not in mended and _cut(plan, path, field, value)
+            ]
             if stale:
                 where = f"{path}.{name}".lstrip(".")
                 notes.append(
@@ -48,9 +59,7 @@ def _numbers(holder: Any) -> Iterator[tuple[str, int]]:
             yield field, int(value)
 
 
-def _cut(plan: Plan, path: str, name: str, field: str, value: int) -> bool:
-    if f"{name}.{field}" in plan.attributes.get(path, {}):
-        return False
+def _cut(plan: Plan, path: str, field: str, value: int) -> bool:
     head = path + "." if path else ""
     for key, axes in plan.keep.items():
         if key.startswith(head) and any(plan.shapes[key][int(axis)] == value for axis in axes):

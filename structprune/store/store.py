@@ -50,6 +50,10 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
             description, held = {"layout": layout_of(slim)}, dict(tensors(slim))
         else:
             description, held = architecture.describe(slim)
+            try:
+                strict_json.parse(pretty_json({"architecture": description}))
+            except ValueError as error:  # too deep or too large to be read back
+                raise StoreError(f"{type(slim).__name__} can't be described in {PLAN}: {error}") from error
     except StoreError as error:
         description, held = {"missing": str(error)}, dict(tensors(slim))
         warnings.warn(f"saved, but {error}: it loads onto a dense instance only, load(folder, model=...)", stacklevel=2)

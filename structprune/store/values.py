@@ -15,6 +15,7 @@ import functools
 import logging
 import math
 import pathlib
+import struct
 import types
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -137,7 +138,7 @@ class Encoder:
             args, kwargs = self._items(value.args, where), self._pairs(value.keywords, where)
             self._bindable(value, where)
             return {"$partial": [function, {"$tuple": args}, {"$dict": kwargs}]}
-        if isinstance(value, torch.Generator):
+        if isinstance(value, torch.Generator) and value.device.type == "cpu":
             return {"$generator": [str(value.device), self.tensor(value.get_state(), where)]}
         return self._named(value, where)
 
@@ -226,8 +227,27 @@ def _state(value: Any) -> dict[str, Any]:
 
 
 def bindable(admission: Admission, function: Any, args: Iterable[Any], kwargs: dict[str, Any]) -> bool:
-    """Whether a partial may hold these: listed functions and layers take any, others numbers only."""
-    return admission.listed(function) or all(_numbers(v) for v in (*args, *kwargs.values()))
+    """Whether a partial may hold these: listed functions and layers take data and what is listed, others numbers only,
+    as do Python's own, which call methods of what they are given."""
+    values = (*args, *kwargs.values())
+    if not admission.listed(function) or (pure.name_of(function) or "").startswith(_CALLING):
+        return all(map(_numbers, values))
+    return all(_is_data(admission, value) for value in values)
+
+
+_CALLING = ("builtins:", "operator:", "collections:")
+
+
+def _is_data(admission: Admission, value: Any) -> bool:
+    """Data, or what may itself be given anything."""
+    if type(value) in (tuple, list, set, frozenset):
+        return all(_is_data(admission, item) for item in value)
+    if type(value) is dict:
+        return all(_is_data(admission, item) for item in value.values())
+    if isinstance(value, functools.partial):
+        return admission.listed(value.func)
+    data = (*_PLAIN, str, Tensor, np.ndarray, torch.Generator, enum.Enum)
+    return isinstance(value, data) or admission.listed(value)
 
 
 def _numbers(value: Any) -> bool:
@@ -352,8 +372,12 @@ class Decoder:
         return weakref.ref(held)
 
     def _generator(self, body: Any) -> torch.Generator:
-        made = torch.Generator(torch.device(body[0]).type if body[0] == "cpu" else "cpu")
-        made.set_state(self.tensor(body[1]))
+        state = self.tensor(body[1])
+        _, left, _, place = struct.unpack_from("<QiiQ", state.numpy().tobytes())
+        if not (1 <= left <= 624 and left + place <= 625):  # else torch reads beyond its numbers
+            raise StoreError("plan.json holds the state of a generator that torch never has")
+        made = torch.Generator()
+        made.set_state(state)
         return made
 
 

@@ -94,7 +94,7 @@ def times(a: Any, b: Any) -> Any:
 
 
 def checked_lstm(x: Tensor, *rest: Any) -> Any:
-    """`aten.lstm` for weights that fit the input and the state: its kernel for CPUs reads beyond those that do not."""
+    """`aten.lstm` for weights and states that fit the input: its kernel for CPUs reads and writes beyond others."""
     packed = isinstance(rest[0], Tensor)  # (data, batch_sizes, hx, ...) of a packed sequence
     hx, params, biases, layers, _, _, both = rest[1:8] if packed else rest[:7]
     width, hidden, directions = int(hx[0].shape[-1]), int(hx[1].shape[-1]), 2 if both else 1
@@ -106,6 +106,13 @@ def checked_lstm(x: Tensor, *rest: Any) -> Any:
     found = [tuple(int(size) for size in weight.shape) for weight in params]
     if found != shapes:
         raise PlanError(f"an LSTM's weights are {found}, and its input and state make them {shapes}")
+    if not packed and x.dim() != 3:
+        raise PlanError(f"an LSTM's input has the shape {tuple(x.shape)}")
+    batch = int(rest[0][0]) if packed else int(x.shape[0 if rest[7] else 1])
+    wanted = [(layers * directions, batch, size) for size in (width, hidden)]
+    states = [tuple(int(size) for size in state.shape) for state in hx]
+    if states != wanted:
+        raise PlanError(f"an LSTM's states are {states}, and its input makes them {wanted}")
     return torch.ops.aten.lstm(x, *rest)
 
 

@@ -49,6 +49,8 @@ def graph_module(
             _place(root, key, tensors[entry.get("same_as", key)], entry)
         device = next((tensor.device for tensor in tensors.values()), None)
         paths = [program, *program.get("paths", [])]
+        if any(path["inputs"] != program["inputs"] for path in paths):
+            raise PlanError("the plan's program has paths with other inputs")
         known = {key: entry for path in paths for key, entry in path["constants"].items()}
         for key, entry in known.items():
             _place(root, f"{CONSTANTS}.{key}", _constant(entry).to(device), _PLAIN)
@@ -62,6 +64,7 @@ def graph_module(
             module._modules[CONSTANTS] = constants
         if isinstance(module, Forked):
             module.fork([_build(path, layout) for path in paths[1:]])
+            module._others()  # compiled here, so that what can't be is refused here
         for path, holder in module.named_modules():  # GraphModule makes every buffer persistent
             for name in holder._buffers:
                 key = f"{path}.{name}".lstrip(".")

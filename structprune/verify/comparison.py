@@ -33,7 +33,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 4 * 2.0**-10, "bfloat1
 ROOM = {"float64": 1000.0, "float32": 32.0}  # times the measured noise; 4 in half precision
 _ROOM_OF_HALF = 4.0
 
-_HOW = ("room", "skipped", "only_numbers", "capped")
+_HOW = ("room", "skipped", "only_numbers", "capped", "broken")
 State = Literal["passed", "failed", "not compared"]
 Noise = Callable[[], list[Tensor]]
 
@@ -55,7 +55,8 @@ class Comparison:
     found equal. `detail` says why it failed, what was not compared, or what differs in the dense network as well.
     `noise` is what rounding alone does to the reference, relative to the same scale, where that had to be measured;
     `dense` is what the dense network shows in the same comparison with its own file, where that was. With `capped`,
-    noise makes no scale larger than the largest magnitude of the whole output.
+    noise makes no scale larger than the largest magnitude of the whole output. `broken` says that something did not
+    run, or made other shapes: no random numbers explain that.
     """
 
     max_abs: float = 0.0
@@ -70,6 +71,7 @@ class Comparison:
     skipped: bool = False
     only_numbers: bool = True
     capped: bool = False
+    broken: bool = False
 
     @classmethod
     def of(cls, dtype: torch.dtype, tolerance: float | None = None) -> Comparison:
@@ -85,8 +87,9 @@ class Comparison:
     def failed(self) -> bool:
         return self.state == "failed"
 
-    def fail(self, detail: str, numbers: bool = False) -> None:
-        """`numbers`: only by how much numbers differ."""
+    def fail(self, detail: str, numbers: bool = False, broken: bool = False) -> None:
+        """`numbers`: only by how much numbers differ; `broken`: by more than any numbers."""
+        self.broken = self.broken or broken
         self.only_numbers = numbers and self.only_numbers
         if self.state != "failed":
             self.state, self.detail = "failed", detail
@@ -132,17 +135,17 @@ class Comparison:
                 where it has NaN in these places too.
         """
         if not reference:
-            self.fail("the model returns no tensor that could be compared")
+            self.fail("the model returns no tensor that could be compared", broken=True)
             return
         if len(reference) != len(other):
-            self.fail(f"{len(reference)} outputs against {len(other)}")
+            self.fail(f"{len(reference)} outputs against {len(other)}", broken=True)
             return
         compared = False
         for i, (a, b) in enumerate(zip(reference, other, strict=True)):
             what = names[i] if names else "output" if len(reference) == 1 else f"output {i}"
             if a.shape != b.shape:
                 shapes = f"{tuple(a.shape)} and {tuple(b.shape)} at batch {batch}"
-                self.fail(f"{what} has shapes {shapes}" if names else f"output shapes {shapes}")
+                self.fail(f"{what} has shapes {shapes}" if names else f"output shapes {shapes}", broken=True)
                 return
             if not a.numel():
                 continue
@@ -151,8 +154,11 @@ class Comparison:
                 compared = self._add_integers(a, b, batch, what, one) or compared
             elif self._same_non_finite(a, b, batch, what, own):
                 compared = self._add_numbers(a, b, what, one, pooled) or compared
-        if not compared and not self.failed and any(a.numel() for a in reference):
-            self.skip(f"no finite value at batch {batch}")
+        if not compared and not self.failed:
+            if any(a.numel() for a in reference):
+                self.skip(f"no finite value at batch {batch}")
+            else:
+                self.note(f"every output is empty at batch {batch}: give inputs for which the network finds something")
             return
         self.batches.append(batch)
         if self.state == "not compared" and not self.skipped:

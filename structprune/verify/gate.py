@@ -142,7 +142,7 @@ def verify(
         try:
             step()
         except Exception as error:  # a slim model that is wrong may fail in any way
-            getattr(gate, name).fail(first_line(error))
+            getattr(gate, name).fail(first_line(error), broken=True)
     if random:
         _say_random(gate, random)
     return gate
@@ -155,7 +155,7 @@ def _from_its_own(native: torch.dtype) -> list[torch.dtype]:
 def _say_random(gate: Gate, random: str) -> None:
     """Of a network that draws numbers, a difference proves nothing; that it is the same from one seed on, does."""
     for comparison in gate.comparisons().values():
-        if comparison.failed:
+        if comparison.failed and not comparison.broken:
             comparison.withdraw(f"{random}; here {comparison.detail}")
         elif comparison.passed:
             comparison.note(f"from the same seed: {random}")

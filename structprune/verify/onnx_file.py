@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf, NoSuchFile
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 from torch import Tensor, nn
 
@@ -121,7 +122,12 @@ def _without_kernel(
         if _lacks_kernel(error):
             comparison.skip(f"onnxruntime has no kernel for it: {first_line(error)}")
         else:
-            comparison.fail(first_line(error))
+            comparison.fail(first_line(error), broken=True)
+        return
+    if isinstance(
+        error, (KeyError, NoSuchFile, InvalidProtobuf)
+    ):  # no matter of kernels: it is no file of this network
+        comparison.fail(first_line(error), broken=True)
         return
     name = str(native).removeprefix("torch.")
     reason = f"onnxruntime runs no such network in {name} ({first_line(error)[:160]})"

@@ -212,7 +212,7 @@ def draws(model: nn.Module, inputs: Inputs) -> str:
             pairs = list(zip(call(first, inputs, seed=0), call(second, inputs, seed=1), strict=True))
         except Exception:  # a network that does not run is said elsewhere
             return ""
-    moved = [float(distance(a, b).max()) for a, b in pairs if a.shape == b.shape and a.numel()]
+    moved = [float(distance(a, b).max()) if a.numel() else 0.0 for a, b in pairs if a.shape == b.shape]
     if len(moved) == len(pairs) and all(m <= _of_order(a) for m, (a, _) in zip(moved, pairs, strict=True)):
         return ""
     return (

@@ -93,8 +93,8 @@ def compare_training(
             made.buffers = {key: b for key, b in made.buffers.items() if b.is_floating_point()}
         _add(comparison, expected, made, size_of(inputs), _noise(weights, reference, inputs, expected, plan))
     except Exception as error:  # a slim network that is wrong may fail in any way
-        comparison.fail(f"slim takes no training step: {first_line(error)}")
-    if comparison.failed and is_graph and right:
+        comparison.fail(f"slim takes no training step: {first_line(error)}", broken=True)
+    if comparison.failed and not comparison.broken and is_graph and right:
         comparison.withdraw(f"{_GRAPH} ({comparison.detail})")
     elif comparison.failed and comparison.only_numbers and right:
         _explain(comparison, plan, again, model, evaluated)

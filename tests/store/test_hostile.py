@@ -5,6 +5,7 @@ import copy
 import json
 import random
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -339,3 +340,54 @@ def test_a_description_nested_without_end(tmp_path):
     with pytest.raises(StoreError):
         architecture.build(description, weights)
     assert hostile_kinds.RAN == []
+
+
+def test_the_state_of_a_generator_is_one_that_torch_has():
+    """`set_state` takes any position, and then hands out what lies behind its numbers."""
+    from structprune.store.values import Decoder
+
+    state = torch.Generator().get_state()
+    decoder = Decoder.__new__(Decoder)
+    decoder.tensor = lambda _: state
+    assert torch.equal(Decoder._generator(decoder, ["cpu", {}]).get_state(), state)
+    numbers = state.numpy()
+    numbers[8:12] = numpy.frombuffer(numpy.int32(624).tobytes(), numpy.uint8)
+    numbers[16:24] = numpy.frombuffer(numpy.int64(624).tobytes(), numpy.uint8)
+    with pytest.raises(StoreError, match="torch never has"):
+        Decoder._generator(decoder, ["cpu", {}])
+
+
+def test_a_network_too_deep_to_describe_is_saved_and_says_so(tmp_path):
+    net: nn.Module = nn.Linear(4, 8)
+    for _ in range(150):
+        net = nn.Sequential(net)
+    net = nn.Sequential(net, nn.ReLU(), nn.Linear(8, 2)).eval()
+    graph = sp.trace(net, torch.randn(1, 4))
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6}, align=1)
+    slim = sp.prune(net, plan)
+    with pytest.warns(UserWarning, match="can't be described"):
+        sp.save(slim, plan, tmp_path / "deep")
+    x = torch.randn(2, 4)
+    assert torch.equal(sp.load(tmp_path / "deep", net)(x), slim(x))
+
+
+def test_listed_functions_are_bound_to_data_alone():
+    """Python's own call methods of what they are given, and a key function with it."""
+    import functools
+
+    from structprune.store.values import bindable
+
+    admitted = admission.Admission()
+
+    class Opens(dict):
+        """A record whose methods do something."""
+
+    for function, args, kwargs in (
+        (max, ("http://host/x",), {"key": hostile_kinds.helper}),
+        (sum, (Opens(),), {}),
+        (torch.nn.functional.relu, (Opens(),), {}),
+        (torch.nn.functional.relu, (functools.partial(hostile_kinds.helper, 1),), {}),
+    ):
+        assert not bindable(admitted, function, args, kwargs)
+    assert bindable(admitted, torch.nn.functional.softmax, (), {"dim": -1})
+    assert bindable(admitted, torch.nn.functional.interpolate, (), {"mode": "nearest", "scale_factor": 2.0})

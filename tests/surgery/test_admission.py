@@ -147,6 +147,19 @@ def test_an_lstm_in_a_program_checks_its_weights(short):
             net(x)
 
 
+@pytest.mark.parametrize("state", [(1, 1, 5), (1, 48, 5), (2, 3, 5), (1, 3, 5)])
+def test_an_lstm_in_a_program_checks_its_state(state):
+    """The kernel takes the number of samples and layers from the input, and writes beyond a smaller state."""
+    weights = [torch.randn(20, 6), torch.randn(20, 5), torch.randn(20), torch.randn(20)]
+    x, h = torch.randn(4, 3, 6), torch.zeros(state)
+    with torch.no_grad():
+        if state == (1, 3, 5):
+            assert admission.checked_lstm(x, [h, h], weights, True, 1, 0.0, False, False, False)[0].shape == (4, 3, 5)
+            return
+        with pytest.raises(PlanError, match="an LSTM's states are"):
+            admission.checked_lstm(x, [h, h], weights, True, 1, 0.0, False, False, False)
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_weight_norm_in_a_program_checks_its_lengths(rows):
     nodes, layout, tensors = _given(v=torch.randn(3, 6), g=torch.rand(rows, 1))

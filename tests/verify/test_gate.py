@@ -505,3 +505,52 @@ def test_tied_convolutions_agree_on_their_widths():
     _, slim, gate = _verified(Tied())
     assert gate.passed, gate.reasons()
     assert slim.c.in_channels == slim.b.in_channels == slim.b.weight.shape[1]
+
+
+class _Finds(nn.Module):
+    """Two layers; of the rows of the second's output those over a threshold, or all with an empty one beside."""
+
+    def __init__(self, beside: bool):
+        super().__init__()
+        self.a, self.b, self.beside = nn.Linear(6, 16), nn.Linear(16, 4), beside
+
+    def forward(self, x):
+        y = self.b(self.a(x).relu())
+        return (y, y.new_zeros(0, 4)) if self.beside else y[y[:, 0] > 1e6]
+
+
+def _of(model, x):
+    graph = sp.trace(model, x)
+    return sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, align=1)
+
+
+def test_empty_outputs_alone_prove_nothing():
+    model, x = _Finds(beside=False).eval(), torch.randn(3, 6)
+    plan = _of(model, x) if sp.trace(model, x).groups else None
+    if plan is None:
+        pytest.skip("what values choose keeps every channel")
+    gate = sp.verify(model, sp.prune(model, plan), plan, x)
+    assert not gate.passed
+    assert "every output is empty" in gate.float64.detail
+
+
+def test_an_empty_output_makes_no_network_random(tmp_path):
+    model, x = _Finds(beside=True).eval(), torch.randn(3, 6)
+    plan = _of(model, x)
+    slim = sp.prune(model, plan)
+    assert sp.verify(model, slim, plan, x).passed
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    assert not sp.verify(model, slim, plan, x, onnx=tmp_path / "junk.onnx").passed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_a_file_that_is_no_network_fails_in_any_dtype(dtype, tmp_path):
+    model, x = (
+        nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).to(dtype).eval(),
+        torch.randn(2, 6).to(dtype),
+    )
+    plan = _of(model, x)
+    slim = sp.prune(model, plan)
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    for file in ("junk.onnx", "none.onnx"):
+        assert sp.verify(model, slim, plan, x, onnx=tmp_path / file).onnx.failed
