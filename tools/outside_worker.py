@@ -164,25 +164,30 @@ def other_batch(model: nn.Module, slim: nn.Module, plan: sp.Plan, given: Any) ->
 
 
 def training_step(model: nn.Module, slim: nn.Module, plan: sp.Plan, given: Any) -> str:
-    """One step of SGD: gradients that are finite, and one at least for what was cut."""
-    step = copy.deepcopy(slim).train()
-    torch.manual_seed(0)
+    """One forward and backward pass: gradients that are finite, and one at least for what was cut."""
     try:
-        found = [x for x in outputs(Inputs.of(given).call(step)) if x.requires_grad and x.is_floating_point()]
+        cut = {key: p for key, p in _stepped(slim, given).items() if key in plan.keep}
     except Exception as error:
         try:
-            outputs(Inputs.of(given).call(copy.deepcopy(model).train()))
-        except Exception:
-            return "not compared: the dense network does not run in training mode here"
+            _stepped(model, given)
+        except Exception as same:
+            return f"not compared: the dense network takes no step here ({type(same).__name__}: {one_line(same, 100)})"
         return f"{type(error).__name__}: {one_line(error, 200)}"
-    if not found:
-        return "not compared: no output depends on a parameter"
-    sum(x.float().square().mean() for x in found).backward()
-    cut = {key: p for key, p in step.named_parameters() if key in plan.keep}
     if not any(p.grad is not None for p in cut.values()):
         return "no gradient reaches what was cut"
     broken = [key for key, p in cut.items() if p.grad is not None and not p.grad.isfinite().all()]
     return f"gradients are not finite: {broken[:3]}" if broken else ""
+
+
+def _stepped(model: nn.Module, given: Any) -> dict[str, nn.Parameter]:
+    """The parameters of a copy, with their gradients. Raises what the model raises, and ValueError without any loss."""
+    step = copy.deepcopy(model).train()
+    torch.manual_seed(0)
+    found = [x for x in outputs(Inputs.of(given).call(step)) if x.requires_grad and x.is_floating_point()]
+    if not found:
+        raise ValueError("no output depends on a parameter")
+    sum(x.float().square().mean() for x in found).backward()  # type: ignore[union-attr]
+    return dict(step.named_parameters())
 
 
 if __name__ == "__main__":
