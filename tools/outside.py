@@ -32,7 +32,7 @@ from command_line import Parser, fail
 from outside_networks import NETWORKS, PACKAGES
 from zoo import ROOT, Store, _revision, follow, interrupt, note
 from zoo_pool import Limits, Record
-from zoo_report import ENOUGH, barrier_line, escape, merged, shares
+from zoo_report import ENOUGH, barrier_line, escape, made, merged, shares
 
 WORKER = Path(__file__).with_name("outside_worker.py")
 PACKAGES_OUTSIDE = ("transformers", "diffusers", "segmentation-models-pytorch", "monai")
@@ -91,8 +91,6 @@ def row(record: Record) -> tuple[str, ...]:
 
 def document(records: Sequence[Record]) -> str:
     """docs/outside.md."""
-    versions = dict.fromkeys(f"{k} {v}" for record in records for k, v in record["made"]["versions"].items())
-    dates = sorted({record["made"]["date"] for record in records})
     lines = [
         "# Networks that timm does not make",
         "",
@@ -104,7 +102,7 @@ def document(records: Sequence[Record]) -> str:
         "",
         (__doc__ or "").split("\n\n")[2].replace("\n", " "),
         "",
-        f"Made {' to '.join(dict.fromkeys((dates[0], dates[-1])))} with {', '.join(versions)}.",
+        made(records),
         "",
         f"**{counts(records)}.**",
         "",

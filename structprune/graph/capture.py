@@ -138,7 +138,7 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
     if error is not None:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs.flat() if isinstance(x, Tensor))
         raise ModelError(
-            f"{type(model).__name__} could not run on its example input of shape {shapes}: {error}. "
+            f"{type(model).__name__} could not run on its example input of shape {shapes}: {error.rstrip('.')}. "
             "Give inputs that model(...) accepts"
         )
     return captured
