@@ -25,11 +25,13 @@ _INTERNAL = frozenset(vars(nn.Module()))
 def apart(model: nn.Module, empty: bool) -> Iterator[None]:
     """Leaves the caches in the modules and classes of the model's code as they were; with `empty`, they start empty.
 
-    What `functools.lru_cache` holds is dropped if the model's code asked it, or with `empty`: it is worked out again.
+    So are names there (`global`s, class attributes) to which the code gave tensors without storage. What
+    `functools.lru_cache` holds is dropped if the model's code asked it, or with `empty`: it is worked out again.
     """
     dicts, helpers = _found(model)
     before = [(held, dict(held)) for held in dicts]
     asked = [(helper, helper.cache_info()) for helper in helpers]
+    names = [(owner, dict(vars(owner))) for owner in _owners(model)]
     if empty:
         for held in dicts:
             if _is_cache(held):
@@ -39,6 +41,10 @@ def apart(model: nn.Module, empty: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        for owner, named in names:
+            for name, value in list(vars(owner).items()):
+                if value is not named.get(name) and _has_meta(value):
+                    setattr(owner, name, named[name]) if name in named else delattr(owner, name)
         for held, was in before:
             if len(held) != len(was) or any(held.get(key) is not value for key, value in was.items()):
                 held.clear()
@@ -64,11 +70,22 @@ def _has_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (list, tuple)) and any(map(_has_tensor, value)))
 
 
+def _has_meta(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_meta
+    return isinstance(value, (list, tuple)) and any(map(_has_meta, value))
+
+
+def _owners(model: nn.Module) -> list[Any]:
+    """The classes of the user's modules, and the Python modules that they are defined in."""
+    classes = {cls for _, module in walk(model) for cls in type(module).__mro__ if _is_users(cls.__module__)}
+    homes = {cls.__module__ for cls in classes}
+    return [*classes, *(sys.modules[name] for name in homes if name in sys.modules)]
+
+
 def _found(model: nn.Module) -> tuple[list[dict[Any, Any]], list[Any]]:
     """The dicts and the cached helpers that the code of the model's modules can name."""
-    classes = {cls for _, module in walk(model) for cls in type(module).__mro__ if _is_users(cls.__module__)}
-    spaces: list[Any] = [vars(cls) for cls in classes]
-    spaces += [vars(sys.modules[name]) for name in {cls.__module__ for cls in classes} if name in sys.modules]
+    spaces: list[Any] = [vars(owner) for owner in _owners(model)]
     dicts: dict[int, dict[Any, Any]] = {}
     helpers: dict[int, Any] = {}
     for space in spaces:

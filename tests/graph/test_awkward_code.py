@@ -148,3 +148,32 @@ def test_a_cut_that_starts_where_a_width_says_is_not_moved(form: str) -> None:
         assert_slim_equals_masked(model, IMAGE, form=form)
     else:
         assert "works out from a width" in graph.barriers[0].reason
+
+
+MASK: Tensor | None = None
+
+
+@pytest.mark.parametrize("form", ["module", "graph"])
+def test_a_global_that_forward_sets_is_left_as_it_was(form: str) -> None:
+    class Lazy(nn.Module):
+        scale: Tensor | None = None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            global MASK
+            if MASK is None:
+                MASK = torch.ones(8, 8, device=x.device)
+            if Lazy.scale is None:
+                Lazy.scale = torch.full((1,), 2.0, device=x.device)
+            return self.b(self.a(x) * MASK * Lazy.scale)
+
+    model = Lazy().eval()
+    graph = sp.trace(model, IMAGE, form=form)
+    assert (MASK, Lazy.scale) == (None, None)
+    assert [group.units for group in graph.groups] == [8]
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6}, align=1)
+    assert sp.verify(model, sp.prune(model, plan), plan, IMAGE).passed
+    globals()["MASK"] = None
