@@ -485,6 +485,7 @@ class _Run:
         try:
             return predict(slim, data.test)
         except (RuntimeError, ValueError, IndexError) as error:  # shapes that do not fit
+            shutil.rmtree(self.work)
             detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise GateError(f"the slim network does not run, so no slim artefact was kept: {detail}") from error
 
