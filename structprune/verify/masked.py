@@ -23,36 +23,26 @@ from ..records import Plan
 from .masking import Statistics, Watched
 
 
-def masked(model: nn.Module, plan: Plan, *, training: bool = False) -> nn.Module:
-    """A copy of the dense `model` whose removed filters and kernels are zero, and whose statistics are masked.
-
-    With `training` the statistics are those that the plan names for a forward pass in training mode, if it does.
-    """
+def masked(model: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of the dense `model` whose removed filters and kernels are zero, and whose statistics are masked."""
     copy = skeleton_copy(model)
     weights = {key: tensor.detach() for key, tensor in tensors(model).items() if tensor.dim() > 1}
     cut = {key: axes for key, axes in plan.keep.items() if key in weights}
     replace_tensors(copy, {key: weights[key] * _mask(weights[key], axes) for key, axes in cut.items()})
-    statistics = _statistics_of(plan, training)
+    statistics: Statistics = {(entry["op"], entry["call"]): entry for entry in plan.statistics}
     if not statistics:
         return copy
     plain_attention(copy)  # as when the calls were counted
     return Watched(copy, statistics)
 
 
-def _statistics_of(plan: Plan, training: bool) -> Statistics:
-    """The calls that take a statistic over channels, by op and number. Entries for training mode replace the others."""
-    modes = {bool(entry.get("training")) for entry in plan.statistics}
-    mode = training and True in modes
-    return {(e["op"], e["call"]): e for e in plan.statistics if bool(e.get("training")) == mode}
-
-
-def refilled(model: nn.Module, plan: Plan, keys: Iterable[str], *, training: bool = False) -> nn.Module:
+def refilled(model: nn.Module, plan: Plan, keys: Iterable[str]) -> nn.Module:
     """The masked network with other values in the removed places of these tensors' first axis, and of vectors.
 
     Filters get back what the dense network has there, vectors another number of the same sign. Where consumers are zero
     for what is removed, nothing else changes by it.
     """
-    result, state = masked(model, plan, training=training), tensors(model)
+    result, state = masked(model, plan), tensors(model)
     prefix = "model." if isinstance(result, Watched) else ""
     generator, new = torch.Generator().manual_seed(0), {}
     for key in keys:

@@ -70,7 +70,7 @@ def compare_training(
         inputs = cast(few, dtype)
         weights = _Weighted(inputs)
         try:
-            reference = in_dtype(masked(model, plan, training=True), dtype, native, still=True)
+            reference = in_dtype(masked(model, plan), dtype, native, still=True)
             expected = weights.step(reference).kept(plan)
             break
         except Exception as error:  # whatever the user's code raises
@@ -226,12 +226,12 @@ def _explain(
     evaluated: Callable[[nn.Module], list[Tensor] | None],
 ) -> None:
     """Says whether a difference is the cut's: not where the reference itself is none in training mode."""
-    first, detail = again(masked(model, plan, training=True)), comparison.detail
-    if _differ(first, again(masked(model, plan, training=True), seed=1)):
+    first, detail = again(masked(model, plan)), comparison.detail
+    if _differ(first, again(masked(model, plan), seed=1)):
         comparison.withdraw(f"the network draws random numbers in training mode ({detail})")
         return
     keys = _unseen(model, plan, evaluated)
-    if keys and _differ(first, again(refilled(model, plan, keys, training=True))):
+    if keys and _differ(first, again(refilled(model, plan, keys))):
         comparison.withdraw(f"{_EVALUATION_ONLY} ({detail})")
 
 

@@ -137,16 +137,3 @@ def test_a_call_of_another_module_is_another_path():
         masked(Twice(), plan_of(entry("softmax", {"0": {"0": KEEP}}, False, "other")))(torch.randn(1, 3))
     with pytest.raises(OtherPath, match="0 of the 1 calls"):
         masked(Twice(), plan_of(entry("softmax", {"0": {"0": KEEP}}, False, "soft", call=3)))(torch.randn(1, 3))
-
-
-def test_statistics_of_training_mode_are_their_own():
-    evaluation = entry("softmax", {"0": {"0": KEEP}}, False, "soft")
-    training = entry("softmax", {"0": {"0": [0, 1]}}, False, "soft", training=True)
-    plan, x = plan_of(evaluation, training), torch.randn(1, 3)
-    model = Twice()
-    soft = model.a(x[0])
-    for mode, kept in ((False, KEEP), (True, [0, 1])):
-        expected = torch.zeros(4)
-        expected[kept] = soft[kept].softmax(0)
-        torch.testing.assert_close(masked(model, plan, training=mode)(x), model.b(expected)[None])
-    torch.testing.assert_close(masked(model, plan_of(evaluation), training=True)(x), masked(model, plan)(x))
