@@ -79,7 +79,9 @@ def randomise(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def pruned(model: nn.Module, inputs: object, macs: float = 0.5, **options: object) -> tuple[sp.Plan, nn.Module]:
-    graph = sp.trace(model, inputs)
+def pruned(
+    model: nn.Module, inputs: object, macs: float = 0.5, form: str = "module", **options: object
+) -> tuple[sp.Plan, nn.Module]:
+    graph = sp.trace(model, inputs, form=form)
     plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": macs}, **options)
     return plan, sp.prune(model, plan)

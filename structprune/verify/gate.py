@@ -6,6 +6,7 @@ numbers, or can't train. What is compared, and to what tolerance, stands in `com
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import warnings
@@ -27,7 +28,7 @@ from ..wrappers import unwrapped
 from .comparison import TOLERANCE, Comparison, reload_tolerance
 from .masked import masked
 from .onnx_file import compare_onnx
-from .running import batches_of, compare_finest, draws, dtype_of, first_line, levels, seeded
+from .running import batches_of, compare_finest, draws, dtype_of, first_line, levels, refusals, seeded, size_of
 from .training import compare_training
 from .weights import compare_random
 
@@ -111,12 +112,15 @@ def verify(
     `model` is the dense model with the weights that `slim` was cut from (for a slim model that was trained
     since, `expanded(model, slim, plan)`). `example_inputs` should be real data; they run at batch 1 and at
     another batch size. `folder` and `onnx` name files that exist already; without them, files are written to
-    a temporary folder. Nothing raises for a slim model that is wrong: see `.passed` and `.reasons()`, and
-    `.not_compared()` for what that leaves out.
+    a temporary folder. A batch size that `slim` refuses by name (a graph form whose code goes other ways
+    there) is left out, and said in `detail`, unless it is that of `example_inputs`. Nothing raises for a slim
+    model that is wrong: see `.passed` and `.reasons()`, and `.not_compared()` for what that leaves out.
     """
     model, slim = unwrapped(model), unwrapped(slim)
     inputs = Inputs.of(example_inputs)
     batches, native = batches_of(model, inputs), dtype_of(model, inputs)
+    refused = refusals(slim, batches, inputs)
+    batches = [batch for batch in batches if size_of(batch) not in refused]
     gate = Gate(
         masked_vs_slim=Comparison.of(native),
         float64=Comparison.of(torch.float64),
@@ -145,6 +149,8 @@ def verify(
             getattr(gate, name).fail(first_line(error), broken=True)
     if random:
         _say_random(gate, random)
+    for comparison, (size, reason) in itertools.product(gate.comparisons().values(), refused.items()):
+        comparison.note(f"batch {size} not compared: {reason}")
     return gate
 
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
+from ..surgery.guards import OtherSizeError
 from .comparison import Comparison, Noise, room_of, tolerance_of
 from .masking import Watched
 
@@ -239,6 +240,27 @@ def batches_of(model: nn.Module, inputs: Inputs) -> list[Inputs]:
     else:
         candidates = [inputs, inputs.map(lambda x: torch.cat([x, x.roll(1, -1)]) if x.dim() else x)]
     return [candidate for candidate in candidates if attempt(model, candidate) is not None] or [inputs]
+
+
+def refusals(slim: nn.Module, batches: list[Inputs], given: Inputs) -> dict[int, str]:
+    """What a slim network says of the batch sizes that it refuses by name; of the inputs as given it may refuse none.
+
+    A graph form holds the batch size of its example where the network's code reads values at some batch sizes only.
+    """
+    refused: dict[int, str] = {}
+    if not isinstance(slim, fx.GraphModule):
+        return refused
+    slim = skeleton_copy(slim)
+    with evaluating(slim):
+        for inputs in batches:
+            try:
+                call(slim, inputs)
+            except OtherSizeError as refusal:
+                refused[size_of(inputs)] = str(refusal)
+            except Exception:  # whatever else is wrong is for the comparisons to say
+                continue
+    refused.pop(size_of(given), None)
+    return refused
 
 
 def size_of(inputs: Inputs) -> int:

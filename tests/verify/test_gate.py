@@ -53,6 +53,38 @@ def test_one_sample_is_also_run_as_two():
     assert sp.verify(model, slim, plan, X[:1]).masked_vs_slim.batches == [1, 2]
 
 
+class AsksOfMany(nn.Module):
+    """Reads a value, but only of more than two samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 3)
+
+    def forward(self, x):
+        y = self.a(x).relu()
+        if x.shape[0] > 2 and float(x.max()) > 99:
+            y = 2 * y
+        return self.b(y).mean((2, 3))
+
+
+@pytest.mark.parametrize(("samples", "compared"), [(1, [1, 2]), (2, [2]), (4, [4])])
+def test_a_batch_that_a_graph_form_refuses_by_name_is_left_out_and_said(samples, compared):
+    model = randomise(AsksOfMany())
+    plan, slim = pruned(model, X[:samples], form="graph")
+    gate = sp.verify(model, slim, plan, X[:samples])
+    assert gate.passed
+    assert gate.masked_vs_slim.batches == gate.float64.batches == gate.onnx.batches == compared
+    assert ("batch 1 not compared: this slim network" in gate.float64.detail) is (compared != [1, 2])
+
+
+def test_inputs_as_given_are_never_left_out():
+    model = randomise(AsksOfMany())
+    plan, slim = pruned(model, X[:2], form="graph")
+    gate = sp.verify(model, slim, plan, X)
+    assert not gate.passed
+    assert "OtherSizeError" in " ".join(gate.reasons())
+
+
 def test_networks_are_compared_in_full_float32():
     seen = []
 
