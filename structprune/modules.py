@@ -116,6 +116,13 @@ def plain_attention(model: nn.Module) -> None:
             module.__dict__["fused_attn"] = False
 
 
+def plain_parallel(model: nn.Module) -> None:
+    """Lets DataParallel parts run their module where it is, as they do on a machine without a GPU."""
+    for _, module in walk(model):
+        if isinstance(module, nn.DataParallel):
+            module.device_ids = []
+
+
 @contextmanager
 def plain_transformers() -> Iterator[None]:
     """Without the fused ops that `nn.MultiheadAttention` runs in evaluation mode, which exporters do not know."""

@@ -45,14 +45,15 @@ WRAPS = {
 def test_the_network_inside_a_wrapper_is_pruned(name: str, form: str, tmp_path: Path) -> None:
     model = network()
     wrapped = WRAPS[name](model)
+    x = X.to(next(model.parameters()).device)  # DataParallel takes it to the GPU where there is one
     plan, slim = cut(wrapped, form)
     assert "0.weight" in plan.keep
     assert slim.state_dict().keys() == model.state_dict().keys()
     assert sp.verify(wrapped, slim, plan, X).passed
     sp.save(WRAPS[name](slim), plan, tmp_path)
-    assert torch.equal(sp.load(tmp_path, wrapped)(X), slim(X))
+    assert torch.equal(sp.load(tmp_path, wrapped)(x), slim(x))
     recovered = sp.recover(wrapped, WRAPS[name](slim), plan, X, ["batchnorm"]).model
-    assert recovered(X).shape == model(X).shape
+    assert recovered(x).shape == model(x).shape
 
 
 def test_the_network_inside_a_distributed_wrapper_is_pruned(process_group: None) -> None:
@@ -79,9 +80,19 @@ class Marked(nn.Module):
 @pytest.mark.parametrize("form", ["module", "graph"])
 def test_wrapped_and_marked_parts_are_passed_over(wrap: object, form: str) -> None:
     model = Marked(wrap).eval()
+    model.to(next(model.block.parameters()).device)
     plan, slim = cut(model, form)
     assert len(plan.groups) == 2
     assert sp.verify(model, slim, plan, X).passed
+
+
+@pytest.mark.parametrize("form", ["module", "graph"])
+def test_a_part_that_runs_on_gpus_is_recorded_where_nothing_is_computed(form: str) -> None:
+    model = Marked(nn.DataParallel).eval()
+    model.block.device_ids, model.block.src_device_obj = [0], torch.device("cuda:0")  # as with a GPU
+    graph = sp.trace(model, X, form=form)
+    assert {group.units for group in graph.groups} == {16}
+    assert model.block.device_ids == [0]
 
 
 REFUSED = {

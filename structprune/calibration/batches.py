@@ -31,6 +31,12 @@ class Batch:
     def images(self) -> int:
         return next((int(x.shape[0]) for x in self.inputs.flat() if isinstance(x, Tensor) and x.dim()), 1)
 
+    def beside(self, model: nn.Module) -> Batch:
+        """The same on the device of the model's tensors, where they are all on one."""
+        inputs = self.inputs.beside(model)
+        device = next((x.device for x in inputs.flat() if isinstance(x, Tensor)), None)
+        return Batch(inputs, None if self.labels is None else self.labels.to(device))
+
 
 def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
     """Batches of calibration data.
@@ -86,11 +92,11 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
 
 
 def batches_for(model: nn.Module, data: Any, labels: Tensor | None = None) -> list[Batch]:
-    """`batches_of`, once `model` is known to run on them: on one batch of each kind of shape and dtype.
+    """`batches_of`, where `model` is, once it is known to run on them: on one batch of each kind of shape and dtype.
 
     Raises RecipeError, also for data that the model does not take.
     """
-    batches = batches_of(data, labels)
+    batches = [batch.beside(model) for batch in batches_of(data, labels)]
     seen = set()
     for batch in batches:
         kind = tuple((x.dtype, x.shape[1:]) if isinstance(x, Tensor) else None for x in batch.inputs.flat())

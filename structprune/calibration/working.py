@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.capture import Captured, Inputs, capture
-from ..modules import plain_attention, replace_tensors, skeleton_copy, tensors
+from ..modules import plain_attention, plain_parallel, replace_tensors, skeleton_copy, tensors
 from .expectation import Expectations, Expected
 from .layers import Layer, Norm, find_layers
 
@@ -34,6 +34,7 @@ class Working:
         replace_tensors(result, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
         module = skeleton_copy(result, buffers=False)
         plain_attention(module)
+        plain_parallel(module)
         captured = captured or capture(result, example)
         return cls(result, module, tensors(result), captured, *find_layers(captured))
 

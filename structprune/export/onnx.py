@@ -55,7 +55,8 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
     inputs (where the runtime lacks a kernel, the logger `structprune.export` says that it was not compared). `opset` is
     at least 18 where only torch's newer exporter can write the model. Raises ModelError if neither can.
     """
-    model, inputs = unwrapped(model), Inputs.of(example_inputs)
+    model = unwrapped(model)
+    inputs = Inputs.of(example_inputs).beside(model)
     names = [n for n, x in zip(inputs.names(model), inputs.flat(), strict=True) if isinstance(x, Tensor)]
     given = [x for x in inputs.flat() if isinstance(x, Tensor)]
 

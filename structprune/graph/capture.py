@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
-from ..modules import plain_attention, replace_tensors, set_attributes, skeleton_copy, tensors
+from ..modules import plain_attention, plain_parallel, replace_tensors, set_attributes, skeleton_copy, tensors
 from . import numbers
 from .answers import Answer, Asked, Scenario, seeded
 from .caches import apart, emptied
@@ -61,6 +61,11 @@ class Inputs:
     def map(self, function: Any) -> Inputs:
         """The same arguments with `function` applied to every tensor."""
         return self.rebuild([function(x) if isinstance(x, Tensor) else x for x in self.flat()])
+
+    def beside(self, model: nn.Module) -> Inputs:
+        """The same arguments on the device of the model's tensors, where they are all on one."""
+        devices = {tensor.device for tensor in tensors(model).values()} - {torch.device("meta")}
+        return self.map(lambda x: x.to(*devices)) if len(devices) == 1 else self
 
     def names(self, model: nn.Module) -> list[str]:
         """One name for each flat argument, from forward's signature where it has one."""
@@ -169,6 +174,7 @@ def listen(model: nn.Module, inputs: Inputs, scenario: Scenario) -> tuple[Answer
         raise ModelError("the model or its example has no values (meta tensors)")
     copy = skeleton_copy(model, buffers=False).train(scenario.training)
     plain_attention(copy)
+    plain_parallel(copy)
     replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in state.items()})
     device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
     listener = Listener(copy, scenario)
@@ -287,6 +293,7 @@ def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Mod
     """A copy in evaluation mode whose parameters and buffers have no storage, some of them in other shapes."""
     copy = skeleton_copy(model, buffers=False).eval()
     plain_attention(copy)
+    plain_parallel(copy)
     state = tensors(copy)
     replace_tensors(
         copy, {k: torch.empty(shapes.get(k, t.shape), dtype=t.dtype, device="meta") for k, t in state.items()}

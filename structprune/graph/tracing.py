@@ -47,7 +47,8 @@ def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> Depend
     """
     if form not in FORMS:
         raise ModelError(f"form={shown(form)}: the slim network can have the form {' or '.join(map(repr, FORMS))}")
-    model, inputs = unwrapped(model), Inputs.of(example_inputs)
+    model = unwrapped(model)
+    inputs = Inputs.of(example_inputs).beside(model)
     with _no_garbage_collection():
         looks = look(model, inputs, form)
         barred: Bars = {}

@@ -80,7 +80,7 @@ def recover(
     model, slim = unwrapped(model), unwrapped(slim)
     if wrong := wrong_shape(tensors(slim), plan, "slim"):
         raise RecipeError(f"recover: {wrong}")
-    batches = batches_of(data)
+    batches = [batch.beside(model) for batch in batches_of(data)]
     example = batches[0].inputs
     dense, working = Working.of(model, example), Working.of(slim, example)
     done = Recovered(working.result)

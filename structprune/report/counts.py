@@ -34,7 +34,7 @@ class _Positional(nn.Module):
 
 def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     """MACs of one forward pass by operator, as fvcore counts them: `{"conv": ..., "linear": ...}`."""
-    inputs = Inputs.of(example_inputs)
+    inputs = Inputs.of(example_inputs).beside(model)
     copy: nn.Module = skeleton_copy(model)
     given: tuple[Any, ...] = inputs.args
     if inputs.kwargs:

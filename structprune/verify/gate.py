@@ -117,7 +117,7 @@ def verify(
     model that is wrong: see `.passed` and `.reasons()`, and `.not_compared()` for what that leaves out.
     """
     model, slim = unwrapped(model), unwrapped(slim)
-    inputs = Inputs.of(example_inputs)
+    inputs = Inputs.of(example_inputs).beside(model)
     batches, native = batches_of(model, inputs), dtype_of(model, inputs)
     refused = refusals(slim, batches, inputs)
     batches = [batch for batch in batches if size_of(batch) not in refused]

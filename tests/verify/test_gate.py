@@ -433,7 +433,7 @@ def test_vectors_may_be_divisors():
             self.temperature = nn.Parameter(torch.ones(16, 1, 1))
 
         def forward(self, x):
-            h = F.batch_norm(self.a(x), torch.zeros_like(self.variance), self.variance, eps=0.0)
+            h = F.batch_norm(self.a(x), torch.zeros_like(self.variance), self.variance, eps=1e-9)
             return self.b(h * self.temperature)
 
     _, _, gate = _verified(Frozen())
