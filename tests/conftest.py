@@ -5,6 +5,12 @@ import torch
 from structprune.criteria import CRITERIA
 
 
+def pytest_collectstart(collector):
+    """Tensors that a module of tests draws are the same ones each time."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

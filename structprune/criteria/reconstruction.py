@@ -218,7 +218,7 @@ class _State:
         blocks = self.inverse[self.even[:, :, None], self.even[:, None, :]]
         kernels = self.weight[:, self.even].permute(1, 2, 0)  # (units, columns, outputs)
         gone = blocks.diagonal(dim1=1, dim2=2).amax(1) <= 0
-        blocks[gone] = torch.eye(blocks.shape[1], dtype=blocks.dtype)
+        blocks[gone] = torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)
         return (kernels * torch.linalg.solve(blocks, kernels)).sum((1, 2)) / self.energy
 
     def _cost(self, columns: Tensor) -> float:

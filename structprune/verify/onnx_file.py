@@ -23,7 +23,7 @@ from ..export import export_onnx
 from ..graph.capture import Inputs
 from ..modules import evaluating, replace_tensors, skeleton_copy, tensors
 from .comparison import Comparison, wide
-from .running import SAMPLES, attempt, call, distance, dtype_of, first_line, noise_of, nudged, size_of
+from .running import attempt, call, distance, dtype_of, first_line, noise_of, nudged, samples_of, size_of
 
 AS_DENSE = 4.0  # times what the dense network shows
 SMALL = 1e-2  # relative: what no wrong file has been seen to stay below, and precision to reach seldom
@@ -209,7 +209,7 @@ def _is_noise(comparison: Comparison, slim: nn.Module, batches: list[Inputs], fi
     session, most = _Session(file), 0.0
     for inputs in batches:
         expected = session.run(slim, inputs)
-        for sample in range(SAMPLES):
+        for sample in range(samples_of(dtype_of(slim, inputs))):
             generator = torch.Generator().manual_seed(sample)
             moved = session.run(slim, inputs.map(lambda x, g=generator: nudged(x, g)))
             for a, b in zip(expected, moved, strict=True):

@@ -18,6 +18,7 @@ from .comparison import Comparison, Noise, room_of, tolerance_of
 from .masking import Watched
 
 SAMPLES = 3  # of rounding: for one element alone, that all are a hundredth of the usual has a chance of 1e-6
+SAMPLES_OF_HALF = 16  # where a value that is moved a little mostly rounds to itself
 _FINER = {torch.float64: [], torch.float32: [torch.float64]}
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
@@ -166,14 +167,14 @@ def compare_finest(
 def noise_of(model: nn.Module, inputs: Inputs, expected: list[Tensor]) -> Noise:
     """Makes, for each output, how far its elements move when rounding falls out otherwise.
 
-    Weights and inputs are moved by up to four of their own eps, `SAMPLES` times, and the largest change counts:
+    Weights and inputs are moved by up to four of their own eps, several times, and the largest change counts:
     that is as much as what rounding every weight and input anew would do, and what follows in between.
     """
 
     @functools.cache
     def measure() -> list[Tensor]:
         moved = [torch.zeros_like(x, dtype=torch.float64, device="cpu") for x in expected]
-        for sample in range(SAMPLES):
+        for sample in range(samples_of(dtype_of(model, inputs))):
             generator = torch.Generator().manual_seed(sample)
             copy = skeleton_copy(model)
             replace_tensors(copy, {key: nudged(t.detach(), generator) for key, t in tensors(model).items()})
@@ -184,6 +185,11 @@ def noise_of(model: nn.Module, inputs: Inputs, expected: list[Tensor]) -> Noise:
         return moved
 
     return measure
+
+
+def samples_of(dtype: torch.dtype) -> int:
+    """How often rounding is measured in `dtype`."""
+    return SAMPLES if torch.finfo(dtype).bits >= 32 else SAMPLES_OF_HALF
 
 
 def nudged(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -117,8 +117,11 @@ class Cancels(nn.Module):
         return (self.b(self.a(x).relu()) + 5) - 5
 
 
-def test_rounding_in_half_precision_is_measured_and_a_float32_copy_says_the_rest(tmp_path):
-    model, x = Cancels().half().eval(), X.half()
+@pytest.mark.parametrize("seed", [0, 33, 36, 43])  # with fewer samples of rounding, the last three were refused
+def test_rounding_in_half_precision_is_measured_and_a_float32_copy_says_the_rest(seed, tmp_path):
+    torch.manual_seed(seed)
+    x = torch.randn(3, 8).half()
+    model = Cancels().half().eval()
     plan, slim = pruned(model, x[:1], 0.5)
     gate = sp.verify(model, slim, plan, x)
     assert gate.passed, gate.reasons()
