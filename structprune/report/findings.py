@@ -50,7 +50,7 @@ def measured_quality(recipe: Recipe, data: Data, dense: torch.Tensor, slim: dict
     return {
         "metric": "agreement",
         "images": len(dense),
-        "random_weights": not (recipe.model.pretrained or recipe.model.weights),
+        "random_weights": not recipe.model.trained,
         "dense": 1.0,
         **{stage: same for stage, (same, _) in measured.items()},
         "kl": {"dense": 0.0, **{stage: divergence for stage, (_, divergence) in measured.items()}},

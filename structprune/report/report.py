@@ -37,7 +37,7 @@ def build_report(
     final = gates["final"]
     return {
         "schema": SCHEMA,
-        "model": recipe.model.model_dump(mode="json"),
+        "model": {"name": recipe.model.name, **recipe.model.model_dump(mode="json")},
         "criterion": plan.criterion,
         "allocation": plan.allocation,
         "budget": plan.budget,

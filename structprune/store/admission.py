@@ -38,7 +38,7 @@ from torch import nn
 from ..errors import StoreError
 from . import pure
 
-ADVICE = "import the code that defines the model first, or pass a dense instance, load(folder, model=...)"
+ADVICE = "import the code that defines the model first{}, or pass a dense instance, load(folder, model=...)"
 INTERNAL = frozenset(nn.Module().__dict__)
 # Hung on a module by frameworks, and made anew by them: neither written nor read.
 FOREIGN = frozenset(
@@ -163,15 +163,20 @@ class Admission:
             try:
                 importlib.import_module(module)
             except ImportError as error:
-                raise StoreError(f"{name} can't be imported here ({error}): {ADVICE}") from error
+                raise StoreError(f"{name} can't be imported here ({error}): {ADVICE.format('')}") from error
         found: Any = sys.modules.get(module)
         for part in qualified.split("."):
             found = None if part.startswith("__") else _static(found, part)
         if found is None:
-            raise StoreError(f"{name} is not defined here: {ADVICE}")
+            raise StoreError(f"{name} is not defined here: {ADVICE.format(_by_import(module))}")
         if (getattr(found, "__module__", None), getattr(found, "__qualname__", None)) != (module, qualified):
             raise StoreError(f"{name} is another name for what is defined elsewhere")
         return found
+
+
+def _by_import(module: str) -> str:
+    """What to type, where that is a name and not what a stranger's file wants to have run."""
+    return f" (import {module})" if all(part.isidentifier() for part in module.split(".")) else ""
 
 
 def _may_import(module: str) -> bool:

@@ -1,0 +1,27 @@
+"""How what a recipe or a command line says of a model becomes a module, in evaluation mode.
+
+In go the fields of `model` in a recipe, or the text of a command line; out comes an `nn.Module`, or one line that says
+what is wrong. Nothing here knows of data, graphs or plans. A source of models is one file in `sources/`.
+"""
+
+from .building import build_model, check_finite, spec_from_text
+from .inputs import example_inputs, inputs_of_onnx, resolve_model_data_config
+from .registry import MODEL_SOURCES, ModelSource, ModelSpec, model_source, parse_model
+from .sources import CodeSpec, RunSpec, TimmSpec
+
+__all__ = [
+    "MODEL_SOURCES",
+    "CodeSpec",
+    "ModelSource",
+    "ModelSpec",
+    "RunSpec",
+    "TimmSpec",
+    "build_model",
+    "check_finite",
+    "example_inputs",
+    "inputs_of_onnx",
+    "model_source",
+    "parse_model",
+    "resolve_model_data_config",
+    "spec_from_text",
+]

@@ -1,0 +1,97 @@
+"""From a spec to a module: the one entry, whatever the source."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from ..errors import ModelError, RecipeError
+from ..modules import tensors
+from ..names import shown
+from ..specs import mistakes
+from .registry import MODEL_SOURCES, ModelSpec, Tell, source_of
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def build_model(spec: ModelSpec, seed: int, tell: Tell = _to_stderr) -> nn.Module:
+    """The model that a recipe names, in evaluation mode, initialised under `seed`, on the CPU.
+
+    Args:
+        spec: What `parse_model` or `spec_from_text` made of it.
+        seed: Of torch, before anything is built.
+        tell: Gets what the user should know, a line each: which file is run, what was taken of a checkpoint.
+
+    Returns:
+        The module. All its parameters and buffers are finite.
+
+    Raises:
+        RecipeError: For files, names and weights that are not there or do not fit.
+        ModelError: For what does not build, is no module, or holds NaN.
+    """
+    torch.manual_seed(seed)
+    model = source_of(spec).build(spec, tell)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec.name} makes a {type(model).__name__}, not an nn.Module")
+    check_finite(model)
+    return model.eval()
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raises ModelError if a parameter or buffer holds NaN or infinity."""
+    for key, tensor in tensors(model).items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(f"{key} holds NaN or infinite values, so nothing can be ranked: load sound weights")
+
+
+def spec_from_text(text: str, kwargs: Mapping[str, Any] | str | None = None, code: str | None = None) -> ModelSpec:
+    """The model that a command line names: a timm name, `net.py:Net`, `package.module:function`, or a run's folder.
+
+    Args:
+        text: The name.
+        kwargs: Arguments for it, also as a JSON object; for sources that take any.
+        code: The file that defines the classes of a run's network, where they are the user's own.
+
+    Returns:
+        Its spec, without weights but those of a run.
+
+    Raises:
+        RecipeError: In one line, for what no source knows, and arguments that can't be given.
+    """
+    fields = next((f for f in (source.reads(text) for source in MODEL_SOURCES.values()) if f is not None), None)
+    if fields is None:
+        if "/" in text:
+            raise RecipeError(f"there is no folder {shown(text)}: give the folder of a finished run, or another model")
+        fields = {"name": text}
+    if kwargs:
+        fields["kwargs"] = _arguments(kwargs)
+    if code:
+        fields["code"] = code
+    spec = next(source.spec for key, source in MODEL_SOURCES.items() if key in fields)
+    for option, value in (("kwargs", kwargs), ("code", code)):
+        if value and option not in spec.model_fields:
+            raise RecipeError(f"{text} takes no --{option}")
+    try:
+        return TypeAdapter(spec).validate_python(fields)
+    except ValidationError as error:
+        first, _ = next(mistakes(error))
+        raise RecipeError(first["msg"].removeprefix("Value error, ")) from error
+
+
+def _arguments(kwargs: Mapping[str, Any] | str) -> dict[str, Any]:
+    if isinstance(kwargs, str):
+        try:
+            kwargs = json.loads(kwargs)
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"--kwargs {shown(kwargs)} is not JSON: {error}; give e.g. '{{\"depth\": 3}}'") from error
+    if not isinstance(kwargs, Mapping):
+        raise RecipeError(f"--kwargs {shown(kwargs)} is not a JSON object: give e.g. '{{\"depth\": 3}}'")
+    return dict(kwargs)

@@ -1,0 +1,109 @@
+"""What a model takes: how images are made for it, and made-up inputs for tracing where there are no data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..errors import RecipeError
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LazyConv1d, nn.LazyConv2d, nn.LazyConv3d)
+_LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.Embedding, nn.RNNBase)
+USUAL = 224  # pixels of a side
+_known: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
+
+
+def resolve_model_data_config(model: nn.Module) -> dict[str, Any]:
+    """timm's data configuration of a model: `input_size` (channels, height, width), `mean`, `std`, `interpolation`.
+
+    Where a model has none of its own, the channels are those of its first convolution, and the rest is timm's default
+    (224 pixels, ImageNet's mean and deviation).
+    """
+    from timm.data import resolve_model_data_config as timm_config
+
+    config: dict[str, Any] = timm_config(model)
+    if model in _known:
+        return {**config, **_known[model]}
+    first = first_layer(model)
+    if not getattr(model, "pretrained_cfg", None) and first is not None and isinstance(first[1], nn.Conv2d):
+        config["input_size"] = (first[1].in_channels, *config["input_size"][1:])
+    return config
+
+
+def remember_config(model: nn.Module, config: dict[str, Any]) -> None:
+    """What is known of the images of a model that does not say it itself, for `resolve_model_data_config`."""
+    _known[model] = config
+
+
+def first_layer(model: nn.Module) -> tuple[str, nn.Module] | None:
+    """The path of the layer that is registered first, of those that take inputs, and the layer."""
+    return next(((path, layer) for path, layer in model.named_modules() if isinstance(layer, _LAYERS)), None)
+
+
+def example_inputs(model: nn.Module, size: tuple[int, ...] | None = None) -> tuple[Tensor, str]:
+    """Zeros to trace a model with, and a line that says what they are and why.
+
+    Args:
+        model: Whose first layer decides: whole numbers for an embedding, else real ones.
+        size: Of one sample. By default that of timm's configuration; else from the first layer, where it says enough.
+
+    Returns:
+        A tensor (1, *size), and for example `input 1×16 of int64, as the first layer, embed, is an Embedding`; nothing
+        to say where the model's own configuration has the size.
+
+    Raises:
+        RecipeError: Where the size can't be known.
+    """
+    first = first_layer(model)
+    layer = None if first is None else first[1]
+    tokens = isinstance(layer, nn.Embedding)
+    why = "" if first is None else f"as the first layer, {first[0]}, is {_article(first[1])}"
+    if size is None and (config := getattr(model, "pretrained_cfg", None)) and config.get("input_size"):
+        return torch.zeros(1, *config["input_size"]), ""
+    if size is None and (held := _known.get(model)) and "input_size" in held:
+        size, why = tuple(held["input_size"]), "as its run says"
+    if size is None and isinstance(layer, nn.Conv2d):
+        size = (layer.in_channels, USUAL, USUAL)
+        why += f" of {layer.in_channels} channels; give --input-size for images other than {USUAL}×{USUAL}"
+    if size is None and isinstance(layer, nn.Linear):
+        size = (layer.in_features,)
+    if size is None:
+        raise RecipeError(
+            f"nothing says how large the inputs of {type(model).__name__} are: give --input-size, such as 3,224,224 "
+            "for an image, or 16 for 16 tokens"
+        )
+    dtype = torch.int64 if tokens else torch.float32
+    inputs = torch.zeros(1, *size, dtype=dtype)
+    shape = "×".join(map(str, inputs.shape))
+    return inputs, f"input {shape} of {str(dtype).removeprefix('torch.')}" + (f", {why}" if why else "")
+
+
+def inputs_of_onnx(path: Path) -> Tensor | tuple[Tensor, ...] | None:
+    """Zeros of a batch of one as an ONNX file takes them; None where sizes other than the batch are open.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A tensor, or one for each input where there are several.
+    """
+    made = []
+    for entry in onnx.load(path, load_external_data=False).graph.input:
+        kind = entry.type.tensor_type
+        sizes = [axis.dim_value or None for axis in kind.shape.dim]
+        if any(size is None for size in sizes[1:]):
+            return None
+        dtype = torch.from_numpy(np.zeros(0, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))).dtype
+        made.append(torch.zeros(1, *[size or 1 for size in sizes[1:]], dtype=dtype))
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def _article(layer: nn.Module) -> str:
+    name = type(layer).__name__
+    return f"{'an' if name[0] in 'AEIOULR' and name != 'Linear' else 'a'} {name}"

@@ -1,0 +1,107 @@
+"""Model sources: how what a recipe or a command line says of a model becomes a spec, and a spec a module.
+
+A source is one file in `sources/`: its spec beside its function, registered under the key that a recipe gives it by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationInfo
+from torch import nn
+
+from ..names import shown, unknown
+from ..specs import Strict, checked_by
+
+Tell = Callable[[str], object]
+
+
+class ModelSpec(Strict):
+    """What a recipe says of its model. `name` is what messages and reports call it."""
+
+    name: str
+
+    @property
+    def trained(self) -> bool:
+        """Whether it comes with weights."""
+        raise NotImplementedError
+
+    def untrained(self) -> ModelSpec:
+        """The same network without weights, where they can be left out."""
+        return self
+
+    def files(self) -> list[Path]:
+        """The files whose content decides what is built, beside what the spec itself says."""
+        return []
+
+
+Build = Callable[[Any, Tell], nn.Module]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """One way to name a model.
+
+    Attributes:
+        key: The key of `model` in a recipe that tells this source from the others.
+        description: One line.
+        spec: The class of its specs.
+        build: From a spec, and a function that gets lines for the user, to a module. Seeded by `build_model`.
+        reads: From what a command line says to the fields of a spec, or None if it is not of this source.
+    """
+
+    key: str
+    description: str
+    spec: type[ModelSpec]
+    build: Build
+    reads: Callable[[str], dict[str, Any] | None]
+
+
+MODEL_SOURCES: dict[str, ModelSource] = {}
+
+
+def model_source(
+    key: str, description: str, spec: type[ModelSpec], reads: Callable[[str], dict[str, Any] | None]
+) -> Callable[[Build], Build]:
+    """Registers a function as the `build` of a source. Raises ValueError for a key that is taken."""
+
+    def register(build: Build) -> Build:
+        if key in MODEL_SOURCES:
+            raise ValueError(f"there is a model source {key} already")
+        MODEL_SOURCES[key] = ModelSource(key, description, spec, build, reads)
+        return build
+
+    return register
+
+
+def source_of(spec: ModelSpec) -> ModelSource:
+    """The source whose spec this is."""
+    return next(source for source in MODEL_SOURCES.values() if type(spec) is source.spec)
+
+
+def parse_model(data: Any, info: ValidationInfo) -> Any:
+    """What stands under `model` in a recipe, as the spec of its source. Raises ValueError, in one line."""
+    if isinstance(data, BaseModel):
+        return data
+    if not isinstance(data, Mapping):
+        raise ValueError(f"give a mapping with one of {_keys()}, not {shown(data)}")
+    sources = [source for key, source in MODEL_SOURCES.items() if key in data]
+    if len(sources) > 1:
+        raise ValueError(f"{' and '.join(s.key for s in sources)} each name a model: give one of them")
+    if not sources:
+        unfit = [key for key in data if key not in _options()]
+        if unfit:
+            raise ValueError(unknown("key", unfit[0], {*MODEL_SOURCES, *_options()}))
+        raise ValueError(f"say which model by one of {_keys()}")
+    return checked_by(sources[0].spec, data, info)
+
+
+def _keys() -> str:
+    return ", ".join(f"{key} ({source.description})" for key, source in sorted(MODEL_SOURCES.items()))
+
+
+def _options() -> set[str]:
+    return {str(name) for source in MODEL_SOURCES.values() for name in source.spec.model_fields}

@@ -1,0 +1,13 @@
+"""The sources that come with the package: every module here is imported, so that it registers itself."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+from .code import CodeSpec  # noqa: E402
+from .saved_run import RunSpec  # noqa: E402
+from .timm_names import TimmSpec  # noqa: E402
+
+__all__ = ["CodeSpec", "RunSpec", "TimmSpec"]

@@ -1,0 +1,115 @@
+"""`run: runs/NAME`: the slim network of a finished run, or of `structprune.save`, to go on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from ... import usercode
+from ..._compat import declare_torchvision_ops
+from ...errors import RecipeError, StoreError
+from ...specs import beside_recipe
+from ...store import load
+from ...strict_yaml import read as read_yaml
+from ..inputs import inputs_of_onnx, remember_config
+from ..registry import ModelSpec, Tell, model_source
+
+declare_torchvision_ops()
+import timm  # noqa: E402
+
+
+class RunSpec(ModelSpec):
+    """A slim network from its folder. `code` names the file that defines its classes, if they are the user's own.
+
+    Nothing that came with the folder is run: `code` is the recipe's own word.
+    """
+
+    name: str = Field(default="", exclude=True)  # set from the folder
+    run: str
+    code: str | None = None
+
+    @field_validator("run", "code")
+    @classmethod
+    def _beside(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return None if path is None else beside_recipe(path, info)
+
+    @field_validator("run")
+    @classmethod
+    def _there(cls, run: str) -> str:
+        if not Path(run).is_dir():
+            raise ValueError(f"there is no folder {run}: give that of a finished run, or of structprune.save")
+        if not is_saved(run):
+            state = "an unfinished run" if (Path(run) / "recipe.yaml").is_file() else "no slim.safetensors"
+            raise ValueError(f"{run} holds {state}: give the folder of a finished run, or of structprune.save")
+        return run
+
+    def model_post_init(self, _: Any) -> None:
+        object.__setattr__(self, "name", self.run)
+
+    @property
+    def trained(self) -> bool:
+        return True
+
+    def files(self) -> list[Path]:
+        code = [] if self.code is None else usercode.files_of(f"{self.code}:any")
+        return [Path(self.run) / "plan.json", Path(self.run) / "slim.safetensors", *code]
+
+
+def is_saved(folder: str) -> bool:
+    """Whether a folder holds a slim network."""
+    try:
+        return all((Path(folder) / name).is_file() for name in ("plan.json", "slim.safetensors"))
+    except (OSError, ValueError):
+        return False
+
+
+def _reads(text: str) -> dict[str, Any] | None:
+    try:
+        folder = Path(text).is_dir()
+    except (OSError, ValueError):
+        folder = False
+    return {"run": text} if folder else None
+
+
+@model_source("run", "the folder of a finished run", RunSpec, _reads)
+def build(spec: RunSpec, tell: Tell) -> nn.Module:
+    """Loads the slim network. Raises RecipeError, in one line."""
+    if spec.code is not None:
+        usercode.load(spec.code, tell)
+    try:
+        model = load(spec.run)
+    except StoreError as error:
+        text, missing, _ = str(error).partition(" is not defined here")
+        if missing and spec.code is None:
+            text += " is the user's own: say which file defines it, by model.code (or --code), such as net.py"
+        raise RecipeError(f"{spec.run}: {text}") from error
+    if not getattr(model, "pretrained_cfg", None):  # a graph, or no model of timm's
+        remember_config(model, _config(Path(spec.run), 0))
+    return model
+
+
+def _config(folder: Path, depth: int) -> dict[str, Any]:
+    """Of timm's data configuration what a run's folder tells: the images' size, and how timm's model wants them."""
+    config: dict[str, Any] = {}
+    try:
+        said = read_yaml(folder / "recipe.yaml")["model"]
+        if said.get("run") and depth < 20:
+            config = _config(Path(said["run"]), depth + 1)
+        elif (held := timm.get_pretrained_cfg(str(said["name"]))) is not None:
+            config = {key: value for key in ("mean", "std", "interpolation") if (value := getattr(held, key))}
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ):  # no recipe, or one of another kind
+        pass
+    taken = inputs_of_onnx(folder / "slim.onnx") if (folder / "slim.onnx").is_file() else None
+    if isinstance(taken, Tensor) and taken.dim() == 4:
+        config["input_size"] = tuple(taken.shape[1:])
+    return config

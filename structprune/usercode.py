@@ -1,0 +1,331 @@
+"""Code that a user names: `net.py:Net`, `package.module:function`, and how it is found again under its own name.
+
+A file is imported as a module of the name that `import` would give it: its stem, or, inside a package (folders with an
+`__init__.py`), the dotted name from the package on. So what is made of its classes can be saved by name, and loaded
+after the same `import` in another process. While it is imported and used to build (`importable`), its folder is first
+on the module search path, so that it finds its siblings; afterwards the folder is last.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import RecipeError
+from .names import shown, unknown
+
+Tell = Callable[[str], object]
+_hashes: dict[str, str] = {}  # of the files that were imported here, by module
+
+
+def split(source: str) -> tuple[str, str]:
+    """The file or module, and the name in it. Raises ValueError, with the names that a file has."""
+    place, colon, name = source.rpartition(":")
+    if not colon or not place or not all(part.isidentifier() for part in name.split(".")):
+        place = source if not colon else (place if not name else source)
+        if place.endswith(".py") and _is_file(place):
+            raise ValueError(f"{place} is a file: say what of it to use, {_offers(place)}")
+        raise ValueError(f"{shown(source)} is not FILE.py:NAME or PACKAGE.MODULE:NAME")
+    if not is_file_name(place) and not all(part.isidentifier() for part in place.split(".")):
+        raise ValueError(f"{shown(place)} is neither a .py file nor the name of a module")
+    return place, name
+
+
+def is_file_name(place: str) -> bool:
+    """Whether the part before the colon is meant as a file."""
+    return place.endswith(".py") or "/" in place or os.sep in place
+
+
+def check(source: str) -> None:
+    """What can be known of a source without running anything. Raises ValueError, in one line.
+
+    Nothing is imported, not even the package of a module.
+    """
+    place, name = split(source)
+    if not is_file_name(place):
+        top = place.partition(".")[0]
+        if top in sys.stdlib_module_names:
+            raise ValueError(f"{source}: {top} is one of Python's own modules, which may not be called from here")
+        if top not in sys.modules and _spec(top) is None:
+            raise ValueError(f"{source}: there is no module {top}: install it, or put its folder on PYTHONPATH")
+        return
+    check_file(place)
+    known = _names_in(place)
+    if known is not None and not known.any_other and name.partition(".")[0] not in {*known.names, *known.others}:
+        raise ValueError(f"{source}: {unknown('name', name, known.names)}")
+
+
+def check_file(place: str) -> None:
+    """Whether a file can be imported under a name by which it is found again. Raises ValueError, in one line."""
+    if not _is_file(place):
+        raise ValueError(f"there is no file {place}{_near_files(place)}")
+    if not place.endswith(".py"):
+        raise ValueError(f"{place} is not a .py file")
+    module = module_name(Path(place))
+    top = module.partition(".")[0]
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(
+            f"{place}: a saved network finds its classes by `import {module}`, which is not a name: rename the file"
+        )
+    if top in sys.stdlib_module_names or top in ("torch", "timm", "numpy", "structprune", "accelerate"):
+        raise ValueError(f"{place}: {top} is the name of another module, which `import` would find: rename the file")
+
+
+def find(source: str, tell: Tell | None = None) -> Any:
+    """What a source names, imported if need be.
+
+    Args:
+        source: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`; NAME may have dots, as in `Class.from_config`.
+        tell: Gets a line that says which file is run.
+
+    Returns:
+        The class, function or other object.
+
+    Raises:
+        RecipeError: In one line, for what is not there and for code that raises when it is imported.
+    """
+    try:
+        check(source)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    place, name = split(source)
+    found: Any = load(place, tell)
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            names = _public(found)
+            raise RecipeError(f"{source}: {unknown('name', name, names)}") from None
+        except Exception as error:  # a package that imports its parts when they are asked for
+            raise RecipeError(f"{source} can't be imported: {_of(error)}") from error
+    return found
+
+
+def load(place: str, tell: Tell | None = None) -> types.ModuleType:
+    """The module that a file or a module's name stands for, imported if need be. Raises RecipeError, in one line."""
+    if not is_file_name(place):
+        return _load_module(place)
+    try:
+        check_file(place)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    return load_file(Path(place), tell)
+
+
+def load_file(path: Path, tell: Tell | None = None) -> types.ModuleType:
+    """The module that a Python file is. Runs the file, unless it was imported before. Raises RecipeError."""
+    name = module_name(path)
+    if tell is not None:
+        tell(f"runs code of {path}, as the module {name}")
+    _check_place(name, path)
+    if (module := sys.modules.get(name)) is not None:
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            raise RecipeError(f"{path} uses itself while it is imported: put that under `if __name__ == '__main__'`")
+        if _hashes.get(name, _hash(path)) != _hash(path):
+            raise RecipeError(f"{path} has changed since it was imported in this process: start a new one")
+        return module
+    with importable(path):
+        _check_siblings(path)
+        importlib.invalidate_caches()
+        before = set(sys.modules)
+        try:
+            module = importlib.import_module(name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever the file raises, SystemExit too
+            for added in set(sys.modules) - before:  # half of it may be there
+                if added.partition(".")[0] == name.partition(".")[0]:
+                    sys.modules.pop(added, None)
+            raise RecipeError(f"{path} can't be imported: {_of(error, path)}") from error
+    _check_place(name, path)
+    _hashes[name] = _hash(path)
+    return module
+
+
+@contextlib.contextmanager
+def importable(path: Path) -> Iterator[None]:
+    """The folders of a file, and of the package that it is in, first on the module search path; last afterwards."""
+    folders = list(dict.fromkeys([str(_root(path)), str(path.resolve().parent)]))
+    kept = list(sys.path)
+    sys.path[:0] = folders
+    try:
+        yield
+    finally:
+        for folder in folders:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(folder)
+            if folder not in kept and folder not in sys.path:
+                sys.path.append(folder)
+
+
+def module_name(path: Path) -> str:
+    """The name by which `import` finds a file once the folder of its outermost package is on the search path."""
+    whole = path.resolve()
+    return ".".join(whole.relative_to(_root(path)).with_suffix("").parts)
+
+
+def files_of(source: str) -> list[Path]:
+    """The files whose content decides what a file source makes: itself, and what it imports of its own folder.
+
+    Found in the text, without running it; empty for a module of a package.
+    """
+    place, _ = split(source)
+    if not is_file_name(place):
+        return []
+    whole = Path(place).resolve()
+    return sorted({whole, *_siblings(whole, {}).values()})
+
+
+def _root(path: Path) -> Path:
+    folder = path.resolve().parent
+    while (folder / "__init__.py").is_file() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _load_module(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise RecipeError(f"the module {name} can't be imported: {_of(error)}") from error
+
+
+def _check_place(name: str, path: Path) -> None:
+    """Raises RecipeError where another file is imported under the name already: its classes would be found instead."""
+    module = sys.modules.get(name)
+    held = getattr(module, "__file__", None)
+    if module is not None and (held is None or Path(held).resolve() != path.resolve()):
+        raise RecipeError(
+            f"{path} would be the module {name}, and that is {held or 'built in'} here: rename the file, or use it in "
+            "a process of its own"
+        )
+
+
+def _check_siblings(path: Path) -> None:
+    """Raises RecipeError where the file would import a sibling and get a module that is imported from elsewhere."""
+    for name, file in _siblings(path.resolve(), {}).items():
+        _check_place(name, file)
+
+
+def _siblings(path: Path, found: dict[str, Path]) -> dict[str, Path]:
+    """The files of the folder of `path`, or of its package's, that it imports, and they import, by module."""
+    for folder, name in _imports(path):
+        for place in dict.fromkeys([folder] if folder else [path.parent, _root(path)]):
+            inner = place.joinpath(*name.split("."))
+            for file in (inner.with_suffix(".py"), inner / "__init__.py"):
+                known = module_name(file) if folder else name
+                if file.is_file() and known not in found and file.resolve() != path:
+                    found[known] = file.resolve()
+                    _siblings(file.resolve(), found)
+    return found
+
+
+def _imports(path: Path) -> set[tuple[Path | None, str]]:
+    """The modules that a file's text imports, anywhere in it, and for relative imports the folder that they are in."""
+    tree = _tree(path)
+    names: set[tuple[Path | None, str]] = set()
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.Import):
+            names.update((None, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.joinpath(*[".."] * node.level).resolve() if node.level else None
+            head = [node.module] if node.module else []
+            names.update((folder, name) for name in (*head, *(".".join([*head, a.name]) for a in node.names)))
+    return {(folder, name) for folder, name in names if all(part.isidentifier() for part in name.split("."))}
+
+
+class _Names:
+    """The names that a file's text defines at its top; `any_other` where it may define more."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.names: list[str] = []  # of classes and functions
+        self.others: set[str] = set()
+        self.any_other = False
+        for node in tree.body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                self.names.append(node.name)
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.others.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+                self.any_other |= "*" in self.others
+            elif not isinstance(node, ast.Expr):
+                self.any_other = True
+
+
+def _names_in(place: str) -> _Names | None:
+    tree = _tree(Path(place))
+    return None if tree is None else _Names(tree)
+
+
+def _offers(place: str) -> str:
+    """For example: `such as net.py:Net`."""
+    known = _names_in(place)
+    names = [name for name in known.names if not name.startswith("_")] if known else []
+    return f"such as {' or '.join(f'{place}:{name}' for name in names[-3:])}" if names else f"as {place}:NAME"
+
+
+def _tree(path: Path) -> ast.Module | None:
+    try:
+        return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # which importing it says better
+        return None
+
+
+def _near_files(place: str) -> str:
+    folder = Path(place).parent
+    try:
+        near = [str(p) for p in sorted(folder.glob("*.py"))]
+    except OSError:
+        near = []
+    return f": did you mean one of {', '.join(near[:6])}?" if near else ""
+
+
+def _public(holder: Any) -> list[str]:
+    """Names that may have been meant: the classes and functions of a module, or what a class defines."""
+    names = [name for name in dir(holder) if not name.startswith("_")]
+    if not isinstance(holder, types.ModuleType):
+        return names
+    top = holder.__name__.partition(".")[0]
+    own = [n for n in names if str(getattr(vars(holder).get(n), "__module__", "")).partition(".")[0] == top]
+    return own or names
+
+
+def _is_file(place: str) -> bool:
+    try:
+        return Path(place).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _spec(top: str) -> Any:
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _of(error: BaseException, path: Path | None = None) -> str:
+    """An exception in one line, with the line of the user's file where it came from."""
+    if isinstance(error, SystemExit):
+        return "it ends the process: put what it does under `if __name__ == '__main__'`"
+    text = (str(error).strip().splitlines() or [""])[0]
+    line = ""
+    if path is not None and not isinstance(error, SyntaxError):
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())]
+        line = f" (line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{line}" if text else f"{type(error).__name__}{line}"
