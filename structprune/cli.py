@@ -25,7 +25,10 @@ app = typer.Typer(
 _errors = Console(stderr=True)
 
 RecipeArgument = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A YAML file, for example recipes/quickstart.yaml.")
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help="A YAML file, or a recipe that comes with the package, by its name: quickstart."
+    ),
 ]
 OutOption = Annotated[
     str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME.")

@@ -13,9 +13,11 @@ from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
 from .models import build_model, example_inputs, inputs_of_onnx, spec_from_text
+from .names import architectures
 from .progress import Reporter
 from .recipe import Recipe, read_recipe
 from .records import Sensitivity
+from .shipped import shipped
 
 
 def inspect_model(
@@ -66,7 +68,8 @@ def inspect_model(
 
 def _recipe(name: str) -> Recipe | None:
     """The recipe that is meant, or None for a model."""
-    return read_recipe(name) if name.endswith((".yaml", ".yml")) else None
+    named = name in shipped() and name not in architectures()  # resnet50 is timm's model first
+    return read_recipe(name) if named or name.endswith((".yaml", ".yml")) else None
 
 
 def _inputs_of_run(folder: str) -> Any:

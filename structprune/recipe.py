@@ -28,6 +28,7 @@ from .models import TimmSpec as ModelSpec  # noqa: F401 - its old name
 from .models import parse_model
 from .names import optimizers, shown, unknown
 from .plan import ALLOCATIONS
+from .shipped import find_recipe
 from .specs import Number, Whole, mistakes
 from .specs import Strict as _Strict
 
@@ -354,8 +355,13 @@ def needs_images(step: MeansSpec | LeastSquaresSpec | BatchNormSpec) -> bool:
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe and applies overrides of the form `a.b=value`. Raises RecipeError, in one line."""
-    path = Path(path)
+    """Reads a recipe and applies overrides of the form `a.b=value`. Raises RecipeError, in one line.
+
+    Args:
+        path: Of a YAML file, or the name of a recipe that comes with the package.
+        overrides: Keys and values, as `--set` takes them.
+    """
+    path = find_recipe(path)
     try:
         found = path.is_file()
     except OSError as error:  # a name that is too long

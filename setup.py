@@ -1,0 +1,22 @@
+"""All is in pyproject.toml, but that the recipes, which lie beside the package, go into the wheel inside of it."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class WithRecipes(build_py):
+    """Copies recipes/*.yaml to structprune/recipes; an editable installation finds them where they are."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "structprune", "recipes")
+            target.mkdir(parents=True, exist_ok=True)
+            for path in sorted(Path("recipes").glob("*.yaml")):
+                shutil.copyfile(path, target / path.name)
+
+
+setup(cmdclass={"build_py": WithRecipes})

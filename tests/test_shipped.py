@@ -1,0 +1,70 @@
+"""Recipes by name: in a clone, and from the wheel that is built of it."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from structprune import shipped
+from structprune.errors import RecipeError
+from structprune.inspecting import inspect_model
+from structprune.recipe import read_recipe
+
+ROOT = Path(__file__).parent.parent
+NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+
+
+def test_a_name_is_enough_wherever_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("quickstart") == read_recipe(ROOT / "recipes" / "quickstart.yaml")
+    assert read_recipe("quickstart", ["seed=3"]).seed == 3
+    assert len(inspect_model("quickstart").groups) > 3
+    assert inspect_model("resnet50").params() > 20e6  # timm's model, not the recipe
+
+
+def test_a_path_wins_over_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").mkdir()  # no recipe: the name is meant
+    assert read_recipe("quickstart").model.name == "resnet10t"
+    (tmp_path / "quickstart").rmdir()
+    text = (ROOT / "recipes" / "quickstart.yaml").read_text().replace("resnet10t", "resnet18")
+    (tmp_path / "quickstart").write_text(text)
+    assert read_recipe("quickstart").model.name == "resnet18"
+
+
+def test_names_that_are_not_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"none of that name: did you mean quickstart\? Known: .*, vgg16_bn; or give"):
+        read_recipe("quickstrt")
+    with pytest.raises(RecipeError, match=r"none of that name\. Known: densenet121, "):
+        read_recipe("zzzzzzzz")
+    with pytest.raises(RecipeError, match=r"no recipe at quickstart\.yaml"):
+        read_recipe("quickstart.yaml")
+    for odd in ("", ".", "/", "x" * 5000, "a\0b", "recipes/quickstart"):
+        with pytest.raises(RecipeError):
+            read_recipe(odd)
+
+
+def test_the_recipes_are_in_the_wheel(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT, source, ignore=lambda folder, names: {n for n in names if n not in KEPT and folder == str(ROOT)}
+    )
+    build = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", build, tmp_path], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        assert sorted(n for n in names if n.endswith(".yaml")) == [f"structprune/recipes/{n}.yaml" for n in NAMES]
+        assert {"structprune/__main__.py", "structprune/report/templates/report.html"} <= set(names)
+        archive.extractall(tmp_path / "installed")
+    monkeypatch.setattr(shipped, "_INSIDE", tmp_path / "installed" / "structprune" / "recipes")
+    assert sorted(shipped.shipped()) == NAMES
+    assert shipped.find_recipe("quickstart").is_relative_to(tmp_path / "installed")
+
+
+KEPT = {"structprune", "recipes", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"}
