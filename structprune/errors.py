@@ -30,6 +30,10 @@ class ModelError(StructPruneError):
     """A model that cannot be built, traced or run on its example input."""
 
 
+class OtherSizeError(ModelError):
+    """This way through a graph form's code is not for inputs of this size."""
+
+
 class BudgetError(StructPruneError):
     """A budget that no plan under the given constraints can meet."""
 

@@ -70,7 +70,7 @@ class Statistic(_Strict):
 
     call: Count
     op: str
-    module: str
+    module: str | None  # None: not known, as in a plan composed of one in graph form
     reduces: bool
     keep: dict[Axis, dict[Axis, Indices]]
 

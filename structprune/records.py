@@ -48,7 +48,8 @@ class Plan:
     `keep` maps each sliced parameter or buffer, by its state_dict key, to the kept indices of each sliced
     axis (for axis 1 of a grouped convolution's weight, a list of indices for each block of axis 0); `shapes` holds the
     dense shapes of the same; `attributes` the numbers that modules must follow. `statistics` names the calls that take
-    a statistic over channels (the `call`th of an op in one forward pass, from 0), and what is left for it.
+    a statistic over channels (the `call`th of an op in one forward pass, from 0), and what is left for it; `module` is
+    None where it is not known who makes the call.
     `program` holds the slim network's calls if it is to be an `fx.GraphModule` (see `graph.program`), else None.
     `groups` gives the kept units of each group, `macs`, `macs_by_operator` and `params` the exact counts of
     the dense and the slim network, `latency` the milliseconds that were predicted where the plan was made with a
@@ -76,6 +77,28 @@ class Plan:
     def widths(self) -> dict[str, int]:
         """How many units of each group stay."""
         return {name: len(group["kept"]) for name, group in self.groups.items()}
+
+    def then(self, other: Plan) -> Plan:
+        """The plan of both cuts on the dense network: of this plan, and of another on the network that it leaves.
+
+        `prune(dense, first.then(other))` is `prune(prune(dense, first), other)`, and `verify` holds that against the
+        dense network. Kept units and indices are the dense network's, and the groups are this plan's. Counts are those
+        of the dense and of the last network. `budget` says what the last network was to be within: shares become
+        amounts, speedups are multiplied. What each cut was asked for is in `constraints["cuts"]`. The composition of
+        three plans is the same however they are paired.
+
+        Args:
+            other: a plan made on `prune(dense, self)`, traced anew with example inputs of the same size. Either may be
+                in graph form; the last network is then in graph form too.
+        Raises:
+            PlanError: where `other` was made for another network, and where the plans do not tell which of its groups
+                are which of this plan's.
+        """
+        from .plan.composition import compose  # which needs this module
+
+        if not isinstance(other, Plan):
+            raise PlanError(f"then: {shown(other)} is not a plan: give one made on the network that this plan leaves")
+        return compose(self, other)
 
     def to_json(self) -> str:
         """Raises PlanError for a plan that could not be read back."""

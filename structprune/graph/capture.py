@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import ModelError
+from ..errors import ModelError, OtherSizeError
 from ..modules import plain_attention, plain_parallel, replace_tensors, set_attributes, skeleton_copy, tensors
 from . import numbers
 from .answers import Answer, Asked, Scenario, seeded
@@ -222,9 +222,9 @@ def record(
             result = call.call_under(recorder, model)
         outputs(result)  # raises for what can't be looked into
         recorder.graph.output(_nested(result, recorder))
-    except ModelError:
-        raise
     except Exception as raised:  # whatever the user's forward raises
+        if isinstance(raised, ModelError) and not isinstance(raised, OtherSizeError):  # a graph form is traced again
+            raise
         error = _one_line(raised)
     unknown = recorder.answers.unknown
     if unknown:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from ..bench import Benchmark
 from ..cost import CostModel
 from ..graph import DependencyGraph, Group
@@ -77,8 +79,11 @@ def describe_groups(graph: DependencyGraph, plan: Plan | None = None) -> list[di
             "macs": group.macs,
             "kind": _kind(group),
         }
-        if plan is not None:
+        if plan is not None and group.name in plan.groups:
             entry["kept_channels"] = group.channels_of(len(plan.groups[group.name]["kept"]))
+        elif plan is not None:  # composed of plans that do not tell
+            kept = plan.keep.get(group.leading.key, {}).get(str(group.leading.dim))
+            entry["kept_channels"] = group.channels if kept is None else len(np.ravel(kept))
         result.append(entry)
     return result
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx
 from torch.fx.graph_module import _forward_from_src
 
-from .guards import OtherSizeError
+from ..errors import OtherSizeError
 
 _PATHS = "structprune_paths"  # in `meta`, which copies keep
 

@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, PlanError
-
-
-class OtherSizeError(ModelError):
-    """This way through the network's code is not for inputs of this size."""
-
+from ..errors import ModelError, OtherSizeError, PlanError
 
 Numbers = Any  # a number, or lists of numbers
 

@@ -129,7 +129,7 @@ class _Masking(OpMode):
         self.calls[name] += 1
         if entry is None:
             return op(*args, **kwargs)
-        if entry.get("module", self.stack[-1]) != self.stack[-1]:
+        if entry.get("module") not in (None, self.stack[-1]):
             raise OtherPath(
                 f"call {self.calls[name] - 1} of {name} is made by {self.stack[-1] or 'forward'}, and was by "
                 f"{entry['module'] or 'forward'} when the model was traced"

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from ..errors import OtherSizeError
 from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
-from ..surgery.guards import OtherSizeError
 from .comparison import Comparison, Noise, room_of, tolerance_of
 from .masking import Watched
 
