@@ -65,7 +65,7 @@ class Inputs:
     def beside(self, model: nn.Module) -> Inputs:
         """The same arguments on the device of the model's tensors, where they are all on one."""
         devices = {tensor.device for tensor in tensors(model).values()} - {torch.device("meta")}
-        return self.map(lambda x: x.to(*devices)) if len(devices) == 1 else self
+        return self.map(lambda x: x if x.is_meta else x.to(*devices)) if len(devices) == 1 else self
 
     def names(self, model: nn.Module) -> list[str]:
         """One name for each flat argument, from forward's signature where it has one."""
