@@ -157,6 +157,44 @@ def inspect(
 
 
 @app.command()
+def init(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A timm model's name, net.py:Net, package.module:function, or the folder of a finished run.",
+        ),
+    ],
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="FOLDER", help="Class folders, or a folder of images.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The file to write; default is the model's name.yaml.")
+    ] = None,
+    kwargs: KwargsOption = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights of the model: .safetensors or .pth.")] = (
+        None
+    ),
+    code: CodeOption = None,
+    input_size: InputSizeOption = None,
+) -> None:
+    """Write a short commented recipe for a model, and a folder of images, which runs as it is."""
+    with _plain_errors(lambda: "nothing was written"):
+        from .first_recipe import first_recipe, write_recipe
+        from .inspecting import parse_size
+        from .progress import Reporter
+
+        say = Reporter().stage
+        size = parse_size(input_size) if input_size else None
+        options = {"kwargs": kwargs, "weights": weights, "code": code, "input_size": size, "out": out}
+        made = first_recipe(model, data, **options, tell=say)  # type: ignore[arg-type]
+        path = write_recipe(made, out)
+        for note in made.notes:
+            say(note)
+        typer.echo(f"{path} is written. Run it: {shlex.join(['structprune', 'run', str(path)])}")
+
+
+@app.command()
 def criteria(
     format_: FormatOption = Format.table,
 ) -> None:

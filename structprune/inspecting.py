@@ -53,7 +53,7 @@ def inspect_model(
     spec = recipe.model if recipe else spec_from_text(name, kwargs, code)
     model = build_model(spec.untrained(), 0, tell)
     if input_size:
-        inputs, line = example_inputs(model, _size(input_size))
+        inputs, line = example_inputs(model, parse_size(input_size))
         tell(line)
     elif recipe:
         inputs = load_data(recipe.data, model, recipe.seed).example[:1]
@@ -133,7 +133,8 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         return graph, sensitivity(graph, scores, scan_images(data.calibration), seed=checked.seed, progress=update)
 
 
-def _size(text: str) -> tuple[int, ...]:
+def parse_size(text: str) -> tuple[int, ...]:
+    """`3,224,224` as numbers. Raises RecipeError."""
     try:
         size = tuple(int(part) for part in text.split(","))
     except ValueError:

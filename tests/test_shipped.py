@@ -49,6 +49,7 @@ def test_names_that_are_not_known(tmp_path, monkeypatch):
 
 
 def test_the_recipes_are_in_the_wheel(tmp_path, monkeypatch):
+    pytest.importorskip("setuptools")
     source = tmp_path / "source"
     shutil.copytree(
         ROOT, source, ignore=lambda folder, names: {n for n in names if n not in KEPT and folder == str(ROOT)}

@@ -5,7 +5,7 @@ what is wrong. Nothing here knows of data, graphs or plans. A source of models i
 """
 
 from .building import build_model, check_finite, spec_from_text
-from .inputs import example_inputs, inputs_of_onnx, resolve_model_data_config
+from .inputs import example_inputs, first_layer, inputs_of_onnx, resolve_model_data_config
 from .registry import MODEL_SOURCES, ModelSource, ModelSpec, model_source, parse_model
 from .sources import CodeSpec, RunSpec, TimmSpec
 
@@ -19,6 +19,7 @@ __all__ = [
     "build_model",
     "check_finite",
     "example_inputs",
+    "first_layer",
     "inputs_of_onnx",
     "model_source",
     "parse_model",

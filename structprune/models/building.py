@@ -52,16 +52,19 @@ def check_finite(model: nn.Module) -> None:
             raise ModelError(f"{key} holds NaN or infinite values, so nothing can be ranked: load sound weights")
 
 
-def spec_from_text(text: str, kwargs: Mapping[str, Any] | str | None = None, code: str | None = None) -> ModelSpec:
+def spec_from_text(
+    text: str, kwargs: Mapping[str, Any] | str | None = None, code: str | None = None, weights: str | None = None
+) -> ModelSpec:
     """The model that a command line names: a timm name, `net.py:Net`, `package.module:function`, or a run's folder.
 
     Args:
         text: The name.
         kwargs: Arguments for it, also as a JSON object; for sources that take any.
         code: The file that defines the classes of a run's network, where they are the user's own.
+        weights: A file of weights for it.
 
     Returns:
-        Its spec, without weights but those of a run.
+        Its spec.
 
     Raises:
         RecipeError: In one line, for what no source knows, and arguments that can't be given.
@@ -73,10 +76,9 @@ def spec_from_text(text: str, kwargs: Mapping[str, Any] | str | None = None, cod
         fields = {"name": text}
     if kwargs:
         fields["kwargs"] = _arguments(kwargs)
-    if code:
-        fields["code"] = code
+    fields |= {key: value for key, value in (("code", code), ("weights", weights)) if value}
     spec = next(source.spec for key, source in MODEL_SOURCES.items() if key in fields)
-    for option, value in (("kwargs", kwargs), ("code", code)):
+    for option, value in (("kwargs", kwargs), ("code", code), ("weights", weights)):
         if value and option not in spec.model_fields:
             raise RecipeError(f"{text} takes no --{option}")
     try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ... import usercode
 from ..._compat import declare_torchvision_ops
 from ...errors import RecipeError, StoreError
+from ...names import shown
 from ...specs import beside_recipe
 from ...store import load
 from ...strict_yaml import read as read_yaml
@@ -84,11 +85,21 @@ def build(spec: RunSpec, tell: Tell) -> nn.Module:
     except StoreError as error:
         text, missing, _ = str(error).partition(" is not defined here")
         if missing and spec.code is None:
-            text += " is the user's own: say which file defines it, by model.code (or --code), such as net.py"
+            text += " is of code of its own: say which file defines it, by model.code (or --code)" + _named(spec.run)
         raise RecipeError(f"{spec.run}: {text}") from error
     if not getattr(model, "pretrained_cfg", None):  # a graph, or no model of timm's
         remember_config(model, _config(Path(spec.run), 0))
     return model
+
+
+def _named(run: str) -> str:
+    """The file that the run's recipe names. It is not run for that: whoever starts a run has to say so."""
+    try:
+        said = read_yaml(Path(run) / "recipe.yaml")["model"]
+        place = said.get("code") or str(said["source"]).rpartition(":")[0]
+        return f"; its recipe names {shown(place)}" if usercode.is_file_name(place) else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ", such as net.py"
 
 
 def _config(folder: Path, depth: int) -> dict[str, Any]:

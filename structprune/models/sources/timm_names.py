@@ -100,6 +100,17 @@ def build(spec: TimmSpec, tell: Tell) -> nn.Module:
     return model
 
 
+def missing_weights(name: str) -> str | None:
+    """Why timm's weights of a model can't be had here; None if they can. `hf-hub:` and `local-dir:` bring their own."""
+    if name.startswith((*_HUB, _FOLDER)):
+        return None
+    try:
+        _check_weights(name)
+    except RecipeError as error:
+        return str(error).partition(":")[0]
+    return None
+
+
 def _check_weights(name: str) -> None:
     """Fails at once where timm's weights are neither cached nor reachable; timm itself retries for a minute."""
     import timm

@@ -1,0 +1,219 @@
+"""What a model takes and gives, and what lies in a folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .. import usercode
+from ..errors import ModelError, RecipeError
+from ..models import CodeSpec, ModelSpec, TimmSpec, build_model, first_layer, resolve_model_data_config
+from ..modules import evaluating, tensors
+
+SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SMALL, USUAL = 32, 224  # pixels of a side: of digits and the like, and of photographs
+_LOOKED_AT = 50  # images whose sizes are read
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model as its recipe will have it.
+
+    Attributes:
+        spec: Of `model` in the recipe.
+        channels: Of the images that it takes.
+        sizes: (height, width) of images that it was seen to take, the likeliest first.
+        own_size: Whether the first is its own, which data sources know, and not a guess.
+        outputs: The scores of an image, where it gives a row of them.
+        params: How many it has.
+    """
+
+    spec: ModelSpec
+    channels: int
+    sizes: tuple[tuple[int, int], ...]
+    own_size: bool
+    outputs: int | None
+    params: int
+
+    @property
+    def line(self) -> str:
+        scores = f", {self.outputs} outputs" if self.outputs else ""
+        height, width = self.sizes[0]
+        return f"{self.spec.name}: images of {self.channels}×{height}×{width}{scores}, {self.params:,} parameters"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of images.
+
+    Attributes:
+        path: As the user named it.
+        classes: The names of its class folders; empty where it holds images alone.
+        images: How many there are, in all its splits.
+        split: The split folders that are there, such as (`train`, `val`).
+        side: The median of the shorter sides, of those that were looked at.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    images: int
+    split: tuple[str, ...]
+    side: int
+
+    @property
+    def line(self) -> str:
+        classes = f"{len(self.classes)} classes, " if self.classes else "no class folders, "
+        split = f", split into {' and '.join(self.split)}" if self.split else ""
+        return f"{self.path}: {classes}{self.images} images{split}"
+
+
+def look_at_folder(folder: str | Path) -> Folder:
+    """Class folders, or a folder of images. Raises RecipeError, in one line, for what is neither."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise RecipeError(f"--data {path}: {'it is a file' if path.exists() else 'there is no such folder'}")
+    split = tuple(n for names in SPLITS.values() for n in names if (path / n).is_dir())
+    if split and split[0] not in SPLITS["train"]:
+        raise RecipeError(f"--data {path} has {split[0]} and no train: add train, or name one folder of classes")
+    inner = path / split[0] if split else path
+    files = _images(path)
+    if not files:
+        raise RecipeError(f"--data {path} holds no images ({', '.join(sorted(SUFFIXES))})")
+    parts = [file.relative_to(inner).parts for file in files if file.is_relative_to(inner)]
+    classes = sorted({part[0] for part in parts if len(part) > 1})
+    flat = [part for part in parts if len(part) == 1]
+    if classes and flat and len(classes) > 1:
+        raise RecipeError(
+            f"--data {path}: {inner / flat[0][0]} lies beside {len(classes)} folders: put images into folders of "
+            "classes, or all into one"
+        )
+    return Folder(path, tuple(classes) if len(classes) > 1 else (), len(files), split, _side(files))
+
+
+def look_at_model(
+    spec: ModelSpec, size: tuple[int, ...] | None, folder: Folder | None, tell: Callable[[str], object]
+) -> Network:
+    """Builds a model, with as many outputs as a folder has classes where its code lets that be set, and runs it.
+
+    Args:
+        spec: Of the model.
+        size: (channels, height, width) that the user asks for; else the model's own, or the folder's, is found.
+        folder: The images that it is for.
+        tell: Gets a line for what is run, and what was set.
+
+    Raises:
+        RecipeError: Where it takes no images, or the folder's classes are not its own.
+        ModelError: Where it can't be built or run.
+    """
+    network = _measured(spec, size, folder, tell)
+    classes = len(folder.classes) if folder else 0
+    if not classes or network.outputs in (None, classes) or spec.trained:
+        return network
+    misfit = f"{spec.name} has {network.outputs} outputs, and {folder and folder.path} holds {classes} classes"
+    if _takes_num_classes(spec):
+        kwargs = {**spec.kwargs, "num_classes": classes}  # type: ignore[attr-defined]
+        network = _measured(spec.model_copy(update={"kwargs": kwargs}), size, folder, lambda line: None)
+        if network.outputs == classes:
+            tell(f"{misfit}: num_classes is set to {classes}")
+            return network
+    raise RecipeError(
+        f"{misfit}: make it with {classes} outputs by --kwargs, or give its weights by --weights, to take the images "
+        "without labels"
+    )
+
+
+def _measured(
+    spec: ModelSpec, size: tuple[int, ...] | None, folder: Folder | None, tell: Callable[[str], object]
+) -> Network:
+    if isinstance(spec, TimmSpec) and spec.pretrained:
+        model = build_model(spec.untrained(), 0, tell)  # what it takes and gives does not hang on its weights
+    else:
+        model = build_model(spec, 0, tell)
+    first = first_layer(model)
+    if first is not None and isinstance(first[1], nn.Embedding) and size is None:
+        raise RecipeError(
+            f"{spec.name} takes tokens (its first layer, {first[0]}, is an Embedding), and init writes recipes for "
+            "images: write one with data of your own, data: {source: file.py:function}"
+        )
+    if size is not None and len(size) != 3:
+        raise RecipeError(f"--input-size {','.join(map(str, size))}: give C,H,W, as init writes recipes for images")
+    config = resolve_model_data_config(model)
+    channels = size[0] if size else int(config["input_size"][0])
+    if channels not in (1, 3):
+        raise RecipeError(
+            f"{spec.name} takes {channels} channels, and images have 1 or 3: write a recipe with own data"
+        )
+    own = (int(config["input_size"][1]), int(config["input_size"][2]))
+    fixed = bool(getattr(model, "pretrained_cfg", None)) or own != (USUAL, USUAL)
+    tried = [(size[1], size[2])] if size else _sizes(own, fixed, folder)
+    found: list[tuple[int, int]] = []
+    outputs, problem = None, ""
+    for height, width in tried:
+        try:
+            given = _outputs(model, torch.zeros(2, channels, height, width))
+        except Exception as error:  # whatever the model's own code raises
+            problem = problem or (str(error).strip().splitlines() or [type(error).__name__])[0]
+            continue
+        outputs = given if not found else outputs
+        found.append((height, width))
+    if not found:
+        listed = " or ".join(f"{channels}×{height}×{width}" for height, width in tried)
+        raise ModelError(f"{spec.name} does not run on images of {listed} ({problem}): give --input-size C,H,W")
+    params = sum(t.numel() for t in tensors(model).values() if isinstance(t, nn.Parameter))
+    return Network(spec, channels, tuple(found), found[0] == own, outputs, params)
+
+
+def _sizes(own: tuple[int, int], fixed: bool, folder: Folder | None) -> list[tuple[int, int]]:
+    """Sizes to try: the model's own, or else that of the folder's images, and those that are usual."""
+    if fixed:
+        return [own]
+    sides = [min(max(folder.side, SMALL // 2), USUAL)] if folder else []
+    return list(dict.fromkeys((side, side) for side in (*sides, USUAL, SMALL)))
+
+
+def _outputs(model: nn.Module, images: Tensor) -> int | None:
+    """How many scores there are for an image; None where the output is no row of scores."""
+    with evaluating(model):
+        out = model(images)
+    out = getattr(out, "logits", out)
+    return int(out.shape[1]) if isinstance(out, Tensor) and out.dim() == 2 else None
+
+
+def _takes_num_classes(spec: ModelSpec) -> bool:
+    if isinstance(spec, TimmSpec):
+        return True
+    if not isinstance(spec, CodeSpec):
+        return False
+    try:
+        named = inspect.signature(usercode.find(spec.source)).parameters
+    except (TypeError, ValueError):  # a builtin
+        return False
+    if "num_classes" in named:
+        return True
+    return spec.source.startswith("torchvision.models") and "kwargs" in named  # handed on to the class
+
+
+def _images(folder: Path) -> list[Path]:
+    """Images in a folder and below it, but hidden ones."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+
+
+def _side(files: list[Path]) -> int:
+    sides = []
+    for file in files[:: max(1, len(files) // _LOOKED_AT)]:
+        try:
+            with Image.open(file) as image:
+                sides.append(min(image.size))
+        except Exception:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
+            continue
+    if not sides:
+        raise RecipeError(f"--data: none of {len(files)} images can be read, such as {files[0]}")
+    return sorted(sides)[len(sides) // 2]

@@ -1,0 +1,245 @@
+"""From what was seen of a model and a folder to the text of a recipe."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import strict_yaml
+from ..calibration.batches import BATCH
+from ..errors import RecipeError
+from ..models import CodeSpec, ModelSpec, RunSpec, TimmSpec, spec_from_text
+from ..models.sources.timm_names import missing_weights
+from ..names import shown
+from ..recipe import check_recipe
+from .looking import SMALL, Folder, Network, look_at_folder, look_at_model
+
+DIGITS = 10  # classes of the digits
+MANY = 200  # images from which on a folder is judged by whole images, and not by crops
+_CALIBRATION = 256
+_TRAINING, _TUNING = 20_000, 10_000  # images that are seen while training; epochs follow
+
+
+@dataclass(frozen=True)
+class FirstRecipe:
+    """The text of a recipe, the name that its file gets by itself, and what a user should know, a line each."""
+
+    text: str
+    name: str
+    notes: tuple[str, ...]
+
+
+def first_recipe(
+    model: str,
+    data: str | Path | None = None,
+    *,
+    kwargs: Mapping[str, Any] | str | None = None,
+    weights: str | None = None,
+    code: str | None = None,
+    input_size: tuple[int, ...] | None = None,
+    out: Path | None = None,
+    tell: Callable[[str], object] = lambda line: None,
+) -> FirstRecipe:
+    """A recipe for a model that a command line names, and a folder of images.
+
+    Args:
+        model: A timm name, `net.py:Net`, `package.module:function`, or the folder of a finished run.
+        data: Class folders, or a folder of images. Without it, the data of the run; or the digits for a network with
+            ten outputs and no weights; else sample photographs.
+        kwargs: Arguments for the model, also as a JSON object.
+        weights: A file of weights for it.
+        code: The file that defines the classes of a run's network, where they are the user's own.
+        input_size: (channels, height, width), where it can't be known or is to be another.
+        out: Where the recipe will be written. In another folder than the current one it gets absolute paths.
+        tell: Gets a line for what is run or set.
+
+    Raises:
+        RecipeError: In one line, for what does not fit together.
+        ModelError: For a model that can't be built or run.
+    """
+    if model.endswith((".yaml", ".yml")):
+        raise RecipeError(f"{model} is a recipe already: give a model")
+    command = ["structprune", "init", model, *(("--data", str(data)) if data is not None else ())]
+    if out is not None and out.parent.resolve() != Path.cwd():
+        model = _absolute(model)
+        data, weights, code = (None if path is None else _absolute(str(path)) for path in (data, weights, code))
+    spec = spec_from_text(model, kwargs, code, weights)
+    folder = None if data is None else look_at_folder(data)
+    notes: list[str] = []
+    if isinstance(spec, TimmSpec) and not spec.trained:
+        spec = _with_weights(spec, folder, notes)
+    network = look_at_model(spec, input_size, folder, tell)
+    seen = [network.line, *([folder.line] if folder else [])]
+    parts = _parts(network, folder, input_size is not None, notes)
+    head = [f"Written by `{shlex.join(command)}`. What was seen:", *seen, *notes]
+    text = "".join(f"# {line}\n" for line in head) + "".join(parts)
+    check_recipe(strict_yaml.parse(text), "the recipe that init would write")
+    return FirstRecipe(text, _file_name(spec), (*seen, *notes))
+
+
+def write_recipe(recipe: FirstRecipe, out: Path | None) -> Path:
+    """Writes a recipe to a file that is not there yet. Raises RecipeError."""
+    path = out or Path(recipe.name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise RecipeError(f"--out {path}: give the name of a file that ends with .yaml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(recipe.text)
+    except FileExistsError:
+        raise RecipeError(f"{path} is there already: give another file by --out, or remove it") from None
+    except OSError as error:
+        raise RecipeError(f"{path} can't be written: {error.strerror}") from error
+    return path
+
+
+def _absolute(text: str) -> str:
+    """A path, or a file and a name in it, from the root on; anything else as it is."""
+    scheme, place, name = "", text, ""
+    if text.startswith("local-dir:"):
+        scheme, place = "local-dir:", text.removeprefix("local-dir:")
+    elif not Path(text).exists():
+        place, colon, name = text.rpartition(":")
+        name = colon + name
+    return f"{scheme}{os.path.abspath(place)}{name}" if place and Path(place).exists() else text
+
+
+def _with_weights(spec: TimmSpec, folder: Folder | None, notes: list[str]) -> TimmSpec:
+    """With timm's weights, if they are there; but not where the folder has classes of its own."""
+    if folder is not None and folder.classes:
+        notes.append(f"{spec.name} is trained from scratch on the folder's classes: timm's weights know others")
+        return spec
+    reason = missing_weights(spec.name)
+    if reason is None:
+        return spec.model_copy(update={"pretrained": True})
+    notes.append(f"random weights, as {reason}; with weights: model.pretrained: true, or model.weights: FILE")
+    return spec
+
+
+def _parts(network: Network, folder: Folder | None, sized: bool, notes: list[str]) -> list[str]:
+    """The sections of the recipe."""
+    data, labelled, images, comment = _data(network, folder, sized, notes)
+    trained = network.spec.trained
+    if not trained and not labelled and not isinstance(network.spec, TimmSpec):
+        notes.append("no weights were given, so what is pruned is a random network: add model.weights: FILE")
+    parts = [f"model: {_flow(_model(network.spec))}\n", f"\n# {comment}\ndata: {_flow(data)}\n"]
+    if labelled and not trained:
+        epochs = _epochs(_TRAINING, images, 50)
+        parts.append(
+            "\n# The dense network, from scratch; leave it out where model.weights brings trained ones.\n"
+            f"train: {{epochs: {epochs}, lr: 2.0e-3, weight_decay: 0.05, warmup_epochs: 1}}\n"
+        )
+    share, allocation = (0.5, "") if labelled else (0.75, _allocation(data))
+    parts.append(
+        "\nprune:\n  criterion: l1 # `structprune criteria` lists the others\n"
+        f"{allocation}"
+        f"  budget: {{macs: {share}}} # the share of multiply-adds that may stay; or, measured here: {{speedup: 1.5}}\n"
+    )
+    if labelled:
+        rate = "5.0e-4" if trained else "1.0e-3"
+        epochs = _epochs(_TUNING if trained else _TRAINING, images, 50)
+        parts.append(f"\nfinetune: {{epochs: {epochs}, lr: {rate}, weight_decay: 0.05}}\n")
+    else:
+        parts.append("\nrecover: [means, least_squares] # without labels or training\n")
+    parts.append("\nruntime: {threads: 1, batch: 1} # what the network is made for: onnxruntime on this CPU\n")
+    parts.append("\nbench: {seconds: 5}\n")
+    return parts
+
+
+def _allocation(data: Mapping[str, Any]) -> str:
+    """The line that shares the budget by what cuts cost, where there are images enough to measure it."""
+    enough = data.get("calibration", {}).get("images", 0) > 2 * BATCH
+    return "  allocation: sensitivity # by what each group's cut costs on calibration images\n" if enough else ""
+
+
+def _data(
+    network: Network, folder: Folder | None, sized: bool, notes: list[str]
+) -> tuple[dict[str, Any], bool, int, str]:
+    """The section `data`, whether it has labels, how many images there are, and a comment."""
+    spec, size = network.spec, network.sizes[0]
+    side: Any = size[0] if size[0] == size[1] else list(size)
+    if folder is None:
+        return _data_of_run(spec) or _samples(network, sized)
+    sizes = {} if network.own_size and not sized else {"image_size": side}
+    if folder.classes and network.outputs == len(folder.classes):
+        held_out = folder.split[-1] if len(folder.split) > 1 else ""
+        comment = f"Quality is measured on {held_out}." if held_out else "A fifth of each class is held out."
+        return {"source": "folder", "path": str(folder.path), **sizes}, True, folder.images, comment
+    if folder.classes:
+        notes.append(
+            f"the outputs of {spec.name} ({network.outputs or 'no row of scores'}) are not the {len(folder.classes)} "
+            f"classes of {folder.path}: the images are taken without labels"
+        )
+    comment = "Quality is the agreement with the dense network on held-out images."
+    if folder.images < MANY and not sizes:
+        calibration: dict[str, Any] = {"images": _CALIBRATION, "augment": True}
+        data = {"source": "images", "path": str(folder.path), "crops": 64, "calibration": calibration}
+    else:
+        calibration = {"images": min(_CALIBRATION, max(2, folder.images // 2))}
+        data = {"source": "folder", "path": str(folder.path), "labels": False, **sizes, "calibration": calibration}
+    return data, False, folder.images, comment
+
+
+def _samples(network: Network, sized: bool) -> tuple[dict[str, Any], bool, int, str]:
+    """What ships with packages: the digits, or photographs."""
+    if not network.spec.trained and network.outputs == DIGITS and not isinstance(network.spec, TimmSpec):
+        side = next((s for s in network.sizes if s == (SMALL, SMALL)), network.sizes[0])
+        if side[0] == side[1]:
+            data = {"source": "digits", "image_size": side[0]}
+            return data, True, 1437, "scikit-learn's digits, as an example; give your own images by --data FOLDER."
+    if not network.own_size or sized:
+        height, width = network.sizes[0]
+        raise RecipeError(
+            f"there are no sample images for {network.spec.name} at {network.channels}×{height}×{width}: give --data "
+            "FOLDER"
+        )
+    data = {"source": "images", "crops": 64, "calibration": {"images": _CALIBRATION, "augment": True}}
+    return (
+        data,
+        False,
+        0,
+        "Sample photographs; give your own by --data FOLDER. Quality is agreement with the dense network.",
+    )
+
+
+def _data_of_run(spec: ModelSpec) -> tuple[dict[str, Any], bool, int, str] | None:
+    """The data that the run of a slim network had, if its folder tells."""
+    path = Path(spec.run) / "recipe.yaml" if isinstance(spec, RunSpec) else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        said = strict_yaml.read(path)
+        data = {key: value for key, value in said["data"].items() if value is not None}
+        labelled = bool(said.get("train") or said.get("finetune"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{path} is no recipe: {shown(str(error))}; give --data FOLDER") from error
+    if not labelled and "calibration" not in data:
+        data["calibration"] = {"images": _CALIBRATION}
+    return data, labelled, 1437 if data.get("source") == "digits" else 0, "As in the run's own recipe."
+
+
+def _model(spec: ModelSpec) -> dict[str, Any]:
+    said = spec.model_dump(mode="json")
+    return {key: value for key, value in said.items() if value not in (None, False, {}, "")}
+
+
+def _epochs(images_seen: int, images: int, most: int) -> int:
+    return min(most, max(5, math.ceil(images_seen / images))) if images else 5
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True).strip()
+
+
+def _file_name(spec: ModelSpec) -> str:
+    if isinstance(spec, RunSpec):
+        return f"{Path(os.path.abspath(spec.run)).name}-again.yaml"
+    name = spec.name.rpartition(":")[2] if isinstance(spec, CodeSpec) else spec.name.rpartition("/")[2]
+    return f"{name.rpartition(':')[2].lower() or 'model'}.yaml"
