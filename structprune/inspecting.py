@@ -9,7 +9,7 @@ from typing import Any
 from .bench import Runtime
 from .cost import CostModel, learn_cost, learn_steps
 from .criteria import CRITERIA, scan_images, score, sensitivity
-from .data import load_data
+from .data.tensors import load_tensors as load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
 from .models import build_model, example_inputs, inputs_of_onnx, spec_from_text

@@ -21,6 +21,9 @@ from .bench import Runtime
 from .bench.engines import ENGINES
 from .calibration.batches import BATCH
 from .criteria import COMBINE, CRITERIA
+from .data import AnyDataSpec
+from .data.digits import DigitsSpec as DigitsSpec
+from .data.images import ImagesSpec as ImagesSpec
 from .errors import RecipeError
 from .memory import LIMIT
 from .models import ModelSpec as AnyModelSpec
@@ -29,54 +32,10 @@ from .models import parse_model
 from .names import optimizers, shown, unknown
 from .plan import ALLOCATIONS
 from .shipped import find_recipe
-from .specs import Number, Whole, mistakes
-from .specs import Strict as _Strict
+from .specs import Number, Strict, Whole, mistakes
 
 
-class CalibrationSpec(_Strict):
-    """Images without labels for criteria, allocation and recovery; none of them is held out to measure quality.
-
-    By default those of `data`: training images of the digits; crops of the half of the files that is not held out.
-    `path` (a folder) or `files` names others. `augment` flips crops, changes their colours and joins parts of two.
-    """
-
-    images: Whole = Field(default=256, ge=2)
-    path: str | None = None
-    files: tuple[str, ...] = ()
-    augment: bool = False
-
-    @model_validator(mode="after")
-    def _one_place(self) -> CalibrationSpec:
-        if self.path and self.files:
-            raise ValueError("path and files both say where the images are: set one of them")
-        return self
-
-
-class DigitsSpec(_Strict):
-    """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
-
-    source: Literal["digits"]
-    image_size: Whole = Field(default=32, ge=8)
-    calibration: CalibrationSpec | None = None
-
-    @model_validator(mode="after")
-    def _own_images(self) -> DigitsSpec:
-        given = self.calibration
-        if given is not None and (given.path or given.files or given.augment):
-            raise ValueError("calibration takes digits' own training images: leave path, files and augment out")
-        return self
-
-
-class ImagesSpec(_Strict):
-    """Crops of images without labels: those in `path` (a folder), or sample images that ship in packages."""
-
-    source: Literal["images"]
-    path: str | None = None
-    crops: Whole = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
-    calibration: CalibrationSpec | None = None
-
-
-class TrainSpec(_Strict):
+class TrainSpec(Strict):
     """Supervised training; optimisers and schedules are timm's, by its names."""
 
     epochs: Whole = Field(ge=1)
@@ -101,7 +60,7 @@ class TrainSpec(_Strict):
         return self
 
 
-class BudgetSpec(_Strict):
+class BudgetSpec(Strict):
     """What may stay: a fraction of the dense network (up to 1), or an absolute number; how many milliseconds a forward
     pass may take, or how many times faster it is to be, on the `runtime`."""
 
@@ -121,7 +80,7 @@ class BudgetSpec(_Strict):
         return self.model_dump(exclude_none=True)
 
 
-class PruneSpec(_Strict):
+class PruneSpec(Strict):
     """How the network is cut. `planning_seconds` bounds how long planning for a latency or a speedup measures."""
 
     criterion: str = "l1"
@@ -164,14 +123,14 @@ class PruneSpec(_Strict):
         return name
 
 
-class MeansSpec(_Strict):
+class MeansSpec(Strict):
     """Removed channels leave their mean in the offsets of the layers that consumed them."""
 
     method: Literal["means"] = "means"
     source: Literal["calibration", "batchnorm"] = "calibration"
 
 
-class LeastSquaresSpec(_Strict):
+class LeastSquaresSpec(Strict):
     """Layers that lost inputs are fitted to the dense network's outputs: all weights, or one factor an input channel.
 
     `ridge` holds them near what they were, in shares of the mean variance of an input; by default it is chosen for each
@@ -183,7 +142,7 @@ class LeastSquaresSpec(_Strict):
     ridge: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
-class BatchNormSpec(_Strict):
+class BatchNormSpec(Strict):
     """Running means and variances are taken anew on the calibration images."""
 
     method: Literal["batchnorm"] = "batchnorm"
@@ -225,7 +184,7 @@ def check_order(steps: Sequence[MeansSpec | LeastSquaresSpec | BatchNormSpec]) -
             )
 
 
-class RuntimeSpec(_Strict):
+class RuntimeSpec(Strict):
     """What budgets of latency, steps and the report's speedup are about: by default onnxruntime on this CPU."""
 
     engine: str = "onnxruntime"
@@ -263,7 +222,7 @@ class AlsoSpec(RuntimeSpec):
         return Runtime(**self.model_dump(exclude_none=True))
 
 
-class ExportSpec(_Strict):
+class ExportSpec(Strict):
     """`int8` also writes dense and slim as onnxruntime's static quantiser makes them, and times and judges all four."""
 
     int8: bool = False
@@ -274,7 +233,7 @@ def _engine(given: Any) -> Any:
     return {"engine": given} if isinstance(given, str) else given
 
 
-class BenchSpec(_Strict):
+class BenchSpec(Strict):
     """`also` has other runtimes that the finished networks are timed on; `pin` keeps timings on the idlest cores."""
 
     seconds: Number = Field(default=10.0, gt=0)
@@ -282,7 +241,7 @@ class BenchSpec(_Strict):
     pin: bool = False
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """One run: which model, which data, how it is trained, pruned, fine-tuned and timed.
 
     `memory` is how many GiB scoring and recovery may take for one layer or group at a time, on top of the networks, the
@@ -292,7 +251,7 @@ class Recipe(_Strict):
     seed: Whole = Field(default=0, ge=0)
     memory: Number = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
     model: Annotated[SerializeAsAny[AnyModelSpec], BeforeValidator(parse_model)]
-    data: Annotated[DigitsSpec | ImagesSpec, Field(discriminator="source")]
+    data: AnyDataSpec
     train: TrainSpec | None = None
     prune: PruneSpec
     recover: tuple[RecoverSpec, ...] = ()
@@ -341,8 +300,11 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _labels(self) -> Recipe:
         for name in ("train", "finetune"):
-            if getattr(self, name) and self.data.source != "digits":
-                raise ValueError(f"{name} needs labels, and data.source={self.data.source} has none: use digits")
+            if getattr(self, name) and not self.data.labelled:
+                raise ValueError(
+                    f"{name} needs labels, and data.source={self.data.source} has none: use digits, a folder of "
+                    "classes (source: folder) or data of your own"
+                )
         if self.train and self.model.trained:
             raise ValueError(
                 "train starts from scratch: leave it out (train=null), or set no model.weights or pretrained"
@@ -425,10 +387,7 @@ def _one_line(error: ValidationError, where: str) -> str:
     errors = list(mistakes(error))
     first, spec = errors[0]
     location = list(first["loc"])
-    tags = ("digits", "images") if location[:1] == ["data"] else METHODS
-    place = [
-        str(part) for i, part in enumerate(location) if i == 0 or part not in tags or location[i - 1] == "calibration"
-    ]
+    place = [str(part) for i, part in enumerate(location) if i == 0 or part not in METHODS]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         keys = list(spec.model_fields) if spec else _keys(place[:-1], first["loc"])
@@ -450,9 +409,7 @@ def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:
     """The keys that are known at a place in a recipe."""
     specs: dict[str, type[BaseModel]] = {
         "": Recipe,
-        "data": ImagesSpec if "images" in location else DigitsSpec,
         "train": TrainSpec,
-        "data.calibration": CalibrationSpec,
         "recover": next((spec for name, spec in _RECOVERIES.items() if name in location), LeastSquaresSpec),
         "finetune": TrainSpec,
         "prune": PruneSpec,

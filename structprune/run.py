@@ -23,7 +23,8 @@ from .bench import Runtime, benchmark, environment, time_also, time_layers
 from .bench.session import made_up_inputs
 from .cost import CostModel, Deadline, learn_cost, learn_steps, plan_measured, wants_latency
 from .criteria import CRITERIA, scan_images, score, sensitivity, unscorable
-from .data import Data, load_data
+from .data.tensors import Tensors as Data
+from .data.tensors import load_tensors as load_data
 from .errors import BudgetError, GateError, RecipeError
 from .export import export_onnx, opset_of, quantize
 from .graph import DependencyGraph, trace

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
@@ -88,6 +88,15 @@ def mistakes(error: ValidationError) -> Iterator[tuple[dict[str, Any], type[Base
         inner = found.get("ctx", {}).get("error")
         if isinstance(inner, Nested):
             for each, spec in mistakes(inner.error):
-                yield {**each, "loc": (*found["loc"], *each["loc"])}, spec or inner.spec
+                yield {**each, "loc": (*found["loc"], *each["loc"])}, spec or _part(inner.spec, each["loc"][:-1])
         else:
             yield dict(found), None
+
+
+def _part(spec: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model whose keys are known at a place inside a `spec`."""
+    for name in place:
+        field = spec.model_fields.get(str(name))
+        kinds = (field.annotation, *get_args(field.annotation)) if field is not None else ()
+        spec = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), spec)
+    return spec

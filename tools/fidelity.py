@@ -37,7 +37,8 @@ from torch import Tensor, nn
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
 from structprune.compare import peer
 from structprune.criteria import CRITERIA, scan_images
-from structprune.data import Data, load_data
+from structprune.data.tensors import Tensors as Data
+from structprune.data.tensors import load_tensors as load_data
 from structprune.models import build_model
 from structprune.names import unknown
 from structprune.plan import ALLOCATIONS

@@ -25,7 +25,8 @@ from rich.console import Console
 from safetensors.numpy import save_file
 from torch import nn
 
-from ..data import Data, load_data
+from ..data.tensors import Tensors as Data
+from ..data.tensors import load_tensors as load_data
 from ..errors import PlanError
 from ..export import export_onnx
 from ..models import build_model

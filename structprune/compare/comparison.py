@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from ..bench import Benchmark, Runtime, benchmark, environment
 from ..cost import wants_latency
 from ..criteria import CRITERIA, score, unscorable
-from ..data import load_data
+from ..data.tensors import load_tensors as load_data
 from ..errors import RecipeError, StructPruneError
 from ..graph import DependencyGraph, trace
 from ..models import build_model

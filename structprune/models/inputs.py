@@ -36,6 +36,11 @@ def resolve_model_data_config(model: nn.Module) -> dict[str, Any]:
     return config
 
 
+def says_its_images(model: nn.Module) -> bool:
+    """Whether a model, or where it comes from, says what images it takes, so that nothing was assumed."""
+    return bool(getattr(model, "pretrained_cfg", None)) or model in _known
+
+
 def remember_config(model: nn.Module, config: dict[str, Any]) -> None:
     """What is known of the images of a model that does not say it itself, for `resolve_model_data_config`."""
     _known[model] = config

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data import Data
+from ..data.tensors import Tensors as Data
 from ..recipe import Recipe
 from ..records import Plan
 from ..train import accuracy, agreement

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..data import Data
+from ..data.tensors import Tensors as Data
 from ..modules import replace_tensors, tensors
 from ..progress import Reporter
 from ..recipe import TrainSpec

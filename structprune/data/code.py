@@ -1,0 +1,124 @@
+"""A user's own function that returns PyTorch datasets: `source: file.py:function`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import IterableDataset, Subset
+
+from ..calibration.batches import BATCH, Batch
+from ..errors import RecipeError
+from ..graph.capture import Inputs
+from ..own_code import CodeName, made_by
+from ..specs import Whole
+from .loading import is_dataset, loader_of
+from .record import Data, Request, rebatched
+from .spec import DataSpec
+from .splitting import VALIDATION, calibrated, split_off, subset
+
+EXAMPLES = 4
+PARTS = ("train", "validation", "test", "calibration")
+
+
+class OwnDataSpec(DataSpec):
+    """The user's function `source` is called with `kwargs`; it returns a dict, or an object, of train, test and, if it
+    likes, validation and calibration: torch Datasets of (input, target), dicts or, with `labels: false`, inputs."""
+
+    source: CodeName
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    labels: bool = True
+    workers: Whole = Field(default=0, ge=0, le=256)
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels
+
+
+def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
+    """The data of a user's function. Raises RecipeError for what is no data, and for what the function raises."""
+    made = made_by(spec.source, "data.source", spec.kwargs, request.tell)
+    parts = {name: _part(made, name) for name in PARTS}
+    if parts["test"] is None:
+        raise RecipeError(
+            f"data.source: {spec.source} returns a {type(made).__name__} without test: return a dict of train and "
+            "test, each a torch Dataset"
+        )
+    _check(parts, spec)
+    train, validation, notes = parts["train"], parts["validation"], []
+    for one in ("train", "validation", "calibration"):
+        if parts[one] is not None and parts[one] is parts["test"]:
+            raise RecipeError(f"data.source: {one} and test are the same: what is held out must be other data")
+    if request.choosing and validation is None:
+        if train is None:
+            raise RecipeError(
+                f"data.source: {spec.source} returns no train and no validation, and something is to choose"
+            )
+        stays, off = split_off(len(train), VALIDATION, request.seed + 1)
+        train, validation = subset(train, stays), subset(train, off)
+        notes.append(f"validation: {len(off)} of {len(stays) + len(off)} samples of train are kept for choices")
+    source = parts["calibration"] if parts["calibration"] is not None else train
+    if source is None:
+        raise RecipeError(
+            f"data.source: {spec.source} returns neither train nor calibration, and test is only for measuring: add one"
+        )
+    return Data(
+        example=_example(source, request),
+        test=parts["test"],
+        train=train,
+        validation=validation,
+        calibration=_calibration(spec, source, request),
+        labelled=spec.labels,
+        workers=spec.workers,
+        notes=notes,
+    )
+
+
+def _part(made: Any, name: str) -> Any:
+    return made.get(name) if isinstance(made, Mapping) else getattr(made, name, None)
+
+
+def _check(parts: dict[str, Any], spec: OwnDataSpec) -> None:
+    """Raises RecipeError for parts that are no data, and for ones without samples."""
+    for name, part in parts.items():
+        if part is None:
+            continue
+        stream = isinstance(part, IterableDataset) or not is_dataset(part)
+        if stream and name == "train":
+            raise RecipeError(f"data.source: train is a {type(part).__name__}: give a torch Dataset with a length")
+        if stream and (isinstance(part, (str, bytes, Tensor, Mapping)) or not hasattr(part, "__iter__")):
+            raise RecipeError(f"data.source: {name} is a {type(part).__name__}: give a torch Dataset, or a loader")
+        if stream and iter(part) is part:
+            raise RecipeError(f"data.source: {name} can be gone through once only: give a torch Dataset, or a loader")
+        if is_dataset(part) and not len(part):
+            raise RecipeError(f"data.source: {spec.source}: {name} is empty")
+
+
+def _example(source: Any, request: Request) -> Tensor | Inputs:
+    """The first samples, as inputs."""
+    some = Subset(source, range(min(EXAMPLES, len(source)))) if is_dataset(source) else source
+    made = next(iter(loader_of(some, EXAMPLES, request.task.collate)), None)
+    if made is None:
+        raise RecipeError("data.source: there is no sample to trace the model with")
+    (batch,) = rebatched([request.task.batch(made)], EXAMPLES, EXAMPLES)
+    inputs = batch.inputs
+    return inputs.args[0] if len(inputs.args) == 1 and not inputs.kwargs else inputs
+
+
+def _calibration(spec: OwnDataSpec, source: Any, request: Request) -> list[Batch] | None:
+    if spec.calibration is None:
+        return None
+    asked = spec.calibration
+    if asked.path or asked.files or asked.augment:
+        raise RecipeError("data.calibration takes the function's own data: leave path, files and augment out")
+    if is_dataset(source):
+        return calibrated(source, asked.images, request.seed, request.task, spec.source)
+    batches, count = [], 0
+    for made in loader_of(source, BATCH, request.task.collate):
+        batches.append(request.task.batch(made))
+        count += request.task.count(batches[-1])
+        if count >= asked.images:
+            break
+    return rebatched(batches, BATCH, asked.images)

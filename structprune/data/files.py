@@ -1,0 +1,104 @@
+"""Image files as a dataset that reads one when it is asked for, and knows which could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from ..errors import RecipeError
+from .loading import Unreadable
+
+SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
+CHECKED_AT_ONCE = 50_000  # files whose headers are looked at before any work; of more, only as they are read
+
+
+class ImageFiles(Dataset):
+    """Images of files, through `transform`, with a label each where there are some.
+
+    A file that can't be read is left out of its batch, or with `replace` (for training) the next that can be read
+    stands in for it. Which files were unreadable is shared by the processes of a loader, and `check_readable` raises
+    RecipeError once they are more than the share allowed.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Sequence[int] | None,
+        transform: Callable[[Any], Any],
+        *,
+        mode: str = "RGB",
+        allowed: float = 0.0,
+        replace: bool = False,
+    ) -> None:
+        self.paths, self.labels, self.transform = list(paths), None if labels is None else list(labels), transform
+        self.mode, self.allowed, self.replace = mode, allowed, replace
+        self.bad = torch.zeros(len(self.paths), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Any:
+        if not -len(self.paths) <= index < len(self.paths):
+            raise IndexError(index)  # which ends a loop over the dataset
+        for step in range(len(self.paths)):
+            at = (index + step) % len(self.paths)
+            image = self._read(at)
+            if image is not None:
+                made = self.transform(image)
+                return made if self.labels is None else (made, self.labels[at])
+            if not self.replace:
+                return Unreadable()
+        return Unreadable()
+
+    @property
+    def unreadable(self) -> list[Path]:
+        """The files that could not be read so far."""
+        return [self.paths[i] for i in self.bad.nonzero().flatten().tolist()]
+
+    def check_readable(self) -> None:
+        """Raises RecipeError where more files than allowed have turned out unreadable."""
+        if len(bad := self.unreadable) > self.allowed * len(self.paths):
+            raise unreadable(bad, len(self.paths), self.allowed)
+
+    def _read(self, index: int) -> Image.Image | None:
+        if self.bad[index]:
+            return None
+        try:
+            with Image.open(self.paths[index]) as file:
+                return file.convert(self.mode)
+        except Exception:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
+            self.bad[index] = True
+            return None
+
+
+def readable(paths: Sequence[Path], allowed: float) -> tuple[list[int], list[Path]]:
+    """The places in `paths` of files that begin as images, and the files that do not.
+
+    Raises RecipeError, which names files, where more than the share `allowed` do not.
+    """
+    if len(paths) > CHECKED_AT_ONCE:
+        return list(range(len(paths))), []
+    good, bad = [], []
+    for index, path in enumerate(paths):
+        try:
+            with Image.open(path):
+                good.append(index)
+        except Exception:  # see above
+            bad.append(path)
+    if len(bad) > allowed * len(paths):
+        raise unreadable(bad, len(paths), allowed)
+    return good, bad
+
+
+def unreadable(bad: Sequence[Path], files: int, allowed: float) -> RecipeError:
+    """The error for too many broken files."""
+    named = ", ".join(str(path) for path in bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    return RecipeError(
+        f"{len(bad)} of {files} images can't be read ({named}), and data.max_unreadable={allowed:g} allows "
+        f"{int(allowed * files)}: mend or remove them, or allow more"
+    )

@@ -1,0 +1,195 @@
+"""Crops of unlabelled images whose files are split into calibration and held-out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from ..errors import RecipeError
+from ..specs import RecipePath, Whole
+from .files import SUFFIXES
+from .preprocessing import config_of
+from .record import SOURCES, Data, Request, Source, batches_from
+from .spec import CalibrationSpec, DataSpec
+
+# Photographs that ship inside the packages, so that nothing is downloaded. No scene is on both sides.
+_CALIBRATION = ("skimage/data/astronaut.png", "skimage/data/rocket.jpg", "skimage/data/motorcycle_left.png")
+_HELD_OUT = (
+    "skimage/data/chelsea.png",
+    "skimage/data/coffee.png",
+    "sklearn/datasets/images/china.jpg",
+    "sklearn/datasets/images/flower.jpg",
+)
+# More for statistics, of all kinds of scenes: photographs first, then microscopy, textures, drawings and text.
+_MORE = """retina.jpg ihc.png hubble_deep_field.jpg coins.png camera.png brick.png grass.png gravel.png horse.png
+moon.png page.png cell.png microaneurysms.png color.png text.png logo.png clock_motion.png"""
+_CALIBRATION_ALL = (
+    *_CALIBRATION,
+    "skimage/data/motorcycle_right.png",
+    "matplotlib/mpl-data/sample_data/grace_hopper.jpg",
+    *(f"skimage/data/{name}" for name in _MORE.split()),
+)
+
+
+class ImagesSpec(DataSpec):
+    """Crops of images without labels: those in `path` (a folder), or sample images that ship in packages."""
+
+    source: Literal["images"]
+    path: RecipePath | None = None
+    crops: Whole = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
+    calibration: CalibrationSpec | None = None
+
+
+def load_images(spec: ImagesSpec, request: Request) -> Data:
+    """Crops of images. Raises RecipeError where they are missing or do not fit the model."""
+    config, notes = config_of(request.model)
+    seed = request.seed
+    calibration, held_out = _files(spec, seed)
+    chosen: list[Path] = []
+    if request.choosing:
+        calibration, chosen = _for_choices(calibration, seed)
+    rng = np.random.default_rng(seed)
+    crops = [_crops(files, count, config, rng) for files, count in ((calibration, 4), (held_out, spec.crops))]
+    validation = None
+    if request.choosing:
+        validation = TensorDataset(_crops(chosen, spec.crops, config, np.random.default_rng((seed, 2))))
+    data = Data(example=crops[0], test=TensorDataset(crops[1]), validation=validation, notes=notes)
+    if spec.calibration is None:
+        return data
+    files = _calibration_files(spec.calibration, spec.path, calibration)
+    if spec.calibration.path is None and not spec.calibration.files:
+        files = [path for path in files if path not in chosen]
+    shared = {path.resolve() for path in files} & {path.resolve() for path in (*held_out, *chosen)}
+    if shared:
+        raise RecipeError(
+            f"data.calibration names {sorted(shared)[0].name}, on which quality is measured: give other images, or "
+            "another data.path"
+        )
+    return replace(data, calibration=batches_from(calibration_crops(files, spec.calibration, config, seed)))
+
+
+def _for_choices(files: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
+    """Files to calibrate with and, a third of them, files to choose by."""
+    if len(files) < 2:
+        raise RecipeError(
+            f"something is to choose by quality, and data.path leaves {len(files)} file to calibrate and choose with: "
+            "give four images or more"
+        )
+    order = np.random.default_rng((seed, 3)).permutation(len(files))
+    count = max(1, len(files) // 3)
+    return [files[i] for i in sorted(order[count:])], [files[i] for i in sorted(order[:count])]
+
+
+def _calibration_files(spec: CalibrationSpec, path: str | None, half: list[Path]) -> list[Path]:
+    if spec.files:
+        missing = [name for name in spec.files if not Path(name).is_file()]
+        if missing:
+            raise RecipeError(f"data.calibration.files: there is no file {missing[0]}")
+        return [Path(name) for name in spec.files]
+    if spec.path is not None:
+        return _in_folder(Path(spec.path), "data.calibration.path", least=1)
+    return half if path is not None else _bundled(_CALIBRATION_ALL)
+
+
+def calibration_crops(files: list[Path], spec: CalibrationSpec, config: dict, seed: int) -> Tensor:
+    """Crops for statistics, those of one file behind each other, so that parts of them come from different files."""
+    rng = np.random.default_rng((seed, 1))
+    counts = np.bincount(np.arange(spec.images) * len(files) // spec.images, minlength=len(files))
+    crops = torch.cat([_crops([file], int(n), config, rng) for file, n in zip(files, counts, strict=True) if n])
+    if not spec.augment:
+        return crops
+    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+    if crops.shape[1] == 1:
+        mean, std = mean.mean(0), std.mean(0)
+    changed = [(_recoloured(crop * std + mean, rng) - mean) / std for crop in crops]
+    others = [changed[i] for i in rng.permutation(len(changed))]
+    return torch.stack([_joined(a, b, rng) for a, b in zip(changed, others, strict=True)])
+
+
+def _recoloured(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """A crop in [0, 1], maybe flipped, with its colours swapped, and other gamma, contrast and brightness."""
+    if rng.random() < 0.5:
+        pixels = pixels.flip(-1)
+    if rng.random() < 0.5:
+        pixels = pixels[rng.permutation(len(pixels))]
+    pixels = pixels.clamp(0, 1) ** float(rng.uniform(0.6, 1.6))
+    return ((pixels - 0.5) * float(rng.uniform(0.7, 1.3)) + 0.5 + float(rng.uniform(-0.1, 0.1))).clamp(0, 1)
+
+
+def _joined(a: Tensor, b: Tensor, rng: np.random.Generator) -> Tensor:
+    """`a`, or a crop whose right or lower part is that of `b`."""
+    axis = int(rng.integers(0, 3))
+    if axis == 0:
+        return a
+    size = a.shape[axis]
+    at = int(rng.integers(size // 4, size - size // 4 + 1))
+    return torch.cat([a.narrow(axis, 0, at), b.narrow(axis, at, size - at)], dim=axis)
+
+
+def _files(spec: ImagesSpec, seed: int) -> tuple[list[Path], list[Path]]:
+    if spec.path is None:
+        return _bundled(_CALIBRATION), _bundled(_HELD_OUT)
+    found = _in_folder(Path(spec.path), "data.path", least=2)
+    order = np.random.default_rng(seed).permutation(len(found))
+    half = len(found) // 2
+    return [found[i] for i in sorted(order[:half])], [found[i] for i in sorted(order[half:])]
+
+
+def _in_folder(folder: Path, key: str, least: int) -> list[Path]:
+    if not folder.is_dir():
+        raise RecipeError(f"{key}: {folder} is no folder")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if len(found) < least:
+        raise RecipeError(f"{key}: {folder} holds {len(found)} images, and {least} or more are needed")
+    return found
+
+
+def _bundled(names: tuple[str, ...]) -> list[Path]:
+    files = []
+    for name in names:
+        package, _, inner = name.partition("/")
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise RecipeError(f"the sample image {name} is missing: pip install scikit-image scikit-learn")
+        files.append(Path(spec.submodule_search_locations[0]) / inner)
+    return files
+
+
+def _crops(files: list[Path], count: int, config: dict, rng: np.random.Generator) -> Tensor:
+    """`count` square crops of a third to all of the shorter side, files in turn, resized to the model's input."""
+    channels, height, width = config["input_size"]
+    if channels not in (1, 3):
+        raise RecipeError(f"data.source=images has 1 or 3 channels and the model wants {channels}")
+    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+    if channels == 1:
+        mean, std = mean.mean(0), std.mean(0)
+    mode = "RGB" if channels == 3 else "L"
+    opened: dict[Path, Image.Image] = {}
+    crops = []
+    for i in range(count):
+        path = files[i % len(files)]
+        if path not in opened:
+            try:
+                with Image.open(path) as file:
+                    opened[path] = file.convert(mode)
+            except OSError as error:
+                raise RecipeError(f"{path} is no image that can be read: {error}") from error
+        image = opened[path]
+        side = int(min(image.size) * rng.uniform(1 / 3, 1))
+        left, top = (int(rng.integers(0, size - side + 1)) for size in image.size)
+        crop = image.crop((left, top, left + side, top + side)).resize((width, height), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.asarray(crop, dtype=np.float32) / 255).reshape(height, width, channels)
+        crops.append((pixels.permute(2, 0, 1) - mean) / std)
+    return torch.stack(crops)
+
+
+SOURCES.add(Source("images", "crops of images without labels, of samples by default", ImagesSpec, load_images))

@@ -1,0 +1,81 @@
+"""Datasets as batches: one way for training, measuring and calibrating. What can't be read is left out of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from ..errors import RecipeError, StructPruneError
+from ..own_code import reason
+
+Stream = Dataset | Iterable[Any]  # a dataset of samples, or batches
+
+
+class Unreadable:
+    """Stands in a batch for a sample whose file can't be read."""
+
+
+class Collate:
+    """Makes a batch of the samples that could be read; None of none. A class, as workers need to pickle it."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any] = default_collate) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[Any]) -> Any:
+        read = [item for item in items if not isinstance(item, Unreadable)]
+        return self.collate(read) if read else None
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether `source` gives samples by number: a torch Dataset that is no stream and no loader."""
+    whole = isinstance(source, Dataset) or (hasattr(source, "__getitem__") and hasattr(source, "__len__"))
+    return whole and not isinstance(source, (IterableDataset, DataLoader, list, tuple))
+
+
+def data_loader(
+    dataset: Dataset,
+    batch_size: int,
+    collate: Callable[[list[Any]], Any] = default_collate,
+    *,
+    workers: int = 0,
+    shuffle: bool = False,
+    drop_last: bool = False,
+) -> DataLoader:
+    """PyTorch's loader of a dataset."""
+    return DataLoader(
+        dataset, batch_size, shuffle=shuffle, drop_last=drop_last, num_workers=workers, collate_fn=Collate(collate)
+    )
+
+
+def loader_of(
+    source: Stream, batch_size: int, collate: Callable[[list[Any]], Any] = default_collate, *, workers: int = 0
+) -> Iterator[Any]:
+    """The batches of a dataset, in order and to the last one, or of an iterable of batches, as they are.
+
+    Raises RecipeError for what a user's dataset raises, and for files that can't be read beyond the share allowed.
+    """
+    batches: Any = source
+    if is_dataset(source):
+        batches = data_loader(source, batch_size, collate, workers=workers)  # type: ignore[arg-type]
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            break
+        except StructPruneError:
+            raise
+        except Exception as error:  # whatever a dataset of the user's raises
+            raise RecipeError(f"the data can't be read: {reason(error)}") from error
+        if batch is not None:  # of which no sample could be read
+            yield batch
+    check_readable(source)
+
+
+def check_readable(source: Any) -> None:
+    """Raises RecipeError where more files of a dataset than allowed have turned out unreadable so far."""
+    check = getattr(source, "check_readable", None)
+    if callable(check):
+        check()

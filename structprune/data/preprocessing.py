@@ -1,0 +1,98 @@
+"""How images are made into a model's input: size, mean, std, interpolation and crop, from its own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .._compat import declare_torchvision_ops
+from ..errors import RecipeError
+from .spec import AugmentSpec, PreprocessingKeys
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model wants of its images. Mean and std have one number a channel."""
+
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mode(self) -> str:
+        """PIL's name of images of so many channels."""
+        return "L" if self.channels == 1 else "RGB"
+
+    def transform(self, augment: AugmentSpec | None = None) -> Callable[[Any], Any]:
+        """From a PIL image to a normalised float32 tensor (channels, height, width), by timm; changed if `augment`."""
+        declare_torchvision_ops()
+        from timm.data import create_transform
+
+        return create_transform(
+            (self.channels, *self.size),
+            is_training=augment is not None,
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.interpolation,
+            crop_pct=self.crop_pct,
+            **({} if augment is None else augment.as_timm()),
+        )
+
+
+def config_of(model: nn.Module) -> tuple[dict[str, Any], list[str]]:
+    """What images a model takes (see `models.inputs`), and a note where that was assumed."""
+    from ..models.inputs import resolve_model_data_config, says_its_images
+
+    config = resolve_model_data_config(model)
+    if says_its_images(model):
+        return config, []
+    channels, height, width = config["input_size"]
+    note = (
+        f"{type(model).__name__} does not say what images it wants: {channels}×{height}×{width} with ImageNet's mean "
+        "and std are taken; set data.image_size, data.mean and data.std if it was trained with others"
+    )
+    return config, [note]
+
+
+def preprocessing(model: nn.Module, spec: PreprocessingKeys) -> Preprocessing:
+    """What the model's configuration and the recipe say. Raises RecipeError where they do not fit images."""
+    config, notes = config_of(model)
+    channels, height, width = config["input_size"]
+    if spec.image_size is not None:
+        height, width = spec.image_size if isinstance(spec.image_size, tuple) else (spec.image_size, spec.image_size)
+        notes = [note for note in notes if spec.mean is None or spec.std is None]
+    if channels not in (1, 3):
+        raise RecipeError(
+            f"images have 1 or 3 channels and the model wants {channels}: give data of your own by file.py:function"
+        )
+    mean, std = (
+        _per_channel(own if own is not None else config[key], channels, key, exact=own is not None)
+        for key, own in (("mean", spec.mean), ("std", spec.std))
+    )
+    return Preprocessing(
+        channels,
+        (int(height), int(width)),
+        mean,
+        std,
+        spec.interpolation or config["interpolation"],
+        spec.crop_pct or config.get("crop_pct") or 0.875,
+        tuple(notes),
+    )
+
+
+def _per_channel(values: Any, channels: int, key: str, exact: bool) -> tuple[float, ...]:
+    given = tuple(float(value) for value in values)
+    if len(given) == channels:
+        return given
+    if channels == 1 and not exact:
+        return (sum(given) / len(given),)
+    if len(given) == 1:
+        return given * channels
+    raise RecipeError(f"data.{key} has {len(given)} numbers and the model's images {channels} channels")

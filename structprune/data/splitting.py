@@ -1,0 +1,50 @@
+"""Seeded splits that keep each class's share, and calibration taken from what is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, Subset
+
+from ..calibration.batches import BATCH, Batch
+from ..errors import RecipeError
+from ..tasks import Task
+from .loading import loader_of
+
+VALIDATION = 0.1  # of the training data, where something is to choose and no split for it is given
+
+
+def split_off(count: int, share: float, seed: int, labels: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
+    """Indices that stay and indices that are split off, both in rising order.
+
+    Args:
+        count: how many samples there are.
+        share: of each class (of all samples without labels), how much is split off: rounded, at least one of two or
+            more, and none of a class with one sample.
+        seed: decides which.
+        labels: the class of each sample.
+    """
+    rng = np.random.default_rng((seed, 2))
+    classes = np.zeros(count, dtype=int) if labels is None else np.asarray(labels)
+    off: list[int] = []
+    for name in np.unique(classes):
+        members = np.flatnonzero(classes == name)
+        if len(members) > 1:
+            taken = min(max(1, round(share * len(members))), len(members) - 1)
+            off += rng.permutation(members)[:taken].tolist()
+    gone = set(off)
+    return [i for i in range(count) if i not in gone], sorted(off)
+
+
+def subset(dataset: Any, indices: Sequence[int]) -> Dataset:
+    return Subset(dataset, list(indices))
+
+
+def calibrated(dataset: Any, images: int, seed: int, task: Task, what: str) -> list[Batch]:
+    """`images` samples of a dataset, drawn by `seed`, as batches. Raises RecipeError where it has fewer."""
+    if images > len(dataset):
+        raise RecipeError(f"data.calibration.images={images}: {what} has {len(dataset)} to take them from")
+    chosen = np.random.default_rng((seed, 1)).permutation(len(dataset))[:images]
+    return [task.batch(made) for made in loader_of(Subset(dataset, chosen.tolist()), BATCH, task.collate)]

@@ -1,0 +1,60 @@
+"""What a user's own function or class makes, named in a recipe as `file.py:Name` or `package.module:Name`.
+
+Enters the name and arguments, leaves the object, or one line about what went wrong. See `usercode` for how the name is
+found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ValidationInfo
+
+from . import usercode
+from .errors import RecipeError
+from .names import shown
+from .specs import beside_recipe
+
+
+def _checked(source: str, info: ValidationInfo) -> str:
+    place, colon, name = source.rpartition(":")
+    if colon and usercode.is_file_name(place):
+        source = f"{beside_recipe(place, info)}:{name}"
+    usercode.check(source)
+    return source
+
+
+CodeName = Annotated[str, AfterValidator(_checked)]  # `file.py:Name`, relative to the recipe, or `package.module:Name`
+
+
+def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) -> Any:
+    """What the function or class that `source` names returns.
+
+    Args:
+        source: `file.py:Name` or `package.module:Name`.
+        key: where it stands in the recipe, for messages.
+        kwargs: its arguments.
+        tell: gets a line that says which file is run.
+
+    Raises:
+        RecipeError: for a name that is not there or can't be called, and for whatever the user's code raises.
+    """
+    place, _ = usercode.split(source)
+    with usercode.importable(Path(place)) if usercode.is_file_name(place) else contextlib.nullcontext():
+        found = usercode.find(source, tell)
+        if not callable(found):
+            raise RecipeError(f"{key}: {source} is {shown(found)}: name a function or a class")
+        try:
+            return found(**kwargs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever the user's code raises
+            raise RecipeError(f"{key}: {source} failed: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Kind and first line of an error of someone else's code."""
+    lines = str(error).strip().splitlines()
+    return type(error).__name__ + (f": {lines[0][:300]}" if lines else "")

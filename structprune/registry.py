@@ -1,0 +1,96 @@
+"""Registries of named records: what the modules of a package register when they are imported.
+
+A module of the package adds its record with no edit elsewhere; a user's own code is named `file.py:Name` instead (see
+`usercode`). Enters a record, leaves the record of a name. It knows nothing of what the records do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationInfo
+
+from .names import shown, unknown
+from .specs import checked_by
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def spec(self) -> type[BaseModel]: ...
+
+
+R = TypeVar("R", bound=Named)
+
+
+class Registry(Mapping[str, R], Generic[R]):
+    """Records of one kind by their names. The modules of `package` are imported when it is first asked."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._records: dict[str, R] = {}
+        self._complete = False
+
+    def add(self, record: R) -> R:
+        """Adds a record and returns it. Raises ValueError for a name that is taken."""
+        if record.name in self._records:
+            raise ValueError(f"a {self.kind} named {record.name!r} is registered already")
+        self._records[record.name] = record
+        return record
+
+    def complain(self, name: object) -> str:
+        """What is wrong with a name that is not known, with those that are near."""
+        return unknown(self.kind, name, self)
+
+    def parser(self, key: str, own: type[BaseModel]) -> Callable[[Any, ValidationInfo], Any]:
+        """A function that makes the spec of what a recipe says.
+
+        Args:
+            key: where the name stands in a mapping; a value that is text is the name alone.
+            own: the spec for a name that is code of the user's, `file.py:Name`.
+
+        Returns:
+            A function for `BeforeValidator`: from what stands in a recipe to a spec. It raises ValueError.
+        """
+
+        def parse(value: Any, info: ValidationInfo) -> Any:
+            if isinstance(value, BaseModel):
+                return value
+            if isinstance(value, str):
+                value = {key: value}
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{shown(value)} names none of {', '.join(self)}: give {key} and its keys")
+            if key not in value:
+                raise ValueError(f"{key} is missing: give one of {', '.join(self)}, or file.py:name")
+            name = value[key]
+            if isinstance(name, str) and name in self:
+                return checked_by(self[name].spec, value, info)
+            if isinstance(name, str) and ":" in name:
+                return checked_by(own, value, info)
+            raise ValueError(self.complain(name))
+
+        return parse
+
+    def __getitem__(self, name: str) -> R:
+        self._import()
+        return self._records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._import()
+        return iter(sorted(self._records))
+
+    def __len__(self) -> int:
+        self._import()
+        return len(self._records)
+
+    def _import(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+            importlib.import_module(f"{self.package}.{module.name}")

@@ -1,0 +1,141 @@
+"""One class a sample: cross-entropy, top-1 (and top-5), and whether the dense network says the same."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import RecipeError
+from ..graph.capture import outputs as tensors_of
+from .metrics import Metric, Share
+from .task import TASKS, Task, TaskKind, TaskSpec, main_output
+
+HELD = 2**26  # bytes of outputs that are kept to be summed at once
+
+
+class ClassificationSpec(TaskSpec):
+    """One class a sample. The network returns scores of shape (samples, classes), or a dict with them as `logits`."""
+
+    name: Literal["classification"] = "classification"
+
+
+class Divergence:
+    """Mean KL(dense ‖ slim) in nats over samples, from scores (samples, classes, ...) along axis 1.
+
+    Scores are kept and summed at once, in float32, up to `HELD` bytes; beyond, batch by batch into a float64.
+    """
+
+    def __init__(self, scores: Any) -> None:
+        self.scores = scores
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.bytes = 0
+        self.total, self.all = 0.0, 0
+
+    def update(self, slim: Any, dense: Any) -> None:
+        pair = self.scores(slim).float(), self.scores(dense).float()
+        self.pairs.append(pair)
+        self.bytes += sum(x.numel() * x.element_size() for x in pair)
+        if self.bytes > HELD:
+            self._add()
+
+    def _add(self) -> None:
+        for slim, dense in self.pairs:
+            self.total += float(_divergence(slim, dense, "sum").double())
+            self.all += slim.numel() // slim.shape[1]
+        self.pairs, self.bytes = [], 0
+
+    def compute(self) -> float | None:
+        if self.all:
+            self._add()
+            return self.total / self.all
+        if not self.pairs:
+            return None
+        slim, dense = (torch.cat(side) for side in zip(*self.pairs, strict=True))
+        rows = slim.numel() // slim.shape[1]
+        return float(_divergence(slim, dense, "sum") / rows)
+
+
+def _divergence(slim: Tensor, dense: Tensor, reduction: str) -> Tensor:
+    return F.kl_div(slim.log_softmax(1), dense.log_softmax(1), log_target=True, reduction=reduction)
+
+
+class Classification(Task):
+    """One class a sample, from scores of shape (samples, classes) and labels of shape (samples,).
+
+    While training, labels may also be shares of classes, of shape (samples, classes), as mixup makes them.
+    """
+
+    name = "classification"
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        return F.cross_entropy(self._scores(outputs), targets)
+
+    def importance_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Cross-entropy, on labels or else on the classes that the network itself finds most likely."""
+        found = tensors_of(outputs)
+        scores = found[0] if len(found) == 1 else _named(outputs)
+        if scores is None or scores.dim() != 2:
+            shapes = ", ".join(str(tuple(x.shape)) for x in found)
+            raise RecipeError(
+                f"gradients need class scores of shape (images, classes), and this network returns {shapes}: choose a "
+                "criterion without gradients (see `structprune criteria`)"
+            )
+        if targets is None:
+            return F.cross_entropy(scores, scores.argmax(1), reduction="sum")
+        self.check(scores, targets)
+        return F.cross_entropy(scores, targets.long(), reduction="sum")
+
+    def metrics(self) -> list[Metric]:
+        return [Metric("accuracy", lambda: Share(self._right)), Metric("top-5 accuracy", lambda: Share(self._top_five))]
+
+    def likeness(self) -> list[Metric]:
+        return [
+            Metric("agreement", lambda: Share(self._same)),
+            Metric("kl", lambda: Divergence(self._scores), higher_is_better=False),
+        ]
+
+    def check(self, outputs: Any, targets: Any) -> None:
+        images, classes = self._scores(outputs).shape
+        plain = isinstance(targets, Tensor) and not (
+            targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool
+        )
+        if not plain or targets.shape != (images,) or not ((targets >= 0) & (targets < classes)).all():
+            given = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets)
+            raise RecipeError(
+                f"the labels are {given}, and the network gives {classes} classes for {images} images: give one class "
+                f"number an image, from 0 to {classes - 1}"
+            )
+
+    def _scores(self, outputs: Any) -> Tensor:
+        scores = main_output(outputs, self.name)
+        if scores.dim() != 2:
+            raise RecipeError(
+                f"task classification needs class scores of shape (samples, classes), and the network returns "
+                f"{tuple(scores.shape)}: choose another task"
+            )
+        return scores
+
+    def _right(self, outputs: Any, targets: Tensor) -> Tensor:
+        return self._scores(outputs).argmax(1) == targets
+
+    def _top_five(self, outputs: Any, targets: Tensor) -> Tensor | None:
+        scores = self._scores(outputs)
+        if scores.shape[1] <= 5:
+            return None
+        return (scores.topk(5, dim=1).indices == targets[:, None]).any(1)
+
+    def _same(self, outputs: Any, dense: Any) -> Tensor:
+        return self._scores(outputs).argmax(1) == self._scores(dense).argmax(1)
+
+
+def _named(outputs: Any) -> Tensor | None:
+    try:
+        return main_output(outputs, "classification") if isinstance(outputs, dict) else None
+    except RecipeError:
+        return None
+
+
+TASKS.add(TaskKind("classification", "one class a sample: accuracy", ClassificationSpec, lambda spec: Classification()))

@@ -1,0 +1,54 @@
+"""A vector a sample: cosine similarity, with given vectors and with the dense network's."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import RecipeError
+from .metrics import Mean, Metric
+from .task import TASKS, Task, TaskKind, TaskSpec, main_output
+
+
+class EmbeddingSpec(TaskSpec):
+    """A vector a sample, compared by its direction."""
+
+    name: Literal["embedding"] = "embedding"
+
+
+class Embedding(Task):
+    """A vector a sample, of shape (samples, features); targets, where there are some, are vectors alike."""
+
+    name = "embedding"
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        self.check(outputs, targets)
+        return 1 - self._cosine(outputs, targets).mean()
+
+    def metrics(self) -> list[Metric]:
+        return [Metric("cosine", lambda: Mean(self._cosine))]
+
+    def likeness(self) -> list[Metric]:
+        return [Metric("cosine with dense", lambda: Mean(self._cosine))]
+
+    def check(self, outputs: Any, targets: Any) -> None:
+        shape = tuple(self._vectors(outputs).shape)
+        if not isinstance(targets, Tensor) or tuple(targets.shape) != shape:
+            given = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+            raise RecipeError(
+                f"targets are {given} and embeddings {shape}: give vectors as long, or data without labels"
+            )
+
+    def _vectors(self, outputs: Any) -> Tensor:
+        found = main_output(outputs, self.name, ("pooler_output", "embedding", "embeddings", "logits", "out"))
+        if found.dim() < 2:
+            raise RecipeError(f"task embedding needs vectors (samples, features), and outputs are {tuple(found.shape)}")
+        return found.flatten(1)
+
+    def _cosine(self, outputs: Any, compared: Any) -> Tensor:
+        return F.cosine_similarity(self._vectors(outputs).float(), self._vectors(compared).float(), dim=1)
+
+
+TASKS.add(TaskKind("embedding", "a vector a sample: cosine similarity", EmbeddingSpec, lambda spec: Embedding()))

@@ -1,0 +1,172 @@
+"""How good a network is at its task, and how near it is to the dense one, measured batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..calibration.batches import Batch
+from ..data.loading import Stream, loader_of
+from ..errors import ModelError, RecipeError
+from ..modules import evaluating
+from .metrics import Metric, Tally
+from .task import Task
+
+BATCH_SIZE = 32
+KEPT = 2**28  # bytes of the dense network's outputs that are kept; beyond, it runs beside each network
+
+Network: TypeAlias = nn.Module | str | Path | onnxruntime.InferenceSession
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was measured of a network on `n` held-out samples.
+
+    `metric` is the task's first one where there are targets, else the first of what is compared with the dense network.
+    `others` holds the task's other metrics, `likeness` all that is compared with the dense network, by name.
+    """
+
+    metric: str
+    value: float
+    higher_is_better: bool
+    n: int
+    others: dict[str, float] = field(default_factory=dict)
+    likeness: dict[str, float] = field(default_factory=dict)
+
+    def better_than(self, other: Quality) -> bool:
+        """Whether this value is strictly the better one."""
+        return self.value > other.value if self.higher_is_better else self.value < other.value
+
+    def drop_from(self, other: Quality) -> float:
+        """By how much the value is worse than the other's; negative where it is better."""
+        return other.value - self.value if self.higher_is_better else self.value - other.value
+
+
+class Judge:
+    """Measures networks on one held-out split, beside one dense network.
+
+    Outputs are measured as they come: of a network's only one batch is held, of the dense network's as many as `KEPT`
+    allows. The last batch counts as all others do.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        test: Stream,
+        dense: nn.Module,
+        *,
+        labelled: bool = True,
+        batch_size: int = BATCH_SIZE,
+        workers: int = 0,
+    ) -> None:
+        """`test` is a torch Dataset, or an iterable of batches that can be gone through again."""
+        self.task, self.test, self.network = task, test, dense
+        self.labelled, self.batch_size, self.workers = labelled, batch_size, workers
+        self._kept: list[Any] | None = None
+        self._known: Quality | None = None
+
+    @property
+    def dense(self) -> Quality:
+        """The quality of the dense network."""
+        if self._known is None:
+            self._known = self(self.network)
+        return self._known
+
+    def __call__(self, network: Network) -> Quality:
+        """The quality of a module, in evaluation mode, or of an ONNX file or session of the same inputs and outputs.
+
+        Raises RecipeError where the split is empty or does not fit the task.
+        """
+        metrics = self.task.metrics() if self.labelled else []
+        likeness = self.task.likeness()
+        tallies = [(metric, metric.make()) for metric in metrics]
+        alike = [(metric, metric.make()) for metric in likeness]
+        if not metrics and not likeness:
+            raise RecipeError(f"task {self.task.name} compares nothing with the dense network, and there are no labels")
+        opened = _session(network) if isinstance(network, (str, Path)) else network
+        count = 0
+        for index, (batch, dense) in enumerate(self._batches()):
+            outputs = dense if network is self.network else self._outputs(opened, batch, dense)
+            if batch.labels is not None and metrics:
+                if not index:
+                    self.task.check(outputs, batch.labels)
+                _update(tallies, outputs, batch.labels)
+            elif metrics:
+                raise RecipeError("the held-out data has no labels: set data.labels=false, or give pairs")
+            _update(alike, outputs, dense)
+            count += self.task.count(batch)
+        if not count:
+            raise RecipeError("there is no held-out data to measure quality on: give at least one sample")
+        measured, nearness = _computed(tallies), _computed(alike)
+        first, found = (metrics[0], measured) if metrics else (likeness[0], nearness)
+        if first.name not in found:
+            raise RecipeError(f"task {self.task.name}: {first.name} has no value on this data")
+        others = {name: value for name, value in measured.items() if name != first.name}
+        return Quality(first.name, found[first.name], first.higher_is_better, count, others, nearness)
+
+    def _batches(self) -> Iterator[tuple[Batch, Any]]:
+        """Each batch with the dense network's outputs, which are computed once if they are few."""
+        fresh: list[Any] | None = [] if self._kept is None else None
+        held = 0
+        for index, made in enumerate(loader_of(self.test, self.batch_size, self.task.collate, workers=self.workers)):
+            batch = self.task.batch(made)
+            outputs = self._kept[index] if self._kept is not None else _run(self.network, batch)
+            if fresh is not None:
+                held += sum(x.numel() * x.element_size() for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor))
+                fresh.append(outputs)
+                fresh = fresh if held <= KEPT else None
+            yield batch, outputs
+        if fresh is not None:
+            self._kept = fresh
+
+    def _outputs(self, network: nn.Module | onnxruntime.InferenceSession, batch: Batch, like: Any) -> Any:
+        if isinstance(network, nn.Module):
+            return _run(network, batch)
+        return _run_session(network, batch, like, self.network)
+
+
+def _session(path: str | Path) -> onnxruntime.InferenceSession:
+    if not Path(path).is_file():
+        raise RecipeError(f"there is no ONNX file {path}")
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _run(model: nn.Module, batch: Batch) -> Any:
+    """A module's outputs, on the CPU."""
+    with evaluating(model):
+        made = batch.inputs.beside(model).call(model)
+    return pytree.tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, made)
+
+
+def _run_session(session: onnxruntime.InferenceSession, batch: Batch, like: Any, model: nn.Module) -> Any:
+    """A session's outputs, in the structure of the dense network's."""
+    flat, named = batch.inputs.flat(), batch.inputs.names(model)
+    given = {name: x for name, x in zip(named, flat, strict=True) if isinstance(x, Tensor)}
+    names = [entry.name for entry in session.get_inputs()]
+    if not set(names) <= set(given):
+        if len(names) != len(given):
+            raise ModelError(f"the ONNX file takes {', '.join(names)}, and the data gives {', '.join(given)}")
+        given = dict(zip(names, given.values(), strict=True))
+    results = [torch.from_numpy(x) for x in session.run(None, {name: given[name].numpy() for name in names})]
+    leaves, spec = pytree.tree_flatten(like)
+    if len(results) != sum(isinstance(x, Tensor) for x in leaves):
+        raise ModelError(f"the ONNX file gives {len(results)} tensors, and the dense network another number")
+    queue = iter(results)
+    return pytree.tree_unflatten([next(queue) if isinstance(x, Tensor) else x for x in leaves], spec)
+
+
+def _update(tallies: Iterable[tuple[Metric, Tally]], outputs: Any, compared: Any) -> None:
+    for _, tally in tallies:
+        tally.update(outputs, compared)
+
+
+def _computed(tallies: Iterable[tuple[Metric, Tally]]) -> dict[str, float]:
+    values = {metric.name: tally.compute() for metric, tally in tallies}
+    return {name: value for name, value in values.items() if value is not None}

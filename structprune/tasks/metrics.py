@@ -1,0 +1,105 @@
+"""What a task measures, batch by batch: a metric's name and direction, and how it adds up.
+
+A tally gets the network's outputs and what they are compared with (targets, or another network's outputs), and says at
+the end what came of all of them. torchmetrics' metrics are tallies behind `Torchmetric`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import RecipeError
+
+
+class Tally(Protocol):
+    """Adds up one metric over batches."""
+
+    def update(self, outputs: Any, compared: Any) -> None:
+        """One batch: a network's outputs, and the targets or outputs that they are compared with."""
+
+    def compute(self) -> float | None:
+        """The metric over all that came; None where it has no meaning for them (top-5 of three classes)."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number about a network, with its direction. `make` starts a tally of it."""
+
+    name: str
+    make: Callable[[], Tally]
+    higher_is_better: bool = True
+
+
+class Share:
+    """The share of samples for which `function(outputs, compared)`, truth values of any shape, holds."""
+
+    def __init__(self, function: Callable[[Any, Any], Tensor | None]) -> None:
+        self.function = function
+        self.right = self.all = 0
+
+    def update(self, outputs: Any, compared: Any) -> None:
+        found = self.function(outputs, compared)
+        if found is not None:
+            self.right += int(found.sum())
+            self.all += found.numel()
+
+    def compute(self) -> float | None:
+        # in float32, as the mean of a tensor of truth values is
+        return float(torch.tensor(float(self.right)) / self.all) if self.all else None
+
+
+class Mean:
+    """The mean over samples of `function(outputs, compared)`, of shape (samples,); summed in float64."""
+
+    def __init__(self, function: Callable[[Any, Any], Tensor]) -> None:
+        self.function = function
+        self.total, self.all = 0.0, 0
+
+    def update(self, outputs: Any, compared: Any) -> None:
+        found = self.function(outputs, compared)
+        self.total += float(found.double().sum())
+        self.all += found.numel()
+
+    def compute(self) -> float | None:
+        return self.total / self.all if self.all else None
+
+
+class Torchmetric:
+    """A metric of torchmetrics; `prepare` makes its arguments of outputs and what they are compared with."""
+
+    def __init__(
+        self,
+        metric: Any,
+        prepare: Callable[[Any, Any], tuple[Any, Any]],
+        read: Callable[[Any], Any] = lambda found: found,
+    ) -> None:
+        self.metric, self.prepare, self.read = metric, prepare, read
+        self.empty = True
+
+    def update(self, outputs: Any, compared: Any) -> None:
+        self.metric.update(*self.prepare(outputs, compared))
+        self.empty = False
+
+    def compute(self) -> float | None:
+        return None if self.empty else float(self.read(self.metric.compute()))
+
+
+def torchmetrics_class(path: str, task: str) -> Any:
+    """A class of torchmetrics, such as `image.PeakSignalNoiseRatio`. Raises RecipeError where it is not installed."""
+    from .._compat import declare_torchvision_ops
+
+    declare_torchvision_ops()  # torchmetrics imports torchvision where it is there
+    module, _, name = path.rpartition(".")
+    try:
+        import importlib
+
+        return getattr(importlib.import_module(f"torchmetrics.{module}"), name)
+    except ImportError as error:
+        raise RecipeError(
+            f"task {task} measures by torchmetrics, which can't be imported: pip install torchmetrics"
+        ) from error

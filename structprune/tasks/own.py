@@ -1,0 +1,45 @@
+"""`task:` in a recipe: a built-in task by its name, or a class of the user's own; and the task that it means."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from ..errors import RecipeError
+from ..own_code import CodeName, made_by
+from ..usercode import Tell
+from .task import TASKS, Task, TaskSpec
+
+
+class OwnTaskSpec(TaskSpec):
+    """A task of the user's own: `name` is `file.py:Class`, made with `kwargs`."""
+
+    name: CodeName
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+AnyTaskSpec = Annotated[SerializeAsAny[TaskSpec], BeforeValidator(TASKS.parser("name", OwnTaskSpec))]
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def make_task(spec: TaskSpec | str = "classification", tell: Tell = _to_stderr) -> Task:
+    """The task of a spec or name; `tell` gets a line that says which file of the user's is run.
+
+    Raises RecipeError for one that is not known or can't be made.
+    """
+    if isinstance(spec, str):
+        if spec not in TASKS:
+            raise RecipeError(TASKS.complain(spec))
+        spec = TASKS[spec].spec(name=spec)
+    if not isinstance(spec, OwnTaskSpec):
+        return TASKS[spec.name].make(spec)
+    made = made_by(spec.name, "task", spec.kwargs, tell)
+    if not isinstance(made, Task):
+        kind = type(made).__name__
+        raise RecipeError(f"task: {spec.name} makes a {kind}: give a class that extends structprune.tasks.Task")
+    return made

@@ -1,0 +1,134 @@
+"""What a network is for: its loss, its metrics, what of its outputs is compared, and how a batch becomes its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from ..calibration.batches import Batch
+from ..errors import RecipeError
+from ..graph.capture import Inputs
+from ..registry import Registry
+from ..specs import Strict
+from .metrics import Metric
+
+TARGETS = ("labels", "label", "target", "targets", "mask")  # keys of a batch that is a dict
+
+
+class TaskSpec(Strict):
+    """A task in a recipe. `name` is registered, or `file.py:Class`."""
+
+    name: str
+
+
+class Task:
+    """The base of all tasks. A subclass says `loss` and `metrics`, and what differs from the defaults below.
+
+    Outputs are whatever the network returns; targets are whatever stands beside the inputs in the data.
+    """
+
+    name: ClassVar[str] = "task"
+
+    def collate(self, items: list[Any]) -> Any:
+        """A batch of items of a dataset; by default PyTorch's, which stacks tensors."""
+        return default_collate(items)
+
+    def batch(self, made: Any, training: bool = False) -> Batch:
+        """The network's inputs and the targets in what `collate` or a user's loader made.
+
+        A tensor is the input. Of a tuple the last is the targets, if there are several; of a dict the entry named
+        labels, label, target, targets or mask, and the others are keyword arguments.
+        Raises RecipeError for anything else.
+        """
+        if isinstance(made, Batch):
+            return made
+        if isinstance(made, Tensor):
+            return Batch(Inputs((made,), {}))
+        if isinstance(made, Mapping):
+            found = [key for key in TARGETS if key in made]
+            rest = {str(key): value for key, value in made.items() if key not in found[:1]}
+            return Batch(Inputs((), rest), made[found[0]] if found else None)
+        if isinstance(made, (tuple, list)) and made:
+            inputs, targets = (made, None) if len(made) == 1 else (made[:-1], made[-1])
+            if len(inputs) == 1 and isinstance(inputs[0], (Mapping, tuple, list)):
+                return Batch(Inputs.of(inputs[0]), targets)
+            return Batch(Inputs(tuple(inputs), {}), targets)
+        raise RecipeError(
+            f"the data gives a {type(made).__name__}: give tensors, tuples of inputs with the target last, or dicts of "
+            "keyword arguments"
+        )
+
+    def count(self, batch: Batch) -> int:
+        """How many samples a batch has."""
+        return batch.images
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """The mean loss of a batch, to train by."""
+        raise NotImplementedError
+
+    def importance_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """The loss, summed over the batch, whose gradients criteria see; `targets` is None where there are none.
+
+        Raises RecipeError where the task has no such loss.
+        """
+        if targets is None:
+            raise RecipeError(
+                f"gradients of task {self.name} need labels: give labelled data, or choose a criterion without "
+                "gradients (see `structprune criteria`)"
+            )
+        return self.loss(outputs, targets) * samples(outputs)
+
+    def metrics(self) -> list[Metric]:
+        """What says how good outputs are, beside targets; the first is the one that counts."""
+        raise NotImplementedError
+
+    def likeness(self) -> list[Metric]:
+        """What says how near outputs (first argument) are to the dense network's; the first is the one that counts."""
+        raise NotImplementedError
+
+    def check(self, outputs: Any, targets: Any) -> None:
+        """Raises RecipeError where targets can't be those of such outputs."""
+
+
+def samples(outputs: Any) -> int:
+    """The length of axis 0 of the first tensor in a network's outputs."""
+    leaves = torch.utils._pytree.tree_leaves(outputs)
+    return next((int(x.shape[0]) for x in leaves if isinstance(x, Tensor) and x.dim()), 1)
+
+
+def main_output(outputs: Any, task: str, keys: tuple[str, ...] = ("logits", "out")) -> Tensor:
+    """The one tensor of outputs that a task is about: the only one, or a dict's entry of that name, or the first.
+
+    Raises RecipeError where there is none.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping):
+        for key in keys:
+            if isinstance(outputs.get(key), Tensor):
+                return outputs[key]
+    leaves = [x for x in torch.utils._pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
+    if len(leaves) == 1 or (leaves and isinstance(outputs, (tuple, list))):
+        return leaves[0]
+    raise RecipeError(
+        f"task {task} is about one tensor, and the network returns a {type(outputs).__name__} of {len(leaves)}: name "
+        "it logits or out, or write a task of your own (task: file.py:Task)"
+    )
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A registered task: `make` builds it from its `spec`."""
+
+    name: str
+    description: str
+    spec: type[TaskSpec]
+    make: Callable[[Any], Task]
+
+
+TASKS: Registry[TaskKind] = Registry("task", "structprune.tasks")

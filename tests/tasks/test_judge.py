@@ -1,0 +1,96 @@
+"""Measuring by batches gives what measuring all at once gives, of modules and of ONNX files alike."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from structprune.errors import ModelError, RecipeError
+from structprune.export import export_onnx
+from structprune.tasks import Judge
+from structprune.tasks.own import make_task
+from structprune.train import accuracy, agreement, predict
+
+
+def _net(seed, classes=7):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, classes)).eval()
+
+
+IMAGES, LABELS = torch.randn(75, 3, 8, 8), torch.randint(0, 7, (75,))
+
+
+@pytest.mark.parametrize("kept", [2**28, 1000])
+def test_the_numbers_are_those_of_all_outputs_at_once(monkeypatch, kept):
+    monkeypatch.setattr("structprune.tasks.judge.KEPT", kept)
+    dense, slim = _net(0), _net(1)
+    a, b = predict(dense, IMAGES), predict(slim, IMAGES)
+    judge = Judge(make_task(), TensorDataset(IMAGES, LABELS), dense)
+    for _ in range(2):
+        found = judge(slim)
+        assert (found.metric, found.value, found.n) == ("accuracy", accuracy(b, LABELS), 75)
+        assert found.likeness == dict(zip(("agreement", "kl"), agreement(a, b), strict=True))
+        assert found.others == {"top-5 accuracy": float((b.topk(5).indices == LABELS[:, None]).any(1).float().mean())}
+    assert (judge._kept is None) == (kept == 1000)
+    assert judge.dense.value == accuracy(a, LABELS)
+    assert judge.dense.likeness == {"agreement": 1.0, "kl": 0.0}
+    blind = Judge(make_task(), TensorDataset(IMAGES), dense, labelled=False)
+    assert (blind(slim).metric, blind(slim).value) == ("agreement", agreement(a, b)[0])
+    assert blind(slim).drop_from(blind.dense) == pytest.approx(1 - agreement(a, b)[0])
+    assert not slim.training
+
+
+def test_a_loader_and_an_onnx_session_are_measured_alike(tmp_path):
+    dense, slim = _net(0), _net(1)
+    path = export_onnx(slim, IMAGES[:2], tmp_path / "slim.onnx")
+    judge = Judge(make_task(), DataLoader(TensorDataset(IMAGES, LABELS), 20), dense)
+    ours, theirs = judge(slim), judge(path)
+    assert ours.n == theirs.n == 75
+    assert ours.value == theirs.value
+    assert theirs.likeness["kl"] == pytest.approx(ours.likeness["kl"], rel=1e-4)
+    with pytest.raises(RecipeError, match="there is no ONNX file"):
+        judge(tmp_path / "none.onnx")
+
+
+class _Two(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        return {"aux": self.two(x), "logits": self.one(x).mean((2, 3))}
+
+
+def test_outputs_in_a_dict_are_found_again_in_an_onnx_file(tmp_path):
+    dense, slim = _Two(0).eval(), _Two(1).eval()
+    path = export_onnx(slim, IMAGES[:2], tmp_path / "slim.onnx")
+    judge = Judge(make_task(), TensorDataset(IMAGES, LABELS % 4), dense)
+    assert judge(path).value == judge(slim).value
+    other = export_onnx(_net(2), IMAGES[:2], tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match="gives 1 tensors, and the dense network another number"):
+        judge(other)
+
+
+def test_dense_maps_are_measured_without_being_held(monkeypatch):
+    monkeypatch.setattr("structprune.tasks.judge.KEPT", 0)
+    monkeypatch.setattr("structprune.tasks.classification.HELD", 0)
+    task = make_task("embedding")
+    dense, slim = nn.Conv2d(3, 4, 1).eval(), nn.Conv2d(3, 4, 1).eval()
+    found = Judge(task, TensorDataset(IMAGES), dense, labelled=False, batch_size=10)(slim)
+    a, b = (predict(net, IMAGES).flatten(1).double() for net in (dense, slim))
+    wanted = ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).mean()
+    assert found.value == pytest.approx(float(wanted), rel=1e-5)
+    assert np.isfinite(found.value)
+
+
+def test_data_that_can_t_be_judged():
+    net = _net(0)
+    for data, labelled, message in (
+        (TensorDataset(IMAGES), True, "the held-out data has no labels: set data.labels=false"),
+        (TensorDataset(IMAGES[:0], LABELS[:0]), True, "there is no held-out data"),
+        (TensorDataset(IMAGES, LABELS + 1), True, "7 classes for 32 images"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            Judge(make_task(), data, net, labelled=labelled)(net)
