@@ -9,7 +9,8 @@ from typing import Any
 from .bench import Runtime
 from .cost import CostModel, learn_cost, learn_steps
 from .criteria import CRITERIA, scan_images, score, sensitivity
-from .data.tensors import load_tensors as load_data
+from .data import load_data
+from .data.tensors import load_tensors
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
 from .models import build_model, example_inputs, inputs_of_onnx, spec_from_text
@@ -56,7 +57,7 @@ def inspect_model(
         inputs, line = example_inputs(model, parse_size(input_size))
         tell(line)
     elif recipe:
-        inputs = load_data(recipe.data, model, recipe.seed).example[:1]
+        inputs = load_data(recipe.data, model, recipe.seed, tell=tell).one
     elif (found := _inputs_of_run(name)) is not None:
         inputs = found
     else:
@@ -122,7 +123,7 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         raise RecipeError(f"{recipe}: {flaw}")
     reporter = Reporter()
     model = build_model(checked.model, checked.seed, reporter.stage)
-    data = load_data(checked.data, model, checked.seed)
+    data = load_tensors(checked.data, model, checked.seed)
     form = "graph" if checked.prune.form == "graph" else "module"
     graph = trace(model, data.example[:1], form=form)
     scores = score(

@@ -10,11 +10,14 @@ from typer.testing import CliRunner
 
 import structprune as sp
 from structprune.cli import app
+from structprune.data import load_data
 from structprune.errors import ModelError, RecipeError
 from structprune.first_recipe import first_recipe, look_at_folder, write_recipe
+from structprune.inspecting import inspect_model
 from structprune.models import CodeSpec, build_model
 from structprune.recipe import Recipe, read_recipe
 from tests.models.files import write_network
+from tests.pictures import write_digits
 
 FLAT = """
 from torch import nn
@@ -115,6 +118,44 @@ def test_weights_and_images_without_labels(folder):
     samples = written(first_recipe(f"{path.name}:Net", **options), "samples.yaml")
     assert samples.data.source == "images"
     assert samples.data.path is None
+
+
+def test_class_folders_are_labels(folder):
+    path = write_network(folder)
+    for part in ("train", "val"):
+        write_digits(folder / "classes" / part, each=4, start=0 if part == "train" else 4)
+    lines = []
+    made = first_recipe(f"{path.name}:Net", "classes", tell=lines.append)
+    recipe = written(made)
+    assert lines[1] == f"{path.name}:Net has 10 outputs, and classes holds 3 classes: num_classes is set to 3"
+    assert recipe.model.kwargs == {"num_classes": 3}
+    assert (recipe.data.source, recipe.data.path, recipe.data.image_size) == ("folder", "classes", 16)
+    assert recipe.train
+    assert recipe.finetune
+    assert "# Quality is measured on val.\n" in made.text
+    data = load_data(recipe.data, build_model(recipe.model, 0, lines.append), 0)
+    assert data.classes == 3
+    assert data.example.shape == (4, 1, 16, 16)
+    assert len(inspect_model("made.yaml", tell=lines.append).groups) == 2
+    write_digits(folder / "plain")
+    assert "# A fifth of each class is held out.\n" in first_recipe("test_resnet", "plain").text
+
+
+def test_classes_that_are_not_the_networks_own(folder):
+    path = write_network(folder)
+    write_digits(folder / "classes")
+    spec = CodeSpec(source=f"{path.name}:Net")
+    torch.save(build_model(spec, 3, lambda line: None).state_dict(), "net.pth")
+    made = first_recipe(f"{path.name}:Net", "classes", weights="net.pth")
+    recipe = written(made)
+    assert not recipe.data.labels
+    assert recipe.finetune is None
+    assert any("(10) are not the 3 classes of classes: the images are taken without labels" in n for n in made.notes)
+    (folder / "own_fixed.py").write_text(FLAT)
+    with pytest.raises(RecipeError, match=r"has 7 outputs, and classes holds 3 classes: make it with 3 outputs"):
+        first_recipe("own_fixed.py:Flat", "classes")
+    kept = first_recipe("own_fixed.py:Flat", "classes", kwargs={"outputs": 3, "side": 14})
+    assert written(kept, "kept.yaml").train
 
 
 def test_a_timm_model_out_of_reach_of_its_weights(folder, monkeypatch):
