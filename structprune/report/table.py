@@ -258,7 +258,8 @@ def gate_caption(gate: dict[str, Any]) -> str:
     if gate["training"]["state"] == "passed":
         caption += f", after a training step {gate['training']['max_rel']:.1e}"
     said = [f"{name}: {gate[name]['detail']}" for name in COMPARISONS if gate[name]["detail"]]
-    return escape("; ".join([caption, *said]))
+    whose = gate.get("weights", {}).get("detail", "")
+    return escape("; ".join([caption, *said, *([whose] if whose else [])]))
 
 
 def graph_table(graph: DependencyGraph, title: str) -> list[Table]:

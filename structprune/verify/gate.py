@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from ..graph.capture import Inputs
 from ..modules import replace_tensors, tensors
-from ..options import checked, instance, optional, path
+from ..options import checked, flag, instance, optional, path
 from ..records import Plan
 from ..store import load, save
 from ..wrappers import unwrapped
 from .comparison import TOLERANCE, Comparison, reload_tolerance
-from .masked import masked
+from .masked import expanded, masked
 from .onnx_file import compare_onnx
+from .origin import Weights, weights_of
 from .running import batches_of, compare_finest, draws, dtype_of, first_line, levels, refusals, seeded, size_of
 from .training import compare_training
 from .weights import compare_random
@@ -42,7 +43,8 @@ class Gate:
 
     `masked_vs_slim` in the network's own dtype, `float64` and `random_weights` in float64, `reload`, `onnx`, and
     `training`, one step. `passed` needs all that could be compared to be equal, and the first two and `reload` to
-    have been; `not_compared` says what was not, and why.
+    have been; `not_compared` says what was not, and why. `weights` says whether slim has the dense network's weights at
+    the plan's positions, and what it was compared with if it was trained since.
     """
 
     masked_vs_slim: Comparison
@@ -51,21 +53,24 @@ class Gate:
     reload: Comparison
     onnx: Comparison
     training: Comparison
+    weights: Weights | None = None
 
     @property
     def passed(self) -> bool:
         return not self.reasons()
 
     def comparisons(self) -> dict[str, Comparison]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "weights"}
 
     def reasons(self) -> list[str]:
         """Why the gate did not pass: what failed, and what was not compared though nothing is proven without it."""
-        return [
+        reasons = [
             f"{name}: {c.detail or 'nothing was compared'}"
             for name, c in self.comparisons().items()
             if c.failed or (name in ESSENTIAL and not c.passed)
         ]
+        whose = self.weights.reason(bool(reasons)) if self.weights else ""
+        return [*reasons, *([f"weights: {whose}"] if whose else [])]
 
     def not_compared(self) -> list[str]:
         """What could not be compared, and why: it is no part of what `passed` says."""
@@ -73,7 +78,8 @@ class Gate:
 
     def to_dict(self) -> dict[str, Any]:
         found = {name: comparison.to_dict() for name, comparison in self.comparisons().items()}
-        return {"passed": self.passed, "not_compared": self.not_compared(), **found}
+        weights = {"weights": self.weights.to_dict()} if self.weights else {}
+        return {"passed": self.passed, "not_compared": self.not_compared(), **weights, **found}
 
 
 @contextmanager
@@ -93,6 +99,7 @@ def _full_float32() -> Iterator[None]:
     model=instance(nn.Module, "the dense nn.Module"),
     slim=instance(nn.Module, "the slim nn.Module"),
     plan=instance(Plan, "the plan that slim was made by"),
+    trained=flag,
     folder=optional(path),
     onnx=optional(path),
 )
@@ -104,23 +111,39 @@ def verify(
     plan: Plan,
     example_inputs: Any,
     *,
+    trained: bool = False,
     folder: str | Path | None = None,
     onnx: str | Path | None = None,
 ) -> Gate:
     """Holds `slim` against the masked `model`, against itself reloaded from files, and against its ONNX file.
 
-    `model` is the dense model with the weights that `slim` was cut from (for a slim model that was trained
-    since, `expanded(model, slim, plan)`). `example_inputs` should be real data; they run at batch 1 and at
-    another batch size. `folder` and `onnx` name files that exist already; without them, files are written to
-    a temporary folder. A batch size that `slim` refuses by name (a graph form whose code goes other ways
-    there) is left out, and said in `detail`, unless it is that of `example_inputs`. Nothing raises for a slim
-    model that is wrong: see `.passed` and `.reasons()`, and `.not_compared()` for what that leaves out.
+    Nothing raises for a slim model that is wrong. A batch size that `slim` refuses by name (a graph form whose code
+    goes other ways there) is left out, and said in `detail`, unless it is that of `example_inputs`.
+
+    Args:
+        model: the dense model, with the weights that `slim` was cut from.
+        slim: what `prune` made of it.
+        plan: the plan that it was made by.
+        example_inputs: real data; they run at batch 1 and at another batch size.
+        trained: whether `slim` was trained or recovered since it was cut. Then the reference is the dense
+            architecture with its weights at the plan's positions, zeros between: that proves the network, not whose
+            weights it has. Without it, weights that are not the dense network's fail the gate.
+        folder: where `slim` was saved; without it, files are written to a temporary folder.
+        onnx: the file that `slim` was exported to, likewise.
+    Returns:
+        The comparisons: see `.passed` and `.reasons()`, `.not_compared()` for what that leaves out, and `.weights`.
     """
     model, slim = unwrapped(model), unwrapped(slim)
     inputs = Inputs.of(example_inputs).beside(model)
     batches, native = batches_of(model, inputs), dtype_of(model, inputs)
     refused = refusals(slim, batches, inputs)
     batches = [batch for batch in batches if size_of(batch) not in refused]
+    weights = weights_of(model, slim, plan, trained)
+    if trained:
+        try:
+            model = expanded(model, slim, plan)
+        except Exception as error:  # tensors are missing, or of other shapes
+            weights.error = first_line(error)
     gate = Gate(
         masked_vs_slim=Comparison.of(native),
         float64=Comparison.of(torch.float64),
@@ -128,6 +151,7 @@ def verify(
         reload=Comparison.of(native, reload_tolerance(native)),
         onnx=Comparison.of(native),
         training=Comparison.of(torch.float64),
+        weights=weights,
     )
     random = draws(model, batches[0])
     steps: dict[str, Callable[[], None]] = {

@@ -70,10 +70,10 @@ def expanded(model: nn.Module, slim: nn.Module, plan: Plan) -> nn.Module:
     for key, tensor in tensors(model).items():
         axes = plan.keep.get(key)
         if axes is None:
-            new[key] = small[key].detach().clone()
+            new[key] = small[key].detach().to(tensor.device, copy=True)
             continue
         full = torch.zeros_like(tensor) if tensor.dim() > 1 else tensor.detach().clone()
-        full[_mask(tensor, axes).bool()] = small[key].detach().reshape(-1)
+        full[_mask(tensor, axes).bool()] = small[key].detach().reshape(-1).to(full)
         new[key] = full
     replace_tensors(copy, new)
     return copy
