@@ -48,13 +48,14 @@ def inspect_model(
         ModelError: For a model that can't be built or traced.
     """
     tell = tell or Reporter().stage
+    size = parse_size(input_size) if input_size else None
     recipe = _recipe(name)
     if recipe is not None and (kwargs or code):
         raise RecipeError(f"--kwargs and --code are for models, and {name} is a recipe: write them into it")
     spec = recipe.model if recipe else spec_from_text(name, kwargs, code)
     model = build_model(spec.untrained(), 0, tell)
-    if input_size:
-        inputs, line = example_inputs(model, parse_size(input_size))
+    if size:
+        inputs, line = example_inputs(model, size)
         tell(line)
     elif recipe:
         inputs = load_data(recipe.data, model, recipe.seed, tell=tell).one

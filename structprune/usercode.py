@@ -57,7 +57,9 @@ def check(source: str) -> None:
         if top in sys.stdlib_module_names:
             raise ValueError(f"{source}: {top} is one of Python's own modules, which may not be called from here")
         if top not in sys.modules and _spec(top) is None:
-            raise ValueError(f"{source}: there is no module {top}: install it, or put its folder on PYTHONPATH")
+            file = place.replace(".", "/") + ".py"
+            hint = f"name its file, {file}:{name}" if _is_file(file) else "install it, or put its folder on PYTHONPATH"
+            raise ValueError(f"{source}: there is no module {top}: {hint}")
         return
     check_file(place)
     known = _names_in(place)
@@ -155,7 +157,7 @@ def load_file(path: Path, tell: Tell | None = None) -> types.ModuleType:
 @contextlib.contextmanager
 def importable(path: Path) -> Iterator[None]:
     """The folders of a file, and of the package that it is in, first on the module search path; last afterwards."""
-    folders = list(dict.fromkeys([str(_root(path)), str(path.resolve().parent)]))
+    folders = list(dict.fromkeys([str(_root(path)), os.path.dirname(os.path.abspath(path))]))
     kept = list(sys.path)
     sys.path[:0] = folders
     try:
@@ -170,7 +172,7 @@ def importable(path: Path) -> Iterator[None]:
 
 def module_name(path: Path) -> str:
     """The name by which `import` finds a file once the folder of its outermost package is on the search path."""
-    whole = path.resolve()
+    whole = Path(os.path.abspath(path))  # a link has the name that it is imported by
     return ".".join(whole.relative_to(_root(path)).with_suffix("").parts)
 
 
@@ -187,7 +189,7 @@ def files_of(source: str) -> list[Path]:
 
 
 def _root(path: Path) -> Path:
-    folder = path.resolve().parent
+    folder = Path(os.path.abspath(path)).parent
     while (folder / "__init__.py").is_file() and folder != folder.parent:
         folder = folder.parent
     return folder
@@ -326,6 +328,6 @@ def _of(error: BaseException, path: Path | None = None) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
     line = ""
     if path is not None and not isinstance(error, SyntaxError):
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == os.path.abspath(path)]
         line = f" (line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{line}" if text else f"{type(error).__name__}{line}"

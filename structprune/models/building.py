@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import ModelError, RecipeError
 from ..modules import tensors
@@ -46,8 +47,12 @@ def build_model(spec: ModelSpec, seed: int, tell: Tell = _to_stderr) -> nn.Modul
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raises ModelError if a parameter or buffer holds NaN or infinity."""
+    """Raises ModelError if a parameter or buffer holds NaN or infinity, or has no size yet."""
     for key, tensor in tensors(model).items():
+        if is_lazy(tensor):
+            raise ModelError(
+                f"{key} has no size until its lazy layer has run: run the model once on an example where it is made"
+            )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelError(f"{key} holds NaN or infinite values, so nothing can be ranked: load sound weights")
 

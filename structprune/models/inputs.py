@@ -68,7 +68,7 @@ def example_inputs(model: nn.Module, size: tuple[int, ...] | None = None) -> tup
     first = first_layer(model)
     layer = None if first is None else first[1]
     tokens = isinstance(layer, nn.Embedding)
-    why = "" if first is None else f"as the first layer, {first[0]}, is {_article(first[1])}"
+    why = "" if first is None else f"as the first layer, {first[0] or 'the model itself'}, is {_article(first[1])}"
     if size is None and (config := getattr(model, "pretrained_cfg", None)) and config.get("input_size"):
         return torch.zeros(1, *config["input_size"]), ""
     if size is None and (held := _known.get(model)) and "input_size" in held:

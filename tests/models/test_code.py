@@ -88,6 +88,20 @@ class Factory:
         return nn.Identity()
 
 
+def test_a_module_that_a_file_holds_is_copied(tmp_path):
+    (tmp_path / "own_module.py").write_text("from torch import nn\nmodel = nn.Linear(3, 4)\nlazy = nn.LazyLinear(3)\n")
+    spec = CodeSpec(source=f"{tmp_path / 'own_module.py'}:model")
+    first, second = (build_model(spec, 0, lambda line: None) for _ in range(2))
+    assert torch.equal(first.weight, second.weight)
+    assert first.weight is not second.weight
+    with pytest.raises(ModelError, match=r"is a module already, which takes no arguments: leave kwargs out"):
+        build_model(spec.model_copy(update={"kwargs": {"input": 1}}), 0, lambda line: None)
+    with pytest.raises(ModelError, match=r"weight has no size until its lazy layer has run"):
+        build_model(CodeSpec(source=f"{tmp_path / 'own_module.py'}:lazy"), 0, lambda line: None)
+    (tmp_path / "own_link.py").symlink_to(tmp_path / "own_module.py")
+    assert usercode.load(str(tmp_path / "own_link.py")).__name__ == "own_link"
+
+
 def test_paths_are_relative_to_the_recipe_then_to_the_current_folder(tmp_path, monkeypatch):
     path = write_network(tmp_path / "project")
     recipe = tmp_path / "project" / "own.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,10 @@ def _call(source: str, kwargs: Mapping[str, Any], tell: Tell, depth: int) -> Any
     if depth > 8:
         raise RecipeError("model.kwargs: sources inside sources, more than eight deep")
     found = usercode.find(source, tell)
-    if isinstance(found, nn.Module) and not kwargs:
-        return found
+    if isinstance(found, nn.Module):
+        if kwargs:
+            raise ModelError(f"{source} is a module already, which takes no arguments: leave kwargs out")
+        return copy.deepcopy(found)  # or what one run trains, the next would start from
     if not callable(found):
         raise ModelError(f"{source} is {shown(found)}, which can't be called: name a class or a function")
     arguments = {key: _made(value, tell, depth) for key, value in kwargs.items()}
