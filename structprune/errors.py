@@ -46,6 +46,10 @@ class StoreError(StructPruneError):
     """A saved slim model that cannot be written or read back."""
 
 
+class TrainingError(StructPruneError):
+    """A training whose loss or weights are no longer finite."""
+
+
 class GateError(StructPruneError):
     """The slim network is not the network that the plan describes."""
 

@@ -29,35 +29,11 @@ from .memory import LIMIT
 from .models import ModelSpec as AnyModelSpec
 from .models import TimmSpec as ModelSpec  # noqa: F401 - its old name
 from .models import parse_model
-from .names import optimizers, shown, unknown
+from .names import shown, unknown
 from .plan import ALLOCATIONS
 from .shipped import find_recipe
 from .specs import Number, Strict, Whole, mistakes
-
-
-class TrainSpec(Strict):
-    """Supervised training; optimisers and schedules are timm's, by its names."""
-
-    epochs: Whole = Field(ge=1)
-    batch_size: Whole = Field(default=64, ge=2)
-    optimizer: str = "adamw"
-    lr: Number = Field(gt=0)
-    weight_decay: Number = Field(default=0.0, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: Whole = Field(default=0, ge=0)
-
-    @field_validator("optimizer")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in optimizers():
-            raise ValueError(unknown("optimizer", name, optimizers()))
-        return name
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> TrainSpec:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs}")
-        return self
+from .train.spec import TrainSpec
 
 
 class BudgetSpec(Strict):
@@ -248,7 +224,7 @@ class Recipe(Strict):
     images and a forward pass.
     """
 
-    seed: Whole = Field(default=0, ge=0)
+    seed: Whole = Field(default=0, ge=0, le=2**31)
     memory: Number = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
     model: Annotated[SerializeAsAny[AnyModelSpec], BeforeValidator(parse_model)]
     data: AnyDataSpec

@@ -33,6 +33,7 @@ from peers import machine
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
 from structprune.compare import peer
@@ -81,7 +82,13 @@ class Subject:
             assert self.data.train_labels is not None
             with tempfile.TemporaryDirectory() as folder:
                 checkpoint = Path(folder) / "training.safetensors"
-                fit(self.model, self.data.train, self.data.train_labels, recipe.train, seed=seed, checkpoint=checkpoint)
+                fit(
+                    self.model,
+                    TensorDataset(self.data.train, self.data.train_labels),
+                    recipe.train,
+                    seed=seed,
+                    checkpoint=checkpoint,
+                )
         assert self.data.calibration is not None
         self.images: Tensor = self.data.calibration
         self.dense = predict(self.model, self.data.test)

@@ -59,19 +59,24 @@ def loader_of(
     batches: Any = source
     if is_dataset(source):
         batches = data_loader(source, batch_size, collate, workers=workers)  # type: ignore[arg-type]
+    yield from guarded(batches)
+    check_readable(source)
+
+
+def guarded(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches in which some sample could be read. Raises RecipeError for whatever else a dataset raises."""
     iterator = iter(batches)
     while True:
         try:
             batch = next(iterator)
         except StopIteration:
-            break
+            return
         except StructPruneError:
             raise
         except Exception as error:  # whatever a dataset of the user's raises
             raise RecipeError(f"the data can't be read: {reason(error)}") from error
-        if batch is not None:  # of which no sample could be read
+        if batch is not None:
             yield batch
-    check_readable(source)
 
 
 def check_readable(source: Any) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from .._compat import declare_torchvision_ops
 from ..copying import release
-from ..errors import RecipeError
+from ..data.loading import check_readable, data_loader, guarded, is_dataset
+from ..errors import RecipeError, TrainingError
 from ..modules import tensors
-from ..recipe import TrainSpec
-from ..store import files
+from ..seeds import derived
+from ..tasks import Task
+from ..tasks.own import make_task
+from .checkpoint import restore, store
+from .spec import TrainSpec
 
 _SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")  # Accelerate's names
 
@@ -28,15 +29,17 @@ Progress = Callable[[int, int, dict[str, float]], None]  # step, steps in all, w
 
 def fit(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    train: Dataset | DataLoader,
     spec: TrainSpec,
     *,
+    task: Task | None = None,
     seed: int,
     checkpoint: Path,
     progress: Progress = lambda step, steps, shown: None,
+    workers: int = 0,
+    what: str = "the network",
 ) -> nn.Module:
-    """Trains `model` in place by cross-entropy and returns it, on the CPU and in evaluation mode.
+    """Trains `model` in place by a task's loss and returns it, on the CPU and in evaluation mode.
 
     Runs where Accelerate says: on its device, and under `accelerate launch` on all of its processes, which average
     their gradients. What Accelerate hangs on a module for that is taken away again, or a network cut from this one
@@ -44,13 +47,29 @@ def fit(
     After every epoch weights and optimiser state go to `checkpoint` (safetensors); if that file is there already,
     training goes on from it. Each epoch is seeded by its number, so an interrupted run ends with the weights
     of an uninterrupted one.
+
+    Args:
+        model: the network; its parameters and buffers change.
+        train: a Dataset, of which batches of `spec.batch_size` are drawn anew each epoch and the rest left out; or a
+            DataLoader, which makes its own.
+        spec: epochs, optimiser and schedule.
+        task: how batches become inputs and targets, and the loss; by default classification.
+        seed: decides order, dropout and augmentation.
+        checkpoint: the file to go on from.
+        progress: is called after every step.
+        workers: processes that read the data.
+        what: the network's name in messages.
+
+    Raises:
+        RecipeError: for data that does not fit, and for fewer samples than a batch.
+        TrainingError: where the loss, or a weight, is no longer finite.
     """
     declare_torchvision_ops()
     from accelerate import Accelerator
     from accelerate.utils import broadcast, set_seed
     from timm.optim import create_optimizer_v2
-    from timm.scheduler import create_scheduler_v2
 
+    task = task or make_task()
     accelerator = Accelerator()
     if (kind := accelerator.distributed_type.value) in _SHARDED:
         raise RecipeError(
@@ -59,40 +78,35 @@ def fit(
         )
     for part in model.modules():
         release(part)  # another's marks: it would be neither moved nor wrapped
-    set_seed(seed)
-    loader = DataLoader(TensorDataset(images, labels), spec.batch_size, shuffle=True, drop_last=True)
+    set_seed(derived(seed))
+    loader = _loader(train, spec, task, workers)
     optimizer = create_optimizer_v2(model, opt=spec.optimizer, lr=spec.lr, weight_decay=spec.weight_decay)
     wrapped, prepared, loader = accelerator.prepare(model, optimizer, loader)
     steps = len(loader)
     if not steps:
-        raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(images)} training images")
-    schedule = None
-    if spec.schedule == "cosine":
-        schedule, _ = create_scheduler_v2(
-            optimizer,
-            sched="cosine",
-            num_epochs=spec.epochs,
-            warmup_epochs=spec.warmup_epochs,
-            warmup_lr=spec.lr / 100,
-            min_lr=spec.lr / 100,
-            step_on_epochs=False,
-            updates_per_epoch=steps,
-        )
-    first = _restore(checkpoint, model, optimizer)
-    for epoch in range(first, spec.epochs):
-        set_seed(seed * 100_003 + epoch)
+        raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(train)} training images")  # type: ignore[arg-type]
+    schedule = _schedule(optimizer, spec, steps)
+    for epoch in range(restore(checkpoint, model, optimizer), spec.epochs):
+        set_seed(derived(seed, epoch))
         wrapped.train()
-        for step, (x, y) in enumerate(loader):
+        for step, made in enumerate(guarded(loader)):
             update = epoch * steps + step
             if schedule is not None:
                 schedule.step_update(update)
-            loss = F.cross_entropy(wrapped(x), y)
+            batch = task.batch(made, training=True)
+            outputs = batch.inputs.call(wrapped)
+            if not update:
+                _check(task, outputs, batch.labels)
+            loss = task.loss(outputs, batch.labels)
+            shown = _finite(accelerator, loss.detach(), spec, epoch, what)
             prepared.zero_grad()
             accelerator.backward(loss)
             prepared.step()
-            progress(update + 1, spec.epochs * steps, {"epoch": epoch + 1, "loss": float(loss.detach())})
+            progress(update + 1, spec.epochs * steps, {"epoch": epoch + 1, "loss": shown})
+        check_readable(train)
+        _check_weights(model, spec, epoch, what)
         if accelerator.is_main_process:
-            _store(checkpoint, model, optimizer, epoch + 1)
+            store(checkpoint, model, optimizer, epoch + 1)
         accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:
         for buffer in model.buffers():  # the last step's statistics are each process's own
@@ -105,37 +119,68 @@ def fit(
     return model.cpu().eval()
 
 
-def _store(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> None:
-    held = {f"model.{key}": tensor.detach().cpu().contiguous() for key, tensor in tensors(model).items()}
-    numbers: dict[str, Any] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if isinstance(value, Tensor):
-                held[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous().clone()
-            else:
-                numbers[f"{index}.{name}"] = value
-    metadata = {"epochs": str(epochs), "numbers": json.dumps(numbers)}
-    files.write(path, lambda aside: save_file(held, aside, metadata))
+def _loader(train: Any, spec: TrainSpec, task: Task, workers: int) -> DataLoader:
+    if isinstance(train, DataLoader):
+        return train
+    if not is_dataset(train):
+        raise RecipeError(
+            f"training data is a {type(train).__name__}: give a torch Dataset with a length, or a DataLoader"
+        )
+    if not len(train):
+        raise RecipeError("there is no training data: give at least one batch")
+    return data_loader(train, spec.batch_size, task.collate, workers=workers, shuffle=True, drop_last=True)
 
 
-def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Loads a checkpoint if there is one; the number of epochs that are done."""
-    if not path.is_file():
-        return 0
-    with safe_open(path, "pt") as stored, torch.no_grad():
-        metadata = stored.metadata()
-        state: dict[int, dict[str, Any]] = {}
-        own = tensors(model)
-        for key in stored.keys():  # noqa: SIM118 (not a dict)
-            kind, _, rest = key.partition(".")
-            if kind == "model":
-                own[rest].copy_(stored.get_tensor(key))
-            else:
-                index, _, name = rest.partition(".")
-                state.setdefault(int(index), {})[name] = stored.get_tensor(key)
-    for key, value in json.loads(metadata["numbers"]).items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    whole = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
-    return int(metadata["epochs"])
+def _schedule(optimizer: torch.optim.Optimizer, spec: TrainSpec, steps: int) -> Any:
+    """timm's schedule, updated by steps, or None where the learning rate stays."""
+    from timm.scheduler import create_scheduler_v2
+
+    if spec.schedule != "cosine":
+        return None
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=spec.epochs,
+        warmup_epochs=spec.warmup_epochs,
+        warmup_lr=spec.lr / 100,
+        min_lr=spec.lr / 100,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    return schedule
+
+
+def _check(task: Task, outputs: Any, targets: Any) -> None:
+    """Raises RecipeError, before the first step, for data without labels and for targets that can't be the outputs'."""
+    if targets is None:
+        raise RecipeError("training needs labels, and the data gives inputs alone: give (input, label) pairs")
+    task.check(outputs, targets)
+
+
+def _finite(accelerator: Any, loss: Tensor, spec: TrainSpec, epoch: int, what: str) -> float:
+    """The loss as a number. Raises TrainingError, in all processes at once, where it is not finite in one."""
+    losses = accelerator.gather(loss.reshape(1)) if accelerator.num_processes > 1 else loss
+    if not bool(torch.isfinite(losses).all()):
+        raise _diverged(
+            f"its loss was {float(losses.flatten()[~torch.isfinite(losses.flatten())][0])}", spec, epoch, what
+        )
+    return float(loss)
+
+
+def _check_weights(model: nn.Module, spec: TrainSpec, epoch: int, what: str) -> None:
+    for key, tensor in tensors(model).items():
+        if tensor.is_floating_point() and not math.isfinite(float(tensor.detach().sum())):
+            if bool(torch.isfinite(tensor).all()):
+                continue  # the sum alone is too large
+            raise _diverged(f"{key} holds NaN or infinite values", spec, epoch, what)
+
+
+def _diverged(found: str, spec: TrainSpec, epoch: int, what: str) -> TrainingError:
+    advice = [f"a lower lr than {spec.lr:g}"]
+    if not spec.warmup_epochs and spec.epochs > 1 and spec.schedule == "cosine":
+        advice.append("warmup_epochs=1")
+    if spec.optimizer != "adamw":
+        advice.append("optimizer=adamw")
+    return TrainingError(
+        f"training {what} diverged in epoch {epoch + 1} of {spec.epochs}: {found}. Try {', '.join(advice)}"
+    )

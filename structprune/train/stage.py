@@ -6,13 +6,14 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from ..data.tensors import Tensors as Data
 from ..modules import replace_tensors, tensors
 from ..progress import Reporter
-from ..recipe import TrainSpec
 from ..store import files
 from .loop import fit
+from .spec import TrainSpec
 
 
 def train_stage(
@@ -38,7 +39,8 @@ def train_stage(
                 reporter.event("epoch", network=what, **shown)
 
         checkpoint = folder / f"{what}.training.safetensors"
-        fit(model, data.train, data.train_labels, spec, seed=seed, checkpoint=checkpoint, progress=progress)
+        train = TensorDataset(data.train, data.train_labels)
+        fit(model, train, spec, seed=seed, checkpoint=checkpoint, progress=progress, what=f"the {what} network")
     held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
     files.write(final, lambda path: save_file(held, path))
     return final

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import structprune as sp
 from structprune.recipe import TrainSpec
@@ -34,7 +35,7 @@ def main(out):
     torch.set_num_threads(1)
     images, labels = data()
     spec = TrainSpec(epochs=1, batch_size=EACH, optimizer="momentum", lr=0.5, schedule="constant")
-    dense = fit(network(), images, labels, spec, seed=0, checkpoint=Path(f"{out}.dense"))
+    dense = fit(network(), TensorDataset(images, labels), spec, seed=0, checkpoint=Path(f"{out}.dense"))
     graph = sp.trace(dense, images[:1])
     plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.6}, align=1)
     slim = sp.prune(dense, plan)
@@ -43,7 +44,7 @@ def main(out):
             norm.register_forward_pre_hook(lambda module, args: module.train(False) and None)
     before = {key: value.clone() for key, value in slim.state_dict().items()}
     slim._is_accelerate_prepared = True  # as on a network that was copied with all its marks
-    fit(slim, images, labels, spec, seed=0, checkpoint=Path(f"{out}.slim"))
+    fit(slim, TensorDataset(images, labels), spec, seed=0, checkpoint=Path(f"{out}.slim"))
     found = {"dense": dense.state_dict(), "before": before, "slim": slim.state_dict()}
     torch.save(found, f"{out}.{os.environ['RANK']}")
 

@@ -1,0 +1,18 @@
+"""Seeds of parts of a run, made of the run's own, that every generator takes."""
+
+from __future__ import annotations
+
+import hashlib
+
+LIMIT = 2**32  # NumPy's generator takes no seed from here on
+
+
+def derived(seed: int, number: int | None = None) -> int:
+    """A seed below 2**32 for the `number`th part of what `seed` decides, or for the whole without a number.
+
+    Small seeds are counted on from, as they always were; the digits of large ones are hashed.
+    """
+    plain = seed if number is None else seed * 100_003 + number
+    if 0 <= plain < LIMIT:
+        return plain
+    return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")

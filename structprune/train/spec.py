@@ -1,0 +1,53 @@
+"""Training in a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ..names import optimizers, unknown
+from ..specs import Number, Strict, Whole
+
+_REFUSED = {"adahessian": "it needs second derivatives of the loss, which the loop does not take"}
+
+
+class TrainSpec(Strict):
+    """Supervised training; optimisers and schedules are timm's, by its names."""
+
+    epochs: Whole = Field(ge=1)
+    batch_size: Whole = Field(default=64, ge=2)
+    optimizer: str = "adamw"
+    lr: Number = Field(gt=0)
+    weight_decay: Number = Field(default=0.0, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: Whole = Field(default=0, ge=0)
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in optimizers():
+            raise ValueError(unknown("optimizer", name, optimizers()))
+        if reason := unusable(name):
+            raise ValueError(f"optimizer {name} can't be used here: {reason}")
+        return name
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> TrainSpec:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs}")
+        return self
+
+
+def unusable(name: str) -> str | None:
+    """Why one of timm's optimisers can't train here, if it can't: it is made once, for a small parameter."""
+    if name in _REFUSED:
+        return _REFUSED[name]
+    import torch
+    from timm.optim import create_optimizer_v2
+
+    try:
+        create_optimizer_v2([torch.nn.Parameter(torch.zeros(2, 2))], opt=name, lr=0.1, weight_decay=0.01)
+    except Exception as error:  # whatever an optimiser asks for: a GPU, another package
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None
