@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import IterableDataset as Stream
 
@@ -22,10 +23,10 @@ BATCH = 16  # images at a time
 
 @dataclass(frozen=True)
 class Batch:
-    """The arguments of one forward call, and the labels of its images where there are some."""
+    """The arguments of one forward call, and where there are some the labels of its images: whatever a task takes."""
 
     inputs: Inputs
-    labels: Tensor | None = None
+    labels: Any = None
 
     @property
     def images(self) -> int:
@@ -35,15 +36,23 @@ class Batch:
         """The same on the device of the model's tensors, where they are all on one."""
         inputs = self.inputs.beside(model)
         device = next((x.device for x in inputs.flat() if isinstance(x, Tensor)), None)
-        return Batch(inputs, None if self.labels is None else self.labels.to(device))
+        return Batch(inputs, pytree.tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, self.labels))
 
 
-def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
+class Batching(Protocol):
+    """How a task makes batches: of items of a dataset, and of what that or a loader gives."""
+
+    def collate(self, items: list[Any]) -> Any: ...
+
+    def batch(self, made: Any) -> Batch: ...
+
+
+def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = None) -> list[Batch]:
     """Batches of calibration data.
 
     `data` is a tensor of images (n, ...), a `torch.utils.data.Dataset` whose items are images or (image, label), or an
     iterable of batches (a DataLoader): tensors, (images, labels) pairs, or dicts of keyword arguments.
-    `labels` (n,) go with a tensor of images.
+    `labels` (n,) go with a tensor of images. With a `task`, datasets and loaders may give whatever it takes.
     Raises RecipeError for anything else, for labels that do not fit and for no data at all.
     """
     if isinstance(data, Tensor) and not data.dim():
@@ -64,7 +73,8 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
     elif isinstance(data, (Dataset, Iterable)) and not isinstance(data, (str, bytes, Mapping)):
         whole = isinstance(data, Dataset) and not isinstance(data, Stream)
         try:
-            given = list(DataLoader(data, batch_size=BATCH) if whole else data)  # type: ignore[arg-type]
+            collate = task.collate if task is not None else None
+            given = list(DataLoader(data, batch_size=BATCH, collate_fn=collate) if whole else data)  # type: ignore[arg-type]
         except Exception as error:  # whatever a loader of the user's raises
             raise RecipeError(f"the calibration data can't be read: {type(error).__name__}: {error}") from error
     else:
@@ -76,6 +86,8 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
     for item in given:
         if isinstance(item, Batch):
             one = item
+        elif task is not None and not isinstance(data, Tensor):
+            one = task.batch(item)
         elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(x, Tensor) for x in item):
             one = Batch(Inputs((item[0],), {}), item[1])
         else:
@@ -91,12 +103,12 @@ def batches_of(data: Any, labels: Tensor | None = None) -> list[Batch]:
     return made
 
 
-def batches_for(model: nn.Module, data: Any, labels: Tensor | None = None) -> list[Batch]:
+def batches_for(model: nn.Module, data: Any, labels: Tensor | None = None, task: Batching | None = None) -> list[Batch]:
     """`batches_of`, where `model` is, once it is known to run on them: on one batch of each kind of shape and dtype.
 
     Raises RecipeError, also for data that the model does not take.
     """
-    batches = [batch.beside(model) for batch in batches_of(data, labels)]
+    batches = [batch.beside(model) for batch in batches_of(data, labels, task)]
     seen = set()
     for batch in batches:
         kind = tuple((x.dtype, x.shape[1:]) if isinstance(x, Tensor) else None for x in batch.inputs.flat())

@@ -23,7 +23,9 @@ from ..graph.capture import op_name
 from ..graph.nested import leaves_of
 from ..memory import LIMIT
 from ..modules import evaluating, plain_transformers, tensors
-from .gradients import loss, with_gradients
+from ..tasks.classification import Classification
+from ..tasks.task import Task
+from .gradients import with_gradients
 from .portions import SHOWN, SQUARES, in_parts, joined
 from .registry import Mend
 from .sites import Seen, Site, by_unit, flat
@@ -40,8 +42,9 @@ class Collector:
     there is one, views show the model's own.
     """
 
-    def __init__(self, graph: DependencyGraph, seed: int, memory: float = LIMIT) -> None:
+    def __init__(self, graph: DependencyGraph, seed: int, memory: float = LIMIT, task: Task | None = None) -> None:
         self.graph, self.seed, self.memory = graph, seed, memory
+        self.task = task or Classification()
         self.notes: dict[str, str] = {}  # what was done to keep to the memory, by the module that it was done for
         self._own = tensors(graph.model)
 
@@ -228,7 +231,7 @@ class Collector:
         with with_gradients(self.working), plain_transformers():
             with Observer(watch):
                 made = batch.inputs.call(module)
-            loss(made, batch.labels).backward()
+            self.task.importance_loss(made, batch.labels).backward()
             for key, tensor in self.working.state.items():
                 if tensor.grad is not None:
                     seen.gradients[key] = tensor.grad / batch.images  # of the mean loss

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ..calibration import Batch
 from ..memory import amount
@@ -28,7 +29,8 @@ def portions(batch: Batch, images: int) -> Iterator[Batch]:
         def part(x: Tensor, start: int = start) -> Tensor:
             return x[start : start + images] if x.dim() and len(x) == total else x
 
-        yield Batch(batch.inputs.map(part), None if batch.labels is None else part(batch.labels))
+        labels = pytree.tree_map(lambda x, part=part: part(x) if isinstance(x, Tensor) else x, batch.labels)
+        yield Batch(batch.inputs.map(part), labels)
 
 
 def in_parts(consumer: Consumer, limit: float, together: bool = True) -> list[Consumer]:

@@ -20,7 +20,7 @@ NEEDS = {
     "activations": "calibration images",
     "moments": "calibration images",
     "expected": "BatchNorms before the layers that consume the channels",
-    "gradients": "calibration images and class scores as outputs (labels are used if there are any)",
+    "gradients": "calibration images and a task with a loss (by default class scores; labels are used if there)",
     "samples": "calibration images and layers that consume the channels",
     "widths": "the widths of a plan",
 }

@@ -16,6 +16,7 @@ from ..memory import LIMIT, allocation_failed
 from ..names import shown, unknown
 from ..options import checked, function, instance, mapping, number, optional, whole
 from ..records import Scores
+from ..tasks.task import Task
 from .collect import Collector
 from .portions import kept_to, portions
 from .registry import CRITERIA, DATA, NEEDS, Criterion, CriterionFunction, Unscored
@@ -28,6 +29,7 @@ Progress = Callable[[float], None]
 @checked(
     graph=instance(DependencyGraph, "what structprune.trace gives"),
     labels=optional(instance(Tensor, "a tensor of labels")),
+    task=optional(instance(Task, "a Task of structprune.tasks")),
     widths=optional(mapping(whole(1), "how many units each group keeps, by its name: plan(...).widths")),
     seed=whole(0, 2**31),
     memory=number(above=0),
@@ -39,6 +41,7 @@ def score(
     data: Any = None,
     *,
     labels: Tensor | None = None,
+    task: Task | None = None,
     combine: str | None = None,
     widths: Mapping[str, int] | None = None,
     seed: int = 0,
@@ -50,8 +53,9 @@ def score(
     `criterion` is a registered name or a function from a `GroupView` to a tensor of shape (units,), or to a list of
     such, one for each coupled layer, that are put together by `combine` (leading, sum, mean, max, normalised).
     `data` is calibration data for those that need it (see `calibration.batches_of`), with `labels` where data is a
-    tensor of images. `widths`, the number of units that each group will keep, is for those that rank layer by layer on
-    the already pruned network: `plan(...).widths` of a first plan.
+    tensor of images; `task` (by default classification) has the loss for gradients, and says how datasets' items become
+    inputs and targets. `widths`, the number of units that each group will keep, is for those that rank layer by layer
+    on the already pruned network: `plan(...).widths` of a first plan.
 
     `memory` bounds in bytes what comes on top of the network, the images and a forward pass: criteria are then shown
     fewer images at a time, fewer rows, or consumers in parts, and `Scores.notes` says so.
@@ -71,8 +75,8 @@ def score(
     how = chosen.combine if combine is None else combine
     if how is not None and not (isinstance(how, str) and how in COMBINE):
         raise RecipeError(unknown("way to combine", how, COMBINE))
-    run = _Run(graph, chosen, how, combine is not None, widths, seed, progress, memory)
-    batches = batches_for(graph.model, data, labels) if chosen.needs_data else []
+    run = _Run(graph, chosen, how, combine is not None, widths, seed, progress, memory, task)
+    batches = batches_for(graph.model, data, labels, task) if chosen.needs_data else []
     try:
         return run.scores(batches)
     except Exception as error:
@@ -119,10 +123,11 @@ class _Run:
         seed: int,
         progress: Progress,
         memory: float = LIMIT,
+        task: Task | None = None,
     ) -> None:
         self.graph, self.criterion, self.how, self.asked = graph, criterion, how, asked
         self.widths, self.progress = widths, progress
-        self.collector = Collector(graph, seed, memory)
+        self.collector = Collector(graph, seed, memory, task)
         self.own = str(getattr(criterion.function, "__module__", "")).startswith("structprune.")
         if not self.own:
             self.collector.copy()  # it may write to what it is shown

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ..calibration.batches import BATCH, Batch
 from ..graph.capture import Inputs
 from ..registry import Registry
-from ..tasks import Task
+from ..tasks.task import Task
 from ..usercode import Tell
 from .loading import Stream
 from .spec import DataSpec

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, SerializeAsAny
 from torch import nn
 
-from ..tasks import Task
+from ..tasks.task import Task
 from ..usercode import Tell
 from .code import OwnDataSpec, load_own_data
 from .record import SOURCES, Data, Request

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Subset
 
 from ..calibration.batches import BATCH, Batch
 from ..errors import RecipeError
-from ..tasks import Task
+from ..tasks.task import Task
 from .loading import loader_of
 
 VALIDATION = 0.1  # of the training data, where something is to choose and no split for it is given

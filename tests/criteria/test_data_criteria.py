@@ -9,6 +9,7 @@ import scipy.linalg
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
 import structprune as sp
 from structprune.criteria.reconstruction import (
@@ -21,6 +22,8 @@ from structprune.criteria.reconstruction import (
 )
 from structprune.criteria.views import Consumer, GroupView
 from structprune.errors import RecipeError
+from structprune.tasks import TASKS
+from structprune.tasks.own import make_task
 from tests.toys import Chain, randomise
 
 DATA = torch.randn(20, 3, 10, 10, generator=torch.Generator().manual_seed(7))
@@ -262,3 +265,29 @@ def test_obs_keeps_one_of_each_pair_of_copies():
     fresh = torch.randn(8, 3, 10, 10)
     with torch.no_grad():
         assert float((slim(fresh) - model(fresh)).square().mean()) < 1e-6 * float(model(fresh).var())
+
+
+class _Maps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        return {"aux": x.mean(), "out": self.two(self.one(x).relu())}
+
+
+def test_the_loss_of_taylor_is_the_tasks():
+    torch.manual_seed(1)
+    model, images = _Maps().eval(), torch.randn(16, 3, 6, 6)  # one batch
+    masks = torch.randint(0, 4, (16, 6, 6))
+    task = make_task(TASKS["segmentation"].spec(num_classes=4))
+    graph = sp.trace(model, images[:1])
+    with pytest.raises(RecipeError, match="gradients need class scores"):
+        sp.score(graph, "taylor", images)
+    for data, wanted in ((TensorDataset(images, masks), masks), (images, model(images)["out"].argmax(1))):
+        found = sp.score(graph, "taylor", data, task=task).values["one"]
+        loss = F.cross_entropy(model(images)["out"], wanted)
+        (gradient,) = torch.autograd.grad(loss, model.one.weight)
+        expected = (model.one.weight * gradient).sum((1, 2, 3)).square().detach().numpy()
+        np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), rtol=1e-3)
