@@ -44,7 +44,7 @@ def first_recipe(
     weights: str | None = None,
     code: str | None = None,
     input_size: tuple[int, ...] | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     tell: Callable[[str], object] = lambda line: None,
 ) -> FirstRecipe:
     """A recipe for a model that a command line names, and a folder of images.
@@ -67,7 +67,7 @@ def first_recipe(
     if model.endswith((".yaml", ".yml")):
         raise RecipeError(f"{model} is a recipe already: give a model")
     command = ["structprune", "init", model, *(("--data", str(data)) if data is not None else ())]
-    if out is not None and out.parent.resolve() != Path.cwd():
+    if out is not None and Path(out).parent.resolve() != Path.cwd():
         model = _absolute(model)
         data, weights, code = (None if path is None else _absolute(str(path)) for path in (data, weights, code))
     spec = spec_from_text(model, kwargs, code, weights)
@@ -84,9 +84,12 @@ def first_recipe(
     return FirstRecipe(text, _file_name(spec), (*seen, *notes))
 
 
-def write_recipe(recipe: FirstRecipe, out: Path | None) -> Path:
-    """Writes a recipe to a file that is not there yet. Raises RecipeError."""
-    path = out or Path(recipe.name)
+def write_recipe(recipe: FirstRecipe, out: str | Path | None = None) -> Path:
+    """Writes a recipe to a file that is not there yet, by default one of its name in the current folder.
+
+    Returns the path. Raises RecipeError.
+    """
+    path = Path(out or recipe.name)
     if path.suffix not in (".yaml", ".yml"):
         raise RecipeError(f"--out {path}: give the name of a file that ends with .yaml")
     try:

@@ -246,7 +246,7 @@ def test_a_run_whose_classes_are_not_imported_names_what_to_say(tmp_path, monkey
     monkeypatch.delitem(sys.modules, path.stem)
     with pytest.raises(StoreError, match=rf"\(import {path.stem}\)"):
         sp.load(folder)
-    with pytest.raises(RecipeError, match=r"of its own: say which file defines it, by model\.code \(or --code\)"):
+    with pytest.raises(RecipeError, match=r"of other code: name its file or module by model\.code \(or --code\)"):
         build_model(spec_from_text(str(folder)), 0, lambda line: None)
 
 

@@ -23,7 +23,8 @@ import timm  # noqa: E402
 
 
 class RunSpec(ModelSpec):
-    """A slim network from its folder. `code` names the file that defines its classes, if they are the user's own.
+    """A slim network from its folder. `code` names the file or module that defines its classes, where they are neither
+    torch's nor timm's.
 
     Nothing that came with the folder is run: `code` is the recipe's own word.
     """
@@ -35,7 +36,8 @@ class RunSpec(ModelSpec):
     @field_validator("run", "code")
     @classmethod
     def _beside(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return None if path is None else beside_recipe(path, info)
+        is_module = info.field_name == "code" and path is not None and not usercode.is_file_name(path)
+        return path if path is None or is_module else beside_recipe(path, info)
 
     @field_validator("run")
     @classmethod
@@ -85,7 +87,7 @@ def build(spec: RunSpec, tell: Tell) -> nn.Module:
     except StoreError as error:
         text, missing, _ = str(error).partition(" is not defined here")
         if missing and spec.code is None:
-            text += " is of code of its own: say which file defines it, by model.code (or --code)" + _named(spec.run)
+            text += " is of other code: name its file or module by model.code (or --code)" + _named(spec.run)
         raise RecipeError(f"{spec.run}: {text}") from error
     if not getattr(model, "pretrained_cfg", None):  # a graph, or no model of timm's
         remember_config(model, _config(Path(spec.run), 0))
@@ -93,11 +95,11 @@ def build(spec: RunSpec, tell: Tell) -> nn.Module:
 
 
 def _named(run: str) -> str:
-    """The file that the run's recipe names. It is not run for that: whoever starts a run has to say so."""
+    """The file or module that the run's recipe names. It is not run for that: whoever starts a run has to say so."""
     try:
         said = read_yaml(Path(run) / "recipe.yaml")["model"]
         place = said.get("code") or str(said["source"]).rpartition(":")[0]
-        return f"; its recipe names {shown(place)}" if usercode.is_file_name(place) else ""
+        return f"; its recipe names {shown(place)}" if place else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ", such as net.py"
 
