@@ -25,7 +25,7 @@ from .errors import RecipeError
 from .names import shown, unknown
 
 Tell = Callable[[str], object]
-_hashes: dict[str, str] = {}  # of the files that were imported here, by module
+_held: dict[str, dict[Path, str]] = {}  # by module: the file and the siblings that it imports, with their hashes
 
 
 def split(source: str) -> tuple[str, str]:
@@ -133,13 +133,14 @@ def load_file(path: Path, tell: Tell | None = None) -> types.ModuleType:
     if (module := sys.modules.get(name)) is not None:
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             raise RecipeError(f"{path} uses itself while it is imported: put that under `if __name__ == '__main__'`")
-        if _hashes.get(name, _hash(path)) != _hash(path):
-            raise RecipeError(f"{path} has changed since it was imported in this process: start a new one")
+        for file, known in _held.setdefault(name, _hashes(path)).items():
+            if not file.is_file() or _hash(file) != known:
+                raise RecipeError(f"{file} has changed since it was imported in this process: start a new one")
         return module
     with importable(path):
         _check_siblings(path)
         importlib.invalidate_caches()
-        before = set(sys.modules)
+        before, hashes = set(sys.modules), _hashes(path)
         try:
             module = importlib.import_module(name)
         except KeyboardInterrupt:
@@ -150,7 +151,7 @@ def load_file(path: Path, tell: Tell | None = None) -> types.ModuleType:
                     sys.modules.pop(added, None)
             raise RecipeError(f"{path} can't be imported: {_of(error, path)}") from error
     _check_place(name, path)
-    _hashes[name] = _hash(path)
+    _held[name] = hashes
     return module
 
 
@@ -186,6 +187,15 @@ def files_of(source: str) -> list[Path]:
         return []
     whole = Path(place).resolve()
     return sorted({whole, *_siblings(whole, {}).values()})
+
+
+def loaded_files() -> list[Path]:
+    """The files that were loaded in this process, with the siblings that they import: what a network may hang on."""
+    return sorted({file for files in _held.values() for file in files})
+
+
+def _hashes(path: Path) -> dict[Path, str]:
+    return {file: _hash(file) for file in files_of(f"{path}:any")}
 
 
 def _root(path: Path) -> Path:

@@ -188,9 +188,15 @@ def test_names_that_stand_for_something_else_are_refused(tmp_path):
 def test_a_file_that_changed_since_it_was_imported_is_refused(tmp_path):
     path = write_network(tmp_path)
     usercode.load(str(path))
-    path.write_text(path.read_text() + "\n# more\n")
-    with pytest.raises(RecipeError, match=r"has changed since it was imported in this process: start a new one"):
-        usercode.load(str(path))
+    sibling = path.with_name(path.name.replace("net", "layers"))
+    assert {path, sibling} <= set(usercode.loaded_files())
+    for file in (path, sibling):
+        text = file.read_text()
+        file.write_text(text + "\n# more\n")
+        with pytest.raises(RecipeError, match=rf"{file.name} has changed since it was imported in this process: start"):
+            usercode.load(str(path))
+        file.write_text(text)
+    assert usercode.load(str(path))
 
 
 def test_reading_a_recipe_runs_nothing(tmp_path):
