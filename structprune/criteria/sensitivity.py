@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .. import options
 from ..calibration import Batch, Sweep, Working, batches_for
+from ..calibration.batching import thinned
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..graph.capture import outputs
@@ -29,9 +30,11 @@ RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 SCAN = 96  # images of a recipe's calibration set that are enough to tell groups apart
 
 
-def scan_images(images: Tensor) -> Tensor:
-    """About `SCAN` of the images, evenly spread, so that their order by files stays."""
-    return images[:: max(1, len(images) // SCAN)]
+def scan_images(images: Tensor | Sequence[Batch]) -> Any:
+    """About `SCAN` of the images, or of those in batches, evenly spread, so that their order by files stays."""
+    if isinstance(images, Tensor):
+        return images[:: max(1, len(images) // SCAN)]
+    return thinned(images, max(1, sum(batch.images for batch in images) // SCAN))
 
 
 @options.checked(

@@ -9,13 +9,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
+from .. import usercode
 from ..calibration.batches import BATCH, Batch
+from ..calibration.batching import rebatched
 from ..errors import RecipeError
 from ..graph.capture import Inputs
 from ..own_code import CodeName, made_by
 from ..specs import Whole
 from .loading import is_dataset, loader_of
-from .record import Data, Request, rebatched
+from .record import Data, Request
 from .spec import DataSpec
 from .splitting import VALIDATION, calibrated, split_off, subset
 
@@ -73,6 +75,7 @@ def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
         labelled=spec.labels,
         workers=spec.workers,
         notes=notes,
+        identity=_identity(spec),
     )
 
 
@@ -122,3 +125,9 @@ def _calibration(spec: OwnDataSpec, source: Any, request: Request) -> list[Batch
         if count >= asked.images:
             break
     return rebatched(batches, BATCH, asked.images)
+
+
+def _identity(spec: OwnDataSpec) -> str:
+    """What the data hangs on beside what is seen of it: the code that makes it, and its arguments."""
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in usercode.files_of(spec.source)]
+    return "\0".join([spec.source.rpartition(":")[2], repr(sorted(spec.kwargs.items())), *texts])

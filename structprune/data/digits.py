@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from ..calibration.batching import batches_from
 from ..errors import RecipeError
 from ..specs import Whole
 from .preprocessing import config_of
-from .record import SOURCES, Data, Request, Source, batches_from
+from .record import SOURCES, Data, Request, Source
 from .spec import CalibrationSpec, DataSpec
 from .splitting import VALIDATION, split_off
 

@@ -14,11 +14,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from ..calibration.batching import batches_from
 from ..errors import RecipeError
 from ..specs import RecipePath, Whole
 from .files import SUFFIXES
 from .preprocessing import config_of
-from .record import SOURCES, Data, Request, Source, batches_from
+from .record import SOURCES, Data, Request, Source
 from .spec import CalibrationSpec, DataSpec
 
 # Photographs that ship inside the packages, so that nothing is downloaded. No scene is on both sides.

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from ..calibration.batching import one_batch
 from ..errors import RecipeError
-from .record import Data, one_batch
+from .record import Data
 from .sources import load_data
 from .spec import DataSpec
 

@@ -95,11 +95,28 @@ def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         rows = [(f"accuracy, {words}", f"{dense:.4f}", f"{quality[stage]:.4f}", "") for words, stage in stages]
         rows[-1] = (*rows[-1][:3], f"{100 * (quality['final'] - dense):+.2f} points")
         return rows
+    if quality["metric"] != "agreement" or "kl" not in quality:
+        return _other_rows(quality, stages)
     crops = f"{quality['images']} crops{', random weights' if quality['random_weights'] else ''}"
     rows = [(f"agreement with dense, {words}", "1.0000", f"{quality[stage]:.4f}", "") for words, stage in stages]
     rows[-1] = (*rows[-1][:3], f"top-1, {crops}")
     rows += [(f"KL from dense, {words}", "0.0000", f"{quality['kl'][stage]:.4f}", "") for words, stage in stages]
     rows[-1] = (*rows[-1][:3], "nats a crop")
+    return rows
+
+
+def _other_rows(quality: dict[str, Any], stages: list[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
+    """The same of any task's metric; the last row of each says how far the end is from the dense network."""
+    better = "higher" if quality.get("higher_is_better", True) else "lower"
+    about = f"{better} is better, {quality['images']} samples"
+    if quality.get("random_weights"):
+        about += ", random weights"
+    shown = {quality["metric"]: quality, **quality.get("likeness", {})}
+    rows = []
+    for name, values in shown.items():
+        rows += [(f"{name}, {words}", f"{values['dense']:.4f}", f"{values[stage]:.4f}", "") for words, stage in stages]
+        change = f"{values['final'] - values['dense']:+.4f}"
+        rows[-1] = (*rows[-1][:3], f"{change}; {about}" if values is quality else change)
     return rows
 
 

@@ -31,6 +31,7 @@ class Quality:
 
     `metric` is the task's first one where there are targets, else the first of what is compared with the dense network.
     `others` holds the task's other metrics, `likeness` all that is compared with the dense network, by name.
+    `labelled` says whether the value was measured beside targets.
     """
 
     metric: str
@@ -39,6 +40,7 @@ class Quality:
     n: int
     others: dict[str, float] = field(default_factory=dict)
     likeness: dict[str, float] = field(default_factory=dict)
+    labelled: bool = True
 
     def better_than(self, other: Quality) -> bool:
         """Whether this value is strictly the better one."""
@@ -109,7 +111,7 @@ class Judge:
         if first.name not in found:
             raise RecipeError(f"task {self.task.name}: {first.name} has no value on this data")
         others = {name: value for name, value in measured.items() if name != first.name}
-        return Quality(first.name, found[first.name], first.higher_is_better, count, others, nearness)
+        return Quality(first.name, found[first.name], first.higher_is_better, count, others, nearness, bool(metrics))
 
     def _batches(self) -> Iterator[tuple[Batch, Any]]:
         """Each batch with the dense network's outputs, which are computed once if they are few."""

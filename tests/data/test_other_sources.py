@@ -7,11 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from structprune.calibration.batching import batches_from, one_batch, rebatched, thinned
 from structprune.data import SOURCES, Data, DataSpec, Source, load_data
 from structprune.data.code import OwnDataSpec
 from structprune.data.digits import DigitsSpec
+from structprune.data.folder import FolderSpec
+from structprune.data.identity import data_digest
 from structprune.data.images import ImagesSpec
-from structprune.data.record import one_batch, rebatched, thinned
+from structprune.data.spec import CalibrationSpec
 from structprune.data.timm import TimmSpec
 from structprune.errors import RecipeError
 from tests.data.test_folder import net
@@ -183,8 +186,6 @@ def test_a_choice_by_images_has_files_of_its_own(tmp_path):
 
 
 def test_batches_are_regrouped_without_loss():
-    from structprune.data.record import batches_from
-
     batches = batches_from(torch.arange(40.0)[:, None], torch.arange(40))
     assert [b.images for b in batches] == [16, 16, 8]
     assert torch.equal(one_batch(batches).labels, torch.arange(40))
@@ -193,6 +194,28 @@ def test_batches_are_regrouped_without_loss():
     odd = [batches[0], *batches_from(torch.zeros(3, 2))]
     assert rebatched(odd, 2) == odd
     assert thinned(odd, 2) == odd[:1]
+
+
+def test_the_digest_of_data_changes_when_the_data_does(own, tmp_path):
+    paths = write_digits(tmp_path, each=5)
+    spec = FolderSpec(source="folder", path=str(tmp_path), image_size=8)
+
+    def digest(given=spec, **options):
+        return data_digest(load_data(given, net(), **{"seed": 0, **options}))
+
+    whole = digest()
+    assert whole == digest()
+    others = {digest(seed=1), digest(choosing=True), digest(spec.model_copy(update={"augment": None}))}
+    others.add(digest(spec.model_copy(update={"calibration": CalibrationSpec(images=4)})))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(paths[0])
+    others.add(digest())
+    assert len(others - {whole}) == 5
+    texts = load_data(own("texts"), net(), 0)
+    before = torch.random.get_rng_state()
+    mine = data_digest(texts)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert mine == digest(own("texts")) != digest(own("load"))
+    assert digest(own("load")) != digest(own("load", kwargs={"n": 21}))
 
 
 def test_one_file_adds_a_source(tmp_path, monkeypatch):
