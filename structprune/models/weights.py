@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import warnings
 from collections.abc import Mapping
@@ -53,29 +54,38 @@ def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
 
 
 def _unpickled(path: Path) -> Any:
-    """What torch.load gives, of tensors and containers only."""
+    """What torch.load gives, of tensors, containers and, as timm's own checkpoints hold one, an argparse.Namespace."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # on old pickle protocols and TorchScript, of which the error says more
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise RecipeError(f"model.weights: {path} can't be read: {error}") from error
     except Exception as error:  # torch raises whatever its readers meet
         text = str(error)
-        refused = re.search(r"(?:GLOBAL|Unsupported (?:global|class)[^\w]*(?:GLOBAL)?) ?([\w.]+)", text)
-        if "eights only load failed" not in text or not refused:
-            if "TorchScript" in text:
-                raise RecipeError(
-                    f"model.weights: {path} is a TorchScript archive: save its weights alone, "
-                    "torch.save(torch.jit.load(...).state_dict(), 'weights.pth')"
-                ) from error
+        if "TorchScript" in text:
+            reason = (
+                "is a TorchScript archive: save its weights alone, torch.save(torch.jit.load(...).state_dict(), ...)"
+            )
+        elif others := _other_classes(path, text):
+            reason = (
+                f"holds more than tensors ({others}), and reading that runs what the file says: where it was made, "
+                "save its weights alone, torch.save(model.state_dict(), 'weights.pth')"
+            )
+        else:
             detail = text.partition("WeightsUnpickler error:")[2] or text
             detail = (detail.strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:150]
-            raise RecipeError(f"model.weights: {path} is damaged or no checkpoint: {detail}") from error
-        raise RecipeError(
-            f"model.weights: {path} holds more than tensors ({refused.group(1)}), and reading that runs what the file "
-            "says: where it was made, save its weights alone, torch.save(model.state_dict(), 'weights.pth')"
-        ) from error
+            reason = f"is damaged or no checkpoint: {detail}"
+        raise RecipeError(f"model.weights: {path} {reason}") from error
+
+
+def _other_classes(path: Path, text: str) -> str:
+    """The classes and functions that a checkpoint names beside tensors, without loading them."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # a file of the old format, or a broken one: torch's message names one, if there are any
+        names = re.findall(r"GLOBAL ([\w.]+)", text)[:1]
+    return ", ".join(name for name in sorted(names)[:_NAMED] if name != "argparse.Namespace")
 
 
 def _tensors(held: Any, path: Path, tell: Tell) -> dict[str, Tensor]:

@@ -21,6 +21,10 @@ class Tied(nn.Module):
         self.b.weight = self.a.weight
 
 
+class Settings:
+    pass
+
+
 @pytest.fixture
 def state():
     torch.manual_seed(0)
@@ -47,6 +51,7 @@ def loaded(path):
         (lambda s: prefixed(s, "_orig_mod.module."), ["the prefix _orig_mod.module. of"]),
         (lambda s: {"state_dict": prefixed(s, "net."), "lr": 1}, ["under state_dict were", "the prefix net. of"]),
         (lambda s: {"model": {"model_state_dict": s}}, ["under model.model_state_dict were"]),
+        (lambda s: {"model": s, "args": argparse.Namespace(lr=1)}, ["under model were"]),  # as timm's train.py does
         (lambda s: {"state_dict_ema": s, "state_dict": {}}, ["under state_dict_ema were"]),
         (
             lambda s: {"state_dict": {k: v * 0 for k, v in s.items()}, "state_dict_ema": s},
@@ -77,8 +82,8 @@ def test_safetensors(tmp_path, state):
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (lambda s: Tied(), r"more than tensors \(.*Tied\), .*torch\.save\(model\.state_dict\(\), 'weights\.pth'\)"),
-        (lambda s: {"model": s, "args": argparse.Namespace(a=1)}, r"holds more than tensors \(argparse\.Namespace\)"),
+        (lambda s: Tied(), r"more than tensors \(.*Tied, .*torch\.save\(model\.state_dict\(\), 'weights\.pth'\)"),
+        (lambda s: {"model": s, "args": Settings()}, r"holds more than tensors \(tests.*Settings\)"),
         (lambda s: {"model": s, "best": np.float64(3)}, r"holds more than tensors \(numpy"),
         (lambda s: [1], r"holds a list, not a state_dict"),
         (lambda s: {}, r"holds nothing, and no state_dict under any of"),
