@@ -366,7 +366,11 @@ def _one_line(error: ValidationError, where: str) -> str:
     place = [str(part) for i, part in enumerate(location) if i == 0 or part not in METHODS]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        keys = list(spec.model_fields) if spec else _keys(place[:-1], first["loc"])
+        keys = (
+            [key for key, field in spec.model_fields.items() if not field.exclude]
+            if spec
+            else _keys(place[:-1], first["loc"])
+        )
         message = unknown("key", place[-1], keys)
     elif first["type"] != "value_error" and first["type"] != "missing":
         message = f"{message}, not {shown(first['input'])}"
@@ -379,6 +383,10 @@ def _one_line(error: ValidationError, where: str) -> str:
 def _plain(text: str) -> str:
     """Text of a user's in a message: as it is where it is short and on one line."""
     return text if len(text) <= 200 and text.isprintable() else shown(text, 200)
+
+
+def _own_keys(spec: type[BaseModel]) -> list[str]:
+    return [key for key, field in spec.model_fields.items() if not field.exclude]
 
 
 def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:

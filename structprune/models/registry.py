@@ -104,4 +104,5 @@ def _keys() -> str:
 
 
 def _options() -> set[str]:
-    return {str(name) for source in MODEL_SOURCES.values() for name in source.spec.model_fields}
+    specs = [source.spec for source in MODEL_SOURCES.values()]
+    return {str(key) for spec in specs for key, field in spec.model_fields.items() if not field.exclude}

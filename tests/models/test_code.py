@@ -159,6 +159,7 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path, name, text, mes
         ("torch.no_such:Net", r"the module torch\.no_such can't be imported: ModuleNotFoundError"),
         ("os:system", r"os is one of Python's own modules, which may not be called from here"),
         ("builtins:eval", r"builtins is one of Python's own modules"),
+        ("", r"unknown model ''"),
         ("a b:c", r"is neither a \.py file nor the name of a module"),
         ("torch.nn:", r"is not FILE\.py:NAME or PACKAGE\.MODULE:NAME"),
     ],

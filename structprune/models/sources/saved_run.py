@@ -71,7 +71,7 @@ def is_saved(folder: str) -> bool:
 
 def _reads(text: str) -> dict[str, Any] | None:
     try:
-        folder = Path(text).is_dir()
+        folder = bool(text) and Path(text).is_dir()
     except (OSError, ValueError):
         folder = False
     return {"run": text} if folder else None

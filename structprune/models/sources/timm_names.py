@@ -33,7 +33,7 @@ class TimmSpec(ModelSpec):
     def _known(cls, name: str, info: ValidationInfo) -> str:
         if name.startswith(_FOLDER):
             folder = beside_recipe(name.removeprefix(_FOLDER), info)
-            if not (Path(folder) / "config.json").is_file():
+            if not folder or not (Path(folder) / "config.json").is_file():
                 raise ValueError(f"{name}: there is no {folder}/config.json, which timm's save_for_hf would write")
             return f"{_FOLDER}{folder}"
         if name.startswith(_HUB):
