@@ -366,12 +366,7 @@ def _one_line(error: ValidationError, where: str) -> str:
     place = [str(part) for i, part in enumerate(location) if i == 0 or part not in METHODS]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        keys = (
-            [key for key, field in spec.model_fields.items() if not field.exclude]
-            if spec
-            else _keys(place[:-1], first["loc"])
-        )
-        message = unknown("key", place[-1], keys)
+        message = unknown("key", place[-1], _own_keys(spec) if spec else _keys(place[:-1], first["loc"]))
     elif first["type"] != "value_error" and first["type"] != "missing":
         message = f"{message}, not {shown(first['input'])}"
     others = ["".join(str(part) for part in other["loc"][:1]) for other, _ in errors[1:]]

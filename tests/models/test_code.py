@@ -11,7 +11,7 @@ import structprune as sp
 from structprune import usercode
 from structprune.errors import ModelError, RecipeError, StoreError
 from structprune.models import MODEL_SOURCES, CodeSpec, build_model, model_source, spec_from_text
-from structprune.recipe import read_recipe
+from structprune.recipe import check_recipe, read_recipe
 from tests.models.files import write_network
 
 
@@ -231,6 +231,9 @@ def test_a_slim_network_of_a_run_is_a_model_again(tmp_path):
     plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5}, align=1)
     folder = sp.save(sp.prune(model, plan), plan, tmp_path / "slim")
     spec, lines = spec_from_text(str(folder), code=str(path)), []
+    recipe = {"model": {"run": str(folder), "cod": "a.py"}, "data": {"source": "digits"}, "prune": {}}
+    with pytest.raises(RecipeError, match=r"model\.cod: unknown key 'cod': did you mean code\? Known: code, run"):
+        check_recipe(recipe)
     again = build_model(spec, 0, lines.append)
     assert lines == [f"runs code of {path}, as the module {path.stem}"]
     x = torch.randn(2, 1, 8, 8)
