@@ -166,7 +166,8 @@ def init(
         ),
     ],
     data: Annotated[
-        str | None, typer.Option("--data", metavar="FOLDER", help="Class folders, or a folder of images.")
+        str | None,
+        typer.Option("--data", metavar="FOLDER", help="Class folders, a folder of images, or data.py:function."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The file to write; default is the model's name.yaml.")

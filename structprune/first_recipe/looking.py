@@ -6,15 +6,21 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from .. import usercode
+from ..data import load_data
+from ..data.code import OwnDataSpec
 from ..errors import ModelError, RecipeError
+from ..graph.capture import Inputs
 from ..models import CodeSpec, ModelSpec, TimmSpec, build_model, first_layer, resolve_model_data_config
 from ..modules import evaluating, tensors
+from ..specs import mistakes
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -28,7 +34,7 @@ class Network:
 
     Attributes:
         spec: Of `model` in the recipe.
-        channels: Of the images that it takes.
+        takes: The shape of a sample, for a line: `images of 3×32×32`.
         sizes: (height, width) of images that it was seen to take, the likeliest first.
         own_size: Whether the first is its own, which data sources know, and not a guess.
         outputs: The scores of an image, where it gives a row of them.
@@ -36,7 +42,7 @@ class Network:
     """
 
     spec: ModelSpec
-    channels: int
+    takes: str
     sizes: tuple[tuple[int, int], ...]
     own_size: bool
     outputs: int | None
@@ -45,8 +51,7 @@ class Network:
     @property
     def line(self) -> str:
         scores = f", {self.outputs} outputs" if self.outputs else ""
-        height, width = self.sizes[0]
-        return f"{self.spec.name}: images of {self.channels}×{height}×{width}{scores}, {self.params:,} parameters"
+        return f"{self.spec.name}: {self.takes}{scores}, {self.params:,} parameters"
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def _measured(
     if first is not None and isinstance(first[1], nn.Embedding) and size is None:
         raise RecipeError(
             f"{spec.name} takes tokens (its first layer, {first[0]}, is an Embedding), and init writes recipes for "
-            "images: write one with data of your own, data: {source: file.py:function}"
+            "images: give datasets of your own, --data file.py:function"
         )
     if size is not None and len(size) != 3:
         raise RecipeError(f"--input-size {','.join(map(str, size))}: give C,H,W, as init writes recipes for images")
@@ -166,8 +171,66 @@ def _measured(
     if not found:
         listed = " or ".join(f"{channels}×{height}×{width}" for height, width in tried)
         raise ModelError(f"{spec.name} does not run on images of {listed} ({problem}): give --input-size C,H,W")
-    params = sum(t.numel() for t in tensors(model).values() if isinstance(t, nn.Parameter))
-    return Network(spec, channels, tuple(found), found[0] == own, outputs, params)
+    takes = f"images of {channels}×{found[0][0]}×{found[0][1]}"
+    return Network(spec, takes, tuple(found), found[0] == own, outputs, _params(model))
+
+
+def _params(model: nn.Module) -> int:
+    return sum(t.numel() for t in tensors(model).values() if isinstance(t, nn.Parameter))
+
+
+def look_at_own_data(
+    spec: ModelSpec, source: str, tell: Callable[[str], object]
+) -> tuple[Network, dict[str, Any], int]:
+    """Builds a model, and runs it on the first samples of a user's function.
+
+    Args:
+        spec: Of the model.
+        source: `file.py:function`, which returns datasets.
+        tell: Gets a line for what is run.
+
+    Returns:
+        The network; the section `data` of the recipe, with `labels: false` where samples have no class; and how many
+        samples there are to train on.
+
+    Raises:
+        RecipeError: For what is no data, and targets that are not classes.
+        ModelError: Where the model does not run on a sample.
+    """
+    said: dict[str, Any] = {"source": source}
+    try:
+        own = OwnDataSpec(**said)
+    except ValidationError as error:
+        raise RecipeError(f"--data {next(mistakes(error))[0]['msg'].removeprefix('Value error, ')}") from error
+    model = build_model(spec.untrained() if isinstance(spec, TimmSpec) else spec, 0, tell)
+    if not _has_classes(load_data(own.model_copy(update={"labels": False}), model, 0, tell=tell).test, source):
+        said["labels"] = False
+    data = load_data(OwnDataSpec(**said), model, 0, tell=lambda line: None)
+    inputs = Inputs.of(data.one)
+    try:
+        with evaluating(model):
+            outputs = _scores(model(*inputs.args, **inputs.kwargs))
+    except Exception as error:  # whatever the model's own code raises
+        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{spec.name} does not run on the samples of {source}: {detail}") from error
+    shapes = [tuple(t.shape[1:]) for t in inputs.flat() if isinstance(t, Tensor)]
+    takes = f"samples of {' and '.join('×'.join(map(str, shape)) or 'a number' for shape in shapes)}"
+    network = Network(spec, takes, (), True, outputs, _params(model))
+    samples = len(data.train) if data.train is not None else 0  # type: ignore[arg-type]
+    return network, said, samples
+
+
+def _has_classes(samples: Any, source: str) -> bool:
+    """Whether samples are pairs of an input and a class. Raises RecipeError for pairs with other targets."""
+    first = next(iter(samples), None)
+    if not isinstance(first, (tuple, list)) or len(first) != 2:
+        return False
+    target = torch.as_tensor(first[1]) if not isinstance(first[1], str) else None
+    if target is None or target.dim() or target.is_floating_point():
+        raise RecipeError(
+            f"--data {source} gives targets that are not classes: write the recipe by hand, and say its task"
+        )
+    return True
 
 
 def _sizes(own: tuple[int, int], fixed: bool, folder: Folder | None) -> list[tuple[int, int]]:
@@ -179,9 +242,12 @@ def _sizes(own: tuple[int, int], fixed: bool, folder: Folder | None) -> list[tup
 
 
 def _outputs(model: nn.Module, images: Tensor) -> int | None:
-    """How many scores there are for an image; None where the output is no row of scores."""
     with evaluating(model):
-        out = model(images)
+        return _scores(model(images))
+
+
+def _scores(out: Any) -> int | None:
+    """How many scores there are for a sample; None where the output is no row of scores."""
     out = getattr(out, "logits", out)
     return int(out.shape[1]) if isinstance(out, Tensor) and out.dim() == 2 else None
 

@@ -19,12 +19,15 @@ from ..models import CodeSpec, ModelSpec, RunSpec, TimmSpec, spec_from_text
 from ..models.sources.timm_names import missing_weights
 from ..names import shown
 from ..recipe import check_recipe
-from .looking import SMALL, Folder, Network, look_at_folder, look_at_model
+from .looking import SMALL, Folder, Network, look_at_folder, look_at_model, look_at_own_data
 
 DIGITS = 10  # classes of the digits
 MANY = 200  # images from which on a folder is judged by whole images, and not by crops
 _CALIBRATION = 256
 _TRAINING, _TUNING = 20_000, 10_000  # images that are seen while training; epochs follow
+
+
+_Use = tuple[dict[str, Any], bool, int, str]  # the section `data`, whether it has labels, how many samples, a comment
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ def first_recipe(
 
     Args:
         model: A timm name, `net.py:Net`, `package.module:function`, or the folder of a finished run.
-        data: Class folders, or a folder of images. Without it, the data of the run; or the digits for a network with
-            ten outputs and no weights; else sample photographs.
+        data: Class folders, a folder of images, or `file.py:function` that returns datasets. Without it, the data of
+            the run; or the digits for a network with ten outputs and no weights; else sample photographs.
         kwargs: Arguments for the model, also as a JSON object.
         weights: A file of weights for it.
         code: The file that defines the classes of a run's network, where they are the user's own.
@@ -71,13 +74,18 @@ def first_recipe(
         model = _absolute(model)
         data, weights, code = (None if path is None else _absolute(str(path)) for path in (data, weights, code))
     spec = spec_from_text(model, kwargs, code, weights)
-    folder = None if data is None else look_at_folder(data)
     notes: list[str] = []
-    if isinstance(spec, TimmSpec) and not spec.trained:
-        spec = _with_weights(spec, folder, notes)
-    network = look_at_model(spec, input_size, folder, tell)
-    seen = [network.line, *([folder.line] if folder else [])]
-    parts = _parts(network, folder, input_size is not None, notes)
+    if data is not None and ":" in str(data) and not Path(data).exists():
+        network, section, samples = look_at_own_data(spec, str(data), tell)
+        seen, use = [network.line], _own(section, samples)
+    else:
+        folder = None if data is None else look_at_folder(data)
+        if isinstance(spec, TimmSpec) and not spec.trained:
+            spec = _with_weights(spec, folder, notes)
+        network = look_at_model(spec, input_size, folder, tell)
+        seen = [network.line, *([folder.line] if folder else [])]
+        use = _data(network, folder, input_size is not None, notes)
+    parts = _parts(network, use, notes)
     head = [f"Written by `{shlex.join(command)}`. What was seen:", *seen, *notes]
     text = "".join(f"# {line}\n" for line in head) + "".join(parts)
     check_recipe(strict_yaml.parse(text), "the recipe that init would write")
@@ -125,9 +133,9 @@ def _with_weights(spec: TimmSpec, folder: Folder | None, notes: list[str]) -> Ti
     return spec
 
 
-def _parts(network: Network, folder: Folder | None, sized: bool, notes: list[str]) -> list[str]:
+def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
     """The sections of the recipe."""
-    data, labelled, images, comment = _data(network, folder, sized, notes)
+    data, labelled, images, comment = use
     trained = network.spec.trained
     if not trained and not labelled and not isinstance(network.spec, TimmSpec):
         notes.append("no weights were given, so what is pruned is a random network: add model.weights: FILE")
@@ -161,10 +169,15 @@ def _allocation(data: Mapping[str, Any]) -> str:
     return "  allocation: sensitivity # by what each group's cut costs on calibration images\n" if enough else ""
 
 
-def _data(
-    network: Network, folder: Folder | None, sized: bool, notes: list[str]
-) -> tuple[dict[str, Any], bool, int, str]:
-    """The section `data`, whether it has labels, how many images there are, and a comment."""
+def _own(section: dict[str, Any], samples: int) -> _Use:
+    """Data of the user's own function."""
+    if section.get("labels", True):
+        return section, True, samples, "Datasets of your own: what is learned from, and what quality is measured on."
+    section = {**section, "calibration": {"images": max(2, min(_CALIBRATION, samples))}}
+    return section, False, samples, "Samples without labels: quality is the agreement with the dense network."
+
+
+def _data(network: Network, folder: Folder | None, sized: bool, notes: list[str]) -> _Use:
     spec, size = network.spec, network.sizes[0]
     side: Any = size[0] if size[0] == size[1] else list(size)
     if folder is None:
@@ -189,7 +202,7 @@ def _data(
     return data, False, folder.images, comment
 
 
-def _samples(network: Network, sized: bool) -> tuple[dict[str, Any], bool, int, str]:
+def _samples(network: Network, sized: bool) -> _Use:
     """What ships with packages: the digits, or photographs."""
     if not network.spec.trained and network.outputs == DIGITS and not isinstance(network.spec, TimmSpec):
         side = next((s for s in network.sizes if s == (SMALL, SMALL)), network.sizes[0])
@@ -197,10 +210,8 @@ def _samples(network: Network, sized: bool) -> tuple[dict[str, Any], bool, int, 
             data = {"source": "digits", "image_size": side[0]}
             return data, True, 1437, "scikit-learn's digits, as an example; give your own images by --data FOLDER."
     if not network.own_size or sized:
-        height, width = network.sizes[0]
         raise RecipeError(
-            f"there are no sample images for {network.spec.name} at {network.channels}×{height}×{width}: give --data "
-            "FOLDER"
+            f"there are no samples for {network.spec.name}, which takes {network.takes}: give --data FOLDER"
         )
     data = {"source": "images", "crops": 64, "calibration": {"images": _CALIBRATION, "augment": True}}
     return (
@@ -211,7 +222,7 @@ def _samples(network: Network, sized: bool) -> tuple[dict[str, Any], bool, int, 
     )
 
 
-def _data_of_run(spec: ModelSpec) -> tuple[dict[str, Any], bool, int, str] | None:
+def _data_of_run(spec: ModelSpec) -> _Use | None:
     """The data that the run of a slim network had, if its folder tells."""
     path = Path(spec.run) / "recipe.yaml" if isinstance(spec, RunSpec) else None
     if path is None or not path.is_file():

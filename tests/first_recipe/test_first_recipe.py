@@ -1,5 +1,6 @@
 """`structprune init`: what it sees, what it writes, what does not fit, and that what it writes runs."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,52 @@ def test_classes_that_are_not_the_networks_own(folder):
     assert written(kept, "kept.yaml").train
 
 
+DATASETS = """
+import torch
+from torch.utils.data import TensorDataset
+
+x = torch.arange(40 * 6).reshape(40, 6) % 20
+
+def pairs():
+    return {"train": TensorDataset(x[:30], x[:30, 0] % 2), "test": TensorDataset(x[30:], x[30:, 0] % 2)}
+
+def alone():
+    return {"train": x[:30], "test": x[30:]}
+
+def values():
+    return {"train": TensorDataset(x, x.float()), "test": TensorDataset(x + 0, x.float())}
+"""
+
+
+def test_datasets_of_the_users_own(folder):
+    (folder / "own_tokens.py").write_text(FLAT)
+    (folder / "own_datasets.py").write_text(DATASETS)
+    lines = []
+    made = first_recipe("own_tokens.py:Tokens", "own_datasets.py:pairs", tell=lines.append)
+    recipe = written(made)
+    assert lines == [f"runs code of own_{name}.py, as the module own_{name}" for name in ("tokens", "datasets")]
+    assert made.notes[0].startswith("own_tokens.py:Tokens: samples of 6, ")
+    assert recipe.data.source == "own_datasets.py:pairs"
+    assert recipe.data.labels
+    assert recipe.train
+    assert inspect_model("made.yaml", tell=lines.append).groups
+    unlabelled = written(first_recipe("own_tokens.py:Tokens", "own_datasets.py:alone"), "alone.yaml")
+    assert not unlabelled.data.labels
+    assert unlabelled.train is None
+    assert unlabelled.data.calibration.images == 30
+    for model, data, message in (
+        (
+            "own_tokens.py:Tokens",
+            "own_datasets.py:values",
+            "gives targets that are not classes: write the recipe",
+        ),
+        ("own_tokens.py:Tokens", "own_datasets.py:none", "own_datasets.py:none: unknown name 'none'"),
+        ("own_tokens.py:Flat", "own_datasets.py:pairs", "own_tokens.py:Flat does not run on the samples of"),
+    ):
+        with pytest.raises((RecipeError, ModelError), match=re.escape(message)):
+            first_recipe(model, data)
+
+
 def test_a_timm_model_out_of_reach_of_its_weights(folder, monkeypatch):
     monkeypatch.setattr("structprune.models.sources.timm_names._check_reachable", _no_way)
     made = first_recipe("test_resnet")
@@ -176,7 +223,7 @@ def _no_way(what, *arguments):
 def test_what_does_not_fit_is_one_line(folder):
     (folder / "own_flat.py").write_text(FLAT)
     for model, options, message in (
-        ("own_flat.py:Flat", {}, r"there are no sample images for own_flat\.py:Flat at 3×32×32: give --data FOLDER"),
+        ("own_flat.py:Flat", {}, r"no samples for own_flat\.py:Flat, which takes images of 3×32×32: give --data FOLDER"),
         ("own_flat.py:Flat", {"kwargs": '{"side": 33}'}, r"does not run on images of 3×224×224 or 3×32×32 \(.*--input"),
         ("own_flat.py:Flat", {"kwargs": '{"channels": 5}'}, r"takes 5 channels, and images have 1 or 3"),
         ("own_flat.py:Flat", {"input_size": (16,)}, r"--input-size 16: give C,H,W"),
