@@ -210,9 +210,7 @@ def _samples(network: Network, sized: bool) -> _Use:
             data = {"source": "digits", "image_size": side[0]}
             return data, True, 1437, "scikit-learn's digits, as an example; give your own images by --data FOLDER."
     if not network.own_size or sized:
-        raise RecipeError(
-            f"there are no samples for {network.spec.name}, which takes {network.takes}: give --data FOLDER"
-        )
+        raise RecipeError(f"no samples are made for {network.spec.name}, which takes {network.takes}: give --data")
     data = {"source": "images", "crops": 64, "calibration": {"images": _CALIBRATION, "augment": True}}
     return (
         data,

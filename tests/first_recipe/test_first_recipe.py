@@ -223,7 +223,7 @@ def _no_way(what, *arguments):
 def test_what_does_not_fit_is_one_line(folder):
     (folder / "own_flat.py").write_text(FLAT)
     for model, options, message in (
-        ("own_flat.py:Flat", {}, r"no samples for own_flat\.py:Flat, which takes images of 3×32×32: give --data FOLDER"),
+        ("own_flat.py:Flat", {}, r"no samples are made for own_flat\.py:Flat, which takes images of 3×32×32"),
         ("own_flat.py:Flat", {"kwargs": '{"side": 33}'}, r"does not run on images of 3×224×224 or 3×32×32 \(.*--input"),
         ("own_flat.py:Flat", {"kwargs": '{"channels": 5}'}, r"takes 5 channels, and images have 1 or 3"),
         ("own_flat.py:Flat", {"input_size": (16,)}, r"--input-size 16: give C,H,W"),
