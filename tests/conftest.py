@@ -1,8 +1,13 @@
 import structprune  # noqa: F401, I001  (first: it declares torchvision's op names before any test imports timm)
+import os
+
 import pytest
 import torch
 
 from structprune.criteria import CRITERIA
+
+
+os.environ["STRUCTPRUNE_TIMING"] = "off"  # a plan that is given no align times nothing, here and in processes started
 
 
 def pytest_collectstart(collector):

@@ -96,7 +96,7 @@ def reachable(graph: Any, case: Case) -> sp.Plan:
     cut = 1 - case.ratio
     while True:
         try:
-            return sp.plan(graph, scores, {"macs": 1 - cut}, allocation=allocation, max_ratio=1.0)
+            return sp.plan(graph, scores, {"macs": 1 - cut}, allocation=allocation, max_ratio=1.0, align=1)
         except BudgetError:
             cut *= REACH
             if cut < 1e-4:

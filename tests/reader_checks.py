@@ -95,7 +95,7 @@ def saved_networks(folder: Path) -> list[Saved]:
     for model in (Held().eval(), _blocks().eval()):
         for form in ("module", "graph"):
             graph = sp.trace(model, torch.randn(1, 3, 9, 9), form=form)
-            plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5})
+            plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5}, align=1)
             place = sp.save(sp.prune(model, plan), plan, folder / f"good{len(found)}")
             text = (place / "plan.json").read_bytes()
             sp.load(place)  # once, before anything is watched: torch imports parts of itself

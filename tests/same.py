@@ -74,7 +74,9 @@ def random_plan(graph: DependencyGraph, seed: int) -> sp.Plan:
     measure, share = "macs" if graph.macs() else "params", float(rng.uniform(0.2, 0.8))
     while True:
         try:
-            plan = sp.plan(graph, scores, {measure: share}, allocation=("uniform", "global")[seed % 2], max_ratio=1.0)
+            plan = sp.plan(
+                graph, scores, {measure: share}, allocation=("uniform", "global")[seed % 2], max_ratio=1.0, align=1
+            )
         except BudgetError:
             share += 0.3 * (1 - share)
             assert share < 0.999, f"nothing can be pruned: {graph.barriers}"

@@ -28,7 +28,7 @@ def network():
 
 def slim_of(model, channels=0.6):
     graph = sp.trace(model, X[:1])
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": channels})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": channels}, align=1)
     return plan, sp.prune(model, plan)
 
 
@@ -270,7 +270,7 @@ def test_references_between_modules_lead_to_the_copies():
 
 def test_a_graph_module_with_children_of_children_is_copied():
     graph = sp.trace(nn.Sequential(network(), nn.Sequential(nn.ReLU(), nn.Conv2d(2, 2, 1))), X[:1], form="graph")
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.8})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.8}, align=1)
     slim = sp.prune(graph.model, plan)
     slim._is_accelerate_prepared = True
     outer = nn.Sequential(slim)

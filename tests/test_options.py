@@ -25,7 +25,7 @@ def made():
     model = _net()
     graph = sp.trace(model, X)
     scores = sp.score(graph, "l1")
-    plan = sp.plan(graph, scores, budget={"macs": 0.5})
+    plan = sp.plan(graph, scores, budget={"macs": 0.5}, align=1)
     return {"model": model, "graph": graph, "scores": scores, "plan": plan, "slim": sp.prune(model, plan)}
 
 
@@ -43,7 +43,7 @@ WRONG = {
     "allocation": ODD,
     "min_channels": [x for x in ODD if x not in (1,)] + [True, 0],
     "max_ratio": [None, "x", True, math.nan, math.inf, 0, -0.5, 1.5, [0.5], 10**400],
-    "align": [None, "auto", True, 2.5, math.nan, 0, -8, [8], {"conv": 2.5}, {"convs": 8}, {1: 8}, np.float32(8)],
+    "align": [None, "automatic", True, 2.5, math.nan, 0, -8, [8], {"conv": 2.5}, {"convs": 8}, {1: 8}, np.float32(8)],
     "ignore": [None, 5, "0", [5], {"0": 1}, b"0", [None]],
     "sensitivity": [x for x in ODD if x is not None] + [Sensitivity({"0": {}}), Sensitivity({"0": {8: math.nan}})],
     "cost": [x for x in ODD if x is not None],
@@ -57,6 +57,7 @@ WRONG = {
     "onnx": [5, "", b"x", object()],
     "path": [None, 5, "", b"x", object()],
     "opset": [None, "17", 17.5, True, -1, 10**400],
+    "trained": [None, "yes", 1, 0.0, []],
     "form": [x for x in ODD if x is not None] + [None],
     "models": [*ODD, {"a": 5}],
     "batch": [None, True, 0, 2.5, "1"],
@@ -89,7 +90,7 @@ FUNCTIONS = {
     ),
     "prune": (sp.prune, ["model", "plan"]),
     "recover": (sp.recover, ["model", "slim", "plan", "data", "steps", "seed", "progress"]),
-    "verify": (sp.verify, ["model", "slim", "plan", "folder", "onnx"]),
+    "verify": (sp.verify, ["model", "slim", "plan", "trained", "folder", "onnx"]),
     "export_onnx": (sp.export_onnx, ["model", "example_inputs", "path", "opset"]),
     "benchmark": (sp.benchmark, ["models", "batch", "threads", "seconds", "rounds", "runtime", "progress"]),
     "run": (sp.run, ["recipe", "overrides", "out"]),
@@ -153,14 +154,14 @@ def test_numpy_numbers_are_numbers(made):
 def test_scores_that_were_made_by_hand(made, values, message):
     scores = Scores("mine", {**made["scores"].values, "0": values})
     with pytest.raises(PlanError, match=message):
-        sp.plan(made["graph"], scores, budget={"macs": 0.5})
+        sp.plan(made["graph"], scores, budget={"macs": 0.5}, align=1)
 
 
 def test_scores_of_other_kinds_of_arrays_rank_as_their_numbers(made):
     graph, ranks = made["graph"], np.arange(16)
     others = {"2": made["scores"].values["2"]}
     kept = [
-        sp.plan(graph, Scores("mine", {**others, "0": given}), budget={"macs": 0.5}).groups["0"]["kept"]
+        sp.plan(graph, Scores("mine", {**others, "0": given}), budget={"macs": 0.5}, align=1).groups["0"]["kept"]
         for given in (ranks.astype(float), ranks.astype(np.uint8), torch.from_numpy(ranks), ranks.tolist())
     ]
     assert kept == [kept[0]] * 4
@@ -169,7 +170,9 @@ def test_scores_of_other_kinds_of_arrays_rank_as_their_numbers(made):
 
 def test_scores_for_groups_that_are_not_there(made):
     with pytest.raises(PlanError, match="name group 'nine', which is not in this graph"):
-        sp.plan(made["graph"], Scores("mine", {**made["scores"].values, "nine": np.ones(3)}), budget={"macs": 0.5})
+        sp.plan(
+            made["graph"], Scores("mine", {**made["scores"].values, "nine": np.ones(3)}), budget={"macs": 0.5}, align=1
+        )
 
 
 @pytest.mark.parametrize("allocation", ["global", "knapsack"])
@@ -177,9 +180,9 @@ def test_negative_scores_where_an_allocation_divides_by_their_sum(made, allocati
     """The mean of a group's scores would turn its order round."""
     scores = Scores("mine", {name: values - values.max() for name, values in made["scores"].values.items()})
     with pytest.raises(BudgetError, match=f"allocation {allocation} weighs each score by the sum"):
-        sp.plan(made["graph"], scores, budget={"macs": 0.5}, allocation=allocation)
-    plan = sp.plan(made["graph"], scores, budget={"macs": 0.5})
-    assert plan.groups == sp.plan(made["graph"], made["scores"], budget={"macs": 0.5}).groups
+        sp.plan(made["graph"], scores, budget={"macs": 0.5}, allocation=allocation, align=1)
+    plan = sp.plan(made["graph"], scores, budget={"macs": 0.5}, align=1)
+    assert plan.groups == sp.plan(made["graph"], made["scores"], budget={"macs": 0.5}, align=1).groups
 
 
 def _raises(group):
@@ -213,12 +216,14 @@ def test_criteria_that_give_no_scores(made, function, message):
 def test_allocations_that_give_no_widths(made, gives, monkeypatch):
     monkeypatch.setitem(ALLOCATIONS, "mine", lambda choices, scores, load: gives)
     with pytest.raises(PlanError, match="allocation mine gave"):
-        sp.plan(made["graph"], made["scores"], budget={"macs": 0.5}, allocation="mine")
+        sp.plan(made["graph"], made["scores"], budget={"macs": 0.5}, allocation="mine", align=1)
 
 
 def test_a_scan_or_a_slim_network_of_another_graph(made):
     with pytest.raises(PlanError, match="sensitivity scan names group 'nine'"):
-        sp.plan(made["graph"], made["scores"], budget={"macs": 0.5}, sensitivity=Sensitivity({"nine": {1: 0.0}}))
+        sp.plan(
+            made["graph"], made["scores"], budget={"macs": 0.5}, sensitivity=Sensitivity({"nine": {1: 0.0}}), align=1
+        )
     with pytest.raises(RecipeError, match="in slim, and the plan makes it"):
         sp.recover(made["model"], made["model"], made["plan"], IMAGES)
 

@@ -29,7 +29,7 @@ class Net(nn.Module):
 
 def _planned(form):
     graph = sp.trace(Net().eval(), X, form=form)
-    return sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5})
+    return sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5}, align=1)
 
 
 @pytest.fixture(scope="module", params=["module", "graph"])
@@ -130,7 +130,7 @@ def test_what_is_no_plan_at_all(text):
 def test_a_plan_that_was_changed_in_python_is_checked_too():
     model = Net().eval()
     graph = sp.trace(model, X)
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5})
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5}, align=1)
     plan.keep["a.weight"]["0"] = [0.0, 1.0]
     with pytest.raises(PlanError, match=r"'keep\.a\.weight\.0\.0': .*integer"):
         sp.prune(model, plan)

@@ -29,7 +29,7 @@ def process_group(tmp_path: Path) -> Iterator[None]:
 
 def cut(model: nn.Module, form: str = "module") -> tuple[sp.Plan, nn.Module]:
     graph = sp.trace(model, X, form=form)
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5})
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5}, align=1)
     return plan, sp.prune(model, plan)
 
 

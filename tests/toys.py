@@ -83,5 +83,5 @@ def pruned(
     model: nn.Module, inputs: object, macs: float = 0.5, form: str = "module", **options: object
 ) -> tuple[sp.Plan, nn.Module]:
     graph = sp.trace(model, inputs, form=form)
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": macs}, **options)
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": macs}, **{"align": 1, **options})
     return plan, sp.prune(model, plan)

@@ -67,7 +67,7 @@ def reachable(model: nn.Module, x: Tensor) -> float:
     graph = sp.trace(model, x)
     scores = sp.score(graph, "group_l1")
     try:
-        sp.plan(graph, scores, {"macs": SHARE})
+        sp.plan(graph, scores, {"macs": SHARE}, align=1)
     except BudgetError as error:
         return min(smallest_budget(graph, scores, 0.0, error) + 1e-9, 1.0)  # 1 - (1 - budget) may lose a bit
     return SHARE

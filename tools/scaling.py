@@ -39,7 +39,7 @@ def measure(model: nn.Module, x: Tensor, repeats: int) -> tuple[int, float, floa
         start = time.perf_counter()
         graph = sp.trace(model, x)
         middle = time.perf_counter()
-        sp.plan(graph, sp.score(graph, lambda group: torch.ones(group.units)), {"macs": 0.5})
+        sp.plan(graph, sp.score(graph, lambda group: torch.ones(group.units)), {"macs": 0.5}, align=1)
         traced.append(middle - start)
         planned.append(time.perf_counter() - middle)
         nodes = graph.nodes

@@ -152,12 +152,12 @@ def attempt(model: nn.Module, x: Tensor, form: str, criterion: Any, budget: floa
     with notes.stage("plan"):
         scores = sp.score(graph, criterion)
         try:
-            plan = sp.plan(graph, scores, {"macs": budget})
+            plan = sp.plan(graph, scores, {"macs": budget}, align=1)
         except BudgetError as error:
             if not facts["prunable"]:
                 raise
             budget = smallest_budget(graph, scores, 1 - facts["prunable"], error)
-            plan = sp.plan(graph, scores, {"macs": budget})
+            plan = sp.plan(graph, scores, {"macs": budget}, align=1)
     return Reached(form, plan, round(plan.macs["dense"] / max(plan.macs["slim"], 1), 4), {**facts, "budget": budget})
 
 
@@ -170,7 +170,7 @@ def smallest_budget(graph: Any, scores: Any, least: float, refusal: BudgetError)
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            sp.plan(graph, scores, {"macs": middle / 10_000})
+            sp.plan(graph, scores, {"macs": middle / 10_000}, align=1)
             high = middle
         except BudgetError:
             low = middle

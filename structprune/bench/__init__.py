@@ -5,9 +5,9 @@ which engine on what, `latency` times in turns, `layers` times onnxruntime's ker
 """
 
 from .also import time_also
-from .latency import Benchmark, benchmark
+from .latency import Benchmark, benchmark, pace
 from .layers import time_layers
 from .machine import environment
 from .runtime import Runtime
 
-__all__ = ["Benchmark", "Runtime", "benchmark", "environment", "time_also", "time_layers"]
+__all__ = ["Benchmark", "Runtime", "benchmark", "environment", "pace", "time_also", "time_layers"]

@@ -43,9 +43,10 @@ STEADY = 0.03  # how near the times of a warm model are to each other
 class Benchmark:
     """Milliseconds are medians; `speedup[name]` is first model ÷ `name`, `ci95[name]` its 95 % interval.
 
-    `notes` says what disturbed the timing. `cores` are those that it was pinned to, if it was; `joules[name]` what the
-    processor took for a forward pass, its idle share included, where the machine tells. `times` holds the seconds of
-    each round, of shape (turns, models)."""
+    `notes` says first which models are slower than the first, then what disturbed the timing. `cores` are those that it
+    was pinned to, if it was; `joules[name]` what the processor took for a forward pass, its idle share included, where
+    the machine tells. `times` holds the seconds of each round, of shape (turns, models). Printed, it says in the first
+    line what is slower."""
 
     runtime: str
     threads: int
@@ -71,6 +72,18 @@ class Benchmark:
         ratios = [turns[:, order.index(reference)] / turns[:, order.index(name)] for turns in self.times]
         return float(np.median(np.concatenate(ratios))), _interval(ratios, np.random.default_rng(0))
 
+    def __str__(self) -> str:
+        """In the first line what is slower than the first model, if anything is."""
+        reference = next(iter(self.ms))
+        lines = [line for name in self.speedup if (line := pace(reference, name, self.speedup[name], self.ci95[name]))]
+        for name, ms in self.ms.items():
+            low, high = self.ci95.get(name, (1.0, 1.0))
+            ratio = f", {self.speedup[name]:.2f}× (95 %: {low:.2f} to {high:.2f})" if name in self.speedup else ""
+            lines.append(f"{name}: {ms:.3f} ms{ratio}")
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        where = f"{self.runtime}, {threads}, batch {self.batch}, {self.turns} turns in {self.rounds} rounds"
+        return "\n".join([*lines, where, *(note for note in self.notes if note not in lines)])
+
     def verdict(self, name: str) -> str:
         """What the interval allows to say of `name` against the first model."""
         low, high = self.ci95[name]
@@ -78,6 +91,16 @@ class Benchmark:
             claim = "faster" if low > 1 else "slower"
             return claim if high - low < WIDE * self.speedup[name] else f"{claim}, by an uncertain factor"
         return "no difference shown" if high - low < WIDE else "too noisy to tell: give --seconds more"
+
+
+def pace(reference: str, name: str, speedup: float, ci95: Sequence[float]) -> str:
+    """A line on a network that was not measured faster than another, which no table may leave below its first line;
+    nothing of one that was."""
+    low, high = ci95
+    if speedup >= 1:
+        return ""
+    shown = "slower than" if high < 1 else "no faster than"
+    return f"{name} is {shown} {reference}: {speedup:.2f}× as fast (95 %: {low:.2f} to {high:.2f})"
 
 
 @checked(
@@ -139,6 +162,7 @@ def benchmark(
         speedup[name] = float(np.median(np.concatenate(ratios)))
         interval[name] = _interval(ratios, rng)
     everything = np.concatenate(times)
+    slower = [pace(names[0], name, speedup[name], interval[name]) for name in speedup if interval[name][1] < 1]
     return Benchmark(
         runtime=runtime.version,
         threads=runtime.threads,
@@ -148,7 +172,12 @@ def benchmark(
         ms={name: float(np.median(everything[:, i]) * 1e3) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
-        notes=[*_disturbances([turns[:, 0] for turns in times]), *_too_wide(speedup, interval), *unpinned],
+        notes=[
+            *slower,
+            *_disturbances([turns[:, 0] for turns in times]),
+            *_too_wide(speedup, interval),
+            *unpinned,
+        ],
         cores=cores,
         joules=joules,
         times=times,

@@ -8,12 +8,18 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from ..bench import pace
+from ..report.table import titled
+
 COLUMNS = ("network", "MACs cut", "faster (95 %)", "efficiency", "kept", "as cut", "final", "seconds", "memory", "gate")
 
 
 def compare_table(result: Mapping[str, Any]) -> Table:
     """A line for each network; where torch-pruning failed, its error as it is."""
-    made = Table(title=f"{result['model']}: {result['runtime']}", title_justify="left", caption_justify="left")
+    timed = [row for row in result["rows"] if "error" not in row]
+    slower = [pace("dense", row["network"], row["speedup"], row["ci95"]) for row in timed]
+    title = titled(escape(f"{result['model']}: {result['runtime']}"), slower)
+    made = Table(title=title, title_justify="left", caption_justify="left")
     for column in COLUMNS:
         made.add_column(column, justify="left" if column in ("network", "gate") else "right", overflow="fold")
     for row in result["rows"]:

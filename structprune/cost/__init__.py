@@ -3,12 +3,24 @@
 Enters: a `DependencyGraph` and a runtime on this machine. Leaves: a `CostModel`, milliseconds as a function of the
 widths, and the steps between which nothing is gained. `steps` finds those on two-layer chains, `probes` times slim
 networks kernel by kernel, `model` fits them, `cache` keeps measurements, `learning` puts them together; `loop`
-plans and measures until a network is as fast as asked. A `Deadline` bounds how long each may measure.
+plans and measures until a network is as fast as asked, `standard` gives plans the steps that they take unasked. A
+`Deadline` bounds how long each may measure.
 """
 
 from .deadline import Deadline
 from .learning import learn_cost, learn_steps
 from .loop import plan_measured, wants_latency
 from .model import CostModel, KernelCost
+from .standard import known_steps, standard_steps
 
-__all__ = ["CostModel", "Deadline", "KernelCost", "learn_cost", "learn_steps", "plan_measured", "wants_latency"]
+__all__ = [
+    "CostModel",
+    "Deadline",
+    "KernelCost",
+    "known_steps",
+    "learn_cost",
+    "learn_steps",
+    "plan_measured",
+    "standard_steps",
+    "wants_latency",
+]

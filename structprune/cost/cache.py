@@ -34,25 +34,34 @@ def cached(
     With `refresh`, made anew. A file that can't be read counts as none; where none can be written, none is kept; nor is
     what is not `sure`.
     """
+    if not refresh and (found := held(kind, about, version)) is not None:
+        return found
+    value = make()
+    if sure(value):
+        keep(kind, about, value, version)
+    return value
+
+
+def held(kind: str, about: Mapping[str, Any], version: str | None = None) -> Any:
+    """What is kept of this machine, runtime and `about`; None where nothing is, or nothing that can be read."""
     try:
-        folder = cache_folder()
-    except RuntimeError:  # no home
-        return make()
+        path, key = _place(kind, about, version)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found["value"] if found["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: no home
+        return None
+
+
+def keep(kind: str, about: Mapping[str, Any], value: Any, version: str | None = None) -> None:
+    """Writes what `held` gives; where nothing can be written, nothing is."""
+    with contextlib.suppress(OSError, RuntimeError):
+        path, key = _place(kind, about, version)
+        files.write_text(path, json.dumps({"key": key, "value": value}) + "\n")
+
+
+def _place(kind: str, about: Mapping[str, Any], version: str | None) -> tuple[Path, Any]:
     here = environment()
     machine = [here["processor"], here["instructions"], here["cores"]]
-    key = {"machine": machine, "runtime": version or runtime_name(), **about}
-    text = json.dumps(key, sort_keys=True)
-    path = folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
-    if not refresh:
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            if held["key"] == json.loads(text):
-                return held["value"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-    value = make()
-    if not sure(value):
-        return value
-    with contextlib.suppress(OSError):
-        files.write_text(path, json.dumps({"key": key, "value": value}) + "\n")
-    return value
+    text = json.dumps({"machine": machine, "runtime": version or runtime_name(), **about}, sort_keys=True)
+    name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+    return cache_folder() / name, json.loads(text)

@@ -25,7 +25,7 @@ from ..graph import DependencyGraph
 from ..graph.capture import op_name
 from ..plan import choices
 from ..plan.alignment import Steps, aligned
-from .cache import cached
+from .cache import cached, held
 from .deadline import Deadline
 from .model import CostModel, by_macs, fit
 from .probes import RUNS_OF_A_PROBE, Probe, design, measure_probes
@@ -53,7 +53,6 @@ def learn_steps(
     came before they were timed.
     """
     chosen = runtime or Runtime()
-    about = {"threads": chosen.threads, "dtype": chosen.dtype, "version": 3}
 
     def measure() -> dict[str, list[int]]:
         return measure_steps(replace(chosen, batch=1), progress=progress, deadline=deadline)
@@ -61,7 +60,7 @@ def learn_steps(
     def sure(seen: dict[str, list[int]]) -> bool:
         return all(len(steps) == 1 for steps in seen.values())
 
-    seen = cached("steps", about, measure, refresh, chosen.version, sure)
+    seen = cached("steps", _about_steps(chosen), measure, refresh, chosen.version, sure)
     if not sure(seen):
         unsure = [f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in seen.items() if len(steps) > 1]
         untimed = [kind for kind, steps in seen.items() if not steps]
@@ -76,6 +75,15 @@ def learn_steps(
                 "taken; for faster networks give planning more seconds"
             )
     return {kind: max(steps, default=UNTIMED) for kind, steps in seen.items()}
+
+
+def steps_are_kept(runtime: Runtime) -> bool:
+    """Whether `learn_steps` gives what it has learned before."""
+    return held("steps", _about_steps(runtime), runtime.version) is not None
+
+
+def _about_steps(runtime: Runtime) -> dict[str, Any]:
+    return {"threads": runtime.threads, "dtype": runtime.dtype, "version": 3}
 
 
 def learn_cost(
@@ -117,8 +125,8 @@ def learn_cost(
 
     asked = {"threads": told.threads, "batch": told.batch, "dtype": told.dtype}
     about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 7}
-    held = cached("probes", about, measure, refresh, sure=lambda held: len(held["probes"]) == len(widths))
-    read = [Probe.from_dict(probe) for probe in held["probes"]]
+    timed = cached("probes", about, measure, refresh, sure=lambda timed: len(timed["probes"]) == len(widths))
+    read = [Probe.from_dict(probe) for probe in timed["probes"]]
     enough = len(read) >= min(FEWEST, len(widths))
     if len(read) < len(widths):
         tell(
@@ -126,7 +134,7 @@ def learn_cost(
             + ("costs of widths are the less exact" if enough else "costs are taken to go with MACs")
             + "; for a surer plan give planning more seconds"
         )
-    cost = fit(graph, read, held["dense_ms"], steps=steps, runtime=told) if enough else None
+    cost = fit(graph, read, timed["dense_ms"], steps=steps, runtime=told) if enough else None
     if cost is not None and chosen == told:
         return cost
     about = {**chosen.to_dict(), "network": _identity(graph), "version": 2}

@@ -22,9 +22,12 @@ SHARES_OF_SCORES = ("global", "knapsack")  # allocations that divide by sums of 
 def align_option(value: Any) -> Any:
     if isinstance(value, Mapping):
         return value
-    if value == "auto":
-        raise Wrong("the steps of the runtime, structprune.cost.learn_steps(); 'auto' is for recipes")
-    return whole()(value)
+    if isinstance(value, str) and value == "auto":
+        return value
+    try:
+        return whole()(value)
+    except Wrong:
+        raise Wrong("a whole number, the steps of a runtime (structprune.cost.learn_steps()) or 'auto'") from None
 
 
 def cost_option(value: Any) -> Any:

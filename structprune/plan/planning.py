@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,21 +41,36 @@ def plan(
     allocation: str = "uniform",
     min_channels: int = 1,
     max_ratio: float = 0.9,
-    align: int | Mapping[str, int] = 1,
+    align: int | Mapping[str, int] | Literal["auto"] = "auto",
     ignore: Sequence[str] = (),
     sensitivity: Sensitivity | None = None,
     cost: Cost | None = None,
 ) -> Plan:
     """Chooses the units that stay: in each group the ones of highest score, as many as the allocation gives it.
 
-    `budget` maps `macs`, `params` or `channels` (or several) to what may stay: a fraction of the dense network, or an
-    absolute number over 1; `latency_ms` to milliseconds, and `speedup` to how many times faster, as `cost`
-    (structprune.cost.learn_cost) predicts them. `min_channels`, `max_ratio`, `align` and `ignore` bound each group (see
-    `budget.choices`). `align` is one number, or the steps of a runtime (structprune.cost.learn_steps): then each
-    group's width is a multiple of what its layers need; where that can't meet the budget, of half of it, and so on.
-    `sensitivity` (structprune.sensitivity) is for the allocations that weigh measured losses. Groups that the scores
-    leave out stay whole. The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how
-    near it came. Raises BudgetError if no plan can meet the budget.
+    The plan never exceeds the budget; where it ends more than 1 % below, `notes` says why and how near it came. Groups
+    that the scores leave out stay whole.
+
+    Args:
+        graph: what `trace` gives.
+        scores: what `score` gives of it.
+        budget: `macs`, `params` or `channels` (or several) to what may stay: a fraction of the dense network, or an
+            absolute number over 1; `latency_ms` to milliseconds, and `speedup` to how many times faster, as `cost`
+            predicts them.
+        allocation: how the budget is shared among groups, by name.
+        min_channels: how many channels of each layer stay at least.
+        max_ratio: the largest share of a group's units that goes.
+        align: what widths are multiples of: one number (1: any width), or the steps of a runtime
+            (structprune.cost.learn_steps), of which each group takes what its layers need. "auto": those of `cost`, or
+            of this machine's onnxruntime, learned once and kept on disk (structprune.cost.standard_steps;
+            STRUCTPRUNE_TIMING=off takes a table instead). Where whole steps can't meet the budget, widths are in halves
+            of them, and so on, and `notes` says so.
+        ignore: globs of layers whose groups stay whole.
+        sensitivity: what structprune.sensitivity gives, for the allocations that weigh measured losses.
+        cost: what structprune.cost.learn_cost gives, for budgets of latency.
+    Raises:
+        BudgetError: no plan can meet the budget, or an option makes no sense.
+        PlanError: the scores are not of this graph.
     """
     if not isinstance(allocation, str) or allocation not in ALLOCATIONS:
         raise RecipeError(unknown("allocation", allocation, ALLOCATIONS))
@@ -65,6 +80,7 @@ def plan(
         scores = dataclasses.replace(scores, sensitivity=sensitivity)
     scores = check_scores(graph, scores, allocation)
     values = {**scores.values, **{g.name: np.zeros(g.units) for g in graph.groups if g.name in scores.unscored}}
+    align, said = (align, ()) if align != "auto" else _standard(cost)
     constraints: dict[str, Any] = {"min_channels": min_channels, "max_ratio": max_ratio, "align": align}
     constraints["ignore"] = list(ignore)
     if isinstance(align, Mapping):
@@ -82,10 +98,21 @@ def plan(
             if share == shares[-1]:
                 raise
         else:
+            made.notes += said
             if share > 1:
                 made.notes.append(f"whole steps of the runtime can't meet the budget: widths are in 1/{share} of them")
             return made
     raise AssertionError("the last share returns or raises")
+
+
+def _standard(cost: Cost | None) -> tuple[Mapping[str, int], Sequence[str]]:
+    """The steps that are taken unasked, and what is to be said of them."""
+    from ..cost.standard import standard_steps  # which needs this package
+
+    if steps := getattr(cost, "steps", None):
+        return steps, ()
+    standard = standard_steps()
+    return standard.steps, standard.notes
 
 
 def _plan(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from ..bench import Benchmark
+from ..bench import Benchmark, pace
 from ..cost import CostModel
 from ..criteria import CRITERIA, NEEDS
 from ..graph import DependencyGraph
@@ -34,7 +35,8 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
                 f"latency, {_setting(latency)}" if usual else f"latency in {_engine(latency)}, {_setting(latency)}",
                 f"{latency['dense_ms']:.3f} ms",
                 f"{latency['slim_ms']:.3f} ms",
-                f"{latency['speedup']:.2f}× faster (95 %: {low:.2f}–{high:.2f})",
+                f"{latency['speedup']:.2f}× {'faster' if latency['speedup'] >= 1 else 'as fast'} "
+                f"(95 %: {low:.2f}–{high:.2f})",
             )
         )
         if joules := latency.get("joules"):
@@ -154,7 +156,9 @@ def int8_table(report: dict[str, Any]) -> Table:
 
 def benchmark_table(found: Benchmark) -> Table:
     """Milliseconds of ONNX files, and how many times as fast as the first each is."""
-    table = Table(title_justify="left", caption_justify="left")
+    reference = next(iter(found.ms))
+    slower = [pace(reference, name, found.speedup[name], found.ci95[name]) for name in found.speedup]
+    table = Table(title=titled("", slower), title_justify="left", caption_justify="left")
     for name in ("file", "median ms", *(["J a pass"] if found.joules else []), "speedup", "95 %", ""):
         table.add_column(name, justify="left" if name in ("file", "") else "right")
     for name, ms in found.ms.items():
@@ -169,9 +173,21 @@ def benchmark_table(found: Benchmark) -> Table:
         f"{found.turns} turns in {found.rounds} rounds"
         + (f"; on core{'s' if len(found.cores) > 1 else ''} {', '.join(map(str, found.cores))}" if found.cores else "")
         + ("; joules are the processor's, idle share included" if found.joules else "")
-        + "".join(f"; {note}" for note in found.notes)
+        + "".join(f"; {note}" for note in found.notes if note not in slower)
     )
     return table
+
+
+def titled(title: str, slower: Sequence[str]) -> str | None:
+    """A table's title, after a red line on each network that is no faster than what it would replace."""
+    lines = [f"[bold red]{escape(line)}[/bold red]" for line in slower if line]
+    return "\n".join([*lines, *([title] if title else [])]) or None
+
+
+def slower_than_dense(report: dict[str, Any]) -> str:
+    """A line on a slim network that was not measured faster than the dense one, or nothing."""
+    latency = report["latency"]
+    return pace("dense", "slim", latency["speedup"], latency["ci95"]) if latency else ""
 
 
 def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Table]:
@@ -237,8 +253,8 @@ def sensitivity_table(graph: DependencyGraph, found: Sensitivity, title: str) ->
 
 
 def report_table(report: dict[str, Any], title: str) -> Table:
-    """The table that a run ends with."""
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    """The table that a run ends with; first of all, that the slim network is no faster, if it is not."""
+    table = Table(title=titled(title, [slower_than_dense(report)]), title_justify="left", caption_justify="left")
     for name, justify in (("", "left"), ("dense", "right"), ("slim", "right"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in summary_rows(report):

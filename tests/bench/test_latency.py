@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from rich.text import Text
 from torch import nn
 
 import structprune as sp
@@ -10,10 +11,11 @@ from structprune.bench import Runtime, latency, time_also, time_layers
 from structprune.bench.engines import Network
 from structprune.bench.latency import Benchmark, _disturbances, _interval, _too_wide
 from structprune.bench.names import RUNTIME, LayerNames
+from structprune.compare import compare_table
 from structprune.errors import ModelError, RecipeError
 from structprune.graph.capture import Inputs
 from structprune.report import benchmark_table
-from structprune.report.table import also_rows
+from structprune.report.table import also_rows, slower_than_dense
 from tests.toys import Chain, TwoInputs, randomise
 
 
@@ -179,3 +181,48 @@ def test_kernels_are_told_by_the_module_that_they_belong_to(file):
     assert list(layers) == ["dense", "slim"]
     assert {"conv1", "conv2", "fc"} <= set(layers["dense"])
     assert all(ms >= 0 for ms in layers["dense"].values())
+
+
+def _found(**speedups):
+    """A benchmark with these speedups and 95 % intervals of a twentieth of them."""
+    ci95 = {name: (0.975 * speedup, 1.025 * speedup) for name, speedup in speedups.items()}
+    ms = {"dense": 2.0, **{name: 2.0 / speedup for name, speedup in speedups.items()}}
+    return Benchmark("onnxruntime 1.20", 1, 1, 8, 80, ms, speedups, ci95)
+
+
+def test_what_is_slower_than_the_first_is_said_first():
+    found = _found(slim=0.8, other=1.5, near=0.99)
+    assert str(found).splitlines()[:3] == [
+        "slim is slower than dense: 0.80× as fast (95 %: 0.78 to 0.82)",
+        "near is no faster than dense: 0.99× as fast (95 %: 0.97 to 1.01)",
+        "dense: 2.000 ms",
+    ]
+    assert str(_found(slim=1.9)).splitlines()[:2] == ["dense: 2.000 ms", "slim: 1.053 ms, 1.90× (95 %: 1.85 to 1.95)"]
+    title = benchmark_table(found).title
+    assert "slim is slower than dense" in title
+    assert "other" not in title
+    assert benchmark_table(_found(slim=1.9)).title is None
+
+
+def test_the_notes_of_a_benchmark_begin_with_what_is_slower(monkeypatch, tmp_path):
+    turns = np.tile([1.0, 1.25, 0.5], (8, 1))
+    monkeypatch.setattr(latency, "_round", lambda *_: turns)
+    for name in ("dense", "slim", "other"):
+        (tmp_path / name).write_text("")
+    found = sp.benchmark({name: tmp_path / name for name in ("dense", "slim", "other")})
+    assert found.notes[0] == "slim is slower than dense: 0.80× as fast (95 %: 0.80 to 0.80)"
+    assert not any("other" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("speedup", "first"), [(0.8, "slim is slower than dense: 0.80×"), (1.8, "net: model")])
+def test_tables_of_runs_and_comparisons_begin_with_it(speedup, first):
+    ci95 = [0.98 * speedup, 1.02 * speedup]
+    row = {"network": "slim", "speedup": speedup, "ci95": ci95, "cut": 2.0, "efficiency": 0.4, "peak_bytes": 1}
+    row |= {"quality": {"pruned": 0.5, "final": 0.9}, "gate": {"passed": True}, "seconds": 1.0}
+    result = {"model": "net", "runtime": "model", "rows": [row, {"network": "peer", "error": "failed"}], "notes": []}
+    result |= {"dense": {"quality": 0.9}, "metric": "accuracy", "kept_by": "l1"}
+    lines = str(Text.from_markup(str(compare_table(result).title))).splitlines()
+    assert lines[0].startswith(first)
+    assert lines[-1] == "net: model"
+    assert slower_than_dense({"latency": {"speedup": speedup, "ci95": ci95}}).startswith(first) is (speedup < 1)
+    assert slower_than_dense({"latency": None}) == ""

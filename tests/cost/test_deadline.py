@@ -51,7 +51,7 @@ def slow(monkeypatch):
 
     def make(budget):
         def planned(cost):
-            plans.append(sp.plan(graph, scores, budget, cost=cost))
+            plans.append(sp.plan(graph, scores, budget, cost=cost, align=1))
             return plans[-1]
 
         return planned
@@ -140,14 +140,14 @@ def test_probes_that_there_was_no_time_for_are_said_and_not_kept(monkeypatch, tm
     assert f"there was time to time {count} of 16 networks" in told[0]
     assert ("go with MACs" in told[0]) == (count < 4)
     assert cost.at({}, graph) == pytest.approx(cost.dense_ms, rel=1e-3 if count < 4 else 0.1)
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"speedup": 1.5}, cost=cost)
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"speedup": 1.5}, cost=cost, align=1)
     assert plan.latency["dense"] / plan.latency["slim"] >= 1.5
 
 
 def test_costs_that_go_with_macs():
     graph = sp.trace(Wide(), X)
     cost = by_macs(graph, 8.0, STEPS, Runtime())
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"speedup": 2.0}, cost=cost)
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"speedup": 2.0}, cost=cost, align=1)
     assert plan.latency["slim"] == pytest.approx(8.0 * plan.macs["slim"] / plan.macs["dense"], rel=1e-6)
     assert cost.corrected(2.0).at({}, graph) == pytest.approx(16.0)
 

@@ -41,7 +41,7 @@ def measured(monkeypatch):
 
     def make(budget):
         def planned(cost):
-            state["plan"] = sp.plan(graph, scores, budget, cost=cost)
+            state["plan"] = sp.plan(graph, scores, budget, cost=cost, align=1)
             return state["plan"]
 
         return planned
@@ -122,7 +122,7 @@ def test_networks_are_timed_on_the_engine_that_they_are_for(engine):
     cost = fit(graph, probes, probes[0].ms, steps={}).scaled(runtime, 5.0)
     scores, budget = sp.score(graph, "l1"), {"speedup": 1.3}
     plan = plan_measured(
-        graph, budget, cost, lambda cost: sp.plan(graph, scores, budget, cost=cost), rounds=1, seconds=0.05
+        graph, budget, cost, lambda cost: sp.plan(graph, scores, budget, cost=cost, align=1), rounds=1, seconds=0.05
     )
     assert plan.latency["dense"] == 5.0
     assert plan.latency["rounds"][0]["predicted"] >= 1.3

@@ -92,7 +92,7 @@ def test_channels_made_in_sets_of_32_are_learned():
     assert in_sets({"conv1": 64, "conv2": 36}).ms > 1.5 * in_sets({"conv1": 64, "conv2": 32}).ms
     for widths in ({"conv1": a, "conv2": b} for a in range(7, 65, 3) for b in range(5, 49, 4)):
         assert model.at(widths, graph) == pytest.approx(in_sets(widths).ms, rel=1e-3)
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"speedup": 1.8}, cost=model, allocation="knapsack")
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"speedup": 1.8}, cost=model, allocation="knapsack", align=1)
     assert plan.widths["conv2"] == 32
 
 
@@ -147,20 +147,20 @@ def test_budgets_of_latency_are_met_as_predicted():
     probes = [made_up(widths) for widths in design(options(graph), 12)]
     cost = fit(graph, probes, probes[0].ms, steps={})
     scores = sp.score(graph, "l1")
-    plan = sp.plan(graph, scores, {"speedup": 1.5}, cost=cost)
+    plan = sp.plan(graph, scores, {"speedup": 1.5}, cost=cost, align=1)
     assert plan.latency["dense"] == probes[0].ms
     assert plan.latency["slim"] == pytest.approx(made_up(plan.widths).ms, rel=1e-3)
     assert plan.latency["slim"] <= probes[0].ms / 1.5
-    same = sp.plan(graph, scores, {"latency_ms": probes[0].ms / 1.5}, cost=cost)
+    same = sp.plan(graph, scores, {"latency_ms": probes[0].ms / 1.5}, cost=cost, align=1)
     assert same.widths == plan.widths
-    both = sp.plan(graph, scores, {"speedup": 1.2, "macs": 0.3}, cost=cost)
+    both = sp.plan(graph, scores, {"speedup": 1.2, "macs": 0.3}, cost=cost, align=1)
     assert both.macs["slim"] <= 0.3 * both.macs["dense"]
     with pytest.raises(BudgetError, match=r"budget speedup 50 .* can't be met.* Ask for speedup <= \d"):
-        sp.plan(graph, scores, {"speedup": 50}, cost=cost)
+        sp.plan(graph, scores, {"speedup": 50}, cost=cost, align=1)
     with pytest.raises(BudgetError, match=r"budget speedup needs the runtime's costs: give cost="):
-        sp.plan(graph, scores, {"speedup": 2})
+        sp.plan(graph, scores, {"speedup": 2}, align=1)
     with pytest.raises(BudgetError, match=r"speedup=0\.5 would be slower than dense"):
-        sp.plan(graph, scores, {"speedup": 0.5}, cost=cost)
+        sp.plan(graph, scores, {"speedup": 0.5}, cost=cost, align=1)
 
 
 def test_kernels_that_not_every_probe_has_are_left_to_the_base_and_told():

@@ -118,7 +118,7 @@ def test_means_of_blocks_that_keep_the_same_places():
         out=nn.Conv1d(32, 8, 1, groups=2),
     ).eval()
     graph = sp.trace(model, DATA[:1])
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"params": 0.75})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"params": 0.75}, align=1)
     if "out.weight" not in plan.keep:
         pytest.skip("nothing of the grouped convolution's inputs goes")
     slim = sp.prune(model, plan)
@@ -210,9 +210,9 @@ def test_plans_for_given_widths_keep_to_their_constraints():
     scores = sp.score(graph, "l1_greedy", widths={"0": 12, "2": 9})
     for options in ({"ignore": ["0"]}, {"align": 4}, {"max_ratio": 0.3}):
         with pytest.raises(PlanError, match=r"l1_greedy ranked group . for .* which these constraints do not allow"):
-            sp.plan(graph, scores, {"macs": 0.8}, **options)
+            sp.plan(graph, scores, {"macs": 0.8}, **{"align": 1, **options})
     with pytest.raises(PlanError, match="that l1_greedy ranked for are over the budget"):
-        sp.plan(graph, scores, {"macs": 0.2})
+        sp.plan(graph, scores, {"macs": 0.2}, align=1)
 
 
 def test_a_tight_budget_is_met_by_the_narrowest_width():
@@ -221,7 +221,7 @@ def test_a_tight_budget_is_met_by_the_narrowest_width():
     scores = sp.score(graph, "l1")
     scan = sp.sensitivity(graph, scores, DATA, ratios=(0.5,))
     least = graph.macs() // 480 + 1
-    plan = sp.plan(graph, scores, {"macs": least}, allocation="sensitivity", sensitivity=scan, max_ratio=1.0)
+    plan = sp.plan(graph, scores, {"macs": least}, allocation="sensitivity", sensitivity=scan, max_ratio=1.0, align=1)
     assert plan.macs["slim"] <= least
 
 
@@ -233,7 +233,7 @@ def test_every_allocation_leaves_groups_without_scores_whole(allocation):
     graph = sp.trace(model, DATA[:1])
     scores = sp.score(graph, "slimming")
     scan = sp.sensitivity(graph, scores, DATA) if allocation == "sensitivity" else None
-    plan = sp.plan(graph, scores, {"macs": 0.8}, allocation=allocation, sensitivity=scan)
+    plan = sp.plan(graph, scores, {"macs": 0.8}, allocation=allocation, sensitivity=scan, align=1)
     assert plan.widths["3"] == 8 > plan.widths["0"]
 
 

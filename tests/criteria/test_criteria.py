@@ -92,7 +92,7 @@ class TestContract:
         assert all(np.isfinite(v).all() for v in scores.values.values())
         assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
         assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
-        plan = sp.plan(graph, scores, {"channels": 0.8})
+        plan = sp.plan(graph, scores, {"channels": 0.8}, align=1)
         assert plan.widths["short"] < 6
 
     def test_deterministic_under_a_seed(self, name):
@@ -135,7 +135,7 @@ def test_l2_is_the_euclidean_norm_and_greedy_leaves_out_removed_kernels():
     expected = model[2].weight.detach()[:, stays].abs().sum((1, 2, 3))
     np.testing.assert_allclose(greedy.values["2"], expected, rtol=1e-6)
     np.testing.assert_allclose(greedy.values["0"], first)
-    assert sp.plan(graph, greedy, {"macs": 0.9}).widths == {"0": 2, "2": 3}
+    assert sp.plan(graph, greedy, {"macs": 0.9}, align=1).widths == {"0": 2, "2": 3}
 
 
 def test_how_scores_of_coupled_layers_are_combined():
@@ -179,9 +179,9 @@ def test_slimming_keeps_what_is_strictly_over_the_percentile_of_hand_made_scales
         model[4].weight.copy_(torch.tensor([0.2, 0.1, 0.1, 0.05, -0.4]))
     graph = sp.trace(model, X)
     scores = sp.score(graph, "slimming")
-    plan = sp.plan(graph, scores, {"channels": 0.4}, allocation="threshold")
+    plan = sp.plan(graph, scores, {"channels": 0.4}, allocation="threshold", align=1)
     assert {name: group["kept"] for name, group in plan.groups.items()} == {"0": [0, 1, 4], "3": [4]}
-    capped = sp.plan(graph, scores, {"channels": 0.6}, allocation="threshold", max_ratio=0.4)
+    capped = sp.plan(graph, scores, {"channels": 0.6}, allocation="threshold", max_ratio=0.4, align=1)
     assert capped.groups["3"]["kept"] == [0, 1, 4]
     assert not any("not sparse" in note for note in scores.notes)
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_groups_that_can_not_be_scored_stay_whole_and_are_named():
     graph = sp.trace(model, X)
     scores = sp.score(graph, "slimming")
     assert scores.unscored == {"3": "no BatchNorm scales its channels"}
-    plan = sp.plan(graph, scores, {"macs": 0.8})
+    plan = sp.plan(graph, scores, {"macs": 0.8}, align=1)
     assert plan.widths["3"] == 8
     assert any("3 can't be scored by slimming and stay whole" in note for note in plan.notes)
     with pytest.raises(ModelError, match="slimming can score none of the 1 groups: no BatchNorm"):

@@ -249,7 +249,7 @@ def test_the_next_group_is_ranked_on_the_already_pruned_network(name):
     alone = sp.score(graph, name, DATA, widths={"0": 8, "2": 4})
     after = sp.score(graph, name, DATA, widths={"0": 2, "2": 4})
     assert not np.array_equal(alone.values["2"], after.values["2"])
-    plan = sp.plan(graph, after, {"macs": 0.9})
+    plan = sp.plan(graph, after, {"macs": 0.9}, align=1)
     assert plan.widths == {"0": 2, "2": 4}
 
 
@@ -259,7 +259,7 @@ def test_obs_keeps_one_of_each_pair_of_copies():
     with torch.no_grad():
         model[0].weight[6:], model[0].bias[6:] = model[0].weight[:6], model[0].bias[:6]
     graph = sp.trace(model, DATA[:1])
-    plan = sp.plan(graph, sp.score(graph, "obs", DATA, widths={"0": 6, "2": 6}), {"channels": 1.0})
+    plan = sp.plan(graph, sp.score(graph, "obs", DATA, widths={"0": 6, "2": 6}), {"channels": 1.0}, align=1)
     assert sorted(unit % 6 for unit in plan.groups["0"]["kept"]) == list(range(6))
     slim = sp.recover(model, sp.prune(model, plan), plan, DATA, ["least_squares"]).model
     fresh = torch.randn(8, 3, 10, 10)

@@ -47,7 +47,7 @@ def test_rows_and_matrices_keep_to_the_bound(name, memory):
     """The last layer has 1,024 inputs, of which a matrix takes 8 MB; the rows of the middle one take 0.4."""
     model = wide()
     graph = sp.trace(model, DATA[:1])
-    widths = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.6}).widths
+    widths = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.6}, align=1).widths
     with Largest() as seen:
         found = sp.score(graph, name, DATA, widths=widths, memory=memory)
     assert seen.size <= memory
@@ -187,7 +187,7 @@ def test_an_allocation_that_fails_costs_one_group_and_no_more(monkeypatch):
     found = sp.score(graph, failing)
     assert found.unscored == {"0": "there was no memory left to score it"}
     assert any("0 can't be scored" in note and "\n" not in note for note in found.notes)
-    plan = sp.plan(graph, found, {"channels": 0.8})
+    plan = sp.plan(graph, found, {"channels": 0.8}, align=1)
     assert plan.widths["0"] == 24
     scores = sp.score(graph, "l1")
     whole = sp.sensitivity(graph, scores, DATA).losses

@@ -135,7 +135,7 @@ def test_balances_of_one_layer_are_kept_apart():
     for seed in range(5):
         rng = np.random.default_rng(seed)
         scores = sp.score(graph, lambda group, rng=rng: torch.from_numpy(rng.random(group.units)))
-        plan = sp.plan(graph, scores, {"macs": 0.6}, allocation="global")
+        plan = sp.plan(graph, scores, {"macs": 0.6}, allocation="global", align=1)
         kept = np.isin(np.arange(20), plan.keep["c.weight"]["0"])
         assert kept[:4].sum() == kept[4:8].sum()
         assert kept[8:14].sum() == kept[14:].sum()

@@ -87,7 +87,7 @@ def cut(way: str, form: str, mask: Tensor = ONES) -> tuple[Any, ...]:
     before = {key: value.clone() for key, value in net.state_dict().items()}
     graph = sp.trace(net, (X, mask), form=form)
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.6}) if graph.groups else None
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.6}, align=1) if graph.groups else None
     return net, graph, plan, sp.prune(net, plan) if plan else None
 
 
@@ -142,7 +142,7 @@ def test_what_another_branch_cannot_follow_stays(way: str) -> None:
         assert not graph.groups
         assert graph.barriers
         return
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5})
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5}, align=1)
     slim = sp.prune(net, plan)
     assert torch.allclose(slim(X, ONES), masked(net, plan)(X, ONES), atol=1e-6)
     if way == "layer":
@@ -178,7 +178,7 @@ def test_experts_that_the_example_does_not_reach_are_cut_with_the_rest() -> None
     x = X[:, :1]  # one token, one expert
     graph = sp.trace(net, x)
     assert len(graph.groups) == 4
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5})
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5}, align=1)
     assert all(f"experts.{i}.0.weight" in plan.keep for i in range(3))
     many = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(sp.prune(net, plan)(many), masked(net, plan)(many), atol=1e-6)
@@ -208,7 +208,7 @@ class Queries(nn.Module):
 def test_an_embedding_that_is_not_looked_up_says_its_new_width() -> None:
     net = Queries().eval()
     graph = sp.trace(net, X)
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5})
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"macs": 0.5}, align=1)
     slim = sp.prune(net, plan)
     assert slim.queries.embedding_dim == slim.queries.weight.shape[1] < 16
     assert torch.allclose(slim(X), masked(net, plan)(X), atol=1e-6)

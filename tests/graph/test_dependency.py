@@ -139,7 +139,7 @@ def _plan(graph, kept):
     scores = {g.name: np.isin(np.arange(g.units), kept.get(g.name, np.arange(g.units))) for g in graph.groups}
     target = graph.macs(kept) / graph.macs()
     scores = sp.score(graph, lambda group: torch.from_numpy(scores[group.name].astype(float)))
-    plan = sp.plan(graph, scores, {"macs": target}, allocation="global", max_ratio=1.0)
+    plan = sp.plan(graph, scores, {"macs": target}, allocation="global", max_ratio=1.0, align=1)
     assert plan.macs["slim"] == graph.macs(kept)
     return plan
 
@@ -247,7 +247,7 @@ def test_planned_macs_equal_fvcore_s_count(name):
     x = torch.randn(1, 3, 64, 64)
     graph = sp.trace(model, x)
     assert count_macs(model, x) == graph.macs_by_operator()
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.4})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.4}, align=1)
     slim = sp.prune(model, plan)
     assert count_macs(slim, x) == plan.macs_by_operator["slim"]
     assert 0.99 * 0.4 <= plan.macs["slim"] / plan.macs["dense"] <= 0.4

@@ -155,14 +155,14 @@ def test_two_channels_stay_where_one_would_not_do(name, form):
     model, x = Net().eval(), IMAGES[:1]
     graph = sp.trace(model, x, form=form)
     (group,) = graph.groups
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 2 * group.step / group.units}, max_ratio=1.0)
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 2 * group.step / group.units}, max_ratio=1.0, align=1)
     assert plan.widths == {"a": 2 * group.step}
     with torch.no_grad():
         made = sp.prune(model, plan)(x)
         assert made.isfinite().all()
         torch.testing.assert_close(made, masked(model, plan)(x), rtol=1e-4, atol=1e-5)
     with pytest.raises(sp.errors.BudgetError):
-        sp.plan(graph, sp.score(graph, "l1"), {"channels": 1 / group.units}, max_ratio=1.0)
+        sp.plan(graph, sp.score(graph, "l1"), {"channels": 1 / group.units}, max_ratio=1.0, align=1)
 
 
 class Grouped(nn.Module):

@@ -88,7 +88,7 @@ def test_with_its_rule_it_is_pruned(own_op, form):
 def test_onnx_knows_it_once_its_meaning_is_given(own_op, imported):
     model = own_op.Net()
     graph = sp.trace(model, X)
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, align=1)
     slim = sp.prune(model, plan)
     gate = sp.verify(model, slim, plan, X)
     (reason,) = gate.reasons()
@@ -109,7 +109,7 @@ def test_an_own_criterion_and_an_own_allocation(imported):
     scores = sp.score(graph, "sum_of_squares")
     wanted = model.conv1.weight.detach().square().sum((1, 2, 3)).double()
     torch.testing.assert_close(torch.from_numpy(scores.values["conv1"]), wanted)
-    plan = sp.plan(graph, scores, {"macs": 0.97}, allocation="last_first")
+    plan = sp.plan(graph, scores, {"macs": 0.97}, allocation="last_first", align=1)
     kept = {name: len(group["kept"]) for name, group in plan.groups.items()}
     assert kept["conv1"] == 8  # the last group alone is enough
     assert kept["conv2"] < 6

@@ -212,7 +212,7 @@ def test_the_slim_networks_are_equal(name):
     model, x, graph = prepared(name)
     rng = np.random.default_rng(0)
     scores = sp.score(graph, lambda group: torch.from_numpy(rng.random(group.units)))
-    plan = sp.plan(graph, scores, {"macs": 0.6})
+    plan = sp.plan(graph, scores, {"macs": 0.6}, align=1)
     ours = sp.prune(model, plan)
 
     other = copy.deepcopy(model)

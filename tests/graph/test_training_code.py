@@ -87,7 +87,7 @@ def test_the_slim_module_trains_as_the_masked_one(way: str) -> None:
     graph = sp.trace(net, X[:1])
     assert not net.training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.7})
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.7}, align=1)
     slim, reference = sp.prune(net, plan), masked(net, plan)
     for model in (slim, reference):
         model.train()
@@ -118,7 +118,7 @@ def test_training_code_that_cannot_be_traced_keeps_what_it_may_use() -> None:
 def test_the_graph_form_says_that_training_code_is_left_out() -> None:
     net = Net("auxiliary_head").eval()
     graph = sp.trace(net, X[:1], form="graph")
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.7})
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.7}, align=1)
     assert any("only training uses" in note and "aux.weight" in note for note in plan.notes)
     assert sp.verify(net, sp.prune(net, plan), plan, X).passed
     plain = sp.trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Dropout(), nn.Conv2d(8, 2, 1)).eval(), X, form="graph")

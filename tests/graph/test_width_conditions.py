@@ -63,7 +63,7 @@ def check(net: Net, graph: sp.graph.DependencyGraph) -> set[int]:
     scores = sp.score(graph, "l1")
     for share in np.linspace(0.05, 1, 16):
         try:
-            plan = sp.plan(graph, scores, {"params": float(share)}, max_ratio=1.0)
+            plan = sp.plan(graph, scores, {"params": float(share)}, max_ratio=1.0, align=1)
         except BudgetError:
             continue
         assert torch.allclose(sp.prune(net, plan)(X), masked(net, plan)(X), atol=1e-5)

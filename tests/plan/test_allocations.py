@@ -41,7 +41,7 @@ def test_what_costs_nothing_goes_first():
     assert all(losses[16] == 0 for losses in found.losses.values())
     assert found.losses["b"][8] < 1e-6 < 1e-4 < min(found.losses["a"][8], found.losses["c"][8])
     assert found.losses["b"][4] > 1e-4
-    plan = sp.plan(graph, scores, {"macs": 0.75}, allocation="sensitivity", sensitivity=found)
+    plan = sp.plan(graph, scores, {"macs": 0.75}, allocation="sensitivity", sensitivity=found, align=1)
     assert plan.widths["b"] < 16 == plan.widths["a"] == plan.widths["c"]
     assert 0.74 < plan.macs["slim"] / plan.macs["dense"] <= 0.75
 
@@ -56,7 +56,7 @@ def test_the_scan_leaves_the_model_alone_and_is_the_same_twice():
     with pytest.raises(RecipeError, match="8 calibration images make one batch"):
         sp.sensitivity(graph, sp.score(graph, "l1"), DATA[:8])
     with pytest.raises(BudgetError, match="allocation sensitivity needs a scan"):
-        sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, allocation="sensitivity")
+        sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, allocation="sensitivity", align=1)
 
 
 def test_the_sum_of_losses_is_near_the_least_by_brute_force():
@@ -69,7 +69,9 @@ def test_the_sum_of_losses_is_near_the_least_by_brute_force():
             steps = np.sort(rng.random(5))  # rising, so that the losses are convex
             curves[group.name] = {6 - i: float(steps[:i].sum()) for i in range(6)}
         scores = sp.score(graph, "l1")
-        plan = sp.plan(graph, scores, {"channels": 0.6}, allocation="sensitivity", sensitivity=Sensitivity(curves))
+        plan = sp.plan(
+            graph, scores, {"channels": 0.6}, allocation="sensitivity", sensitivity=Sensitivity(curves), align=1
+        )
         names = [group.name for group in graph.groups]
         allowed = [w for w in itertools.product(range(1, 7), repeat=2) if sum(w) <= int(0.6 * 12)]
         best = min(sum(curves[n][k] for n, k in zip(names, w, strict=True)) for w in allowed)
@@ -80,9 +82,9 @@ def test_groups_that_were_not_scanned_go_only_where_they_must():
     graph = sp.trace(Tower().eval(), DATA[:1])
     scan = Sensitivity({"a": {16: 0.0, 8: 0.1, 4: 0.5}})
     scores = sp.score(graph, "l1")
-    plan = sp.plan(graph, scores, {"macs": 0.8}, allocation="sensitivity", sensitivity=scan)
+    plan = sp.plan(graph, scores, {"macs": 0.8}, allocation="sensitivity", sensitivity=scan, align=1)
     assert plan.widths["b"] == plan.widths["c"] == 16
-    deep = sp.plan(graph, scores, {"macs": 0.2}, allocation="sensitivity", sensitivity=scan)
+    deep = sp.plan(graph, scores, {"macs": 0.2}, allocation="sensitivity", sensitivity=scan, align=1)
     assert deep.widths["b"] < 16
     assert deep.macs["slim"] <= 0.2 * deep.macs["dense"]
 
@@ -101,7 +103,7 @@ def test_one_threshold_on_scores_as_they_are():
     model = randomise(Tower())
     graph = sp.trace(model, DATA[:1])
     scores = sp.score(graph, "l2")
-    plan = sp.plan(graph, scores, {"channels": 0.5}, allocation="threshold", max_ratio=1.0)
+    plan = sp.plan(graph, scores, {"channels": 0.5}, allocation="threshold", max_ratio=1.0, align=1)
     kept = np.concatenate([scores.values[name][group["kept"]] for name, group in plan.groups.items()])
     gone = np.concatenate([np.delete(scores.values[name], group["kept"]) for name, group in plan.groups.items()])
     must = sum(len(group["kept"]) == 1 for group in plan.groups.values())

@@ -51,12 +51,12 @@ def test_no_plan_keeps_more_than_the_knapsack_but_for_a_little(budget):
             budget.get("params", 1) * graph.params()
         ):
             best = min(best, lost(graph, scores, widths))
-    plan = sp.plan(graph, scores, budget, allocation="knapsack")
+    plan = sp.plan(graph, scores, budget, allocation="knapsack", align=1)
     for name, share in budget.items():
         assert getattr(plan, name)["slim"] <= share * getattr(plan, name)["dense"]
     found = lost(graph, scores, plan.widths)
     assert best - 1e-9 <= found <= 1.03 * best
-    uniform = sp.plan(graph, scores, budget)
+    uniform = sp.plan(graph, scores, budget, align=1)
     assert found <= lost(graph, scores, uniform.widths) + 1e-9
 
 
@@ -65,11 +65,11 @@ def test_measured_losses_come_before_scores():
     scores = sp.score(graph, "l1")
     steep, flat = ({g.units: 0.0, 1: loss} for g, loss in zip(graph.groups[:2], (10.0, 1e-3), strict=True))
     scan = sp.records.Sensitivity({"a": steep, "b": flat, "c": {10: 0.0, 1: 10.0}})
-    plan = sp.plan(graph, scores, {"macs": 0.6}, allocation="knapsack", sensitivity=scan)
+    plan = sp.plan(graph, scores, {"macs": 0.6}, allocation="knapsack", sensitivity=scan, align=1)
     assert plan.widths["b"] < plan.widths["a"] + 2
     assert plan.widths["b"] <= 4
 
 
 def test_a_network_without_groups_stays():
     graph = sp.trace(nn.Conv2d(3, 4, 1), torch.randn(1, 3, 4, 4))
-    assert sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0}, allocation="knapsack").widths == {}
+    assert sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0}, allocation="knapsack", align=1).widths == {}

@@ -25,7 +25,7 @@ def _net():
 def _plan(budget, **options):
     model = _net()
     graph = sp.trace(model, X)
-    return graph, sp.plan(graph, sp.score(graph, "l1"), budget, **options)
+    return graph, sp.plan(graph, sp.score(graph, "l1"), budget, **{"align": 1, **options})
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
@@ -41,7 +41,7 @@ def test_budgets_are_met_within_one_per_cent(allocation, budget):
 
 def test_an_absolute_budget_is_the_same_as_its_fraction():
     graph, fraction = _plan({"macs": 0.5})
-    absolute = sp.plan(graph, sp.score(graph, "l1"), {"macs": graph.macs() // 2})
+    absolute = sp.plan(graph, sp.score(graph, "l1"), {"macs": graph.macs() // 2}, align=1)
     assert absolute.keep == fraction.keep
 
 
@@ -64,7 +64,7 @@ def test_global_cuts_more_where_scores_are_unequal():
     flat = {g.name: np.ones(g.units) + 1e-3 * np.arange(g.units) for g in graph.groups}
     flat["4"][:50] = 1e-6  # most of one layer hardly matters
     scores = sp.score(graph, lambda group: torch.from_numpy(flat[group.name]))
-    plan = sp.plan(graph, scores, {"macs": 0.42}, allocation="global")
+    plan = sp.plan(graph, scores, {"macs": 0.42}, allocation="global", align=1)
     ratios = {name: len(entry["kept"]) / entry["units"] for name, entry in plan.groups.items()}
     assert ratios["4"] < 0.3
     assert min(ratio for name, ratio in ratios.items() if name != "4") > 0.8
@@ -128,7 +128,7 @@ def test_unknown_allocation_and_scores_of_another_graph():
         _plan({"macs": 0.5}, allocation="unifrom")
     graph, other = sp.trace(_net(), X), sp.trace(Chain(), X)
     with pytest.raises(PlanError, match="do not cover group 0"):
-        sp.plan(graph, sp.score(other, "l1"), {"macs": 0.5})
+        sp.plan(graph, sp.score(other, "l1"), {"macs": 0.5}, align=1)
 
 
 def test_a_plan_is_plain_data():
@@ -148,7 +148,7 @@ def test_plans_are_made_on_the_meta_device():
     model = _net().to("meta")
     graph = sp.trace(model, X.to("meta"))
     scores = {g.name: np.arange(g.units) for g in graph.groups}
-    plan = sp.plan(graph, sp.score(graph, lambda group: torch.from_numpy(scores[group.name])), {"macs": 0.5})
+    plan = sp.plan(graph, sp.score(graph, lambda group: torch.from_numpy(scores[group.name])), {"macs": 0.5}, align=1)
     assert 0.495 <= plan.macs["slim"] / plan.macs["dense"] <= 0.5
 
 

@@ -197,7 +197,7 @@ def test_attention_and_layernorm_are_recovered_too():
     model = build_model(ModelSpec(name="test_vit"), seed=0)
     images = torch.randn(8, 3, 160, 160)
     graph = sp.trace(model, images[:1])
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.8})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.8}, align=1)
     slim = sp.prune(model, plan)
     done = sp.recover(model, slim, plan, images, ["means", "least_squares"])
     assert error(model, done.model, images) < error(model, slim, images)
@@ -207,7 +207,7 @@ def test_attention_and_layernorm_are_recovered_too():
 def test_the_graph_form_is_recovered_too():
     model = randomise(Block())
     graph = sp.trace(model, DATA[:1], form="graph")
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6}, align=1)
     slim = sp.prune(model, plan)
     done = sp.recover(model, slim, plan, DATA, ["means", "least_squares"])
     assert error(model, done.model) < error(model, slim)

@@ -30,7 +30,7 @@ def rows_of(count, inputs, outputs, seed=0):
 
 def cut(model, x, channels):
     graph = sp.trace(model, x)
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": channels})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": channels}, align=1)
     return plan, sp.prune(model, plan)
 
 

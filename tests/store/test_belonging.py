@@ -26,7 +26,7 @@ def _saved(folder, form="module", budget=0.5, seed=0, model=None):
     torch.manual_seed(seed)
     model = model or randomise(Chain())
     graph = sp.trace(model, X[:1], form=form)
-    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": budget})
+    plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": budget}, align=1)
     slim = sp.prune(model, plan).eval()
     sp.save(slim, plan, folder)
     return model, plan, slim

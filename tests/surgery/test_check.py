@@ -31,7 +31,7 @@ def model():
 @pytest.fixture(scope="module")
 def data(model):
     graph = sp.trace(model, X[:1])
-    return json.loads(sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.6}).to_json())
+    return json.loads(sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.6}, align=1).to_json())
 
 
 def _edited(data, edit):

@@ -38,7 +38,7 @@ class Stubborn(nn.Module):
 
 def _graph_form(model, x, macs=0.5):
     graph = sp.trace(model, x, form="graph")
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": macs})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": macs}, align=1)
     return graph, plan, sp.prune(model, plan)
 
 
@@ -175,7 +175,7 @@ class Opaque(nn.Module):
 def test_a_batch_that_can_t_be_followed_is_refused():
     graph = sp.trace(Opaque().eval(), torch.randn(1, 6), form="graph")
     with pytest.raises(ModelError, match="can't follow the batch here: repeat in forward"):
-        sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
+        sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, align=1)
 
 
 def test_bad_forms_and_inputs_are_named():
@@ -192,7 +192,7 @@ def test_bad_forms_and_inputs_are_named():
 
     graph = sp.trace(Listed(), ([torch.randn(1, 3, 4, 4)],), form="graph")
     with pytest.raises(ModelError, match="takes tensors as arguments"):
-        sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
+        sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, align=1)
 
 
 def test_a_run_takes_the_graph_form_where_the_budget_asks_for_it(tmp_path):

@@ -99,7 +99,7 @@ def test_networks_are_compared_in_full_float32():
 
     model, x = Looks(), torch.randn(2, 3, 8, 8)
     graph = sp.trace(model, x[:1])
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, align=1)
     slim = sp.prune(model, plan)
     torch.set_float32_matmul_precision("high")
     try:
@@ -307,7 +307,7 @@ def test_contractions_with_a_vector_and_of_two_letters():
     for seed in range(3):
         graph, rng = sp.trace(model, x), np.random.default_rng(seed)
         scores = sp.score(graph, lambda group, rng=rng: torch.from_numpy(rng.random(group.units)))
-        plan = sp.plan(graph, scores, {"params": 0.4})
+        plan = sp.plan(graph, scores, {"params": 0.4}, align=1)
         gate = sp.verify(model, sp.prune(model, plan), plan, x)
         assert gate.passed, gate.reasons()
 
@@ -330,7 +330,7 @@ def test_groups_of_a_norm_stay_equal_where_one_can_t_shrink():
     graph = sp.trace(model, x)
     assert graph.groups == []
     assert any("must lose as many channels" in barrier.reason for barrier in graph.barriers)
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0})
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0}, align=1)
     plan.keep = {
         "a.weight": {"0": [0, 1, 2]}, "a.bias": {"0": [0, 1, 2]}, "out.weight": {"1": [0, 1, 2, *range(8, 15)]},
         "norm.weight": {"0": [0, 1, 2, *range(8, 15)]}, "norm.bias": {"0": [0, 1, 2, *range(8, 15)]},

@@ -270,7 +270,7 @@ def test_a_wrong_index_shows_in_a_gradient():
 def test_a_graph_trains_by_what_was_recorded_in_evaluation():
     def in_graph_form(model):
         graph = sp.trace(model.eval(), X[:1], form="graph")
-        plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6})
+        plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6}, align=1)
         return trained(model, plan=plan, slim=sp.prune(model, plan))
 
     found = in_graph_form(Body())

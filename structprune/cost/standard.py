@@ -1,0 +1,110 @@
+"""The steps that a plan takes unless it is given others: those of this machine's runtime, learned once.
+
+Where nothing may be timed, a table of what onnxruntime's kernels are written for stands in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from filelock import FileLock, Timeout
+
+from ..bench.machine import environment
+from ..bench.runtime import Runtime
+from ..errors import BudgetError
+from ..plan.alignment import Steps, check_steps
+from ..progress import Reporter
+from .cache import cache_folder, held, keep
+from .deadline import Deadline
+from .learning import learn_steps, steps_are_kept
+
+SWITCH = "STRUCTPRUNE_TIMING"  # off: nothing is timed to plan
+SECONDS = 60.0  # that learning may take, once on a machine
+_WHAT = "finding the channel counts that this machine's onnxruntime is fast with, once"
+_TODAY = "steps-today"  # steps that timings did not agree on, kept for the day
+_known: dict[tuple[Runtime, str, str], Standard] = {}
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Steps, and what is to be said of them."""
+
+    steps: Steps
+    notes: tuple[str, ...] = ()
+
+
+def standard_steps(runtime: Runtime | None = None) -> Standard:
+    """The steps of `runtime` (onnxruntime on this CPU), kept in memory or on disk, or learned now, in 10 to 60 seconds.
+
+    Processes that plan at the same time wait for one of them to learn. Steps that timings did not agree on are kept for
+    the day (`learn_steps` learns them anew). With STRUCTPRUNE_TIMING=off, and where learning fails, `known_steps`.
+    Raises BudgetError for another value of STRUCTPRUNE_TIMING than on and off.
+    """
+    switch = os.environ.get(SWITCH, "on").lower()
+    if switch not in ("on", "off"):
+        raise BudgetError(f"{SWITCH}={switch}: give on or off")
+    if switch == "off":
+        return Standard(known_steps(), (f"{_table()} ({SWITCH}=off)",))
+    try:
+        chosen = runtime or Runtime()
+        place = (chosen, str(cache_folder()), date.today().isoformat())
+        if place not in _known:
+            _known[place] = _kept_or_learned(chosen)
+        return _known[place]
+    except Exception as error:  # no runtime here, no home, no disk left: none of it ends a plan
+        lines = str(error).strip().splitlines()
+        return Standard(known_steps(), (f"{_table()} ({type(error).__name__}: {lines[0] if lines else ''})",))
+
+
+def known_steps() -> Steps:
+    """The steps of onnxruntime's float32 kernels by this processor's instructions.
+
+    Convolutions run on blocks of as many channels as two vectors of AVX2 or one of AVX-512 hold: 8, or 16, to which
+    their channels are padded (MLAS, `NchwcBlockSize`: 8 on x86, 16 with AVX-512, and 16 with NEON, where there are
+    blocks). Matrix products take their second factor in panels of 16 columns everywhere. Where the processor is not
+    known, 8 and 16.
+    """
+    instructions = str(environment()["instructions"]).split()
+    neon = "asimd" in instructions or platform.machine().lower() in ("arm64", "aarch64")
+    block = 16 if neon or any(name.startswith("avx512f") for name in instructions) else 8
+    return {"conv": block, "depthwise": block, "linear": 16}
+
+
+def _table() -> str:
+    return "widths are in steps of what onnxruntime's kernels are written for, and not of what was timed here"
+
+
+def _kept_or_learned(runtime: Runtime) -> Standard:
+    about = {"threads": runtime.threads, "dtype": runtime.dtype, "day": date.today().isoformat()}
+    with _alone():
+        found = None if steps_are_kept(runtime) else held(_TODAY, about, runtime.version)
+        if found is not None:
+            check_steps(found["steps"])
+            return Standard(found["steps"], tuple(found["notes"]))
+        notes: list[str] = []
+        with Reporter().bar(_WHAT) as progress:
+            steps = learn_steps(runtime, deadline=Deadline(SECONDS), progress=progress, tell=notes.append)
+        check_steps(steps)
+        if notes:
+            keep(_TODAY, about, {"steps": steps, "notes": notes}, runtime.version)
+        return Standard(steps, tuple(notes))
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """While no other process learns here, which would disturb the timing; without where there can't be a lock."""
+    lock = None
+    with contextlib.suppress(OSError, NotImplementedError, Timeout):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache_folder() / ".steps.lock", timeout=3 * SECONDS)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
