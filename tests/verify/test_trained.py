@@ -167,3 +167,15 @@ def test_recovered_networks_pass(tmp_path):
     assert sp.verify(model, done, plan, X, trained=True).passed
     sp.save(done, plan, tmp_path)
     assert sp.verify(model, sp.load(tmp_path), plan, X, trained=True).passed
+
+
+def test_cut_trained_and_cut_again():
+    """Each cut is proven against the network that it was made on, and both against the dense one."""
+    model, first, once = _cut()
+    _train(once)
+    second, twice = pruned(once, X[:1], 0.8)
+    assert sp.verify(once, twice, second, X).passed
+    both = first.then(second)
+    gate = sp.verify(model, twice, both, X, trained=True)
+    assert gate.passed, gate.reasons()
+    assert not sp.verify(model, twice, both, X).passed
