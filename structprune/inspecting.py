@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .bench import Runtime
 from .cost import CostModel, learn_cost, learn_steps
-from .criteria import CRITERIA, scan_images, score, sensitivity
+from .criteria import CRITERIA
 from .data import load_data
-from .data.tensors import load_tensors
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
 from .models import build_model, example_inputs, inputs_of_onnx, spec_from_text
@@ -18,7 +18,9 @@ from .names import architectures
 from .progress import Reporter
 from .recipe import Recipe, read_recipe
 from .records import Sensitivity
+from .run import runner_of
 from .shipped import shipped
+from .store.artefacts import Artefacts
 
 
 def inspect_model(
@@ -122,17 +124,13 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         flaw = f"{name} ranks for the widths of a plan: scan by another, such as --set prune.criterion=l1"
     if flaw:
         raise RecipeError(f"{recipe}: {flaw}")
-    reporter = Reporter()
-    model = build_model(checked.model, checked.seed, reporter.stage)
-    data = load_tensors(checked.data, model, checked.seed)
-    form = "graph" if checked.prune.form == "graph" else "module"
-    graph = trace(model, data.example[:1], form=form)
-    scores = score(
-        graph, name, data.calibration, labels=data.calibration_labels, combine=checked.prune.combine, seed=checked.seed
-    )
-    assert data.calibration is not None
-    with reporter.bar("scanning") as update:
-        return graph, sensitivity(graph, scores, scan_images(data.calibration), seed=checked.seed, progress=update)
+    scanned = checked.model_copy(update={"prune": checked.prune.model_copy(update={"allocation": "sensitivity"})})
+    form = {"form": "graph" if checked.prune.form == "graph" else "module", "note": ""}
+    with tempfile.TemporaryDirectory() as nowhere:
+        runner = runner_of(scanned, Reporter(), Artefacts(Path(nowhere)), {"form": form})
+        found = runner.value("scores").sensitivity
+    assert found is not None
+    return runner.value("graph"), found
 
 
 def parse_size(text: str) -> tuple[int, ...]:

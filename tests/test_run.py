@@ -22,7 +22,7 @@ from structprune.cost import learning
 from structprune.errors import GateError, ModelError, RecipeError
 from structprune.report import SCHEMA
 
-run_module = importlib.import_module("structprune.run")  # the package's `run` is the function
+stages = {name: importlib.import_module(f"structprune.run.stages.{name}") for name in ("costs", "planning", "surgery")}
 train_module = importlib.import_module("structprune.train.stage")
 
 same_twice = pytest.mark.skipif(torch.cuda.is_available(), reason="training is the same twice on a CPU alone")
@@ -59,6 +59,7 @@ def test_a_run_leaves_its_artefacts_and_nothing_else(finished):
     folder, report = finished
     assert sorted(path.name for path in folder.iterdir()) == [
         "dense.onnx",
+        "dense.safetensors",
         "environment.json",
         "log.jsonl",
         "plan.json",
@@ -191,7 +192,7 @@ def test_recovery_is_reported_step_by_step_and_the_gate_holds(recipe, tmp_path, 
 def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(recipe, tmp_path, monkeypatch):
     overrides = [*RECOVERED, "finetune={epochs: 1, lr: 0.001}", "prune.allocation=sensitivity"]
     overrides += ["prune.criterion=l1", "train.epochs=1", "data.calibration.images=64"]
-    sp.run(recipe, tmp_path / "whole", overrides=overrides)
+    sp.run(recipe, tmp_path / "other" / "whole", overrides=overrides)
     original, scored = train_module.fit, []
 
     def stop(model, *arguments, **options):
@@ -203,12 +204,12 @@ def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(recipe, tmp_p
     with pytest.raises(KeyboardInterrupt):
         sp.run(recipe, tmp_path / "run", overrides=overrides)
     monkeypatch.setattr(train_module, "fit", original)
-    monkeypatch.setattr(run_module, "score", lambda *a, **k: scored.append(a))
-    monkeypatch.setattr(run_module, "recover", lambda *a, **k: scored.append(a))
+    monkeypatch.setattr(stages["planning"], "score", lambda *a, **k: scored.append(a))
+    monkeypatch.setattr(stages["surgery"], "recover", lambda *a, **k: scored.append(a))
     report = sp.run(recipe, tmp_path / "run", overrides=overrides, resume=True)
     assert not scored  # the plan and the recovered network were kept
     assert len(report["recovery"]) == 3
-    ours, theirs = (load_file(tmp_path / name / "slim.safetensors") for name in ("run", "whole"))
+    ours, theirs = (load_file(tmp_path / name / "slim.safetensors") for name in ("run", "other/whole"))
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
@@ -270,7 +271,7 @@ def test_plan_stops_after_the_plan_and_run_goes_on_from_it(recipe, finished, tmp
 
 
 def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(recipe, tmp_path, monkeypatch):
-    original = run_module.prune
+    original = stages["surgery"].prune
 
     def broken(model, plan):
         slim = original(model, plan)
@@ -278,7 +279,7 @@ def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(recipe,
         layer.weight.data = layer.weight.data.roll(1, dims=1)
         return slim
 
-    monkeypatch.setattr(run_module, "prune", broken)
+    monkeypatch.setattr(stages["surgery"], "prune", broken)
     code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "train.epochs=1")
     assert code == 3
     assert "not the one planned" in error
@@ -292,7 +293,7 @@ def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(recipe,
 
 
 def test_a_slim_network_that_does_not_run_fails_the_gate(recipe, tmp_path, monkeypatch):
-    original = run_module.prune
+    original = stages["surgery"].prune
 
     def broken(model, plan):
         slim = original(model, plan)
@@ -300,7 +301,7 @@ def test_a_slim_network_that_does_not_run_fails_the_gate(recipe, tmp_path, monke
         layer.weight.data = layer.weight.data[:, 1:]
         return slim
 
-    monkeypatch.setattr(run_module, "prune", broken)
+    monkeypatch.setattr(stages["surgery"], "prune", broken)
     code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "train.epochs=1")
     assert code == 3
     assert "does not run" in error
@@ -362,7 +363,7 @@ def test_the_advice_after_an_interruption_can_be_pasted(recipe, tmp_path, monkey
     code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "prune.budget={macs: 0.6}")
     assert code == 130
     assert "--set 'prune.budget={macs: 0.6}' --resume" in " ".join(error.split())
-    monkeypatch.setattr(run_module, "trace", interrupted)
+    monkeypatch.setattr(stages["costs"], "trace", interrupted)
     code, error, _ = cli("run", recipe, "--out", tmp_path / "other")
     assert code == 130
     assert "nothing was written" in error
@@ -412,9 +413,10 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     options = ["train.epochs=1", "finetune=null", "data.calibration={images: 64}", "export.int8=true"]
     options += ["prune={budget: {speedup: 1.2, macs: 0.7}, allocation: knapsack, align: 4}"]
     options += ["bench.also=[torch, {engine: openvino, dtype: int8}, {threads: 2, batch: 3}]"]
-    quick = functools.partial(run_module.plan_measured, seconds=0.3, rounds=2)
-    monkeypatch.setattr(run_module, "plan_measured", quick)
-    monkeypatch.setattr(run_module, "learn_cost", functools.partial(run_module.learn_cost, probes=8, seconds=1))
+    quick = functools.partial(stages["planning"].plan_measured, seconds=0.3, rounds=2)
+    monkeypatch.setattr(stages["planning"], "plan_measured", quick)
+    learn = functools.partial(stages["costs"].learn_cost, probes=8, seconds=1)
+    monkeypatch.setattr(stages["costs"], "learn_cost", learn)
     monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
     report = sp.run(recipe, tmp_path / "run", overrides=options)
     rounds = report["planned_latency"]["rounds"]
@@ -495,8 +497,9 @@ def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(recipe, 
         plan.latency |= {"rounds": [{"goal": 1.5, "predicted": 1.5, "measured": 1.5}], "correction": 0.7}
         return plan
 
-    monkeypatch.setattr(run_module, "plan_measured", measured)
-    monkeypatch.setattr(run_module, "learn_cost", functools.partial(run_module.learn_cost, probes=5, seconds=0.1))
+    monkeypatch.setattr(stages["planning"], "plan_measured", measured)
+    learn = functools.partial(stages["costs"].learn_cost, probes=5, seconds=0.1)
+    monkeypatch.setattr(stages["costs"], "learn_cost", learn)
     options = ["train=null", "finetune=null", "prune={criterion: l1_greedy, budget: {speedup: 1.5}, align: 2}"]
     plan = sp.run(recipe, tmp_path / "run", overrides=options, plan_only=True)
     assert plan["criterion"] == "l1_greedy"

@@ -108,7 +108,7 @@ def _do(task: Task, result: dict[str, Any]) -> None:
         train_stage(slim, recipe.finetune, data, folder, "slim", recipe.seed, Reporter(Console(file=io.StringIO())))
     result["stage"] = "forward"
     quality["final"] = predict(slim, data.test)
-    result["quality"] = measured_quality(recipe, data, dense, quality)
+    result["quality"] = measured_quality(data, dense, quality, not recipe.model.trained)
     result["stage"] = "export"
     export_onnx(slim, data.example, folder / "slim.onnx")
 

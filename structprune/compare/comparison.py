@@ -25,18 +25,15 @@ from safetensors.torch import save_file
 
 from ..bench import Benchmark, Runtime, benchmark, environment
 from ..cost import wants_latency
-from ..criteria import CRITERIA, score, unscorable
-from ..data.tensors import load_tensors as load_data
 from ..errors import RecipeError, StructPruneError
-from ..graph import DependencyGraph, trace
+from ..graph import DependencyGraph
 from ..models import build_model
 from ..modules import tensors
 from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
 from ..records import Scores
-from ..run import WIDTHS_BY, rehearse, run
+from ..run import RunFolder, rehearse, run, runner_of
 from ..store import files
-from ..train import train_stage
 from .child import Task
 from .memory import PeakMemory
 from .peer import Settings
@@ -96,7 +93,7 @@ def compare(
     files.write_text(folder / "recipe.yaml", yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
     started = _dense(checked, folder, say)
     report, tool = _ours(started, folder / OURS, say)
-    graph, scores = _scored(started, report)
+    graph, scores = _scored(started, report, folder / OURS, say)
     rows = [_our_row(folder / OURS, report, tool, graph, scores)]
     settings, notes = _settings(started)
     for align in roundings:
@@ -193,9 +190,7 @@ def _dense(recipe: Recipe, folder: Path, say: Reporter) -> Recipe:
         return recipe
     weights = folder / "dense" / "weights.safetensors"
     if not weights.is_file():
-        model = build_model(recipe.model, recipe.seed)
-        data = load_data(recipe.data, model, recipe.seed)
-        train_stage(model, recipe.train, data, folder / "dense", "dense", recipe.seed, say)
+        model = runner_of(recipe, say, RunFolder(folder / OURS).store).value("dense")
         state = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
         files.write(weights, lambda path: save_file(state, path))
     model_spec = recipe.model.model_copy(update={"weights": str(weights.resolve())})
@@ -217,17 +212,11 @@ def _ours(recipe: Recipe, place: Path, say: Reporter) -> tuple[dict[str, Any], d
     return report, json.loads(noted.read_text(encoding="utf-8"))
 
 
-def _scored(recipe: Recipe, report: Mapping[str, Any]) -> tuple[DependencyGraph, Scores]:
+def _scored(recipe: Recipe, report: Mapping[str, Any], place: Path, say: Reporter) -> tuple[DependencyGraph, Scores]:
     """The dense network's graph and scores, by which importance kept is reckoned for all."""
-    model = build_model(recipe.model, recipe.seed)
-    data = load_data(recipe.data, model, recipe.seed)
-    graph = trace(model, data.example[:1], form=report["form"])
-    criterion = recipe.prune.criterion
-    base = WIDTHS_BY if "widths" in CRITERIA[criterion].needs else criterion
-    combine = recipe.prune.combine if base == criterion else None
-    scores = score(graph, base, data.calibration, labels=data.calibration_labels, combine=combine, seed=recipe.seed)
-    left_out = unscorable(graph, criterion)
-    return graph, Scores(base, {name: v for name, v in scores.values.items() if name not in left_out})
+    form = {"form": report["form"], "note": ""}
+    runner = runner_of(recipe, say, RunFolder(place).store, {"form": form})
+    return runner.value("graph"), runner.value("first_scores")
 
 
 def _our_row(

@@ -1,7 +1,7 @@
 """What a run says at its end: report.json (versioned), report.html and the table in the terminal."""
 
 from .counts import count_macs
-from .findings import disagreements, macs_or_none, measured_quality
+from .findings import macs_disagreements, macs_or_none, measured_quality
 from .html import render_html
 from .report import SCHEMA, build_report
 from .table import (
@@ -23,9 +23,9 @@ __all__ = [
     "cost_tables",
     "count_macs",
     "criteria_table",
-    "disagreements",
     "graph_table",
     "int8_table",
+    "macs_disagreements",
     "macs_or_none",
     "measured_quality",
     "render_html",

@@ -8,10 +8,8 @@ import torch
 from torch import nn
 
 from ..data.tensors import Tensors as Data
-from ..recipe import Recipe
 from ..records import Plan
 from ..train import accuracy, agreement
-from ..verify import Gate
 from .counts import count_macs
 
 
@@ -23,9 +21,9 @@ def macs_or_none(model: nn.Module, example: torch.Tensor) -> dict[str, int] | No
         return None
 
 
-def disagreements(gates: dict[str, Gate], plan: Plan, counts: dict[str, dict[str, int] | None]) -> list[str]:
-    """Where gates failed, and where the plan's MACs are not those that fvcore counts."""
-    problems = [reason for gate in gates.values() for reason in gate.reasons()]
+def macs_disagreements(plan: Plan, counts: dict[str, dict[str, int] | None]) -> list[str]:
+    """Where the plan's MACs are not those that fvcore counts."""
+    problems = []
     for kind in ("dense", "slim"):
         for operator, counted in (counts[kind] or {}).items():
             if operator not in ("conv", "linear", "matmul"):
@@ -36,7 +34,9 @@ def disagreements(gates: dict[str, Gate], plan: Plan, counts: dict[str, dict[str
     return problems
 
 
-def measured_quality(recipe: Recipe, data: Data, dense: torch.Tensor, slim: dict[str, torch.Tensor]) -> dict[str, Any]:
+def measured_quality(
+    data: Data, dense: torch.Tensor, slim: dict[str, torch.Tensor], random_weights: bool
+) -> dict[str, Any]:
     """Accuracy of each stage's logits where there are labels, else agreement with the dense network's and KL."""
     if data.test_labels is not None:
         labels = data.test_labels
@@ -50,7 +50,7 @@ def measured_quality(recipe: Recipe, data: Data, dense: torch.Tensor, slim: dict
     return {
         "metric": "agreement",
         "images": len(dense),
-        "random_weights": not recipe.model.trained,
+        "random_weights": random_weights,
         "dense": 1.0,
         **{stage: same for stage, (same, _) in measured.items()},
         "kl": {"dense": 0.0, **{stage: divergence for stage, (_, divergence) in measured.items()}},

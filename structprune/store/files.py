@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -42,14 +43,25 @@ def write_all(writers: dict[Path, Writer]) -> None:
             asides[path] = aside
             writer(aside)
             os.chmod(aside, mode)  # some libraries write for the owner alone
-            _flush(aside)
+            flush(aside)
         for path, aside in asides.items():
             os.replace(aside, path)
         for folder in {path.parent for path in asides}:
-            _flush(folder)
+            flush(folder)
     finally:
         for aside in asides.values():
             aside.unlink(missing_ok=True)
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether a disk that is full is behind an error, whatever a library made of it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "no space left on device" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _new_file(path: Path) -> tuple[Path, int]:
@@ -62,7 +74,7 @@ def _new_file(path: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on disk; a system that can't do that for folders is let be."""
     folder = path.is_dir()
     try:

@@ -31,7 +31,7 @@ from structprune.models import build_model
 from structprune.progress import Reporter
 from structprune.recipe import ModelSpec, check_recipe
 
-run_module = importlib.import_module("structprune.run")  # the package's `run` is the function
+places = {"learn_cost": "structprune.run.stages.costs", "plan_measured": "structprune.run.stages.planning"}
 RECIPE = {
     "model": {"name": "resnet10t", "kwargs": {"in_chans": 1, "num_classes": 10}},
     "data": {"source": "digits"},
@@ -48,7 +48,8 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
     sooner = {"learn_cost": {"probes": 5, "seconds": 0.1}, "plan_measured": {"seconds": 0.3, "rounds": 1}}
     for name, options in sooner.items():
-        monkeypatch.setattr(run_module, name, functools.partial(getattr(run_module, name), **options))
+        module = importlib.import_module(places[name])
+        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), **options))
 
 
 def peer_timed_as(monkeypatch, speedup):
@@ -200,7 +201,7 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert plan.latency["rounds"][0]["goal"] == fast["asked"]["speedup"] == 1.3
     assert (fast["macs"], fast["gate"]["passed"]) == (plan.macs["slim"], True)
     started = comparison._dense(recipe, out, Reporter())
-    graph, scores = comparison._scored(started, {"form": "module"})
+    graph, scores = comparison._scored(started, {"form": "module"}, out / "structprune", Reporter())
     assert fast["kept_importance"] == comparison.share_kept(graph, scores, comparison.planned_indices(plan.keep))
     assert fast["asked"]["reached_ci95"][0] <= fast["asked"]["reached"] <= fast["asked"]["reached_ci95"][1]
     assert "structprune-as-fast: the recipe with budget speedup=1.3 alone" in str(compare_table(added).caption)

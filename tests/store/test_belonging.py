@@ -225,7 +225,7 @@ def test_a_save_that_fails_leaves_the_network_that_was_there(tmp_path, monkeypat
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "_flush", full)
+    monkeypatch.setattr(files, "flush", full)
     with pytest.raises(StoreError, match="No space left"):
         sp.save(net, other, tmp_path)
     monkeypatch.undo()

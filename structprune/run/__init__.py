@@ -1,0 +1,11 @@
+"""A recipe from start to end: named stages over a store of what they made.
+
+Enters: a `Recipe` and a folder. Leaves: the folder with the networks, the plan and the report. `stage` says what a
+stage is, `stages` has them, `runner` runs them and finds in the store (`store.artefacts`) what was made before;
+`folder` looks after a run's folder.
+"""
+
+from .api import rehearse, run, runner_of
+from .folder import RunFolder
+
+__all__ = ["RunFolder", "rehearse", "run", "runner_of"]

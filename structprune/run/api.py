@@ -1,0 +1,154 @@
+"""`run`, and the prefixes of it that other commands take."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import GateError, RecipeError, StoreError
+from ..options import checked, flag, instance, optional, several
+from ..progress import Reporter
+from ..recipe import Recipe, read_recipe
+from ..records import Plan
+from ..store import files
+from ..store.artefacts import Artefacts
+from . import stages
+from .folder import RunFolder
+from .runner import Runner
+
+__all__ = ["rehearse", "run", "runner_of", "stages"]
+
+
+@checked(
+    recipe=instance((str, os.PathLike, Recipe), "a path, or what read_recipe gives"),
+    out=optional(instance((str, os.PathLike), "a path")),
+    overrides=several(instance(str, ""), "strings a.b=value, in a list"),
+    resume=flag,
+    plan_only=flag,
+    reporter=optional(instance(Reporter, "a Reporter")),
+)
+def run(
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    plan_only: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Runs a recipe into a folder and returns its report.
+
+    What its stages make (trained weights, scores, the plan, ...) is kept in the store beside the folder, and found
+    again by whatever run needs just the same.
+
+    Args:
+        recipe: a path, or what `read_recipe` gives.
+        out: the folder; by default runs/NAME, NAME being the recipe's.
+        overrides: strings `a.b=value`.
+        resume: goes on with a run that was interrupted in `out`, or stopped after its plan.
+        plan_only: stops after plan.json, and returns the plan as a dict.
+        reporter: shows progress; by default on standard error.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        StructPruneError: for bad input, before anything is written into `out`.
+        GateError: the slim network is not the one planned. A report.json says why (but where the network does not run),
+            and there is no slim artefact.
+    """
+    name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
+    checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    if out is not None and not str(out).strip():
+        raise RecipeError("the output folder's name is empty: give one by --out, or leave it out for runs/NAME")
+    _one_process()
+    folder, reporter = RunFolder(Path(out) if out is not None else Path("runs") / name), reporter or Reporter()
+    finished = folder.claim(checked, resume)
+    if finished is not None:
+        return finished
+    try:
+        return _run(checked, folder, name, resume, plan_only, reporter)
+    except Exception as error:
+        if files.no_room(error):
+            raise StoreError(
+                f"there is no room left on the disk of {folder.path} or of the temporary folder "
+                f"{tempfile.gettempdir()}: make room, and go on by --resume; what was finished is kept"
+            ) from error
+        raise
+
+
+def _run(
+    recipe: Recipe, folder: RunFolder, name: str, resume: bool, plan_only: bool, reporter: Reporter
+) -> dict[str, Any]:
+    runner = runner_of(recipe, reporter, folder.store)
+    with reporter.console.status(f"{recipe.model.name}: building and tracing"):  # no line before an error's
+        traced = runner.value("traced")
+    runner.settle("form")
+    with folder.opened(recipe, resume, reporter):
+        reporter.stage(f"{recipe.model.name}: {len(traced.groups)} groups of channels, {len(traced.barriers)} barriers")
+        plan = runner.value("plan")
+        folder.write_plan(plan)
+        _say(plan, recipe, reporter)
+        if plan_only:
+            folder.place(runner, ("dense",))
+            return json.loads(plan.to_json())
+        report = runner.value("report")
+        problems = [reason for name in ("pruned", "final", "macs") for reason in _reasons(runner, name)]
+        folder.close(report, runner, name, not problems)
+        if problems:
+            raise GateError(
+                f"the slim network is not the one planned, so no slim artefact was kept: {'; '.join(problems)}. "
+                f"{folder.path / 'report.json'} has the measurements; please report this model"
+            )
+        return report
+
+
+def rehearse(recipe: Recipe, reporter: Reporter | None = None) -> None:
+    """All that a run does before it writes anything: raises what is wrong with the recipe, its model, data or budget.
+
+    What widths cost is learned here, if the budget asks for it, and kept on disk.
+    """
+    with tempfile.TemporaryDirectory() as nowhere:
+        runner_of(recipe, reporter or Reporter(), Artefacts(Path(nowhere))).settle("form")
+
+
+def runner_of(recipe: Recipe, reporter: Reporter, store: Artefacts, given: Mapping[str, Any] | None = None) -> Runner:
+    """The stages of a recipe, none of them run yet, under the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    np.random.seed(recipe.seed)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    return Runner(recipe, store, reporter, given)
+
+
+def _reasons(runner: Runner, gate: str) -> list[str]:
+    try:
+        return runner.value(f"gates.{gate}").reasons()
+    except KeyError:
+        return []  # a recipe that has no such gate
+
+
+def _say(plan: Plan, recipe: Recipe, reporter: Reporter) -> None:
+    cut = plan.macs["dense"] / plan.macs["slim"]
+    reporter.stage(
+        f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut)",
+        budget=recipe.prune.budget.as_dict(),
+    )
+    for note in plan.notes:
+        reporter.console.print(f"  note: {note}", highlight=False)
+
+
+def _one_process() -> None:
+    """Several processes would each write the whole run."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count.isdigit() and int(count) > 1:
+        raise RecipeError(
+            f"a run works in one process, and {count} were launched: launch one (its own threads use the cores)"
+        )

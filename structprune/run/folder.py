@@ -1,0 +1,154 @@
+"""The folder of a run: who may write into it, and what stays there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from ..bench import environment
+from ..errors import GateError, RecipeError
+from ..progress import Reporter
+from ..recipe import Recipe, read_yaml
+from ..records import Plan
+from ..report import render_html
+from ..store import files
+from ..store.artefacts import Artefacts
+from .runner import Runner
+
+STORE = "STRUCTPRUNE_STORE"  # the environment's word on where artefacts are kept
+_BESIDE = ".structprune"
+_LOCK = ".run.lock"
+_RUN_FILES = ("recipe.yaml", "plan.json", "report.json", "slim.safetensors", "slim.onnx", "dense.onnx")
+_NETWORKS = {
+    "dense": ("dense.safetensors",),
+    "dense_onnx": ("dense.onnx",),
+    "saved": ("slim.onnx", "slim.safetensors", "plan.json"),
+    "int8": ("dense-int8.onnx", "slim-int8.onnx"),
+}
+
+
+class RunFolder:
+    """A run's folder, and the store beside it that runs in the same place share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = Artefacts(Path(os.environ.get(STORE) or path.parent / _BESIDE))
+
+    def claim(self, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
+        """Checks that this run can go here; the report of a finished run that is to be resumed.
+
+        Raises RecipeError where it can't, and GateError for a finished run whose gate failed.
+        """
+        self._can_be_made()
+        present = [name for name in _RUN_FILES if (self.path / name).exists()]
+        if not present:
+            if resume:
+                raise RecipeError(
+                    f"{self.path} holds no run to resume: leave --resume out, or give its folder by --out"
+                )
+            return None
+        if not resume:
+            state = "a run" if "report.json" in present else "an interrupted run"
+            raise RecipeError(
+                f"{self.path} already holds {state} ({present[0]}): give another --out, or --resume to go on"
+            )
+        stored = self.path / "recipe.yaml"
+        if not stored.is_file() or read_yaml(stored) != recipe.model_dump(mode="json"):
+            raise RecipeError(
+                f"{self.path} holds a run of another recipe: resume it with the same recipe and --set options"
+            )
+        return self._finished() if "report.json" in present else None
+
+    @contextmanager
+    def opened(self, recipe: Recipe, resume: bool, reporter: Reporter) -> Iterator[None]:
+        """Holds the folder against other runs, with the recipe, the environment and a log in it.
+
+        Raises RecipeError where another run holds it, or has come first.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / _LOCK, timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise RecipeError(f"another run is at work in {self.path}: wait for it, or give another --out") from None
+        except (OSError, NotImplementedError) as error:
+            raise RecipeError(
+                f"the output folder {self.path} can't be made ({error}): give another by --out"
+            ) from error
+        try:
+            self.claim(recipe, resume)  # anew, now that nobody else can change it
+            reporter.log = self.path / "log.jsonl"
+            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+            files.write_text(self.path / "recipe.yaml", text)
+            files.write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            yield
+        finally:
+            with suppress(OSError):
+                (self.path / _LOCK).unlink()
+            lock.release()
+
+    def write_plan(self, plan: Plan) -> None:
+        files.write_text(self.path / "plan.json", plan.to_json())
+
+    def place(self, runner: Runner, names: Sequence[str]) -> None:
+        """Puts the files of artefacts into the folder, as links to the store where the system has them."""
+        for name in names:
+            kept = runner.folder(name)
+            if kept is None:
+                continue
+            for file in _NETWORKS[name]:
+                files.write(self.path / file, partial(_link, kept / file))
+
+    def close(self, report: dict[str, Any], runner: Runner, name: str, passed: bool) -> None:
+        """Puts what may stay into place, the report last: a folder with a report.json is complete."""
+        self.place(runner, tuple(_NETWORKS) if passed else ("dense", "dense_onnx"))
+        files.write_text(self.path / "report.html", render_html(report, name))
+        files.write_text(self.path / "report.json", json.dumps(report, indent=2) + "\n")
+        runner.reporter.event("finished", passed=passed)
+
+    def _can_be_made(self) -> None:
+        folder = existing = self.path
+        try:
+            while not existing.exists():
+                existing = existing.parent
+            is_folder = existing.is_dir()
+        except (OSError, ValueError) as error:
+            shown = repr(str(folder))[:200]
+            raise RecipeError(f"the output folder can't be {shown} ({error}): give another by --out") from error
+        if not is_folder:
+            raise RecipeError(
+                f"the output folder {folder} can't be made, as {existing} is a file: give another by --out"
+            )
+        if not os.access(existing, os.W_OK):
+            raise RecipeError(
+                f"the output folder {folder} can't be written ({existing} is read-only): give another by --out"
+            )
+
+    def _finished(self) -> dict[str, Any]:
+        file = self.path / "report.json"
+        try:
+            report = json.loads(file.read_text(encoding="utf-8"))
+            passed = report["gate"]["passed"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RecipeError(f"{file} is damaged ({error}): give another folder by --out") from error
+        if not passed:
+            raise GateError(f"the run in {self.path} ended with a failed gate: see its report.json")
+        return report
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, which takes no room, or a copy where there can be none."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

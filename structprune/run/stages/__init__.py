@@ -1,0 +1,13 @@
+"""The stages of a run, one file each or a few that belong together; every module here registers its own.
+
+`model` → `data` → `traced` → `costs` → `form` → `graph` → `train` → `dense_onnx` → `scores` → `scan` → `widths` →
+`rank` → `plan` → `cut` → `check` → `recover` → `finetune` → `files` → `gate` → `int8` → `timing` → `report`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,165 @@
+"""The graph, and a rehearsal of the plan: an impossible budget is met before any training.
+
+What widths cost on the runtime is learned here, if the budget asks for it, and kept on disk by `cost`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ...bench import Runtime, environment
+from ...cost import CostModel, Deadline, learn_cost, learn_steps, wants_latency
+from ...criteria import unscorable
+from ...data.tensors import Tensors as Data
+from ...errors import BudgetError
+from ...graph import DependencyGraph, trace
+from ...plan import plan as make_plan
+from ...progress import Reporter
+from ...recipe import PruneSpec, Recipe
+from ...records import Plan, Scores, Sensitivity
+from ...store import files
+from ..stage import Work, stage
+
+LEARNING = 0.75  # of the time for planning may have gone when costs are learned; the rest is for timing plans
+
+
+@dataclass
+class Costs:
+    """What is known of the runtime: the steps of widths, and what widths cost where a budget asks for it.
+
+    `form` is that of the slim network, and `note` says why it is no module where one was wanted. `unsure` has notes of
+    steps that timings do not agree on, and of costs that there was no time for; `spent` the seconds of planning so far.
+    """
+
+    runtime: Runtime
+    form: str = "module"
+    note: str = ""
+    steps: dict[str, int] = field(default_factory=dict)
+    cost: CostModel | None = None
+    unsure: list[str] = field(default_factory=list)
+    spent: float = 0.0
+
+    @contextmanager
+    def deadline(self, seconds: float, share: float = 1.0) -> Iterator[Deadline]:
+        """What is left of a share of the time for planning; a quarter of the whole at least."""
+        deadline = Deadline(max(share * seconds - self.spent, (1 - LEARNING) * seconds))
+        try:
+            yield deadline
+        finally:
+            self.spent += deadline.spent
+
+    def plan(self, graph: DependencyGraph, scores: Scores, spec: PruneSpec, cost: CostModel | None = None) -> Plan:
+        """A plan by these steps, and by `cost` where there is one."""
+        return make_plan(
+            graph,
+            scores,
+            spec.budget.as_dict(),
+            allocation=spec.allocation,
+            min_channels=spec.min_channels,
+            max_ratio=spec.max_ratio,
+            align=self.steps if spec.align == "auto" else spec.align,
+            ignore=spec.ignore,
+            cost=cost,
+        )
+
+
+def machine(recipe: Recipe) -> dict[str, Any]:
+    """What a plan hangs on beside the recipe's `prune`: where the network is to run."""
+    known = environment()
+    return {"runtime": recipe.runtime, **{key: known[key] for key in ("processor", "instructions", "cores")}}
+
+
+@stage(
+    "traced",
+    after="data",
+    needs=("model", "data"),
+    makes=("traced",),
+    spec=lambda recipe: "graph" if recipe.prune.form == "graph" else "module",
+)
+def trace_model(work: Work, model: nn.Module, data: Data) -> DependencyGraph:
+    return trace(model, data.example[:1], form=work.spec)
+
+
+@stage(
+    "costs",
+    after="traced",
+    needs=("traced", "model", "data"),
+    makes=("costs",),
+    spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
+)
+def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) -> Costs:
+    """The costs, once a plan with them was found possible: in module form, or in graph form where that is allowed."""
+    spec = work.spec["prune"]
+    costs = Costs(work.spec["runtime"].runtime(), traced.form)
+    try:
+        _rehearse(costs, traced, spec, work.reporter)
+    except BudgetError:
+        if spec.form != "auto":
+            raise
+        freer = trace(model, data.example[:1], form="graph")
+        _rehearse(costs, freer, spec, work.reporter)
+        costs.form, costs.note = freer.form, _why_graph(traced, model)
+    return costs
+
+
+@stage(
+    "form",
+    after="costs",
+    needs=("costs",),
+    makes=("form",),
+    spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
+    read=lambda work: json.loads((work.folder / "form.json").read_text(encoding="utf-8")),
+)
+def keep_form(work: Work, costs: Costs) -> None:
+    files.write_text(work.folder / "form.json", json.dumps({"form": costs.form, "note": costs.note}))
+
+
+@stage("graph", after="form", needs=("traced", "form", "model", "data"), makes=("graph",))
+def choose_graph(
+    work: Work, traced: DependencyGraph, form: dict[str, str], model: nn.Module, data: Data
+) -> DependencyGraph:
+    return traced if traced.form == form["form"] else trace(model, data.example[:1], form=form["form"])
+
+
+def _why_graph(graph: DependencyGraph, model: nn.Module) -> str:
+    note = f"the slim network is an fx.GraphModule: as a {type(model).__name__} it can't meet the budget"
+    if not graph.barriers:
+        return note
+    worst = max(graph.barriers, key=lambda barrier: barrier.channels)
+    return (
+        f"{note}, with {len(graph.barriers)} barriers, such as {worst.op} in {worst.module or 'forward'} "
+        f"({worst.line}): {worst.reason}"
+    )
+
+
+def _rehearse(costs: Costs, graph: DependencyGraph, spec: PruneSpec, reporter: Reporter) -> None:
+    runtime = costs.runtime
+    if not runtime.files:  # what can't be compiled is said now, and not after the training
+        runtime.open(runtime.prepare(graph.model, graph.inputs, Path()))
+    if spec.align == "auto" and not costs.steps:
+        what = "finding the channel counts that this machine's runtime is fast with"
+        with reporter.bar(what) as update, costs.deadline(spec.planning_seconds, 1 - LEARNING) as deadline:
+            costs.steps = learn_steps(runtime, deadline=deadline, progress=update, tell=costs.unsure.append)
+    if wants_latency(spec.budget.as_dict()):
+        what = f"timing the network's kernels at other widths (all planning: {spec.planning_seconds:g} s at most)"
+        with reporter.bar(what) as update, costs.deadline(spec.planning_seconds, LEARNING) as deadline:
+            options: dict[str, Any] = {"deadline": deadline, "progress": update, "tell": costs.unsure.append}
+            costs.cost = learn_cost(graph, runtime, steps=costs.steps, **options)
+    left_out = unscorable(graph, spec.criterion)
+    curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
+    flat = Scores(
+        spec.criterion,
+        {group.name: np.ones(group.units) for group in graph.groups if group.name not in left_out},
+        left_out,
+        sensitivity=Sensitivity(curve) if spec.allocation == "sensitivity" else None,
+    )
+    allocation = "uniform" if spec.allocation == "knapsack" else spec.allocation
+    costs.plan(graph, flat, spec.model_copy(update={"allocation": allocation}), costs.cost)

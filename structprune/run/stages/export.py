@@ -1,0 +1,121 @@
+"""ONNX files and the saved network; the gate; int8."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...bench.session import made_up_inputs
+from ...data.tensors import Tensors as Data
+from ...export import export_onnx, quantize
+from ...recipe import Recipe
+from ...records import Plan
+from ...report import macs_disagreements, macs_or_none, measured_quality
+from ...store import files, save
+from ...train import predict_onnx
+from ...verify import Gate, expanded, verify
+from ..stage import Work, stage
+from .surgery import changes_weights
+
+INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
+
+
+@dataclass(frozen=True)
+class Counts:
+    """MACs by operator as fvcore counts them, None where it can't; and where they are not the plan's."""
+
+    dense: dict[str, int] | None
+    slim: dict[str, int] | None
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+    def reasons(self) -> list[str]:
+        return list(self.problems)
+
+
+@stage(
+    "dense_onnx",
+    after="train",
+    needs=("dense", "data"),
+    makes=("dense_onnx",),
+    read=lambda work: work.folder / "dense.onnx",
+)
+def export_dense(work: Work, dense: nn.Module, data: Data) -> None:
+    export_onnx(dense, data.example, work.folder / "dense.onnx")
+
+
+@stage(
+    "files",
+    after="judge_final",
+    needs=("slim", "plan", "data"),
+    first=("outputs.pruned", "outputs.final"),  # a network that does not run is said as such
+    makes=("slim_onnx", "saved"),
+    read=lambda work: {"slim_onnx": work.folder / "slim.onnx", "saved": work.folder},
+)
+def export_slim(work: Work, slim: nn.Module, plan: Plan, data: Data) -> None:
+    """slim.onnx, slim.safetensors and plan.json."""
+    work.reporter.stage("exporting dense and slim to ONNX")
+    export_onnx(slim, data.example, work.folder / "slim.onnx")
+    save(slim, plan, work.folder)
+
+
+@stage(
+    "gate",
+    after="files",
+    needs=("dense", "slim", "plan", "data", "slim_onnx", "saved"),
+    makes=("gates.final", "gates.macs"),
+    spec=changes_weights,
+)
+def gate(
+    work: Work, dense: nn.Module, slim: nn.Module, plan: Plan, data: Data, slim_onnx: Path, saved: Path
+) -> Mapping[str, Any]:
+    """The acceptance gate, and an independent count of MACs."""
+    work.reporter.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
+    reference = expanded(dense, slim, plan) if work.spec else dense
+    final: Gate = verify(reference, slim, plan, data.example, folder=saved, onnx=slim_onnx)
+    counts = {kind: macs_or_none(net, data.example[:1]) for kind, net in (("dense", dense), ("slim", slim))}
+    problems = macs_disagreements(plan, counts)
+    return {"gates.final": final, "gates.macs": Counts(counts["dense"], counts["slim"], tuple(problems))}
+
+
+def _makes_int8(recipe: Recipe) -> bool:
+    return recipe.int8
+
+
+@stage(
+    "int8",
+    after="gate",
+    needs=("dense_onnx", "slim_onnx", "data", "outputs.dense", "gates.*"),
+    makes=("int8", "int8_files"),
+    spec=lambda recipe: not recipe.model.trained,
+    when=_makes_int8,
+    read=lambda work: {
+        "int8": json.loads((work.folder / "int8.json").read_text(encoding="utf-8")),
+        "int8_files": work.folder,
+    },
+    sound_only=True,
+    title="dense and slim in int8",
+)
+def quantise(
+    work: Work, dense_onnx: Path, slim_onnx: Path, data: Data, outputs_dense: Tensor, gates: dict[str, Gate]
+) -> None:
+    """Writes dense and slim in int8; how good and how large each is."""
+    assert data.calibration is not None
+    work.reporter.stage("quantising dense and slim to int8 by onnxruntime, on calibration images")
+    images, result = data.calibration[:INT8_IMAGES], {}
+    for kind, source in (("dense", dense_onnx), ("slim", slim_onnx)):
+        target = work.folder / f"{kind}-int8.onnx"
+        (name,) = made_up_inputs(source)
+        quantize(source, target, [{name: batch.numpy()} for batch in images.split(INT8_BATCH)])
+        quality = measured_quality(data, outputs_dense, {"int8": predict_onnx(target, data.test)}, work.spec)
+        entry = {"quality": quality["int8"], "kl": quality.get("kl", {}).get("int8")}
+        result[f"{kind}-int8"] = {**entry, "bytes": target.stat().st_size}
+    files.write_text(work.folder / "int8.json", json.dumps(result))

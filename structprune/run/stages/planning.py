@@ -1,0 +1,214 @@
+"""Scores, a scan where the allocation needs one, and the plan: measured, if a budget is of latency."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from ...cost import plan_measured, wants_latency
+from ...criteria import CRITERIA, scan_images, score, sensitivity, unscorable
+from ...data.tensors import Tensors as Data
+from ...graph import DependencyGraph
+from ...recipe import PruneSpec, Recipe
+from ...records import Plan, Scores, Sensitivity
+from ...store import files
+from ..stage import Work, stage
+from .costs import Costs, machine
+
+WIDTHS_BY = "l1"  # the criterion of the plan whose widths a layer-by-layer criterion ranks for
+
+
+def needs_widths(recipe: Recipe) -> bool:
+    return "widths" in CRITERIA[recipe.prune.criterion].needs
+
+
+def first_criterion(recipe: Recipe) -> str:
+    """The recipe's criterion, or the one by which the widths are found that it ranks for."""
+    return WIDTHS_BY if needs_widths(recipe) else recipe.prune.criterion
+
+
+def _scored_by(recipe: Recipe, criterion: str) -> dict[str, Any]:
+    spec = recipe.prune
+    same = criterion == spec.criterion
+    return {"criterion": criterion, "combine": spec.combine if same else None, "for": spec.criterion}
+
+
+def read_scores(work: Work) -> Scores:
+    about = json.loads((work.folder / "scores.json").read_text(encoding="utf-8"))
+    curves = about.pop("sensitivity")
+    held = load_file(work.folder / "scores.safetensors")
+    found = None
+    if curves is not None:
+        losses = {name: {int(units): loss for units, loss in curve.items()} for name, curve in curves["losses"].items()}
+        found = Sensitivity(losses, curves["notes"])
+    values = {name: held[str(index)] for index, name in enumerate(about.pop("groups"))}
+    return Scores(values=values, sensitivity=found, **about)
+
+
+def _write_scores(work: Work, scores: Scores) -> None:
+    about: dict[str, Any] = {
+        "criterion": scores.criterion,
+        "groups": list(scores.values),
+        "unscored": scores.unscored,
+        "notes": scores.notes,
+        "widths": scores.widths,
+        "sensitivity": None if scores.sensitivity is None else dataclasses.asdict(scores.sensitivity),
+    }
+    held = {str(index): value for index, value in enumerate(scores.values.values())}
+    files.write(work.folder / "scores.safetensors", lambda path: save_file(held, path))
+    files.write_text(work.folder / "scores.json", json.dumps(about))
+
+
+@stage(
+    "scores",
+    after="dense_onnx",
+    needs=("dense", "graph", "data"),
+    makes=("scores", "first_scores"),  # `scan` and `rank` make further `scores`
+    spec=lambda recipe: _scored_by(recipe, first_criterion(recipe)),
+    read=lambda work: dict.fromkeys(("scores", "first_scores"), read_scores(work)),
+)
+def score_groups(work: Work, dense: nn.Module, graph: DependencyGraph, data: Data) -> None:
+    scores = _score(work, graph, data, None)
+    left_out = unscorable(graph, work.spec["for"])
+    values = {name: value for name, value in scores.values.items() if name not in left_out}
+    _write_scores(work, dataclasses.replace(scores, values=values, unscored={**scores.unscored, **left_out}))
+
+
+def _scans(recipe: Recipe) -> bool:
+    wanted = recipe.prune.allocation
+    return wanted == "sensitivity" or (wanted == "knapsack" and recipe.data.calibration is not None)
+
+
+@stage(
+    "scan", after="scores", needs=("graph", "scores", "data"), makes=("scores",), when=_scans, read=read_scores,
+    title="the scan of each group's sensitivity",
+)  # fmt: skip
+def scan(work: Work, graph: DependencyGraph, scores: Scores, data: Data) -> None:
+    _write_scores(work, scan_groups(work, graph, scores, data))
+
+
+def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data) -> Scores:
+    """The scores with what the outputs lose when a share of one group's units goes."""
+    assert data.calibration is not None
+    with work.reporter.bar("scanning the sensitivity of each group") as update:
+        options: dict[str, Any] = {"seed": work.seed, "memory": work.memory, "progress": update}
+        found = sensitivity(graph, scores, scan_images(data.calibration), **options)
+    return dataclasses.replace(scores, sensitivity=found, notes=scores.notes + found.notes)
+
+
+def _inputs_of_plan(recipe: Recipe) -> tuple[str, ...]:
+    measured = ("dense_onnx",) if wants_latency(recipe.prune.budget.as_dict()) else ()
+    return ("graph", "scores", "costs", "form", *measured)
+
+
+@stage(
+    "widths",
+    after="scan",
+    needs=_inputs_of_plan,
+    makes=("widths",),
+    spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
+    when=needs_widths,
+    read=lambda work: Plan.read(work.folder / "plan.json"),
+)
+def plan_widths(
+    work: Work,
+    graph: DependencyGraph,
+    scores: Scores,
+    costs: Costs,
+    form: dict[str, str],
+    dense_onnx: Path | None = None,
+) -> None:
+    """A plan by scores that need no widths: its widths are what a layer-by-layer criterion ranks for."""
+    files.write_text(work.folder / "plan.json", _measured(work, graph, scores, costs, dense_onnx).to_json())
+
+
+@stage(
+    "rank",
+    after="widths",
+    needs=("graph", "widths", "data"),
+    makes=("scores",),
+    spec=lambda recipe: _scored_by(recipe, recipe.prune.criterion),
+    when=needs_widths,
+    read=read_scores,
+    title="the layer-by-layer scores",
+)
+def rank(work: Work, graph: DependencyGraph, widths: Plan, data: Data) -> None:
+    _write_scores(work, _score(work, graph, data, widths.widths))
+
+
+def _score(work: Work, graph: DependencyGraph, data: Data, widths: dict[str, int] | None) -> Scores:
+    spec = work.spec
+    what = f"scoring by {spec['criterion']}" + (", layer by layer" if widths is not None else "")
+    with work.reporter.bar(what) as update:
+        return score(
+            graph,
+            spec["criterion"],
+            data.calibration,
+            labels=data.calibration_labels,
+            combine=spec["combine"],
+            widths=widths,
+            seed=work.seed,
+            memory=work.memory,
+            progress=update,
+        )
+
+
+@stage(
+    "plan",
+    after="rank",
+    needs=lambda recipe: (*_inputs_of_plan(recipe), *(("widths",) if needs_widths(recipe) else ())),
+    makes=("plan",),
+    spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
+    read=lambda work: Plan.read(work.folder / "plan.json"),
+)
+def make_plan(
+    work: Work,
+    graph: DependencyGraph,
+    scores: Scores,
+    costs: Costs,
+    form: dict[str, str],
+    dense_onnx: Path | None = None,
+    widths: Plan | None = None,
+) -> None:
+    if widths is not None and widths.latency is not None:  # the scores are for its widths, which were measured
+        assert costs.cost is not None
+        plan = costs.plan(graph, scores, work.spec["prune"], costs.cost.corrected(widths.latency["correction"]))
+        plan.latency = {**(plan.latency or {}), **{key: widths.latency[key] for key in ("rounds", "correction")}}
+    else:
+        plan = _measured(work, graph, scores, costs, dense_onnx)
+    plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else [])]
+    files.write_text(work.folder / "plan.json", plan.to_json())
+
+
+def _measured(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, dense_onnx: Path | None) -> Plan:
+    """A plan; if a budget is of latency, one whose network has been timed to meet it."""
+    spec: PruneSpec = work.spec["prune"]
+    if costs.cost is None:
+        return costs.plan(graph, scores, spec)
+    assert dense_onnx is not None
+
+    def tell(told: dict[str, Any]) -> None:
+        low, high = told["ci95"]
+        work.reporter.stage(
+            f"planned for {told['predicted']:.2f}×, measured {told['measured']:.2f}× ({low:.2f} to {high:.2f})", **told
+        )
+
+    with (
+        work.reporter.bar("planning and timing slim networks") as update,
+        costs.deadline(spec.planning_seconds) as deadline,
+    ):
+        return plan_measured(
+            graph,
+            spec.budget.as_dict(),
+            costs.cost,
+            lambda cost: costs.plan(graph, scores, spec, cost),
+            dense=dense_onnx,
+            deadline=deadline,
+            tell=tell,
+            progress=update,
+        )

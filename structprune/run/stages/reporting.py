@@ -1,0 +1,64 @@
+"""The report, of all that was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...bench import Benchmark, environment
+from ...data.tensors import Tensors as Data
+from ...export import opset_of
+from ...graph import DependencyGraph
+from ...records import Plan
+from ...report import build_report, measured_quality
+from ..stage import Work, stage
+
+
+@stage(
+    "report",
+    after="timing",
+    needs=(
+        *("graph", "plan", "data", "outputs.*", "gates.*", "dense_onnx", "slim_onnx"),
+        *("recovery?", "latency?", "layers?", "int8?", "also?"),
+    ),
+    makes=("report",),
+    spec=lambda recipe: recipe,
+)
+def report(
+    work: Work,
+    graph: DependencyGraph,
+    plan: Plan,
+    data: Data,
+    outputs: dict[str, Tensor],
+    gates: dict[str, Any],
+    dense_onnx: Path,
+    slim_onnx: Path,
+    recovery: list[dict[str, Any]] | None,
+    latency: Benchmark | None,
+    layers: dict[str, dict[str, float]] | None,
+    int8: dict[str, dict[str, Any]] | None,
+    also: list[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    recipe, counts = work.spec, gates["macs"]
+    slim = {name: made for name, made in outputs.items() if name != "dense"}
+    made = build_report(
+        recipe,
+        graph,
+        plan,
+        {name: gate for name, gate in gates.items() if name != "macs"},
+        measured_quality(data, outputs["dense"], slim, not recipe.model.trained),
+        {"dense": counts.dense, "slim": counts.slim},
+        {"dense": dense_onnx.stat().st_size, "slim": slim_onnx.stat().st_size},
+        recovery or [],
+        latency,
+        layers,
+        int8 or {},
+        also or [],
+        environment(),
+        opset_of(slim_onnx),
+    )
+    if not counts.passed:
+        made["gate"]["passed"] = False
+    return made

@@ -1,0 +1,94 @@
+"""The cut, the check of what was cut, and recovery."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...data.tensors import Tensors as Data
+from ...recipe import Recipe
+from ...records import Plan
+from ...recover import recover
+from ...report import measured_quality
+from ...store import files
+from ...surgery import prune
+from ...verify import Gate, verify
+from ..stage import Work, stage
+from .quality import outputs_of
+from .training import own_copy, with_weights, write_weights
+
+
+@stage("cut", after="plan", needs=("dense", "plan"), makes=("slim",))
+def cut(work: Work, dense: nn.Module, plan: Plan) -> nn.Module:
+    return prune(dense, plan)
+
+
+def changes_weights(recipe: Recipe) -> bool:
+    """Whether the slim network is something else in the end than the dense one, cut."""
+    return bool(recipe.recover or recipe.finetune)
+
+
+@stage(
+    "check",
+    after="judge_cut",
+    needs=("dense", "slim", "plan", "data"),
+    first=("outputs.pruned",),  # a network that does not run is said as such
+    makes=("gates.pruned",),
+    when=changes_weights,
+)
+def check(work: Work, dense: nn.Module, slim: nn.Module, plan: Plan, data: Data) -> Gate:
+    work.reporter.stage("checking the network as cut, before recovery and fine-tuning")
+    return verify(dense, slim, plan, data.example)
+
+
+@stage(
+    "recover",
+    after="check",
+    needs=("dense", "slim", "plan", "data", "outputs.dense", "gates.*"),
+    makes=("slim", "recovery"),
+    spec=lambda recipe: {"steps": recipe.recover, "random_weights": not recipe.model.trained},
+    when=lambda recipe: bool(recipe.recover),
+    read=lambda work, slim: _recovered(work, slim),
+    reads=("slim",),
+    sound_only=True,
+    title="the recovered slim network",
+)
+def mend(
+    work: Work,
+    dense: nn.Module,
+    slim: nn.Module,
+    plan: Plan,
+    data: Data,
+    outputs_dense: torch.Tensor,
+    gates: dict[str, Gate],
+) -> None:
+    """Recovery step by step; what each changed, and how good the network was then, is kept beside the weights."""
+    steps = []
+    for step in work.spec["steps"]:
+        start = time.perf_counter()
+        with work.reporter.bar(f"recovery: {step.method}") as update:
+            images = data.example if data.calibration is None else data.calibration
+            options: dict[str, Any] = {"seed": work.seed, "memory": work.memory}
+            done = recover(dense, slim, plan, images, [step], **options, progress=update)
+        slim, seconds = done.model, time.perf_counter() - start
+        quality = measured_quality(
+            data, outputs_dense, {"recovered": outputs_of(slim, data)}, work.spec["random_weights"]
+        )
+        entry = {**step.model_dump(mode="json"), "layers": done.layers[0], "notes": done.notes, "seconds": seconds}
+        steps.append({**entry, "quality": quality["recovered"], "kl": quality.get("kl", {}).get("recovered")})
+        work.reporter.stage(
+            f"recovery by {step.method}: {done.layers[0]} layers, {quality['metric']} {quality['recovered']:.4f}",
+            **entry,
+        )
+        work.say_notes(done.notes)
+    write_weights(slim, work.folder / "recovered.safetensors")
+    files.write_text(work.folder / "recovery.json", json.dumps(steps))
+
+
+def _recovered(work: Work, slim: nn.Module) -> dict[str, Any]:
+    steps = json.loads((work.folder / "recovery.json").read_text(encoding="utf-8"))
+    return {"slim": with_weights(own_copy(slim), work.folder / "recovered.safetensors"), "recovery": steps}

@@ -1,0 +1,74 @@
+"""Training of the dense network, and fine-tuning of the slim one. Weights are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...data.tensors import Tensors as Data
+from ...modules import replace_tensors, skeleton_copy, tensors
+from ...store import files
+from ...train import train_stage
+from ..stage import Work, stage
+
+
+@stage(
+    "train",
+    after="graph",
+    needs=("model", "data"),
+    first=("graph",),  # what can't be pruned is said before it is trained
+    makes=("dense",),
+    spec=lambda recipe: recipe.train,
+    when=lambda recipe: recipe.train is not None,
+    read=lambda work, model: with_weights(model, work.folder / "dense.safetensors"),
+    reads=("model",),
+    title="the trained dense network",
+)
+def train(work: Work, model: nn.Module, data: Data) -> None:
+    """Trains the model in place, which the graph's weights are too."""
+    _fit(work, model, data, "dense")
+
+
+@stage(
+    "finetune",
+    after="judge_recovered",
+    needs=("slim", "data", "gates.*"),
+    makes=("slim",),
+    spec=lambda recipe: recipe.finetune,
+    when=lambda recipe: recipe.finetune is not None,
+    read=lambda work, slim: with_weights(own_copy(slim), work.folder / "slim.safetensors"),
+    reads=("slim",),
+    sound_only=True,
+    title="the fine-tuned slim network",
+)
+def finetune(work: Work, slim: nn.Module, data: Data, gates: object) -> None:
+    _fit(work, own_copy(slim), data, "slim")
+
+
+def _fit(work: Work, model: nn.Module, data: Data, what: str) -> None:
+    train_stage(model, work.spec, data, work.folder, what, work.seed, work.reporter)
+    (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """A copy with tensors of its own: what was measured of the network before stays true of it."""
+    copy = skeleton_copy(model)
+    replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
+    return copy
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
+    files.write(path, lambda aside: save_file(held, aside))
+
+
+def with_weights(model: nn.Module, path: Path) -> nn.Module:
+    """`model`, whose tensors are filled from a file in place."""
+    held = load_file(path)
+    with torch.no_grad():
+        for key, tensor in tensors(model).items():
+            tensor.copy_(held[key])
+    return model.eval()
