@@ -19,6 +19,7 @@ from ..data.code import OwnDataSpec
 from ..errors import ModelError, RecipeError
 from ..graph.capture import Inputs
 from ..models import CodeSpec, ModelSpec, TimmSpec, build_model, first_layer, resolve_model_data_config
+from ..models.inputs import says_its_images
 from ..modules import evaluating, tensors
 from ..specs import mistakes
 
@@ -35,16 +36,20 @@ class Network:
     Attributes:
         spec: Of `model` in the recipe.
         takes: The shape of a sample, for a line: `images of 3×32×32`.
+        channels: Of the images that it takes; 0 for samples of other kinds.
         sizes: (height, width) of images that it was seen to take, the likeliest first.
-        own_size: Whether the first is its own, which data sources know, and not a guess.
+        own_size: Whether the first is what data sources take by themselves.
+        says_images: Whether it says what images it wants, their mean and deviation too.
         outputs: The scores of an image, where it gives a row of them.
         params: How many it has.
     """
 
     spec: ModelSpec
     takes: str
+    channels: int
     sizes: tuple[tuple[int, int], ...]
     own_size: bool
+    says_images: bool
     outputs: int | None
     params: int
 
@@ -62,6 +67,7 @@ class Folder:
         path: As the user named it.
         classes: The names of its class folders; empty where it holds images alone.
         images: How many there are, in all its splits.
+        training: How many there will be to train on.
         split: The split folders that are there, such as (`train`, `val`).
         side: The median of the shorter sides, of those that were looked at.
     """
@@ -69,6 +75,7 @@ class Folder:
     path: Path
     classes: tuple[str, ...]
     images: int
+    training: int
     split: tuple[str, ...]
     side: int
 
@@ -99,7 +106,8 @@ def look_at_folder(folder: str | Path) -> Folder:
             f"--data {path}: {inner / flat[0][0]} lies beside {len(classes)} folders: put images into folders of "
             "classes, or all into one"
         )
-    return Folder(path, tuple(classes) if len(classes) > 1 else (), len(files), split, _side(files))
+    training = len(parts) if len(split) > 1 else int(0.8 * len(parts))
+    return Folder(path, tuple(classes) if len(classes) > 1 else (), len(files), training, split, _side(files))
 
 
 def look_at_model(
@@ -156,7 +164,7 @@ def _measured(
             f"{spec.name} takes {channels} channels, and images have 1 or 3: write a recipe with own data"
         )
     own = (int(config["input_size"][1]), int(config["input_size"][2]))
-    fixed = bool(getattr(model, "pretrained_cfg", None)) or own != (USUAL, USUAL)
+    fixed = says_its_images(model)
     tried = [(size[1], size[2])] if size else _sizes(own, fixed, folder)
     found: list[tuple[int, int]] = []
     outputs, problem = None, ""
@@ -172,7 +180,9 @@ def _measured(
         listed = " or ".join(f"{channels}×{height}×{width}" for height, width in tried)
         raise ModelError(f"{spec.name} does not run on images of {listed} ({problem}): give --input-size C,H,W")
     takes = f"images of {channels}×{found[0][0]}×{found[0][1]}"
-    return Network(spec, takes, tuple(found), found[0] == own, outputs, _params(model))
+    return Network(
+        spec, takes, channels, tuple(found), found[0] == own, says_its_images(model), outputs, _params(model)
+    )
 
 
 def _params(model: nn.Module) -> int:
@@ -215,7 +225,7 @@ def look_at_own_data(
         raise ModelError(f"{spec.name} does not run on the samples of {source}: {detail}") from error
     shapes = [tuple(t.shape[1:]) for t in inputs.flat() if isinstance(t, Tensor)]
     takes = f"samples of {' and '.join('×'.join(map(str, shape)) or 'a number' for shape in shapes)}"
-    network = Network(spec, takes, (), True, outputs, _params(model))
+    network = Network(spec, takes, 0, (), True, True, outputs, _params(model))
     samples = len(data.train) if data.train is not None else 0  # type: ignore[arg-type]
     return network, said, samples
 

@@ -24,6 +24,7 @@ from .looking import SMALL, Folder, Network, look_at_folder, look_at_model, look
 DIGITS = 10  # classes of the digits
 MANY = 200  # images from which on a folder is judged by whole images, and not by crops
 _CALIBRATION = 256
+_IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # mean and std
 _TRAINING, _TUNING = 20_000, 10_000  # images that are seen while training; epochs follow
 
 
@@ -136,15 +137,15 @@ def _with_weights(spec: TimmSpec, folder: Folder | None, notes: list[str]) -> Ti
 def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
     """The sections of the recipe."""
     data, labelled, images, comment = use
-    trained = network.spec.trained
+    trained, batch = network.spec.trained, _batch(images)
     if not trained and not labelled and not isinstance(network.spec, TimmSpec):
         notes.append("no weights were given, so what is pruned is a random network: add model.weights: FILE")
     parts = [f"model: {_flow(_model(network.spec))}\n", f"\n# {comment}\ndata: {_flow(data)}\n"]
     if labelled and not trained:
-        epochs = _epochs(_TRAINING, images, 50)
         parts.append(
             "\n# The dense network, from scratch; leave it out where model.weights brings trained ones.\n"
-            f"train: {{epochs: {epochs}, lr: 2.0e-3, weight_decay: 0.05, warmup_epochs: 1}}\n"
+            f"train: {{epochs: {_epochs(_TRAINING, images)}, {batch}lr: 2.0e-3, weight_decay: 0.05, warmup_epochs: 1}}"
+            "\n"
         )
     share, allocation = (0.5, "") if labelled else (0.75, _allocation(data))
     parts.append(
@@ -154,8 +155,8 @@ def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
     )
     if labelled:
         rate = "5.0e-4" if trained else "1.0e-3"
-        epochs = _epochs(_TUNING if trained else _TRAINING, images, 50)
-        parts.append(f"\nfinetune: {{epochs: {epochs}, lr: {rate}, weight_decay: 0.05}}\n")
+        epochs = _epochs(_TUNING if trained else _TRAINING, images)
+        parts.append(f"\nfinetune: {{epochs: {epochs}, {batch}lr: {rate}, weight_decay: 0.05}}\n")
     else:
         parts.append("\nrecover: [means, least_squares] # without labels or training\n")
     parts.append("\nruntime: {threads: 1, batch: 1} # what the network is made for: onnxruntime on this CPU\n")
@@ -182,24 +183,30 @@ def _data(network: Network, folder: Folder | None, sized: bool, notes: list[str]
     side: Any = size[0] if size[0] == size[1] else list(size)
     if folder is None:
         return _data_of_run(spec) or _samples(network, sized)
-    sizes = {} if network.own_size and not sized else {"image_size": side}
-    if folder.classes and network.outputs == len(folder.classes):
+    sizes: dict[str, Any] = {} if network.says_images and not sized else {"image_size": side}
+    crops = folder.images < MANY and network.own_size and not sized
+    labelled = bool(folder.classes) and network.outputs == len(folder.classes)
+    if not network.says_images and spec.trained and (labelled or not crops):
+        mean, std = _IMAGENET if network.channels == 3 else ([0.449], [0.226])
+        sizes |= {"mean": mean, "std": std}
+        notes.append(f"{spec.name} does not say its images' mean and std: the recipe has ImageNet's, set the true ones")
+    if labelled:
         held_out = folder.split[-1] if len(folder.split) > 1 else ""
         comment = f"Quality is measured on {held_out}." if held_out else "A fifth of each class is held out."
-        return {"source": "folder", "path": str(folder.path), **sizes}, True, folder.images, comment
+        return {"source": "folder", "path": str(folder.path), **sizes}, True, folder.training, comment
     if folder.classes:
         notes.append(
             f"the outputs of {spec.name} ({network.outputs or 'no row of scores'}) are not the {len(folder.classes)} "
             f"classes of {folder.path}: the images are taken without labels"
         )
     comment = "Quality is the agreement with the dense network on held-out images."
-    if folder.images < MANY and not sizes:
+    if crops:
         calibration: dict[str, Any] = {"images": _CALIBRATION, "augment": True}
         data = {"source": "images", "path": str(folder.path), "crops": 64, "calibration": calibration}
     else:
         calibration = {"images": min(_CALIBRATION, max(2, folder.images // 2))}
         data = {"source": "folder", "path": str(folder.path), "labels": False, **sizes, "calibration": calibration}
-    return data, False, folder.images, comment
+    return data, False, folder.training, comment
 
 
 def _samples(network: Network, sized: bool) -> _Use:
@@ -241,8 +248,13 @@ def _model(spec: ModelSpec) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value not in (None, False, {}, "")}
 
 
-def _epochs(images_seen: int, images: int, most: int) -> int:
-    return min(most, max(5, math.ceil(images_seen / images))) if images else 5
+def _epochs(images_seen: int, images: int) -> int:
+    return min(50, max(5, math.ceil(images_seen / images))) if images else 5
+
+
+def _batch(images: int) -> str:
+    """The batch size, where so few images are trained on that the usual 64 would be less than two batches."""
+    return f"batch_size: {max(2, 2 ** int(math.log2(images / 2)))}, " if 4 <= images < 128 else ""
 
 
 def _flow(value: Any) -> str:

@@ -136,6 +136,7 @@ def test_class_folders_are_labels(folder):
     assert "# Quality is measured on val.\n" in made.text
     data = load_data(recipe.data, build_model(recipe.model, 0, lines.append), 0)
     assert data.classes == 3
+    assert recipe.train.batch_size == recipe.finetune.batch_size == 4  # of twelve images
     assert data.example.shape == (4, 1, 16, 16)
     assert len(inspect_model("made.yaml", tell=lines.append).groups) == 2
     write_digits(folder / "plain")
@@ -150,6 +151,8 @@ def test_classes_that_are_not_the_networks_own(folder):
     made = first_recipe(f"{path.name}:Net", "classes", weights="net.pth")
     recipe = written(made)
     assert not recipe.data.labels
+    assert (recipe.data.mean, recipe.data.std) == ((0.449,), (0.226,))
+    assert any("set the true ones" in note for note in made.notes)
     assert recipe.finetune is None
     assert any("(10) are not the 3 classes of classes: the images are taken without labels" in n for n in made.notes)
     (folder / "own_fixed.py").write_text(FLAT)
