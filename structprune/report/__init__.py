@@ -14,9 +14,11 @@ from .table import (
     report_table,
     sensitivity_table,
 )
+from .verdict import Verdict, verdict_of
 
 __all__ = [
     "SCHEMA",
+    "Verdict",
     "also_table",
     "benchmark_table",
     "build_report",
@@ -31,4 +33,5 @@ __all__ = [
     "render_html",
     "report_table",
     "sensitivity_table",
+    "verdict_of",
 ]

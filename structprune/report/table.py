@@ -15,6 +15,9 @@ from ..graph import DependencyGraph
 from ..plan.alignment import aligned
 from ..records import Sensitivity
 from .report import describe_groups
+from .verdict import verdict_of
+
+_COLOURS = {"good": "bold green", "poor": "bold red", "broken": "bold red"}
 
 
 def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -184,12 +187,6 @@ def titled(title: str, slower: Sequence[str]) -> str | None:
     return "\n".join([*lines, *([title] if title else [])]) or None
 
 
-def slower_than_dense(report: dict[str, Any]) -> str:
-    """A line on a slim network that was not measured faster than the dense one, or nothing."""
-    latency = report["latency"]
-    return pace("dense", "slim", latency["speedup"], latency["ci95"]) if latency else ""
-
-
 def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Table]:
     """Where the dense network's time goes, and what narrowing each group alone is expected to save."""
     layers: dict[str, float] = {}
@@ -253,8 +250,11 @@ def sensitivity_table(graph: DependencyGraph, found: Sensitivity, title: str) ->
 
 
 def report_table(report: dict[str, Any], title: str) -> Table:
-    """The table that a run ends with; first of all, that the slim network is no faster, if it is not."""
-    table = Table(title=titled(title, [slower_than_dense(report)]), title_justify="left", caption_justify="left")
+    """The table that a run ends with; first of all its verdict, red where it is bad."""
+    verdict = report.get("verdict") or verdict_of(report).to_dict()  # of an earlier version
+    colour = _COLOURS[verdict["state"]]
+    first = f"[{colour}]{escape(verdict['text'])}[/{colour}]"
+    table = Table(title=f"{first}\n{escape(title)}", title_justify="left", caption_justify="left")
     for name, justify in (("", "left"), ("dense", "right"), ("slim", "right"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in summary_rows(report):

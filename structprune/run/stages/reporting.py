@@ -12,7 +12,7 @@ from ...data.tensors import Tensors as Data
 from ...export import opset_of
 from ...graph import DependencyGraph
 from ...records import Plan
-from ...report import build_report, measured_quality
+from ...report import build_report, measured_quality, verdict_of
 from ..stage import Work, stage
 
 
@@ -61,4 +61,4 @@ def report(
     )
     if not counts.passed:
         made["gate"]["passed"] = False
-    return made
+    return {"schema": made.pop("schema"), "verdict": verdict_of(made).to_dict(), **made}

@@ -1,0 +1,86 @@
+"""What came of a run, in a sentence: faster, smaller, quality kept or lost, against what was asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..bench import pace
+
+NEAR = 0.97  # of a speedup that was asked for: planning stops there
+SURE = 2.0  # standard errors of the difference of two shares, which chance alone seldom passes
+BROKEN = 0.5  # of the dense network's quality: less is no network that anybody would use
+ALIKE = 0.9  # agreement with the dense network under which an unlabelled run says that quality is lost
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`state` is `good`, `poor` (slower, quality lost, or short of what was asked) or `broken`; `text` says it all."""
+
+    state: str
+    text: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def verdict_of(report: dict[str, Any]) -> Verdict:
+    """The verdict on a finished run.
+
+    Args:
+        report: what report.json holds: `latency`, `params`, `macs`, `quality`, `budget` and `gate` are looked at.
+
+    Returns:
+        The verdict. A difference of accuracies counts as lost where it is larger than two standard errors.
+    """
+    if not report["gate"]["passed"]:
+        return Verdict("broken", "not proven: the gate failed, and there is no slim network")
+    speed, is_fast = _speed(report)
+    quality, state = _quality(report["quality"])
+    size = f"{report['params']['cut']:.1f}× smaller, {report['macs']['cut']:.1f}× fewer MACs"
+    first, *rest = (speed, size, quality) if state != "broken" else (quality, speed, size)
+    worst = "poor" if state == "good" and not is_fast else state
+    return Verdict(worst, "; ".join(part for part in (first, *rest) if part))
+
+
+def _speed(report: dict[str, Any]) -> tuple[str, bool]:
+    """What was measured, and whether it is faster, and as fast as was asked."""
+    latency = report["latency"]
+    if latency is None:
+        return "", True
+    speedup, (low, high) = latency["speedup"], latency["ci95"]
+    if slower := pace("dense", "slim", speedup, latency["ci95"]):
+        return slower, False
+    text = f"{speedup:.2f}× faster (95 %: {low:.2f} to {high:.2f})"
+    asked = report["budget"].get("speedup")
+    if "latency_ms" in report["budget"]:
+        asked = latency["dense_ms"] / report["budget"]["latency_ms"]
+    if asked and high < NEAR * asked:
+        return f"{text}, short of the {asked:.2f}× asked for", False
+    return text, True
+
+
+def _quality(quality: dict[str, Any]) -> tuple[str, str]:
+    """What is left of it, and the state that this is."""
+    metric, count, dense, final = (quality[key] for key in ("metric", "images", "dense", "final"))
+    if quality.get("random_weights"):
+        return "quality unknown: the weights are random", "good"
+    if metric == "agreement":
+        text = f"agrees with the dense network on {final:.1%} of {count} images"
+        state = "broken" if final < BROKEN else "poor" if final < ALIKE else "good"
+        return (f"quality lost: {text}" if state != "good" else text), state
+    lost = dense - final if quality.get("higher_is_better", True) else final - dense
+    numbers = f"{dense:.4f} to {final:.4f} on {count} images"
+    if dense > 0 and quality.get("higher_is_better", True) and final < BROKEN * dense:
+        return f"{metric} broken: {numbers}", "broken"
+    if lost > SURE * _error(dense, final, count):
+        return f"{metric} lost: {numbers}", "poor"
+    return f"{metric} kept: {numbers}", "good"
+
+
+def _error(dense: float, final: float, count: int) -> float:
+    """The standard error of the difference of two shares of `count`; a hundredth of what is no share."""
+    if not (0 <= dense <= 1 and 0 <= final <= 1):
+        return 0.01 * abs(dense) / SURE
+    return math.sqrt((dense * (1 - dense) + final * (1 - final)) / max(count, 1))

@@ -1,0 +1,89 @@
+"""A run's verdict: what is said first, and how bad it is."""
+
+import copy
+
+import pytest
+
+from structprune.report import report_table, verdict_of
+
+REPORT = {
+    "gate": {"passed": True},
+    "budget": {"macs": 0.25},
+    "latency": {"speedup": 3.3, "ci95": [3.2, 3.4], "dense_ms": 3.3, "slim_ms": 1.0},
+    "params": {"cut": 4.4},
+    "macs": {"cut": 4.0},
+    "quality": {"metric": "accuracy", "images": 360, "dense": 1.0, "pruned": 0.1, "final": 1.0},
+}
+
+
+def changed(**parts):
+    report = copy.deepcopy(REPORT)
+    for name, values in parts.items():
+        report[name] = {**report[name], **values} if isinstance(values, dict) else values
+    return report
+
+
+def test_a_good_run():
+    verdict = verdict_of(REPORT)
+    assert verdict.state == "good"
+    speed, size, quality = verdict.text.split("; ")
+    assert (speed, size) == ("3.30× faster (95 %: 3.20 to 3.40)", "4.4× smaller, 4.0× fewer MACs")
+    assert quality == "accuracy kept: 1.0000 to 1.0000 on 360 images"
+
+
+@pytest.mark.parametrize(
+    ("parts", "state", "first"),
+    [
+        ({"quality": {"final": 0.997}}, "good", "3.30× faster"),  # one image of 360
+        ({"quality": {"dense": 0.95, "final": 0.93}}, "good", "3.30× faster"),  # 2 points; two errors are 3.5
+        ({"quality": {"dense": 0.95, "final": 0.91}}, "poor", "3.30× faster"),  # 4 points; two errors are 3.8
+        ({"quality": {"images": 36000, "dense": 0.95, "final": 0.93}}, "poor", "3.30× faster"),
+        ({"quality": {"dense": 0.95, "final": 0.2}}, "broken", "accuracy broken: 0.9500 to 0.2000 on 360 images"),
+        ({"latency": {"speedup": 0.8, "ci95": [0.7, 0.9]}}, "poor", "slim is slower than dense: 0.80× as fast"),
+        ({"latency": {"speedup": 0.99, "ci95": [0.9, 1.1]}}, "poor", "slim is no faster than dense"),
+        ({"budget": {"speedup": 3.4}}, "good", "3.30× faster (95 %: 3.20 to 3.40);"),
+        ({"budget": {"speedup": 4.0}}, "poor", "3.30× faster (95 %: 3.20 to 3.40), short of the 4.00× asked for"),
+        ({"budget": {"latency_ms": 0.5}}, "poor", "3.30× faster (95 %: 3.20 to 3.40), short of the 6.60× asked for"),
+        ({"latency": None}, "good", "4.4× smaller, 4.0× fewer MACs"),
+        ({"gate": {"passed": False}}, "broken", "not proven: the gate failed"),
+    ],
+)
+def test_what_is_bad_is_said(parts, state, first):
+    verdict = verdict_of(changed(**parts))
+    assert (verdict.state, verdict.text[: len(first)]) == (state, first)
+
+
+@pytest.mark.parametrize(
+    ("final", "weights", "state", "said"),
+    [
+        (0.95, False, "good", "; agrees with the dense network on 95.0% of 64 images"),
+        (0.65, False, "poor", "quality lost: agrees with the dense network on 65.0%"),
+        (0.05, False, "broken", "quality lost: agrees with the dense network on 5.0%"),
+        (0.05, True, "good", "quality unknown: the weights are random"),
+    ],
+)
+def test_without_labels_the_dense_network_is_the_measure(final, weights, state, said):
+    quality = {"metric": "agreement", "images": 64, "dense": 1.0, "final": final, "random_weights": weights}
+    verdict = verdict_of(changed(quality=quality))
+    assert verdict.state == state
+    assert said in verdict.text
+
+
+def test_metrics_that_are_better_lower():
+    quality = {"metric": "loss", "images": 50, "dense": 2.0, "higher_is_better": False}
+    assert verdict_of(changed(quality={**quality, "final": 2.01})).state == "good"
+    assert verdict_of(changed(quality={**quality, "final": 2.5})).state == "poor"
+    assert verdict_of(changed(quality={**quality, "final": 1.5})).state == "good"
+
+
+def test_the_table_begins_with_it_in_colour():
+    report = changed(quality={"dense": 0.95, "final": 0.2})
+    report |= {"onnx": {"slim_bytes": 0, "dense_bytes": 0}, "recovery": []}
+    report["params"] |= {"dense": 4, "slim": 1}
+    report["macs"] |= {"dense": 4, "slim": 1}
+    report["latency"] = None
+    report["gate"] |= {"not_compared": []}
+    for name in ("masked_vs_slim", "float64", "random_weights", "reload", "onnx", "training"):
+        report["gate"][name] = {"state": "passed", "passed": True, "max_rel": 0.0, "detail": "", "batches": []}
+    table = report_table(report, "net")
+    assert str(table.title).startswith("[bold red]accuracy broken: 0.9500 to 0.2000")
