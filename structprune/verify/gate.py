@@ -25,6 +25,7 @@ from ..modules import replace_tensors, tensors
 from ..options import checked, flag, instance, optional, path
 from ..records import Plan
 from ..store import files, load, save
+from ..surgery import wrong_shape
 from ..wrappers import unwrapped
 from .comparison import TOLERANCE, Comparison, reload_tolerance
 from .masked import expanded, masked
@@ -154,7 +155,7 @@ def verify(
         try:
             model = expanded(model, slim, plan)
         except Exception as error:  # tensors are missing, or of other shapes
-            weights.error = first_line(error)
+            weights.error = wrong_shape(tensors(slim), plan, "the slim network") or first_line(error)
     gate = Gate(
         masked_vs_slim=Comparison.of(native),
         float64=Comparison.of(torch.float64),

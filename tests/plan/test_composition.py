@@ -13,6 +13,7 @@ from structprune.errors import BudgetError, PlanError
 from structprune.graph import Inputs
 from structprune.graph.capture import outputs
 from structprune.plan import realise
+from structprune.report.report import describe_groups
 from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked
 from structprune.verify.running import refusals, size_of
 from tests.random_networks import Case
@@ -252,6 +253,26 @@ def test_what_the_plans_do_not_tell_is_left_out_and_said():
     assert odd.groups == {}
     assert "names no groups" in odd.notes[-1]
     assert odd.keep == composed.keep
+
+
+def test_a_plan_that_cuts_nothing_changes_nothing():
+    model = randomise(Residual())
+    graph = sp.trace(model, X)
+    none, some = (sp.plan(graph, sp.score(graph, "l1"), {"macs": share}, align=1) for share in (1.0, 0.5))
+    assert (none.then(some).keep, none.then(some).groups) == (some.keep, some.groups)
+    graph = sp.trace(sp.prune(model, some), X)
+    none = sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0}, align=1)
+    assert (some.then(none).keep, some.then(none).groups) == (some.keep, some.groups)
+
+
+def test_recovery_and_reports_take_a_composed_plan():
+    model = randomise(Residual())
+    composed, slim, graph, _ = _cut(model, X, ["module", "module"])
+    done = sp.recover(model, slim, composed, torch.randn(32, 3, 10, 10), ["means", "least_squares"]).model
+    assert sp.verify(model, done, composed, X, trained=True).passed
+    told = describe_groups(graph, composed)
+    assert {entry["name"]: entry["kept_channels"] for entry in told} == composed.widths
+    assert describe_groups(graph, dataclasses.replace(composed, groups={})) == told
 
 
 def test_what_can_t_be_composed_is_refused_in_one_line():

@@ -1,6 +1,7 @@
 """The gate on a slim network that was trained since: what the caller must say, and what is caught all the same."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -157,6 +158,10 @@ def test_a_network_that_lacks_weights_is_refused_by_name():
     slim.conv2 = nn.Identity()
     gate = sp.verify(model, slim, plan, X, trained=True)
     assert "the dense network can't hold the slim network's weights: KeyError" in gate.reasons()[-1]
+    _, _, narrow = _cut()
+    narrow.conv1.weight.data = narrow.conv1.weight.data[:-1]
+    gate = sp.verify(model, narrow, plan, X, trained=True)
+    assert re.search(r"weights: conv1.weight is \(.*\) in the slim network, and the plan makes it", gate.reasons()[-1])
     with pytest.raises(RecipeError, match="trained='yes': give True or False"):
         sp.verify(model, slim, plan, X, trained="yes")
 
