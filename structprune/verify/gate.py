@@ -119,31 +119,23 @@ def verify(
 ) -> Gate:
     """Holds `slim` against the masked `model`, against itself reloaded from files, and against its ONNX file.
 
-    <<<<<<< HEAD
-        Nothing raises for a slim model that is wrong. A batch size that `slim` refuses by name (a graph form whose code
-        goes other ways there) is left out, and said in `detail`, unless it is that of `example_inputs`.
+    Nothing raises for a slim model that is wrong. A batch size that `slim` refuses by name (a graph form whose code
+    goes other ways there) is left out, and said in `detail`, unless it is that of `example_inputs`.
 
-        Args:
-            model: the dense model, with the weights that `slim` was cut from.
-            slim: what `prune` made of it.
-            plan: the plan that it was made by.
-            example_inputs: real data; they run at batch 1 and at another batch size.
-            trained: whether `slim` was trained or recovered since it was cut. Then the reference is the dense
-                architecture with its weights at the plan's positions, zeros between: that proves the network, not whose
-                weights it has. Without it, weights that are not the dense network's fail the gate.
-            folder: where `slim` was saved; without it, files are written to a temporary folder.
-            onnx: the file that `slim` was exported to, likewise.
-        Returns:
-            The comparisons: see `.passed` and `.reasons()`, `.not_compared()` for what that leaves out, and `.weights`.
-    =======
-        `model` is the dense model with the weights that `slim` was cut from (for a slim model that was trained
-        since, `expanded(model, slim, plan)`). `example_inputs` should be real data; they run at batch 1 and at
-        another batch size. `folder` and `onnx` name files that exist already; without them, files are written to
-        a temporary folder. A batch size that `slim` refuses by name (a graph form whose code goes other ways
-        there) is left out, and said in `detail`, unless it is that of `example_inputs`. Nothing raises for a slim
-        model that is wrong: see `.passed` and `.reasons()`, and `.not_compared()` for what that leaves out. Raises
-        StoreError where there is no room for the files that it compares.
-    >>>>>>> 3c49ed0 (A run is a list of stages over a store of what they made, found again by content)
+    Args:
+        model: the dense model, with the weights that `slim` was cut from.
+        slim: what `prune` made of it.
+        plan: the plan that it was made by.
+        example_inputs: real data; they run at batch 1 and at another batch size.
+        trained: whether `slim` was trained or recovered since it was cut. Then the reference is the dense
+            architecture with its weights at the plan's positions, zeros between: that proves the network, not whose
+            weights it has. Without it, weights that are not the dense network's fail the gate.
+        folder: where `slim` was saved; without it, files are written to a temporary folder.
+        onnx: the file that `slim` was exported to, likewise.
+    Returns:
+        The comparisons: see `.passed` and `.reasons()`, `.not_compared()` for what that leaves out, and `.weights`.
+    Raises:
+        StoreError: there is no room for the files that it compares.
     """
     model, slim = unwrapped(model), unwrapped(slim)
     inputs = Inputs.of(example_inputs).beside(model)

@@ -18,7 +18,7 @@ from ...records import Plan
 from ...report import macs_disagreements, macs_or_none, measured_quality
 from ...store import files, save
 from ...train import predict_onnx
-from ...verify import Gate, expanded, verify
+from ...verify import Gate, verify
 from ..stage import Work, stage
 from .surgery import changes_weights
 
@@ -79,8 +79,7 @@ def gate(
 ) -> Mapping[str, Any]:
     """The acceptance gate, and an independent count of MACs."""
     work.reporter.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
-    reference = expanded(dense, slim, plan) if work.spec else dense
-    final: Gate = verify(reference, slim, plan, data.example, folder=saved, onnx=slim_onnx)
+    final: Gate = verify(dense, slim, plan, data.example, trained=bool(work.spec), folder=saved, onnx=slim_onnx)
     counts = {kind: macs_or_none(net, data.example[:1]) for kind, net in (("dense", dense), ("slim", slim))}
     problems = macs_disagreements(plan, counts)
     return {"gates.final": final, "gates.macs": Counts(counts["dense"], counts["slim"], tuple(problems))}
