@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...data.tensors import Tensors as Data
+from ...errors import StoreError
 from ...modules import replace_tensors, skeleton_copy, tensors
 from ...store import files
 from ...train import train_stage
@@ -67,8 +68,10 @@ def write_weights(model: nn.Module, path: Path) -> None:
 
 def with_weights(model: nn.Module, path: Path) -> nn.Module:
     """`model`, whose tensors are filled from a file in place."""
-    held = load_file(path)
+    held, own = load_file(path), tensors(model)
+    if held.keys() != own.keys():
+        raise StoreError(f"{path} holds other tensors than {type(model).__name__}: delete its folder, and run again")
     with torch.no_grad():
-        for key, tensor in tensors(model).items():
+        for key, tensor in own.items():
             tensor.copy_(held[key])
     return model.eval()
