@@ -12,6 +12,11 @@ import structprune as sp
 from structprune.criteria.registry import CRITERIA
 from structprune.graph.rules import RULES
 from structprune.plan.allocation import ALLOCATIONS
+from structprune.progress import Reporter
+from structprune.recipe import check_recipe
+from structprune.run import runner_of
+from structprune.run.stage import STAGES
+from structprune.store.artefacts import Artefacts
 from tests.same import assert_slim_equals_masked
 from tests.toys import Chain
 
@@ -23,7 +28,7 @@ X = torch.randn(2, 3, 8, 8)
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     """Imports a block as a module; registries and modules are put back at the end."""
-    registries = (RULES, CRITERIA, ALLOCATIONS)
+    registries = (RULES, CRITERIA, ALLOCATIONS, STAGES)
     before, folder, loaded = [dict(registry) for registry in registries], tmp_path_factory.mktemp("own"), {}
 
     def load(name):
@@ -50,10 +55,12 @@ def own_op(imported):
 
 def test_the_blocks_are_found():
     assert list(BLOCKS) == [
+        "own_stage.py",
         "structprune/graph/rules/reduction.py",
         "tests/graph/test_rules.py",
         "own_op.py",
         "own_symbolic.py",
+        "chains.py",
         "own_choices.py",
     ]
 
@@ -114,3 +121,19 @@ def test_an_own_criterion_and_an_own_allocation(imported):
     assert kept["conv1"] == 8  # the last group alone is enough
     assert kept["conv2"] < 6
     assert plan.macs["slim"] <= 0.97 * plan.macs["dense"]
+
+
+def test_an_own_stage(imported, tmp_path):
+    recipe = check_recipe(
+        {
+            "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
+            "data": {"source": "digits", "image_size": 32},
+            "prune": {"budget": {"macs": 0.5}, "align": 1},
+        }
+    )
+    before = runner_of(recipe, Reporter(), Artefacts(tmp_path)).value("slim")
+    imported("own_stage.py")
+    after = runner_of(recipe, Reporter(), Artefacts(tmp_path)).value("slim")
+    assert max(float(p.detach().abs().max()) for p in before.parameters()) > 0.5
+    for ours, theirs in zip(after.parameters(), before.parameters(), strict=True):
+        assert torch.equal(ours, theirs.clamp(-0.5, 0.5))
