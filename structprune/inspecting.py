@@ -21,6 +21,7 @@ from .records import Sensitivity
 from .run import runner_of
 from .shipped import shipped
 from .store.artefacts import Artefacts
+from .tasks.own import make_task
 
 
 def inspect_model(
@@ -60,7 +61,7 @@ def inspect_model(
         inputs, line = example_inputs(model, size)
         tell(line)
     elif recipe:
-        inputs = load_data(recipe.data, model, recipe.seed, tell=tell).one
+        inputs = load_data(recipe.data, model, recipe.seed, task=make_task(recipe.task, tell), tell=tell).one
     elif (found := _inputs_of_run(name)) is not None:
         inputs = found
     else:

@@ -33,6 +33,8 @@ from .names import shown, unknown
 from .plan import ALLOCATIONS
 from .shipped import find_recipe
 from .specs import Number, Strict, Whole, mistakes
+from .tasks import TASKS
+from .tasks.own import AnyTaskSpec
 from .train.spec import TrainSpec
 
 
@@ -228,6 +230,7 @@ class Recipe(Strict):
     memory: Number = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
     model: Annotated[SerializeAsAny[AnyModelSpec], BeforeValidator(parse_model)]
     data: AnyDataSpec
+    task: AnyTaskSpec = Field(default_factory=lambda: TASKS["classification"].spec(name="classification"))
     train: TrainSpec | None = None
     prune: PruneSpec
     recover: tuple[RecoverSpec, ...] = ()
@@ -271,6 +274,15 @@ class Recipe(Strict):
             )
         if self.prune.combine and criterion.combine is None:
             raise ValueError(f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out")
+        return self
+
+    @model_validator(mode="after")
+    def _targets(self) -> Recipe:
+        if self.data.gives_classes and self.task.name in TASKS and not TASKS[self.task.name].classes:
+            raise ValueError(
+                f"task {self.task.name} has no use for class numbers, which is what data.source={self.data.source} has "
+                "as labels: give data by file.py:function, or images without labels"
+            )
         return self
 
     @model_validator(mode="after")

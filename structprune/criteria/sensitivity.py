@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .. import options
 from ..calibration import Batch, Sweep, Working, batches_for
@@ -18,6 +17,8 @@ from ..graph.capture import outputs
 from ..memory import LIMIT, allocation_failed
 from ..modules import evaluating
 from ..records import Scores, Sensitivity
+from ..tasks.distance import divergence
+from ..tasks.task import Task
 from .collect import Collector
 from .portions import SHOWN, kept_to
 from .reconstruction import refitted
@@ -41,6 +42,7 @@ def scan_images(images: Tensor | Sequence[Batch]) -> Any:
     graph=options.instance(DependencyGraph, "what structprune.trace gives"),
     scores=options.instance(Scores, "what structprune.score gives"),
     ratios=options.several(options.number(above=0, most=1), "shares of a group's units, each over 0 and at most 1"),
+    task=options.optional(options.instance(Task, "a Task of structprune.tasks")),
     seed=options.whole(0, 2**31),
     memory=options.number(above=0),
     progress=options.function,
@@ -51,6 +53,7 @@ def sensitivity(
     data: Any,
     *,
     ratios: Sequence[float] = RATIOS,
+    task: Task | None = None,
     seed: int = 0,
     memory: float = LIMIT,
     progress: Callable[[float], None] = lambda share: None,
@@ -59,14 +62,15 @@ def sensitivity(
 
     For each group and ratio: the consumers' weights are refitted by least squares on the dense network's activations,
     the removed channels' means are made up for, and the loss is the mean KL divergence in nats of the class
-    probabilities from the dense network's (for other outputs, the squared error as a share of the output's variance).
+    probabilities from the dense network's (for other outputs, and where `task` says that they are no
+    class scores, the squared error as a share of the output's variance).
     Weights are fitted on one half of the batches and the loss is taken on the other, both ways round. Groups without
     scores, and those that no layer consumes, are left out. `memory` bounds in bytes what comes on top of the network,
     the images and a forward pass; what was left out for it is in the result's `notes`. Raises RecipeError for fewer
     than two batches.
     """
-    collector = Collector(graph, seed, memory)
-    working, batches = collector.working, batches_for(graph.model, data)
+    collector = Collector(graph, seed, memory, task)
+    working, batches = collector.working, batches_for(graph.model, data, task=task)
     if len(batches) < 2:
         images = sum(batch.images for batch in batches)
         raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")
@@ -163,19 +167,4 @@ def _loss(
     finally:
         for key, value in before.items():
             working.write(key, value)
-    return divergence(dense, slim)
-
-
-def divergence(dense: list[list[Tensor]], slim: list[list[Tensor]]) -> float:
-    """Mean KL divergence of class probabilities (images, classes) in nats, or a relative squared error."""
-    total = images = 0.0
-    for ours, theirs in zip(dense, slim, strict=True):
-        if len(ours) == 1 and ours[0].dim() == 2:
-            a, b = ours[0].double().log_softmax(1), theirs[0].double().log_softmax(1)
-            total += float(F.kl_div(b, a, log_target=True, reduction="sum"))
-            images += len(a)
-        else:
-            pairs = zip(ours, theirs, strict=True)
-            errors = [float((a - b).double().square().mean() / a.double().var().clamp_min(1e-12)) for a, b in pairs]
-            total, images = total + sum(errors) / len(errors), images + 1
-    return total / images
+    return divergence(dense, slim, collector.task.scores_classes)

@@ -38,6 +38,10 @@ class OwnDataSpec(DataSpec):
     def labelled(self) -> bool:
         return self.labels
 
+    @property
+    def gives_classes(self) -> bool:
+        return False
+
 
 def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
     """The data of a user's function. Raises RecipeError for what is no data, and for what the function raises."""

@@ -46,28 +46,26 @@ class Preprocessing:
         )
 
 
-def config_of(model: nn.Module) -> tuple[dict[str, Any], list[str]]:
-    """What images a model takes (see `models.inputs`), and a note where that was assumed."""
+def config_of(model: nn.Module, keys: PreprocessingKeys | None = None) -> tuple[dict[str, Any], list[str]]:
+    """What images a model takes (see `models.inputs`), and a note where something was assumed that no key says."""
     from ..models.inputs import resolve_model_data_config, says_its_images
 
     config = resolve_model_data_config(model)
-    if says_its_images(model):
+    assumed = [key for key in ("image_size", "mean", "std") if keys is None or getattr(keys, key) is None]
+    if says_its_images(model) or not assumed:
         return config, []
     channels, height, width = config["input_size"]
-    note = (
-        f"{type(model).__name__} does not say what images it wants: {channels}×{height}×{width} with ImageNet's mean "
-        "and std are taken; set data.image_size, data.mean and data.std if it was trained with others"
-    )
-    return config, [note]
+    usual = f"{', '.join(assumed)} are taken as usual ({channels}×{height}×{width}, ImageNet's mean and std)"
+    advice = f": set data.{', data.'.join(assumed)} if it was trained with others" if keys is not None else ""
+    return config, [f"{type(model).__name__} does not say what images it wants: {usual}{advice}"]
 
 
 def preprocessing(model: nn.Module, spec: PreprocessingKeys) -> Preprocessing:
     """What the model's configuration and the recipe say. Raises RecipeError where they do not fit images."""
-    config, notes = config_of(model)
+    config, notes = config_of(model, spec)
     channels, height, width = config["input_size"]
     if spec.image_size is not None:
         height, width = spec.image_size if isinstance(spec.image_size, tuple) else (spec.image_size, spec.image_size)
-        notes = [note for note in notes if spec.mean is None or spec.std is None]
     if channels not in (1, 3):
         raise RecipeError(
             f"images have 1 or 3 channels and the model wants {channels}: give data of your own by file.py:function"

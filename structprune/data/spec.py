@@ -42,6 +42,11 @@ class DataSpec(Strict):
         """Whether the data has labels to train and measure with."""
         return False
 
+    @property
+    def gives_classes(self) -> bool:
+        """Whether its labels are class numbers; a user's own may be anything."""
+        return self.labelled
+
 
 class PreprocessingKeys(Strict):
     """What of the model's own configuration is to be otherwise. `image_size` is pixels, or [height, width]."""

@@ -1,8 +1,9 @@
 """What a run says at its end: report.json (versioned), report.html and the table in the terminal."""
 
 from .counts import count_macs
-from .findings import macs_disagreements, macs_or_none, measured_quality
+from .findings import macs_disagreements, macs_or_none
 from .html import render_html
+from .quality import quality_record
 from .report import SCHEMA, build_report
 from .table import (
     also_table,
@@ -29,7 +30,7 @@ __all__ = [
     "int8_table",
     "macs_disagreements",
     "macs_or_none",
-    "measured_quality",
+    "quality_record",
     "render_html",
     "report_table",
     "sensitivity_table",

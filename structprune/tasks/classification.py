@@ -138,4 +138,6 @@ def _named(outputs: Any) -> Tensor | None:
         return None
 
 
-TASKS.add(TaskKind("classification", "one class a sample: accuracy", ClassificationSpec, lambda spec: Classification()))
+TASKS.add(
+    TaskKind("classification", "one class a sample: accuracy", ClassificationSpec, lambda spec: Classification(), True)
+)

@@ -22,6 +22,7 @@ class Embedding(Task):
     """A vector a sample, of shape (samples, features); targets, where there are some, are vectors alike."""
 
     name = "embedding"
+    scores_classes = False
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         self.check(outputs, targets)

@@ -42,6 +42,11 @@ class Quality:
     likeness: dict[str, float] = field(default_factory=dict)
     labelled: bool = True
 
+    @property
+    def kl(self) -> float | None:
+        """KL from the dense network where that is what stands for quality: without labels."""
+        return None if self.labelled else self.likeness.get("kl")
+
     def better_than(self, other: Quality) -> bool:
         """Whether this value is strictly the better one."""
         return self.value > other.value if self.higher_is_better else self.value < other.value

@@ -44,6 +44,7 @@ class Regression(Task):
     """Numbers of any shape, as many as the targets."""
 
     name = "regression"
+    scores_classes = False
 
     def __init__(self, data_range: float = 1.0, peaks: float | None = None) -> None:
         self.data_range, self.peaks = data_range, peaks

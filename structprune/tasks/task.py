@@ -33,6 +33,7 @@ class Task:
     """
 
     name: ClassVar[str] = "task"
+    scores_classes: ClassVar[bool] = True  # whether outputs (samples, n) are scores of classes
 
     def collate(self, items: list[Any]) -> Any:
         """A batch of items of a dataset; by default PyTorch's, which stacks tensors."""
@@ -123,12 +124,13 @@ def main_output(outputs: Any, task: str, keys: tuple[str, ...] = ("logits", "out
 
 @dataclass(frozen=True)
 class TaskKind:
-    """A registered task: `make` builds it from its `spec`."""
+    """A registered task: `make` builds it from its `spec`. `classes`: its targets are one class number a sample."""
 
     name: str
     description: str
     spec: type[TaskSpec]
     make: Callable[[Any], Task]
+    classes: bool = False
 
 
 TASKS: Registry[TaskKind] = Registry("task", "structprune.tasks")

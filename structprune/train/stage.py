@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import TensorDataset
 
-from ..data.tensors import Tensors as Data
+from ..data import Data
+from ..errors import RecipeError
 from ..modules import replace_tensors, tensors
 from ..progress import Reporter
 from ..store import files
+from ..tasks import Task
 from .loop import fit
 from .spec import TrainSpec
 
 
 def train_stage(
-    model: nn.Module, spec: TrainSpec, data: Data, folder: Path, what: str, seed: int, reporter: Reporter
+    model: nn.Module, spec: TrainSpec, data: Data, task: Task, folder: Path, what: str, seed: int, reporter: Reporter
 ) -> Path:
     """Trains `model`, the `what` (dense, slim) network, in place; its weights are in the file returned, in `folder`.
 
     If that file is there already they are only read; if training was interrupted, it goes on.
     """
-    assert data.train is not None
-    assert data.train_labels is not None
+    if data.train is None or not data.labelled:
+        raise RecipeError(f"training the {what} network needs training data with labels: see `data`")
     final = folder / f"{what}.safetensors"
     if final.is_file():
         replace_tensors(model, load_file(final))
@@ -39,8 +41,8 @@ def train_stage(
                 reporter.event("epoch", network=what, **shown)
 
         checkpoint = folder / f"{what}.training.safetensors"
-        train = TensorDataset(data.train, data.train_labels)
-        fit(model, train, spec, seed=seed, checkpoint=checkpoint, progress=progress, what=f"the {what} network")
+        options: dict[str, Any] = {"progress": progress, "workers": data.workers, "what": f"the {what} network"}
+        fit(model, data.train, spec, task=task, seed=seed, checkpoint=checkpoint, **options)
     held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
     files.write(final, lambda path: save_file(held, path))
     return final

@@ -78,11 +78,11 @@ def test_images_are_prepared_as_the_model_or_the_recipe_says(tmp_path):
     pixels = torch.from_numpy(np.asarray(Image.open(path)).copy())[None] / 255
     torch.testing.assert_close(image, (pixels - 0.25) / 0.5)
     assert label == 0
-    assert not data.notes[0].startswith("Sequential does not say")
+    assert data.notes[0] == "2 classes, numbered in this order: 0, 1"
     coloured = load_data(FolderSpec(source="folder", path=str(tmp_path)), net(2, channels=3), seed=0)
     assert coloured.example.shape == (4, 3, 224, 224)
-    assert "Sequential does not say what images it wants: 3×224×224" in coloured.notes[0]
-    assert "ImageNet's mean and std are taken" in coloured.notes[0]
+    assert "Sequential does not say what images it wants: image_size, mean, std are taken" in coloured.notes[0]
+    assert "(3×224×224, ImageNet's mean and std): set data.image_size, data.mean, data.std if" in coloured.notes[0]
 
 
 def test_training_images_are_augmented_and_no_others(tmp_path):

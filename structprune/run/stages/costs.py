@@ -18,7 +18,7 @@ from torch import nn
 from ...bench import Runtime, environment
 from ...cost import CostModel, Deadline, learn_cost, learn_steps, wants_latency
 from ...criteria import unscorable
-from ...data.tensors import Tensors as Data
+from ...data import Data
 from ...errors import BudgetError
 from ...graph import DependencyGraph, trace
 from ...plan import plan as make_plan
@@ -85,7 +85,7 @@ def machine(recipe: Recipe) -> dict[str, Any]:
     spec=lambda recipe: "graph" if recipe.prune.form == "graph" else "module",
 )
 def trace_model(work: Work, model: nn.Module, data: Data) -> DependencyGraph:
-    return trace(model, data.example[:1], form=work.spec)
+    return trace(model, data.one, form=work.spec)
 
 
 @stage(
@@ -104,7 +104,7 @@ def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) 
     except BudgetError:
         if spec.form != "auto":
             raise
-        freer = trace(model, data.example[:1], form="graph")
+        freer = trace(model, data.one, form="graph")
         _rehearse(costs, freer, spec, work.reporter)
         costs.form, costs.note = freer.form, _why_graph(traced, model)
     return costs
@@ -126,7 +126,7 @@ def keep_form(work: Work, costs: Costs) -> None:
 def choose_graph(
     work: Work, traced: DependencyGraph, form: dict[str, str], model: nn.Module, data: Data
 ) -> DependencyGraph:
-    return traced if traced.form == form["form"] else trace(model, data.example[:1], form=form["form"])
+    return traced if traced.form == form["form"] else trace(model, data.one, form=form["form"])
 
 
 def _why_graph(graph: DependencyGraph, model: nn.Module) -> str:

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from ...bench.session import made_up_inputs
-from ...data.tensors import Tensors as Data
+from ...calibration import Batch
+from ...calibration.batching import rebatched
+from ...data import Data
+from ...errors import RecipeError
 from ...export import export_onnx, quantize
 from ...recipe import Recipe
 from ...records import Plan
-from ...report import macs_disagreements, macs_or_none, measured_quality
+from ...report import macs_disagreements, macs_or_none
 from ...store import files, save
-from ...train import predict_onnx
+from ...tasks import Judge
 from ...verify import Gate, verify
 from ..stage import Work, stage
 from .surgery import changes_weights
@@ -56,7 +60,7 @@ def export_dense(work: Work, dense: nn.Module, data: Data) -> None:
     "files",
     after="judge_final",
     needs=("slim", "plan", "data"),
-    first=("outputs.pruned", "outputs.final"),  # a network that does not run is said as such
+    first=("quality.pruned", "quality.final"),  # a network that does not run is said as such
     makes=("slim_onnx", "saved"),
     read=lambda work: {"slim_onnx": work.folder / "slim.onnx", "saved": work.folder},
 )
@@ -80,7 +84,7 @@ def gate(
     """The acceptance gate, and an independent count of MACs."""
     work.reporter.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
     final: Gate = verify(dense, slim, plan, data.example, trained=bool(work.spec), folder=saved, onnx=slim_onnx)
-    counts = {kind: macs_or_none(net, data.example[:1]) for kind, net in (("dense", dense), ("slim", slim))}
+    counts = {kind: macs_or_none(net, data.one) for kind, net in (("dense", dense), ("slim", slim))}
     problems = macs_disagreements(plan, counts)
     return {"gates.final": final, "gates.macs": Counts(counts["dense"], counts["slim"], tuple(problems))}
 
@@ -92,9 +96,8 @@ def _makes_int8(recipe: Recipe) -> bool:
 @stage(
     "int8",
     after="gate",
-    needs=("dense_onnx", "slim_onnx", "data", "outputs.dense", "gates.*"),
+    needs=("dense_onnx", "slim_onnx", "data", "judge", "gates.*"),
     makes=("int8", "int8_files"),
-    spec=lambda recipe: not recipe.model.trained,
     when=_makes_int8,
     read=lambda work: {
         "int8": json.loads((work.folder / "int8.json").read_text(encoding="utf-8")),
@@ -103,18 +106,23 @@ def _makes_int8(recipe: Recipe) -> bool:
     sound_only=True,
     title="dense and slim in int8",
 )
-def quantise(
-    work: Work, dense_onnx: Path, slim_onnx: Path, data: Data, outputs_dense: Tensor, gates: dict[str, Gate]
-) -> None:
+def quantise(work: Work, dense_onnx: Path, slim_onnx: Path, data: Data, judge: Judge, gates: dict[str, Gate]) -> None:
     """Writes dense and slim in int8; how good and how large each is."""
     assert data.calibration is not None
     work.reporter.stage("quantising dense and slim to int8 by onnxruntime, on calibration images")
-    images, result = data.calibration[:INT8_IMAGES], {}
+    batches, result = rebatched(data.calibration, INT8_BATCH, INT8_IMAGES), {}
     for kind, source in (("dense", dense_onnx), ("slim", slim_onnx)):
         target = work.folder / f"{kind}-int8.onnx"
-        (name,) = made_up_inputs(source)
-        quantize(source, target, [{name: batch.numpy()} for batch in images.split(INT8_BATCH)])
-        quality = measured_quality(data, outputs_dense, {"int8": predict_onnx(target, data.test)}, work.spec)
-        entry = {"quality": quality["int8"], "kl": quality.get("kl", {}).get("int8")}
+        quantize(source, target, [_feed(batch, list(made_up_inputs(source))) for batch in batches])
+        quality = judge(target)
+        entry = {"quality": quality.value, "kl": quality.kl}
         result[f"{kind}-int8"] = {**entry, "bytes": target.stat().st_size}
     files.write_text(work.folder / "int8.json", json.dumps(result))
+
+
+def _feed(batch: Batch, names: list[str]) -> dict[str, np.ndarray]:
+    """A batch as an ONNX file of these inputs takes it. Raises RecipeError where it has other inputs."""
+    given = [x for x in batch.inputs.flat() if isinstance(x, Tensor)]
+    if len(given) != len(names):
+        raise RecipeError(f"int8 needs the ONNX file's inputs ({', '.join(names)}), and a batch has {len(given)}")
+    return {name: x.numpy() for name, x in zip(names, given, strict=True)}

@@ -1,8 +1,7 @@
-"""The network as it comes, and the data."""
+"""The network as it comes, the task and the data."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import inspect
 from collections.abc import Iterable, Mapping
@@ -12,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data.tensors import Tensors as Data
-from ...data.tensors import load_tensors as load_data
+from ...data import Data, load_data
+from ...data.identity import data_digest
 from ...modules import tensors
+from ...tasks import Task
+from ...tasks.own import make_task
 from ..stage import Work, stage
 
 
@@ -33,15 +34,33 @@ def build(work: Work) -> Mapping[str, nn.Module]:
 
 
 @stage(
-    "data",
+    "task",
     after="model",
-    needs=("model",),
+    makes=("task",),
+    spec=lambda recipe: recipe.task,
+    content=lambda task: task_digest(task),
+)
+def choose_task(work: Work) -> Task:
+    return make_task(work.spec, work.reporter.stage)
+
+
+@stage(
+    "data",
+    after="task",
+    needs=("model", "task"),
     makes=("data",),
     spec=lambda recipe: recipe.data,
     content=lambda data: data_digest(data),
 )
-def load(work: Work, model: nn.Module) -> Data:
-    return load_data(work.spec, model, work.seed)
+def load(work: Work, model: nn.Module, task: Task) -> Data:
+    data = load_data(work.spec, model, work.seed, task=task, tell=work.reporter.stage)
+    work.say_notes(data.notes)
+    return data
+
+
+def task_digest(task: Task) -> str:
+    """SHA-256 of a task's options and the code of its class."""
+    return _digest([_code(type(task)), *sorted((name, repr(value)) for name, value in vars(task).items())])
 
 
 def network_digest(model: nn.Module) -> str:
@@ -57,11 +76,6 @@ def _code(cls: type) -> str:
         return Path(file).read_text(encoding="utf-8") if file else str(cls)
     except (TypeError, OSError, ValueError):
         return str(cls)
-
-
-def data_digest(data: Data) -> str:
-    """SHA-256 of what the images and labels are."""
-    return _digest((field.name, getattr(data, field.name)) for field in dataclasses.fields(data))
 
 
 def _digest(entries: Iterable[Any]) -> str:

@@ -12,11 +12,12 @@ from torch import nn
 
 from ...cost import plan_measured, wants_latency
 from ...criteria import CRITERIA, scan_images, score, sensitivity, unscorable
-from ...data.tensors import Tensors as Data
+from ...data import Data
 from ...graph import DependencyGraph
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...store import files
+from ...tasks import Task
 from ..stage import Work, stage
 from .costs import Costs, machine
 
@@ -67,13 +68,13 @@ def _write_scores(work: Work, scores: Scores) -> None:
 @stage(
     "scores",
     after="dense_onnx",
-    needs=("dense", "graph", "data"),
+    needs=("dense", "graph", "data", "task"),
     makes=("scores", "first_scores"),  # `scan` and `rank` make further `scores`
     spec=lambda recipe: _scored_by(recipe, first_criterion(recipe)),
     read=lambda work: dict.fromkeys(("scores", "first_scores"), read_scores(work)),
 )
-def score_groups(work: Work, dense: nn.Module, graph: DependencyGraph, data: Data) -> None:
-    scores = _score(work, graph, data, None)
+def score_groups(work: Work, dense: nn.Module, graph: DependencyGraph, data: Data, task: Task) -> None:
+    scores = _score(work, graph, data, task, None)
     left_out = unscorable(graph, work.spec["for"])
     values = {name: value for name, value in scores.values.items() if name not in left_out}
     _write_scores(work, dataclasses.replace(scores, values=values, unscored={**scores.unscored, **left_out}))
@@ -85,18 +86,18 @@ def _scans(recipe: Recipe) -> bool:
 
 
 @stage(
-    "scan", after="scores", needs=("graph", "scores", "data"), makes=("scores",), when=_scans, read=read_scores,
+    "scan", after="scores", needs=("graph", "scores", "data", "task"), makes=("scores",), when=_scans, read=read_scores,
     title="the scan of each group's sensitivity",
 )  # fmt: skip
-def scan(work: Work, graph: DependencyGraph, scores: Scores, data: Data) -> None:
-    _write_scores(work, scan_groups(work, graph, scores, data))
+def scan(work: Work, graph: DependencyGraph, scores: Scores, data: Data, task: Task) -> None:
+    _write_scores(work, scan_groups(work, graph, scores, data, task))
 
 
-def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data) -> Scores:
+def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data, task: Task) -> Scores:
     """The scores with what the outputs lose when a share of one group's units goes."""
     assert data.calibration is not None
     with work.reporter.bar("scanning the sensitivity of each group") as update:
-        options: dict[str, Any] = {"seed": work.seed, "memory": work.memory, "progress": update}
+        options: dict[str, Any] = {"task": task, "seed": work.seed, "memory": work.memory, "progress": update}
         found = sensitivity(graph, scores, scan_images(data.calibration), **options)
     return dataclasses.replace(scores, sensitivity=found, notes=scores.notes + found.notes)
 
@@ -130,18 +131,18 @@ def plan_widths(
 @stage(
     "rank",
     after="widths",
-    needs=("graph", "widths", "data"),
+    needs=("graph", "widths", "data", "task"),
     makes=("scores",),
     spec=lambda recipe: _scored_by(recipe, recipe.prune.criterion),
     when=needs_widths,
     read=read_scores,
     title="the layer-by-layer scores",
 )
-def rank(work: Work, graph: DependencyGraph, widths: Plan, data: Data) -> None:
-    _write_scores(work, _score(work, graph, data, widths.widths))
+def rank(work: Work, graph: DependencyGraph, widths: Plan, data: Data, task: Task) -> None:
+    _write_scores(work, _score(work, graph, data, task, widths.widths))
 
 
-def _score(work: Work, graph: DependencyGraph, data: Data, widths: dict[str, int] | None) -> Scores:
+def _score(work: Work, graph: DependencyGraph, data: Data, task: Task, widths: dict[str, int] | None) -> Scores:
     spec = work.spec
     what = f"scoring by {spec['criterion']}" + (", layer by layer" if widths is not None else "")
     with work.reporter.bar(what) as update:
@@ -149,7 +150,7 @@ def _score(work: Work, graph: DependencyGraph, data: Data, widths: dict[str, int
             graph,
             spec["criterion"],
             data.calibration,
-            labels=data.calibration_labels,
+            task=task,
             combine=spec["combine"],
             widths=widths,
             seed=work.seed,

@@ -1,48 +1,54 @@
-"""What the networks put out for the held-out images, from which their quality is measured."""
+"""How good the networks are on held-out data, as the task measures it."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from ...data.tensors import Tensors as Data
+from torch import nn
+
+from ...data import Data
+from ...data.loading import is_dataset
 from ...errors import GateError
-from ...train import predict
+from ...tasks import Judge, Quality, Task
 from ..stage import Work, stage
 
 
-@stage("judge", after="cut", needs=("dense", "data"), makes=("outputs.dense",))
-def of_dense(work: Work, dense: nn.Module, data: Data) -> Tensor:
-    work.reporter.stage(f"measuring quality on {len(data.test)} held-out images")
-    return predict(dense, data.test)
+@stage("judge", after="cut", needs=("dense", "data", "task"), makes=("judge", "quality.dense"))
+def of_dense(work: Work, dense: nn.Module, data: Data, task: Task) -> Mapping[str, Any]:
+    samples = f"{len(data.test)} held-out images" if is_dataset(data.test) else "held-out data"  # type: ignore[arg-type]
+    work.reporter.stage(f"measuring quality on {samples}")
+    judge = Judge(task, data.test, dense, labelled=data.labelled, workers=data.workers)
+    return {"judge": judge, "quality.dense": judge.dense}
 
 
-@stage("judge_cut", after="judge", needs=("slim", "data"), makes=("outputs.pruned",))
-def of_cut(work: Work, slim: nn.Module, data: Data) -> Tensor:
-    return outputs_of(slim, data)
+@stage("judge_cut", after="judge", needs=("slim", "judge"), makes=("quality.pruned",))
+def of_cut(work: Work, slim: nn.Module, judge: Judge) -> Quality:
+    return quality_of(slim, judge)
 
 
 @stage(
     "judge_recovered",
     after="recover",
-    needs=("slim", "data"),
-    makes=("outputs.recovered",),
+    needs=("slim", "judge"),
+    makes=("quality.recovered",),
     when=lambda recipe: bool(recipe.recover),
     sound_only=True,
 )
-def of_recovered(work: Work, slim: nn.Module, data: Data) -> Tensor:
-    return outputs_of(slim, data)
+def of_recovered(work: Work, slim: nn.Module, judge: Judge) -> Quality:
+    return quality_of(slim, judge)
 
 
-@stage("judge_final", after="finetune", needs=("slim", "data"), makes=("outputs.final",))
-def of_final(work: Work, slim: nn.Module, data: Data) -> Tensor:
-    return outputs_of(slim, data)
+@stage("judge_final", after="finetune", needs=("slim", "judge"), makes=("quality.final",))
+def of_final(work: Work, slim: nn.Module, judge: Judge) -> Quality:
+    return quality_of(slim, judge)
 
 
-def outputs_of(slim: nn.Module, data: Data) -> torch.Tensor:
+def quality_of(slim: nn.Module | Path, judge: Judge) -> Quality:
     """Raises GateError for a network whose shapes do not fit."""
     try:
-        return predict(slim, data.test)
+        return judge(slim)
     except (RuntimeError, ValueError, IndexError) as error:
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise GateError(f"the slim network does not run, so no slim artefact was kept: {detail}") from error

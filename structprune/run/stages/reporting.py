@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ...bench import Benchmark, environment
-from ...data.tensors import Tensors as Data
+from ...data import Data
 from ...export import opset_of
 from ...graph import DependencyGraph
 from ...records import Plan
-from ...report import build_report, measured_quality, verdict_of
+from ...report import build_report, quality_record, verdict_of
+from ...tasks import Quality
 from ..stage import Work, stage
 
 
@@ -20,7 +19,7 @@ from ..stage import Work, stage
     "report",
     after="timing",
     needs=(
-        *("graph", "plan", "data", "outputs.*", "gates.*", "dense_onnx", "slim_onnx"),
+        *("graph", "plan", "data", "quality.*", "gates.*", "dense_onnx", "slim_onnx"),
         *("recovery?", "latency?", "layers?", "int8?", "also?"),
     ),
     makes=("report",),
@@ -31,7 +30,7 @@ def report(
     graph: DependencyGraph,
     plan: Plan,
     data: Data,
-    outputs: dict[str, Tensor],
+    quality: dict[str, Quality],
     gates: dict[str, Any],
     dense_onnx: Path,
     slim_onnx: Path,
@@ -42,13 +41,12 @@ def report(
     also: list[dict[str, Any]] | None,
 ) -> dict[str, Any]:
     recipe, counts = work.spec, gates["macs"]
-    slim = {name: made for name, made in outputs.items() if name != "dense"}
     made = build_report(
         recipe,
         graph,
         plan,
         {name: gate for name, gate in gates.items() if name != "macs"},
-        measured_quality(data, outputs["dense"], slim, not recipe.model.trained),
+        quality_record(quality, not recipe.model.trained),
         {"dense": counts.dense, "slim": counts.slim},
         {"dense": dense_onnx.stat().st_size, "slim": slim_onnx.stat().st_size},
         recovery or [],
@@ -59,6 +57,7 @@ def report(
         environment(),
         opset_of(slim_onnx),
     )
+    made["data"] = {"notes": list(data.notes), "skipped": data.skipped}
     if not counts.passed:
         made["gate"]["passed"] = False
     return {"schema": made.pop("schema"), "verdict": verdict_of(made).to_dict(), **made}

@@ -6,19 +6,20 @@ import json
 import time
 from typing import Any
 
-import torch
 from torch import nn
 
-from ...data.tensors import Tensors as Data
+from ...calibration import Batch
+from ...data import Data
+from ...graph.capture import Inputs
 from ...recipe import Recipe
 from ...records import Plan
 from ...recover import recover
-from ...report import measured_quality
 from ...store import files
 from ...surgery import prune
+from ...tasks import Judge
 from ...verify import Gate, verify
 from ..stage import Work, stage
-from .quality import outputs_of
+from .quality import quality_of
 from .training import own_copy, with_weights, write_weights
 
 
@@ -36,7 +37,7 @@ def changes_weights(recipe: Recipe) -> bool:
     "check",
     after="judge_cut",
     needs=("dense", "slim", "plan", "data"),
-    first=("outputs.pruned",),  # a network that does not run is said as such
+    first=("quality.pruned",),  # a network that does not run is said as such
     makes=("gates.pruned",),
     when=changes_weights,
 )
@@ -48,9 +49,9 @@ def check(work: Work, dense: nn.Module, slim: nn.Module, plan: Plan, data: Data)
 @stage(
     "recover",
     after="check",
-    needs=("dense", "slim", "plan", "data", "outputs.dense", "gates.*"),
+    needs=("dense", "slim", "plan", "data", "judge", "gates.*"),
     makes=("slim", "recovery"),
-    spec=lambda recipe: {"steps": recipe.recover, "random_weights": not recipe.model.trained},
+    spec=lambda recipe: {"steps": recipe.recover},
     when=lambda recipe: bool(recipe.recover),
     read=lambda work, slim: _recovered(work, slim),
     reads=("slim",),
@@ -63,7 +64,7 @@ def mend(
     slim: nn.Module,
     plan: Plan,
     data: Data,
-    outputs_dense: torch.Tensor,
+    judge: Judge,
     gates: dict[str, Gate],
 ) -> None:
     """Recovery step by step; what each changed, and how good the network was then, is kept beside the weights."""
@@ -71,17 +72,15 @@ def mend(
     for step in work.spec["steps"]:
         start = time.perf_counter()
         with work.reporter.bar(f"recovery: {step.method}") as update:
-            images = data.example if data.calibration is None else data.calibration
+            images = [Batch(Inputs.of(data.example))] if data.calibration is None else data.calibration
             options: dict[str, Any] = {"seed": work.seed, "memory": work.memory}
             done = recover(dense, slim, plan, images, [step], **options, progress=update)
         slim, seconds = done.model, time.perf_counter() - start
-        quality = measured_quality(
-            data, outputs_dense, {"recovered": outputs_of(slim, data)}, work.spec["random_weights"]
-        )
+        quality = quality_of(slim, judge)
         entry = {**step.model_dump(mode="json"), "layers": done.layers[0], "notes": done.notes, "seconds": seconds}
-        steps.append({**entry, "quality": quality["recovered"], "kl": quality.get("kl", {}).get("recovered")})
+        steps.append({**entry, "quality": quality.value, "kl": quality.kl})
         work.reporter.stage(
-            f"recovery by {step.method}: {done.layers[0]} layers, {quality['metric']} {quality['recovered']:.4f}",
+            f"recovery by {step.method}: {done.layers[0]} layers, {quality.metric} {quality.value:.4f}",
             **entry,
         )
         work.say_notes(done.notes)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ...bench import Runtime, benchmark, time_also, time_layers
-from ...data.tensors import Tensors as Data
+from ...data import Data
 from ..stage import Work, stage
 
 

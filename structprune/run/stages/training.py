@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ...data.tensors import Tensors as Data
+from ...data import Data
 from ...errors import StoreError
 from ...modules import replace_tensors, skeleton_copy, tensors
 from ...store import files
+from ...tasks import Task
 from ...train import train_stage
 from ..stage import Work, stage
 
@@ -19,7 +20,7 @@ from ..stage import Work, stage
 @stage(
     "train",
     after="graph",
-    needs=("model", "data"),
+    needs=("model", "data", "task"),
     first=("graph",),  # what can't be pruned is said before it is trained
     makes=("dense",),
     spec=lambda recipe: recipe.train,
@@ -28,15 +29,15 @@ from ..stage import Work, stage
     reads=("model",),
     title="the trained dense network",
 )
-def train(work: Work, model: nn.Module, data: Data) -> None:
+def train(work: Work, model: nn.Module, data: Data, task: Task) -> None:
     """Trains the model in place, which the graph's weights are too."""
-    _fit(work, model, data, "dense")
+    _fit(work, model, data, task, "dense")
 
 
 @stage(
     "finetune",
     after="judge_recovered",
-    needs=("slim", "data", "gates.*"),
+    needs=("slim", "data", "task", "gates.*"),
     makes=("slim",),
     spec=lambda recipe: recipe.finetune,
     when=lambda recipe: recipe.finetune is not None,
@@ -45,12 +46,12 @@ def train(work: Work, model: nn.Module, data: Data) -> None:
     sound_only=True,
     title="the fine-tuned slim network",
 )
-def finetune(work: Work, slim: nn.Module, data: Data, gates: object) -> None:
-    _fit(work, own_copy(slim), data, "slim")
+def finetune(work: Work, slim: nn.Module, data: Data, task: Task, gates: object) -> None:
+    _fit(work, own_copy(slim), data, task, "slim")
 
 
-def _fit(work: Work, model: nn.Module, data: Data, what: str) -> None:
-    train_stage(model, work.spec, data, work.folder, what, work.seed, work.reporter)
+def _fit(work: Work, model: nn.Module, data: Data, task: Task, what: str) -> None:
+    train_stage(model, work.spec, data, task, work.folder, what, work.seed, work.reporter)
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
 
 

@@ -1,4 +1,7 @@
-"""How good a network is: top-1 accuracy, or how near its outputs are to the dense network's."""
+"""Outputs and their quality all at once, for outputs that fit into memory: top-1 accuracy, agreement, divergence.
+
+A `Judge` measures the same batch by batch.
+"""
 
 from __future__ import annotations
 
