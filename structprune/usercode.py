@@ -189,9 +189,10 @@ def files_of(source: str) -> list[Path]:
     return sorted({whole, *_siblings(whole, {}).values()})
 
 
-def loaded_files() -> list[Path]:
-    """The files that were loaded in this process, with the siblings that they import: what a network may hang on."""
-    return sorted({file for files in _held.values() for file in files})
+def files_with(file: Path) -> list[Path]:
+    """The files of the user's that were loaded in this process together with this one: what its classes may hang on."""
+    whole = file.resolve()
+    return sorted({other for files in _held.values() if whole in files for other in files})
 
 
 def _hashes(path: Path) -> dict[Path, str]:

@@ -27,7 +27,7 @@ from ..bench import Benchmark, Runtime, benchmark, environment
 from ..cost import wants_latency
 from ..errors import RecipeError, StructPruneError
 from ..graph import DependencyGraph
-from ..models import build_model
+from ..graph.tracing import OUTPUT
 from ..modules import tensors
 from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
@@ -95,7 +95,7 @@ def compare(
     report, tool = _ours(started, folder / OURS, say)
     graph, scores = _scored(started, report, folder / OURS, say)
     rows = [_our_row(folder / OURS, report, tool, graph, scores)]
-    settings, notes = _settings(started)
+    settings, notes = _settings(started, graph)
     for align in roundings:
         row = _theirs(started, report["macs"]["slim"], align, settings, folder, timeout, say)
         if "error" not in row and row["gate"]["max_rel"] is not None:
@@ -277,8 +277,8 @@ def _with_speedup(recipe: Recipe, speedup: float) -> Recipe:
     return check_recipe({**recipe.model_dump(mode="json"), "prune": prune}, "as_fast")
 
 
-def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
-    """How torch-pruning does what the recipe asks, and where it can't."""
+def _settings(recipe: Recipe, graph: DependencyGraph) -> tuple[Settings, list[str]]:
+    """How torch-pruning does what the recipe asks, and where it can't. It is told which layers make the outputs."""
     spec, notes = recipe.prune, [f"{THEIRS} is cut to {OURS}'s MACs, by the pruning ratio that comes nearest"]
     if spec.criterion not in _SETTINGS:
         notes.append(f"{THEIRS} has no {spec.criterion}: its group L1 instead")
@@ -291,8 +291,9 @@ def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
     if recipe.recover:
         notes.append(f"{THEIRS} has no recovery: its quality is as cut" + (", then fine-tuned" * bool(recipe.finetune)))
     importance, arguments = _SETTINGS.get(spec.criterion, _SETTINGS["l1"])
-    modules = [path for path, _ in build_model(recipe.model, recipe.seed).named_modules()]
-    ignored = [path for path in modules if any(fnmatch(path, glob) for glob in spec.ignore)]
+    modules = [path for path, _ in graph.model.named_modules()]
+    ignored = [path for path, reason in graph.whole_layers.items() if reason == OUTPUT]
+    ignored += [path for path in modules if any(fnmatch(path, glob) for glob in spec.ignore)]
     return Settings(importance, arguments, spec.allocation in ("global", "threshold"), ignored, spec.max_ratio), notes
 
 

@@ -19,7 +19,7 @@ from ..data.code import OwnDataSpec
 from ..errors import ModelError, RecipeError
 from ..graph.capture import Inputs
 from ..models import CodeSpec, ModelSpec, TimmSpec, build_model, first_layer, resolve_model_data_config
-from ..models.inputs import says_its_images
+from ..models.inputs import says_its_images, says_its_size
 from ..modules import evaluating, tensors
 from ..specs import mistakes
 
@@ -164,7 +164,7 @@ def _measured(
             f"{spec.name} takes {channels} channels, and images have 1 or 3: write a recipe with own data"
         )
     own = (int(config["input_size"][1]), int(config["input_size"][2]))
-    fixed = says_its_images(model)
+    fixed = says_its_size(model)
     tried = [(size[1], size[2])] if size else _sizes(own, fixed, folder)
     found: list[tuple[int, int]] = []
     outputs, problem = None, ""

@@ -32,6 +32,7 @@ from .widths import kept_widths, restrict
 from .writes import Writes, unknown
 
 FORMS = ("module", "graph")
+OUTPUT = "the network's output"  # why a layer's channels stay, in DependencyGraph.whole_layers
 
 
 def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> DependencyGraph:
@@ -135,7 +136,7 @@ def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: 
         elif node.op == "get_attr":
             values[node] = Value.fixed(getattr(node.meta.get("val"), "shape", ()))
         elif node.op == "output":
-            output = Cause("output", node.name, "", "the network's output", barrier=False)
+            output = Cause("output", node.name, "", OUTPUT, barrier=False)
             for axis in (axis for leaf in node.all_input_nodes for axis in all_axes(values[leaf])):
                 if axis is not None:
                     flow.units.freeze(axis, output)

@@ -28,17 +28,20 @@ def resolve_model_data_config(model: nn.Module) -> dict[str, Any]:
     from timm.data import resolve_model_data_config as timm_config
 
     config: dict[str, Any] = timm_config(model)
-    if model in _known:
-        return {**config, **_known[model]}
     first = first_layer(model)
     if not getattr(model, "pretrained_cfg", None) and first is not None and isinstance(first[1], nn.Conv2d):
         config["input_size"] = (first[1].in_channels, *config["input_size"][1:])
-    return config
+    return {**config, **_known.get(model, {})}
 
 
 def says_its_images(model: nn.Module) -> bool:
-    """Whether a model, or where it comes from, says what images it takes, so that nothing was assumed."""
-    return bool(getattr(model, "pretrained_cfg", None)) or model in _known
+    """Whether a model, or where it comes from, says how its images are made, so that no mean and std are assumed."""
+    return bool(getattr(model, "pretrained_cfg", None)) or "mean" in _known.get(model, {})
+
+
+def says_its_size(model: nn.Module) -> bool:
+    """Whether a model, or where it comes from, says how large its images are."""
+    return bool(getattr(model, "pretrained_cfg", None)) or "input_size" in _known.get(model, {})
 
 
 def remember_config(model: nn.Module, config: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ... import usercode
 from ..._compat import declare_torchvision_ops
 from ...errors import RecipeError, StoreError
-from ...names import shown
+from ...names import architectures, shown
 from ...specs import beside_recipe
 from ...store import load
 from ...strict_yaml import read as read_yaml
@@ -20,6 +20,8 @@ from ..registry import ModelSpec, Tell, model_source
 
 declare_torchvision_ops()
 import timm  # noqa: E402
+
+_IMAGES = ("mean", "std", "interpolation")
 
 
 class RunSpec(ModelSpec):
@@ -105,23 +107,19 @@ def _named(run: str) -> str:
 
 
 def _config(folder: Path, depth: int) -> dict[str, Any]:
-    """Of timm's data configuration what a run's folder tells: the images' size, and how timm's model wants them."""
+    """Of timm's data configuration what a run's folder tells: the images' size, and how its dense model wants them."""
     config: dict[str, Any] = {}
     try:
-        said = read_yaml(folder / "recipe.yaml")["model"]
-        if said.get("run") and depth < 20:
-            config = _config(Path(said["run"]), depth + 1)
-        elif (held := timm.get_pretrained_cfg(str(said["name"]))) is not None:
-            config = {key: value for key in ("mean", "std", "interpolation") if (value := getattr(held, key))}
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-    ):  # no recipe, or one of another kind
-        pass
+        recipe = read_yaml(folder / "recipe.yaml")
+        said, data = dict(recipe["model"]), dict(recipe["data"])
+    except (OSError, ValueError, KeyError, TypeError):  # no recipe, or one of another kind
+        said, data = {}, {}
+    name = str(said.get("name", ""))
+    if said.get("run") and depth < 20:
+        config = _config(Path(str(said["run"])), depth + 1)
+    elif name.partition(".")[0] in architectures() and (held := timm.get_pretrained_cfg(name)) is not None:
+        config = {key: value for key in _IMAGES if (value := getattr(held, key))}
+    config |= {key: data[key] for key in _IMAGES if data.get(key)}
     taken = inputs_of_onnx(folder / "slim.onnx") if (folder / "slim.onnx").is_file() else None
     if isinstance(taken, Tensor) and taken.dim() == 4:
         config["input_size"] = tuple(taken.shape[1:])

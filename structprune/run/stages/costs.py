@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import fx, nn
 
 from ...bench import Runtime, environment
 from ...cost import CostModel, Deadline, learn_cost, learn_steps, wants_latency
@@ -82,10 +82,12 @@ def machine(recipe: Recipe) -> dict[str, Any]:
     after="data",
     needs=("model", "data"),
     makes=("traced",),
-    spec=lambda recipe: "graph" if recipe.prune.form == "graph" else "module",
+    spec=lambda recipe: recipe.prune.form,
 )
 def trace_model(work: Work, model: nn.Module, data: Data) -> DependencyGraph:
-    return trace(model, data.one, form=work.spec)
+    """In module form where the recipe leaves it open, but what is an fx graph already (of an earlier run) stays one."""
+    form = work.spec if work.spec != "auto" else "graph" if isinstance(model, fx.GraphModule) else "module"
+    return trace(model, data.one, form=form)
 
 
 @stage(

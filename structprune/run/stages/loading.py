@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ... import usercode
 from ...data import Data, load_data
 from ...data.identity import data_digest
 from ...modules import tensors
@@ -70,10 +71,11 @@ def network_digest(model: nn.Module) -> str:
 
 
 def _code(cls: type) -> str:
-    """The text of the file that a class is from; its name where there is none."""
+    """The text of the file that a class is from, and of what goes with a file of the user's; its name where none is."""
     try:
         file = inspect.getsourcefile(cls)
-        return Path(file).read_text(encoding="utf-8") if file else str(cls)
+        paths = [Path(file), *usercode.files_with(Path(file))] if file else []
+        return "\0".join(path.read_text(encoding="utf-8") for path in paths) or str(cls)
     except (TypeError, OSError, ValueError):
         return str(cls)
 
