@@ -7,6 +7,7 @@ be as fast as torch-pruning's network was measured to be.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from ..cost import wants_latency
 from ..errors import RecipeError, StructPruneError
 from ..graph import DependencyGraph
 from ..graph.tracing import OUTPUT
+from ..models import build_model
 from ..modules import tensors
 from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
@@ -95,7 +97,8 @@ def compare(
     report, tool = _ours(started, folder / OURS, say)
     graph, scores = _scored(started, report, folder / OURS, say)
     rows = [_our_row(folder / OURS, report, tool, graph, scores)]
-    settings, notes = _settings(started, graph)
+    settings, notes = _settings(started)
+    settings = dataclasses.replace(settings, ignored=[*settings.ignored, *_outputs(graph)])
     for align in roundings:
         row = _theirs(started, report["macs"]["slim"], align, settings, folder, timeout, say)
         if "error" not in row and row["gate"]["max_rel"] is not None:
@@ -277,8 +280,13 @@ def _with_speedup(recipe: Recipe, speedup: float) -> Recipe:
     return check_recipe({**recipe.model_dump(mode="json"), "prune": prune}, "as_fast")
 
 
-def _settings(recipe: Recipe, graph: DependencyGraph) -> tuple[Settings, list[str]]:
-    """How torch-pruning does what the recipe asks, and where it can't. It is told which layers make the outputs."""
+def _outputs(graph: DependencyGraph) -> list[str]:
+    """The layers that make the network's outputs: torch-pruning must be told, or it narrows them."""
+    return [path for path, reason in graph.whole_layers.items() if reason == OUTPUT]
+
+
+def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
+    """How torch-pruning does what the recipe asks, and where it can't."""
     spec, notes = recipe.prune, [f"{THEIRS} is cut to {OURS}'s MACs, by the pruning ratio that comes nearest"]
     if spec.criterion not in _SETTINGS:
         notes.append(f"{THEIRS} has no {spec.criterion}: its group L1 instead")
@@ -291,9 +299,8 @@ def _settings(recipe: Recipe, graph: DependencyGraph) -> tuple[Settings, list[st
     if recipe.recover:
         notes.append(f"{THEIRS} has no recovery: its quality is as cut" + (", then fine-tuned" * bool(recipe.finetune)))
     importance, arguments = _SETTINGS.get(spec.criterion, _SETTINGS["l1"])
-    modules = [path for path, _ in graph.model.named_modules()]
-    ignored = [path for path, reason in graph.whole_layers.items() if reason == OUTPUT]
-    ignored += [path for path in modules if any(fnmatch(path, glob) for glob in spec.ignore)]
+    modules = [path for path, _ in build_model(recipe.model, recipe.seed, lambda line: None).named_modules()]
+    ignored = [path for path in modules if any(fnmatch(path, glob) for glob in spec.ignore)]
     return Settings(importance, arguments, spec.allocation in ("global", "threshold"), ignored, spec.max_ratio), notes
 
 
