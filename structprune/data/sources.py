@@ -8,6 +8,9 @@ from typing import Annotated
 from pydantic import BeforeValidator, SerializeAsAny
 from torch import nn
 
+from ..errors import RecipeError
+from ..graph.capture import Inputs
+from ..modules import evaluating
 from ..tasks.task import Task
 from ..usercode import Tell
 from .code import OwnDataSpec, load_own_data
@@ -48,4 +51,22 @@ def load_data(
     request = Request(model, seed, task or make_task(), choosing, tell)
     if isinstance(spec, OwnDataSpec):
         return load_own_data(spec, request)
-    return SOURCES[spec.source].load(spec, request)
+    data = SOURCES[spec.source].load(spec, request)
+    if data.labelled and data.classes is not None:
+        _check_scores(model, data, request.task)
+    return data
+
+
+def _check_scores(model: nn.Module, data: Data, task: Task) -> None:
+    """Raises RecipeError where the network scores another number of classes than the data has."""
+    try:
+        with evaluating(model):
+            outputs = Inputs.of(data.one).beside(model).call(model)
+    except Exception:  # whatever the model's own code raises: tracing says it better
+        return
+    scored = task.classes_scored(outputs)
+    if scored is not None and scored != data.classes:
+        raise RecipeError(
+            f"the data has {data.classes} classes and the network scores {scored}: give it as many outputs, or set "
+            "data.labels=false"
+        )

@@ -97,6 +97,9 @@ class Classification(Task):
             Metric("kl", lambda: Divergence(self._scores), higher_is_better=False),
         ]
 
+    def classes_scored(self, outputs: Any) -> int | None:
+        return self._scores(outputs).shape[1]
+
     def check(self, outputs: Any, targets: Any) -> None:
         images, classes = self._scores(outputs).shape
         plain = isinstance(targets, Tensor) and not (

@@ -92,6 +92,10 @@ class Task:
         """What says how near outputs (first argument) are to the dense network's; the first is the one that counts."""
         raise NotImplementedError
 
+    def classes_scored(self, outputs: Any) -> int | None:
+        """How many classes outputs score a sample; None where the task has no such number."""
+        return None
+
     def check(self, outputs: Any, targets: Any) -> None:
         """Raises RecipeError where targets can't be those of such outputs."""
 

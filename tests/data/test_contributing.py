@@ -20,6 +20,8 @@ BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))
 
 @pytest.fixture
 def _added(tmp_path, monkeypatch):
+    assert "digits" in SOURCES  # and all others of the package are there by now
+    assert "regression" in TASKS
     before = dict(SOURCES._records), dict(TASKS._records)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("noise_source", "counting_task"):

@@ -191,3 +191,12 @@ def test_what_can_t_be_used_is_said_in_one_line(tmp_path, make, keys, message):
     with pytest.raises(RecipeError, match=message) as error:
         load_data(spec(tmp_path / "pictures", **keys), net(), seed=0)
     assert "\n" not in str(error.value)
+
+
+def test_a_network_with_other_outputs_than_there_are_classes_is_refused(tmp_path):
+    write_digits(tmp_path)
+    model = net(7)
+    del model.num_classes  # a module that does not say it
+    with pytest.raises(RecipeError, match="the data has 3 classes and the network scores 7"):
+        load_data(spec(tmp_path), model, seed=0)
+    assert not load_data(spec(tmp_path, labels=False), model, seed=0).labelled
