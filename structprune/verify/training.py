@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..graph.capture import Inputs, outputs
+from ..graph.capture import Inputs, meta_copy, outputs
 from ..modules import plain_transformers, replace_tensors, skeleton_copy, tensors, walk
 from ..records import Plan
 from .comparison import Comparison, Noise, room_of, tolerance_of
@@ -23,6 +23,7 @@ from .masked import cut, masked, refilled
 from .running import SAMPLES, attempt, cast, distance, dtype_of, first_line, in_dtype, levels, nudged, seeded, size_of
 
 SAMPLES_OF_STEP = 4
+MOST = 6 * 2**30  # bytes that a step may keep for its backward pass
 _GRAPH = (
     "slim is a graph: in training mode it runs what the dense network runs in evaluation, but for BatchNorm, dropout"
 )
@@ -35,6 +36,31 @@ _DROPS = frozenset(["DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d",
 
 class _NoStep(Exception):
     """A network that can't take a training step; the message says why."""
+
+
+def _kept_bytes(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> int:
+    """What a step in `dtype` keeps for its backward pass, told by a pass in which nothing is computed; 0 if there is
+    none."""
+    copy = meta_copy(model, {})
+    replace_tensors(copy, {k: t.to(dtype) for k, t in tensors(copy).items() if t.is_floating_point()})
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage.nbytes()
+        return tensor
+
+    try:
+        with _training(copy), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            for parameter in copy.parameters():
+                parameter.requires_grad_(parameter.is_floating_point())
+            kept = (
+                cast(inputs, dtype).map(lambda x: x.to("meta")).call(copy)
+            )  # alive, so that no storage is counted anew
+            del kept
+    except Exception:  # code that asks for values, or does not run in this dtype
+        return 0
+    return sum(storages.values())
 
 
 @dataclass
@@ -65,9 +91,11 @@ def compare_training(
 
     `right` says that slim is right in evaluation: only then may what differs be training mode's.
     """
-    native, few = dtype_of(model, batches[-1]), _few(batches[-1])
-    for dtype in levels(native):
-        inputs = cast(few, dtype)
+    native, few = dtype_of(model, batches[-1]), _few(batches[-1], SAMPLES_OF_STEP)
+    fitting = [(dtype, some) for dtype in levels(native) if (some := _fitting(model, few, dtype)) is not None]
+    reason = f"of one sample it would keep more than {MOST / 2**30:g} GiB"
+    for dtype, some in fitting:
+        inputs = cast(some, dtype)
         weights = _Weighted(inputs)
         try:
             reference = in_dtype(masked(model, plan), dtype, native, still=True)
@@ -76,7 +104,7 @@ def compare_training(
         except Exception as error:  # whatever the user's code raises
             reason = str(error) if isinstance(error, _NoStep) else first_line(error)
     else:
-        comparison.skip(f"the dense network, masked, takes no training step: {reason}")
+        comparison.skip(f"the dense network, masked, takes no training step here: {reason}")
         return
     comparison.tolerance, comparison.room = tolerance_of(dtype), room_of(dtype)
 
@@ -100,10 +128,18 @@ def compare_training(
         _explain(comparison, plan, again, model, evaluated)
 
 
-def _few(inputs: Inputs) -> Inputs:
-    """At most `SAMPLES_OF_STEP` of the samples."""
+def _fitting(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Inputs | None:
+    """The inputs, or one sample of them, whose step keeps no more than `MOST`; None where not even that does."""
+    for some in (inputs, _few(inputs, 1)):
+        if _kept_bytes(model, some, dtype) <= MOST:
+            return some
+    return None
+
+
+def _few(inputs: Inputs, most: int) -> Inputs:
+    """At most so many of the samples."""
     size = size_of(inputs)
-    return inputs.map(lambda x: x[:SAMPLES_OF_STEP] if x.dim() and x.shape[0] == size else x)
+    return inputs.map(lambda x: x[:most] if x.dim() and x.shape[0] == size else x)
 
 
 class _Weighted:

@@ -278,3 +278,20 @@ def test_a_graph_trains_by_what_was_recorded_in_evaluation():
     found = in_graph_form(TrainingOutput())
     assert found.state == "not compared" or found.passed
     assert found.passed or "slim is a graph" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("most", "batches", "said"),
+    [(2**30, [4], ""), (40_000, [1], ""), (10, [], "of one sample it would keep more than")],
+)
+def test_a_step_keeps_no_more_than_there_is_room_for(most, batches, said, monkeypatch):
+    from structprune.verify import training
+
+    monkeypatch.setattr(training, "MOST", most)
+    model = randomise(Chain())
+    plan, slim = pruned(model, X[:1])
+    gate = sp.verify(model, slim, plan, X)
+    assert gate.passed
+    assert gate.training.passed is bool(batches)
+    assert gate.training.batches == batches
+    assert said in gate.training.detail
