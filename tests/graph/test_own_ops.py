@@ -61,6 +61,8 @@ def test_the_blocks_are_found():
         "own_op.py",
         "own_symbolic.py",
         "chains.py",
+        "noise_source.py",
+        "counting_task.py",
         "own_choices.py",
     ]
 
