@@ -47,7 +47,7 @@ class StoreError(StructPruneError):
 
 
 class TrainingError(StructPruneError):
-    """A training whose loss or weights are no longer finite."""
+    """A training whose loss or weights are no longer finite, or whose network or task raises an error."""
 
 
 class GateError(StructPruneError):

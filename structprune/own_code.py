@@ -7,13 +7,14 @@ found.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
 from . import usercode
-from .errors import RecipeError
+from .errors import RecipeError, StructPruneError
 from .names import shown
 from .specs import beside_recipe
 
@@ -52,6 +53,17 @@ def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) 
             raise
         except BaseException as error:  # whatever the user's code raises
             raise RecipeError(f"{key}: {source} failed: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def in_one_line(kind: type[StructPruneError], what: str) -> Iterator[None]:
+    """Whatever someone else's code raises meanwhile, as an error of this kind that says what failed, and why."""
+    try:
+        yield
+    except StructPruneError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:

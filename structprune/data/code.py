@@ -54,9 +54,7 @@ def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
         )
     _check(parts, spec)
     train, validation, notes = parts["train"], parts["validation"], []
-    for one in ("train", "validation", "calibration"):
-        if parts[one] is not None and parts[one] is parts["test"]:
-            raise RecipeError(f"data.source: {one} and test are the same: what is held out must be other data")
+    _check_apart(parts)
     if request.choosing and validation is None:
         if train is None:
             raise RecipeError(
@@ -65,7 +63,8 @@ def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
         stays, off = split_off(len(train), VALIDATION, request.seed + 1)
         train, validation = subset(train, stays), subset(train, off)
         notes.append(f"validation: {len(off)} of {len(stays) + len(off)} samples of train are kept for choices")
-    source = parts["calibration"] if parts["calibration"] is not None else train
+    own = parts["calibration"] is not None and parts["calibration"] is not parts["train"]
+    source = parts["calibration"] if own else train
     if source is None:
         raise RecipeError(
             f"data.source: {spec.source} returns neither train nor calibration, and test is only for measuring: add one"
@@ -85,6 +84,32 @@ def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
 
 def _part(made: Any, name: str) -> Any:
     return made.get(name) if isinstance(made, Mapping) else getattr(made, name, None)
+
+
+def _check_apart(parts: dict[str, Any]) -> None:
+    """Raises RecipeError where samples that are measured or chosen by are elsewhere too, as far as can be seen."""
+    for held, others in (("test", ("train", "validation", "calibration")), ("validation", ("train",))):
+        for one in others:
+            if parts[held] is None or parts[one] is None:
+                continue
+            if parts[one] is parts[held]:
+                raise RecipeError(f"data.source: {one} and {held} are the same: what is held out must be other data")
+            if not (is_dataset(parts[one]) and is_dataset(parts[held])):
+                continue
+            (base, first), (other, second) = _drawn(parts[held]), _drawn(parts[one])
+            if base is other and (both := first & second):
+                raise RecipeError(
+                    f"data.source: {len(both)} samples of {held} are in {one} too, such as number {min(both)}: what is "
+                    "held out must be other data"
+                )
+
+
+def _drawn(part: Any) -> tuple[Any, set[int]]:
+    """The dataset that a part is of, and the numbers of its samples there."""
+    numbers = range(len(part))
+    while isinstance(part, Subset):
+        numbers, part = [int(part.indices[i]) for i in numbers], part.dataset  # type: ignore[assignment]
+    return part, set(numbers)
 
 
 def _check(parts: dict[str, Any], spec: OwnDataSpec) -> None:
@@ -121,14 +146,22 @@ def _calibration(spec: OwnDataSpec, source: Any, request: Request) -> list[Batch
     if asked.path or asked.files or asked.augment:
         raise RecipeError("data.calibration takes the function's own data: leave path, files and augment out")
     if is_dataset(source):
-        return calibrated(source, asked.images, request.seed, request.task, spec.source)
-    batches, count = [], 0
+        batches = calibrated(source, asked.images, request.seed, request.task, spec.source)
+    else:
+        batches = rebatched(_first(source, asked.images, request), BATCH, asked.images)
+    return batches if spec.labels else [Batch(batch.inputs) for batch in batches]
+
+
+def _first(source: Any, images: int, request: Request) -> list[Batch]:
+    """The first batches of a stream, until there are so many samples."""
+    batches: list[Batch] = []
+    count = 0
     for made in loader_of(source, BATCH, request.task.collate):
         batches.append(request.task.batch(made))
         count += request.task.count(batches[-1])
-        if count >= asked.images:
+        if count >= images:
             break
-    return rebatched(batches, BATCH, asked.images)
+    return batches
 
 
 def _identity(spec: OwnDataSpec) -> str:

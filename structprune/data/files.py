@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ class ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def at(self, indices: Sequence[int], *, replace: bool | None = None) -> ImageFiles:
+        """Some of the files alone, so that no other stands in for one of them."""
+        return ImageFiles(
+            [self.paths[i] for i in indices],
+            None if self.labels is None else [self.labels[i] for i in indices],
+            self.transform,
+            mode=self.mode,
+            allowed=self.allowed,
+            replace=self.replace if replace is None else replace,
+        )
+
     def __getitem__(self, index: int) -> Any:
         if not -len(self.paths) <= index < len(self.paths):
             raise IndexError(index)  # which ends a loop over the dataset
@@ -74,6 +86,20 @@ class ImageFiles(Dataset):
         except Exception:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
             self.bad[index] = True
             return None
+
+
+def same_file(path: Path) -> tuple[int, int] | str:
+    """By what a file is known whatever its name: links of both kinds are one file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file in a folder, or a folder that it is in there, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def readable(paths: Sequence[Path], allowed: float) -> tuple[list[int], list[Path]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from .._compat import declare_torchvision_ops
 from ..errors import RecipeError
 from ..names import unknown
 from ..specs import Number, RecipePath, Whole
-from .files import SUFFIXES, ImageFiles, readable
+from .files import SUFFIXES, ImageFiles, is_hidden, readable, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source
 from .spec import AugmentSpec, DataSpec, PreprocessingKeys
@@ -153,14 +152,15 @@ def _found(folder: Path) -> list[Path]:
 
     found, _ = find_images_and_targets(str(folder), types=set(SUFFIXES))
     paths = [Path(path) for path, _ in found]
-    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    return [path for path in paths if not is_hidden(path, folder)]
 
 
 def _classes(folder: Path) -> list[str]:
     """The names of the folders in `folder` that hold images, in natural order."""
     from timm.utils.misc import natural_key
 
-    return sorted({p.relative_to(folder).parts[0] for p in _found(folder) if p.parent != folder}, key=natural_key)
+    names = sorted({path.relative_to(folder).parts[0] for path in _found(folder) if path.parent != folder})
+    return sorted(names, key=natural_key)  # to which 1 and 01, or a and A, are the same
 
 
 def _files(folder: Path, spec: FolderSpec, classes: list[str], notes: list[str]) -> _Part:
@@ -199,10 +199,10 @@ def _check_classes(classes: int, model: object) -> None:
 
 def _check_apart(parts: dict[str, _Part]) -> None:
     """Raises RecipeError where a file, by whatever name, is in two splits."""
-    seen: dict[str, str] = {}
+    seen: dict[object, str] = {}
     for name, part in parts.items():
         for path in part.paths:
-            other = seen.setdefault(os.path.realpath(path), name)
+            other = seen.setdefault(same_file(path), name)
             if other != name:
                 raise RecipeError(f"data.path: {path} is in {other} and in {name}: held-out files must be others")
 

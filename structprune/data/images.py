@@ -16,8 +16,9 @@ from torch.utils.data import TensorDataset
 
 from ..calibration.batching import batches_from
 from ..errors import RecipeError
+from ..own_code import reason
 from ..specs import RecipePath, Whole
-from .files import SUFFIXES
+from .files import SUFFIXES, is_hidden, same_file
 from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source
 from .spec import CalibrationSpec, DataSpec
@@ -68,14 +69,19 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
         return data
     files = _calibration_files(spec.calibration, spec.path, calibration)
     if spec.calibration.path is None and not spec.calibration.files:
-        files = [path for path in files if path not in chosen]
-    shared = {path.resolve() for path in files} & {path.resolve() for path in (*held_out, *chosen)}
-    if shared:
+        files = [path for path in files if _scene(path) not in set(map(_scene, chosen))]
+    judged = {same_file(path) for path in (*held_out, *chosen)}
+    if shared := sorted(path for path in files if same_file(path) in judged):
         raise RecipeError(
-            f"data.calibration names {sorted(shared)[0].name}, on which quality is measured: give other images, or "
+            f"data.calibration names {shared[0].name}, on which quality is measured: give other images, or "
             "another data.path"
         )
     return replace(data, calibration=batches_from(calibration_crops(files, spec.calibration, config, seed)))
+
+
+def _scene(path: Path) -> Path:
+    """Of two views of one scene, as skimage has of a motorcycle, the same."""
+    return path.with_name(path.stem.removesuffix("_left").removesuffix("_right"))
 
 
 def _for_choices(files: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
@@ -148,7 +154,8 @@ def _files(spec: ImagesSpec, seed: int) -> tuple[list[Path], list[Path]]:
 def _in_folder(folder: Path, key: str, least: int) -> list[Path]:
     if not folder.is_dir():
         raise RecipeError(f"{key}: {folder} is no folder")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in images if not is_hidden(path, folder))
     if len(found) < least:
         raise RecipeError(f"{key}: {folder} holds {len(found)} images, and {least} or more are needed")
     return found
@@ -182,8 +189,8 @@ def _crops(files: list[Path], count: int, config: dict, rng: np.random.Generator
             try:
                 with Image.open(path) as file:
                     opened[path] = file.convert(mode)
-            except OSError as error:
-                raise RecipeError(f"{path} is no image that can be read: {error}") from error
+            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
+                raise RecipeError(f"{path} is no image that can be read: {reason(error)}") from error
         image = opened[path]
         side = int(min(image.size) * rng.uniform(1 / 3, 1))
         left, top = (int(rng.integers(0, size - side + 1)) for size in image.size)

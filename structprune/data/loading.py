@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from ..errors import RecipeError, StructPruneError
 from ..own_code import reason
@@ -30,8 +30,8 @@ class Collate:
 
 def is_dataset(source: Any) -> bool:
     """Whether `source` gives samples by number: a torch Dataset that is no stream and no loader."""
-    whole = isinstance(source, Dataset) or (hasattr(source, "__getitem__") and hasattr(source, "__len__"))
-    return whole and not isinstance(source, (IterableDataset, DataLoader, list, tuple))
+    numbered = isinstance(source, Dataset) or (hasattr(source, "__getitem__") and hasattr(source, "__len__"))
+    return numbered and not isinstance(source, (IterableDataset, DataLoader, list, tuple))
 
 
 def data_loader(
@@ -79,8 +79,15 @@ def guarded(batches: Iterable[Any]) -> Iterator[Any]:
             yield batch
 
 
+def whole(source: Any) -> Any:
+    """The dataset of which `source` is a part, or itself."""
+    while isinstance(source, Subset):
+        source = source.dataset
+    return source
+
+
 def check_readable(source: Any) -> None:
     """Raises RecipeError where more files of a dataset than allowed have turned out unreadable so far."""
-    check = getattr(source, "check_readable", None)
+    check = getattr(whole(source), "check_readable", None)
     if callable(check):
         check()

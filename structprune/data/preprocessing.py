@@ -23,6 +23,7 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: str = "bicubic"
     crop_pct: float = 0.875
+    crop_mode: str = "center"
     notes: tuple[str, ...] = ()
 
     @property
@@ -42,6 +43,7 @@ class Preprocessing:
             std=self.std,
             interpolation=self.interpolation,
             crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
             **({} if augment is None else augment.as_timm()),
         )
 
@@ -81,6 +83,7 @@ def preprocessing(model: nn.Module, spec: PreprocessingKeys) -> Preprocessing:
         std,
         spec.interpolation or config["interpolation"],
         spec.crop_pct or config.get("crop_pct") or 0.875,
+        config.get("crop_mode") or "center",
         tuple(notes),
     )
 

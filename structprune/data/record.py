@@ -14,7 +14,7 @@ from ..graph.capture import Inputs
 from ..registry import Registry
 from ..tasks.task import Task
 from ..usercode import Tell
-from .loading import Stream
+from .loading import Stream, whole
 from .spec import DataSpec
 
 
@@ -52,7 +52,7 @@ class Data:
         """The files that could not be read, as far as they have been tried."""
         found: list[str] = []
         for part in (self.train, self.validation, self.test):
-            found += [str(path) for path in getattr(part, "unreadable", ())]
+            found += [str(path) for path in getattr(whole(part), "unreadable", ())]
         return sorted(set(found))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from .._compat import declare_torchvision_ops
 from ..errors import RecipeError
 from ..own_code import reason
 from ..specs import Number, RecipePath, Whole
-from .files import ImageFiles
+from .files import ImageFiles, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source
 from .spec import AugmentSpec, DataSpec, PreprocessingKeys
@@ -23,7 +22,8 @@ from .splitting import VALIDATION, calibrated, split_off
 
 class TimmSpec(DataSpec, PreprocessingKeys):
     """A dataset that `timm.data.create_dataset` knows as `name`, in the folder `root`; nothing is downloaded unless
-    `download` says so. Where `test_split` is null, `held_out` of the training split is kept for measuring."""
+    `download` says so. Where `test_split` is null, `held_out` of the training split is kept for measuring. Where the
+    dataset is one of files, up to `max_unreadable` of them may be broken."""
 
     source: Literal["timm"]
     name: str
@@ -31,6 +31,7 @@ class TimmSpec(DataSpec, PreprocessingKeys):
     train_split: str = "train"
     test_split: str | None = "validation"
     held_out: Number = Field(default=0.2, gt=0, lt=1)
+    max_unreadable: Number = Field(default=0.01, ge=0, lt=1)
     download: bool = False
     augment: AugmentSpec | None = Field(default_factory=AugmentSpec)
     workers: Whole = Field(default=0, ge=0, le=256)
@@ -43,13 +44,18 @@ class TimmSpec(DataSpec, PreprocessingKeys):
 def load_timm(spec: TimmSpec, request: Request) -> Data:
     """A dataset of timm's. Raises RecipeError where timm does not know it or it can't be reached."""
     wish = preprocessing(request.model, spec)
-    train = _dataset(spec, spec.train_split, wish, wish.transform(spec.augment), replace=True)
-    plain = _dataset(spec, spec.train_split, wish, wish.transform())
+    opened = _opened(spec, spec.train_split)
+    numbers = _numbers(opened)
+    train = _dataset(spec, opened, wish, wish.transform(spec.augment))
+    plain = _dataset(spec, _opened(spec, spec.train_split), wish, wish.transform())
+    labels = getattr(plain, "labels", None)
+    stays = list(range(len(plain)))
     if spec.test_split is None:
-        stays, off = split_off(len(plain), spec.held_out, request.seed)
-        test: Any = Subset(plain, off)
+        stays, off = split_off(len(plain), spec.held_out, request.seed, labels)
+        test: Any = _part(plain, off)
     else:
-        stays, test = list(range(len(plain))), _dataset(spec, spec.test_split, wish, wish.transform())
+        held_out = _opened(spec, spec.test_split)
+        test = _numbered(_dataset(spec, held_out, wish, wish.transform()), _numbers(held_out), numbers, spec)
         if _places(test) & _places(plain):
             raise RecipeError(
                 f"data: the splits {spec.train_split} and {spec.test_split} of {spec.name} share files: set "
@@ -57,23 +63,58 @@ def load_timm(spec: TimmSpec, request: Request) -> Data:
             )
     validation = None
     if request.choosing:
-        keep, off = split_off(len(stays), VALIDATION, request.seed + 1)
-        validation, stays = Subset(plain, [stays[i] for i in off]), [stays[i] for i in keep]
-    source = Subset(plain, stays)
-    example = calibrated(source, min(4, len(source)), request.seed, request.task, spec.name)[0]
+        keep, off = split_off(
+            len(stays), VALIDATION, request.seed + 1, None if labels is None else [labels[i] for i in stays]
+        )
+        validation, stays = _part(plain, [stays[i] for i in off]), [stays[i] for i in keep]
+    source = _part(plain, stays, replace=True)
+    example = calibrated(source, min(4, len(stays)), request.seed, request.task, spec.name)[0]
     calibration = None
     if spec.calibration is not None:
         calibration = calibrated(source, spec.calibration.images, request.seed, request.task, spec.name)
     return Data(
         example=example.inputs.args[0],
         test=test,
-        train=Subset(train, stays),
+        train=_part(train, stays, replace=True),
         validation=validation,
         calibration=calibration,
         labelled=True,
+        classes=len(numbers) or None,
         workers=spec.workers,
         notes=wish.notes,
     )
+
+
+def _part(dataset: Any, indices: list[int], replace: bool = False) -> Any:
+    """Some samples. `replace`: for one that can't be read another of them stands in, where files are known."""
+    return dataset.at(indices, replace=replace) if isinstance(dataset, ImageFiles) else Subset(dataset, indices)
+
+
+def _numbers(dataset: Any) -> dict[str, int]:
+    """The number of each class, by its name, where a dataset of timm's tells."""
+    for holder in (getattr(dataset, "reader", None), dataset):
+        found = getattr(holder, "class_to_idx", None)
+        if isinstance(found, Mapping) and found:
+            return {str(name): int(number) for name, number in found.items()}
+    return {}
+
+
+def _numbered(test: Any, own: dict[str, int], numbers: dict[str, int], spec: TimmSpec) -> Any:
+    """`test` with the class numbers of training: timm counts a split's classes by those that are in it."""
+    if own == numbers or not own or not numbers:
+        return test
+    if strange := sorted(own.keys() - numbers.keys()):
+        raise RecipeError(
+            f"data: {spec.name} {spec.test_split} has a class {strange[0]}, which {spec.train_split} has not: "
+            "give both the same classes"
+        )
+    if not isinstance(test, ImageFiles) or test.labels is None:
+        raise RecipeError(
+            f"data: {spec.train_split} and {spec.test_split} of {spec.name} number their classes otherwise"
+        )
+    names = {number: name for name, number in own.items()}
+    test.labels = [numbers[names[label]] for label in test.labels]
+    return test
 
 
 class _Converted:
@@ -86,9 +127,8 @@ class _Converted:
         return self.transform(image.convert(self.mode))
 
 
-def _dataset(
-    spec: TimmSpec, split: str, wish: Preprocessing, transform: Callable[[Any], Any], replace: bool = False
-) -> Any:
+def _opened(spec: TimmSpec, split: str) -> Any:
+    """What timm makes of the name."""
     declare_torchvision_ops()
     from timm.data import create_dataset
 
@@ -101,9 +141,13 @@ def _dataset(
         raise RecipeError(f"data: timm can't open {spec.name} ({split}): {reason(error)}: {advice}") from error
     if isinstance(made, IterableDataset) or not len(made):
         raise RecipeError(f"data: {spec.name} ({split}) is a stream or empty: give a dataset with a length")
+    return made
+
+
+def _dataset(spec: TimmSpec, made: Any, wish: Preprocessing, transform: Callable[[Any], Any]) -> Any:
     if samples := _samples(made):  # timm would give the next image for one that it can't open, and count it twice
         paths, labels = zip(*samples, strict=True)
-        return ImageFiles([Path(p) for p in paths], labels, transform, mode=wish.mode, replace=replace)
+        return ImageFiles([Path(p) for p in paths], labels, transform, mode=wish.mode, allowed=spec.max_unreadable)
     made.transform = _Converted(wish.mode, transform)
     return made
 
@@ -115,9 +159,9 @@ def _samples(dataset: Any) -> list[tuple[str, int]]:
     return [(str(path), int(label)) for path, label in found] if plain else []
 
 
-def _places(dataset: Any) -> set[str]:
+def _places(dataset: Any) -> set[Any]:
     """The files of a dataset that is made of files."""
-    return {os.path.realpath(path) for path in getattr(dataset, "paths", ())}
+    return {same_file(path) for path in getattr(dataset, "paths", ())}
 
 
 SOURCES.add(Source("timm", "datasets that timm knows by name", TimmSpec, load_timm))

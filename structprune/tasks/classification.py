@@ -35,7 +35,7 @@ class Divergence:
         self.total, self.all = 0.0, 0
 
     def update(self, slim: Any, dense: Any) -> None:
-        pair = self.scores(slim).float(), self.scores(dense).float()
+        pair = _rows(self.scores(slim).float()), _rows(self.scores(dense).float())
         self.pairs.append(pair)
         self.bytes += sum(x.numel() * x.element_size() for x in pair)
         if self.bytes > HELD:
@@ -44,7 +44,7 @@ class Divergence:
     def _add(self) -> None:
         for slim, dense in self.pairs:
             self.total += float(_divergence(slim, dense, "sum").double())
-            self.all += slim.numel() // slim.shape[1]
+            self.all += len(slim)
         self.pairs, self.bytes = [], 0
 
     def compute(self) -> float | None:
@@ -54,8 +54,12 @@ class Divergence:
         if not self.pairs:
             return None
         slim, dense = (torch.cat(side) for side in zip(*self.pairs, strict=True))
-        rows = slim.numel() // slim.shape[1]
-        return float(_divergence(slim, dense, "sum") / rows)
+        return float(_divergence(slim, dense, "sum") / len(slim))
+
+
+def _rows(scores: Tensor) -> Tensor:
+    """Scores (samples, classes, ...) as (places, classes): maps of several sizes go behind each other."""
+    return scores if scores.dim() == 2 else scores.movedim(1, -1).reshape(-1, scores.shape[1])
 
 
 def _divergence(slim: Tensor, dense: Tensor, reduction: str) -> Tensor:
@@ -65,7 +69,8 @@ def _divergence(slim: Tensor, dense: Tensor, reduction: str) -> Tensor:
 class Classification(Task):
     """One class a sample, from scores of shape (samples, classes) and labels of shape (samples,).
 
-    While training, labels may also be shares of classes, of shape (samples, classes), as mixup makes them.
+    Labels may also be shares of classes, of shape (samples, classes), as mixup makes them; the largest is then the true
+    class.
     """
 
     name = "classification"
@@ -86,7 +91,7 @@ class Classification(Task):
         if targets is None:
             return F.cross_entropy(scores, scores.argmax(1), reduction="sum")
         self.check(scores, targets)
-        return F.cross_entropy(scores, targets.long(), reduction="sum")
+        return F.cross_entropy(scores, targets if _shares(targets) else targets.long(), reduction="sum")
 
     def metrics(self) -> list[Metric]:
         return [Metric("accuracy", lambda: Share(self._right)), Metric("top-5 accuracy", lambda: Share(self._top_five))]
@@ -102,6 +107,8 @@ class Classification(Task):
 
     def check(self, outputs: Any, targets: Any) -> None:
         images, classes = self._scores(outputs).shape
+        if _shares(targets) and targets.shape == (images, classes) and bool((targets >= 0).all()):
+            return
         plain = isinstance(targets, Tensor) and not (
             targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool
         )
@@ -122,16 +129,24 @@ class Classification(Task):
         return scores
 
     def _right(self, outputs: Any, targets: Tensor) -> Tensor:
-        return self._scores(outputs).argmax(1) == targets
+        return self._scores(outputs).argmax(1) == _numbers(targets)
 
     def _top_five(self, outputs: Any, targets: Tensor) -> Tensor | None:
         scores = self._scores(outputs)
         if scores.shape[1] <= 5:
             return None
-        return (scores.topk(5, dim=1).indices == targets[:, None]).any(1)
+        return (scores.topk(5, dim=1).indices == _numbers(targets)[:, None]).any(1)
 
     def _same(self, outputs: Any, dense: Any) -> Tensor:
         return self._scores(outputs).argmax(1) == self._scores(dense).argmax(1)
+
+
+def _shares(targets: Any) -> bool:
+    return isinstance(targets, Tensor) and targets.is_floating_point() and targets.dim() == 2
+
+
+def _numbers(targets: Tensor) -> Tensor:
+    return targets.argmax(1) if _shares(targets) else targets
 
 
 def _named(outputs: Any) -> Tensor | None:

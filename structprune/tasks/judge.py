@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +18,7 @@ from ..calibration.batches import Batch
 from ..data.loading import Stream, loader_of
 from ..errors import ModelError, RecipeError
 from ..modules import evaluating
+from ..own_code import in_one_line
 from .metrics import Metric, Tally
 from .task import Task
 
@@ -76,7 +79,7 @@ class Judge:
         """`test` is a torch Dataset, or an iterable of batches that can be gone through again."""
         self.task, self.test, self.network = task, test, dense
         self.labelled, self.batch_size, self.workers = labelled, batch_size, workers
-        self._kept: list[Any] | None = None
+        self._kept: list[tuple[int, Any]] | None = None  # by batch: of which inputs, and the outputs
         self._known: Quality | None = None
 
     @property
@@ -99,15 +102,17 @@ class Judge:
             raise RecipeError(f"task {self.task.name} compares nothing with the dense network, and there are no labels")
         opened = _session(network) if isinstance(network, (str, Path)) else network
         count = 0
-        for index, (batch, dense) in enumerate(self._batches()):
-            outputs = dense if network is self.network else self._outputs(opened, batch, dense)
-            if batch.labels is not None and metrics:
-                if not index:
-                    self.task.check(outputs, batch.labels)
-                _update(tallies, outputs, batch.labels)
-            elif metrics:
+        for batch, dense in self._batches():
+            if metrics and batch.labels is None:
                 raise RecipeError("the held-out data has no labels: set data.labels=false, or give pairs")
-            _update(alike, outputs, dense)
+            own = network is self.network
+            outputs = dense if own else self._outputs(opened, batch, dense)
+            # what the task can't measure of the dense network is its fault, or the data's; of another, the network's
+            with in_one_line(RecipeError, f"task {self.task.name}") if own else nullcontext():
+                if metrics:
+                    self.task.check(outputs, batch.labels)
+                    _update(tallies, outputs, batch.labels)
+                _update(alike, outputs, dense)
             count += self.task.count(batch)
         if not count:
             raise RecipeError("there is no held-out data to measure quality on: give at least one sample")
@@ -120,14 +125,21 @@ class Judge:
 
     def _batches(self) -> Iterator[tuple[Batch, Any]]:
         """Each batch with the dense network's outputs, which are computed once if they are few."""
-        fresh: list[Any] | None = [] if self._kept is None else None
+        fresh: list[tuple[int, Any]] | None = [] if self._kept is None else None
         held = 0
         for index, made in enumerate(loader_of(self.test, self.batch_size, self.task.collate, workers=self.workers)):
-            batch = self.task.batch(made)
-            outputs = self._kept[index] if self._kept is not None else _run(self.network, batch)
+            with in_one_line(RecipeError, f"task {self.task.name} makes no batch of the held-out data"):
+                batch = self.task.batch(made)
+            mark = _fingerprint(batch)
+            known = self._kept[index] if self._kept is not None and index < len(self._kept) else None
+            if known is not None and known[0] == mark:
+                outputs = known[1]
+            else:
+                with in_one_line(RecipeError, "the dense network does not run on the held-out data"):
+                    outputs = _run(self.network, batch)
             if fresh is not None:
                 held += sum(x.numel() * x.element_size() for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor))
-                fresh.append(outputs)
+                fresh.append((mark, outputs))
                 fresh = fresh if held <= KEPT else None
             yield batch, outputs
         if fresh is not None:
@@ -143,6 +155,17 @@ def _session(path: str | Path) -> onnxruntime.InferenceSession:
     if not Path(path).is_file():
         raise RecipeError(f"there is no ONNX file {path}")
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _fingerprint(batch: Batch) -> int:
+    """By what the inputs of a batch are known again: a loader that shuffles gives others each time."""
+    found = 0
+    for x in batch.inputs.flat():
+        if isinstance(x, Tensor):
+            found = zlib.crc32(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data, found)
+        else:
+            found = zlib.crc32(repr(x).encode(), found)
+    return found
 
 
 def _run(model: nn.Module, batch: Batch) -> Any:

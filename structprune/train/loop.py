@@ -16,6 +16,7 @@ from ..copying import release
 from ..data.loading import check_readable, data_loader, guarded, is_dataset
 from ..errors import RecipeError, TrainingError
 from ..modules import tensors
+from ..own_code import in_one_line
 from ..seeds import derived
 from ..tasks import Task
 from ..tasks.own import make_task
@@ -62,7 +63,7 @@ def fit(
 
     Raises:
         RecipeError: for data that does not fit, and for fewer samples than a batch.
-        TrainingError: where the loss, or a weight, is no longer finite.
+        TrainingError: where the loss, or a weight, is no longer finite, and for what the network or the task raises.
     """
     declare_torchvision_ops()
     from accelerate import Accelerator
@@ -93,15 +94,15 @@ def fit(
             update = epoch * steps + step
             if schedule is not None:
                 schedule.step_update(update)
-            batch = task.batch(made, training=True)
-            outputs = batch.inputs.call(wrapped)
-            if not update:
+            with in_one_line(TrainingError, f"training {what} failed in epoch {epoch + 1} of {spec.epochs}"):
+                batch = task.batch(made, training=True)
+                outputs = batch.inputs.call(wrapped)
                 _check(task, outputs, batch.labels)
-            loss = task.loss(outputs, batch.labels)
-            shown = _finite(accelerator, loss.detach(), spec, epoch, what)
-            prepared.zero_grad()
-            accelerator.backward(loss)
-            prepared.step()
+                loss = task.loss(outputs, batch.labels)
+                shown = _finite(accelerator, loss.detach(), spec, epoch, what)
+                prepared.zero_grad()
+                accelerator.backward(loss)
+                prepared.step()
             progress(update + 1, spec.epochs * steps, {"epoch": epoch + 1, "loss": shown})
         check_readable(train)
         _check_weights(model, spec, epoch, what)
@@ -151,7 +152,7 @@ def _schedule(optimizer: torch.optim.Optimizer, spec: TrainSpec, steps: int) -> 
 
 
 def _check(task: Task, outputs: Any, targets: Any) -> None:
-    """Raises RecipeError, before the first step, for data without labels and for targets that can't be the outputs'."""
+    """Raises RecipeError for data without labels and for targets that can't be the outputs'."""
     if targets is None:
         raise RecipeError("training needs labels, and the data gives inputs alone: give (input, label) pairs")
     task.check(outputs, targets)

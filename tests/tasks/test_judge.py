@@ -8,7 +8,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from structprune.errors import ModelError, RecipeError
 from structprune.export import export_onnx
-from structprune.tasks import Judge
+from structprune.tasks import Judge, Metric
+from structprune.tasks.classification import Classification
+from structprune.tasks.metrics import Mean
 from structprune.tasks.own import make_task
 from structprune.train import accuracy, agreement, predict
 
@@ -94,3 +96,30 @@ def test_data_that_can_t_be_judged():
     ):
         with pytest.raises(RecipeError, match=message):
             Judge(make_task(), data, net, labelled=labelled)(net)
+
+
+def test_a_loader_that_shuffles_is_compared_image_by_image():
+    dense, same = _net(0), _net(0)
+    torch.manual_seed(0)
+    judge = Judge(make_task(), DataLoader(TensorDataset(IMAGES, LABELS), 16, shuffle=True), dense)
+    assert judge.dense.likeness["agreement"] == judge(same).likeness["agreement"] == 1.0
+    assert judge.dense.value == judge(same).value
+
+
+def test_every_batch_of_labels_is_checked():
+    wrong = LABELS.clone()
+    wrong[-1] = 7
+    with pytest.raises(RecipeError, match=r"7 classes for .* from 0 to 6"):
+        Judge(make_task(), TensorDataset(IMAGES, wrong), _net(0)).dense  # noqa: B018
+
+
+def test_what_a_task_or_a_network_raises_is_one_line():
+    class Fails(Classification):
+        def metrics(self):
+            return [Metric("fails", lambda: Mean(lambda a, b: a @ b))]
+
+    with pytest.raises(RecipeError, match="task classification: RuntimeError: ") as error:
+        Judge(Fails(), TensorDataset(IMAGES, LABELS), _net(0)).dense  # noqa: B018
+    assert "\n" not in str(error.value)
+    with pytest.raises(RecipeError, match="the dense network does not run on the held-out data: RuntimeError"):
+        Judge(make_task(), TensorDataset(IMAGES[:, :2], LABELS), _net(0)).dense  # noqa: B018

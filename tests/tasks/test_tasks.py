@@ -95,6 +95,29 @@ def test_segmentation_is_compared_pixel_by_pixel():
     assert torch.equal(task.importance_loss(dense, None), labelled)
 
 
+def test_maps_of_several_sizes_are_compared_pixel_by_pixel():
+    task = make_task(TASKS["segmentation"].spec(num_classes=3))
+    pairs = [(torch.randn(1, 3, h, w), torch.randn(1, 3, h, w)) for h, w in ((6, 6), (4, 9))]
+    found = measured(task.likeness(), pairs)
+    total = 0.0
+    for slim, dense in pairs:
+        p, q = dense.double().softmax(1), slim.double().softmax(1)
+        total += float((p * (p / q).log()).sum())
+    assert found["kl"] == pytest.approx(total / 72, rel=1e-5)
+
+
+def test_shares_of_classes_are_labels_too():
+    task, scores = make_task(), torch.randn(8, 7)
+    labels = torch.randint(0, 7, (8,))
+    shares = 0.7 * F.one_hot(labels, 7) + 0.3 * F.one_hot((labels + 1) % 7, 7)
+    task.check(scores, shares)
+    assert measured(task.metrics(), [(scores, shares)]) == measured(task.metrics(), [(scores, labels)])
+    assert torch.equal(task.loss(scores, shares), F.cross_entropy(scores, shares))
+    assert torch.equal(task.importance_loss(scores, shares), F.cross_entropy(scores, shares, reduction="sum"))
+    with pytest.raises(RecipeError, match=r"the labels are torch.float32 of shape \(8, 6\)"):
+        task.check(scores, shares[:, :6])
+
+
 def test_regression_by_its_definition():
     pytest.importorskip("torchmetrics")
     task = make_task(TASKS["regression"].spec(data_range=2.0, peaks=1.0))

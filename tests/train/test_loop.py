@@ -270,3 +270,34 @@ def test_data_that_can_t_be_trained_on(tmp_path):
     ):
         with pytest.raises(RecipeError, match=message):
             fit(_model(), train, TrainSpec(epochs=1, lr=0.1), seed=0, checkpoint=tmp_path / "c")
+
+
+def test_labels_are_checked_in_every_batch(tmp_path):
+    images, labels = _data()
+    labels[7] = 9  # whichever batch it comes in
+    for batch in (16, 192):
+        spec = TrainSpec(epochs=1, batch_size=batch, lr=0.001)
+        with pytest.raises(RecipeError, match="from 0 to 2"):
+            fit(_model(), TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c")
+
+
+def test_mixed_up_labels_train(tmp_path):
+    images, labels = _data()
+    shares = 0.9 * nn.functional.one_hot(labels, 3).float() + 0.1 / 3
+    spec = TrainSpec(epochs=6, batch_size=32, lr=0.01)
+    model = fit(_model(), TensorDataset(images, shares), spec, seed=0, checkpoint=tmp_path / "c")
+    assert accuracy(predict(model, images), labels) > 0.85
+
+
+def test_what_a_network_raises_in_training_is_one_line(tmp_path):
+    class Net(nn.Sequential):
+        def forward(self, x):
+            if self.training:
+                raise KeyError("no way to train\nthis")
+            return super().forward(x)
+
+    spec = TrainSpec(epochs=2, batch_size=32, lr=0.01)
+    message = "training the slim network failed in epoch 1 of 2: KeyError: 'no way to train"
+    with pytest.raises(TrainingError, match=message) as error:
+        fit(Net(*_model()), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c", what="the slim network")
+    assert "\n" not in str(error.value)

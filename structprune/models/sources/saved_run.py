@@ -21,7 +21,7 @@ from ..registry import ModelSpec, Tell, model_source
 declare_torchvision_ops()
 import timm  # noqa: E402
 
-_IMAGES = ("mean", "std", "interpolation")
+_IMAGES = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
 class RunSpec(ModelSpec):
