@@ -6,6 +6,9 @@ that slice where this is smallest. Where that is near zero by cancellation, the 
 of the computation sets the scale instead: what the reference's own output moves by when its weights and inputs are
 rounded otherwise (`running.noise_of`), `ROOM` times over.
 
+Noise is no excuse without end: where rounding alone moves outputs so far that a wrong cut could hide behind it (choices
+between equal numbers, steps), the comparison proves nothing, and is none (`share`).
+
 Tolerances are those of the dtype that is computed in.
 
 - float64, 1e-9: masked and slim sum the same products, the masked one with zeros between. Rounding differs by
@@ -22,6 +25,7 @@ Tolerances are those of the dtype that is computed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -32,8 +36,11 @@ from torch import Tensor
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 4 * 2.0**-10, "bfloat16": 4 * 2.0**-7, "reload": 1e-6}
 ROOM = {"float64": 1000.0, "float32": 32.0}  # times the measured noise; 4 in half precision
 _ROOM_OF_HALF = 4.0
+# Of the largest magnitude of a tensor, the most that noise may excuse where a comparison is to prove something.
+SHARE = {"float64": 1e-3, "float32": 1e-2}
+_SHARE_OF_HALF = 0.25
 
-_HOW = ("room", "skipped", "only_numbers", "capped", "broken")
+_HOW = ("room", "skipped", "only_numbers", "capped", "eps", "share", "broken", "worst")
 State = Literal["passed", "failed", "not compared"]
 Noise = Callable[[], list[Tensor]]
 
@@ -55,8 +62,9 @@ class Comparison:
     found equal. `detail` says why it failed, what was not compared, or what differs in the dense network as well.
     `noise` is what rounding alone does to the reference, relative to the same scale, where that had to be measured;
     `dense` is what the dense network shows in the same comparison with its own file, where that was. With `capped`,
-    noise makes no scale larger than the largest magnitude of the whole output. `broken` says that something did not
-    run, or made other shapes: no random numbers explain that.
+    noise makes no scale larger than the largest magnitude of the whole output. With a `share`, for comparisons that are
+    to prove something, what only noise of more than that share of it would excuse is not compared. `broken` says that
+    something did not run, or made other shapes: no random numbers explain that. `worst` is `max_rel` of each output.
     """
 
     max_abs: float = 0.0
@@ -71,13 +79,24 @@ class Comparison:
     skipped: bool = False
     only_numbers: bool = True
     capped: bool = False
+    eps: float = 2.0**-52
+    share: float | None = None
     broken: bool = False
+    worst: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, dtype: torch.dtype, tolerance: float | None = None) -> Comparison:
-        made = cls(tolerance=tolerance_of(dtype) if tolerance is None else tolerance)
-        made.room = room_of(dtype)
+    def of(cls, dtype: torch.dtype, tolerance: float | None = None, proves: bool = False) -> Comparison:
+        """For networks that compute in `dtype`; `proves` where no finer comparison stands behind it."""
+        made = cls(share=0.0 if proves else None)
+        made.hold_to(dtype)
+        made.tolerance = made.tolerance if tolerance is None else tolerance
         return made
+
+    def hold_to(self, dtype: torch.dtype) -> None:
+        """Takes the tolerance of a dtype, and what goes with it."""
+        self.tolerance, self.room, self.eps = tolerance_of(dtype), room_of(dtype), torch.finfo(dtype).eps
+        if self.share is not None:
+            self.share = SHARE.get(str(dtype).removeprefix("torch."), _SHARE_OF_HALF)
 
     @property
     def passed(self) -> bool:
@@ -140,7 +159,7 @@ class Comparison:
         if len(reference) != len(other):
             self.fail(f"{len(reference)} outputs against {len(other)}", broken=True)
             return
-        compared = False
+        compared, largest = False, max(map(_largest, reference))
         for i, (a, b) in enumerate(zip(reference, other, strict=True)):
             what = names[i] if names else "output" if len(reference) == 1 else f"output {i}"
             if a.shape != b.shape:
@@ -153,7 +172,7 @@ class Comparison:
             if not (a.is_floating_point() or a.is_complex()):
                 compared = self._add_integers(a, b, batch, what, one) or compared
             elif self._same_non_finite(a, b, batch, what, own):
-                compared = self._add_numbers(a, b, what, one, pooled) or compared
+                compared = self._add_numbers(a, b, what, one, pooled, largest) or compared
         if not compared and not self.failed:
             if any(a.numel() for a in reference):
                 self.skip(f"no finite value at batch {batch}")
@@ -187,31 +206,47 @@ class Comparison:
             self.note(f"{what} is infinite in some places, the same in both")
         return True
 
-    def _add_numbers(self, a: Tensor, b: Tensor, what: str, noise: Callable[[], Tensor] | None, pooled: bool) -> bool:
+    def _add_numbers(
+        self, a: Tensor, b: Tensor, what: str, noise: Callable[[], Tensor] | None, pooled: bool, largest: float
+    ) -> bool:
         a, b = wide(a), wide(b)
         finite = torch.isfinite(a) & torch.isfinite(b)
         if not finite.any():
             return False
         difference = torch.where(finite, a - b, 0).abs()
-        scale = own_scale(torch.where(finite, a, 0).abs())
-        relative = _ratio(difference, scale)
+        magnitude = torch.where(finite, a, 0).abs()
+        scale = own_scale(magnitude)
+        free = relative = _ratio(difference, scale)
         if float(relative.max()) > self.tolerance and noise is not None:
             moved = torch.where(finite, wide(noise()), 0).abs()
             moved = torch.where(torch.isfinite(moved), moved, 0)
             coarse = self.room == _ROOM_OF_HALF  # a value that is moved may well round to itself
             moved = moved.max() if pooled or coarse else own_scale(moved)
             floor = moved * (self.room / self.tolerance)
-            if self.capped:
-                floor = floor.clamp_max(torch.where(finite, a, 0).abs().max())
-            scale = torch.maximum(scale, floor)
+            free = _ratio(difference, torch.maximum(scale, floor))
+            scale = torch.maximum(scale, floor.clamp_max(self._most(float(magnitude.max()), largest)))
             relative = _ratio(difference, scale)
             self.noise = max(self.noise or 0.0, float(_ratio(moved.expand_as(scale), scale).max()))
         worst = float(relative.max())
         self.max_abs, self.max_rel = max(self.max_abs, float(difference.max())), max(self.max_rel, worst)
+        self.worst[what] = max(self.worst.get(what, 0.0), worst)
         if worst > self.tolerance:
             place = "" if what == "output" else f" in {what}"
-            self.fail(f"relative difference {worst:.3g}{place} over {self.tolerance:.2g}", numbers=True)
+            said = f"relative difference {worst:.3g}{place} over {self.tolerance:.2g}"
+            if self.share is not None and float(free.max()) <= self.tolerance:
+                self.skip(f"{said}, but rounding alone may make as much{place}: with these inputs it proves nothing")
+            else:
+                self.fail(said, numbers=True)
         return True
+
+    def _most(self, top: float, largest: float) -> float:
+        """The largest scale that noise may make in a tensor whose largest magnitude is `top`, and `largest` in all of
+        them: one that is zero but for rounding beside others is left to the noise."""
+        if self.capped:
+            return top
+        if self.share is None or top <= self.eps**0.5 * largest:
+            return math.inf
+        return top * self.share / self.tolerance
 
     def _add_integers(self, a: Tensor, b: Tensor, batch: int, what: str, noise: Callable[[], Tensor] | None) -> bool:
         """Integers and booleans are equal, but for choices so close that rounding makes them (`argmax`)."""
@@ -223,6 +258,8 @@ class Comparison:
         if int(differ.sum()) > 2 * close:
             self.max_rel = max(self.max_rel, float(differ.float().mean()))
             self.fail(said)
+        elif self.share is not None and int(differ.sum()) > self.share * differ.numel():
+            self.skip(f"{said}, but rounding alone changes {close}: with these inputs it proves nothing")
         else:
             self.note(f"{said}, and rounding alone changes {close}")
         return True
@@ -243,6 +280,14 @@ def room_of(dtype: torch.dtype) -> float:
 def wide(x: Tensor) -> Tensor:
     x = x.detach().cpu()
     return x.to(torch.complex128) if x.is_complex() else x.double()
+
+
+def _largest(x: Tensor) -> float:
+    """The largest finite magnitude, of numbers that are no integers."""
+    if not x.numel() or not (x.is_floating_point() or x.is_complex()):
+        return 0.0
+    x = wide(x)
+    return float(torch.where(torch.isfinite(x), x, 0).abs().max())
 
 
 def own_scale(magnitude: Tensor) -> Tensor:

@@ -150,11 +150,11 @@ def verify(
             weights.error = wrong_shape(tensors(slim), plan, "the slim network") or first_line(error)
     gate = Gate(
         masked_vs_slim=Comparison.of(native),
-        float64=Comparison.of(torch.float64),
-        random_weights=Comparison.of(torch.float64),
-        reload=Comparison.of(native, reload_tolerance(native)),
+        float64=Comparison.of(torch.float64, proves=True),
+        random_weights=Comparison.of(torch.float64, proves=True),
+        reload=Comparison.of(native, reload_tolerance(native), proves=True),
         onnx=Comparison.of(native),
-        training=Comparison.of(torch.float64),
+        training=Comparison.of(torch.float64, proves=True),
         weights=weights,
     )
     random = draws(model, batches[0])

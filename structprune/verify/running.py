@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from ..errors import OtherSizeError
 from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
-from .comparison import Comparison, Noise, room_of, tolerance_of
+from .comparison import Comparison, Noise
 from .masking import Watched
 
 SAMPLES = 3  # of rounding: for one element alone, that all are a hundredth of the usual has a chance of 1e-6
@@ -148,7 +148,7 @@ def compare_finest(
     for dtype in wanted:
         first, now = (str(d).removeprefix("torch.") for d in (wanted[0], dtype))
         if dtype != wanted[0]:
-            comparison.tolerance, comparison.room = tolerance_of(dtype), room_of(dtype)
+            comparison.hold_to(dtype)
         inputs = [cast(x, dtype) for x in batches]
         own = in_dtype(dense, dtype, native) if dense is not None else None
         try:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..graph.capture import Inputs, meta_copy, outputs
 from ..modules import plain_transformers, replace_tensors, skeleton_copy, tensors, walk
 from ..records import Plan
-from .comparison import Comparison, Noise, room_of, tolerance_of
+from .comparison import Comparison, Noise
 from .masked import cut, masked, refilled
 from .running import SAMPLES, attempt, cast, distance, dtype_of, first_line, in_dtype, levels, nudged, seeded, size_of
 
@@ -106,7 +106,7 @@ def compare_training(
     else:
         comparison.skip(f"the dense network, masked, takes no training step here: {reason}")
         return
-    comparison.tolerance, comparison.room = tolerance_of(dtype), room_of(dtype)
+    comparison.hold_to(dtype)
 
     def again(network: nn.Module, seed: int = 0) -> Step:
         return weights.step(in_dtype(network, dtype, native, still=True), seed).kept(plan)
