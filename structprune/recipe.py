@@ -245,6 +245,11 @@ class Recipe(Strict):
         return self.export.int8 or any(spec.dtype == "int8" for spec in (self.runtime, *self.bench.also))
 
     @property
+    def chooses(self) -> bool:
+        """Whether something is chosen by quality, for which data is kept that is neither trained nor measured on."""
+        return any(spec is not None and spec.patience is not None for spec in (self.train, self.finetune))
+
+    @property
     def also(self) -> list[Runtime]:
         """The runtimes of `bench.also`."""
         held = {"threads": self.runtime.threads, "batch": self.runtime.batch}
@@ -293,10 +298,6 @@ class Recipe(Strict):
                     f"{name} needs labels, and data.source={self.data.source} has none: use digits, a folder of "
                     "classes (source: folder) or data of your own"
                 )
-        if self.train and self.model.trained:
-            raise ValueError(
-                "train starts from scratch: leave it out (train=null), or set no model.weights or pretrained"
-            )
         return self
 
 

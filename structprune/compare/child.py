@@ -80,7 +80,7 @@ def _do(task: Task, result: dict[str, Any]) -> None:
     with _seconds(result, "seconds"):
         model = build_model(recipe.model, recipe.seed)
         purpose = make_task(recipe.task)
-        data = load_data(recipe.data, model, recipe.seed, task=purpose)
+        data = load_data(recipe.data, model, recipe.seed, task=purpose, choosing=recipe.chooses)
     if not isinstance(data.example, torch.Tensor):
         raise RecipeError("torch-pruning is compared on models of one input tensor")
     x = data.one

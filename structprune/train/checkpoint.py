@@ -1,13 +1,13 @@
-"""All that training goes on from: weights, buffers and the whole state of the optimiser, in one safetensors file.
+"""All that training goes on from: weights, buffers, the whole state of the optimiser and of methods, in one file.
 
-The optimiser's state may be nested as it likes, of tensors and plain values: its tensors are stored one by one, and
-what is around them as JSON in the file's metadata. Nothing is pickled.
+The file is one of safetensors. States may be nested as they like, of tensors and plain values: the tensors are stored
+one by one, and what is around them as JSON in the file's metadata. Nothing is pickled.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +21,43 @@ from ..modules import tensors
 from ..store import files
 
 
-def store(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> None:
-    """Writes the state after `epochs` epochs. Raises StoreError for a state that can't be written as plain data."""
+def store(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, methods: Sequence[Any] = ()
+) -> None:
+    """Writes the state after `epochs` epochs, with those of training methods.
+
+    Raises StoreError for a state that can't be written as plain data.
+    """
     held = {f"model.{key}": tensor.detach().cpu().contiguous() for key, tensor in tensors(model).items()}
     state: list[Tensor] = []
-    plain = _plain(optimizer.state_dict(), state)
-    held |= {f"optimizer.{i}": tensor.detach().cpu().contiguous().clone() for i, tensor in enumerate(state)}
-    metadata = {"epochs": str(epochs), "optimizer": json.dumps(plain)}
+    plain = [_plain(optimizer.state_dict(), state, "the optimizer"), _plain(methods, state, "a training method")]
+    held |= {f"state.{i}": tensor.detach().cpu().contiguous().clone() for i, tensor in enumerate(state)}
+    metadata = {"epochs": str(epochs), "state": json.dumps(plain)}
     files.write(path, lambda aside: save_file(held, aside, metadata))
 
 
-def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Loads a checkpoint if there is one; the number of epochs that are done."""
+def restore(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    take: Callable[[list[Any]], None] = lambda methods: None,
+) -> int:
+    """Loads a checkpoint if there is one; the number of epochs that are done. `take` gets the states of methods."""
     if not path.is_file():
         return 0
     with safe_open(path, "pt") as stored, torch.no_grad():
         metadata = stored.metadata()
         for key, tensor in tensors(model).items():
             tensor.copy_(stored.get_tensor(f"model.{key}"))
-        optimizer.load_state_dict(
-            _state(json.loads(metadata["optimizer"]), lambda i: stored.get_tensor(f"optimizer.{i}"))
+        state, methods = (
+            _state(part, lambda i: stored.get_tensor(f"state.{i}")) for part in json.loads(metadata["state"])
         )
+        optimizer.load_state_dict(state)
+        take(methods)
     return int(metadata["epochs"])
 
 
-def _plain(value: Any, found: list[Tensor]) -> Any:
+def _plain(value: Any, found: list[Tensor], who: str) -> Any:
     """`value` as JSON can hold it; its tensors are added to `found`."""
     if isinstance(value, Tensor):
         found.append(value)
@@ -53,14 +65,12 @@ def _plain(value: Any, found: list[Tensor]) -> Any:
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Mapping):
-        return {"dict": [[_plain(key, found), _plain(item, found)] for key, item in value.items()]}
+        return {"dict": [[_plain(key, found, who), _plain(item, found, who)] for key, item in value.items()]}
     if isinstance(value, (tuple, list)):
-        return {type(value).__name__: [_plain(item, found) for item in value]}
+        return {type(value).__name__: [_plain(item, found, who) for item in value]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value  # JSON has Python's numbers in full, infinities too
-    raise StoreError(
-        f"the optimizer keeps a {type(value).__name__}, which can't be stored as plain data: choose another"
-    )
+    raise StoreError(f"{who} keeps a {type(value).__name__}, which can't be stored as plain data: choose another")
 
 
 def _state(plain: Any, tensor: Any) -> Any:

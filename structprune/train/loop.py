@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from .._compat import declare_torchvision_ops
 from ..copying import release
-from ..data.loading import check_readable, data_loader, guarded, is_dataset
+from ..data.loading import Stream, check_readable, data_loader, guarded, is_dataset
 from ..errors import RecipeError, TrainingError
 from ..modules import tensors
 from ..own_code import in_one_line
 from ..seeds import derived
 from ..tasks import Task
 from ..tasks.own import make_task
+from ..usercode import Tell
 from .checkpoint import restore, store
+from .method import TrainingMethod, make_method
 from .spec import TrainSpec
+from .stopping import EarlyStopping
 
 _SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")  # Accelerate's names
 
@@ -34,32 +38,36 @@ def fit(
     spec: TrainSpec,
     *,
     task: Task | None = None,
+    validation: Stream | None = None,
     seed: int,
     checkpoint: Path,
     progress: Progress = lambda step, steps, shown: None,
     workers: int = 0,
     what: str = "the network",
+    tell: Tell = lambda line: None,
 ) -> nn.Module:
     """Trains `model` in place by a task's loss and returns it, on the CPU and in evaluation mode.
 
     Runs where Accelerate says: on its device, and under `accelerate launch` on all of its processes, which average
     their gradients. What Accelerate hangs on a module for that is taken away again, or a network cut from this one
     would be taken for prepared (see `copying`).
-    After every epoch weights and optimiser state go to `checkpoint` (safetensors); if that file is there already,
-    training goes on from it. Each epoch is seeded by its number, so an interrupted run ends with the weights
-    of an uninterrupted one.
+    After every epoch weights and the state of the optimiser and of methods go to `checkpoint` (safetensors); if that
+    file is there already, training goes on from it. Each epoch is seeded by its number, so an interrupted run ends with
+    the weights of an uninterrupted one.
 
     Args:
         model: the network; its parameters and buffers change.
         train: a Dataset, of which batches of `spec.batch_size` are drawn anew each epoch and the rest left out; or a
             DataLoader, which makes its own.
-        spec: epochs, optimiser and schedule.
+        spec: epochs, optimiser, schedule and methods.
         task: how batches become inputs and targets, and the loss; by default classification.
+        validation: what `spec.patience` is measured on; never what is held out.
         seed: decides order, dropout and augmentation.
         checkpoint: the file to go on from.
         progress: is called after every step.
         workers: processes that read the data.
         what: the network's name in messages.
+        tell: gets a line that says which file of the user's is run, and what methods have to say.
 
     Raises:
         RecipeError: for data that does not fit, and for fewer samples than a batch.
@@ -87,28 +95,24 @@ def fit(
     if not steps:
         raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(train)} training images")  # type: ignore[arg-type]
     schedule = _schedule(optimizer, spec, steps)
-    for epoch in range(restore(checkpoint, model, optimizer), spec.epochs):
+    methods = _methods(spec, task, validation, workers, tell)
+    for method in methods:
+        method.start(model, optimizer)
+    course = _Course(accelerator, model, wrapped, prepared, schedule, methods, task, spec, steps, what, progress)
+    for epoch in range(restore(checkpoint, model, optimizer, course.take), spec.epochs):
+        if any(method.over for method in methods):
+            break
         set_seed(derived(seed, epoch))
-        wrapped.train()
-        for step, made in enumerate(guarded(loader)):
-            update = epoch * steps + step
-            if schedule is not None:
-                schedule.step_update(update)
-            with in_one_line(TrainingError, f"training {what} failed in epoch {epoch + 1} of {spec.epochs}"):
-                batch = task.batch(made, training=True)
-                outputs = batch.inputs.call(wrapped)
-                _check(task, outputs, batch.labels)
-                loss = task.loss(outputs, batch.labels)
-                shown = _finite(accelerator, loss.detach(), spec, epoch, what)
-                prepared.zero_grad()
-                accelerator.backward(loss)
-                prepared.step()
-            progress(update + 1, spec.epochs * steps, {"epoch": epoch + 1, "loss": shown})
+        course.epoch(loader, epoch)
         check_readable(train)
         _check_weights(model, spec, epoch, what)
         if accelerator.is_main_process:
-            store(checkpoint, model, optimizer, epoch + 1)
+            store(checkpoint, model, optimizer, epoch + 1, [method.state() for method in methods])
         accelerator.wait_for_everyone()
+    for method in methods:
+        method.finish(model)
+        if method.note:
+            tell(method.note)
     if accelerator.num_processes > 1:
         for buffer in model.buffers():  # the last step's statistics are each process's own
             buffer.copy_(broadcast(buffer))
@@ -118,6 +122,72 @@ def fit(
         release(part)
     model.zero_grad()
     return model.cpu().eval()
+
+
+@dataclass
+class _Course:
+    """What the epochs of one training have in common. `wrapped` and `prepared` are what Accelerate runs."""
+
+    accelerator: Any
+    model: nn.Module
+    wrapped: nn.Module
+    prepared: Any
+    schedule: Any
+    methods: Sequence[TrainingMethod]
+    task: Task
+    spec: TrainSpec
+    steps: int
+    what: str
+    progress: Progress
+
+    def take(self, states: list[Any]) -> None:
+        for method, state in zip(self.methods, states, strict=True):
+            method.restore(state)
+
+    def epoch(self, loader: Any, epoch: int) -> None:
+        """One pass over the data. Raises RecipeError and TrainingError."""
+        self.wrapped.train()
+        failed = f"training {self.what} failed in epoch {epoch + 1} of {self.spec.epochs}"
+        for step, made in enumerate(guarded(loader)):
+            update = epoch * self.steps + step
+            if self.schedule is not None:
+                self.schedule.step_update(update)
+            with in_one_line(TrainingError, failed):
+                shown = self._step(made, epoch)
+            self.progress(update + 1, self.spec.epochs * self.steps, {"epoch": epoch + 1, "loss": shown})
+        with in_one_line(TrainingError, failed):
+            for method in self.methods:
+                method.after_epoch(self.model, epoch + 1)
+
+    def _step(self, made: Any, epoch: int) -> float:
+        """One update; the task's loss before it."""
+        batch = self.task.batch(made, training=True)
+        outputs = batch.inputs.call(self.wrapped)
+        _check(self.task, outputs, batch.labels)
+        loss = self.task.loss(outputs, batch.labels)
+        shown = _finite(self.accelerator, loss.detach(), self.spec, epoch, self.what)
+        for method in self.methods:
+            loss = method.loss(self.model, loss)
+        self.prepared.zero_grad()
+        self.accelerator.backward(loss)
+        if self.methods:
+            self.accelerator.unscale_gradients(self.prepared)
+        for method in self.methods:
+            method.after_backward(self.model)
+        self.prepared.step()
+        for method in self.methods:
+            method.after_step(self.model)
+        return shown
+
+
+def _methods(spec: TrainSpec, task: Task, validation: Stream | None, workers: int, tell: Tell) -> list[TrainingMethod]:
+    """The spec's methods; early stopping is the last, so that it measures what the others leave."""
+    made = [make_method(each, tell) for each in spec.methods]
+    if spec.patience is None:
+        return made
+    if validation is None:
+        raise RecipeError("patience needs a validation split, and the data has none: leave patience out")
+    return [*made, EarlyStopping(spec.patience, task, validation, workers)]
 
 
 def _loader(train: Any, spec: TrainSpec, task: Task, workers: int) -> DataLoader:

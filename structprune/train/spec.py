@@ -8,12 +8,17 @@ from pydantic import Field, field_validator, model_validator
 
 from ..names import optimizers, unknown
 from ..specs import Number, Strict, Whole
+from .method import AnyMethodSpec
 
 _REFUSED = {"adahessian": "it needs second derivatives of the loss, which the loop does not take"}
 
 
 class TrainSpec(Strict):
-    """Supervised training; optimisers and schedules are timm's, by its names."""
+    """Supervised training; optimisers and schedules are timm's, by its names.
+
+    With `patience`, a tenth of the training data (or the data's own validation split) is kept to measure each epoch by;
+    after so many epochs without a better one training ends, and the best epoch's weights are kept.
+    """
 
     epochs: Whole = Field(ge=1)
     batch_size: Whole = Field(default=64, ge=2)
@@ -22,6 +27,8 @@ class TrainSpec(Strict):
     weight_decay: Number = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: Whole = Field(default=0, ge=0)
+    patience: Whole | None = Field(default=None, ge=1)
+    methods: tuple[AnyMethodSpec, ...] = ()
 
     @field_validator("optimizer")
     @classmethod

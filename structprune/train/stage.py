@@ -19,11 +19,20 @@ from .spec import TrainSpec
 
 
 def train_stage(
-    model: nn.Module, spec: TrainSpec, data: Data, task: Task, folder: Path, what: str, seed: int, reporter: Reporter
+    model: nn.Module,
+    spec: TrainSpec,
+    data: Data,
+    task: Task,
+    folder: Path,
+    what: str,
+    seed: int,
+    reporter: Reporter,
+    going_on: bool = False,
 ) -> Path:
     """Trains `model`, the `what` (dense, slim) network, in place; its weights are in the file returned, in `folder`.
 
-    If that file is there already they are only read; if training was interrupted, it goes on.
+    If that file is there already they are only read; if training was interrupted, it goes on. `going_on`: whether the
+    network came with weights, which is said.
     """
     if data.train is None or not data.labelled:
         raise RecipeError(f"training the {what} network needs training data with labels: see `data`")
@@ -32,7 +41,9 @@ def train_stage(
         replace_tensors(model, load_file(final))
         return final
     verb = "training" if what == "dense" else "fine-tuning"
-    reporter.stage(f"{verb} the {what} network, {spec.epochs} epoch{'s' if spec.epochs > 1 else ''}")
+    start = ", on from the weights that it came with" if going_on else ""
+    reporter.stage(f"{verb} the {what} network{start}, {spec.epochs} epoch{'s' if spec.epochs > 1 else ''}")
+    notes: list[str] = []
     with reporter.bar(verb) as update:
 
         def progress(step: int, steps: int, shown: dict[str, float]) -> None:
@@ -42,7 +53,10 @@ def train_stage(
 
         checkpoint = folder / f"{what}.training.safetensors"
         options: dict[str, Any] = {"progress": progress, "workers": data.workers, "what": f"the {what} network"}
+        options |= {"validation": data.validation, "tell": notes.append}
         fit(model, data.train, spec, task=task, seed=seed, checkpoint=checkpoint, **options)
+    for note in notes:
+        reporter.stage(note)
     held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
     files.write(final, lambda path: save_file(held, path))
     return final

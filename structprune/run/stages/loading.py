@@ -50,11 +50,12 @@ def choose_task(work: Work) -> Task:
     after="task",
     needs=("model", "task"),
     makes=("data",),
-    spec=lambda recipe: recipe.data,
+    spec=lambda recipe: {"data": recipe.data, "choosing": recipe.chooses},
     content=lambda data: data_digest(data),
 )
 def load(work: Work, model: nn.Module, task: Task) -> Data:
-    data = load_data(work.spec, model, work.seed, task=task, tell=work.reporter.stage)
+    spec, choosing = work.spec["data"], work.spec["choosing"]
+    data = load_data(spec, model, work.seed, task=task, choosing=choosing, tell=work.reporter.stage)
     work.say_notes(data.notes)
     return data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +15,14 @@ from ...modules import replace_tensors, skeleton_copy, tensors
 from ...store import files
 from ...tasks import Task
 from ...train import train_stage
+from ...train.method import code_of
+from ...train.spec import TrainSpec
 from ..stage import Work, stage
+
+
+def _spec(spec: TrainSpec | None) -> dict[str, Any]:
+    """A training, with the text of what it takes from the user's files."""
+    return {} if spec is None else {"spec": spec, "code": code_of(spec.methods)}
 
 
 @stage(
@@ -23,7 +31,7 @@ from ..stage import Work, stage
     needs=("model", "data", "task"),
     first=("graph",),  # what can't be pruned is said before it is trained
     makes=("dense",),
-    spec=lambda recipe: recipe.train,
+    spec=lambda recipe: {**_spec(recipe.train), "going_on": recipe.model.trained},
     when=lambda recipe: recipe.train is not None,
     read=lambda work, model: with_weights(model, work.folder / "dense.safetensors"),
     reads=("model",),
@@ -39,7 +47,7 @@ def train(work: Work, model: nn.Module, data: Data, task: Task) -> None:
     after="judge_recovered",
     needs=("slim", "data", "task", "gates.*"),
     makes=("slim",),
-    spec=lambda recipe: recipe.finetune,
+    spec=lambda recipe: {**_spec(recipe.finetune), "going_on": False},
     when=lambda recipe: recipe.finetune is not None,
     read=lambda work, slim: with_weights(own_copy(slim), work.folder / "slim.safetensors"),
     reads=("slim",),
@@ -51,7 +59,8 @@ def finetune(work: Work, slim: nn.Module, data: Data, task: Task, gates: object)
 
 
 def _fit(work: Work, model: nn.Module, data: Data, task: Task, what: str) -> None:
-    train_stage(model, work.spec, data, task, work.folder, what, work.seed, work.reporter)
+    spec, going_on = work.spec["spec"], work.spec["going_on"]
+    train_stage(model, spec, data, task, work.folder, what, work.seed, work.reporter, going_on)
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
 
 

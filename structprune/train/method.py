@@ -1,0 +1,112 @@
+"""What a method adds to the one training loop: to the loss, after backward, after a step, after an epoch.
+
+A method is one file in `methods/`: a spec beside a class that extends `TrainingMethod`. A user's own is named in the
+recipe as `file.py:Class`. It knows nothing of recipes, and the loop knows no method.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor, nn
+
+from .. import usercode
+from ..errors import RecipeError
+from ..own_code import CodeName, made_by
+from ..registry import Registry
+from ..specs import Strict
+
+
+class MethodSpec(Strict):
+    """A training method in a recipe. `method` is registered, or `file.py:Class`."""
+
+    method: str
+
+
+class OwnMethodSpec(MethodSpec):
+    """A training method of the user's own: `method` is `file.py:Class`, made with `kwargs`."""
+
+    method: CodeName
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainingMethod:
+    """The base of all methods, which adds nothing. A subclass overrides what it is about.
+
+    The model is always the plain one, whatever wraps it on several devices; its gradients are those of all processes.
+    """
+
+    over = False  # set where training is to end with this epoch
+    note = ""  # a line for the user at the end
+
+    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Before the first step; a training that goes on from a checkpoint calls `restore` next."""
+
+    def loss(self, model: nn.Module, loss: Tensor) -> Tensor:
+        """The loss to train by; `loss` is the task's, with what the methods before have added."""
+        return loss
+
+    def after_backward(self, model: nn.Module) -> None:
+        """With the gradients of the step, which it may change."""
+
+    def after_step(self, model: nn.Module) -> None:
+        """With the weights of the step, which it may change."""
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        """After so many epochs, from 1 on; before the checkpoint is written."""
+
+    def finish(self, model: nn.Module) -> None:
+        """After the last epoch: the weights that are left here are those of the trained network."""
+
+    def state(self) -> Any:
+        """What `restore` needs to go on exactly: tensors and plain values in dicts, lists and tuples."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Takes what `state` gave after an epoch."""
+
+
+@dataclass(frozen=True)
+class MethodKind:
+    """A registered training method: `make` builds it from its `spec`."""
+
+    name: str
+    description: str
+    spec: type[MethodSpec]
+    make: Callable[[Any], TrainingMethod] = field(repr=False)
+
+
+TRAINING_METHODS: Registry[MethodKind] = Registry("training method", "structprune.train.methods")
+AnyMethodSpec = Annotated[SerializeAsAny[MethodSpec], BeforeValidator(TRAINING_METHODS.parser("method", OwnMethodSpec))]
+
+
+def make_method(spec: MethodSpec, tell: usercode.Tell) -> TrainingMethod:
+    """The method of a spec. Raises RecipeError for code of the user's that can't be used."""
+    if not isinstance(spec, OwnMethodSpec):
+        return TRAINING_METHODS[spec.method].make(spec)
+    made = made_by(spec.method, "methods", spec.kwargs, tell)
+    if not isinstance(made, TrainingMethod):
+        raise RecipeError(
+            f"methods: {spec.method} makes a {type(made).__name__}: give a class that extends "
+            "structprune.train.method.TrainingMethod"
+        )
+    return made
+
+
+def code_of(specs: Iterable[MethodSpec]) -> list[str]:
+    """The text of the files that methods from outside the package are from: what is trained hangs on it."""
+    texts = []
+    for spec in specs:
+        if isinstance(spec, OwnMethodSpec):
+            files = usercode.files_of(spec.method)
+        else:
+            file = inspect.getsourcefile(TRAINING_METHODS[spec.method].spec)
+            files = [Path(file)] if file else []
+        texts += [path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()]
+    return texts

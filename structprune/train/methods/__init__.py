@@ -1,0 +1,1 @@
+"""The training methods of the package, one file each. All of them are imported when one is first asked for."""

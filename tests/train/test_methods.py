@@ -1,0 +1,202 @@
+"""What methods add to training, early stopping, and training on from weights; all of it resumes exactly."""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from structprune.errors import RecipeError
+from structprune.progress import Reporter
+from structprune.recipe import TrainSpec, check_recipe
+from structprune.run import runner_of
+from structprune.store.artefacts import Artefacts
+from structprune.train import fit
+from structprune.train.method import TRAINING_METHODS
+from structprune.train.spec import TrainSpec as Spec
+from tests.train.test_loop import _data, _model
+
+TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))
+OWN = """
+import torch
+from structprune.train.method import TrainingMethod
+
+class Pull(TrainingMethod):
+    '''Towards a running mean of the first weight; it has a state.'''
+    def __init__(self, strength=0.1):
+        self.strength = strength
+    def start(self, model, optimizer):
+        self.mean, self.steps = torch.zeros_like(model[0].weight), 0
+    def loss(self, model, loss):
+        return loss + self.strength * (model[0].weight - self.mean).square().sum()
+    def after_step(self, model):
+        self.steps += 1
+        self.mean = 0.9 * self.mean + 0.1 * model[0].weight.detach()
+    def after_epoch(self, model, epoch):
+        self.note = f"{self.steps} steps, {epoch} epochs"
+    def state(self):
+        return {"mean": self.mean, "steps": self.steps}
+    def restore(self, state):
+        self.mean, self.steps = state["mean"], state["steps"]
+
+class Other: pass
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    path = tmp_path_factory.mktemp("methods") / "own_method_of_tests.py"
+    path.write_text(OWN)
+    return path
+
+
+def equal(one, other):
+    return all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in one.state_dict().items())
+
+
+def interrupted(spec, folder, at, **options):
+    """A training that is killed at a step and goes on."""
+
+    def interrupt(step, steps, shown):
+        if step == at:
+            raise KeyboardInterrupt
+
+    options = {"seed": 5, "checkpoint": folder / "part", **options}
+    with pytest.raises(KeyboardInterrupt):
+        fit(_model(), TensorDataset(*_data()), spec, progress=interrupt, **options)
+    return fit(_model(), TensorDataset(*_data()), spec, **options)
+
+
+def test_clipped_gradients_move_the_weights_so_far_and_no_further(tmp_path):
+    def moved(methods):
+        spec = TrainSpec(
+            epochs=1, batch_size=192, optimizer="momentum", lr=1.0, schedule="constant", methods=methods
+        )  # one step
+        model = fit(_model(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / f"{len(methods)}")
+        before = dict(_model().named_parameters())
+        return float(sum((p - before[k]).square().sum() for k, p in model.named_parameters()).sqrt())
+
+    assert moved([]) > 1.0
+    assert moved(["clip"]) == pytest.approx(1.0, rel=1e-2)
+    assert moved([{"method": "clip", "norm": 1e-3}, "clip"]) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_method_of_the_users_own_changes_the_loss_and_resumes_exactly(tmp_path, own):
+    spec = TrainSpec(
+        epochs=3, batch_size=32, optimizer="adamw", lr=0.01,
+        methods=[{"method": f"{own}:Pull", "kwargs": {"strength": 0.5}}],
+    )  # fmt: skip
+    told = []
+    whole = fit(_model(), TensorDataset(*_data()), spec, seed=5, checkpoint=tmp_path / "whole", tell=told.append)
+    assert equal(whole, interrupted(spec, tmp_path, at=9))
+    plain = fit(
+        _model(), TensorDataset(*_data()), spec.model_copy(update={"methods": ()}), seed=5, checkpoint=tmp_path / "no"
+    )
+    assert not equal(whole, plain)
+    assert [line.startswith("runs code of ") for line in told] == [True, False]
+    assert told[-1] == "18 steps, 3 epochs"
+    wrong = TrainSpec(epochs=1, lr=0.1, methods=[f"{own}:Other"])
+    with pytest.raises(RecipeError, match="makes a Other: give a class that extends"):
+        fit(_model(), TensorDataset(*_data()), wrong, seed=5, checkpoint=tmp_path / "wrong")
+
+
+def stopping(**options):
+    return Spec(**{"epochs": 9, "batch_size": 32, "lr": 0.02, "schedule": "constant", "patience": 2, **options})
+
+
+def test_training_ends_when_the_validation_split_gains_no_more(tmp_path):
+    images, labels = _data()
+    torch.manual_seed(1)
+    noise = TensorDataset(torch.randn(60, 1, 6, 6), torch.randint(0, 3, (60,)))  # nothing to be learned of it
+    told, options = [], {"validation": noise, "seed": 5}
+    whole = fit(
+        _model(), TensorDataset(images, labels), stopping(), checkpoint=tmp_path / "whole", tell=told.append, **options
+    )
+    (line,) = told
+    best, trained = map(int, re.search(r"after epoch (\d+) of the (\d+) that were trained", line).groups())
+    assert best + 2 == trained < 9
+    shorter = stopping(epochs=best, patience=None)
+    assert equal(whole, fit(_model(), TensorDataset(images, labels), shorter, seed=5, checkpoint=tmp_path / "short"))
+    assert equal(whole, interrupted(stopping(), tmp_path, at=6 * best + 3, **options))
+    again = fit(_model(), TensorDataset(images, labels), stopping(), checkpoint=tmp_path / "whole", **options)
+    assert equal(whole, again)  # it had ended, and does not go on
+    with pytest.raises(RecipeError, match="patience needs a validation split"):
+        fit(_model(), TensorDataset(images, labels), stopping(), seed=5, checkpoint=tmp_path / "none")
+
+
+def recipe(tmp_path, **changes):
+    return check_recipe(
+        {
+            "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
+            "data": {"source": "digits"},
+            "train": {"epochs": 1, "batch_size": 64, "lr": 1e-6},
+            "prune": {"budget": {"macs": 0.5}},
+            **changes,
+        }
+    )
+
+
+def dense_of(recipe, folder):
+    shown = io.StringIO()
+    runner = runner_of(recipe, Reporter(Console(file=shown, width=200)), Artefacts(folder))
+    return runner.value("dense"), shown.getvalue(), runner
+
+
+def test_training_goes_on_from_given_weights_and_says_so(tmp_path):
+    given, text, _ = dense_of(recipe(tmp_path), tmp_path / "store")
+    assert "training the dense network, 1 epoch" in text
+    state = {key: tensor + 0.01 for key, tensor in given.state_dict().items() if tensor.is_floating_point()}
+    save_file({**given.state_dict(), **state}, tmp_path / "w.safetensors")
+    model = {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}}
+    on = recipe(tmp_path, model={**model, "weights": str(tmp_path / "w.safetensors")})
+    trained, text, _ = dense_of(on, tmp_path / "store")
+    assert "training the dense network, on from the weights that it came with, 1 epoch" in text
+    moved = [float((trained.state_dict()[key] - state[key]).abs().max()) for key in state if "running" not in key]
+    assert 0 < max(moved) < 1e-3
+
+
+def test_a_recipe_with_patience_keeps_a_split_for_it(tmp_path, own):
+    train = {"epochs": 1, "batch_size": 64, "lr": 1e-6, "patience": 1, "methods": ["clip", f"{own}:Pull"]}
+    changed = recipe(tmp_path, train={**train, "methods": ["clip"]})
+    _, text, runner = dense_of(changed, tmp_path / "store")
+    assert "accuracy on the validation split was best" in text
+    data = runner.value("data")
+    assert len(data.train) + len(data.validation) == 1437
+    assert not recipe(tmp_path).chooses
+    with_own = recipe(tmp_path, train=train)
+    stage = next(entry for entry in runner._line if entry.name == "train")
+    before = stage.spec(with_own)["code"]
+    text = own.read_text()
+    own.write_text(text + "# another\n")
+    assert stage.spec(with_own)["code"] != before
+    own.write_text(text)
+
+
+def test_a_training_method_takes_one_file(tmp_path, monkeypatch):
+    """CONTRIBUTING's, as it stands there."""
+    assert "clip" in TRAINING_METHODS
+    (tmp_path / "slimming_method.py").write_text(BLOCKS["slimming_method.py"])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    __import__("slimming_method")
+    try:
+        spec = {"epochs": 4, "batch_size": 32, "lr": 0.03, "optimizer": "sgd"}
+        sizes = []
+        for name, strength in (("without", 0.0), ("with", 0.3)):
+            methods = [{"method": "slimming", "strength": strength}]
+            model = fit(
+                _model(), TensorDataset(*_data()), TrainSpec(**spec, methods=methods), seed=0,
+                checkpoint=tmp_path / name,
+            )  # fmt: skip
+            sizes.append(float(model[1].weight.abs().sum()))
+        assert isinstance(model[1], nn.BatchNorm2d)
+        assert sizes[1] < 0.5 * sizes[0]
+    finally:
+        TRAINING_METHODS._records.pop("slimming")
+        sys.modules.pop("slimming_method")
