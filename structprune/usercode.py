@@ -17,7 +17,7 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,38 @@ def files_with(file: Path) -> list[Path]:
     return sorted({other for files in _held.values() if whole in files for other in files})
 
 
+def code_of(module: str) -> str:
+    """What changes when code does that an imported module may call of its own: the sizes and times of all files of its
+    package or, of a module in no package, the texts of its file and of those that it imports beside it."""
+    top = sys.modules.get(module.partition(".")[0])
+    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
+    if folders:
+        stats = {str(path): path.stat() for folder in folders for path in sorted(folder.rglob("*.py"))}
+        return repr([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()])
+    file = str(getattr(top, "__file__", None) or "")
+    if not _is_file(file) or not file.endswith(".py"):
+        return ""
+    files = dict.fromkeys([*files_of(f"{file}:any"), *files_with(Path(file))])
+    return "\0".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
+
+
+def registered_code(records: Iterable[Any]) -> str:
+    """SHA-256 of the code of functions in records, or among them, that are not of this package; "" where there are
+    none."""
+    texts: set[str] = set()
+    for record in records:
+        for part in [record] if isinstance(record, types.FunctionType) else vars(record).values():
+            function = getattr(part, "func", part)  # of a partial
+            if isinstance(function, types.FunctionType) and not _is_ours(function.__module__ or ""):
+                code = function.__code__
+                texts.add(code_of(function.__module__) or repr((code.co_code, code.co_consts)))  # typed in a shell
+    return hashlib.sha256("\0".join(sorted(texts)).encode()).hexdigest() if texts else ""
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
 def _hashes(path: Path) -> dict[Path, str]:
     return {file: _hash(file) for file in files_of(f"{path}:any")}
 
@@ -235,6 +267,8 @@ def _check_siblings(path: Path) -> None:
 def _siblings(path: Path, found: dict[str, Path]) -> dict[str, Path]:
     """The files of the folder of `path`, or of its package's, that it imports, and they import, by module."""
     for folder, name in _imports(path):
+        if _is_ours(name):
+            continue  # where a clone of this package lies beside the file
         for place in dict.fromkeys([folder] if folder else [path.parent, _root(path)]):
             inner = place.joinpath(*name.split("."))
             for file in (inner.with_suffix(".py"), inner / "__init__.py"):

@@ -167,4 +167,6 @@ def _first(source: Any, images: int, request: Request) -> list[Batch]:
 def _identity(spec: OwnDataSpec) -> str:
     """What the data hangs on beside what is seen of it: the code that makes it, and its arguments."""
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in usercode.files_of(spec.source)]
-    return "\0".join([spec.source.rpartition(":")[2], repr(sorted(spec.kwargs.items())), *texts])
+    place, name = usercode.split(spec.source)
+    texts += [] if usercode.is_file_name(place) else [usercode.code_of(place)]
+    return "\0".join([name, repr(sorted(spec.kwargs.items())), *texts])

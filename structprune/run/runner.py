@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,20 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from ..bench.engines import ENGINES
+from ..criteria import CRITERIA
+from ..data import SOURCES
+from ..graph.rules.table import RULES
+from ..models.registry import MODEL_SOURCES
+from ..plan import ALLOCATIONS
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..store.artefacts import Artefact, Artefacts, Key, code_digest, digest_of
+from ..tasks import TASKS
+from ..usercode import registered_code
 from .stage import STAGES, Stage, Work, ordered
 
-_VERSIONS = ("timm", "onnx", "onnxruntime", "scipy", "safetensors")
+_VERSIONS = ("timm", "accelerate", "numpy", "scipy", "safetensors", "onnx", "onnxruntime", "openvino")
 
 
 class Runner:
@@ -35,6 +45,7 @@ class Runner:
     ) -> None:
         self.recipe, self.store, self.reporter = recipe, store, reporter
         self._line = [entry for entry in (stages or ordered(STAGES)) if entry.when(recipe)]
+        self._versions = versions(self._line)
         self._given = dict(given or {})
         self._values: dict[tuple[str, str], Any] = {}
         self._digests: dict[tuple[str, str], str] = {}
@@ -64,26 +75,33 @@ class Runner:
                 return entry
         return None
 
-    def _makers(self, need: str, before: int) -> dict[str, Stage]:
-        """The stages that make what a need names, by the artefact's name."""
+    def _settled_maker(self, name: str, before: int) -> Stage | None:
+        """The stage whose artefact `name` is: where one is left out, an earlier one that makes it too."""
+        while (maker := self._maker(name, before)) is not None:
+            self._settle(maker)
+            if maker.name not in self._left_out:
+                return maker
+        return None
+
+    def _names(self, need: str, before: int) -> list[str]:
+        """The names of the artefacts that a need may mean."""
         if not need.endswith(".*"):
-            maker = self._maker(need.rstrip("?"), before)
-            return {} if maker is None else {need.rstrip("?"): maker}
-        names = [n for entry in self._line[:before] for n in entry.makes if n.startswith(need[:-1])]
-        makers = {name: self._maker(name, before) for name in dict.fromkeys(names)}
-        return {name: maker for name, maker in makers.items() if maker is not None}
+            return [need.rstrip("?")]
+        made = (name for entry in self._line[:before] for name in entry.makes if name.startswith(need[:-1]))
+        return list(dict.fromkeys(made))
 
     def _required(self, names: Iterable[str]) -> list[Stage]:
         wanted: set[str] = set()
-        waiting = [maker for name in names for maker in self._makers(name, len(self._line)).values()]
+        waiting = [(name, len(self._line)) for name in names]
         while waiting:
-            entry = waiting.pop()
-            if entry.name in wanted:
+            name, before = waiting.pop()
+            entry = None if name in self._given else self._maker(name, before)
+            if entry is None or entry.name in wanted:
                 continue
             wanted.add(entry.name)
-            for need in (*entry.needs(self.recipe), *entry.first):
-                if need.rstrip("?") not in self._given:
-                    waiting += self._makers(need, self._line.index(entry)).values()
+            place = self._line.index(entry)
+            needs = (*entry.needs(self.recipe), *entry.first)
+            waiting += [(each, place) for need in needs for each in self._names(need, place)]
         return [entry for entry in self._line if entry.name in wanted]
 
     # --- settling ------------------------------------------------------------------------------------------
@@ -93,15 +111,15 @@ class Runner:
         if (entry.name, entry.makes[0]) in self._digests or entry.name in self._left_out:
             return
         key = self._key(entry)
-        if entry.read is None:
-            for name in entry.makes:
-                self._digests[entry.name, name] = (
-                    entry.content(self._run(entry)[name]) if entry.content else digest_of([key.digest, name])
-                )
-            return
-        made = self.store.find(key)
+        made = None if entry.read is None else self.store.find(key)
         if made is None and entry.sound_only and not self._is_sound(entry):
             self._left_out.add(entry.name)
+            return
+        if entry.read is None:
+            artefacts = self._run(entry) if entry.content else {}
+            for name in entry.makes:
+                known = key.digest if entry.content is None else entry.content(artefacts[name], entry.spec(self.recipe))
+                self._digests[entry.name, name] = digest_of([known, name])
             return
         if made is None:
             made = self._make(entry, key)
@@ -112,20 +130,23 @@ class Runner:
             self._digests[entry.name, name] = digest_of([made.digest, name])
 
     def _is_sound(self, entry: Stage) -> bool:
-        gates = self._makers("gates.*", self._line.index(entry))
-        return all(self._value(name, self._line.index(entry)).passed for name in gates)
+        place = self._line.index(entry)
+        gates = (name for name in self._names("gates.*", place) if self._is_there(name, place))
+        return all(self._value(name, place).passed for name in gates)
+
+    def _is_there(self, name: str, before: int) -> bool:
+        return name in self._given or self._settled_maker(name, before) is not None
 
     def _key(self, entry: Stage) -> Key:
         place, inputs = self._line.index(entry), {}
         for need in entry.needs(self.recipe):
-            if need.rstrip("?") in self._given:
-                inputs[need] = digest_of(repr(self._given[need.rstrip("?")]))
-            for name, maker in self._makers(need, place).items():
-                if name not in self._given:
-                    self._settle(maker)
-                    if maker.name not in self._left_out:
-                        inputs[name] = self._digests[maker.name, name]
-        return Key(entry.name, {**_always(self.recipe), "spec": _plain(entry.spec(self.recipe))}, inputs, versions())
+            for name in self._names(need, place):
+                if name in self._given:
+                    inputs[name] = digest_of(repr(self._given[name]))
+                elif (maker := self._settled_maker(name, place)) is not None:
+                    inputs[name] = self._digests[maker.name, name]
+        spec = {"seed": self.recipe.seed, "memory": self.recipe.memory, "spec": _plain(entry.spec(self.recipe))}
+        return Key(entry.name, spec, inputs, self._versions)
 
     def _make(self, entry: Stage, key: Key) -> Artefact:
         inputs, start = self._inputs(entry, entry.needs(self.recipe)), time.perf_counter()
@@ -148,14 +169,9 @@ class Runner:
         """Raises KeyError where nothing makes it."""
         if name in self._given:
             return self._given[name]
-        maker = self._maker(name, before)
+        maker = self._settled_maker(name, before)
         if maker is None:
             raise KeyError(f"no stage of this recipe makes {name}")
-        self._settle(maker)
-        if maker.read is None and maker.sound_only and not self._is_sound(maker):
-            self._left_out.add(maker.name)
-        if maker.name in self._left_out:
-            return self._value(name, before)
         if (maker.name, name) not in self._values:
             self._run(maker)
         return self._values[maker.name, name]
@@ -173,30 +189,23 @@ class Runner:
         return artefacts
 
     def _inputs(self, entry: Stage, needs: tuple[str, ...]) -> dict[str, Any]:
-        place, inputs = self._line.index(entry), {}
+        place = self._line.index(entry)
+        inputs: dict[str, Any] = {}
         for name in entry.first:
             self._value(name, place)
         for need in needs:
             if need.endswith(".*"):
-                names = self._makers(need, place)
-                inputs[need[:-2]] = {n.removeprefix(need[:-1]): self._value(n, place) for n in names}
+                names = [name for name in self._names(need, place) if self._is_there(name, place)]
+                inputs[need[:-2]] = {name.removeprefix(need[:-1]): self._value(name, place) for name in names}
                 continue
-            try:
-                value = self._value(need.rstrip("?"), place)
-            except KeyError:
-                if not need.endswith("?"):
-                    raise
-                value = None
-            inputs[need.rstrip("?").replace(".", "_")] = value
+            name = need.rstrip("?")
+            is_left_out = need.endswith("?") and not self._is_there(name, place)
+            inputs[name.replace(".", "_")] = None if is_left_out else self._value(name, place)
         return inputs
 
     def _work(self, entry: Stage, folder: Path) -> Work:
         recipe = self.recipe
         return Work(entry.spec(recipe), recipe.seed, int(recipe.memory * 2**30), self.reporter, folder)
-
-
-def _always(recipe: Recipe) -> dict[str, Any]:
-    return {"seed": recipe.seed, "memory": recipe.memory}
 
 
 def _plain(spec: Any) -> Any:
@@ -207,7 +216,22 @@ def _plain(spec: Any) -> Any:
     return [_plain(value) for value in spec] if isinstance(spec, (list, tuple)) else spec
 
 
-def versions() -> dict[str, str]:
-    """What decides, beside the recipe, what a stage makes."""
-    packages = {name: metadata.version(name) for name in _VERSIONS}
-    return {"structprune": code_digest(), "torch": str(torch.__version__), **packages}
+def versions(stages: Iterable[Stage]) -> dict[str, str]:
+    """What decides, beside the recipe, what stages make."""
+    own = registered_code([*stages, *_registered()])
+    return {"structprune": code_digest(), "registered": own, "torch": str(torch.__version__), **_packages()}
+
+
+def _registered() -> Iterator[Any]:
+    """All that a user can register beside stages and that a recipe can hang on without naming its code."""
+    for registry in (CRITERIA, ALLOCATIONS, RULES, MODEL_SOURCES, SOURCES, TASKS, ENGINES):
+        yield from registry.values()
+
+
+@cache
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -29,7 +29,7 @@ class Work:
 
     def say_notes(self, notes: Any) -> None:
         for note in notes:
-            self.reporter.console.print(f"  note: {note}", highlight=False)
+            self.reporter.note(note)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Stage:
         when: whether a recipe has it.
         read: for a stage whose artefact is kept in the store: makes the artefacts from the files in `work.folder` and
             the inputs that `reads` names. It is called after `run` too, so that a resumed run goes on with the same.
-        content: the digest of a live artefact by what it holds; by default it is told from what it is made of.
+        content: the digest of a live artefact by what it holds, and by the spec as far as that does not show it; by
+            default it is told from what it is made of.
         sound_only: whether it is left out once a gate has failed.
         title: what it is about, for a line that says that its artefact was found.
     """
@@ -63,7 +64,7 @@ class Stage:
     first: tuple[str, ...] = ()
     read: Callable[..., Any] | None = None
     reads: tuple[str, ...] = ()
-    content: Callable[[Any], str] | None = None
+    content: Callable[[Any, Any], str] | None = None
     sound_only: bool = False
     title: str = ""
 
@@ -82,7 +83,7 @@ def stage(
     first: tuple[str, ...] = (),
     read: Callable[..., Any] | None = None,
     reads: tuple[str, ...] = (),
-    content: Callable[[Any], str] | None = None,
+    content: Callable[[Any, Any], str] | None = None,
     sound_only: bool = False,
     title: str = "",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -210,6 +210,129 @@ def test_what_a_stage_makes_is_made_again_only_if_what_it_hangs_on_changed(tmp_p
     assert calls == ["a", "b", "c"] * 2
 
 
+def test_of_a_stage_that_is_left_out_an_earlier_ones_artefact_counts(tmp_path):
+    from structprune.run.runner import Runner
+
+    calls: list[str] = []
+
+    @dataclasses.dataclass
+    class Failed:
+        passed = False
+
+    def live(name: str, after: str, makes: str, value: object, **options: object) -> Stage:
+        return Stage(name, lambda work: value, after, lambda r: (), (makes,), lambda r: None, lambda r: True, **options)
+
+    line = [
+        kept("a", calls, None),
+        live("g", "a", "gates.g", Failed()),
+        dataclasses.replace(kept("b", calls, "g", ("a",), makes="a"), sound_only=True),
+        live("q", "b", "quality.b", 0.5, sound_only=True),
+        kept("c", calls, "q", ("a", "gates.*", "quality.*")),
+    ]
+
+    def value(align: int) -> str:
+        recipe = check_recipe({**TINY, "prune": {**TINY["prune"], "align": align}})
+        return Runner(recipe, Artefacts(tmp_path), Reporter(), stages=line).value("c")
+
+    assert value(1).startswith("c1(a1(),")
+    assert value(1).endswith(",{})")  # and the quality that was not measured is not there
+    assert calls == ["a", "c"]
+    line[-1] = dataclasses.replace(line[-1], spec=lambda recipe: 1)
+    assert value(1).startswith("c1(a1(),")
+    assert value(2).startswith("c1(a2(),")  # another `a` is another `c`
+
+
+def test_a_gate_that_fails_before_recovery_is_the_runs_error(tmp_path, monkeypatch):
+    original = surgery.prune
+
+    def broken(model, plan):
+        slim = original(model, plan)
+        slim.conv1[3].weight.data = slim.conv1[3].weight.data.roll(1, dims=1)
+        return slim
+
+    monkeypatch.setattr(surgery, "prune", broken)
+    with pytest.raises(GateError, match="not the one planned"):
+        sp.run(recipe_file(tmp_path), tmp_path / "run", overrides=["train=null", "finetune=null"])
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["verdict"]["state"] == "broken"
+    assert "recovered" not in report["quality"]
+    assert report["recovery"] == []
+
+
+SLOPED = """
+import torch
+from torch import nn
+
+class Sloped(nn.Module):
+    num_classes = 10
+
+    def __init__(self, slope=0.1):
+        super().__init__()
+        self.slope = slope
+        self.a, self.b, self.c = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.c(self.b(torch.nn.functional.leaky_relu(self.a(x), self.slope)).relu().mean((2, 3)))
+"""
+
+
+def keys(folder: Path, **changes) -> dict[str, str]:
+    """By stage, what the scores of a recipe hang on."""
+    runner = runner_of(
+        check_recipe({**TINY, "train": None, "finetune": None, **changes}), Reporter(), Artefacts(folder)
+    )
+    runner.settle("scores")
+    return {entry.name: runner._key(entry).digest for entry in runner._line if entry.name in ("scores", "dense_onnx")}
+
+
+def test_arguments_that_only_a_networks_code_uses_count(tmp_path, monkeypatch):
+    (tmp_path / "sloped_of_stages.py").write_text(SLOPED)
+    source = f"{tmp_path / 'sloped_of_stages.py'}:Sloped"
+    one, two = (keys(tmp_path, model={"source": source, "kwargs": {"slope": slope}}) for slope in (0.1, 5.0))
+    assert one["scores"] != two["scores"]
+    assert one["dense_onnx"] != two["dense_onnx"]
+    assert one == keys(tmp_path, model={"source": source, "kwargs": {"slope": 0.1}})
+
+
+def test_the_code_of_a_package_and_of_what_is_registered_counts(tmp_path, monkeypatch):
+    from structprune.criteria import CRITERIA
+
+    package = tmp_path / "package_of_stages"
+    package.mkdir()
+    for name, text in (("__init__", ""), ("nets", SLOPED), ("helpers", "SHIFT = 1")):
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"source": "package_of_stages.nets:Sloped"}
+    before = keys(tmp_path, model=model)
+    assert before == keys(tmp_path, model=model)
+    (package / "helpers.py").write_text("SHIFT = 10")  # which a forward may read
+    changed = keys(tmp_path, model=model)
+    assert changed["scores"] != before["scores"]
+
+    own = tmp_path / "criterion_of_stages.py"
+    text = "import structprune as sp\n\n@sp.criterion('own', 'own')\ndef own(group):\n    return group.per_unit()\n"
+    own.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("criterion_of_stages")
+    assert "own" in CRITERIA
+    registered = keys(tmp_path, model=model)
+    assert registered["scores"] != changed["scores"]
+    own.write_text(text + "# another\n")
+    assert keys(tmp_path, model=model)["scores"] != registered["scores"]
+
+
+def test_other_calibration_images_are_no_other_training(tmp_path):
+    def key(**data):
+        recipe = check_recipe({**TINY, "data": {"source": "digits", "image_size": 8, **data}})
+        runner = runner_of(recipe, Reporter(), Artefacts(tmp_path))
+        runner.settle("graph")
+        return runner._key(STAGES["train"]).digest
+
+    plain, calibrated = key(calibration={"images": 48}), key(calibration={"images": 64})
+    assert plain == calibrated
+    assert plain != key(calibration={"images": 48}, image_size=16)
+
+
 def untimed(report: dict) -> dict:
     """A report without what clocks say."""
     left = {k: v for k, v in report.items() if k not in ("verdict", "latency", "layers", "environment", "also", "int8")}

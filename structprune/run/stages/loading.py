@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import inspect
+import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +19,15 @@ from ...tasks import Task
 from ...tasks.own import make_task
 from ..stage import Work, stage
 
+_VERSIONED = ("torch", "timm", "structprune")  # the code of these is known by its version
+
 
 @stage(
     "model",
     after=None,
     makes=("model", "dense"),
     spec=lambda recipe: recipe.model,
-    content=lambda model: network_digest(model),
+    content=lambda model, spec: _digest([network_digest(model), spec.model_dump_json()]),
 )
 def build(work: Work) -> Mapping[str, nn.Module]:
     from ...models import build_model
@@ -39,7 +41,7 @@ def build(work: Work) -> Mapping[str, nn.Module]:
     after="model",
     makes=("task",),
     spec=lambda recipe: recipe.task,
-    content=lambda task: task_digest(task),
+    content=lambda task, spec: task_digest(task),
 )
 def choose_task(work: Work) -> Task:
     return make_task(work.spec, work.reporter.stage)
@@ -49,36 +51,39 @@ def choose_task(work: Work) -> Task:
     "data",
     after="task",
     needs=("model", "task"),
-    makes=("data",),
+    makes=("data", "training"),
     spec=lambda recipe: {"data": recipe.data, "choosing": recipe.chooses},
-    content=lambda data: data_digest(data),
+    content=lambda data, spec: data_digest(data),
 )
-def load(work: Work, model: nn.Module, task: Task) -> Data:
+def load(work: Work, model: nn.Module, task: Task) -> Mapping[str, Data]:
+    """The data, and what of it training sees: with other images to measure or calibrate on the training is the same."""
     spec, choosing = work.spec["data"], work.spec["choosing"]
     data = load_data(spec, model, work.seed, task=task, choosing=choosing, tell=work.reporter.stage)
     work.say_notes(data.notes)
-    return data
+    return {"data": data, "training": dataclasses.replace(data, test=(), calibration=None, notes=())}
 
 
 def task_digest(task: Task) -> str:
     """SHA-256 of a task's options and the code of its class."""
-    return _digest([_code(type(task)), *sorted((name, repr(value)) for name, value in vars(task).items())])
+    return _digest([*_code([type(task)]), *sorted((name, _shown(value)) for name, value in vars(task).items())])
 
 
 def network_digest(model: nn.Module) -> str:
     """SHA-256 of a network's structure, the code of its classes, and its tensors."""
-    code = {type(module): None for module in model.modules()}
-    return _digest([repr(model), *map(_code, code), getattr(model, "code", ""), *tensors(model).items()])
+    code = _code(type(module) for module in model.modules())
+    return _digest([_shown(model), *code, getattr(model, "code", ""), *tensors(model).items()])
 
 
-def _code(cls: type) -> str:
-    """The text of the file that a class is from, and of what goes with a file of the user's; its name where none is."""
-    try:
-        file = inspect.getsourcefile(cls)
-        paths = [Path(file), *usercode.files_with(Path(file))] if file else []
-        return "\0".join(path.read_text(encoding="utf-8") for path in paths) or str(cls)
-    except (TypeError, OSError, ValueError):
-        return str(cls)
+def _code(classes: Iterable[type]) -> list[str]:
+    """The names of classes, and the code of the modules and packages that they are from."""
+    names = dict.fromkeys(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)
+    places = dict.fromkeys(name.partition(".")[0] for name in names)
+    return [*names, *(usercode.code_of(place) for place in places if place not in _VERSIONED)]
+
+
+def _shown(value: Any) -> str:
+    """Its text, without where in memory things are: a function's place is another in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def _digest(entries: Iterable[Any]) -> str:

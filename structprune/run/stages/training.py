@@ -28,7 +28,7 @@ def _spec(spec: TrainSpec | None) -> dict[str, Any]:
 @stage(
     "train",
     after="graph",
-    needs=("model", "data", "task"),
+    needs=("model", "training", "task"),
     first=("graph",),  # what can't be pruned is said before it is trained
     makes=("dense",),
     spec=lambda recipe: {**_spec(recipe.train), "going_on": recipe.model.trained},
@@ -37,15 +37,15 @@ def _spec(spec: TrainSpec | None) -> dict[str, Any]:
     reads=("model",),
     title="the trained dense network",
 )
-def train(work: Work, model: nn.Module, data: Data, task: Task) -> None:
+def train(work: Work, model: nn.Module, training: Data, task: Task) -> None:
     """Trains the model in place, which the graph's weights are too."""
-    _fit(work, model, data, task, "dense")
+    _fit(work, model, training, task, "dense")
 
 
 @stage(
     "finetune",
     after="judge_recovered",
-    needs=("slim", "data", "task", "gates.*"),
+    needs=("slim", "training", "task", "gates.*"),
     makes=("slim",),
     spec=lambda recipe: {**_spec(recipe.finetune), "going_on": False},
     when=lambda recipe: recipe.finetune is not None,
@@ -54,8 +54,8 @@ def train(work: Work, model: nn.Module, data: Data, task: Task) -> None:
     sound_only=True,
     title="the fine-tuned slim network",
 )
-def finetune(work: Work, slim: nn.Module, data: Data, task: Task, gates: object) -> None:
-    _fit(work, own_copy(slim), data, task, "slim")
+def finetune(work: Work, slim: nn.Module, training: Data, task: Task, gates: object) -> None:
+    _fit(work, own_copy(slim), training, task, "slim")
 
 
 def _fit(work: Work, model: nn.Module, data: Data, task: Task, what: str) -> None:
