@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from . import __version__
 from .errors import StructPruneError
@@ -103,15 +104,15 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
         console = _console()
         console.print(report_table(report, f"{recipe.stem}: {report['model']['name']}"))
         for note in report["latency"]["notes"]:
-            console.print(f"timing: {note}", highlight=False)
+            console.print(f"timing: {note}", highlight=False, markup=False)
         if report["int8"]:
             console.print(int8_table(report))
         if report.get("also"):
             console.print(also_table(report))
             for row in report["also"]:
                 for note in row["notes"]:
-                    console.print(f"{row['engine']}: {note}", highlight=False)
-        console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False)
+                    console.print(f"{row['engine']}: {note}", highlight=False, markup=False)
+        console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False, markup=False)
 
 
 @app.command()
@@ -335,7 +336,8 @@ def compare(
         result = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
         draw(result, folder / "compare.png")
         _console(140).print(compare_table(result))
-        _console().print(f"{folder}: compare.json, compare.png, structprune/report.html", highlight=False)
+        files = "compare.json, compare.png, structprune/report.html"
+        _console().print(f"{folder}: {files}", highlight=False, markup=False)
 
 
 def _console(width: int = 110) -> Console:
@@ -372,15 +374,11 @@ def _plain_errors(after_interrupt: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except StructPruneError as error:
-        _errors.print(f"[red]error:[/red] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        _errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        _errors.print(f"interrupted; {_plain(after_interrupt())}", highlight=False, soft_wrap=True)
+        _errors.print(f"interrupted; {escape(after_interrupt())}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def main() -> None:

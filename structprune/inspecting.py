@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from .bench import Runtime
 from .cost import CostModel, learn_cost, learn_steps
 from .criteria import CRITERIA
@@ -101,7 +103,7 @@ def profile_model(
     given = recipe.runtime.model_dump(include=set(asked)) if recipe else {}
     runtime = Runtime(**{**given, **{key: value for key, value in asked.items() if value is not None}})
     reporter = Reporter()
-    with reporter.console.status(f"{name}: building and tracing"):
+    with reporter.console.status(escape(f"{name}: building and tracing")):
         graph = inspect_model(name, input_size, kwargs=kwargs, code=code, tell=reporter.stage)
     with reporter.bar("finding the channel counts that this machine's runtime is fast with") as update:
         steps = learn_steps(runtime, refresh=refresh, progress=update, tell=reporter.stage)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 QUIET = 30.0  # seconds
@@ -38,14 +39,18 @@ class Reporter:
                 stream.write(json.dumps({"time": round(time.time(), 3), "event": name, **fields}) + "\n")
 
     def stage(self, text: str, **fields: Any) -> None:
-        self.console.print(f"[bold]›[/bold] {text}", highlight=False)
+        self.console.print(f"[bold]›[/bold] {escape(text)}", highlight=False)
         self.event("stage", text=text, **fields)
+
+    def note(self, text: str) -> None:
+        self.console.print(f"  note: {escape(text)}", highlight=False)
 
     @contextmanager
     def bar(self, description: str) -> Iterator[Update]:
         """A bar, and where nobody sees one, in a file or a pipe, a line every `QUIET` seconds."""
-        columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-        with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as progress:
+        text, share_done = TextColumn("  {task.description}", markup=False), TextColumn("{task.percentage:>3.0f} %")
+        columns = (text, BarColumn(), share_done, TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(description, total=1.0)
             said = time.monotonic()
 
@@ -55,7 +60,7 @@ class Reporter:
                 progress.update(task, completed=share, description=text)
                 if not self.console.is_terminal and time.monotonic() - said >= QUIET:
                     said = time.monotonic()
-                    self.console.print(f"  {text}: {100 * share:.0f} %", highlight=False)
+                    self.console.print(f"  {text}: {100 * share:.0f} %", highlight=False, markup=False)
 
             yield update
 

@@ -130,6 +130,8 @@ def test_a_second_run_into_the_folder_is_refused_and_resume_shows_the_first(reci
     code, error, _ = cli("run", recipe, "--out", folder, "--resume", "--set", "prune.budget.macs=0.4")
     assert code == 2
     assert "another recipe" in error
+    plan = sp.run(recipe, folder, resume=True, plan_only=True)
+    assert plan == json.loads((folder / "plan.json").read_text())
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

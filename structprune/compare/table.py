@@ -23,7 +23,7 @@ def compare_table(result: Mapping[str, Any]) -> Table:
     for column in COLUMNS:
         made.add_column(column, justify="left" if column in ("network", "gate") else "right", overflow="fold")
     for row in result["rows"]:
-        made.add_row(*cells(row))
+        made.add_row(*map(escape, cells(row)))
     dense = result["dense"]
     errors = [f"{row['network']}: {row['error']}" for row in result["rows"] if "error" in row]
     timing: list[str] = next((row["timing"] for row in result["rows"] if row.get("timing")), [])

@@ -87,7 +87,7 @@ def also_table(report: dict[str, Any]) -> Table:
     for name, justify in (("", "left"), ("dense", "right"), ("slim", "right"), ("", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in also_rows(report):
-        table.add_row(*(escape(cell) for cell in row))
+        _add(table, *row)
     return table
 
 
@@ -153,7 +153,7 @@ def int8_table(report: dict[str, Any]) -> Table:
     for name in names:
         table.add_column(name, justify="left" if name == "network" else "right")
     for row in rows:
-        table.add_row(*row)
+        _add(table, *row)
     return table
 
 
@@ -167,11 +167,11 @@ def benchmark_table(found: Benchmark) -> Table:
     for name, ms in found.ms.items():
         cells = [name, f"{ms:.3f}", *([f"{found.joules[name]:.3f}"] if found.joules else [])]
         if name not in found.speedup:
-            table.add_row(*cells, "1", "", "reference")
+            _add(table, *cells, "1", "", "reference")
             continue
         low, high = found.ci95[name]
-        table.add_row(*cells, f"{found.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", found.verdict(name))
-    table.caption = (
+        _add(table, *cells, f"{found.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", found.verdict(name))
+    table.caption = escape(
         f"{found.runtime}, {found.threads} thread{'s' if found.threads > 1 else ''}, batch {found.batch}: "
         f"{found.turns} turns in {found.rounds} rounds"
         + (f"; on core{'s' if len(found.cores) > 1 else ''} {', '.join(map(str, found.cores))}" if found.cores else "")
@@ -179,6 +179,11 @@ def benchmark_table(found: Benchmark) -> Table:
         + "".join(f"; {note}" for note in found.notes if note not in slower)
     )
     return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    """A row of text as it is: names of layers, files and code have brackets, which rich would read as styles."""
+    table.add_row(*(escape(cell) for cell in cells))
 
 
 def titled(title: str, slower: Sequence[str]) -> str | None:
@@ -195,11 +200,11 @@ def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Tab
         layers[kernel.layer] = layers.get(kernel.layer, 0.0) + kernel.dense_ms
         ops.setdefault(kernel.layer, {})[kernel.op] = None
     total = sum(layers.values())
-    where = Table(title=title, title_justify="left", caption_justify="left")
+    where = Table(title=escape(title), title_justify="left", caption_justify="left")
     for name in ("layer", "kernels", "ms", "share"):
         where.add_column(name, justify="left" if name in ("layer", "kernels") else "right")
     for layer, ms in layers.items():
-        where.add_row(layer, ", ".join(ops[layer]), f"{ms:.3f}", f"{100 * ms / total:.1f} %")
+        _add(where, layer, ", ".join(ops[layer]), f"{ms:.3f}", f"{100 * ms / total:.1f} %")
     where.caption = (
         f"{cost.runtime.name}: {cost.dense_ms:.2f} ms in all; kernels timed one by one. "
         f"{100 * cost.fixed:.0f} % of the time does not depend on widths that can be pruned"
@@ -210,7 +215,7 @@ def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Tab
     multiples = aligned(graph, cost.steps)
     for group in graph.groups:
         expected = [f"{cost.at({group.name: round(group.units * s)}, graph):.2f}" for s in (0.75, 0.5)]
-        steps.add_row(group.name, str(group.channels), str(multiples[group.name]), *expected)
+        _add(steps, group.name, str(group.channels), str(multiples[group.name]), *expected)
     steps.caption = (
         f"the whole network, with one group narrower; the model is off by {100 * cost.error:.1f} % in the median, on "
         f"networks it had not seen ({cost.probes} timed)"
@@ -225,7 +230,7 @@ def criteria_table() -> Table:
         table.add_column(name, overflow="fold")
     for name, entry in sorted(CRITERIA.items()):
         needs = list(dict.fromkeys(NEEDS[need] for need in sorted(entry.needs)))
-        table.add_row(name, entry.description, "; ".join(needs) or "-", entry.combine or "as a whole", entry.source)
+        _add(table, name, entry.description, "; ".join(needs) or "-", entry.combine or "as a whole", entry.source)
     return table
 
 
@@ -234,7 +239,7 @@ def sensitivity_table(graph: DependencyGraph, found: Sensitivity, title: str) ->
     shares = sorted({round(1 - kept / max(losses), 3) for losses in found.losses.values() for kept in losses} - {0.0})
     if len(shares) > 8:  # narrow groups round to shares of their own
         shares = [0.125, 0.25, 0.375, 0.5, 0.625, 0.75]
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=escape(title), title_justify="left", caption_justify="left")
     table.add_column("leading layer")
     table.add_column("units", justify="right")
     for share in shares:
@@ -242,10 +247,10 @@ def sensitivity_table(graph: DependencyGraph, found: Sensitivity, title: str) ->
     for group in graph.groups:
         losses = found.losses.get(group.name)
         if losses is None:
-            table.add_row(group.name, str(group.units), *["-"] * len(shares))
+            _add(table, group.name, str(group.units), *["-"] * len(shares))
             continue
         nearest = [min(losses, key=lambda kept: abs(kept - group.units * (1 - share))) for share in shares]
-        table.add_row(group.name, str(group.units), *[f"{losses[kept]:.4f}" for kept in nearest])
+        _add(table, group.name, str(group.units), *[f"{losses[kept]:.4f}" for kept in nearest])
     return table
 
 
@@ -258,7 +263,7 @@ def report_table(report: dict[str, Any], title: str) -> Table:
     for name, justify in (("", "left"), ("dense", "right"), ("slim", "right"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in summary_rows(report):
-        table.add_row(*row)
+        _add(table, *row)
     table.caption = gate_caption(report["gate"])
     return table
 
@@ -297,11 +302,12 @@ def gate_caption(gate: dict[str, Any]) -> str:
 
 def graph_table(graph: DependencyGraph, title: str) -> list[Table]:
     """Groups; barriers and layers that stay whole, if there are any."""
-    groups = Table(title=title, title_justify="left")
+    groups = Table(title=escape(title), title_justify="left")
     for name in ("leading layer", "channels", "units", "parameters", "MACs", "kind"):
         groups.add_column(name, justify="left" if name in ("leading layer", "kind") else "right")
     for entry in describe_groups(graph):
-        groups.add_row(
+        _add(
+            groups,
             entry["name"],
             str(entry["channels"]),
             str(entry["units"]),
@@ -315,13 +321,13 @@ def graph_table(graph: DependencyGraph, title: str) -> list[Table]:
         for name in ("op", "module", "channels", "reason", "code"):
             barriers.add_column(name, justify="right" if name == "channels" else "left", overflow="fold")
         for barrier in graph.barriers:
-            barriers.add_row(barrier.op, barrier.module, str(barrier.channels), barrier.reason, barrier.line)
+            _add(barriers, barrier.op, barrier.module, str(barrier.channels), barrier.reason, barrier.line)
         tables.append(barriers)
     if graph.whole_layers:
         whole = Table("layers", "reason", title="Layers that stay whole", title_justify="left")
         for reason in dict.fromkeys(graph.whole_layers.values()):
             layers = [path or "top level" for path, why in graph.whole_layers.items() if why == reason]
             more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
-            whole.add_row(escape(", ".join(layers[:4]) + more), escape(reason))
+            _add(whole, ", ".join(layers[:4]) + more, reason)
         tables.append(whole)
     return tables

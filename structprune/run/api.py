@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.markup import escape
 
 from ..errors import GateError, RecipeError, StoreError
 from ..options import checked, flag, instance, optional, several
@@ -73,7 +74,7 @@ def run(
     folder, reporter = RunFolder(Path(out) if out is not None else Path("runs") / name), reporter or Reporter()
     finished = folder.claim(checked, resume)
     if finished is not None:
-        return finished
+        return json.loads(Plan.read(folder.path / "plan.json").to_json()) if plan_only else finished
     try:
         return _run(checked, folder, name, resume, plan_only, reporter)
     except Exception as error:
@@ -89,7 +90,7 @@ def _run(
     recipe: Recipe, folder: RunFolder, name: str, resume: bool, plan_only: bool, reporter: Reporter
 ) -> dict[str, Any]:
     runner = runner_of(recipe, reporter, folder.store)
-    with reporter.console.status(f"{recipe.model.name}: building and tracing"):  # no line before an error's
+    with reporter.console.status(escape(f"{recipe.model.name}: building and tracing")):  # no line before an error's
         traced = runner.value("traced")
     runner.settle("form")
     with folder.opened(recipe, resume, reporter):
@@ -142,7 +143,7 @@ def _say(plan: Plan, recipe: Recipe, reporter: Reporter) -> None:
         budget=recipe.prune.budget.as_dict(),
     )
     for note in plan.notes:
-        reporter.console.print(f"  note: {note}", highlight=False)
+        reporter.note(note)
 
 
 def _one_process() -> None:
