@@ -23,6 +23,7 @@ from ..progress import Reporter
 from ..recipe import Recipe
 from ..store.artefacts import Artefact, Artefacts, Key, code_digest, digest_of
 from ..tasks import TASKS
+from ..train.method import TRAINING_METHODS
 from ..usercode import registered_code
 from .stage import STAGES, Stage, Work, ordered
 
@@ -224,7 +225,7 @@ def versions(stages: Iterable[Stage]) -> dict[str, str]:
 
 def _registered() -> Iterator[Any]:
     """All that a user can register beside stages and that a recipe can hang on without naming its code."""
-    for registry in (CRITERIA, ALLOCATIONS, RULES, MODEL_SOURCES, SOURCES, TASKS, ENGINES):
+    for registry in (CRITERIA, ALLOCATIONS, RULES, MODEL_SOURCES, SOURCES, TASKS, ENGINES, TRAINING_METHODS):
         yield from registry.values()
 
 
