@@ -46,8 +46,17 @@ class Network:
 
 @dataclass(frozen=True)
 class Engine:
-    """`files`: it opens ONNX files, and else a `Network`. `version` is its name with versions, by device; `missing`
-    says what is not there to run it on a device, and what to do about it, or nothing."""
+    """One way to run networks; `add_engine` registers it.
+
+    Attributes:
+        name: as recipes call it.
+        files: whether it opens ONNX files, and else a `Network`.
+        dtypes: what it runs of float32 and int8.
+        devices: where it runs, of cpu and cuda.
+        open: from a file or a `Network`, and a `Runtime` with threads, batch and device, to what has `run()`.
+        version: its name with versions, by device. What was measured is kept under it.
+        missing: says what is not there to run it on a device, and what to do about it, or nothing.
+    """
 
     name: str
     files: bool
@@ -175,47 +184,51 @@ def _torch_version(kind: str, device: str) -> str:
     return f"torch {torch.__version__} {kind}{where}"
 
 
-ENGINES = {
-    engine.name: engine
-    for engine in (
-        Engine(
-            "onnxruntime",
-            True,
-            ("float32", "int8"),
-            ("cpu", "cuda"),
-            lambda path, runtime: Session(path, runtime.batch, runtime.threads, device=runtime.device),
-            runtime_name,
-            _onnxruntime_missing,
-        ),
-        Engine(
-            "torch",
-            False,
-            ("float32",),
-            ("cpu", "cuda"),
-            _Eager,
-            lambda device: _torch_version("eager", device),
-            _torch_missing,
-        ),
-        Engine(
-            "torch.compile",
-            False,
-            ("float32",),
-            ("cpu", "cuda"),
-            _compiled,
-            _compiled_version,
-            _torch_missing,
-        ),
-        Engine(
-            "openvino",
-            True,
-            ("float32", "int8"),
-            ("cpu",),
-            _OpenVINO,
-            lambda device: f"openvino {version('openvino')} CPU",
-            _openvino_missing,
-        ),
+ENGINES: dict[str, Engine] = {}
+
+
+def add_engine(engine: Engine) -> Engine:
+    """Registers an engine and returns it: recipes and `Runtime` then know its name. Raises ValueError for one taken."""
+    if engine.name in ENGINES:
+        raise ValueError(f"an engine named {engine.name!r} is registered already")
+    ENGINES[engine.name] = engine
+    return engine
+
+
+add_engine(
+    Engine(
+        "onnxruntime",
+        True,
+        ("float32", "int8"),
+        ("cpu", "cuda"),
+        lambda path, runtime: Session(path, runtime.batch, runtime.threads, device=runtime.device),
+        runtime_name,
+        _onnxruntime_missing,
     )
-}
+)
+add_engine(
+    Engine(
+        "torch",
+        False,
+        ("float32",),
+        ("cpu", "cuda"),
+        _Eager,
+        lambda device: _torch_version("eager", device),
+        _torch_missing,
+    )
+)
+add_engine(Engine("torch.compile", False, ("float32",), ("cpu", "cuda"), _compiled, _compiled_version, _torch_missing))
+add_engine(
+    Engine(
+        "openvino",
+        True,
+        ("float32", "int8"),
+        ("cpu",),
+        _OpenVINO,
+        lambda device: f"openvino {version('openvino')} CPU",
+        _openvino_missing,
+    )
+)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """`source: net.py:Net` and `source: package.module:function`: what is built, and one line for what can't be."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,9 @@ from structprune.errors import ModelError, RecipeError, StoreError
 from structprune.models import MODEL_SOURCES, CodeSpec, build_model, model_source, spec_from_text
 from structprune.recipe import check_recipe, read_recipe
 from tests.models.files import write_network
+
+TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))
 
 
 def test_a_class_of_a_file_with_its_sibling(tmp_path):
@@ -262,25 +267,8 @@ def test_a_run_whose_classes_are_not_imported_names_what_to_say(tmp_path, monkey
 
 
 def test_a_new_source_is_one_file(tmp_path):
-    """All that a source needs, in one module that edits nothing else."""
-    (tmp_path / "own_source.py").write_text("""
-from torch import nn
-from structprune.models import ModelSpec, model_source
-
-
-class ChainSpec(ModelSpec):
-    name: str = "chain"
-    chain: int
-
-    @property
-    def trained(self):
-        return False
-
-
-@model_source("chain", "so many linear layers", ChainSpec, lambda text: None)
-def build(spec, tell):
-    return nn.Sequential(*[nn.Linear(4, 4) for _ in range(spec.chain)])
-""")
+    """CONTRIBUTING's, as it stands there: all that a source needs, in one module that edits nothing else."""
+    (tmp_path / "own_source.py").write_text(BLOCKS["chains.py"])
     usercode.load(str(tmp_path / "own_source.py"))
     try:
         recipe = tmp_path / "r.yaml"
