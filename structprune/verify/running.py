@@ -112,7 +112,15 @@ def compare(
                 raise ReferenceFails(f"at batch {size_of(inputs)}: {first_line(error)}") from error
             noise = noise_of(rounded, inputs, expected)
             own = functools.cache(functools.partial(_evaluated, dense, inputs)) if dense is not None else None
-            comparison.add(expected, call(other, inputs), size_of(inputs), noise, nan=own)
+            made = call(other, inputs)
+            comparison.add(expected, made, size_of(inputs), noise, nan=own)
+            _compare_dtypes(comparison, expected, made)
+
+
+def _compare_dtypes(comparison: Comparison, expected: list[Tensor], made: list[Tensor]) -> None:
+    kinds = [[str(x.dtype).removeprefix("torch.") for x in tensors] for tensors in (expected, made)]
+    if len(expected) == len(made) and kinds[0] != kinds[1]:
+        comparison.fail(f"outputs are {', '.join(kinds[1])}, and the dense network's {', '.join(kinds[0])}", broken=True)
 
 
 def _evaluated(model: nn.Module, inputs: Inputs) -> list[Tensor]:

@@ -129,8 +129,8 @@ def compare_training(
 
 
 def _fitting(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Inputs | None:
-    """The inputs, or one sample of them, whose step keeps no more than `MOST`; None where not even that does."""
-    for some in (inputs, _few(inputs, 1)):
+    """The inputs, or two or one sample of them, whose step keeps no more than `MOST`; None where not even that does."""
+    for some in (inputs, _few(inputs, 2), _few(inputs, 1)):
         if _kept_bytes(model, some, dtype) <= MOST:
             return some
     return None

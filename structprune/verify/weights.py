@@ -21,18 +21,42 @@ def compare_random(
 ) -> None:
     """Holds slim against the masked network, both with random weights, or with the dense network's own disturbed ones
     where random ones give no finite output."""
-    dense, small = skeleton_copy(model), skeleton_copy(slim)
-    infinite = _infinite(attempt(masked(model, plan), batches[0]))
+    found = _with_others(model, plan, batches[0])
+    if found is None:
+        comparison.skip("the dense network gives no finite output with other weights")
+        return
+    (dense, weights), small = found, skeleton_copy(slim)
+    replace_tensors(small, {key: cut(tensor, plan.keep.get(key, {})).contiguous() for key, tensor in weights.items()})
+    compare_finest(comparison, masked(dense, plan), small, batches[:1])
+
+
+def shows_cut(model: nn.Module, plan: Plan, inputs: Inputs) -> bool:
+    """Whether outputs for these inputs tell the masked network from the dense one, with its own weights or with others.
+
+    Where they do not, as for an image of zeros in a network without biases, they tell no right cut from a wrong one.
+    """
+    if not plan.keep or _differs(model, plan, inputs):
+        return True
+    found = _with_others(model, plan, inputs)
+    return found is not None and _differs(found[0], plan, inputs)
+
+
+def _differs(model: nn.Module, plan: Plan, inputs: Inputs) -> bool:
+    found = Comparison.of(torch.float64, proves=True)
+    compare_finest(found, masked(model, plan), model, [inputs])
+    return not found.passed
+
+
+def _with_others(model: nn.Module, plan: Plan, inputs: Inputs) -> tuple[nn.Module, dict[str, Tensor]] | None:
+    """The dense network with other weights, and these; None where none give finite outputs."""
+    dense = skeleton_copy(model)
+    infinite = _infinite(attempt(masked(model, plan), inputs))
     for make in (random_weights, disturbed_weights):
         weights = make(model)
         replace_tensors(dense, weights)
-        if (made := attempt(masked(dense, plan), batches[0])) is not None and _infinite(made) <= infinite:
-            break
-    else:
-        comparison.skip("the dense network gives no finite output with other weights")
-        return
-    replace_tensors(small, {key: cut(tensor, plan.keep.get(key, {})).contiguous() for key, tensor in weights.items()})
-    compare_finest(comparison, masked(dense, plan), small, batches[:1])
+        if (made := attempt(masked(dense, plan), inputs)) is not None and _infinite(made) <= infinite:
+            return dense, weights
+    return None
 
 
 def _infinite(made: list[Tensor] | None) -> int:

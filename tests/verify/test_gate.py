@@ -586,3 +586,49 @@ def test_a_file_that_is_no_network_fails_in_any_dtype(dtype, tmp_path):
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     for file in ("junk.onnx", "none.onnx"):
         assert sp.verify(model, slim, plan, x, onnx=tmp_path / file).onnx.failed
+
+
+def test_outputs_that_show_nothing_of_the_cut_prove_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, bias=False), nn.ReLU(), nn.Conv2d(16, 4, 1, bias=False)).eval()
+    plan, slim = pruned(model, torch.randn(1, 3, 8, 8))
+    with torch.no_grad():
+        slim[0].weight.copy_(slim[0].weight.flip(0))  # not what the plan says
+    found = sp.verify(model, slim, plan, torch.zeros(2, 3, 8, 8), trained=True)
+    assert not found.passed
+    assert sp.verify(model, sp.prune(model, plan), plan, torch.zeros(2, 3, 8, 8)).reasons()[0].startswith(
+        "float64: not compared: the outputs are the dense network's"
+    )
+    assert sp.verify(model, sp.prune(model, plan), plan, torch.randn(2, 3, 8, 8)).passed
+    with torch.no_grad():
+        model[2].weight.zero_()  # a head before training: other weights tell
+    assert sp.verify(model, sp.prune(model, plan), plan, torch.randn(2, 3, 8, 8)).passed
+
+
+def test_a_folder_with_another_plan_is_caught(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    plan, slim = pruned(model, x)
+    kept = plan.keep["0.weight"]["0"]
+    lost = next(i for i in range(16) if i not in kept)
+    text = plan.to_json().replace(str(kept)[1:-1], str(sorted([*kept[1:], lost]))[1:-1])
+    other = sp.Plan.from_json(text)
+    assert other.keep != plan.keep
+    sp.save(slim, other, tmp_path)
+    gate = sp.verify(model, slim, plan, x, folder=tmp_path)
+    assert [reason for reason in gate.reasons() if "is another plan" in reason] == gate.reasons()
+    sp.save(slim, plan, tmp_path)
+    assert sp.verify(model, slim, plan, x, folder=tmp_path).passed
+
+
+class Doubled(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).double()
+
+
+def test_outputs_of_another_dtype_are_caught():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    plan, slim = pruned(model, x)
+    slim.__class__ = Doubled
+    (reason, *_) = sp.verify(model, slim, plan, x).reasons()
+    assert reason == "masked_vs_slim: outputs are float64, and the dense network's float32"

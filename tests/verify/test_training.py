@@ -282,7 +282,7 @@ def test_a_graph_trains_by_what_was_recorded_in_evaluation():
 
 @pytest.mark.parametrize(
     ("most", "batches", "said"),
-    [(2**30, [4], ""), (40_000, [1], ""), (10, [], "of one sample it would keep more than")],
+    [(2**30, [4], ""), (40_000, [2], ""), (20_000, [1], ""), (10, [], "of one sample it would keep more than")],
 )
 def test_a_step_keeps_no_more_than_there_is_room_for(most, batches, said, monkeypatch):
     from structprune.verify import training
