@@ -38,8 +38,8 @@ from .weights import compare_random, shows_cut
 
 ESSENTIAL = ("masked_vs_slim", "float64", "reload")  # without these nothing is proven
 _UNSEEN = (
-    "the outputs are the dense network's, uncut, with its own weights and with others: for these inputs nothing of the cut "
-    "shows in them. Give real inputs"
+    "the outputs are the dense network's, uncut, with its own weights and with others: for these inputs nothing of the "
+    "cut shows in them. Give real inputs"
 )
 __all__ = ["TOLERANCE", "Comparison", "Gate", "verify"]
 

@@ -120,7 +120,8 @@ def compare(
 def _compare_dtypes(comparison: Comparison, expected: list[Tensor], made: list[Tensor]) -> None:
     kinds = [[str(x.dtype).removeprefix("torch.") for x in tensors] for tensors in (expected, made)]
     if len(expected) == len(made) and kinds[0] != kinds[1]:
-        comparison.fail(f"outputs are {', '.join(kinds[1])}, and the dense network's {', '.join(kinds[0])}", broken=True)
+        own, theirs = (", ".join(each) for each in kinds)
+        comparison.fail(f"outputs are {theirs}, and the dense network's {own}", broken=True)
 
 
 def _evaluated(model: nn.Module, inputs: Inputs) -> list[Tensor]:

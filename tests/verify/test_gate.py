@@ -595,8 +595,10 @@ def test_outputs_that_show_nothing_of_the_cut_prove_nothing():
         slim[0].weight.copy_(slim[0].weight.flip(0))  # not what the plan says
     found = sp.verify(model, slim, plan, torch.zeros(2, 3, 8, 8), trained=True)
     assert not found.passed
-    assert sp.verify(model, sp.prune(model, plan), plan, torch.zeros(2, 3, 8, 8)).reasons()[0].startswith(
-        "float64: not compared: the outputs are the dense network's"
+    assert (
+        sp.verify(model, sp.prune(model, plan), plan, torch.zeros(2, 3, 8, 8))
+        .reasons()[0]
+        .startswith("float64: not compared: the outputs are the dense network's")
     )
     assert sp.verify(model, sp.prune(model, plan), plan, torch.randn(2, 3, 8, 8)).passed
     with torch.no_grad():
