@@ -415,6 +415,7 @@ def test_the_public_api_is_small_and_documented():
 
 def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
     options = ["train.epochs=1", "finetune=null", "data.calibration={images: 64}", "export.int8=true"]
     options += ["prune={budget: {speedup: 1.2, macs: 0.7}, allocation: knapsack, align: 4}"]
     options += ["bench.also=[torch, {engine: openvino, dtype: int8}, {threads: 2, batch: 3}]"]
@@ -496,6 +497,7 @@ def test_what_the_runtime_can_not_run_is_said_before_the_training(recipe, tmp_pa
 def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(recipe, tmp_path, monkeypatch):
     """Also where the network was faster than expected, so that they are wider than the uncorrected costs allow."""
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
 
     def measured(graph, budget, cost, make, **_):
         plan = make(cost.corrected(0.7))

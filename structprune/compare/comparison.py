@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from ..bench import Benchmark, Runtime, benchmark, environment
-from ..cost import wants_latency
+from ..cost import check_may_time, wants_latency
 from ..errors import RecipeError, StructPruneError
 from ..graph import DependencyGraph
 from ..graph.tracing import OUTPUT
@@ -86,7 +86,9 @@ def compare(
         )
     folder, say = Path(out) if out is not None else Path("runs") / f"{name}-compare", reporter or Reporter()
     if as_fast:
-        _with_speedup(checked, 1.0)  # what can't be asked for is said before any work
+        check_may_time(
+            _with_speedup(checked, 1.0).prune.budget.as_dict()
+        )  # what can't be asked for is said before any work
     if not _claim(folder, checked, roundings, resume, as_fast):
         return json.loads((folder / "compare.json").read_text(encoding="utf-8"))
 

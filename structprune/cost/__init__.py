@@ -11,15 +11,17 @@ from .deadline import Deadline
 from .learning import learn_cost, learn_steps
 from .loop import plan_measured, wants_latency
 from .model import CostModel, KernelCost
-from .standard import known_steps, standard_steps
+from .standard import check_may_time, known_steps, may_time, standard_steps
 
 __all__ = [
     "CostModel",
     "Deadline",
     "KernelCost",
+    "check_may_time",
     "known_steps",
     "learn_cost",
     "learn_steps",
+    "may_time",
     "plan_measured",
     "standard_steps",
     "wants_latency",

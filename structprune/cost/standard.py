@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -22,6 +22,7 @@ from ..progress import Reporter
 from .cache import cache_folder, held, keep
 from .deadline import Deadline
 from .learning import learn_steps, steps_are_kept
+from .loop import wants_latency
 
 SWITCH = "STRUCTPRUNE_TIMING"  # off: nothing is timed to plan
 SECONDS = 60.0  # that learning may take, once on a machine
@@ -38,6 +39,24 @@ class Standard:
     notes: tuple[str, ...] = ()
 
 
+def may_time() -> bool:
+    """Whether plans may time anything: STRUCTPRUNE_TIMING is not off. Raises BudgetError where it is neither."""
+    switch = os.environ.get(SWITCH, "on").lower()
+    if switch not in ("on", "off"):
+        raise BudgetError(f"{SWITCH}={switch}: give on or off")
+    return switch == "on"
+
+
+def check_may_time(budget: Mapping[str, float]) -> None:
+    """Raises BudgetError for a budget that only timing can meet where nothing may be timed."""
+    if wants_latency(budget) and not may_time():
+        asked = " and ".join(f"{name}={value:g}" for name, value in budget.items() if wants_latency({name: value}))
+        raise BudgetError(
+            f"a budget of {asked} is met by timing networks, and {SWITCH}=off allows none: set it to on, or give macs, "
+            "params or channels"
+        )
+
+
 def standard_steps(runtime: Runtime | None = None) -> Standard:
     """The steps of `runtime` (onnxruntime on this CPU), kept in memory or on disk, or learned now, in 10 to 60 seconds.
 
@@ -45,10 +64,7 @@ def standard_steps(runtime: Runtime | None = None) -> Standard:
     the day (`learn_steps` learns them anew). With STRUCTPRUNE_TIMING=off, and where learning fails, `known_steps`.
     Raises BudgetError for another value of STRUCTPRUNE_TIMING than on and off.
     """
-    switch = os.environ.get(SWITCH, "on").lower()
-    if switch not in ("on", "off"):
-        raise BudgetError(f"{SWITCH}={switch}: give on or off")
-    if switch == "off":
+    if not may_time():
         return Standard(known_steps(), (f"{_table()} ({SWITCH}=off)",))
     try:
         chosen = runtime or Runtime()

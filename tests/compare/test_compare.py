@@ -45,6 +45,7 @@ RECIPE = {
 def quick(tmp_path, monkeypatch):
     """What widths cost, and how fast a planned network is, measured in seconds."""
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
     monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
     sooner = {"learn_cost": {"probes": 5, "seconds": 0.1}, "plan_measured": {"seconds": 0.3, "rounds": 1}}
     for name, options in sooner.items():
@@ -299,6 +300,7 @@ def test_settings_of_torch_pruning_say_what_it_lacks(prune, importance, notes):
         (["--resume"], "holds no comparison to resume"),
         (["--set", "runtime.engine=torch"], "torch runs modules: set runtime.engine to onnxruntime or openvino"),
         (["--as-fast", "--set", "data.calibration.images=16"], "needs two batches"),
+        (["--as-fast"], "STRUCTPRUNE_TIMING=off allows none"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, options, message):

@@ -333,6 +333,43 @@ def test_other_calibration_images_are_no_other_training(tmp_path):
     assert plain != key(calibration={"images": 48}, image_size=16)
 
 
+@pytest.fixture
+def untimed_machine(monkeypatch):
+    costs = importlib.import_module("structprune.run.stages.costs")
+    for name in ("learn_steps", "learn_cost"):
+        monkeypatch.setattr(costs, name, never)
+    monkeypatch.setenv("STRUCTPRUNE_TIMING", "off")
+
+
+def test_a_recipe_times_nothing_to_plan_where_that_is_off(tmp_path, untimed_machine, monkeypatch):
+    from structprune.cost import known_steps
+
+    untrained = ["train=null", "finetune=null", "recover=[]", "prune={budget: {macs: 0.6}}"]
+    plan = sp.run(recipe_file(tmp_path), tmp_path / "run", overrides=untrained, plan_only=True)
+    assert plan["constraints"]["align"] == known_steps()
+    assert "not of what was timed here (STRUCTPRUNE_TIMING=off)" in " ".join(plan["notes"])
+    monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
+    with pytest.raises(AssertionError, match="made before"):  # that plan is not taken for one with timed steps
+        sp.run(recipe_file(tmp_path), tmp_path / "timed", overrides=untrained, plan_only=True)
+
+
+@pytest.mark.parametrize(
+    ("switch", "message"),
+    [
+        ("off", r"a budget of latency_ms=3 and speedup=2 is met by timing networks, and STRUCTPRUNE_TIMING=off"),
+        ("no", r"STRUCTPRUNE_TIMING=no: give on or off"),
+    ],
+)
+def test_a_budget_of_speed_is_refused_where_nothing_may_be_timed(
+    tmp_path, untimed_machine, monkeypatch, switch, message
+):
+    monkeypatch.setenv("STRUCTPRUNE_TIMING", switch)
+    budget = "prune.budget={speedup: 2, macs: 0.5, latency_ms: 3}"
+    with pytest.raises(BudgetError, match=message):
+        sp.run(recipe_file(tmp_path), tmp_path / "run", overrides=["train=null", "finetune=null", budget])
+    assert not (tmp_path / "run").exists()
+
+
 def untimed(report: dict) -> dict:
     """A report without what clocks say."""
     left = {k: v for k, v in report.items() if k not in ("verdict", "latency", "layers", "environment", "also", "int8")}

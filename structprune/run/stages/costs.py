@@ -16,7 +16,16 @@ import numpy as np
 from torch import fx, nn
 
 from ...bench import Runtime, environment
-from ...cost import CostModel, Deadline, learn_cost, learn_steps, wants_latency
+from ...cost import (
+    CostModel,
+    Deadline,
+    check_may_time,
+    learn_cost,
+    learn_steps,
+    may_time,
+    standard_steps,
+    wants_latency,
+)
 from ...criteria import unscorable
 from ...data import Data
 from ...errors import BudgetError
@@ -36,7 +45,8 @@ class Costs:
     """What is known of the runtime: the steps of widths, and what widths cost where a budget asks for it.
 
     `form` is that of the slim network, and `note` says why it is no module where one was wanted. `unsure` has notes of
-    steps that timings do not agree on, and of costs that there was no time for; `spent` the seconds of planning so far.
+    steps that timings do not agree on or that are of a table, and of costs that there was no time for; `spent` the
+    seconds of planning so far.
     """
 
     runtime: Runtime
@@ -72,9 +82,10 @@ class Costs:
 
 
 def machine(recipe: Recipe) -> dict[str, Any]:
-    """What a plan hangs on beside the recipe's `prune`: where the network is to run."""
+    """What a plan hangs on beside the recipe's `prune`: where the network is to run, and whether that may be timed."""
     known = environment()
-    return {"runtime": recipe.runtime, **{key: known[key] for key in ("processor", "instructions", "cores")}}
+    here = {key: known[key] for key in ("processor", "instructions", "cores")}
+    return {"runtime": recipe.runtime, **here, "timed": may_time()}
 
 
 @stage(
@@ -100,6 +111,7 @@ def trace_model(work: Work, model: nn.Module, data: Data) -> DependencyGraph:
 def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) -> Costs:
     """The costs, once a plan with them was found possible: in module form, or in graph form where that is allowed."""
     spec = work.spec["prune"]
+    check_may_time(spec.budget.as_dict())
     costs = Costs(work.spec["runtime"].runtime(), traced.form)
     try:
         _rehearse(costs, traced, spec, work.reporter)
@@ -146,6 +158,9 @@ def _rehearse(costs: Costs, graph: DependencyGraph, spec: PruneSpec, reporter: R
     runtime = costs.runtime
     if not runtime.files:  # what can't be compiled is said now, and not after the training
         runtime.open(runtime.prepare(graph.model, graph.inputs, Path()))
+    if spec.align == "auto" and not costs.steps and not may_time():
+        standard = standard_steps()
+        costs.steps, costs.unsure = dict(standard.steps), [*standard.notes]
     if spec.align == "auto" and not costs.steps:
         what = "finding the channel counts that this machine's runtime is fast with"
         with reporter.bar(what) as update, costs.deadline(spec.planning_seconds, 1 - LEARNING) as deadline:
