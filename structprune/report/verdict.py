@@ -11,7 +11,7 @@ from ..bench import pace
 NEAR = 0.97  # of a speedup that was asked for: planning stops there
 SURE = 2.0  # standard errors of the difference of two shares, which chance alone seldom passes
 BROKEN = 0.5  # of the dense network's quality: less is no network that anybody would use
-ALIKE = 0.9  # agreement with the dense network under which an unlabelled run says that quality is lost
+ALIKE = 0.9  # likeness to the dense network under which an unlabelled run says that quality is lost
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ def _speed(report: dict[str, Any]) -> tuple[str, bool]:
     speedup, (low, high) = latency["speedup"], latency["ci95"]
     if slower := pace("dense", "slim", speedup, latency["ci95"]):
         return slower, False
+    if low <= 1:
+        return f"not shown to be faster: {speedup:.2f}× (95 %: {low:.2f} to {high:.2f})", False
     text = f"{speedup:.2f}× faster (95 %: {low:.2f} to {high:.2f})"
-    asked = report["budget"].get("speedup")
-    if "latency_ms" in report["budget"]:
-        asked = latency["dense_ms"] / report["budget"]["latency_ms"]
-    if asked and high < NEAR * asked:
+    budget = report["budget"]
+    asked = max(budget.get("speedup", 0.0), latency["dense_ms"] / budget.get("latency_ms", math.inf))
+    if high < NEAR * asked:
         return f"{text}, short of the {asked:.2f}× asked for", False
     return text, True
 
@@ -66,10 +67,10 @@ def _quality(quality: dict[str, Any]) -> tuple[str, str]:
     metric, count, dense, final = (quality[key] for key in ("metric", "images", "dense", "final"))
     if quality.get("random_weights"):
         return "quality unknown: the weights are random", "good"
-    if metric == "agreement":
-        text = f"agrees with the dense network on {final:.1%} of {count} images"
-        state = "broken" if final < BROKEN else "poor" if final < ALIKE else "good"
-        return (f"quality lost: {text}" if state != "good" else text), state
+    if math.isnan(final):
+        return f"{metric} broken: {dense:.4f} to {final} on {count} images", "broken"
+    if "random_weights" in quality:
+        return _likeness(quality)
     lost = dense - final if quality.get("higher_is_better", True) else final - dense
     numbers = f"{dense:.4f} to {final:.4f} on {count} images"
     if dense > 0 and quality.get("higher_is_better", True) and final < BROKEN * dense:
@@ -77,6 +78,18 @@ def _quality(quality: dict[str, Any]) -> tuple[str, str]:
     if lost > SURE * _error(dense, final, count):
         return f"{metric} lost: {numbers}", "poor"
     return f"{metric} kept: {numbers}", "good"
+
+
+def _likeness(quality: dict[str, Any]) -> tuple[str, str]:
+    """Without labels: how near to the dense network, whose own figure is exact, so that no chance is allowed for."""
+    metric, count, dense, final = (quality[key] for key in ("metric", "images", "dense", "final"))
+    is_error = not quality.get("higher_is_better", True)  # of which the dense network has none
+    share = 1 - final if is_error else final / dense if dense > 0 else final
+    state = "broken" if share < BROKEN else "poor" if share < ALIKE else "good"
+    text = f"{metric}: {dense:.4f} to {final:.4f} on {count} images"
+    if metric == "agreement":
+        text = f"agrees with the dense network on {final:.1%} of {count} images"
+    return (f"quality lost: {text}" if state != "good" else text), state
 
 
 def _error(dense: float, final: float, count: int) -> float:

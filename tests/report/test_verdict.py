@@ -41,6 +41,17 @@ def test_a_good_run():
         ({"quality": {"dense": 0.95, "final": 0.2}}, "broken", "accuracy broken: 0.9500 to 0.2000 on 360 images"),
         ({"latency": {"speedup": 0.8, "ci95": [0.7, 0.9]}}, "poor", "slim is slower than dense: 0.80× as fast"),
         ({"latency": {"speedup": 0.99, "ci95": [0.9, 1.1]}}, "poor", "slim is no faster than dense"),
+        (
+            {"latency": {"speedup": 1.02, "ci95": [0.9, 1.1]}},
+            "poor",
+            "not shown to be faster: 1.02× (95 %: 0.90 to 1.10)",
+        ),
+        (
+            {"budget": {"speedup": 4.0, "latency_ms": 3.0}},
+            "poor",
+            "3.30× faster (95 %: 3.20 to 3.40), short of the 4.00×",
+        ),
+        ({"quality": {"final": float("nan")}}, "broken", "accuracy broken: 1.0000 to nan on 360 images"),
         ({"budget": {"speedup": 3.4}}, "good", "3.30× faster (95 %: 3.20 to 3.40);"),
         ({"budget": {"speedup": 4.0}}, "poor", "3.30× faster (95 %: 3.20 to 3.40), short of the 4.00× asked for"),
         ({"budget": {"latency_ms": 0.5}}, "poor", "3.30× faster (95 %: 3.20 to 3.40), short of the 6.60× asked for"),
@@ -67,6 +78,25 @@ def test_without_labels_the_dense_network_is_the_measure(final, weights, state, 
     verdict = verdict_of(changed(quality=quality))
     assert verdict.state == state
     assert said in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("metric", "dense", "final", "higher", "state"),
+    [
+        ("cosine with dense", 1.0, 0.95, True, "good"),
+        ("cosine with dense", 1.0, 0.89, True, "poor"),  # a tenth of it, not chance in 20 images
+        ("map50 with dense", 0.8, 0.76, True, "good"),
+        ("map50 with dense", 0.8, 0.3, True, "broken"),
+        ("relative error", 0.0, 0.05, False, "good"),
+        ("relative error", 0.0, 0.15, False, "poor"),
+        ("relative error", 0.0, 0.8, False, "broken"),
+    ],
+)
+def test_likeness_to_the_dense_network_allows_for_no_chance(metric, dense, final, higher, state):
+    quality = {"metric": metric, "images": 20, "dense": dense, "final": final, "higher_is_better": higher}
+    verdict = verdict_of(changed(quality={**quality, "random_weights": False}))
+    assert verdict.state == state
+    assert f"{metric}: {dense:.4f} to {final:.4f} on 20 images" in verdict.text
 
 
 def test_metrics_that_are_better_lower():
