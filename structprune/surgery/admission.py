@@ -1,12 +1,13 @@
 """What a stored program may call. It comes with a plan, from anywhere, so admission is by list.
 
-Which ops are admitted is said in `graph.computing`. Two that trust the sizes of what they are given are common in
-networks, `lstm` and `_weight_norm`: they run behind a check. What makes a tensor without filling it (`empty`) gives
-zeros: code that fills it sees no difference, and code that does not sees no old memory.
+Which ops are admitted is said in `graph.computing`. Those that trust sizes or places that they are given, and are
+common in networks (`lstm`, `_weight_norm`, `embedding_bag`), run behind a check. What makes a tensor without filling
+it (`empty`) gives zeros: code that fills it sees no difference, and code that does not sees no old memory.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -124,8 +125,25 @@ def checked_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return torch._weight_norm(v, g, dim)
 
 
+def checked_embedding_bag(weight: Tensor, indices: Tensor, offsets: Tensor, *rest: Any, **options: Any) -> Any:
+    """`aten.embedding_bag` for bags that lie in what they are of: its kernel reads before and behind it."""
+    places = [0, *(int(place) for place in offsets.flatten().tolist()), int(indices.numel())]
+    if any(a > b for a, b in itertools.pairwise(places)):
+        raise PlanError(f"an embedding's bags start at {places[1:-1][:8]}, and have {places[-1]} indices")
+    return torch.ops.aten.embedding_bag(weight, indices, offsets, *rest, **options)
+
+
+def zeros(size: Sequence[int], *, memory_format: torch.memory_format | None = None, **options: Any) -> Tensor:
+    """In the place of `aten.empty`."""
+    made = torch.zeros(size, **options)
+    return made if memory_format is None else made.contiguous(memory_format=memory_format)
+
+
 _INSTEAD: dict[str, Callable[..., Any]] = {
     "lstm": checked_lstm,
     "_weight_norm": checked_weight_norm,
+    "embedding_bag": checked_embedding_bag,
+    "empty": zeros,
+    "new_empty": torch.ops.aten.new_zeros.default,
     "empty_like": torch.ops.aten.zeros_like.default,
 }

@@ -112,6 +112,8 @@ def test_what_is_made_without_being_filled_holds_no_old_memory():
         ("torch", "empty", [[500]]),
         ("method", "new_empty", [IN, [500]]),
         ("op", "aten.empty_like.default", [IN]),
+        ("op", "aten.empty.memory_format", [[500]]),
+        ("op", "aten.new_empty.default", [IN, [500]]),
     ]:
         torch.full((500,), 7.0)
         assert _program(("last", kind, target, args))(X).abs().sum() == 0
@@ -170,6 +172,24 @@ def test_a_weight_norm_in_a_program_checks_its_lengths(rows):
         return
     with pytest.raises(PlanError, match="has lengths of shape"):
         net(X)
+
+
+@pytest.mark.parametrize(("places", "last"), [([0, 2], False), ([0, -5, 3], True), ([0, 3, 2], True), ([0, 4], False)])
+def test_bags_of_an_embedding_lie_in_what_they_are_of(places, last):
+    """The kernel reads the places before the first and behind the last index."""
+    nodes, layout, tensors = _given(w=torch.randn(10, 4))
+    tensors["places"] = torch.tensor(places)
+    layout["places"] = {"parameter": False, "persistent": True}
+    nodes += [("p_places", "get", "places", [])]
+    given = [{"$node": "p_w"}, IN, {"$node": "p_places"}, False, 0, False, None, last]
+    nodes += [("all", "op", "aten.embedding_bag.default", given)]
+    nodes += [("last", "getitem", "", [{"$node": "all"}, 0])]
+    net, x = _program(*nodes, layout=layout, tensors=tensors), torch.tensor([1, 2, 3])
+    if places == [0, 2]:
+        assert torch.equal(net(x), nn.functional.embedding_bag(x, tensors["w"], tensors["places"], mode="sum"))
+        return
+    with pytest.raises(PlanError, match="an embedding's bags start at"):
+        net(x)
 
 
 def test_a_folder_with_an_op_that_is_not_admitted(tmp_path):
