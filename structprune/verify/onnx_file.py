@@ -24,7 +24,18 @@ from ..export import export_onnx
 from ..graph.capture import Inputs
 from ..modules import evaluating, replace_tensors, skeleton_copy, tensors
 from .comparison import Comparison, wide
-from .running import attempt, call, distance, dtype_of, first_line, noise_of, nudged, samples_of, size_of
+from .running import (
+    attempt,
+    call,
+    distance,
+    dtype_of,
+    first_line,
+    noise_of,
+    nudged,
+    rounding_of,
+    samples_of,
+    size_of,
+)
 
 AS_DENSE = 4.0  # times what the dense network shows
 SMALL = 1e-2  # relative: what no wrong file has been seen to stay below, and precision to reach seldom
@@ -196,7 +207,12 @@ def _beside_dense(
     comparison.dense = dense.max_rel
     said = f"{comparison.max_rel:.2g} in slim, and {dense.max_rel:.2g} between the dense network and its own file"
     over = [what for what, worst in comparison.worst.items() if worst > comparison.tolerance]
-    if not dense.only_numbers or any(comparison.worst[w] > AS_DENSE * dense.worst.get(w, 0.0) for w in over):
+    shown = dense.worst
+    if any(comparison.worst[w] > AS_DENSE * shown.get(w, 0.0) for w in over):
+        rounded = rounding_of(slim, batches)  # which of the roundings falls out otherwise is chance
+        shown = {w: max(shown.get(w, 0.0), rounded.get(w, 0.0)) for w in over}
+        said += f"; {max(rounded.values(), default=0.0):.2g} between slim in its own dtype and in float64"
+    if not dense.only_numbers or any(comparison.worst[w] > AS_DENSE * shown.get(w, 0.0) for w in over):
         comparison.detail += f" ({said})"
         return
     if comparison.max_rel <= max(SMALL, 4 * comparison.tolerance):

@@ -19,6 +19,7 @@ from .masking import Watched
 
 SAMPLES = 3  # of rounding: for one element alone, that all are a hundredth of the usual has a chance of 1e-6
 SAMPLES_OF_HALF = 16  # where a value that is moved a little mostly rounds to itself
+AS_ROUNDED = 4.0  # times what the dtype makes of the masked network's own outputs
 _FINER = {torch.float64: [], torch.float32: [torch.float64]}
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
@@ -171,6 +172,45 @@ def compare_finest(
             comparison.note(f"compared in {now}: the dense network does not run in {first}")
         return
     comparison.skip(f"the dense network, masked, does not run {reason}")
+
+
+def rounding_of(model: nn.Module, batches: list[Inputs]) -> dict[str, float]:
+    """The largest relative difference of each output between a network's own dtype and float64.
+
+    It is empty where the network does not run in float64. Noise that moved weights and inputs make is too little for a
+    network that rounds coarsely on its way: what is added to a large number and taken from it again loses digits that
+    no eps of a weight reaches.
+    """
+    native = dtype_of(model, batches[0])
+    rounded, finer = Comparison.of(native), in_dtype(model, torch.float64, native)
+    for inputs in batches:
+        made, exact = attempt(model, inputs), attempt(finer, cast(inputs, torch.float64))
+        if made is None or exact is None:
+            return {}
+        rounded.add(made, exact, size_of(inputs))
+    return rounded.worst if rounded.only_numbers else {}
+
+
+def excuse_rounding(comparison: Comparison, reference: nn.Module, other: nn.Module, batches: list[Inputs]) -> None:
+    """Passes what differs by no more than the dtype makes of the reference's own outputs.
+
+    It is for networks whose float64 copies were compared and are the same.
+    """
+    if not (comparison.failed and comparison.only_numbers):
+        return
+    between, rounded = Comparison.of(dtype_of(reference, batches[0])), rounding_of(reference, batches)
+    for inputs in batches:
+        between.add(_evaluated(reference, inputs), _evaluated(other, inputs), size_of(inputs))
+    if not rounded:
+        return
+    name = str(dtype_of(reference, batches[0])).removeprefix("torch.")
+    worst = max(rounded.values())
+    said = f"{between.max_rel:.2g} between masked and slim, {worst:.2g} between masked in {name} and in float64"
+    over = [what for what, found in between.worst.items() if found > comparison.tolerance]
+    if all(between.worst[what] <= AS_ROUNDED * rounded.get(what, 0.0) for what in over):
+        comparison.excuse(f"{name} rounds too coarsely for this network: {said}")
+    else:
+        comparison.detail += f" ({said})"
 
 
 def noise_of(model: nn.Module, inputs: Inputs, expected: list[Tensor]) -> Noise:

@@ -158,3 +158,28 @@ def test_a_network_that_runs_in_half_precision_only_is_said_to_be_compared_in_it
     assert exact.passed
     assert exact.detail == "compared in float16: the dense network does not run in float64"
     assert exact.tolerance == 4 * torch.finfo(torch.float16).eps
+
+
+@pytest.mark.parametrize("large", [1e3, 1e4])
+def test_a_network_that_rounds_coarsely_on_its_way_is_judged_by_how_coarsely(large):
+    """Digits that a large number takes away are moved by no eps of a weight: float64 tells a right cut from a wrong."""
+
+    class Coarse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.a, self.b = nn.Linear(64, 600), nn.Linear(600, 1000)
+
+        def forward(self, x):
+            return (self.b(torch.sigmoid(self.a(x))) + large) - large
+
+    torch.manual_seed(0)
+    model, x = Coarse().eval(), torch.randn(32, 64)
+    plan, slim = pruned(model, x[:1], 0.6)
+    gate = sp.verify(model, slim, plan, x)
+    assert gate.passed, gate.reasons()
+    with torch.no_grad():
+        slim.b.weight[0, 0] += 1e-4  # less than a step of float32 beside the large number
+    wrong = sp.verify(model, slim, plan, x)
+    assert wrong.float64.failed
+    assert not wrong.passed
