@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 done, 2 bad input, 3 failed acceptance gate, 130 interrupted."""
+"""The command line.
+
+Exit codes: 0 done, 2 bad input, 3 failed acceptance gate, 4 bound of quality missed, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _errors = Console(stderr=True)
+MISSED = 4  # a bound of quality was stated, and the network that came of it does not meet it
 
 RecipeArgument = Annotated[
     Path,
@@ -113,6 +117,8 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
                 for note in row["notes"]:
                     console.print(f"{row['engine']}: {note}", highlight=False, markup=False)
         console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False, markup=False)
+        if report.get("search") and not all(bound["met"] for bound in report["search"]["bounds"]):
+            raise typer.Exit(MISSED)
 
 
 @app.command()

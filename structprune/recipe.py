@@ -37,25 +37,52 @@ from .tasks import TASKS
 from .tasks.own import AnyTaskSpec
 from .train.spec import TrainSpec
 
+QUALITY = ("quality_drop", "agreement")  # the bounds of quality
+
 
 class BudgetSpec(Strict):
-    """What may stay: a fraction of the dense network (up to 1), or an absolute number; how many milliseconds a forward
-    pass may take, or how many times faster it is to be, on the `runtime`."""
+    """What may stay, and how good the network must be.
+
+    Of cost: a fraction of the dense network (up to 1), or an absolute number; how many milliseconds a forward pass may
+    take, or how many times faster it is to be, on the `runtime`. Of quality: by how much the task's metric may be
+    worse than the dense network's, in the metric's own units, or on what share of samples the slim network must answer
+    as the dense one does. Bounds of quality are met by a search, over costs down to those that are given.
+    """
 
     macs: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
     params: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
     channels: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
     latency_ms: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
     speedup: Number | None = Field(default=None, ge=1, allow_inf_nan=False)
+    quality_drop: Number | None = Field(default=None, ge=0, allow_inf_nan=False)
+    agreement: Number | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _any(self) -> BudgetSpec:
-        if not self.as_dict():
-            raise ValueError("give macs, params, channels, latency_ms or speedup")
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("give macs, params, channels, latency_ms, speedup, quality_drop or agreement")
         return self
 
+    @property
+    def costs(self) -> dict[str, float]:
+        """The bounds of cost that are given, by name."""
+        return self.model_dump(exclude_none=True, exclude=set(QUALITY))
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds of quality that are given, by name."""
+        return self.model_dump(exclude_none=True, include=set(QUALITY))
+
     def as_dict(self) -> dict[str, float]:
-        return self.model_dump(exclude_none=True)
+        """What one plan is held to: the bounds of cost; all of the MACs where only quality is bounded."""
+        return self.costs or {"macs": 1.0}
+
+
+class SearchSpec(Strict):
+    """How a bound of quality is met: by at most `trials` networks, each cut, recovered and fine-tuned for `epochs`."""
+
+    trials: Whole = Field(default=7, ge=1)
+    epochs: Whole = Field(default=0, ge=0)
 
 
 class PruneSpec(Strict):
@@ -64,6 +91,7 @@ class PruneSpec(Strict):
     criterion: str = "l1"
     combine: str | None = None
     budget: BudgetSpec
+    search: SearchSpec | None = None
     allocation: str = "uniform"
     min_channels: Whole = Field(default=1, ge=1)
     max_ratio: Number = Field(default=0.9, gt=0, le=1)
@@ -78,6 +106,12 @@ class PruneSpec(Strict):
         if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{value!r} is neither auto nor a whole number of at least 1")
         return value
+
+    @model_validator(mode="after")
+    def _searched(self) -> PruneSpec:
+        if self.search is not None and not self.budget.bounds:
+            raise ValueError("search is for a bound of quality: give budget quality_drop or agreement, or leave it out")
+        return self
 
     @field_validator("criterion")
     @classmethod
@@ -247,7 +281,8 @@ class Recipe(Strict):
     @property
     def chooses(self) -> bool:
         """Whether something is chosen by quality, for which data is kept that is neither trained nor measured on."""
-        return any(spec is not None and spec.patience is not None for spec in (self.train, self.finetune))
+        training = (spec for spec in (self.train, self.finetune) if spec is not None)
+        return bool(self.prune.budget.bounds) or any(spec.patience is not None for spec in training)
 
     @property
     def also(self) -> list[Runtime]:
@@ -279,6 +314,12 @@ class Recipe(Strict):
             )
         if self.prune.combine and criterion.combine is None:
             raise ValueError(f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out")
+        return self
+
+    @model_validator(mode="after")
+    def _search(self) -> Recipe:
+        if self.prune.search and self.prune.search.epochs and self.finetune is None:
+            raise ValueError("prune.search.epochs is of fine-tuning, and there is none: add finetune, or leave it out")
         return self
 
     @model_validator(mode="after")

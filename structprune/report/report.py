@@ -43,6 +43,7 @@ def build_report(
         "criterion": plan.criterion,
         "allocation": plan.allocation,
         "budget": plan.budget,
+        "search": None,  # of a budget within a bound of quality
         "constraints": plan.constraints,
         "form": graph.form,
         "notes": plan.notes,

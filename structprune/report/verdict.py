@@ -38,10 +38,16 @@ def verdict_of(report: dict[str, Any]) -> Verdict:
         return Verdict("broken", "not proven: the gate failed, and there is no slim network")
     speed, is_fast = _speed(report)
     quality, state = _quality(report["quality"])
+    search = report.get("search")
+    if search and state != "broken":
+        quality, state = _bounded(quality, search["bounds"])
     size = f"{report['params']['cut']:.1f}× smaller, {report['macs']['cut']:.1f}× fewer MACs"
-    first, *rest = (speed, size, quality) if state != "broken" else (quality, speed, size)
-    worst = "poor" if state == "good" and not is_fast else state
-    return Verdict(worst, "; ".join(part for part in (first, *rest) if part))
+    held = _held(search) if search else ""
+    missed = state == "broken" or (bool(search) and state == "poor")
+    parts = (quality, speed, size, held) if missed else (speed, size, held, quality)
+    is_short = not is_fast or bool(search and _falls_short(search))
+    worst = "poor" if state == "good" and is_short else state
+    return Verdict(worst, "; ".join(part for part in parts if part))
 
 
 def _speed(report: dict[str, Any]) -> tuple[str, bool]:
@@ -60,6 +66,39 @@ def _speed(report: dict[str, Any]) -> tuple[str, bool]:
     if high < NEAR * asked:
         return f"{text}, short of the {asked:.2f}× asked for", False
     return text, True
+
+
+def _bounded(quality: str, bounds: list[dict[str, Any]]) -> tuple[str, str]:
+    """Quality against the bounds that were asked for, and the state that this is."""
+    missed = [bound for bound in bounds if not bound["met"]]
+    numbers = quality.split(": ", 1)[-1]
+    told = ", ".join(
+        f"{bound['name'].replace('_', ' ')} {bound['held_out']:.4f} where {bound['asked']:g} was asked for"
+        for bound in missed or bounds
+    )
+    return f"quality bound {'missed' if missed else 'met'}: {told} ({numbers})", "poor" if missed else "good"
+
+
+def _costs(search: dict[str, Any]) -> dict[str, float]:
+    """The costs that were asked for beside the bounds of quality."""
+    bounded = {bound["name"] for bound in search["bounds"]}
+    return {name: value for name, value in search["asked"].items() if name not in bounded}
+
+
+def _falls_short(search: dict[str, Any]) -> bool:
+    return search["held"] == "quality" and bool(_costs(search))
+
+
+def _held(search: dict[str, Any]) -> str:
+    """Which bound stopped the cut."""
+    if search["held"] == "cost":
+        return "the cost that was asked for, within the quality that was"
+    tried = len(search["trials"])
+    if not _costs(search):
+        return f"the smallest within the quality bound, of {tried} networks tried"
+    pairs = ((name, value, search["budget"][name]) for name, value in _costs(search).items())
+    told = ", ".join(f"{name} {near:.4g} where {value:g} was asked for" for name, value, near in pairs)
+    return f"no nearer within the quality bound than {told}, of {tried} networks tried"
 
 
 def _quality(quality: dict[str, Any]) -> tuple[str, str]:

@@ -22,8 +22,10 @@ from ..records import Plan
 from ..store import files
 from ..store.artefacts import Artefacts
 from . import stages
+from .bounds import check_bounds
 from .folder import RunFolder
 from .runner import Runner
+from .search import search
 
 __all__ = ["rehearse", "run", "runner_of", "stages"]
 
@@ -59,10 +61,11 @@ def run(
         reporter: shows progress; by default on standard error.
 
     Returns:
-        What report.json holds.
+        What report.json holds. Whether bounds of quality were met stands in `search.bounds` there.
 
     Raises:
-        StructPruneError: for bad input, before anything is written into `out`.
+        BudgetError: no network is within the recipe's bounds.
+        StructPruneError: for other bad input, before anything is written into `out`.
         GateError: the slim network is not the one planned. A report.json says why (but where the network does not run),
             and there is no slim artefact.
     """
@@ -92,9 +95,12 @@ def _run(
     runner = runner_of(recipe, reporter, folder.store)
     with reporter.console.status(escape(f"{recipe.model.name}: building and tracing")):  # no line before an error's
         traced = runner.value("traced")
+    check_bounds(recipe, runner.value("task"))
     runner.settle("form")
     with folder.opened(recipe, resume, reporter):
         reporter.stage(f"{recipe.model.name}: {len(traced.groups)} groups of channels, {len(traced.barriers)} barriers")
+        if recipe.prune.budget.bounds:
+            runner = search(runner, recipe, reporter)
         plan = runner.value("plan")
         folder.write_plan(plan)
         _say(plan, recipe, reporter)
@@ -118,7 +124,9 @@ def rehearse(recipe: Recipe, reporter: Reporter | None = None) -> None:
     What widths cost is learned here, if the budget asks for it, and kept on disk.
     """
     with tempfile.TemporaryDirectory() as nowhere:
-        runner_of(recipe, reporter or Reporter(), Artefacts(Path(nowhere))).settle("form")
+        runner = runner_of(recipe, reporter or Reporter(), Artefacts(Path(nowhere)))
+        check_bounds(recipe, runner.value("task"))
+        runner.settle("form")
 
 
 def runner_of(recipe: Recipe, reporter: Reporter, store: Artefacts, given: Mapping[str, Any] | None = None) -> Runner:
@@ -140,7 +148,7 @@ def _say(plan: Plan, recipe: Recipe, reporter: Reporter) -> None:
     cut = plan.macs["dense"] / plan.macs["slim"]
     reporter.stage(
         f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut)",
-        budget=recipe.prune.budget.as_dict(),
+        budget=plan.budget,
     )
     for note in plan.notes:
         reporter.note(note)

@@ -68,6 +68,26 @@ class Runner:
         maker = self._maker(name, len(self._line))
         return self._kept[maker.name].folder if maker is not None and maker.name in self._kept else None
 
+    def beside(self, recipe: Recipe, given: Mapping[str, Any] | None = None) -> Runner:
+        """The runner of another recipe over the same store, which takes over what is the same there."""
+        other = Runner(recipe, self.store, self.reporter, {**self._given, **(given or {})})
+        same: set[str] = set()
+        for place, entry in enumerate(other._line):
+            if entry not in self._line or (entry.name, entry.makes[0]) not in self._digests:
+                continue
+            makers = other._makers(entry, place)
+            if (
+                makers == self._makers(entry, self._line.index(entry))
+                and _decides(entry, recipe) == _decides(entry, self.recipe)
+                and all(maker is None or maker.name in same for maker in makers.values())
+                and not makers.keys() & set(given or {})
+            ):
+                same.add(entry.name)
+        for mine, theirs in ((self._digests, other._digests), (self._values, other._values)):
+            theirs.update({key: value for key, value in mine.items() if key[0] in same})
+        other._kept.update({name: made for name, made in self._kept.items() if name in same})
+        return other
+
     # --- which stages --------------------------------------------------------------------------------------
 
     def _maker(self, name: str, before: int) -> Stage | None:
@@ -83,6 +103,11 @@ class Runner:
             if maker.name not in self._left_out:
                 return maker
         return None
+
+    def _makers(self, entry: Stage, before: int) -> dict[str, Stage | None]:
+        """The stages that make what a stage needs, by the artefacts' names."""
+        names = (name for need in entry.needs(self.recipe) for name in self._names(need, before))
+        return {name: self._maker(name, before) for name in names}
 
     def _names(self, need: str, before: int) -> list[str]:
         """The names of the artefacts that a need may mean."""
@@ -146,8 +171,7 @@ class Runner:
                     inputs[name] = digest_of(repr(self._given[name]))
                 elif (maker := self._settled_maker(name, place)) is not None:
                     inputs[name] = self._digests[maker.name, name]
-        spec = {"seed": self.recipe.seed, "memory": self.recipe.memory, "spec": _plain(entry.spec(self.recipe))}
-        return Key(entry.name, spec, inputs, self._versions)
+        return Key(entry.name, _decides(entry, self.recipe), inputs, self._versions)
 
     def _make(self, entry: Stage, key: Key) -> Artefact:
         inputs, start = self._inputs(entry, entry.needs(self.recipe)), time.perf_counter()
@@ -207,6 +231,11 @@ class Runner:
     def _work(self, entry: Stage, folder: Path) -> Work:
         recipe = self.recipe
         return Work(entry.spec(recipe), recipe.seed, int(recipe.memory * 2**30), self.reporter, folder)
+
+
+def _decides(entry: Stage, recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides what a stage makes."""
+    return {"seed": recipe.seed, "memory": recipe.memory, "spec": _plain(entry.spec(recipe))}
 
 
 def _plain(spec: Any) -> Any:

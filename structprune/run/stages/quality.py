@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from torch import nn
 from ...data import Data
 from ...data.loading import is_dataset
 from ...errors import GateError
+from ...store import files
 from ...tasks import Judge, Quality, Task
 from ..stage import Work, stage
 
@@ -43,6 +46,31 @@ def of_recovered(work: Work, slim: nn.Module, judge: Judge) -> Quality:
 @stage("judge_final", after="finetune", needs=("slim", "judge"), makes=("quality.final",))
 def of_final(work: Work, slim: nn.Module, judge: Judge) -> Quality:
     return quality_of(slim, judge)
+
+
+@stage(
+    "choose",
+    after="judge",
+    needs=("dense", "data", "task"),
+    makes=("chooser",),
+    when=lambda recipe: bool(recipe.prune.budget.bounds),
+)
+def of_choice(work: Work, dense: nn.Module, data: Data, task: Task) -> Judge:
+    """Measures networks on the split that choices are made on."""
+    assert data.validation is not None
+    return Judge(task, data.validation, dense, labelled=data.labelled, workers=data.workers)
+
+
+@stage(
+    "judge_choice",
+    after="finetune",
+    needs=("slim", "chooser"),
+    makes=("validation",),
+    when=lambda recipe: bool(recipe.prune.budget.bounds),
+    read=lambda work: Quality(**json.loads((work.folder / "quality.json").read_text(encoding="utf-8"))),
+)
+def of_candidate(work: Work, slim: nn.Module, chooser: Judge) -> None:
+    files.write_text(work.folder / "quality.json", json.dumps(dataclasses.asdict(quality_of(slim, chooser))))
 
 
 def quality_of(slim: nn.Module | Path, judge: Judge) -> Quality:

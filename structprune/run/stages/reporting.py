@@ -11,7 +11,9 @@ from ...export import opset_of
 from ...graph import DependencyGraph
 from ...records import Plan
 from ...report import build_report, quality_record, verdict_of
-from ...tasks import Quality
+from ...tasks import Judge, Quality
+from ..bounds import bounds_record
+from ..search import Search
 from ..stage import Work, stage
 
 
@@ -20,7 +22,7 @@ from ..stage import Work, stage
     after="timing",
     needs=(
         *("graph", "plan", "data", "quality.*", "gates.*", "dense_onnx", "slim_onnx"),
-        *("recovery?", "latency?", "layers?", "int8?", "also?"),
+        *("recovery?", "latency?", "layers?", "int8?", "also?", "search?", "chooser?", "validation?"),
     ),
     makes=("report",),
     spec=lambda recipe: recipe,
@@ -39,6 +41,9 @@ def report(
     layers: dict[str, dict[str, float]] | None,
     int8: dict[str, dict[str, Any]] | None,
     also: list[dict[str, Any]] | None,
+    search: Search | None,
+    chooser: Judge | None,
+    validation: Quality | None,
 ) -> dict[str, Any]:
     recipe, counts = work.spec, gates["macs"]
     made = build_report(
@@ -58,6 +63,13 @@ def report(
         opset_of(slim_onnx),
     )
     made["data"] = {"notes": list(data.notes), "skipped": data.skipped}
+    if search is not None and chooser is not None and validation is not None:
+        bounds, held_out = recipe.prune.budget.bounds, (quality["dense"], quality["final"])
+        made["budget"] = search.asked
+        made["search"] = search.to_dict() | {
+            "budget": plan.budget,
+            "bounds": bounds_record(bounds, (chooser.dense, validation), held_out),
+        }
     if not counts.passed:
         made["gate"]["passed"] = False
     return {"schema": made.pop("schema"), "verdict": verdict_of(made).to_dict(), **made}

@@ -1,0 +1,55 @@
+"""Bounds of quality: what of two measurements they are about, and whether they are met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import RecipeError
+from ..recipe import Recipe
+from ..tasks import Quality, Task
+
+ROUNDING = 1e-9  # what sums of floats may add to a drop
+
+
+def check_bounds(recipe: Recipe, task: Task) -> None:
+    """Raises RecipeError where a task can't tell what a bound asks for."""
+    names = [metric.name for metric in task.likeness()]
+    if "agreement" in recipe.prune.budget.bounds and "agreement" not in names:
+        raise RecipeError(
+            f"budget.agreement: task {task.name} measures no agreement with the dense network, but "
+            f"{', '.join(names) or 'nothing of the kind'}: bound quality_drop instead"
+        )
+
+
+def found_beside(dense: Quality, quality: Quality, bounds: Mapping[str, float]) -> dict[str, float]:
+    """The drop from the dense network and the agreement with it, as far as they are bounded, by name."""
+    found = {"quality_drop": quality.drop_from(dense), "agreement": quality.likeness.get("agreement", 0.0)}
+    return {name: found[name] for name in bounds}
+
+
+def is_met(name: str, found: float, asked: float) -> bool:
+    return found <= asked + ROUNDING if name == "quality_drop" else found >= asked - ROUNDING
+
+
+def bounds_record(
+    bounds: Mapping[str, float], validation: tuple[Quality, Quality], held_out: tuple[Quality, Quality]
+) -> list[dict[str, Any]]:
+    """What report.json says of each bound: it is met where the held-out data says so, by which nothing was chosen.
+
+    Args:
+        bounds: what was asked, by name.
+        validation: the quality of the dense and of the final network on the split that the budget was chosen by.
+        held_out: the same on the held-out split.
+    """
+    chosen_by, seen = found_beside(*validation, bounds), found_beside(*held_out, bounds)
+    return [
+        {
+            "name": name,
+            "asked": asked,
+            "validation": chosen_by[name],
+            "held_out": seen[name],
+            "met": is_met(name, seen[name], asked),
+        }
+        for name, asked in bounds.items()
+    ]
