@@ -135,4 +135,4 @@ def _outcome(trial: Trial, wanted: BudgetSpec) -> str:
     if trial.error:
         return trial.error
     told = ", ".join(f"{name} {value:.4f} of {wanted.bounds[name]:.4g}" for name, value in trial.found.items())
-    return f"{'within' if trial.within else 'over'} the bound ({told}), with {trial.macs:.1%} of the MACs"
+    return f"{'within' if trial.within else 'outside'} the bound ({told}), with {trial.macs:.1%} of the MACs"

@@ -312,6 +312,13 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bound_of_quality_is_no_cost_to_compare_at(tmp_path):
+    recipe = check_recipe({**RECIPE, "prune": {"budget": {"quality_drop": 0.01}}}, "here")
+    with pytest.raises(RecipeError, match="all networks to the same cost, and quality_drop bounds quality: give macs"):
+        compare(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_torch_pruning_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"structprune\[compare\]"):
