@@ -86,8 +86,8 @@ def compare(
         )
     if bounds := checked.prune.budget.bounds:
         raise RecipeError(
-            f"compare cuts all networks to the same cost, and {', '.join(bounds)} bounds quality: give macs or a speedup, "
-            "for instance what a run with this bound came to"
+            f"compare cuts all networks to the same cost, and {', '.join(bounds)} bounds quality: give macs or a "
+            "speedup, for instance what a run with this bound came to"
         )
     folder, say = Path(out) if out is not None else Path("runs") / f"{name}-compare", reporter or Reporter()
     if as_fast:

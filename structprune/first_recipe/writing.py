@@ -151,7 +151,7 @@ def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
     parts.append(
         "\nprune:\n  criterion: l1 # `structprune criteria` lists the others\n"
         f"{allocation}"
-        f"  budget: {{macs: {share}}} # the share of multiply-adds that may stay; or {{speedup: 1.5}}, measured here, or\n"
+        f"  budget: {{macs: {share}}} # the share of multiply-adds that may stay; or {{speedup: 1.5}}, or\n"
         "  # {quality_drop: 0.01}: the smallest network that loses no more\n"
     )
     if labelled:
