@@ -329,6 +329,14 @@ class Recipe(Strict):
                 f"task {self.task.name} has no use for class numbers, which is what data.source={self.data.source} has "
                 "as labels: give data by file.py:function, or images without labels"
             )
+        gradients = TASKS[self.task.name].gradients if self.task.name in TASKS else "always"
+        lacks = gradients == "never" or (gradients == "labels" and not self.data.labelled)
+        if "gradients" in CRITERIA[self.prune.criterion].needs and lacks:
+            why = "has no loss in evaluation mode" if gradients == "never" else "has gradients with labels only"
+            raise ValueError(
+                f"criterion {self.prune.criterion} needs gradients, and task {self.task.name} {why}: choose one "
+                "without (see `structprune criteria`)"
+            )
         return self
 
     @model_validator(mode="after")

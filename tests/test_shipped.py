@@ -48,16 +48,22 @@ def test_names_that_are_not_known(tmp_path, monkeypatch):
             read_recipe(odd)
 
 
-def test_the_recipes_are_in_the_wheel(tmp_path, monkeypatch):
+def build_wheel(folder):
+    """The wheel of this tree, in `folder`."""
     pytest.importorskip("setuptools")
-    source = tmp_path / "source"
+    source = folder / "source"
     shutil.copytree(
         ROOT, source, ignore=lambda folder, names: {n for n in names if n not in KEPT and folder == str(ROOT)}
     )
     build = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", build, tmp_path], cwd=source, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", build, folder], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_the_recipes_are_in_the_wheel(tmp_path, monkeypatch):
+    wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert sorted(n for n in names if n.endswith(".yaml")) == [f"structprune/recipes/{n}.yaml" for n in NAMES]

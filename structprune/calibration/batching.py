@@ -24,6 +24,8 @@ def one_batch(batches: Sequence[Batch]) -> Batch:
     """All batches as one; raises ValueError where their tensors do not fit behind each other."""
     specs, columns = set(), []
     for batch in batches:
+        if not follows(batch):
+            raise ValueError("labels that are not one row an image")
         leaves, spec = pytree.tree_flatten((batch.inputs.args, batch.inputs.kwargs, batch.labels))
         specs.add(str(spec))
         columns.append(leaves)
@@ -39,6 +41,12 @@ def one_batch(batches: Sequence[Batch]) -> Batch:
             joined.append(torch.cat(parts))
     args, kwargs, labels = pytree.tree_unflatten(joined, spec)
     return Batch(Inputs(args, kwargs), labels)
+
+
+def follows(batch: Batch) -> bool:
+    """Whether labels can be cut where images are: tensors of one row an image, which a detector's boxes are not."""
+    leaves = pytree.tree_leaves(batch.labels)
+    return all(isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch.images for x in leaves if x is not None)
 
 
 def rebatched(batches: Sequence[Batch], size: int, most: int | None = None) -> list[Batch]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..calibration import Batch
+from ..calibration.batching import follows
 from ..memory import amount
 from .views import Consumer
 
@@ -21,7 +22,7 @@ COPIES = 5  # of such a matrix, while one is made, solved and kept
 def portions(batch: Batch, images: int) -> Iterator[Batch]:
     """A batch, so many images at a time."""
     total = batch.images
-    if images >= total:
+    if images >= total or not follows(batch):
         yield batch
         return
     for start in range(0, total, max(1, images)):

@@ -157,5 +157,12 @@ def _named(outputs: Any) -> Tensor | None:
 
 
 TASKS.add(
-    TaskKind("classification", "one class a sample: accuracy", ClassificationSpec, lambda spec: Classification(), True)
+    TaskKind(
+        "classification",
+        "one class a sample: accuracy",
+        ClassificationSpec,
+        lambda spec: Classification(),
+        True,
+        "always",
+    )
 )

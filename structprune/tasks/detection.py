@@ -1,4 +1,4 @@
-"""Boxes with classes and scores, as torchvision's detectors give them: mean average precision by torchmetrics."""
+"""Boxes with classes and scores, by torchvision's conventions: mean average precision by torchmetrics."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from torch import Tensor
 from ..calibration.batches import Batch
 from ..errors import RecipeError
 from ..graph.capture import Inputs
+from ..own_code import reason
 from ..specs import Number
 from .metrics import Metric, Torchmetric, torchmetrics_class
 from .task import TASKS, Task, TaskKind, TaskSpec
 
 BACKENDS = ("pycocotools", "faster_coco_eval")
+FOUND = {"boxes", "scores", "labels"}
 
 
 class DetectionSpec(TaskSpec):
@@ -28,10 +30,12 @@ class DetectionSpec(TaskSpec):
 
 
 class Detection(Task):
-    """torchvision's conventions: a list of images (c, h, w) in, a list of dicts of boxes, scores and labels out.
+    """Images in, boxes, scores and labels out, with torchvision's names.
 
-    Targets are dicts of boxes (n, 4), as left, top, right, bottom, and labels (n,). While training the network gets
-    images and targets and returns a dict of losses.
+    Images of one size come as one tensor (samples, c, h, w), of several as a list. Outputs are a dict of boxes
+    (samples, n, 4), scores (samples, n) and labels (samples, n), or a list of such dicts, one an image. Targets are
+    dicts of boxes (n, 4), as left, top, right, bottom, and labels (n,). While training the network gets images and
+    targets and returns a dict of losses.
     """
 
     name = "detection"
@@ -42,7 +46,7 @@ class Detection(Task):
             raise RecipeError("task detection measures by COCO's code: pip install pycocotools (or faster-coco-eval)")
 
     def collate(self, items: list[Any]) -> Any:
-        """Lists, as images may differ in size."""
+        """Lists of images and of targets, as they may differ in size; of images alone where there are no targets."""
         labelled = isinstance(items[0], (tuple, list))
         if not labelled:
             return (items, None)
@@ -51,9 +55,14 @@ class Detection(Task):
     def batch(self, made: Any, training: bool = False) -> Batch:
         if isinstance(made, Batch):
             return made
+        if isinstance(made, Tensor) or not (isinstance(made, (tuple, list)) and len(made) == 2):
+            made = made, None
         images, targets = made
-        arguments = (list(images), targets) if training and targets is not None else (list(images),)
-        return Batch(Inputs(arguments, {}), targets)
+        if not isinstance(images, Tensor):
+            images = list(images)
+            if len({image.shape for image in images}) == 1:
+                images = torch.stack(images)
+        return Batch(Inputs((images, targets) if training and targets is not None else (images,), {}), targets)
 
     def count(self, batch: Batch) -> int:
         return len(batch.inputs.args[0])
@@ -84,15 +93,34 @@ class Detection(Task):
     def _precision(self, key: str, prepare: Any) -> Torchmetric:
         backend = next(name for name in BACKENDS if find_spec(name))
         kind = torchmetrics_class("detection.MeanAveragePrecision", self.name)
-        return Torchmetric(kind(backend=backend), prepare, lambda found: found[key])
+        try:
+            metric = kind(backend=backend)
+        except ImportError as error:
+            raise RecipeError(f"task detection can't measure here: {reason(error)}") from error
+        # torchmetrics has -1 where there is no true box
+        return Torchmetric(
+            metric, lambda a, b: prepare(_by_image(a), b), lambda found: None if found[key] < 0 else found[key]
+        )
 
     def _against_dense(self, outputs: Any, dense: Any) -> tuple[Any, Any]:
         """The dense network's sure boxes stand for the truth."""
         truth = []
-        for found in dense:
+        for found in _by_image(dense):
             sure = found["scores"] >= self.score
             truth.append({"boxes": found["boxes"][sure], "labels": found["labels"][sure]})
         return outputs, truth
+
+
+def _by_image(outputs: Any) -> list[dict[str, Tensor]]:
+    """A dict of boxes, scores and labels an image. Raises RecipeError for other outputs."""
+    if isinstance(outputs, Mapping) and outputs.keys() >= FOUND:
+        return [{key: outputs[key][i] for key in FOUND} for i in range(len(outputs["boxes"]))]
+    if isinstance(outputs, (tuple, list)) and all(isinstance(x, Mapping) and x.keys() >= FOUND for x in outputs):
+        return [{key: found[key] for key in FOUND} for found in outputs]
+    raise RecipeError(
+        f"task detection needs a dict of boxes, scores and labels, or a list of them, and the network returns a "
+        f"{type(outputs).__name__}: wrap it, or write a task of your own (task: file.py:Task)"
+    )
 
 
 TASKS.add(
@@ -101,5 +129,6 @@ TASKS.add(
         "boxes with classes and scores: mean average precision",
         DetectionSpec,
         lambda spec: Detection(spec.score),
+        gradients="never",
     )
 )

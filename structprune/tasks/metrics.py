@@ -86,7 +86,8 @@ class Torchmetric:
         self.empty = False
 
     def compute(self) -> float | None:
-        return None if self.empty else float(self.read(self.metric.compute()))
+        value = None if self.empty else self.read(self.metric.compute())
+        return None if value is None else float(value)
 
 
 def torchmetrics_class(path: str, task: str) -> Any:
@@ -99,7 +100,8 @@ def torchmetrics_class(path: str, task: str) -> Any:
         import importlib
 
         return getattr(importlib.import_module(f"torchmetrics.{module}"), name)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # it leaves out what it lacks packages for
         raise RecipeError(
-            f"task {task} measures by torchmetrics, which can't be imported: pip install torchmetrics"
+            f"task {task} measures by torchmetrics, which can't be imported with {name}: pip install torchmetrics "
+            "torchvision"
         ) from error

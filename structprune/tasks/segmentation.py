@@ -104,5 +104,6 @@ TASKS.add(
         "one class a pixel: mean intersection over union",
         SegmentationSpec,
         lambda spec: Segmentation(spec.num_classes, spec.ignore_index),
+        gradients="always",
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -128,13 +128,16 @@ def main_output(outputs: Any, task: str, keys: tuple[str, ...] = ("logits", "out
 
 @dataclass(frozen=True)
 class TaskKind:
-    """A registered task: `make` builds it from its `spec`. `classes`: its targets are one class number a sample."""
+    """A registered task: `make` builds it from its `spec`. `classes`: its targets are one class number a sample.
+    `gradients` says when criteria can see gradients of its loss: with labels, always (it stands in for them), or never.
+    """
 
     name: str
     description: str
     spec: type[TaskSpec]
     make: Callable[[Any], Task]
     classes: bool = False
+    gradients: Literal["labels", "always", "never"] = "labels"
 
 
 TASKS: Registry[TaskKind] = Registry("task", "structprune.tasks")

@@ -5,7 +5,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from structprune.calibration.batches import Batch
+from structprune.calibration.batching import rebatched
+from structprune.criteria.portions import portions
 from structprune.errors import RecipeError
+from structprune.graph.capture import Inputs
 from structprune.tasks import TASKS, Metric, Task
 from structprune.tasks.metrics import Mean
 from structprune.tasks.own import OwnTaskSpec, make_task
@@ -161,6 +165,24 @@ def test_detection_by_hand():
     assert task.count(batch) == 2
     assert [x.shape for x in batch.inputs.args[0]] == [x.shape for x in images]
     assert len(task.batch(([*images], truth * 2), training=True).inputs.args) == 2
+    same = task.batch(task.collate([(images[0], truth[0])] * 3))
+    assert (same.inputs.args[0].shape, task.count(same)) == ((3, 3, 8, 8), 3)
+    assert task.batch(task.collate([images[0]] * 2)).labels is None
+    together = {key: torch.stack([value, value]) for key, value in found[0].items()}
+    assert measured(task.metrics(), [(together, truth * 2)])["map50"] == pytest.approx(0.5)
+    nothing = [{key: value[:0] for key, value in found[0].items()}]
+    assert measured(task.likeness(), [(found, nothing)])["map50 with dense"] is None
+    with pytest.raises(RecipeError, match="needs a dict of boxes, scores and labels, or a list of them"):
+        measured(task.metrics(), [(torch.ones(2, 3), truth)])
+
+
+def test_boxes_are_never_cut_as_rows():
+    batches = [
+        Batch(Inputs((torch.ones(2, 1, 4, 4),), {}), [{"boxes": torch.ones(2, 4)}, {"boxes": torch.ones(3, 4)}])
+        for _ in range(2)
+    ]
+    assert rebatched(batches, 3) == batches
+    assert list(portions(batches[0], 1)) == batches[:1]
 
 
 def test_batches_of_all_kinds_become_inputs_and_targets():

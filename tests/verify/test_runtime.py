@@ -217,3 +217,26 @@ def test_a_network_that_is_the_same_twice_is_not_named():
     gate = sp.verify(model, slim, plan, X)
     assert gate.passed
     assert not any(comparison.detail for comparison in gate.comparisons().values())
+
+
+class Unsure(nn.Module):
+    """Scores of which all but one are next to nothing: onnxruntime's sigmoid has them to 1e-7 of one, and no better."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 1)
+        self.register_buffer("offset", torch.tensor([2.0] + [-14.0] * 7))
+
+    def forward(self, x):
+        return (self.two(self.one(x).relu()).mean((2, 3)) + self.offset).sigmoid()
+
+
+def test_scores_that_are_next_to_nothing_are_compared_beside_the_largest():
+    torch.manual_seed(0)
+    model, x = Unsure().eval(), torch.randn(4, 3, 8, 8)
+    plan, slim = pruned(model, x)
+    gate = sp.verify(model, slim, plan, x)
+    assert gate.passed, gate.reasons()
+    assert "last digits beside the largest values of the output, as in the dense network" in gate.onnx.detail
+    slim.offset[3] += 0.5  # no matter of digits: not in the dense network, nor so small
+    assert not sp.verify(model, slim, plan, x).passed
