@@ -69,7 +69,10 @@ def test_what_a_recipe_asks_for_is_there(monkeypatch):
         (["data.imagesize=8"], r"unknown key 'imagesize': did you mean image_size"),
         (["prune.budget.macs=much"], r"prune\.budget\.macs: .*not 'much'"),
         (["prune.budget.macs=-1"], r"prune\.budget\.macs: .*greater than 0, not -1"),
-        (["prune.budget={}"], r"prune\.budget: give macs, params, channels, latency_ms or speedup"),
+        (
+            ["prune.budget={}"],
+            r"prune\.budget: give macs, params, channels, latency_ms, speedup, quality_drop or agreement",
+        ),
         (["prune.max_ratio=2"], r"prune\.max_ratio: .*not 2"),
         (["prune.criterion=thinet"], "criterion thinet needs calibration images: add data.calibration"),
         (["prune.allocation=sensitivity"], "allocation sensitivity needs calibration images: add data.calibration"),
