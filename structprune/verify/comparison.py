@@ -40,7 +40,7 @@ _ROOM_OF_HALF = 4.0
 SHARE = {"float64": 1e-3, "float32": 1e-2}
 _SHARE_OF_HALF = 0.25
 
-_HOW = ("room", "skipped", "only_numbers", "capped", "eps", "share", "broken", "worst", "whole")
+_HOW = ("room", "skipped", "only_numbers", "capped", "eps", "share", "broken", "worst", "whole", "left_out")
 State = Literal["passed", "failed", "not compared"]
 Noise = Callable[[], list[Tensor]]
 
@@ -65,7 +65,7 @@ class Comparison:
     noise makes no scale larger than the largest magnitude of the whole output. With a `share`, for comparisons that are
     to prove something, what only noise of more than that share of it would excuse is not compared. `broken` says that
     something did not run, or made other shapes: no random numbers explain that. `worst` is `max_rel` of each output,
-    and `whole` the same relative to the largest magnitude of all of it.
+    and `whole` the same relative to the largest magnitude of all of it. `left_out` says which inputs were not given to it.
     """
 
     max_abs: float = 0.0
@@ -85,6 +85,7 @@ class Comparison:
     broken: bool = False
     worst: dict[str, float] = field(default_factory=dict)
     whole: dict[str, float] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, dtype: torch.dtype, tolerance: float | None = None, proves: bool = False) -> Comparison:
@@ -129,6 +130,11 @@ class Comparison:
     def withdraw(self, reason: str) -> None:
         """Says that what differs proves nothing, and why: not compared."""
         self.state, self.skipped, self.detail = "not compared", True, f"not compared: {reason}"
+
+    def leave_out(self, text: str) -> None:
+        """Says which inputs were not given to it, and why. It passes without them."""
+        self.left_out.append(text)
+        self.note(text)
 
     def note(self, text: str) -> None:
         if self.state != "failed" and text not in self.detail:

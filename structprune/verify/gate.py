@@ -92,7 +92,9 @@ class Gate:
 
     def not_compared(self) -> list[str]:
         """What could not be compared, and why: it is no part of what `passed` says."""
-        return [f"{name}: {c.detail}" for name, c in self.comparisons().items() if c.state == "not compared"]
+        missing = [f"{name}: {c.detail}" for name, c in self.comparisons().items() if c.state == "not compared"]
+        left_out = {said: None for comparison in self.comparisons().values() for said in comparison.left_out}
+        return [*missing, *left_out]
 
     def to_dict(self) -> dict[str, Any]:
         found = {name: comparison.to_dict() for name, comparison in self.comparisons().items()}
@@ -203,7 +205,7 @@ def verify(
     if random:
         _say_random(gate, random)
     for comparison, (size, reason) in itertools.product(gate.comparisons().values(), refused.items()):
-        comparison.note(f"batch {size} not compared: {reason}")
+        comparison.leave_out(f"batch {size} not compared: {reason}")
     return gate
 
 

@@ -75,6 +75,8 @@ def test_a_batch_that_a_graph_form_refuses_by_name_is_left_out_and_said(samples,
     assert gate.passed
     assert gate.masked_vs_slim.batches == gate.float64.batches == gate.onnx.batches == compared
     assert ("batch 1 not compared: this slim network" in gate.float64.detail) is (compared != [1, 2])
+    found = [said for said in gate.to_dict()["not_compared"] if said.startswith("batch 1 not compared: this slim")]
+    assert len(found) == (compared != [1, 2])
 
 
 def test_inputs_as_given_are_never_left_out():
@@ -620,6 +622,24 @@ def test_a_folder_with_another_plan_is_caught(tmp_path):
     assert [reason for reason in gate.reasons() if "is another plan" in reason] == gate.reasons()
     sp.save(slim, plan, tmp_path)
     assert sp.verify(model, slim, plan, x, folder=tmp_path).passed
+
+
+class Anchored(nn.Module):
+    """Returns what it holds as well, which is a buffer of its graph form and is cast with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.anchors = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 1), torch.linspace(0, 1, 7)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu()), self.anchors
+
+
+def test_constants_are_outputs_of_their_own_dtype():
+    x = torch.randn(2, 3, 8, 8)
+    model = Anchored().eval()
+    plan, slim = pruned(model, x, form="graph")
+    assert sp.verify(model, slim, plan, x).passed
 
 
 class Doubled(nn.Sequential):
