@@ -65,7 +65,7 @@ class Comparison:
     noise makes no scale larger than the largest magnitude of the whole output. With a `share`, for comparisons that are
     to prove something, what only noise of more than that share of it would excuse is not compared. `broken` says that
     something did not run, or made other shapes: no random numbers explain that. `worst` is `max_rel` of each output,
-    and `whole` the same relative to the largest magnitude of all of it. `left_out` says which inputs were not given to it.
+    and `whole` the same relative to the largest magnitude of all of it. `left_out` says which inputs it was not given.
     """
 
     max_abs: float = 0.0

@@ -102,7 +102,8 @@ def compare(
 ) -> None:
     """Compares two networks of the same dtype as they are, batch by batch.
 
-    `dense` tells whether NaN is the network's own, `same_dtypes` whether outputs must be of the same dtypes. Raises ReferenceFails where the reference does not run.
+    `dense` tells whether NaN is the network's own, `same_dtypes` whether outputs must be of the same dtypes. Raises
+    ReferenceFails where the reference does not run.
     """
     rounded = reference
     reference, other = skeleton_copy(reference), skeleton_copy(other)  # some models write to their buffers
