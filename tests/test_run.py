@@ -19,8 +19,10 @@ import structprune as sp
 from structprune.bench.engines import ENGINES
 from structprune.cli import app
 from structprune.cost import learning
+from structprune.cost.model import by_macs
 from structprune.errors import GateError, ModelError, RecipeError
 from structprune.report import SCHEMA
+from tests.run.small import RECIPE, short_turns
 
 stages = {name: importlib.import_module(f"structprune.run.stages.{name}") for name in ("costs", "planning", "surgery")}
 train_module = importlib.import_module("structprune.train.stage")
@@ -29,25 +31,48 @@ same_twice = pytest.mark.skipif(torch.cuda.is_available(), reason="training is t
 
 TINY = {
     "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
-    "data": {"source": "digits", "image_size": 32},
+    "data": {"source": "digits", "image_size": 16},
     "train": {"epochs": 2, "optimizer": "adamw", "lr": 0.003},
     "prune": {"criterion": "l1", "budget": {"macs": 0.5}, "align": 1},
     "finetune": {"epochs": 2, "optimizer": "adamw", "lr": 0.001},
-    "bench": {"seconds": 0.1},
+    "bench": {"seconds": 0.05},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_turns():
+    with short_turns():
+        yield
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
+    """A recipe with a network of timm's."""
     path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
     return path
 
 
 @pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A recipe with the smallest network."""
+    path = tmp_path_factory.mktemp("recipes") / "small.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return path
+
+
+def finish(recipe, folder):
+    return folder / "run", sp.run(recipe, folder / "run")
+
+
+@pytest.fixture(scope="module")
 def finished(recipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    return folder, sp.run(recipe, folder)
+    return finish(recipe, tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="module")
+def small_finished(small, tmp_path_factory):
+    return finish(small, tmp_path_factory.mktemp("small"))
 
 
 def cli(*arguments):
@@ -100,7 +125,7 @@ def test_the_report_says_what_happened(finished):
 def test_the_artefacts_agree_with_each_other(finished):
     folder, _ = finished
     slim = sp.load(folder)
-    x = torch.randn(3, 1, 32, 32)
+    x = torch.randn(3, 1, 16, 16)
     session = onnxruntime.InferenceSession(str(folder / "slim.onnx"), providers=["CPUExecutionProvider"])
     (made,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.testing.assert_allclose(made, slim(x).detach(), rtol=1e-3, atol=1e-4)
@@ -131,13 +156,13 @@ def test_a_second_run_into_the_folder_is_refused_and_resume_shows_the_first(reci
     assert code == 2
     assert "another recipe" in error
     plan = sp.run(recipe, folder, resume=True, plan_only=True)
-    assert plan == json.loads((folder / "plan.json").read_text())
+    assert sp.Plan.from_json(json.dumps(plan)) == sp.Plan.read(folder / "plan.json")
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @same_twice
-def test_an_interrupted_run_resumes_to_the_same_network(recipe, finished, tmp_path, monkeypatch):
-    folder, _ = finished
+def test_an_interrupted_run_resumes_to_the_same_network(small, small_finished, tmp_path, monkeypatch):
+    folder, _ = small_finished
     original, calls = train_module.fit, []
 
     def interrupted(model, *arguments, progress, **options):
@@ -151,16 +176,16 @@ def test_an_interrupted_run_resumes_to_the_same_network(recipe, finished, tmp_pa
         return original(model, *arguments, progress=stop, **options)
 
     monkeypatch.setattr(train_module, "fit", interrupted)
-    code, error, _ = cli("run", recipe, "--out", tmp_path / "run")
+    code, error, _ = cli("run", small, "--out", tmp_path / "run")
     assert code == 130
     assert f"--out {tmp_path / 'run'} --resume" in " ".join(error.split())
     assert not (tmp_path / "run" / "report.json").exists()
     assert not (tmp_path / "run" / "slim.safetensors").exists()
-    code, error, _ = cli("run", recipe, "--out", tmp_path / "run")
+    code, error, _ = cli("run", small, "--out", tmp_path / "run")
     assert code == 2
     assert "interrupted run" in error
     monkeypatch.setattr(train_module, "fit", original)
-    code, _, _ = cli("run", recipe, "--out", tmp_path / "run", "--resume")
+    code, _, _ = cli("run", small, "--out", tmp_path / "run", "--resume")
     assert code == 0
     ours, theirs = (load_file(path / "slim.safetensors") for path in (tmp_path / "run", folder))
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
@@ -174,8 +199,8 @@ RECOVERED = [
 ]
 
 
-def test_recovery_is_reported_step_by_step_and_the_gate_holds(recipe, tmp_path, monkeypatch):
-    report = sp.run(recipe, tmp_path / "run", overrides=RECOVERED)
+def test_recovery_is_reported_step_by_step_and_the_gate_holds(small, tmp_path, monkeypatch):
+    report = sp.run(small, tmp_path / "run", overrides=RECOVERED)
     assert report["gate"]["passed"]
     assert report["gate"]["before_finetuning"]["passed"]
     assert [step["method"] for step in report["recovery"]] == ["means", "least_squares", "batchnorm"]
@@ -188,16 +213,16 @@ def test_recovery_is_reported_step_by_step_and_the_gate_holds(recipe, tmp_path, 
     assert "least_squares (full)" in page
     slim = sp.load(tmp_path / "run")
     session = onnxruntime.InferenceSession(str(tmp_path / "run" / "slim.onnx"), providers=["CPUExecutionProvider"])
-    x = torch.randn(2, 1, 32, 32)
+    x = torch.randn(2, 1, 8, 8)
     (made,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.testing.assert_allclose(made, slim(x).detach(), rtol=1e-3, atol=1e-3)
 
 
 @same_twice
-def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(recipe, tmp_path, monkeypatch):
+def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(small, tmp_path, monkeypatch):
     overrides = [*RECOVERED, "finetune={epochs: 1, lr: 0.001}", "prune.allocation=sensitivity"]
     overrides += ["prune.criterion=l1", "train.epochs=1", "data.calibration.images=64"]
-    sp.run(recipe, tmp_path / "other" / "whole", overrides=overrides)
+    sp.run(small, tmp_path / "other" / "whole", overrides=overrides)
     original, scored = train_module.fit, []
 
     def stop(model, *arguments, **options):
@@ -207,26 +232,26 @@ def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(recipe, tmp_p
 
     monkeypatch.setattr(train_module, "fit", stop)
     with pytest.raises(KeyboardInterrupt):
-        sp.run(recipe, tmp_path / "run", overrides=overrides)
+        sp.run(small, tmp_path / "run", overrides=overrides)
     monkeypatch.setattr(train_module, "fit", original)
     monkeypatch.setattr(stages["planning"], "score", lambda *a, **k: scored.append(a))
     monkeypatch.setattr(stages["surgery"], "recover", lambda *a, **k: scored.append(a))
-    report = sp.run(recipe, tmp_path / "run", overrides=overrides, resume=True)
+    report = sp.run(small, tmp_path / "run", overrides=overrides, resume=True)
     assert not scored  # the plan and the recovered network were kept
     assert len(report["recovery"]) == 3
     ours, theirs = (load_file(tmp_path / name / "slim.safetensors") for name in ("run", "other/whole"))
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
-def test_a_recovery_that_is_not_finite_is_refused(recipe, tmp_path, monkeypatch):
+def test_a_recovery_that_is_not_finite_is_refused(small, tmp_path, monkeypatch):
     from structprune.recover import steps
 
     def broken(dense, slim, *arguments, **options):
-        slim.write("fc.bias", slim.state["fc.bias"] * torch.nan)
+        slim.write("head.bias", slim.state["head.bias"] * torch.nan)
         return {}
 
     monkeypatch.setattr(steps, "refit", broken)
-    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", *[x for o in RECOVERED for x in ("--set", o)])
+    code, error, _ = cli("run", small, "--out", tmp_path / "run", *[x for o in RECOVERED for x in ("--set", o)])
     assert code == 2
     assert "outputs that are not finite" in " ".join(error.split())
     assert not (tmp_path / "run" / "slim.safetensors").exists()
@@ -244,38 +269,39 @@ def test_criteria_are_listed_with_what_they_need():
     assert "calibration images" in output
 
 
-def test_sensitivity_prints_a_scan(recipe):
+def test_sensitivity_prints_a_scan(small):
     sets = [x for o in ("data.calibration.images=48", "train=null", "finetune=null") for x in ("--set", o)]
-    code, _, output = cli("sensitivity", recipe, *sets, "--format", "json")
+    code, _, output = cli("sensitivity", small, *sets, "--format", "json")
     assert code == 0
     losses = json.loads(output[output.index("{") :])
     assert all(min(curve.values()) >= 0 for curve in losses.values())
-    code, _, output = cli("sensitivity", recipe, *sets)
+    code, _, output = cli("sensitivity", small, *sets)
     assert code == 0
     assert "leading layer" in output
-    code, error, _ = cli("sensitivity", recipe)
+    code, error, _ = cli("sensitivity", small)
     assert code == 2
     assert "needs calibration images: add data.calibration" in error
-    code, error, _ = cli("sensitivity", recipe, "--set", "data.calibration.images=48")
+    code, error, _ = cli("sensitivity", small, "--set", "data.calibration.images=48")
     assert code == 2
     assert "trains its network first" in error
 
 
 @same_twice
-def test_plan_stops_after_the_plan_and_run_goes_on_from_it(recipe, finished, tmp_path):
-    folder, _ = finished
-    code, _, output = cli("plan", recipe, "--out", tmp_path / "run")
+def test_plan_stops_after_the_plan_and_run_goes_on_from_it(small, small_finished, tmp_path):
+    folder, _ = small_finished
+    code, _, output = cli("plan", small, "--out", tmp_path / "run")
     assert code == 0
-    assert "MACs 0.49" in output or "MACs 0.50" in output
     plan = sp.Plan.from_json((tmp_path / "run" / "plan.json").read_text())
+    assert 0.45 < plan.macs["slim"] / plan.macs["dense"] <= 0.5
+    assert f"MACs {plan.macs['slim'] / plan.macs['dense']:.4f} and parameters" in output
     assert plan == sp.Plan.from_json((folder / "plan.json").read_text())
     assert not (tmp_path / "run" / "slim.safetensors").exists()
-    code, _, _ = cli("run", recipe, "--out", tmp_path / "run", "--resume")
+    code, _, _ = cli("run", small, "--out", tmp_path / "run", "--resume")
     assert code == 0
     assert (tmp_path / "run" / "slim.onnx").is_file()
 
 
-def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(recipe, tmp_path, monkeypatch):
+def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(small, tmp_path, monkeypatch):
     original = stages["surgery"].prune
 
     def broken(model, plan):
@@ -285,7 +311,7 @@ def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(recipe,
         return slim
 
     monkeypatch.setattr(stages["surgery"], "prune", broken)
-    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "train.epochs=1")
+    code, error, _ = cli("run", small, "--out", tmp_path / "run", "--set", "train.epochs=1")
     assert code == 3
     assert "not the one planned" in error
     assert "masked_vs_slim" in error
@@ -294,10 +320,10 @@ def test_a_failed_gate_leaves_no_slim_artefact_and_has_its_own_exit_code(recipe,
     assert ".work" not in left
     assert json.loads((tmp_path / "run" / "report.json").read_text())["gate"]["passed"] is False
     with pytest.raises(GateError, match="ended with a failed gate"):
-        sp.run(recipe, tmp_path / "run", overrides=["train.epochs=1"], resume=True)
+        sp.run(small, tmp_path / "run", overrides=["train.epochs=1"], resume=True)
 
 
-def test_a_slim_network_that_does_not_run_fails_the_gate(recipe, tmp_path, monkeypatch):
+def test_a_slim_network_that_does_not_run_fails_the_gate(small, tmp_path, monkeypatch):
     original = stages["surgery"].prune
 
     def broken(model, plan):
@@ -307,18 +333,18 @@ def test_a_slim_network_that_does_not_run_fails_the_gate(recipe, tmp_path, monke
         return slim
 
     monkeypatch.setattr(stages["surgery"], "prune", broken)
-    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "train.epochs=1")
+    code, error, _ = cli("run", small, "--out", tmp_path / "run", "--set", "train.epochs=1")
     assert code == 3
     assert "does not run" in error
     assert not {path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(("slim", "."))}
 
 
-def test_a_wrong_count_of_macs_fails_the_gate(recipe, tmp_path, monkeypatch):
+def test_a_wrong_count_of_macs_fails_the_gate(small, tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.import_module("structprune.report.findings"), "count_macs", lambda model, x: {"conv": 1}
     )
     with pytest.raises(GateError, match=r"conv MACs of the slim network: \d+ planned, 1 by fvcore"):
-        sp.run(recipe, tmp_path / "run", overrides=["train.epochs=1", "finetune=null"])
+        sp.run(small, tmp_path / "run", overrides=["train.epochs=1", "finetune=null"])
 
 
 @pytest.mark.parametrize(
@@ -360,16 +386,16 @@ def test_output_folders_that_can_t_be_made(recipe, tmp_path):
         assert message in " ".join(error.split())
 
 
-def test_the_advice_after_an_interruption_can_be_pasted(recipe, tmp_path, monkeypatch):
+def test_the_advice_after_an_interruption_can_be_pasted(small, tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_module, "fit", interrupted)
-    code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "prune.budget={macs: 0.6}")
+    code, error, _ = cli("run", small, "--out", tmp_path / "run", "--set", "prune.budget={macs: 0.6}")
     assert code == 130
     assert "--set 'prune.budget={macs: 0.6}' --resume" in " ".join(error.split())
     monkeypatch.setattr(stages["costs"], "trace", interrupted)
-    code, error, _ = cli("run", recipe, "--out", tmp_path / "other")
+    code, error, _ = cli("run", small, "--out", tmp_path / "other")
     assert code == 130
     assert "nothing was written" in error
     assert not (tmp_path / "other").exists()
@@ -413,18 +439,25 @@ def test_the_public_api_is_small_and_documented():
     assert dataclasses.is_dataclass(sp.Plan)
 
 
-def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
+def test_a_budget_of_speed_and_int8_end_to_end(small, tmp_path, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
-    options = ["train.epochs=1", "finetune=null", "data.calibration={images: 64}", "export.int8=true"]
+    options = [
+        "train=null",
+        "finetune=null",
+        "model.kwargs={width: 64}",
+        "data.image_size=16",
+        "data.calibration={images: 64}",
+        "export.int8=true",
+    ]
     options += ["prune={budget: {speedup: 1.2, macs: 0.7}, allocation: knapsack, align: 4}"]
     options += ["bench.also=[torch, {engine: openvino, dtype: int8}, {threads: 2, batch: 3}]"]
-    quick = functools.partial(stages["planning"].plan_measured, seconds=0.3, rounds=2)
+    quick = functools.partial(stages["planning"].plan_measured, seconds=0.1, rounds=2)
     monkeypatch.setattr(stages["planning"], "plan_measured", quick)
-    learn = functools.partial(stages["costs"].learn_cost, probes=8, seconds=1)
+    learn = functools.partial(stages["costs"].learn_cost, probes=5, seconds=0.5)
     monkeypatch.setattr(stages["costs"], "learn_cost", learn)
     monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
-    report = sp.run(recipe, tmp_path / "run", overrides=options)
+    report = sp.run(small, tmp_path / "run", overrides=options)
     rounds = report["planned_latency"]["rounds"]
     assert all(entry["goal"] == 1.2 for entry in rounds)
     assert report["macs"]["slim"] <= 0.7 * report["macs"]["dense"]
@@ -433,7 +466,7 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     assert report["int8"][2]["bytes"] < report["int8"][0]["bytes"]
     latency = report["latency"]
     assert latency["efficiency"] == pytest.approx(latency["speedup"] / report["macs"]["cut"])
-    assert {"layer1.0.conv1", "fc"} <= {layer["layer"] for layer in report["layers"]}
+    assert {"one", "head"} <= {layer["layer"] for layer in report["layers"]}
     assert all(layer["dense_ms"] >= 0 for layer in report["layers"])
     assert {"dense-int8.onnx", "slim-int8.onnx"} <= {path.name for path in (tmp_path / "run").iterdir()}
     also = report["also"]
@@ -452,7 +485,7 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     assert "On other runtimes" in page
     assert "openvino, 1 thread, batch 1, int8" in page
     code, _, output = cli(
-        "run", recipe, "--out", tmp_path / "run", "--resume", *[x for o in options for x in ("--set", o)]
+        "run", small, "--out", tmp_path / "run", "--resume", *[x for o in options for x in ("--set", o)]
     )
     assert code == 0
     assert "on other runtimes" in output
@@ -469,9 +502,9 @@ def test_a_budget_of_speed_and_int8_end_to_end(recipe, tmp_path, monkeypatch):
     assert "did you mean onnxruntime" in error
 
 
-def test_a_run_for_torch_times_the_modules(recipe, tmp_path):
+def test_a_run_for_torch_times_the_modules(small, tmp_path):
     options = ["train=null", "finetune=null", "runtime.engine=torch", "data.calibration={images: 64}"]
-    report = sp.run(recipe, tmp_path / "run", overrides=[*options, "export.int8=true"])
+    report = sp.run(small, tmp_path / "run", overrides=[*options, "export.int8=true"])
     latency = report["latency"]
     assert latency["engine"] == "torch"
     assert latency["runtime"].startswith("torch")
@@ -494,7 +527,7 @@ def test_what_the_runtime_can_not_run_is_said_before_the_training(recipe, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(recipe, tmp_path, monkeypatch):
+def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(small, tmp_path, monkeypatch):
     """Also where the network was faster than expected, so that they are wider than the uncorrected costs allow."""
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
@@ -505,10 +538,11 @@ def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(recipe, 
         return plan
 
     monkeypatch.setattr(stages["planning"], "plan_measured", measured)
-    learn = functools.partial(stages["costs"].learn_cost, probes=5, seconds=0.1)
-    monkeypatch.setattr(stages["costs"], "learn_cost", learn)
+    monkeypatch.setattr(
+        stages["costs"], "learn_cost", lambda graph, runtime, *, steps, **_: by_macs(graph, 1.0, steps, runtime)
+    )
     options = ["train=null", "finetune=null", "prune={criterion: l1_greedy, budget: {speedup: 1.5}, align: 2}"]
-    plan = sp.run(recipe, tmp_path / "run", overrides=options, plan_only=True)
+    plan = sp.run(small, tmp_path / "run", overrides=options, plan_only=True)
     assert plan["criterion"] == "l1_greedy"
     assert plan["latency"]["correction"] == 0.7
     assert plan["latency"]["rounds"][0]["goal"] == 1.5

@@ -86,6 +86,7 @@ class RunFolder:
             ) from error
         try:
             self.claim(recipe, resume)  # anew, now that nobody else can change it
+            files.clear(self.path)
             reporter.log = self.path / "log.jsonl"
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
             files.write_text(self.path / "recipe.yaml", text)

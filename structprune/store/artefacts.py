@@ -112,6 +112,7 @@ class Artefacts:
             shutil.rmtree(self.root / key.name, ignore_errors=True)  # damaged
             part = self.root / f"{key.name}.part"
             part.mkdir(exist_ok=True)
+            files.clear(part)
             writer(part)
             return self._finish(key, part)
 

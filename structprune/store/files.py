@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from ..errors import StoreError
 
 LOCK = ".saving.lock"  # in a folder while files that belong together are written into it
 PATIENCE = 60  # seconds that one saver waits for another
+
+_ASIDE = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 
 Writer = Callable[[Path], object]
 
@@ -51,6 +54,13 @@ def write_all(writers: dict[Path, Writer]) -> None:
     finally:
         for aside in asides.values():
             aside.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Removes what writers that were killed have left aside in a folder into which nobody else writes now."""
+    for path in folder.iterdir():
+        if _ASIDE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def no_room(error: BaseException | None) -> bool:

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,19 +24,25 @@ from structprune.recipe import check_recipe
 from structprune.run import runner_of
 from structprune.run.stage import STAGES, Stage, ordered, stage
 from structprune.store.artefacts import Artefacts
+from tests.run.small import RECIPE, short_turns
 
 train_module = importlib.import_module("structprune.train.stage")
 surgery = importlib.import_module("structprune.run.stages.surgery")
 
 TINY = {
-    "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
-    "data": {"source": "digits", "image_size": 32, "calibration": {"images": 48}},
-    "train": {"epochs": 1, "optimizer": "adamw", "lr": 0.003},
-    "prune": {"criterion": "l1", "budget": {"macs": 0.5}, "align": 1},
+    **RECIPE,
+    "data": {**RECIPE["data"], "calibration": {"images": 48}},
+    "train": {**RECIPE["train"], "epochs": 1},
     "recover": ["means"],
-    "finetune": {"epochs": 1, "optimizer": "adamw", "lr": 0.001},
-    "bench": {"seconds": 0.1},
+    "finetune": {**RECIPE["finetune"], "epochs": 1},
 }
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_turns():
+    with short_turns():
+        yield
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def test_a_slim_network_that_does_not_run_leaves_the_trained_one(tmp_path, monke
 
     def broken(model, plan):
         slim = original(model, plan)
-        slim.conv1[0].weight.data = slim.conv1[0].weight.data[:, :0]
+        slim.two.weight.data = slim.two.weight.data[:, :0]
         return slim
 
     monkeypatch.setattr(surgery, "prune", broken)
@@ -156,8 +161,8 @@ def test_a_stage_takes_one_function(tmp_path, registry):
 
     @stage("louder", after="cut", needs=("slim",), makes=("slim", "louder"))
     def louder(work, slim):
-        slim.fc.bias.data *= 2
-        return {"slim": slim, "louder": float(slim.fc.bias.detach().abs().sum())}
+        slim.head.bias.data *= 2
+        return {"slim": slim, "louder": float(slim.head.bias.detach().abs().sum())}
 
     names = [entry.name for entry in ordered(registry)]
     assert names.index("cut") < names.index("louder") < names.index("check")
@@ -167,8 +172,8 @@ def test_a_stage_takes_one_function(tmp_path, registry):
     plain = runner_of(recipe, Reporter(), Artefacts(tmp_path))
     plain._line = [entry for entry in ordered(quiet) if entry.when(recipe)]
     runner = runner_of(recipe, Reporter(), Artefacts(tmp_path))
-    assert runner.value("louder") == pytest.approx(2 * float(plain.value("slim").fc.bias.detach().abs().sum()))
-    assert torch.equal(runner.value("slim").fc.bias, 2 * plain.value("slim").fc.bias)
+    assert runner.value("louder") == pytest.approx(2 * float(plain.value("slim").head.bias.detach().abs().sum()))
+    assert torch.equal(runner.value("slim").head.bias, 2 * plain.value("slim").head.bias)
     with pytest.raises(RecipeError, match="stage louder is there already"):
         stage("louder", after="cut", makes=("x",))(lambda work: None)
     stray = dataclasses.replace(registry["louder"], name="stray", after="cutt")
@@ -247,7 +252,7 @@ def test_a_gate_that_fails_before_recovery_is_the_runs_error(tmp_path, monkeypat
 
     def broken(model, plan):
         slim = original(model, plan)
-        slim.conv1[3].weight.data = slim.conv1[3].weight.data.roll(1, dims=1)
+        slim.two.weight.data = slim.two.weight.data.roll(1, dims=1)
         return slim
 
     monkeypatch.setattr(surgery, "prune", broken)
@@ -377,23 +382,64 @@ def untimed(report: dict) -> dict:
     return json.loads(json.dumps(left))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="training is the same twice on a CPU alone")
-def test_a_run_that_is_killed_again_and_again_ends_in_the_same_report(tmp_path):
-    kills_and_resumes(tmp_path, kills=2)
+same_twice = pytest.mark.skipif(torch.cuda.is_available(), reason="training is the same twice on a CPU alone")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupts: its folder and its report."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder / "run", sp.run(recipe_file(folder), folder / "run")
+
+
+def assert_resumes_as(whole, folder: Path, out: Path) -> None:
+    """What a killed run left ends as the whole one did, and nothing else is left."""
+    report = sp.run(recipe_file(folder), out, resume=(out / "recipe.yaml").is_file())
+    assert untimed(report) == untimed(whole[1])
+    ours, theirs = load_file(out / "slim.safetensors"), load_file(whole[0] / "slim.safetensors")
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole[0].iterdir())
+    store = out.parent / ".structprune"
+    assert not [path for path in store.iterdir() if path.suffix in (".part", ".lock")]
+    assert not list(store.glob("*/.*"))
+
+
+def kill_before(calls: list[int], folder: Path, out: Path) -> None:
+    command = [sys.executable, "-m", "tests.run.killed", str(recipe_file(folder)), str(out), *map(str, calls)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
+
+
+@same_twice
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_report(tmp_path, whole):
+    out = tmp_path / "run"
+    kill_before([20, 45, 90], tmp_path, out)
+    assert not (out / "report.json").exists()
+    assert_resumes_as(whole, tmp_path, out)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_fifty_times_ends_in_the_same_report(tmp_path):
+@same_twice
+def test_a_run_that_is_killed_before_any_change_of_the_file_system_ends_in_the_same_report(tmp_path, whole):
+    for call in range(1, 320, 3):
+        folder = tmp_path / str(call)
+        folder.mkdir()
+        kill_before([call], folder, folder / "run")
+        assert_resumes_as(whole, folder, folder / "run")
+
+
+@pytest.mark.slow
+@same_twice
+def test_a_run_that_is_killed_fifty_times_ends_in_the_same_report(tmp_path, whole):
     for round_ in range(10):
         (tmp_path / str(round_)).mkdir()
-        kills_and_resumes(tmp_path / str(round_), kills=5, seed=round_)
+        kills_and_resumes(whole, tmp_path / str(round_), kills=5, seed=round_)
 
 
-def kills_and_resumes(folder: Path, kills: int, seed: int = 0) -> None:
-    whole = sp.run(recipe_file(folder), folder / "whole" / "run")
-    draw, out = random.Random(seed), folder / "killed" / "run"
+def kills_and_resumes(whole, folder: Path, kills: int, seed: int = 0) -> None:
+    draw, out = random.Random(seed), folder / "run"
     command = [sys.executable, "-c", "from structprune.cli import main; main()", "run", str(recipe_file(folder))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     for _ in range(kills):
         resume = ["--resume"] if (out / "recipe.yaml").is_file() else []
         process = subprocess.Popen(
@@ -406,9 +452,4 @@ def kills_and_resumes(folder: Path, kills: int, seed: int = 0) -> None:
             process.communicate()
         if (out / "report.json").is_file():
             break
-        time.sleep(0.05)
-    report = sp.run(recipe_file(folder), out, resume=(out / "recipe.yaml").is_file())
-    assert untimed(report) == untimed(whole)
-    ours, theirs = load_file(out / "slim.safetensors"), load_file(folder / "whole" / "run" / "slim.safetensors")
-    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
-    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+    assert_resumes_as(whole, folder, out)
