@@ -40,7 +40,7 @@ _ROOM_OF_HALF = 4.0
 SHARE = {"float64": 1e-3, "float32": 1e-2}
 _SHARE_OF_HALF = 0.25
 
-_HOW = ("room", "skipped", "only_numbers", "capped", "eps", "share", "broken", "worst", "whole", "left_out")
+_HOW = ("room", "skipped", "only_numbers", "capped", "eps", "share", "broken", "worst", "left_out")
 State = Literal["passed", "failed", "not compared"]
 Noise = Callable[[], list[Tensor]]
 
@@ -65,7 +65,7 @@ class Comparison:
     noise makes no scale larger than the largest magnitude of the whole output. With a `share`, for comparisons that are
     to prove something, what only noise of more than that share of it would excuse is not compared. `broken` says that
     something did not run, or made other shapes: no random numbers explain that. `worst` is `max_rel` of each output,
-    and `whole` the same relative to the largest magnitude of all of it. `left_out` says which inputs it was not given.
+    and `left_out` says which inputs it was not given.
     """
 
     max_abs: float = 0.0
@@ -84,7 +84,6 @@ class Comparison:
     share: float | None = None
     broken: bool = False
     worst: dict[str, float] = field(default_factory=dict)
-    whole: dict[str, float] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     @classmethod
@@ -238,8 +237,6 @@ class Comparison:
         worst = float(relative.max())
         self.max_abs, self.max_rel = max(self.max_abs, float(difference.max())), max(self.max_rel, worst)
         self.worst[what] = max(self.worst.get(what, 0.0), worst)
-        whole = float(difference.max()) / max(float(magnitude.max()), torch.finfo(torch.float64).tiny)
-        self.whole[what] = max(self.whole.get(what, 0.0), whole)
         if worst > self.tolerance:
             place = "" if what == "output" else f" in {what}"
             said = f"relative difference {worst:.3g}{place} over {self.tolerance:.2g}"

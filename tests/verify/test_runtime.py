@@ -240,3 +240,28 @@ def test_scores_that_are_next_to_nothing_are_compared_beside_the_largest():
     assert "last digits beside the largest values of the output, as in the dense network" in gate.onnx.detail
     slim.offset[3] += 0.5  # no matter of digits: not in the dense network, nor so small
     assert not sp.verify(model, slim, plan, x).passed
+
+
+class Mixed(Unsure):
+    """Such scores between a column of 1e9 and an ordinary one."""
+
+    factor = 1.0
+
+    def forward(self, x):
+        y = self.two(self.one(x).relu()).mean((2, 3))
+        return torch.cat([x.mean((2, 3)) * 1e9, (y + self.offset).sigmoid(), y * self.factor], 1)
+
+
+def test_lost_digits_excuse_no_other_column(tmp_path):
+    torch.manual_seed(0)
+    model, x = Mixed().eval(), torch.randn(4, 3, 8, 8)
+    _, slim = pruned(model, x)
+    file = sp.export_onnx(slim, x, tmp_path / "slim.onnx")
+    right = compared(model, slim, x, file)
+    assert right.passed
+    assert "last digits" in right.detail
+    slim.factor = 1.5
+    assert compared(model, slim, x, file).failed
+    slim.factor = 1.0
+    slim.offset[3] += 2  # of what is next to nothing
+    assert compared(model, slim, x, file).failed
