@@ -185,6 +185,14 @@ def init(
     ),
     code: CodeOption = None,
     input_size: InputSizeOption = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="What the model is for: classification, segmentation, regression, embedding, detection or "
+            "file.py:Task; by default what its outputs and its data show.",
+        ),
+    ] = None,
 ) -> None:
     """Write a short commented recipe for a model, and a folder of images, which runs as it is."""
     with _plain_errors(lambda: "nothing was written"):
@@ -194,7 +202,7 @@ def init(
 
         say = Reporter().stage
         size = parse_size(input_size) if input_size else None
-        options = {"kwargs": kwargs, "weights": weights, "code": code, "input_size": size, "out": out}
+        options = {"kwargs": kwargs, "weights": weights, "code": code, "input_size": size, "out": out, "task": task}
         made = first_recipe(model, data, **options, tell=say)  # type: ignore[arg-type]
         path = write_recipe(made, out)
         for note in made.notes:

@@ -10,18 +10,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from .. import usercode
-from ..data import load_data
-from ..data.code import OwnDataSpec
 from ..errors import ModelError, RecipeError
-from ..graph.capture import Inputs
 from ..models import CodeSpec, ModelSpec, TimmSpec, build_model, first_layer, resolve_model_data_config
 from ..models.inputs import says_its_images, says_its_size
 from ..modules import evaluating, tensors
-from ..specs import mistakes
+from .purpose import asked_task, is_classes, task_of_outputs
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -42,6 +38,7 @@ class Network:
         says_images: Whether it says what images it wants, their mean and deviation too.
         outputs: The scores of an image, where it gives a row of them.
         params: How many it has.
+        task: The section `task` of its recipe.
     """
 
     spec: ModelSpec
@@ -52,11 +49,12 @@ class Network:
     says_images: bool
     outputs: int | None
     params: int
+    task: dict[str, Any]
 
     @property
     def line(self) -> str:
         scores = f", {self.outputs} outputs" if self.outputs else ""
-        return f"{self.spec.name}: {self.takes}{scores}, {self.params:,} parameters"
+        return f"{self.spec.name}: {self.takes}{scores}, {self.params:,} parameters, for {self.task['name']}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,11 @@ def look_at_folder(folder: str | Path) -> Folder:
 
 
 def look_at_model(
-    spec: ModelSpec, size: tuple[int, ...] | None, folder: Folder | None, tell: Callable[[str], object]
+    spec: ModelSpec,
+    size: tuple[int, ...] | None,
+    folder: Folder | None,
+    tell: Callable[[str], object],
+    task: str | None = None,
 ) -> Network:
     """Builds a model, with as many outputs as a folder has classes where its code lets that be set, and runs it.
 
@@ -120,19 +122,20 @@ def look_at_model(
         size: (channels, height, width) that the user asks for; else the model's own, or the folder's, is found.
         folder: The images that it is for.
         tell: Gets a line for what is run, and what was set.
+        task: What the user says that it is for; else what its outputs show.
 
     Raises:
         RecipeError: Where it takes no images, or the folder's classes are not its own.
         ModelError: Where it can't be built or run.
     """
-    network = _measured(spec, size, folder, tell)
-    classes = len(folder.classes) if folder else 0
+    network = _measured(spec, size, folder, tell, task)
+    classes = len(folder.classes) if folder and is_classes(network.task) else 0
     if not classes or network.outputs in (None, classes) or spec.trained:
         return network
     misfit = f"{spec.name} has {network.outputs} outputs, and {folder and folder.path} holds {classes} classes"
     if _takes_num_classes(spec):
         kwargs = {**spec.kwargs, "num_classes": classes}  # type: ignore[attr-defined]
-        network = _measured(spec.model_copy(update={"kwargs": kwargs}), size, folder, lambda line: None)
+        network = _measured(spec.model_copy(update={"kwargs": kwargs}), size, folder, lambda line: None, task)
         if network.outputs == classes:
             tell(f"{misfit}: num_classes is set to {classes}")
             return network
@@ -143,7 +146,11 @@ def look_at_model(
 
 
 def _measured(
-    spec: ModelSpec, size: tuple[int, ...] | None, folder: Folder | None, tell: Callable[[str], object]
+    spec: ModelSpec,
+    size: tuple[int, ...] | None,
+    folder: Folder | None,
+    tell: Callable[[str], object],
+    task: str | None,
 ) -> Network:
     if isinstance(spec, TimmSpec) and spec.pretrained:
         model = build_model(spec.untrained(), 0, tell)  # what it takes and gives does not hang on its weights
@@ -167,80 +174,30 @@ def _measured(
     fixed = says_its_size(model)
     tried = [(size[1], size[2])] if size else _sizes(own, fixed, folder)
     found: list[tuple[int, int]] = []
-    outputs, problem = None, ""
+    outputs: Any = None
+    images, problem = torch.empty(0), ""
     for height, width in tried:
         try:
-            given = _outputs(model, torch.zeros(2, channels, height, width))
+            zeros = torch.zeros(2, channels, height, width)
+            with evaluating(model):
+                given = model(zeros)
         except Exception as error:  # whatever the model's own code raises
             problem = problem or (str(error).strip().splitlines() or [type(error).__name__])[0]
             continue
-        outputs = given if not found else outputs
+        outputs, images = (given, zeros) if not found else (outputs, images)
         found.append((height, width))
     if not found:
         listed = " or ".join(f"{channels}×{height}×{width}" for height, width in tried)
         raise ModelError(f"{spec.name} does not run on images of {listed} ({problem}): give --input-size C,H,W")
     takes = f"images of {channels}×{found[0][0]}×{found[0][1]}"
-    return Network(
-        spec, takes, channels, tuple(found), found[0] == own, says_its_images(model), outputs, _params(model)
-    )
+    said = says_its_images(model)
+    purpose = asked_task(task, outputs, spec.name) if task else task_of_outputs(outputs, images, model, spec.name)
+    scores = scores_of(outputs) if is_classes(purpose) else None
+    return Network(spec, takes, channels, tuple(found), found[0] == own, said, scores, params_of(model), purpose)
 
 
-def _params(model: nn.Module) -> int:
+def params_of(model: nn.Module) -> int:
     return sum(t.numel() for t in tensors(model).values() if isinstance(t, nn.Parameter))
-
-
-def look_at_own_data(
-    spec: ModelSpec, source: str, tell: Callable[[str], object]
-) -> tuple[Network, dict[str, Any], int]:
-    """Builds a model, and runs it on the first samples of a user's function.
-
-    Args:
-        spec: Of the model.
-        source: `file.py:function`, which returns datasets.
-        tell: Gets a line for what is run.
-
-    Returns:
-        The network; the section `data` of the recipe, with `labels: false` where samples have no class; and how many
-        samples there are to train on.
-
-    Raises:
-        RecipeError: For what is no data, and targets that are not classes.
-        ModelError: Where the model does not run on a sample.
-    """
-    said: dict[str, Any] = {"source": source}
-    try:
-        own = OwnDataSpec(**said)
-    except ValidationError as error:
-        raise RecipeError(f"--data {next(mistakes(error))[0]['msg'].removeprefix('Value error, ')}") from error
-    model = build_model(spec.untrained() if isinstance(spec, TimmSpec) else spec, 0, tell)
-    if not _has_classes(load_data(own.model_copy(update={"labels": False}), model, 0, tell=tell).test, source):
-        said["labels"] = False
-    data = load_data(OwnDataSpec(**said), model, 0, tell=lambda line: None)
-    inputs = Inputs.of(data.one)
-    try:
-        with evaluating(model):
-            outputs = _scores(model(*inputs.args, **inputs.kwargs))
-    except Exception as error:  # whatever the model's own code raises
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{spec.name} does not run on the samples of {source}: {detail}") from error
-    shapes = [tuple(t.shape[1:]) for t in inputs.flat() if isinstance(t, Tensor)]
-    takes = f"samples of {' and '.join('×'.join(map(str, shape)) or 'a number' for shape in shapes)}"
-    network = Network(spec, takes, 0, (), True, True, outputs, _params(model))
-    samples = len(data.train) if data.train is not None else 0  # type: ignore[arg-type]
-    return network, said, samples
-
-
-def _has_classes(samples: Any, source: str) -> bool:
-    """Whether samples are pairs of an input and a class. Raises RecipeError for pairs with other targets."""
-    first = next(iter(samples), None)
-    if not isinstance(first, (tuple, list)) or len(first) != 2:
-        return False
-    target = torch.as_tensor(first[1]) if not isinstance(first[1], str) else None
-    if target is None or target.dim() or target.is_floating_point():
-        raise RecipeError(
-            f"--data {source} gives targets that are not classes: write the recipe by hand, and say its task"
-        )
-    return True
 
 
 def _sizes(own: tuple[int, int], fixed: bool, folder: Folder | None) -> list[tuple[int, int]]:
@@ -251,12 +208,7 @@ def _sizes(own: tuple[int, int], fixed: bool, folder: Folder | None) -> list[tup
     return list(dict.fromkeys((side, side) for side in (*sides, USUAL, SMALL)))
 
 
-def _outputs(model: nn.Module, images: Tensor) -> int | None:
-    with evaluating(model):
-        return _scores(model(images))
-
-
-def _scores(out: Any) -> int | None:
+def scores_of(out: Any) -> int | None:
     """How many scores there are for a sample; None where the output is no row of scores."""
     out = getattr(out, "logits", out)
     return int(out.shape[1]) if isinstance(out, Tensor) and out.dim() == 2 else None

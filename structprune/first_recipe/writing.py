@@ -19,7 +19,9 @@ from ..models import CodeSpec, ModelSpec, RunSpec, TimmSpec, spec_from_text
 from ..models.sources.timm_names import missing_weights
 from ..names import shown
 from ..recipe import check_recipe
-from .looking import SMALL, Folder, Network, look_at_folder, look_at_model, look_at_own_data
+from .looking import SMALL, Folder, Network, look_at_folder, look_at_model
+from .own_data import look_at_own_data
+from .purpose import is_classes
 
 DIGITS = 10  # classes of the digits
 MANY = 200  # images from which on a folder is judged by whole images, and not by crops
@@ -49,6 +51,7 @@ def first_recipe(
     code: str | None = None,
     input_size: tuple[int, ...] | None = None,
     out: str | Path | None = None,
+    task: str | None = None,
     tell: Callable[[str], object] = lambda line: None,
 ) -> FirstRecipe:
     """A recipe for a model that a command line names, and a folder of images.
@@ -62,6 +65,8 @@ def first_recipe(
         code: The file that defines the classes of a run's network, where they are the user's own.
         input_size: (channels, height, width), where it can't be known or is to be another.
         out: Where the recipe will be written. In another folder than the current one it gets absolute paths.
+        task: What the network is for: the name of a task, or `file.py:Task`. By default what its outputs, and the
+            targets of own data, show.
         tell: Gets a line for what is run or set.
 
     Raises:
@@ -71,19 +76,22 @@ def first_recipe(
     if model.endswith((".yaml", ".yml")):
         raise RecipeError(f"{model} is a recipe already: give a model")
     command = ["structprune", "init", model, *(("--data", str(data)) if data is not None else ())]
+    command += ["--task", task] if task else []
     if out is not None and Path(out).parent.resolve() != Path.cwd():
         model = _absolute(model)
-        data, weights, code = (None if path is None else _absolute(str(path)) for path in (data, weights, code))
+        data, weights, code, task = (
+            None if path is None else _absolute(str(path)) for path in (data, weights, code, task)
+        )
     spec = spec_from_text(model, kwargs, code, weights)
     notes: list[str] = []
     if data is not None and ":" in str(data) and not Path(data).exists():
-        network, section, samples = look_at_own_data(spec, str(data), tell)
+        network, section, samples = look_at_own_data(spec, str(data), task, tell)
         seen, use = [network.line], _own(section, samples)
     else:
         folder = None if data is None else look_at_folder(data)
         if isinstance(spec, TimmSpec) and not spec.trained:
             spec = _with_weights(spec, folder, notes)
-        network = look_at_model(spec, input_size, folder, tell)
+        network = look_at_model(spec, input_size, folder, tell, task)
         seen = [network.line, *([folder.line] if folder else [])]
         use = _data(network, folder, input_size is not None, notes)
     parts = _parts(network, use, notes)
@@ -140,7 +148,7 @@ def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
     trained, batch = network.spec.trained, _batch(images)
     if not trained and not labelled and not isinstance(network.spec, TimmSpec):
         notes.append("no weights were given, so what is pruned is a random network: add model.weights: FILE")
-    parts = [f"model: {_flow(_model(network.spec))}\n", f"\n# {comment}\ndata: {_flow(data)}\n"]
+    parts = [f"model: {_flow(_model(network.spec))}\n", f"\n# {comment}\ndata: {_flow(data)}\n", _task(network)]
     if labelled and not trained:
         parts.append(
             "\n# The dense network, from scratch; leave it out where model.weights brings trained ones.\n"
@@ -165,6 +173,15 @@ def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
     return parts
 
 
+def _task(network: Network) -> str:
+    """The section of the task, where it is not the one that recipes have by themselves."""
+    if network.task == {"name": "classification"}:
+        return ""
+    note = "; data_range is the span of the targets' values" if network.task["name"] == "regression" else ""
+    section = {**network.task, **({"data_range": 1.0} if note else {})}
+    return f"\n# What quality is measured by{note}.\ntask: {_flow(section)}\n"
+
+
 def _allocation(data: Mapping[str, Any]) -> str:
     """The line that shares the budget by what cuts cost, where there are images enough to measure it."""
     enough = data.get("calibration", {}).get("images", 0) > 2 * BATCH
@@ -176,7 +193,7 @@ def _own(section: dict[str, Any], samples: int) -> _Use:
     if section.get("labels", True):
         return section, True, samples, "Datasets of your own: what is learned from, and what quality is measured on."
     section = {**section, "calibration": {"images": max(2, min(_CALIBRATION, samples))}}
-    return section, False, samples, "Samples without labels: quality is the agreement with the dense network."
+    return section, False, samples, "Samples without labels: quality is the likeness to the dense network."
 
 
 def _data(network: Network, folder: Folder | None, sized: bool, notes: list[str]) -> _Use:
@@ -186,7 +203,7 @@ def _data(network: Network, folder: Folder | None, sized: bool, notes: list[str]
         return _data_of_run(spec) or _samples(network, sized)
     sizes: dict[str, Any] = {} if network.says_images and not sized else {"image_size": side}
     crops = folder.images < MANY and network.own_size and not sized
-    labelled = bool(folder.classes) and network.outputs == len(folder.classes)
+    labelled = is_classes(network.task) and bool(folder.classes) and network.outputs == len(folder.classes)
     if not network.says_images and spec.trained and (labelled or not crops):
         mean, std = _IMAGENET if network.channels == 3 else ([0.449], [0.226])
         sizes |= {"mean": mean, "std": std}
@@ -195,12 +212,16 @@ def _data(network: Network, folder: Folder | None, sized: bool, notes: list[str]
         held_out = folder.split[-1] if len(folder.split) > 1 else ""
         comment = f"Quality is measured on {held_out}." if held_out else "A fifth of each class is held out."
         return {"source": "folder", "path": str(folder.path), **sizes}, True, folder.training, comment
-    if folder.classes:
+    if folder.classes and not is_classes(network.task):
+        notes.append(
+            f"{folder.path} holds classes, which task {network.task['name']} has no use for: no labels are taken"
+        )
+    elif folder.classes:
         notes.append(
             f"the outputs of {spec.name} ({network.outputs or 'no row of scores'}) are not the {len(folder.classes)} "
             f"classes of {folder.path}: the images are taken without labels"
         )
-    comment = "Quality is the agreement with the dense network on held-out images."
+    comment = "Quality is the likeness to the dense network on held-out images."
     if crops:
         calibration: dict[str, Any] = {"images": _CALIBRATION, "augment": True}
         data = {"source": "images", "path": str(folder.path), "crops": 64, "calibration": calibration}
@@ -224,7 +245,7 @@ def _samples(network: Network, sized: bool) -> _Use:
         data,
         False,
         0,
-        "Sample photographs; give your own by --data FOLDER. Quality is agreement with the dense network.",
+        "Sample photographs; give your own by --data FOLDER. Quality is likeness to the dense network.",
     )
 
 

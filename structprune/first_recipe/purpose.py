@@ -1,0 +1,128 @@
+"""What a network is for, as its outputs and the targets of its data show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from ..errors import RecipeError
+from ..specs import mistakes
+from ..tasks import TASKS, Task
+from ..tasks.detection import FOUND
+from ..tasks.own import OwnTaskSpec, make_task
+from ..tasks.task import main_output
+from ..usercode import Tell
+
+KEYS = ("logits", "out", "predicted_depth")
+_CLASSES: dict[str, Any] = {"name": "classification"}
+
+
+def task_of_outputs(outputs: Any, images: Tensor | None, model: nn.Module, what: str) -> dict[str, Any]:
+    """The section `task` of a recipe, for a network whose data tells nothing.
+
+    Args:
+        outputs: What the network gave.
+        images: For these, where it takes images.
+        model: The network, which may say that it makes features.
+        what: How messages call it.
+
+    Raises:
+        RecipeError: Where it can't be told.
+    """
+    if _found_boxes(outputs):
+        return {"name": "detection"}
+    main = _main(outputs, what)
+    if main.dim() == 2:
+        return {"name": "embedding"} if getattr(model, "num_classes", None) == 0 else _CLASSES
+    if main.dim() == 4:
+        like_images = images is not None and main.shape[1:] == images.shape[1:]
+        if main.shape[1] > 1 and not like_images:
+            return {"name": "segmentation", "num_classes": int(main.shape[1])}
+        return {"name": "regression"}
+    if main.dim() == 3 and images is not None and main.shape[1:] == images.shape[2:]:  # one number a pixel: depth
+        return {"name": "regression"}
+    raise RecipeError(f"{what} gives {_shape(main)}, which tells not what it is for: say it by --task{_names()}")
+
+
+def task_of_targets(outputs: Any, targets: Any, what: str, source: str) -> dict[str, Any]:
+    """The section `task`, for a network and the targets beside its inputs. Raises RecipeError where it is unclear."""
+    if isinstance(targets, Mapping) and {"boxes", "labels"} <= targets.keys():
+        return {"name": "detection"}
+    unclear = RecipeError(
+        f"--data {source} gives targets that are not classes: write the recipe by hand, or say its task by "
+        f"--task{_names()}"
+    )
+    if not isinstance(targets, Tensor):
+        raise unclear
+    if targets.is_floating_point():
+        main = _main(outputs, what)
+        if main.shape != targets.shape:
+            raise unclear
+        if main.dim() == 2:
+            raise RecipeError(
+                f"--data {source} gives numbers of shape {_shape(targets)} as targets: say what they are, by --task "
+                "regression or --task embedding"
+            )
+        return {"name": "regression"}
+    if targets.dim() == 1:
+        return _CLASSES
+    main = _main(outputs, what)
+    if main.dim() == 4 and targets.dim() in (3, 4):
+        return {"name": "segmentation", "num_classes": int(main.shape[1])}
+    raise unclear
+
+
+def asked_task(task: str, outputs: Any, what: str) -> dict[str, Any]:
+    """The section `task` of what a user named. Raises RecipeError where it is not known, or not the network's."""
+    if task not in TASKS and ":" not in task:
+        raise RecipeError(f"--task: {TASKS.complain(task)}, or file.py:Task")
+    if task != "segmentation":
+        return {"name": task}
+    main = _main(outputs, what)
+    if main.dim() != 4 or main.shape[1] < 2:
+        raise RecipeError(
+            f"--task segmentation needs scores of classes at every pixel, and {what} gives {_shape(main)}"
+        )
+    return {"name": task, "num_classes": int(main.shape[1])}
+
+
+def made_task(section: Mapping[str, Any], tell: Tell) -> Task:
+    """The task of a section. Raises RecipeError."""
+    name = str(section["name"])
+    spec: Any = TASKS[name].spec(**section) if name in TASKS else None
+    if spec is None:
+        try:
+            spec = OwnTaskSpec(**section)
+        except ValidationError as error:
+            raise RecipeError(f"--task {next(mistakes(error))[0]['msg'].removeprefix('Value error, ')}") from error
+    return make_task(spec, tell)
+
+
+def is_classes(section: Mapping[str, Any]) -> bool:
+    """Whether a folder's classes are labels for this task."""
+    return str(section["name"]) not in TASKS or TASKS[str(section["name"])].classes
+
+
+def _found_boxes(outputs: Any) -> bool:
+    one = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
+    return isinstance(one, Mapping) and one.keys() >= FOUND
+
+
+def _main(outputs: Any, what: str) -> Tensor:
+    try:
+        return main_output(outputs, "", KEYS)
+    except RecipeError:
+        raise RecipeError(
+            f"{what} gives a {type(outputs).__name__}, which tells not what it is for: say it by --task{_names()}"
+        ) from None
+
+
+def _names() -> str:
+    return f" {', '.join(TASKS)} or file.py:Task"
+
+
+def _shape(x: Tensor) -> str:
+    return "×".join(map(str, x.shape))
