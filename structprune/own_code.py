@@ -67,6 +67,8 @@ def in_one_line(kind: type[StructPruneError], what: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Kind and first line of an error of someone else's code."""
+    """Kind and first line of an error of someone else's code; of one from a loader's worker, what was raised there."""
     lines = str(error).strip().splitlines()
+    if lines and lines[0].startswith("Caught ") and any(line.startswith("Original Traceback") for line in lines):
+        return lines[-1][:300]
     return type(error).__name__ + (f": {lines[0][:300]}" if lines else "")

@@ -14,6 +14,7 @@ from ..calibration.batches import BATCH, Batch
 from ..calibration.batching import rebatched
 from ..errors import RecipeError
 from ..graph.capture import Inputs
+from ..names import unknown
 from ..own_code import CodeName, made_by
 from ..specs import Whole
 from .loading import is_dataset, loader_of
@@ -46,6 +47,8 @@ class OwnDataSpec(DataSpec):
 def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
     """The data of a user's function. Raises RecipeError for what is no data, and for what the function raises."""
     made = made_by(spec.source, "data.source", spec.kwargs, request.tell)
+    if isinstance(made, Mapping) and (strange := [name for name in made if name not in PARTS]):
+        raise RecipeError(f"data.source: {spec.source} returns {unknown('part', strange[0], PARTS)}")
     parts = {name: _part(made, name) for name in PARTS}
     if parts["test"] is None:
         raise RecipeError(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -82,10 +83,17 @@ class ImageFiles(Dataset):
             return None
         try:
             with Image.open(self.paths[index]) as file:
-                return file.convert(self.mode)
+                return converted(file, self.mode)
         except Exception:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
             self.bad[index] = True
             return None
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """An image as L or RGB. Of 16 bits a pixel the upper 8 are taken, where Pillow would make white of most."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert(mode)
 
 
 def same_file(path: Path) -> tuple[int, int] | str:

@@ -18,7 +18,7 @@ from ..calibration.batching import batches_from
 from ..errors import RecipeError
 from ..own_code import reason
 from ..specs import RecipePath, Whole
-from .files import SUFFIXES, is_hidden, same_file
+from .files import SUFFIXES, converted, is_hidden, same_file
 from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source
 from .spec import CalibrationSpec, DataSpec
@@ -188,7 +188,7 @@ def _crops(files: list[Path], count: int, config: dict, rng: np.random.Generator
         if path not in opened:
             try:
                 with Image.open(path) as file:
-                    opened[path] = file.convert(mode)
+                    opened[path] = converted(file, mode)
             except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
                 raise RecipeError(f"{path} is no image that can be read: {reason(error)}") from error
         image = opened[path]

@@ -13,7 +13,7 @@ from .._compat import declare_torchvision_ops
 from ..errors import RecipeError
 from ..own_code import reason
 from ..specs import Number, RecipePath, Whole
-from .files import ImageFiles, same_file
+from .files import ImageFiles, converted, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source
 from .spec import AugmentSpec, DataSpec, PreprocessingKeys
@@ -124,7 +124,7 @@ class _Converted:
         self.mode, self.transform = mode, transform
 
     def __call__(self, image: Any) -> Any:
-        return self.transform(image.convert(self.mode))
+        return self.transform(converted(image, self.mode))
 
 
 def _opened(spec: TimmSpec, split: str) -> Any:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from .metrics import Mean, Metric
-from .task import TASKS, Task, TaskKind, TaskSpec, main_output
+from .task import TASKS, Task, TaskKind, TaskSpec, check_finite_targets, main_output
 
 
 class EmbeddingSpec(TaskSpec):
@@ -41,6 +41,7 @@ class Embedding(Task):
             raise RecipeError(
                 f"targets are {given} and embeddings {shape}: give vectors as long, or data without labels"
             )
+        check_finite_targets(targets, self.name)
 
     def _vectors(self, outputs: Any) -> Tensor:
         found = main_output(outputs, self.name, ("pooler_output", "embedding", "embeddings", "logits", "out"))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..errors import RecipeError
 from ..specs import Number
 from .metrics import Metric, Share, Torchmetric, torchmetrics_class
-from .task import TASKS, Task, TaskKind, TaskSpec, main_output
+from .task import TASKS, Task, TaskKind, TaskSpec, check_finite_targets, main_output
 
 
 class RegressionSpec(TaskSpec):
@@ -67,6 +67,7 @@ class Regression(Task):
         if not isinstance(targets, Tensor) or tuple(targets.shape) != shape:
             given = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
             raise RecipeError(f"targets are {given} and outputs {shape}: task regression compares them place by place")
+        check_finite_targets(targets, self.name)
 
     def _values(self, outputs: Any) -> Tensor:
         return main_output(outputs, self.name, ("out", "predicted_depth", "logits"))

@@ -100,6 +100,15 @@ class Task:
         """Raises RecipeError where targets can't be those of such outputs."""
 
 
+def check_finite_targets(targets: Tensor, task: str) -> None:
+    """Raises RecipeError for targets of which no loss is a number."""
+    if not bool(torch.isfinite(targets).all()):
+        raise RecipeError(
+            f"targets of task {task} hold NaN or infinite values: leave such samples out, or write a task of your own "
+            "that does (task: file.py:Task)"
+        )
+
+
 def samples(outputs: Any) -> int:
     """The length of axis 0 of the first tensor in a network's outputs."""
     leaves = torch.utils._pytree.tree_leaves(outputs)

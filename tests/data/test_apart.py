@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 from structprune.data import images, load_data
 from structprune.data.code import OwnDataSpec
@@ -185,3 +186,39 @@ def test_subsets_of_files_say_what_was_skipped(tmp_path):
     list(loader_of(data.train, 4))
     assert data.skipped == [str(data.train.paths[0])]
     assert len(paths) == 24
+
+
+def test_images_of_16_bits_keep_their_greys(tmp_path):
+    greys = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    for index in range(4):
+        (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
+        Image.fromarray(greys).save(tmp_path / "ab"[index % 2] / f"{index}.png")
+    keys = {"mean": [0.0], "std": [1.0], "crop_pct": 1.0, "interpolation": "nearest", **KEYS}
+    folder = load_data(FolderSpec(source="folder", path=str(tmp_path), held_out=0.5, **keys), net(2), 0)
+    named = load_data(timm(tmp_path, test_split=None, held_out=0.5, **keys), net(2), 0)
+    for data in (folder, named):
+        assert torch.allclose(data.test[0][0], torch.from_numpy(greys / 65535).float()[None], atol=1 / 200)
+    crops = load_data(ImagesSpec(source="images", path=str(tmp_path), crops=4), net(channels=3), 0).test.tensors[0]
+    assert float(crops.std()) > 0.2
+    assert float((crops >= crops.max() - 1e-6).float().mean()) < 0.5
+
+
+def test_a_part_of_another_name_is_said(tmp_path):
+    path = tmp_path / "own_misspelt_of_tests.py"
+    path.write_text(OWN + "\ndef misspelt(): return {**apart(), 'vaildation': whole}\n")
+    with pytest.raises(RecipeError, match="returns unknown part 'vaildation': did you mean validation"):
+        load_data(OwnDataSpec(source=f"{path}:misspelt"), net(), 0)
+
+
+class Odd(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        raise ValueError(f"sample {index} is odd")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_dataset_raises_in_a_worker_is_said(workers):
+    with pytest.raises(RecipeError, match="the data can't be read: ValueError: sample 0 is odd"):
+        list(loader_of(Odd(), 2, workers=workers))

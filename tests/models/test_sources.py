@@ -1,6 +1,7 @@
 """timm's own sources beside its names, what inspect takes, and `python -m structprune`."""
 
 import json
+import os
 import runpy
 import sys
 
@@ -108,3 +109,23 @@ def test_the_package_is_a_program(monkeypatch, capsys):
         runpy.run_module("structprune", run_name="__main__", alter_sys=True)
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("structprune ")
+
+
+class Runs:
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+def test_nothing_of_a_file_that_timm_loads_is_run(tmp_path, monkeypatch, capsys):
+    torch.save({"state_dict": {}, "more": Runs()}, tmp_path / "some.pth")
+
+    def older(name, **options):  # before timm asked for tensors alone
+        return torch.load(options["checkpoint_path"], weights_only=False)
+
+    monkeypatch.setattr(timm, "create_model", older)
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
+    spec = TimmSpec(name="test_resnet", kwargs={"checkpoint_path": str(tmp_path / "some.pth")})
+    with pytest.raises(ModelError, match="timm can't build test_resnet"):
+        build_model(spec, 0)
+    assert "this ran" not in capsys.readouterr().out
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ

@@ -88,6 +88,23 @@ def test_segmentation_by_the_confusion_matrix():
     assert torch.equal(task.loss(small, masks[:2]), wanted)
 
 
+def test_a_batch_without_a_pixel_that_counts_teaches_nothing():
+    task = make_task(TASKS["segmentation"].spec(num_classes=3))
+    scores = torch.randn(2, 3, 4, 4, requires_grad=True)
+    loss = task.loss(scores, torch.full((2, 4, 4), 255))
+    loss.backward()
+    assert (loss.item(), scores.grad.abs().max().item()) == (0, 0)
+
+
+def test_targets_that_are_no_numbers_are_said():
+    for name, shape in (("regression", (2, 3, 4)), ("embedding", (2, 3))):
+        targets = torch.randn(shape)
+        make_task(name).check(torch.randn(shape), targets)
+        targets.view(-1)[-1] = float("nan")
+        with pytest.raises(RecipeError, match=f"targets of task {name} hold NaN or infinite values"):
+            make_task(name).check(torch.randn(shape), targets)
+
+
 def test_segmentation_is_compared_pixel_by_pixel():
     task = make_task(TASKS["segmentation"].spec(num_classes=3))
     dense, slim = torch.randn(4, 3, 6, 6), torch.randn(4, 3, 6, 6)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,8 @@ def build(spec: TimmSpec, tell: Tell) -> nn.Module:
     elif spec.pretrained and not spec.name.startswith(_FOLDER):
         _check_weights(spec.name)
     try:
-        model = timm.create_model(spec.name, pretrained=spec.pretrained, **spec.kwargs)
+        with _tensors_alone():
+            model = timm.create_model(spec.name, pretrained=spec.pretrained, **spec.kwargs)
     except Exception as error:  # timm raises whatever the model's constructor or the download raises
         detail = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
@@ -98,6 +102,18 @@ def build(spec: TimmSpec, tell: Tell) -> nn.Module:
         config: Any = model.pretrained_cfg
         config["input_size"] = (spec.kwargs["in_chans"], *config["input_size"][1:])
     return model
+
+
+@contextlib.contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Whatever file timm loads meanwhile, of a hub, a folder or by `kwargs`: of its pickle nothing is run."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def missing_weights(name: str) -> str | None:
