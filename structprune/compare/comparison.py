@@ -102,7 +102,7 @@ def compare(
     files.write_text(folder / "recipe.yaml", yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
     started = _dense(checked, folder, say)
     report, tool = _ours(started, folder / OURS, say)
-    graph, scores = _scored(started, report, folder / OURS, say)
+    graph, scores = _scored(started, folder / OURS, say)
     rows = [_our_row(folder / OURS, report, tool, graph, scores)]
     settings, notes = _settings(started)
     settings = dataclasses.replace(settings, ignored=[*settings.ignored, *_outputs(graph)])
@@ -222,10 +222,9 @@ def _ours(recipe: Recipe, place: Path, say: Reporter) -> tuple[dict[str, Any], d
     return report, json.loads(noted.read_text(encoding="utf-8"))
 
 
-def _scored(recipe: Recipe, report: Mapping[str, Any], place: Path, say: Reporter) -> tuple[DependencyGraph, Scores]:
-    """The dense network's graph and scores, by which importance kept is reckoned for all."""
-    form = {"form": report["form"], "note": ""}
-    runner = runner_of(recipe, say, RunFolder(place).store, {"form": form})
+def _scored(recipe: Recipe, place: Path, say: Reporter) -> tuple[DependencyGraph, Scores]:
+    """The dense network's graph and scores of the run in `place`, by which importance kept is reckoned for all."""
+    runner = runner_of(recipe, say, RunFolder(place).store)
     return runner.value("graph"), runner.value("first_scores")
 
 

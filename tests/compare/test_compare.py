@@ -30,6 +30,7 @@ from structprune.errors import PlanError, RecipeError
 from structprune.models import build_model
 from structprune.progress import Reporter
 from structprune.recipe import ModelSpec, check_recipe
+from tests.run.small import short_turns
 
 places = {"learn_cost": "structprune.run.stages.costs", "plan_measured": "structprune.run.stages.planning"}
 RECIPE = {
@@ -39,6 +40,19 @@ RECIPE = {
     "prune": {"budget": {"macs": 0.5}, "align": 8},
     "bench": {"seconds": 0.5},
 }
+SMALL = {
+    **RECIPE,
+    "model": {"source": "tests.run.small:Small", "kwargs": {"width": 64}},
+    "data": {"source": "digits", "image_size": 16},
+    "train": {"epochs": 1, "batch_size": 128, "lr": 0.02},
+    "bench": {"seconds": 0.05},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_turns():
+    with short_turns():
+        yield
 
 
 @pytest.fixture
@@ -47,7 +61,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
     monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
-    sooner = {"learn_cost": {"probes": 5, "seconds": 0.1}, "plan_measured": {"seconds": 0.3, "rounds": 1}}
+    sooner = {"learn_cost": {"probes": 5, "seconds": 0.1}, "plan_measured": {"seconds": 0.1, "rounds": 1}}
     for name, options in sooner.items():
         module = importlib.import_module(places[name])
         monkeypatch.setattr(module, name, functools.partial(getattr(module, name), **options))
@@ -167,7 +181,7 @@ def test_peak_memory_sees_what_is_allocated_inside():
 
 
 def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monkeypatch):
-    recipe, out = check_recipe(RECIPE), tmp_path / "out"
+    recipe, out = check_recipe(SMALL), tmp_path / "out"
     result = compare(recipe, out, roundings=(8,))
     ours, theirs = result["rows"]
     assert (ours["network"], theirs["network"]) == ("structprune", "torch-pruning-8")
@@ -175,7 +189,7 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert theirs["gate"]["passed"]
     assert abs(theirs["macs"] / ours["macs"] - 1) < 0.2  # as near as widths in eights come
     kept = load_file(out / "torch-pruning-8" / "kept.safetensors")
-    assert all(len(kept[key]) % 8 == 0 for key in kept if key.endswith("conv1.weight/0"))
+    assert all(len(kept[key]) % 8 == 0 for key in kept if key in ("one.weight/0", "two.weight/0"))
     for row in result["rows"]:
         assert 0 < row["kept_importance"] < 1
         assert 0 <= row["quality"]["pruned"] <= 1
@@ -189,7 +203,7 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     with pytest.raises(RecipeError, match="already holds a comparison"):
         compare(recipe, out, roundings=(8,))
     with pytest.raises(RecipeError, match="by another recipe"):
-        compare(check_recipe({**RECIPE, "seed": 1}), out, resume=True)
+        compare(check_recipe({**SMALL, "seed": 1}), out, resume=True)
 
     peer_timed_as(monkeypatch, 1.3)  # added to what is there
     added = compare(recipe, out, roundings=(8,), resume=True, as_fast=True)
@@ -202,7 +216,7 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert plan.latency["rounds"][0]["goal"] == fast["asked"]["speedup"] == 1.3
     assert (fast["macs"], fast["gate"]["passed"]) == (plan.macs["slim"], True)
     started = comparison._dense(recipe, out, Reporter())
-    graph, scores = comparison._scored(started, {"form": "module"}, out / "structprune", Reporter())
+    graph, scores = comparison._scored(started, out / "structprune", Reporter())
     assert fast["kept_importance"] == comparison.share_kept(graph, scores, comparison.planned_indices(plan.keep))
     assert fast["asked"]["reached_ci95"][0] <= fast["asked"]["reached"] <= fast["asked"]["reached_ci95"][1]
     assert "structprune-as-fast: the recipe with budget speedup=1.3 alone" in str(compare_table(added).caption)
@@ -238,7 +252,7 @@ def test_int8_files_of_the_run_are_timed_and_left_as_they_are(tmp_path):
 
 def as_fast_as(speedup, folder, monkeypatch):
     peer_timed_as(monkeypatch, speedup)
-    recipe = check_recipe({**RECIPE, "train": None})
+    recipe = check_recipe({**SMALL, "train": None})
     return comparison._as_fast(recipe, {"network": "torch-pruning-8"}, None, None, folder, Reporter())
 
 
