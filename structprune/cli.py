@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from . import __version__
-from .errors import StructPruneError
+from .terminal import folder_of, output, plain_errors, resume_command
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_errors = Console(stderr=True)
 MISSED = 4  # a bound of quality was stated, and the network that came of it does not meet it
 
 RecipeArgument = Annotated[
@@ -99,13 +93,13 @@ def root(
 @app.command()
 def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
-    with _plain_errors(_resume_command("run", recipe, out, set_)):
+    with plain_errors(resume_command("run", recipe, out, set_)):
         from .report import also_table, int8_table, report_table
         from .run import run as run_recipe
 
         report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
-        folder = _folder(out, recipe)
-        console = _console()
+        folder = folder_of(out, recipe)
+        console = output()
         console.print(report_table(report, f"{recipe.stem}: {report['model']['name']}"))
         for note in report["latency"]["notes"]:
             console.print(f"timing: {note}", highlight=False, markup=False)
@@ -124,11 +118,11 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
 @app.command()
 def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Stop after plan.json; `run --resume` with the same recipe and folder goes on from there."""
-    with _plain_errors(_resume_command("plan", recipe, out, set_)):
+    with plain_errors(resume_command("plan", recipe, out, set_)):
         from .run import run as run_recipe
 
         made = run_recipe(recipe, out, overrides=set_ or (), resume=resume, plan_only=True)
-        folder = _folder(out, recipe)
+        folder = folder_of(out, recipe)
         macs, params = made["macs"], made["params"]
         typer.echo(
             f"{folder / 'plan.json'}: MACs {macs['slim'] / macs['dense']:.4f} and parameters "
@@ -148,7 +142,7 @@ def inspect(
     ),
 ) -> None:
     """Print a model's groups of coupled channels, and its barriers with their reasons."""
-    with _plain_errors(lambda: "nothing was written"):
+    with plain_errors(lambda: "nothing was written"):
         from .inspecting import inspect_model
         from .report import graph_table
         from .report.report import describe_graph
@@ -157,7 +151,7 @@ def inspect(
         if format_ is Format.json:
             typer.echo(json.dumps(describe_graph(graph), indent=2))
             return
-        console = _console()
+        console = output()
         title = f"{model}: {len(graph.groups)} groups, {graph.macs():,} MACs, {graph.params():,} parameters"
         for table in graph_table(graph, title):
             console.print(table)
@@ -195,7 +189,7 @@ def init(
     ] = None,
 ) -> None:
     """Write a short commented recipe for a model, and a folder of images, which runs as it is."""
-    with _plain_errors(lambda: "nothing was written"):
+    with plain_errors(lambda: "nothing was written"):
         from .first_recipe import first_recipe, write_recipe
         from .inspecting import parse_size
         from .progress import Reporter
@@ -232,7 +226,7 @@ def criteria(
         ]
         typer.echo(json.dumps(entries, indent=2))
         return
-    _console().print(criteria_table())
+    output().print(criteria_table())
 
 
 @app.command()
@@ -242,7 +236,7 @@ def sensitivity(
     format_: FormatOption = Format.table,
 ) -> None:
     """Prune each group alone by a recipe's criterion and print what the outputs lose."""
-    with _plain_errors(lambda: "nothing was written"):
+    with plain_errors(lambda: "nothing was written"):
         from .inspecting import scan
         from .report import sensitivity_table
 
@@ -252,7 +246,7 @@ def sensitivity(
             return
         table = sensitivity_table(graph, found, f"{recipe.stem}: loss when a share of one group's units goes")
         table.caption = "mean KL from the dense network in nats, on calibration images that the fit has not seen"
-        _console().print(table)
+        output().print(table)
 
 
 @app.command()
@@ -271,7 +265,7 @@ def profile(
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure anew, whatever is kept on disk.")] = False,
 ) -> None:
     """Print where a model's time goes in onnxruntime, and what narrowing each group would save."""
-    with _plain_errors(lambda: "nothing was written"):
+    with plain_errors(lambda: "nothing was written"):
         from .inspecting import profile_model
         from .report import cost_tables
         from .report.report import describe_cost
@@ -288,7 +282,7 @@ def profile(
         if format_ is Format.json:
             typer.echo(json.dumps(describe_cost(graph, cost), indent=2))
             return
-        console = _console()
+        console = output()
         for table in cost_tables(graph, cost, f"{model}: where the time goes"):
             console.print(table)
 
@@ -307,7 +301,7 @@ def bench(
     format_: FormatOption = Format.table,
 ) -> None:
     """Time ONNX files against each other, in turns, with intervals. Any files will do."""
-    with _plain_errors(lambda: "nothing was written"):
+    with plain_errors(lambda: "nothing was written"):
         from .bench import Runtime, benchmark
         from .progress import Reporter
         from .report import benchmark_table
@@ -322,7 +316,7 @@ def bench(
         if format_ is Format.json:
             typer.echo(json.dumps(found.to_dict(), indent=2))
             return
-        _console().print(benchmark_table(found))
+        output().print(benchmark_table(found))
 
 
 @app.command()
@@ -343,56 +337,30 @@ def compare(
 ) -> None:
     """Run a recipe by structprune and by torch-pruning, without rounding and with 8 and 16, and compare all."""
     folder = Path(out) if out else Path("runs") / f"{recipe.stem}-compare"
-    with _plain_errors(_resume_command("compare", recipe, out, set_, folder, ("--as-fast",) * as_fast)):
+    with plain_errors(resume_command("compare", recipe, out, set_, folder, ("--as-fast",) * as_fast)):
         from .compare import compare as compare_tools
         from .compare import compare_table, draw
 
         result = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
         draw(result, folder / "compare.png")
-        _console(140).print(compare_table(result))
+        output(140).print(compare_table(result))
         files = "compare.json, compare.png, structprune/report.html"
-        _console().print(f"{folder}: {files}", highlight=False, markup=False)
+        output().print(f"{folder}: {files}", highlight=False, markup=False)
 
 
-def _console(width: int = 110) -> Console:
-    """Standard output, at a width that fits the tables where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=width)
+@app.command()
+def clean(
+    places: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER", help="Where runs are; default runs.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only listed.")] = False,
+) -> None:
+    """List what runs have made for others to find, and remove it by --yes: all but what interrupted runs go on from."""
+    with plain_errors(lambda: "what is removed is made anew where a run needs it"):
+        from .run import store_of
+        from .store import cleaning
 
-
-def _folder(out: str | None, recipe: Path) -> Path:
-    return Path(out) if out else Path("runs") / recipe.stem
-
-
-def _resume_command(
-    verb: str,
-    recipe: Path,
-    out: str | None,
-    overrides: list[str] | None,
-    folder: Path | None = None,
-    flags: Sequence[str] = (),
-) -> Callable[[], str]:
-    """What to say after an interruption: how to go on, if there is something to go on with."""
-
-    def advice() -> str:
-        if not ((folder or _folder(out, recipe)) / "recipe.yaml").is_file():
-            return "nothing was written"
-        options = [*(("--out", out) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
-        return f"go on with: {shlex.join(['structprune', verb, str(recipe), *options, *flags, '--resume'])}"
-
-    return advice
-
-
-@contextmanager
-def _plain_errors(after_interrupt: Callable[[], str]) -> Iterator[None]:
-    """Turns the package's errors into one line and an exit code; anything else is a defect and keeps its trace."""
-    try:
-        yield
-    except StructPruneError as error:
-        _errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        _errors.print(f"interrupted; {escape(after_interrupt())}", highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        for root in dict.fromkeys(map(store_of, places or [Path("runs")])):
+            entries = cleaning.clean(root, places or [Path("runs")], remove=yes)
+            typer.echo("\n".join(cleaning.told(root, entries, yes)))
 
 
 def main() -> None:

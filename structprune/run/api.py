@@ -21,6 +21,7 @@ from ..recipe import Recipe, read_recipe
 from ..records import Plan
 from ..store import files
 from ..store.artefacts import Artefacts
+from ..store.cleaning import at_work
 from . import stages
 from .bounds import check_bounds
 from .folder import RunFolder
@@ -79,7 +80,8 @@ def run(
     if finished is not None:
         return json.loads(Plan.read(folder.path / "plan.json").to_json()) if plan_only else finished
     try:
-        return _run(checked, folder, name, resume, plan_only, reporter)
+        with at_work(folder.store.root):
+            return _run(checked, folder, name, resume, plan_only, reporter)
     except Exception as error:
         if files.no_room(error):
             raise StoreError(

@@ -36,12 +36,17 @@ _NETWORKS = {
 }
 
 
+def store_of(place: Path) -> Path:
+    """Where runs in this folder keep what they make."""
+    return Path(os.environ.get(STORE) or place / _BESIDE)
+
+
 class RunFolder:
     """A run's folder, and the store beside it that runs in the same place share."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.store = Artefacts(Path(os.environ.get(STORE) or path.parent / _BESIDE))
+        self.store = Artefacts(store_of(path.parent))
 
     def claim(self, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
         """Checks that this run can go here; the report of a finished run that is to be resumed.

@@ -149,8 +149,10 @@ class Runner:
             return
         if made is None:
             made = self._make(entry, key)
-        elif entry.title:
-            self.reporter.stage(f"{entry.title}: found, made before", stage=entry.name, artefact=made.folder.name)
+        else:
+            if entry.title:
+                self.reporter.stage(f"{entry.title}: found, made before")
+            self.reporter.event("found", stage=entry.name, artefact=made.folder.name)
         self._kept[entry.name] = made
         for name in entry.makes:
             self._digests[entry.name, name] = digest_of([made.digest, name])

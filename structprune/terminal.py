@@ -1,0 +1,58 @@
+"""What commands have in common: where they print, errors and interruptions in one line, and how to go on after one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .errors import StructPruneError
+
+_errors = Console(stderr=True)
+
+
+def output(width: int = 110) -> Console:
+    """Standard output, at a width that fits the tables where it is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=width)
+
+
+def folder_of(out: str | None, recipe: Path) -> Path:
+    return Path(out) if out else Path("runs") / recipe.stem
+
+
+def resume_command(
+    verb: str,
+    recipe: Path,
+    out: str | None,
+    overrides: list[str] | None,
+    folder: Path | None = None,
+    flags: Sequence[str] = (),
+) -> Callable[[], str]:
+    """What to say after an interruption: how to go on, if there is something to go on with."""
+
+    def advice() -> str:
+        if not ((folder or folder_of(out, recipe)) / "recipe.yaml").is_file():
+            return "nothing was written"
+        options = [*(("--out", out) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
+        return f"go on with: {shlex.join(['structprune', verb, str(recipe), *options, *flags, '--resume'])}"
+
+    return advice
+
+
+@contextmanager
+def plain_errors(after_interrupt: Callable[[], str]) -> Iterator[None]:
+    """Turns the package's errors into one line and an exit code; anything else is a defect and keeps its trace."""
+    try:
+        yield
+    except StructPruneError as error:
+        _errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _errors.print(f"interrupted; {escape(after_interrupt())}", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
