@@ -139,7 +139,8 @@ def _example(source: Any, request: Request) -> Tensor | Inputs:
         raise RecipeError("data.source: there is no sample to trace the model with")
     (batch,) = rebatched([request.task.batch(made)], EXAMPLES, EXAMPLES)
     inputs = batch.inputs
-    return inputs.args[0] if len(inputs.args) == 1 and not inputs.kwargs else inputs
+    alone = len(inputs.args) == 1 and not inputs.kwargs and isinstance(inputs.args[0], Tensor)
+    return inputs.args[0] if alone else inputs
 
 
 def _calibration(spec: OwnDataSpec, source: Any, request: Request) -> list[Batch] | None:

@@ -80,8 +80,7 @@ class Classification(Task):
 
     def importance_loss(self, outputs: Any, targets: Any) -> Tensor:
         """Cross-entropy, on labels or else on the classes that the network itself finds most likely."""
-        found = tensors_of(outputs)
-        scores = found[0] if len(found) == 1 else _named(outputs)
+        found, scores = tensors_of(outputs), _main(outputs)
         if scores is None or scores.dim() != 2:
             shapes = ", ".join(str(tuple(x.shape)) for x in found)
             raise RecipeError(
@@ -149,9 +148,9 @@ def _numbers(targets: Tensor) -> Tensor:
     return targets.argmax(1) if _shares(targets) else targets
 
 
-def _named(outputs: Any) -> Tensor | None:
+def _main(outputs: Any) -> Tensor | None:
     try:
-        return main_output(outputs, "classification") if isinstance(outputs, dict) else None
+        return main_output(outputs, "classification")
     except RecipeError:
         return None
 

@@ -45,7 +45,14 @@ class Stream(IterableDataset):
     def __iter__(self):
         return iter(rows(0))
 
+class Nested(Items):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        label = item.pop("labels")
+        return (item,), label
+
 def texts(): return {"train": Items(), "test": Items()}
+def nested(): return {"train": Nested(), "test": Nested()}
 def same(): data = TensorDataset(*rows(0)); return {"train": data, "test": data}
 def nothing(): return {"train": TensorDataset(*rows(0))}
 def no_train(): return {"test": TensorDataset(*rows(0))}
@@ -102,6 +109,15 @@ def test_dicts_are_keyword_arguments(own):
     assert data.one.kwargs["input_ids"].shape == (1, 3)
     (batch,) = data.calibration
     assert torch.equal(batch.labels, batch.inputs.kwargs["input_ids"][:, 0] % 2)
+
+
+def test_a_dict_in_a_tuple_is_one_argument(own):
+    data = load_data(own("nested", calibration={"images": 6}), net(), seed=0)
+    (argument,) = data.example.args
+    assert (set(argument), data.example.kwargs) == ({"input_ids", "attention_mask"}, {})
+    assert data.one.args[0]["input_ids"].shape == (1, 3)
+    (batch,) = data.calibration
+    assert torch.equal(batch.labels, batch.inputs.args[0]["input_ids"][:, 0] % 2)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ def test_shares_of_classes_are_labels_too():
     assert measured(task.metrics(), [(scores, shares)]) == measured(task.metrics(), [(scores, labels)])
     assert torch.equal(task.loss(scores, shares), F.cross_entropy(scores, shares))
     assert torch.equal(task.importance_loss(scores, shares), F.cross_entropy(scores, shares, reduction="sum"))
+    assert torch.equal(task.importance_loss((scores, scores.mean()), labels), 8 * task.loss((scores, None), labels))
     with pytest.raises(RecipeError, match=r"the labels are torch.float32 of shape \(8, 6\)"):
         task.check(scores, shares[:, :6])
 
