@@ -198,7 +198,7 @@ def verify(
                     "where no folder is given): make room, or set TMPDIR to another disk"
                 ) from error
             getattr(gate, name).fail(first_line(error), broken=True)
-    if gate.float64.passed and not shows_cut(model, plan, batches[-1]):
+    if gate.float64.passed and not shows_cut(model, plan, batches):
         gate.float64.skip(_UNSEEN)
     if gate.float64.passed and gate.float64.tolerance == TOLERANCE["float64"] and not random:
         excuse_rounding(gate.masked_vs_slim, masked(model, plan), slim, batches)

@@ -30,15 +30,15 @@ def compare_random(
     compare_finest(comparison, masked(dense, plan), small, batches[:1])
 
 
-def shows_cut(model: nn.Module, plan: Plan, inputs: Inputs) -> bool:
+def shows_cut(model: nn.Module, plan: Plan, batches: list[Inputs]) -> bool:
     """Whether outputs for these inputs tell the masked network from the dense one, with its own weights or with others.
 
     Where they do not, as for an image of zeros in a network without biases, they tell no right cut from a wrong one.
     """
-    if not plan.keep or _differs(model, plan, inputs):
+    if not plan.keep or any(_differs(model, plan, inputs) for inputs in batches):
         return True
-    found = _with_others(model, plan, inputs)
-    return found is not None and _differs(found[0], plan, inputs)
+    found = _with_others(model, plan, batches[-1])
+    return found is not None and _differs(found[0], plan, batches[-1])
 
 
 def _differs(model: nn.Module, plan: Plan, inputs: Inputs) -> bool:
