@@ -157,6 +157,8 @@ def test_a_batch_that_the_dense_networks_file_refuses_too_is_said():
     assert found.passed, found
     assert found.batches == [1]
     assert "takes no batch of 3, nor does the dense network's" in found.detail
+    (said,) = found.left_out
+    assert said in found.detail
 
 
 def test_a_batch_that_only_slims_file_refuses_fails(tmp_path):
