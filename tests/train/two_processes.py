@@ -45,7 +45,21 @@ def main(out):
     before = {key: value.clone() for key, value in slim.state_dict().items()}
     slim._is_accelerate_prepared = True  # as on a network that was copied with all its marks
     fit(slim, TensorDataset(images, labels), spec, seed=0, checkpoint=Path(f"{out}.slim"))
-    found = {"dense": dense.state_dict(), "before": before, "slim": slim.state_dict()}
+    stopping = TrainSpec(epochs=6, batch_size=EACH // 2, lr=0.05, schedule="constant", patience=1, methods=["clip"])
+    torch.manual_seed(int(os.environ["RANK"]))  # what one process alone would measure
+    noise = TensorDataset(torch.randn(24, 1, 6, 6), torch.randint(0, 3, (24,)))
+    said = []
+    stopped = fit(
+        network(), TensorDataset(images, labels), stopping, validation=noise, seed=0,
+        checkpoint=Path(f"{out}.stopped"), tell=said.append,
+    )  # fmt: skip
+    found = {
+        "stopped": stopped.state_dict(),
+        "said": said,
+        "dense": dense.state_dict(),
+        "before": before,
+        "slim": slim.state_dict(),
+    }
     torch.save(found, f"{out}.{os.environ['RANK']}")
 
 
