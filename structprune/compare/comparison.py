@@ -34,7 +34,7 @@ from ..modules import tensors
 from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
 from ..records import Scores
-from ..run import RunFolder, rehearse, run, runner_of
+from ..run import RunFolder, held, rehearse, run, runner_of
 from ..store import files
 from .child import Task
 from .memory import PeakMemory
@@ -99,6 +99,15 @@ def compare(
 
     say.stage(f"{checked.model.name}: rehearsing the recipe")
     rehearse(checked, say)
+    with held(folder):
+        _claim(folder, checked, roundings, resume, as_fast)  # anew, now that nobody else can change it
+        return _compare(checked, folder, roundings, timeout, as_fast, say)
+
+
+def _compare(
+    checked: Recipe, folder: Path, roundings: Sequence[int], timeout: float, as_fast: bool, say: Reporter
+) -> dict[str, Any]:
+    files.clear(folder)
     files.write_text(folder / "recipe.yaml", yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
     started = _dense(checked, folder, say)
     report, tool = _ours(started, folder / OURS, say)
@@ -181,7 +190,7 @@ def _claim(folder: Path, recipe: Recipe, roundings: Sequence[int], resume: bool,
             raise RecipeError(
                 f"{folder} holds no comparison to resume: leave --resume out, or give its folder by --out"
             )
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise RecipeError(f"{folder} is not empty: give another --out")
         return True
     if not resume:

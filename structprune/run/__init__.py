@@ -6,6 +6,6 @@ stage is, `stages` has them, `runner` runs them and finds in the store (`store.a
 """
 
 from .api import rehearse, run, runner_of
-from .folder import RunFolder, store_of
+from .folder import RunFolder, held, store_of
 
-__all__ = ["RunFolder", "rehearse", "run", "runner_of", "store_of"]
+__all__ = ["RunFolder", "held", "rehearse", "run", "runner_of", "store_of"]

@@ -41,6 +41,25 @@ def store_of(place: Path) -> Path:
     return Path(os.environ.get(STORE) or place / _BESIDE)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a folder, which is made, against other runs. Raises RecipeError where another run holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise RecipeError(f"another run is at work in {folder}: wait for it, or give another --out") from None
+    except (OSError, NotImplementedError) as error:
+        raise RecipeError(f"the output folder {folder} can't be made ({error}): give another by --out") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / _LOCK).unlink()  # while it is held: whoever waits for it sees that it is gone
+        lock.release()
+
+
 class RunFolder:
     """A run's folder, and the store beside it that runs in the same place share."""
 
@@ -79,17 +98,7 @@ class RunFolder:
 
         Raises RecipeError where another run holds it, or has come first.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK, timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise RecipeError(f"another run is at work in {self.path}: wait for it, or give another --out") from None
-        except (OSError, NotImplementedError) as error:
-            raise RecipeError(
-                f"the output folder {self.path} can't be made ({error}): give another by --out"
-            ) from error
-        try:
+        with held(self.path):
             self.claim(recipe, resume)  # anew, now that nobody else can change it
             files.clear(self.path)
             reporter.log = self.path / "log.jsonl"
@@ -97,10 +106,6 @@ class RunFolder:
             files.write_text(self.path / "recipe.yaml", text)
             files.write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
             yield
-        finally:
-            with suppress(OSError):
-                (self.path / _LOCK).unlink()
-            lock.release()
 
     def write_plan(self, plan: Plan) -> None:
         files.write_text(self.path / "plan.json", plan.to_json())

@@ -30,6 +30,7 @@ from structprune.errors import PlanError, RecipeError
 from structprune.models import build_model
 from structprune.progress import Reporter
 from structprune.recipe import ModelSpec, check_recipe
+from structprune.run import held
 from tests.run.small import short_turns
 
 places = {"learn_cost": "structprune.run.stages.costs", "plan_measured": "structprune.run.stages.planning"}
@@ -236,6 +237,12 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert "torch-pruning-8: prune: IndexError: index 7" in str(compare_table(failed).caption)
     assert [row["network"] for row in failed["rows"]] == ["structprune", "torch-pruning-8"]
     assert "no structprune-as-fast: torch-pruning-8 failed" in failed["notes"]
+
+
+def test_two_comparisons_in_one_folder_at_once(tmp_path):
+    with held(tmp_path / "out"), pytest.raises(RecipeError, match="another run is at work in"):
+        compare(check_recipe(SMALL), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_int8_files_of_the_run_are_timed_and_left_as_they_are(tmp_path):

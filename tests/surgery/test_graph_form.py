@@ -13,6 +13,7 @@ import structprune as sp
 from structprune.errors import BudgetError, ModelError, PlanError, StoreError
 from structprune.records import Plan
 from structprune.verify import masked
+from tests.run.small import short_turns
 from tests.signed import forge
 from tests.toys import LeNet, Tied, TwoInputs
 
@@ -199,11 +200,12 @@ def test_a_run_takes_the_graph_form_where_the_budget_asks_for_it(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
         "model: {name: test_vit_relpos, kwargs: {num_classes: 10, in_chans: 1, img_size: 32}}\n"
-        "data: {source: digits, image_size: 32}\nprune: {budget: {macs: 0.05}, align: 8}\nbench: {seconds: 0.2}\n"
+        "data: {source: digits, image_size: 32}\nprune: {budget: {macs: 0.05}, align: 8}\nbench: {seconds: 0.05}\n"
     )
     with pytest.raises(BudgetError):
         sp.run(recipe, tmp_path / "module", overrides=["prune.form=module"])
-    report = sp.run(recipe, tmp_path / "auto")
+    with short_turns():
+        report = sp.run(recipe, tmp_path / "auto")
     assert report["form"] == "graph"
     assert report["gate"]["passed"]
     assert "as a VisionTransformerRelPos it can't meet the budget" in report["notes"][-1]
