@@ -108,27 +108,6 @@ def _inputs_of_plan(recipe: Recipe) -> tuple[str, ...]:
 
 
 @stage(
-    "widths",
-    after="scan",
-    needs=_inputs_of_plan,
-    makes=("widths",),
-    spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
-    when=needs_widths,
-    read=lambda work: Plan.read(work.folder / "plan.json"),
-)
-def plan_widths(
-    work: Work,
-    graph: DependencyGraph,
-    scores: Scores,
-    costs: Costs,
-    form: dict[str, str],
-    dense_onnx: Path | None = None,
-) -> None:
-    """A plan by scores that need no widths: its widths are what a layer-by-layer criterion ranks for."""
-    files.write_text(work.folder / "plan.json", _measured(work, graph, scores, costs, dense_onnx).to_json())
-
-
-@stage(
     "rank",
     after="widths",
     needs=("graph", "widths", "data", "task"),
@@ -160,9 +139,18 @@ def _score(work: Work, graph: DependencyGraph, data: Data, task: Task, widths: d
 
 
 @stage(
+    "widths",  # a plan by scores that need no widths: its widths are what a layer-by-layer criterion ranks for
+    after="scan",
+    needs=_inputs_of_plan,
+    makes=("widths",),
+    spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
+    when=needs_widths,
+    read=lambda work: Plan.read(work.folder / "plan.json"),
+)
+@stage(
     "plan",
     after="rank",
-    needs=lambda recipe: (*_inputs_of_plan(recipe), *(("widths",) if needs_widths(recipe) else ())),
+    needs=lambda recipe: (*_inputs_of_plan(recipe), "widths?"),
     makes=("plan",),
     spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
     read=lambda work: Plan.read(work.folder / "plan.json"),
