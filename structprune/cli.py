@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+TIMEOUT = 900.0
 MISSED = 4  # a bound of quality was stated, and the network that came of it does not meet it
 
 RecipeArgument = Annotated[
@@ -329,7 +330,7 @@ def compare(
     resume: ResumeOption = False,
     timeout: Annotated[
         float, typer.Option(min=1.0, help="Seconds after which a run of torch-pruning is ended.")
-    ] = 900.0,
+    ] = TIMEOUT,
     as_fast: Annotated[
         bool,
         typer.Option("--as-fast", help="Also run the recipe to be as fast as torch-pruning's network rounded to 16."),
@@ -337,7 +338,8 @@ def compare(
 ) -> None:
     """Run a recipe by structprune and by torch-pruning, without rounding and with 8 and 16, and compare all."""
     folder = Path(out) if out else Path("runs") / f"{recipe.stem}-compare"
-    with plain_errors(resume_command("compare", recipe, out, set_, folder, ("--as-fast",) * as_fast)):
+    flags = [*(["--as-fast"] if as_fast else []), *(["--timeout", f"{timeout:g}"] if timeout != TIMEOUT else [])]
+    with plain_errors(resume_command("compare", recipe, out, set_, folder, flags)):
         from .compare import compare as compare_tools
         from .compare import compare_table, draw
 

@@ -394,6 +394,13 @@ def test_the_advice_after_an_interruption_can_be_pasted(small, tmp_path, monkeyp
     code, error, _ = cli("run", small, "--out", tmp_path / "run", "--set", "prune.budget={macs: 0.6}")
     assert code == 130
     assert "--set 'prune.budget={macs: 0.6}' --resume" in " ".join(error.split())
+    compared = tmp_path / "compared"
+    compared.mkdir()
+    (compared / "recipe.yaml").write_text(yaml.safe_dump({}))
+    monkeypatch.setattr("structprune.compare.compare", interrupted)
+    code, error, _ = cli("compare", small, "--out", compared, "--as-fast", "--timeout", 60)
+    assert code == 130
+    assert f"--out {compared} --as-fast --timeout 60 --resume" in " ".join(error.split())
     monkeypatch.setattr(stages["costs"], "trace", interrupted)
     code, error, _ = cli("run", small, "--out", tmp_path / "other")
     assert code == 130

@@ -105,7 +105,10 @@ class RunFolder:
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
             files.write_text(self.path / "recipe.yaml", text)
             files.write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-            yield
+            try:
+                yield
+            finally:
+                reporter.log = None  # what comes after this run is not of its log
 
     def write_plan(self, plan: Plan) -> None:
         files.write_text(self.path / "plan.json", plan.to_json())

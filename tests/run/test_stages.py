@@ -281,6 +281,16 @@ class Sloped(nn.Module):
 """
 
 
+SETS = """
+import torch
+from torch.utils.data import TensorDataset
+
+def make():
+    x, y = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 10
+    return {"train": TensorDataset(x[:20], y[:20]), "test": TensorDataset(x[20:], y[20:])}
+"""
+
+
 def keys(folder: Path, **changes) -> dict[str, str]:
     """By stage, what the scores of a recipe hang on."""
     runner = runner_of(
@@ -313,6 +323,13 @@ def test_the_code_of_a_package_and_of_what_is_registered_counts(tmp_path, monkey
     (package / "helpers.py").write_text("SHIFT = 10")  # which a forward may read
     changed = keys(tmp_path, model=model)
     assert changed["scores"] != before["scores"]
+    (package / "sets.py").write_text(SETS)
+    data = {"source": "package_of_stages.sets:make", "calibration": {"images": 4}}
+    given = keys(tmp_path, data=data)
+    assert given == keys(tmp_path, data=data)
+    (package / "helpers.py").write_text("SHIFT = 100")  # which a dataset may read
+    assert keys(tmp_path, data=data)["scores"] != given["scores"]
+    changed = keys(tmp_path, model=model)
 
     own = tmp_path / "criterion_of_stages.py"
     text = "import structprune as sp\n\n@sp.criterion('own', 'own')\ndef own(group):\n    return group.per_unit()\n"
@@ -350,7 +367,9 @@ def test_a_recipe_times_nothing_to_plan_where_that_is_off(tmp_path, untimed_mach
     from structprune.cost import known_steps
 
     untrained = ["train=null", "finetune=null", "recover=[]", "prune={budget: {macs: 0.6}}"]
-    plan = sp.run(recipe_file(tmp_path), tmp_path / "run", overrides=untrained, plan_only=True)
+    reporter = Reporter()
+    plan = sp.run(recipe_file(tmp_path), tmp_path / "run", overrides=untrained, plan_only=True, reporter=reporter)
+    assert reporter.log is None  # what it reports next is not of this run
     assert plan["constraints"]["align"] == known_steps()
     assert "not of what was timed here (STRUCTPRUNE_TIMING=off)" in " ".join(plan["notes"])
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
