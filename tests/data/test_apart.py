@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from structprune.data import images, load_data
 from structprune.data.code import OwnDataSpec
 from structprune.data.folder import FolderSpec
+from structprune.data.identity import data_digest
 from structprune.data.images import ImagesSpec
 from structprune.data.loading import loader_of
 from structprune.data.preprocessing import preprocessing
@@ -222,3 +223,14 @@ class Odd(Dataset):
 def test_what_a_dataset_raises_in_a_worker_is_said(workers):
     with pytest.raises(RecipeError, match="the data can't be read: ValueError: sample 0 is odd"):
         list(loader_of(Odd(), 2, workers=workers))
+
+
+def test_data_of_a_module_is_other_data_when_the_module_changes(tmp_path, monkeypatch):
+    path = tmp_path / "own_module_of_tests.py"
+    path.write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = OwnDataSpec(source="own_module_of_tests:apart")
+    before = data_digest(load_data(spec, net(), 0))
+    assert before == data_digest(load_data(spec, net(), 0))
+    path.write_text(OWN + "# as if it read other files\n")
+    assert before != data_digest(load_data(spec, net(), 0))
