@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..errors import BudgetError
+from ..errors import BudgetError, TrainingError
 from ..progress import Reporter
 from ..recipe import BudgetSpec, Recipe, SearchSpec
 from ..tasks import Quality
@@ -93,10 +93,10 @@ def _try(runner: Runner, recipe: Recipe, budget: BudgetSpec, dense: Quality, epo
     short = recipe.finetune.model_copy(update={"epochs": epochs}) if recipe.finetune and epochs else None
     candidate = runner.beside(_with_budget(recipe, budget).model_copy(update={"finetune": short}))
     try:
-        plan = candidate.value("plan")
-    except BudgetError as error:
+        plan, quality = candidate.value("plan"), candidate.value("validation")
+    except (BudgetError, TrainingError) as error:  # too small to be planned, or to be fine-tuned
         return Trial(budget.costs, False, error=str(error))
-    found = found_beside(dense, candidate.value("validation"), budget.bounds)
+    found = found_beside(dense, quality, budget.bounds)
     within = all(is_met(name, found[name], asked) for name, asked in budget.bounds.items())
     return Trial(budget.costs, within, plan.macs["slim"] / plan.macs["dense"], found)
 
