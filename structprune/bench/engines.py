@@ -24,6 +24,7 @@ from ..errors import ModelError, RecipeError
 from ..graph.capture import Inputs
 from ..modules import replace_tensors, skeleton_copy, tensors
 from .session import CUDA, Session, made_up_inputs, runtime_name
+from .signals import signal_stack_kept
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -146,8 +147,9 @@ class _OpenVINO:
             core = openvino.Core()
             model = core.read_model(str(path))
             model.reshape({name: list(value.shape) for name, value in feed.items()})
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
-            self._request.infer(feed)
+            with signal_stack_kept():  # it sets one of its own
+                self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+                self._request.infer(feed)
         except Exception as error:  # it raises bare RuntimeErrors
             detail = (str(error).strip().splitlines() or [""])[-1]
             raise RecipeError(f"{path} can't be opened by openvino: {detail[:200]}") from error
