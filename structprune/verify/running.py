@@ -212,7 +212,7 @@ def excuse_rounding(comparison: Comparison, reference: nn.Module, other: nn.Modu
         if made is None or exact is None or [x.shape for x in made] != [x.shape for x in exact]:
             return
         rounded = [distance(a, b) for a, b in zip(made, exact, strict=True)]
-        between.add(made, _evaluated(other, inputs), size_of(inputs), lambda found=rounded: found)
+        between.add(made, _evaluated(other, inputs), size_of(inputs), functools.partial(list, rounded))
     name = str(native).removeprefix("torch.")
     said = f"{comparison.max_rel:.2g} between masked and slim"
     if between.passed:
