@@ -13,13 +13,8 @@ from structprune.errors import BudgetError, RecipeError
 from structprune.recipe import check_recipe
 from structprune.report import report_table
 from structprune.run import search as search_module
+from tests.run.small import RECIPE, short_turns
 
-DIGITS = {
-    "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
-    "data": {"source": "digits", "image_size": 16},
-    "train": {"epochs": 3, "optimizer": "adamw", "lr": 0.003},
-    "bench": {"seconds": 0.05},
-}
 OWN = """
 import torch
 from torch import nn
@@ -52,6 +47,12 @@ def plain():
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+    with short_turns():
+        yield
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bounds")
@@ -75,9 +76,8 @@ def recipe(place, budget, source="plain", **prune):
 def bounded(tmp_path_factory):
     """A finished run, and what it told on its way."""
     folder = tmp_path_factory.mktemp("bounded")
-    (folder / "digits.yaml").write_text(
-        yaml.safe_dump({**DIGITS, "prune": {"budget": {"quality_drop": 0.05}, "align": 1, "search": {"trials": 4}}})
-    )
+    prune = {"budget": {"quality_drop": 0.05}, "align": 1, "search": {"trials": 4}}
+    (folder / "digits.yaml").write_text(yaml.safe_dump({**RECIPE, "finetune": None, "prune": prune}))
     report = sp.run(folder / "digits.yaml", folder / "run")
     return report, [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
 
@@ -233,7 +233,10 @@ def test_an_interrupted_search_goes_on(place, monkeypatch):
     ("changes", "message"),
     [
         ({"prune": {"budget": {"macs": 0.5}, "search": {"trials": 3}}}, "search is for a bound of quality"),
-        ({"prune": {"budget": {"quality_drop": 0.1}, "search": {"epochs": 2}}}, "search.epochs is of fine-tuning"),
+        (
+            {"prune": {"budget": {"quality_drop": 0.1}, "search": {"epochs": 2}}, "finetune": None},
+            "search.epochs is of fine-tuning",
+        ),
         ({"prune": {"budget": {"quality_drop": -0.1}}}, "greater than or equal to 0"),
         ({"prune": {"budget": {"agreement": 1.1}}}, "less than or equal to 1"),
         ({"prune": {"budget": {"quality_dorp": 0.1}}}, "did you mean quality_drop"),
@@ -241,7 +244,7 @@ def test_an_interrupted_search_goes_on(place, monkeypatch):
 )
 def test_bad_bounds(changes, message):
     with pytest.raises(RecipeError, match=message):
-        check_recipe({**DIGITS, **changes}, "here")
+        check_recipe({**RECIPE, **changes}, "here")
 
 
 def test_a_task_without_an_agreement_is_refused(place):
