@@ -114,13 +114,13 @@ class RunFolder:
         files.write_text(self.path / "plan.json", plan.to_json())
 
     def place(self, runner: Runner, names: Sequence[str]) -> None:
-        """Puts the files of artefacts into the folder, as links to the store where the system has them."""
+        """Copies the files of artefacts into the folder: what is written over there changes no other run's."""
         for name in names:
             kept = runner.folder(name)
             if kept is None:
                 continue
             for file in _NETWORKS[name]:
-                files.write(self.path / file, partial(_link, kept / file))
+                files.write(self.path / file, partial(shutil.copyfile, kept / file))
 
     def close(self, report: dict[str, Any], runner: Runner, name: str, passed: bool) -> None:
         """Puts what may stay into place, the report last: a folder with a report.json is complete."""
@@ -157,12 +157,3 @@ class RunFolder:
         if not passed:
             raise GateError(f"the run in {self.path} ended with a failed gate: see its report.json")
         return report
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, which takes no room, or a copy where there can be none."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

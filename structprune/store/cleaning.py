@@ -1,6 +1,6 @@
 """Frees a store of artefacts: all but what an interrupted run can go on from, and nothing while a run is at work.
 
-A finished run needs nothing of the store: its folder has its own links or copies. What an interrupted one made or found
+A finished run needs nothing of the store: its folder has its own copies. What an interrupted one made or found
 stands in its log.jsonl.
 """
 

@@ -73,6 +73,11 @@ def test_two_recipes_that_train_the_same_network_train_it_once(tmp_path, monkeyp
     assert second["macs"]["slim"] > first["macs"]["slim"]
     dense = [load_file(tmp_path / name / "dense.safetensors") for name in ("a", "b")]
     assert all(torch.equal(tensor, dense[1][key]) for key, tensor in dense[0].items())
+    for kept in tmp_path.rglob("dense.safetensors"):  # what is written over one in place is no other's
+        before = [path.read_bytes() for path in tmp_path.rglob("dense.safetensors") if path != kept]
+        with kept.open("r+b") as file:
+            file.write(b"other")
+        assert [path.read_bytes() for path in tmp_path.rglob("dense.safetensors") if path != kept] == before
     with pytest.raises(AssertionError, match="made before"):  # of another training nothing is taken
         sp.run(recipe_file(tmp_path), tmp_path / "c", overrides=["train.epochs=2", "finetune=null"])
     with pytest.raises(AssertionError, match="made before"):
