@@ -1,20 +1,31 @@
-"""structprune: structured filter pruning, proven against its plan and measured on the CPU."""
+"""structprune: structured filter pruning, proven against its plan and measured on the CPU.
 
-from ._compat import declare_torchvision_ops
+What a name here stands for is imported when it is first asked for: a command that only prints its help loads no torch.
+"""
 
-declare_torchvision_ops()
+from __future__ import annotations
 
-from .bench import benchmark  # noqa: E402
-from .criteria import criterion, score, sensitivity  # noqa: E402
-from .export import export_onnx  # noqa: E402
-from .graph import trace  # noqa: E402
-from .plan import plan  # noqa: E402
-from .records import Plan  # noqa: E402
-from .recover import recover  # noqa: E402
-from .run import run  # noqa: E402
-from .store import load, save  # noqa: E402
-from .surgery import prune  # noqa: E402
-from .verify import verify  # noqa: E402
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from . import _compat
+
+if TYPE_CHECKING:
+    from .bench import benchmark
+    from .criteria import criterion, score
+    from .criteria.sensitivity import sensitivity
+    from .export import export_onnx
+    from .graph import trace
+    from .plan import plan
+    from .records import Plan
+    from .recover import recover
+    from .run import run
+    from .store import load, save
+    from .surgery.prune import prune
+    from .verify import verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,3 +44,55 @@ __all__ = [
     "trace",
     "verify",
 ]
+
+_PLACES = {
+    "Plan": "records",
+    "benchmark": "bench",
+    "criterion": "criteria",
+    "export_onnx": "export",
+    "load": "store",
+    "plan": "plan",
+    "prune": "surgery",
+    "recover": "recover",
+    "run": "run",
+    "save": "store",
+    "score": "criteria",
+    "sensitivity": "criteria",
+    "trace": "graph",
+    "verify": "verify",
+}
+
+
+class _Public:
+    """A public name of this package; it stays the function where a package inside has the same name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.replaced: Any = None
+
+    def __get__(self, package: ModuleType, owner: type) -> Any:
+        if self.replaced is None:
+            return getattr(importlib.import_module(f".{_PLACES[self.name]}", __name__), self.name)
+        return self.replaced
+
+    def __set__(self, package: ModuleType, value: Any) -> None:
+        if not isinstance(value, ModuleType):  # which importing `structprune.plan.allocation` would put here
+            self.replaced = value
+
+
+class _Package(ModuleType):
+    """The public names, and the modules inside, imported on demand."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*self.__dict__, *__all__})
+
+
+for _name in __all__:
+    setattr(_Package, _name, _Public(_name))
+sys.modules[__name__].__class__ = _Package
+_compat.prepare()

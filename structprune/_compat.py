@@ -8,28 +8,46 @@ nothing is declared.
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.util
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-# torch's threads wait for each other by spinning, for milliseconds. Where another process has one of the cores, each
-# of a network's many small ops then costs a time slice: training was 40 times slower here. A short spin costs 10 %
-# on an idle machine. It only counts if set before torch loads its OpenMP, and never overrides the user's choice.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-import torch
+from types import ModuleType
+from typing import Any
 
 _OPS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
-_library: torch.library.Library | None = None  # kept alive: the declaration ends with the object
+_kept: list[Any] = []  # the declaration ends with the object
+
+
+class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+    """Finds nothing, and declares the ops when torchvision is first looked for."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if name == "torchvision":
+            sys.meta_path.remove(self)
+            declare_torchvision_ops()
+
+
+def prepare() -> None:
+    """Settles what can be settled without importing torch."""
+    # torch's threads wait for each other by spinning, for milliseconds. Where another process has one of the cores,
+    # each of a network's many small ops then costs a time slice: training was 40 times slower here. A short spin costs
+    # 10 % on an idle machine. It only counts if set before torch loads its OpenMP, and the user's own choice stays.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if "torchvision" not in sys.modules:
+        sys.meta_path.insert(0, _BeforeTorchvision())
 
 
 def declare_torchvision_ops() -> bool:
     """Declares torchvision's op names if its compiled ops cannot be loaded; True if it did."""
-    global _library
     spec = importlib.util.find_spec("torchvision")
-    if _library is not None or spec is None or not spec.submodule_search_locations:
+    if _kept or spec is None or not spec.submodule_search_locations:
         return False
+    import torch
+
     folder = Path(spec.submodule_search_locations[0])
     binaries = [path for path in folder.glob("_C*") if path.suffix in {".so", ".pyd", ".dylib"}]
     try:
@@ -39,7 +57,8 @@ def declare_torchvision_ops() -> bool:
             return False
     except OSError:
         pass
-    _library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _OPS:
-        _library.define(schema)
+        library.define(schema)
+    _kept.append(library)
     return True

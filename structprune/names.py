@@ -7,8 +7,6 @@ import functools
 import reprlib
 from collections.abc import Iterable
 
-from ._compat import declare_torchvision_ops
-
 
 def shown(value: object, limit: int = 80) -> str:
     """`value` as a message may hold it: on one line, in quotes if it is text, and cut off where it is long or deep."""
@@ -40,7 +38,6 @@ def unknown(kind: str, given: object, known: Iterable[str]) -> str:
 @functools.cache
 def architectures() -> frozenset[str]:
     """timm's models. The first call takes seconds, as it imports timm."""
-    declare_torchvision_ops()
     import timm
 
     return frozenset(str(name) for name in timm.list_models())
@@ -49,7 +46,6 @@ def architectures() -> frozenset[str]:
 @functools.cache
 def optimizers() -> frozenset[str]:
     """timm's optimisers."""
-    declare_torchvision_ops()
     import timm.optim
 
     return frozenset(str(name) for name in timm.optim.list_optimizers())

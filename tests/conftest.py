@@ -1,4 +1,4 @@
-import structprune  # noqa: F401, I001  (first: it declares torchvision's op names before any test imports timm)
+import structprune  # noqa: F401, I001  (first: timm can then be imported beside a torchvision that does not fit torch)
 import os
 
 import pytest

@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .._compat import declare_torchvision_ops
 from ..errors import RecipeError
 from ..names import unknown
 from ..specs import Number, RecipePath, Whole
@@ -147,7 +146,6 @@ def _sub(root: Path, names: Sequence[str]) -> Path | None:
 
 def _found(folder: Path) -> list[Path]:
     """Images in a folder and all below it, by timm's reader, in natural order; hidden files are none."""
-    declare_torchvision_ops()
     from timm.data.readers.reader_image_folder import find_images_and_targets
 
     found, _ = find_images_and_targets(str(folder), types=set(SUFFIXES))

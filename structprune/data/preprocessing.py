@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from .._compat import declare_torchvision_ops
 from ..errors import RecipeError
 from .spec import AugmentSpec, PreprocessingKeys
 
@@ -33,7 +32,6 @@ class Preprocessing:
 
     def transform(self, augment: AugmentSpec | None = None) -> Callable[[Any], Any]:
         """From a PIL image to a normalised float32 tensor (channels, height, width), by timm; changed if `augment`."""
-        declare_torchvision_ops()
         from timm.data import create_transform
 
         return create_transform(

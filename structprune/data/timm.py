@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import Field
 from torch.utils.data import IterableDataset, Subset
 
-from .._compat import declare_torchvision_ops
 from ..errors import RecipeError
 from ..own_code import reason
 from ..specs import Number, RecipePath, Whole
@@ -129,7 +128,6 @@ class _Converted:
 
 def _opened(spec: TimmSpec, split: str) -> Any:
     """What timm makes of the name."""
-    declare_torchvision_ops()
     from timm.data import create_dataset
 
     try:

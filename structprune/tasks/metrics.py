@@ -92,9 +92,6 @@ class Torchmetric:
 
 def torchmetrics_class(path: str, task: str) -> Any:
     """A class of torchmetrics, such as `image.PeakSignalNoiseRatio`. Raises RecipeError where it is not installed."""
-    from .._compat import declare_torchvision_ops
-
-    declare_torchvision_ops()  # torchmetrics imports torchvision where it is there
     module, _, name = path.rpartition(".")
     try:
         import importlib

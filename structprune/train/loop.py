@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .._compat import declare_torchvision_ops
 from ..copying import release
 from ..data.loading import Stream, check_readable, data_loader, guarded, is_dataset
 from ..errors import RecipeError, TrainingError
@@ -73,7 +72,6 @@ def fit(
         RecipeError: for data that does not fit, and for fewer samples than a batch.
         TrainingError: where the loss, or a weight, is no longer finite, and for what the network or the task raises.
     """
-    declare_torchvision_ops()
     from accelerate import Accelerator
     from accelerate.utils import broadcast, set_seed
     from timm.optim import create_optimizer_v2

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import timm
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from ... import usercode
-from ..._compat import declare_torchvision_ops
 from ...errors import RecipeError, StoreError
 from ...names import architectures, shown
 from ...specs import beside_recipe
@@ -17,9 +17,6 @@ from ...store import load
 from ...strict_yaml import read as read_yaml
 from ..inputs import inputs_of_onnx, remember_config
 from ..registry import ModelSpec, Tell, model_source
-
-declare_torchvision_ops()
-import timm  # noqa: E402
 
 _IMAGES = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 

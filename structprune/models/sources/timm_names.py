@@ -13,7 +13,6 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from ..._compat import declare_torchvision_ops
 from ...errors import ModelError, RecipeError
 from ...names import architectures, unknown
 from ...specs import beside_recipe
@@ -76,7 +75,6 @@ def _reads(text: str) -> dict[str, Any] | None:
 @model_source("name", "timm's, hf-hub:ORG/NAME or local-dir:PATH", TimmSpec, _reads)
 def build(spec: TimmSpec, tell: Tell) -> nn.Module:
     """Raises RecipeError for weights that are not there and ModelError for arguments that timm refuses."""
-    declare_torchvision_ops()
     import timm
 
     if spec.name.startswith(_HUB):
