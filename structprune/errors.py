@@ -7,23 +7,30 @@
 class StructPruneError(Exception):
     """Base of all errors this package raises on purpose.
 
-    Its text is one line of printable characters, whatever names a file or a network brought into it.
+    Its text is one line of printable characters, whatever names a file or a network brought into it; where several
+    things are wrong, a line for each.
+
+    Args:
+        lines: What is wrong.
     """
 
     exit_code = 2
 
     def __str__(self) -> str:
-        text = super().__str__()
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
-        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+        return "\n".join(_one_line(str(line)) for line in self.args)
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 _LONGEST = 2000  # characters
 
 
 class RecipeError(StructPruneError):
-    """A recipe, an override or a path that cannot be used as given."""
+    """A recipe, an override or a path that cannot be used as given. Of a recipe all mistakes are said, ten at most."""
 
 
 class ModelError(StructPruneError):

@@ -8,7 +8,7 @@ it is reported under its own key.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -66,6 +66,14 @@ class Nested(ValueError):
         self.error, self.spec = error, spec
 
 
+class Flaws(ValueError):
+    """Several things that are wrong with a part as a whole, a message each, which `mistakes` tells apart."""
+
+    def __init__(self, messages: Iterable[str]) -> None:
+        self.messages = tuple(messages)
+        super().__init__("; ".join(self.messages))
+
+
 def checked_by(spec: type[Spec], data: Any, info: ValidationInfo) -> Spec:
     """`data` as a `spec`. Raises Nested, which `mistakes` opens."""
     try:
@@ -89,6 +97,9 @@ def mistakes(error: ValidationError) -> Iterator[tuple[dict[str, Any], type[Base
         if isinstance(inner, Nested):
             for each, spec in mistakes(inner.error):
                 yield {**each, "loc": (*found["loc"], *each["loc"])}, spec or _part(inner.spec, each["loc"][:-1])
+        elif isinstance(inner, Flaws):
+            for message in inner.messages:
+                yield {**found, "msg": message}, None
         else:
             yield dict(found), None
 

@@ -1,0 +1,121 @@
+"""What is wrong with a recipe, in words: a line for each mistake, with its place and what may have been meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..names import shown, unknown
+from ..specs import mistakes
+from ..train.spec import TrainSpec
+from .recovery import METHODS, RECOVERIES, LeastSquaresSpec
+from .specs import AlsoSpec, BenchSpec, BudgetSpec, ExportSpec, PruneSpec, Recipe, RuntimeSpec, SearchSpec
+
+_EXTRA = "extra_forbidden"  # pydantic's word for a key that is not known
+AT_MOST = 10  # lines of mistakes
+_TYPES = ("int", "float", "str", "bool", "none", "constrained-int", "constrained-float", "constrained-str")
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """One mistake. `value` is what stands there, where the message does not hold it; `types` says that it is about one
+    of several types that would do at its place."""
+
+    place: tuple[str, ...]
+    kind: str
+    message: str
+    value: str = ""
+    types: bool = False
+
+
+def lines(error: ValidationError, where: str) -> list[str]:
+    """What is wrong with a recipe.
+
+    Args:
+        error: What checking it raised.
+        where: What the recipe is called.
+
+    Returns:
+        A line for each mistake, in the order of the recipe's keys; after ten of them, how many more there are.
+    """
+    found = list(_merged(_without_echoes([_mistake(each, spec) for each, spec in mistakes(error)])))
+    told = [f"{where}: {_text(each)}" for each in found[:AT_MOST]]
+    return told if len(found) <= AT_MOST else [*told, f"{where}: and {len(found) - AT_MOST} more mistakes"]
+
+
+def plain(text: str) -> str:
+    """Text of a user's in a message: as it is where it is short and on one line."""
+    return text if len(text) <= 200 and text.isprintable() else shown(text, 200)
+
+
+def _text(mistake: _Mistake) -> str:
+    place = f"{plain('.'.join(mistake.place))}: " if mistake.place else ""
+    message = mistake.message + (f", not {mistake.value}" if mistake.value else "")
+    return f"{place}{' '.join(message.split())[:600]}"
+
+
+def _mistake(found: dict[str, Any], spec: type[BaseModel] | None) -> _Mistake:
+    location, kind = found["loc"], found["type"]
+    named = [str(part) for index, part in enumerate(location) if index == 0 or part not in METHODS]
+    place = tuple(part for part in named if part not in _TYPES and "[" not in part) if kind != _EXTRA else tuple(named)
+    message, value = found["msg"].removeprefix("Value error, "), ""
+    if kind == _EXTRA:
+        message = unknown("key", place[-1], _own_keys(spec) if spec else _keys(named[:-1], location))
+    elif kind not in ("value_error", "missing"):
+        value = shown(found["input"])
+    return _Mistake(place, kind, message, value, len(place) < len(named))
+
+
+def _without_echoes(found: list[_Mistake]) -> list[_Mistake]:
+    """Without keys that are missing because they are misspelt, and without types that a value of several was not meant
+    to have, as it is of another but for what is inside of it."""
+    strange = [each.place for each in found if each.kind == _EXTRA]
+
+    def echoes(each: _Mistake) -> bool:
+        if each.kind == "missing":
+            beside = [place[-1] for place in strange if place[:-1] == each.place[:-1]]
+            return bool(difflib.get_close_matches(each.place[-1], beside, 1, 0.7))
+        deeper = (other.place for other in found if len(other.place) > len(each.place))
+        return each.types and any(place[: len(each.place)] == each.place for place in deeper)
+
+    return [each for each in found if not echoes(each)]
+
+
+def _merged(found: list[_Mistake]) -> Iterator[_Mistake]:
+    """One for all the types that would do at a place."""
+    of_place: dict[tuple[str, ...], list[_Mistake]] = {}
+    for each in found:
+        if each.types:
+            of_place.setdefault(each.place, []).append(each)
+    for each in found:
+        if not each.types:
+            yield each
+        elif same := of_place.pop(each.place, None):
+            messages = dict.fromkeys(other.message for other in same)
+            yield _Mistake(each.place, each.kind, " or ".join(messages), each.value)
+
+
+def _own_keys(spec: type[BaseModel]) -> list[str]:
+    return [key for key, field in spec.model_fields.items() if not field.exclude]
+
+
+def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:
+    """The keys that are known at a place in a recipe."""
+    specs: dict[str, type[BaseModel]] = {
+        "": Recipe,
+        "train": TrainSpec,
+        "recover": next((spec for name, spec in RECOVERIES.items() if name in location), LeastSquaresSpec),
+        "finetune": TrainSpec,
+        "prune": PruneSpec,
+        "prune.budget": BudgetSpec,
+        "prune.search": SearchSpec,
+        "runtime": RuntimeSpec,
+        "export": ExportSpec,
+        "bench": BenchSpec,
+        "bench.also": AlsoSpec,
+    }
+    return list(specs[".".join(part for part in parents if not part.isdigit())].model_fields)

@@ -1,0 +1,101 @@
+"""From a file, or the data in one, to a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from .. import strict_yaml
+from ..errors import RecipeError
+from ..names import shown
+from ..shipped import find_recipe
+from .mistakes import lines, plain
+from .specs import Recipe
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and applies overrides of the form `a.b=value`.
+
+    Args:
+        path: Of a YAML file, or the name of a recipe that comes with the package.
+        overrides: Keys and values, as `--set` takes them.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        RecipeError: A line for each mistake, ten at most.
+    """
+    path, data = _data_of(path, overrides)
+    return check_recipe(data, str(path), path.parent)
+
+
+def check_recipe(data: dict[str, Any], where: str = "recipe", folder: Path | None = None) -> Recipe:
+    """The recipe in `data`.
+
+    Args:
+        data: What stands in its file.
+        where: What messages call it.
+        folder: Of its file; paths in it that are there are relative to this folder, others to the current one.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        RecipeError: A line for each mistake, ten at most.
+    """
+    try:
+        return Recipe.model_validate(data, context={"folder": folder})
+    except ValidationError as error:
+        raise RecipeError(*lines(error, where)) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The data in a YAML file (see `strict_yaml`). Raises RecipeError, in one line."""
+    try:
+        return strict_yaml.read(path)
+    except OSError as error:
+        raise RecipeError(f"{path} can't be read: {error}") from error
+    except ValueError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+
+
+def _data_of(path: str | Path, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    """The file that is meant, and what stands in it with the overrides applied."""
+    path = find_recipe(path)
+    try:
+        found = path.is_file()
+    except OSError as error:  # a name that is too long
+        raise RecipeError(f"no recipe at {shown(str(path))}: {error.strerror}") from error
+    if not found:
+        place = path if path.is_dir() else path.parent
+        near = [p for p in sorted(place.glob("*.yaml")) if not p.name.startswith(".")] if place.is_dir() else []
+        hint = f": did you mean one of {', '.join(str(p) for p in near[:8])}?" if near else ""
+        raise RecipeError(f"no recipe at {path}{hint}")
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path} holds {type(data).__name__}, not a mapping of keys: see recipes/quickstart.yaml")
+    for override in overrides:
+        _override(data, override)
+    return path, data
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip("."):
+        raise RecipeError(f"--set {plain(override)}: give it as key=value, for example prune.budget.macs=0.5")
+    *parents, last = key.split(".")
+    here = data
+    for parent in parents:
+        if here.get(parent) is None:
+            here[parent] = {}
+        here = here[parent]
+        if not isinstance(here, dict):
+            raise RecipeError(f"--set {plain(override)}: {plain(parent)} is a value in this recipe and has no keys")
+    try:
+        here[last] = strict_yaml.parse(text)
+    except ValueError as error:
+        raise RecipeError(f"--set {shown(override)}: {shown(text)} is not a YAML value: {error}") from error

@@ -1,0 +1,280 @@
+"""What a recipe is: its parts, and what has to fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+
+from ..bench import Runtime
+from ..bench.engines import ENGINES
+from ..calibration.batches import BATCH
+from ..criteria import COMBINE, CRITERIA
+from ..data import AnyDataSpec
+from ..errors import RecipeError
+from ..memory import LIMIT
+from ..models import ModelSpec as AnyModelSpec
+from ..models import parse_model
+from ..names import unknown
+from ..plan import ALLOCATIONS
+from ..specs import Flaws, Number, Strict, Whole
+from ..tasks import TASKS
+from ..tasks.own import AnyTaskSpec
+from ..train.spec import TrainSpec
+from .recovery import RecoverSpec, Recovery, check_order, needs_images
+
+QUALITY = ("quality_drop", "agreement")  # the bounds of quality
+
+
+class BudgetSpec(Strict):
+    """What may stay, and how good the network must be.
+
+    Of cost: a fraction of the dense network (up to 1), or an absolute number; how many milliseconds a forward pass may
+    take, or how many times faster it is to be, on the `runtime`. Of quality: by how much the task's metric may be
+    worse than the dense network's, in the metric's own units, or on what share of samples the slim network must answer
+    as the dense one does. Bounds of quality are met by a search, over costs down to those that are given.
+    """
+
+    macs: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    params: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    channels: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    latency_ms: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    speedup: Number | None = Field(default=None, ge=1, allow_inf_nan=False)
+    quality_drop: Number | None = Field(default=None, ge=0, allow_inf_nan=False)
+    agreement: Number | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _any(self) -> BudgetSpec:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("give macs, params, channels, latency_ms, speedup, quality_drop or agreement")
+        return self
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """The bounds of cost that are given, by name."""
+        return self.model_dump(exclude_none=True, exclude=set(QUALITY))
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds of quality that are given, by name."""
+        return self.model_dump(exclude_none=True, include=set(QUALITY))
+
+    def as_dict(self) -> dict[str, float]:
+        """What one plan is held to: the bounds of cost; all of the MACs where only quality is bounded."""
+        return self.costs or {"macs": 1.0}
+
+
+class SearchSpec(Strict):
+    """How a bound of quality is met: by at most `trials` networks, each cut, recovered and fine-tuned for `epochs`."""
+
+    trials: Whole = Field(default=7, ge=1)
+    epochs: Whole = Field(default=0, ge=0)
+
+
+class PruneSpec(Strict):
+    """How the network is cut. `planning_seconds` bounds how long planning for a latency or a speedup measures."""
+
+    criterion: str = "l1"
+    combine: str | None = None
+    budget: BudgetSpec
+    search: SearchSpec | None = None
+    allocation: str = "uniform"
+    min_channels: Whole = Field(default=1, ge=1)
+    max_ratio: Number = Field(default=0.9, gt=0, le=1)
+    align: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    ignore: tuple[str, ...] = ()
+    form: Literal["auto", "module", "graph"] = "auto"
+    planning_seconds: Number = Field(default=600.0, gt=0, allow_inf_nan=False)
+
+    @field_validator("align", mode="before")
+    @classmethod
+    def _align(cls, value: Any) -> Any:
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{value!r} is neither auto nor a whole number of at least 1")
+        return value
+
+    @model_validator(mode="after")
+    def _searched(self) -> PruneSpec:
+        if self.search is not None and not self.budget.bounds:
+            raise ValueError("search is for a bound of quality: give budget quality_drop or agreement, or leave it out")
+        return self
+
+    @field_validator("criterion")
+    @classmethod
+    def _criterion(cls, name: str) -> str:
+        if name not in CRITERIA:
+            raise ValueError(unknown("criterion", name, CRITERIA))
+        return name
+
+    @field_validator("combine")
+    @classmethod
+    def _combine(cls, name: str | None) -> str | None:
+        if name is not None and name not in COMBINE:
+            raise ValueError(unknown("way to combine", name, COMBINE))
+        return name
+
+    @field_validator("allocation")
+    @classmethod
+    def _allocation(cls, name: str) -> str:
+        if name not in ALLOCATIONS:
+            raise ValueError(unknown("allocation", name, ALLOCATIONS))
+        return name
+
+
+class RuntimeSpec(Strict):
+    """What budgets of latency, steps and the report's speedup are about: by default onnxruntime on this CPU."""
+
+    engine: str = "onnxruntime"
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: Whole = Field(default=1, ge=1)
+    batch: Whole = Field(default=1, ge=1)
+    dtype: Literal["float32", "int8"] = "float32"
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ENGINES:
+            raise ValueError(unknown("engine", name, ENGINES))
+        return name
+
+    @model_validator(mode="after")
+    def _there(self) -> RuntimeSpec:
+        try:
+            self.runtime()
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def runtime(self) -> Runtime:
+        return Runtime(**self.model_dump())
+
+
+class AlsoSpec(RuntimeSpec):
+    """Another runtime; `threads` and `batch` are by default those that the network is made for."""
+
+    threads: Whole | None = Field(default=None, ge=1)  # type: ignore[assignment]
+    batch: Whole | None = Field(default=None, ge=1)  # type: ignore[assignment]
+
+    def runtime(self) -> Runtime:
+        return Runtime(**self.model_dump(exclude_none=True))
+
+
+class ExportSpec(Strict):
+    """`int8` also writes dense and slim as onnxruntime's static quantiser makes them, and times and judges all four."""
+
+    int8: bool = False
+
+
+def _engine(given: Any) -> Any:
+    """A runtime that is given by its engine's name alone."""
+    return {"engine": given} if isinstance(given, str) else given
+
+
+class BenchSpec(Strict):
+    """`also` has other runtimes that the finished networks are timed on; `pin` keeps timings on the idlest cores."""
+
+    seconds: Number = Field(default=10.0, gt=0)
+    also: tuple[Annotated[AlsoSpec, BeforeValidator(_engine)], ...] = ()
+    pin: bool = False
+
+
+class Recipe(Strict):
+    """One run: which model, which data, how it is trained, pruned, fine-tuned and timed.
+
+    `memory` is how many GiB scoring and recovery may take for one layer or group at a time, on top of the networks, the
+    images and a forward pass.
+    """
+
+    seed: Whole = Field(default=0, ge=0, le=2**31)
+    memory: Number = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
+    model: Annotated[SerializeAsAny[AnyModelSpec], BeforeValidator(parse_model)]
+    data: AnyDataSpec
+    task: AnyTaskSpec = Field(default_factory=lambda: TASKS["classification"].spec(name="classification"))
+    train: TrainSpec | None = None
+    prune: PruneSpec
+    recover: tuple[RecoverSpec, ...] = ()
+    finetune: TrainSpec | None = None
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+    export: ExportSpec = Field(default_factory=ExportSpec)
+    bench: BenchSpec = Field(default_factory=BenchSpec)
+
+    @property
+    def int8(self) -> bool:
+        """Whether int8 networks are made."""
+        return self.export.int8 or any(spec.dtype == "int8" for spec in (self.runtime, *self.bench.also))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether something is chosen by quality, for which data is kept that is neither trained nor measured on."""
+        training = (spec for spec in (self.train, self.finetune) if spec is not None)
+        return bool(self.prune.budget.bounds) or any(spec.patience is not None for spec in training)
+
+    @property
+    def also(self) -> list[Runtime]:
+        """The runtimes of `bench.also`."""
+        held = {"threads": self.runtime.threads, "batch": self.runtime.batch}
+        return [Runtime(**{**held, **spec.model_dump(exclude_none=True)}) for spec in self.bench.also]
+
+    @field_validator("recover")
+    @classmethod
+    def _order(cls, steps: tuple[Recovery, ...]) -> tuple[Recovery, ...]:
+        check_order(steps)
+        return steps
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if flaws := [*_calibration_flaws(self), *_search_flaws(self), *_target_flaws(self), *_label_flaws(self)]:
+            raise Flaws(flaws)
+        return self
+
+
+def _calibration_flaws(recipe: Recipe) -> Iterator[str]:
+    """What has no calibration images, or too few, and a way to combine that the criterion has no use for."""
+    criterion, allocation = CRITERIA[recipe.prune.criterion], recipe.prune.allocation
+    if recipe.data.calibration is None:
+        for wanted, what in (
+            (criterion.needs_data, f"criterion {criterion.name}"),
+            (allocation == "sensitivity", "allocation sensitivity"),
+            (any(needs_images(step) for step in recipe.recover), "recovery"),
+            (recipe.int8, "int8"),
+        ):
+            if wanted:
+                yield f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}"
+    elif allocation in ("sensitivity", "knapsack") and recipe.data.calibration.images <= BATCH:
+        yield f"allocation {allocation} needs two batches of {BATCH}: set data.calibration.images higher"
+    if recipe.prune.combine and criterion.combine is None:
+        yield f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out"
+
+
+def _search_flaws(recipe: Recipe) -> Iterator[str]:
+    if recipe.prune.search and recipe.prune.search.epochs and recipe.finetune is None:
+        yield "prune.search.epochs is of fine-tuning, and there is none: add finetune, or leave it out"
+
+
+def _target_flaws(recipe: Recipe) -> Iterator[str]:
+    """A task that can't use the data's labels, and a criterion that gets no gradients of it."""
+    kind = TASKS.get(recipe.task.name)  # None for a task of the user's own
+    if recipe.data.gives_classes and kind is not None and not kind.classes:
+        yield (
+            f"task {recipe.task.name} has no use for class numbers, which is what data.source={recipe.data.source} has "
+            "as labels: give data by file.py:function, or images without labels"
+        )
+    gradients = kind.gradients if kind is not None else "always"
+    lacks = gradients == "never" or (gradients == "labels" and not recipe.data.labelled)
+    if "gradients" in CRITERIA[recipe.prune.criterion].needs and lacks:
+        why = "has no loss in evaluation mode" if gradients == "never" else "has gradients with labels only"
+        yield (
+            f"criterion {recipe.prune.criterion} needs gradients, and task {recipe.task.name} {why}: choose one "
+            "without (see `structprune criteria`)"
+        )
+
+
+def _label_flaws(recipe: Recipe) -> Iterator[str]:
+    training = [name for name in ("train", "finetune") if getattr(recipe, name)]
+    if training and not recipe.data.labelled:
+        more = "; finetune needs them too" if len(training) > 1 else ""
+        yield (
+            f"{training[0]} needs labels, and data.source={recipe.data.source} has none{more}: use digits, a folder of "
+            "classes (source: folder) or data of your own"
+        )
