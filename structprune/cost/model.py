@@ -27,7 +27,7 @@ from scipy.optimize import nnls
 from ..bench.runtime import Runtime
 from ..bench.session import Kernel
 from ..graph import DependencyGraph, Polynomial, Tally
-from ..graph.units import alive
+from ..graph.axes import alive
 from .probes import Probe
 
 BLOCKS = (1, 2, 4, 8, 16, 32)  # of channels, to whole numbers of which runtimes pad

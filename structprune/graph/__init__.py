@@ -1,7 +1,7 @@
 """From a model and example inputs to groups of coupled channels.
 
 Enters: an `nn.Module` and inputs it runs on. Leaves: a `DependencyGraph` of groups, barriers and MACs.
-`capture` records ATen nodes, `rules` says what each op does to channels, `units` and `flow` hold the algebra,
+`capture` records ATen nodes, `rules` says what each op does to channels, `axes`, `units` and `flow` hold the algebra,
 `tracing` walks the nodes, `probe` checks the result at other widths, and `dependency` answers what can go and
 what that saves. Nothing here knows of scores, plans or surgery.
 """

@@ -9,9 +9,9 @@ from torch import nn
 
 from ..held import is_number, read
 from ..modules import tensors, walk
+from .axes import Axis
 from .flow import Attribute, Flow, Value
 from .numbers import Source, evaluate, sources
-from .units import Axis
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph

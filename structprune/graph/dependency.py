@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from .attributes import follow_attributes, new_attributes
+from .axes import Axis, alive
 from .barriers import Barrier, barriers, reasons, whole_layers
 from .capture import Captured, Inputs
 from .families import families
@@ -21,7 +22,7 @@ from .flow import Attribute, Flow, Value, all_axes
 from .program import program
 from .tally import Terms
 from .trials import Sizes, explore
-from .units import Axis, Resolution, alive
+from .units import Resolution
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from .axes import alike
 from .flow import Flow, Produced
-from .units import Cause, Resolution, alike
+from .units import Cause, Resolution
 
 
 @dataclass

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from .axes import Axis
 from .numbers import Number, Size, Source, expression, multiple, settled
-from .units import Axis, Cause, Units
+from .units import Cause, Units
 
 
 class Unsupported(Exception):

@@ -8,13 +8,13 @@ import numpy as np
 from torch import Tensor, fx
 
 from . import trials
+from .axes import alive
 from .capture import op_name
 from .flow import Value
 from .laws import At, Known, Term, Wanted, places, solve, solve_real
 from .noting import Condition
 from .numbers import Number, Read, Real, Size, Source
 from .trials import Axis, Sizes
-from .units import alive
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph

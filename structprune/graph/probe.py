@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from ..errors import ModelError
+from .axes import alive
 from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
@@ -25,7 +26,6 @@ from .nested import leaves_of
 from .noting import Condition
 from .numbers import Size, Source
 from .rules.pointwise import CONSTANT
-from .units import alive
 from .widths import decided, reason
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .units import alive
+from .axes import alive
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph

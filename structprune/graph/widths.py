@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from .attributes import axes_of_sources
+from .axes import alive
 from .capture import Captured
 from .dependency import DependencyGraph, Group
 from .flow import Value
 from .noting import Condition
 from .numbers import Read, Size, Source, evaluate, leaves
-from .units import alive
 
 MOST_WIDTHS = 1024  # of several groups, at which one comparison is worked out: all there are, else drawn at random
 

@@ -7,7 +7,7 @@ enters it stays. An op that is not in the table is a barrier too, so nothing is 
 Ops are named as in the ATen schema, without overload and without the `_` of the in-place form.
 """
 
-from . import contraction, indexing, pointwise, recurrent, reduction, shape  # each fills the table
+from . import contraction, indexing, parts, pointwise, recurrent, reduction, shape  # each fills the table
 from .table import RULES, rule
 
-__all__ = ["RULES", "contraction", "indexing", "pointwise", "recurrent", "reduction", "rule", "shape"]
+__all__ = ["RULES", "contraction", "indexing", "parts", "pointwise", "recurrent", "reduction", "rule", "shape"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..axes import Axis
 from ..flow import Attribute, Flow, Produced, Unsupported, Value
 from ..numbers import Source
-from ..units import Axis
 from .pointwise import broadcast, pointwise
 from .table import rule
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..axes import Axis
 from ..flow import Flow, Value
-from ..units import Axis
 from .table import rule
 
 UNARY = (

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..axes import Axis, concatenate
 from ..flow import Flow, Stacked, Unsupported, Value
-from ..units import Axis, concatenate
 from .contraction import _produces
 from .table import rule
 

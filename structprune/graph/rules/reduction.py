@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..axes import Axis, concatenate
 from ..flow import Attribute, Flow, Statistic, Unsupported, Value
 from ..numbers import Number, Source
-from ..units import Axis, concatenate
 from .table import rule
 
 
