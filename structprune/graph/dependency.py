@@ -1,4 +1,4 @@
-"""Groups of coupled channels and barriers, and what each removal costs and saves."""
+"""What can be removed from a model, and what each removal costs and saves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,172 +19,11 @@ from .barriers import Barrier, barriers, reasons, whole_layers
 from .capture import Captured, Inputs
 from .families import families
 from .flow import Attribute, Flow, Value, all_axes
+from .group import Group, Slice
 from .program import program
 from .tally import Terms
 from .trials import Sizes, explore
 from .units import Resolution
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One axis of one parameter or buffer that a group controls.
-
-    `index` has shape (positions, k): the group's units on each position, -1 where a position (also) carries
-    none of this group. `role` is filter, passed, consumer, norm, bias or other. Where blocks of axis 0 keep different
-    positions (axis 1 of a grouped convolution's weight), the positions of all blocks follow each other.
-    """
-
-    key: str
-    dim: int
-    role: str
-    index: np.ndarray
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels that are ranked together: a layer's filters, with everything that is coupled to them.
-
-    `name` is the leading layer: of the layers that make these channels, the nearest to the input (so a
-    projection shortcut leads its stage), and, where a layer's channels are a product (heads × channels of a head),
-    the factor. `units` counts what can be removed one by one, `channels` the leading layer's width. `slices` starts
-    with the leading layer's filters, then those of the other layers that make the channels. `exact` says that, in
-    evaluation, removing equals masking with zero; if not, an op takes a statistic over the channels (LayerNorm, a sum
-    of sigmoids), in the slim network over those that are left. `exact_in_training` is false also where BatchNorm takes
-    the statistics of a batch over the channels. `strata` numbers the stratum of each unit, and `rates` says how many
-    units of each stratum go at a time: one, or for one head of 32 channels 32 of those that it is added to. `floors`
-    are axes, as (positions, k) of the group's units, and how many positions of them must stay. `params` and `macs` are
-    what the model loses when all the units go.
-    """
-
-    name: str
-    units: int
-    channels: int
-    exact: bool
-    exact_in_training: bool
-    slices: tuple[Slice, ...]
-    floors: tuple[tuple[np.ndarray, int], ...] = field(repr=False)
-    ids: np.ndarray = field(repr=False)
-    strata: np.ndarray = field(repr=False)
-    rates: tuple[int, ...] = field(repr=False)
-    _graph: DependencyGraph = field(repr=False, compare=False)
-    allowed: frozenset[int] | None = field(default=None, repr=False)
-
-    @property
-    def params(self) -> int:
-        return self._graph.params() - self._graph.params({self.name: np.arange(0)})
-
-    @property
-    def macs(self) -> int:
-        return self._graph.macs() - self._graph.macs({self.name: np.arange(0)})
-
-    @property
-    def leading(self) -> Slice:
-        return self.slices[0]
-
-    def allows(self, kept: int) -> bool:
-        """Whether so many units may stay: the model's code may take another path at some widths."""
-        return self.allowed is None or kept in self.allowed
-
-    @functools.cached_property
-    def step(self) -> int:
-        """How many units go together at least: of each stratum its rate."""
-        return sum(self.rates)
-
-    @property
-    def removable(self) -> int:
-        """The most units that can go without emptying a stratum."""
-        return self.step * self.steps(np.ones(len(self.rates), int))
-
-    def steps(self, least: np.ndarray) -> int:
-        """How often all strata can lose what goes at a time, if of each at least so many units stay."""
-        return int(((np.bincount(self.strata) - least) // self.rates).min())
-
-    def channels_of(self, kept: int) -> int:
-        """The leading layer's width when `kept` units are kept (its fixed channels always stay).
-
-        Where it makes only some of the units, so that their number does not tell its width: the number of units.
-        """
-        if not self.channels_per_step:
-            return kept
-        return self.channels - (self.units - kept) * self.channels_per_step // self.step
-
-    @functools.cached_property
-    def channels_per_step(self) -> int:
-        """How many of the leading layer's channels go when all strata lose what goes at a time; 0 if that varies."""
-        index = self.leading.index
-        first = index.max(axis=1)
-        on = np.bincount(self.strata[first[first >= 0]], minlength=len(self.rates)) * self.rates
-        all_units = np.bincount(self.strata)
-        return 0 if (on % all_units).any() else int((on // all_units).sum())
-
-    def best(self, scores: np.ndarray, kept: int) -> np.ndarray:
-        """The indices of the `kept` units of highest score, in rising order: of each stratum the best.
-
-        Of equal scores the first stay. `kept` is `units` less a multiple of `step`.
-        """
-        lost = (self.units - kept) // self.step
-        chosen = []
-        for stratum, rate in enumerate(self.rates):
-            members = np.flatnonzero(self.strata == stratum)
-            order = np.argsort(-scores[members], kind="stable")
-            chosen.append(members[order[: len(members) - lost * rate]])
-        return np.sort(np.concatenate(chosen))
-
-    def must_stay(self, scores: np.ndarray, min_channels: int = 1) -> np.ndarray:
-        """Which units, the fewest by rank, leave `min_channels` channels to each layer that makes the group's channels,
-        and one to each that consumes them.
-
-        Layers may make different parts of a group (`cat([a, b]) + c`), so the best units of all might empty one.
-        """
-        kept = np.zeros(self.units + 1, bool)
-        kept[-1] = True  # what the padding -1 looks up
-        order = np.argsort(-scores, kind="stable")
-        for index, least in self.least(min_channels):
-            for unit in order[np.isin(order, index)]:
-                if int(kept[index].all(axis=1).sum()) >= min(least, len(index)):
-                    break
-                kept[unit] = True
-        return kept[:-1]
-
-    def ranked(self, scores: np.ndarray, min_channels: int = 1) -> np.ndarray:
-        """`scores`, with those that a layer needs to keep its least width before all others."""
-        return np.where(self.must_stay(scores, min_channels), np.inf, scores)
-
-    def chosen(self, scores: np.ndarray, kept: int, min_channels: int = 1) -> np.ndarray:
-        """The `kept` best units of `ranked`."""
-        return self.best(self.ranked(scores, min_channels), kept)
-
-    def least(self, min_channels: int) -> list[tuple[np.ndarray, int]]:
-        """Axes, as (positions, k of this group's units), and how many positions of each must stay: `min_channels` of
-        what a layer makes, one of what anything consumes."""
-        found: dict[bytes, tuple[np.ndarray, int]] = {}
-        wanted = [(s.index, min_channels if s.role == "filter" else 1) for s in self.slices]
-        for index, least in (*wanted, *self.floors):
-            key = index.tobytes()
-            found[key] = (index, max(least, found[key][1] if key in found else 0))
-        return list(found.values())
-
-    def narrowed(self, share: int) -> np.ndarray:
-        """One unit in `share`, spread evenly, but two of each stratum of three or more, and no empty layer."""
-        counts = np.bincount(self.strata)
-        few = np.maximum(np.minimum(2, counts - self.rates), counts // share)  # one may run other code
-        most = max(self.steps(few), 1)
-        place = np.zeros(self.units)
-        for stratum in range(len(self.rates)):
-            members = self.strata == stratum
-            place[members] = -(np.arange(members.sum()) % share)
-        for lost in (n for n in range(most, 0, -1) if self.allows(self.units - n * self.step)):
-            kept = np.zeros(self.units + 1, bool)
-            kept[self.best(place, self.units - lost * self.step)] = True
-            kept[-1] = True  # what the padding -1 looks up
-            empty = [i for i, n in self.least(1) if int(kept[i].all(axis=1).sum()) < n]
-            if empty and self.step == 1:
-                for index in empty:
-                    kept[index] = True
-                empty = []
-            if not empty:
-                return np.flatnonzero(kept[:-1])
-        return np.arange(self.units)
 
 
 class DependencyGraph:

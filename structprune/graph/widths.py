@@ -18,8 +18,9 @@ import numpy as np
 from .attributes import axes_of_sources
 from .axes import alive
 from .capture import Captured
-from .dependency import DependencyGraph, Group
+from .dependency import DependencyGraph
 from .flow import Value
+from .group import Group
 from .noting import Condition
 from .numbers import Read, Size, Source, evaluate, leaves
 

@@ -20,8 +20,9 @@ from torch.nn.utils import parametrize
 from ..errors import StoreError
 from . import kernels
 from .admission import FOREIGN, INTERNAL, Admission, check_attribute, name_of, recomputed
+from .decoding import Decoder
+from .encoding import Encoder
 from .hooks import HOOKS, hooked, read_hook, register_outputs, write_hook
-from .values import Decoder, Encoder
 
 _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
 

@@ -21,8 +21,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import StoreError
 from .admission import check_attribute
+from .decoding import Decoder
+from .encoding import Encoder
 from .kernels import check_weight_norm
-from .values import Decoder, Encoder
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _FLAGS = {

@@ -9,7 +9,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import BudgetError, RecipeError
-from structprune.plan.allocation import _hull
+from structprune.plan.descent import hull
 from structprune.records import Sensitivity
 from tests.toys import randomise
 
@@ -91,9 +91,9 @@ def test_groups_that_were_not_scanned_go_only_where_they_must():
 
 def test_the_hull_is_convex_and_under_the_losses():
     losses = {16: 0.0, 12: 0.3, 8: 0.2, 4: 1.0}
-    hull = _hull(losses)
-    values = [hull(kept) for kept in range(1, 17)]
-    assert all(hull(kept) <= loss + 1e-12 or kept == 8 for kept, loss in losses.items())
+    under = hull(losses)
+    values = [under(kept) for kept in range(1, 17)]
+    assert all(under(kept) <= loss + 1e-12 or kept == 8 for kept, loss in losses.items())
     assert all(a >= b for a, b in itertools.pairwise(values))
     steps = [a - b for a, b in itertools.pairwise(values)]
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(steps))

@@ -350,7 +350,7 @@ def test_a_description_nested_without_end(tmp_path):
 
 def test_the_state_of_a_generator_is_one_that_torch_has():
     """`set_state` takes any position, and then hands out what lies behind its numbers."""
-    from structprune.store.values import Decoder
+    from structprune.store.decoding import Decoder
 
     state = torch.Generator().get_state()
     decoder = Decoder.__new__(Decoder)
