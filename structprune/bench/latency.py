@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,54 +132,71 @@ def benchmark(
 ) -> Benchmark:
     """Times two or more networks; the first is what the others are compared with. By default ONNX files on the CPU.
 
-    Inputs are random (seeded) at batch size `batch`. `threads` is onnxruntime's intra-op count. `seconds` bounds
-    the measuring (not opening and warming up); every round has at least 4 turns, whatever they take. In a turn each
-    network runs for ROW seconds or once, and the later half of its runs count. Denormals
-    are flushed to zero for all models. `runtime` times them elsewhere, and has a batch and threads of its own: torch
-    engines take modules with `example_inputs`, as `export_onnx` does, and repeat or cut those to its batch. `pin` keeps
-    the timing on the idlest cores, as many as there are threads; a note says where that can't be done. `energy` also
-    runs each network for a second for `joules`, where the machine tells. Raises RecipeError for a file that is missing
-    or no ONNX model, for what the runtime does not run, and for a batch or threads beside another runtime's.
+    Inputs are random (seeded). Every round has at least 4 turns, whatever they take; in a turn each network runs for
+    ROW seconds or once, and the later half of its runs count. Denormals are flushed to zero for all models.
+
+    Args:
+        models: networks by name: ONNX files, or modules with a runtime of torch's.
+        batch: the batch size.
+        threads: onnxruntime's intra-op threads.
+        seconds: bounds the measuring (not opening and warming up).
+        rounds: how often the networks are opened anew.
+        runtime: times them elsewhere, and has a batch and threads of its own.
+        example_inputs: what modules run on, as for `export_onnx`; repeated or cut to the runtime's batch.
+        pin: keeps the timing on the idlest cores, as many as there are threads; a note says where that can't be done.
+        energy: also runs each network for a second for `joules`, where the machine tells.
+        progress: is called with the share that is done.
+
+    Returns:
+        Medians in milliseconds, speedups over the first network with intervals, and what disturbed the timing.
+
+    Raises:
+        RecipeError: a file is missing or no ONNX model, the runtime does not run it, or a batch or threads are given
+            beside another runtime's.
     """
-    if len(models) < 2:
-        raise RecipeError(f"benchmark got {len(models)} model: give two or more, the first is the reference")
+    runtime = _runtime(len(models), runtime, threads, batch)
+    sources = {name: _source(name, model, example_inputs) for name, model in models.items()}
+    with runtime.active(), _pinned(pin, runtime) as cores:
+        times = [_round(sources, runtime, seconds / rounds, i, progress, rounds) for i in range(rounds)]
+        joules = _energy(sources, runtime, min(1.0, seconds)) if energy else None
+    unpinned = ["it was not pinned to cores: they can't be chosen here"] if pin and cores is None else []
+    measured = _summary(runtime, list(models), times)
+    return replace(measured, notes=[*measured.notes, *unpinned], cores=cores, joules=joules)
+
+
+def _runtime(models: int, runtime: Runtime | None, threads: int, batch: int) -> Runtime:
+    """The runtime that is asked for. Raises RecipeError for fewer than two models and for one that is not clear."""
+    if models < 2:
+        raise RecipeError(f"benchmark got {models} model: give two or more, the first is the reference")
     if runtime and (threads, batch) not in ((1, 1), (runtime.threads, runtime.batch)):
         raise RecipeError(
             f"benchmark got threads={threads}, batch={batch} beside a runtime of {runtime.threads} and {runtime.batch}"
             ": give the runtime alone"
         )
-    runtime = runtime or Runtime(threads, batch)
-    sources = {name: _source(name, model, example_inputs) for name, model in models.items()}
+    return runtime or Runtime(threads, batch)
+
+
+def _summary(runtime: Runtime, names: list[str], times: list[np.ndarray]) -> Benchmark:
+    """What the seconds of each round, of shape (turns, models), come to."""
     rng = np.random.default_rng(0)
-    with runtime.active(), _pinned(pin, runtime) as cores:
-        times = [_round(sources, runtime, seconds / rounds, i, progress, rounds) for i in range(rounds)]
-        joules = _energy(sources, runtime, min(1.0, seconds)) if energy else None
-    unpinned = ["it was not pinned to cores: they can't be chosen here"] if pin and cores is None else []
-    names = list(models)
     speedup, interval = {}, {}
     for position, name in enumerate(names[1:], start=1):
         ratios = [turns[:, 0] / turns[:, position] for turns in times]
         speedup[name] = float(np.median(np.concatenate(ratios)))
         interval[name] = _interval(ratios, rng)
-    everything = np.concatenate(times)
     slower = [pace(names[0], name, speedup[name], interval[name]) for name in speedup if interval[name][1] < 1]
+    disturbed = _disturbances([turns[:, 0] for turns in times])
+    turns = np.concatenate(times)
     return Benchmark(
         runtime=runtime.version,
         threads=runtime.threads,
         batch=runtime.batch,
-        rounds=rounds,
-        turns=len(everything),
-        ms={name: float(np.median(everything[:, i]) * 1e3) for i, name in enumerate(names)},
+        rounds=len(times),
+        turns=len(turns),
+        ms={name: float(np.median(turns[:, i]) * 1e3) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
-        notes=[
-            *slower,
-            *_disturbances([turns[:, 0] for turns in times]),
-            *_too_wide(speedup, interval),
-            *unpinned,
-        ],
-        cores=cores,
-        joules=joules,
+        notes=[*slower, *disturbed, *_too_wide(speedup, interval)],
         times=times,
     )
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bench import Benchmark, benchmark
+from ..bench import Benchmark, Runtime, benchmark
+from ..bench.engines import Network
 from ..errors import BudgetError
 from ..graph import DependencyGraph
 from ..plan.budget import LATENCY, SPEEDUP
@@ -51,85 +52,135 @@ def plan_measured(
     `latency["rounds"]`; `latency["correction"]` is what the plan's costs were corrected by. The network is no slower
     than asked, less `tolerance`; nor faster, plus `tolerance`, unless another budget asks for that. If no round comes
     so near, or the `deadline` comes first, the nearest is returned, with a note; if it comes before the first round,
-    the plan by the costs as they are.
-    Raises BudgetError where no plan can meet the budget.
+    the plan by the costs as they are. Raises BudgetError where no plan can meet the budget.
     """
-    until = deadline or Deadline()
-    told: list[dict[str, Any]] = []
-    best: tuple[float, Plan] | None = None
-    distances: dict[tuple[int, ...], float] = {}  # of the networks that were measured
-    bracket, reason = _Bracket(), ""
-    correction: float | None = 1.0
+    search, until, runtime = _Search(budget, tolerance), deadline or Deadline(), cost.runtime
     with tempfile.TemporaryDirectory() as folder:
-        runtime, reference = cost.runtime, Path(folder) / "dense.onnx"
-        held = (
-            runtime.converted(Path(dense), target=reference)
-            if dense and runtime.files
-            else runtime.prepare(graph.model, graph.inputs, reference)
-        )
-        while correction is not None and len(told) < rounds:
-            if best is not None and until.over:
-                reason = f"the {until.seconds:.0f} s for it were over"
+        reference = _reference(graph, runtime, dense, Path(folder) / "dense.onnx")
+        while not search.exhausted and len(search.rounds) < rounds:
+            if search.nearest is not None and until.over:
+                search.reason = f"the {until.seconds:.0f} s for it were over"
                 break
-            progress(len(told) / rounds)
+            progress(len(search.rounds) / rounds)
             try:
-                made = make(cost.corrected(correction))
+                plan = make(cost.corrected(search.correction))
             except BudgetError as error:
-                if best is None:
-                    raise
-                reason = f"with costs as measured, {error}"
-                correction = bracket.after(correction, math.inf, correction)
+                search.refuse(error)
                 continue
-            widths = tuple(made.widths.values())
-            if widths in distances:
-                correction = bracket.after(correction, distances[widths], correction)
+            if search.knows(plan):
                 continue
-            assert made.latency is not None
-            made.latency["correction"] = correction
             if until.over:
-                made.latency["rounds"] = []
-                made.notes.append(
-                    f"asked for {_asked(budget)}, and the network was not timed, as the {until.seconds:.0f} s for it "
-                    "were over before: give planning more seconds"
-                )
-                return made
-            slim = runtime.prepare(prune(graph.model, made), graph.inputs, Path(folder) / "slim.onnx")
+                return _untimed(plan, search, until)
+            slim = runtime.prepare(prune(graph.model, plan), graph.inputs, Path(folder) / "slim.onnx")
             timed = benchmark(
-                {"dense": held, "slim": slim},
+                {"dense": reference, "slim": slim},
                 runtime=runtime,
                 seconds=seconds,
                 rounds=_rounds(cost, seconds, until),
-                progress=lambda share: progress((len(told) + share) / rounds),
+                progress=lambda share: progress((len(search.rounds) + share) / rounds),
             )
-            expected, measured = made.latency["dense"] / made.latency["slim"], timed.speedup["slim"]
-            goal = _goal(budget, timed)
-            told.append({"goal": goal, "predicted": expected, "measured": measured, "ci95": list(timed.ci95["slim"])})
-            tell(told[-1])
-            off = distances[widths] = measured / goal - 1
-            reason = ""
-            if best is None or abs(off) < best[0]:
-                best = (abs(off), made)
-            if abs(off) <= tolerance or (off > 0 and _others_bind(budget, made)):
-                best = (0.0, made)
+            settled = search.learn(plan, timed, cost.dense_ms)
+            tell(search.rounds[-1])
+            if settled:
                 break
-            # in milliseconds the machine's pace counts too, in the ratio it does not
-            estimate = correction * expected / measured
-            if LATENCY in budget and budget[LATENCY] < timed.ms["dense"] / budget.get(SPEEDUP, 1.0):
-                estimate *= timed.ms["dense"] / cost.dense_ms
-            correction = bracket.after(correction, off, estimate)
-    assert best is not None
-    distance, found = best
-    assert found.latency is not None
-    found.latency["rounds"] = told
-    if distance:
-        if not reason and correction is None and bracket.slow < bracket.fast:
-            reason = "the widths' steps allow nothing nearer"
-        found.notes.append(
-            f"asked for {told[-1]['goal']:.2f}×, and the nearest measured in {len(told)} "
-            f"round{'s' if len(told) > 1 else ''} of planning is {100 * distance:.1f} % off it: "
-            f"{reason or 'the timings vary too much, or more rounds are needed'}"
+    return search.result()
+
+
+class _Search:
+    """Corrections of the costs that were tried, what their networks measured, and the plan nearest to the budget.
+
+    `correction` is the next to try, unless the search is `exhausted`: nothing is left between those that were tried.
+    """
+
+    def __init__(self, budget: Mapping[str, float], tolerance: float) -> None:
+        self.budget, self.tolerance = budget, tolerance
+        self.rounds: list[dict[str, Any]] = []  # what each planned and measured
+        self.nearest: Plan | None = None
+        self.distance = math.inf  # of the nearest from the goal, as a share of it; 0 where it will do
+        self.correction, self.exhausted = 1.0, False
+        self.reason = ""  # why the search ended where it did
+        self._bracket = _Bracket()
+        self._distances: dict[tuple[int, ...], float] = {}  # of the networks that were measured, by their widths
+
+    def refuse(self, error: BudgetError) -> None:
+        """By the costs as corrected no plan meets the budget. Raises the error if that is so from the start."""
+        if self.nearest is None:
+            raise error
+        self.reason = f"with costs as measured, {error}"
+        self._go_on(math.inf, self.correction)
+
+    def knows(self, plan: Plan) -> bool:
+        """Whether the plan's network was measured before, so that its correction says nothing new; writes that down."""
+        distance = self._distances.get(tuple(plan.widths.values()))
+        if distance is None:
+            _latency(plan)["correction"] = self.correction
+            return False
+        self._go_on(distance, self.correction)
+        return True
+
+    def learn(self, plan: Plan, timed: Benchmark, dense_ms: float) -> bool:
+        """Takes in what the plan's network was measured to be. Returns whether it will do."""
+        expected, measured = _latency(plan)["dense"] / _latency(plan)["slim"], timed.speedup["slim"]
+        goal = _goal(self.budget, timed)
+        self.rounds.append(
+            {"goal": goal, "predicted": expected, "measured": measured, "ci95": list(timed.ci95["slim"])}
         )
-    return found
+        off = self._distances[tuple(plan.widths.values())] = measured / goal - 1
+        self.reason = ""
+        if self.nearest is None or abs(off) < self.distance:
+            self.nearest, self.distance = plan, abs(off)
+        if abs(off) <= self.tolerance or (off > 0 and _others_bind(self.budget, plan)):
+            self.nearest, self.distance = plan, 0.0
+            return True
+        # in milliseconds the machine's pace counts too, in the ratio it does not
+        estimate = self.correction * expected / measured
+        if LATENCY in self.budget and self.budget[LATENCY] < timed.ms["dense"] / self.budget.get(SPEEDUP, 1.0):
+            estimate *= timed.ms["dense"] / dense_ms
+        self._go_on(off, estimate)
+        return False
+
+    def _go_on(self, off: float, estimate: float) -> None:
+        """To the next correction, after one whose network is `off` the goal."""
+        following = self._bracket.after(self.correction, off, estimate)
+        self.exhausted = following is None
+        self.correction = self.correction if following is None else following
+
+    def result(self) -> Plan:
+        """The nearest plan, with a note where it is not near enough."""
+        assert self.nearest is not None
+        _latency(self.nearest)["rounds"] = self.rounds
+        if self.distance:
+            if not self.reason and self.exhausted and self._bracket.slow < self._bracket.fast:
+                self.reason = "the widths' steps allow nothing nearer"
+            rounds = len(self.rounds)
+            self.nearest.notes.append(
+                f"asked for {self.rounds[-1]['goal']:.2f}×, and the nearest measured in {rounds} "
+                f"round{'s' if rounds > 1 else ''} of planning is {100 * self.distance:.1f} % off it: "
+                f"{self.reason or 'the timings vary too much, or more rounds are needed'}"
+            )
+        return self.nearest
+
+
+def _latency(plan: Plan) -> dict[str, Any]:
+    assert plan.latency is not None  # it was made with costs
+    return plan.latency
+
+
+def _reference(graph: DependencyGraph, runtime: Runtime, dense: str | Path | None, path: Path) -> Path | Network:
+    """The dense network as the runtime takes it."""
+    if dense and runtime.files:
+        return runtime.converted(Path(dense), target=path)
+    return runtime.prepare(graph.model, graph.inputs, path)
+
+
+def _untimed(plan: Plan, search: _Search, until: Deadline) -> Plan:
+    """A plan that there was no time to measure."""
+    _latency(plan)["rounds"] = []
+    plan.notes.append(
+        f"asked for {_asked(search.budget)}, and the network was not timed, as the {until.seconds:.0f} s for it "
+        "were over before: give planning more seconds"
+    )
+    return plan
 
 
 def _rounds(cost: CostModel, seconds: float, until: Deadline) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import BudgetError, PlanError, RecipeError
-from ..graph import DependencyGraph, Group, Tally
+from ..graph import DependencyGraph, Tally
 from ..modules import tensors
 from ..names import shown, unknown
 from ..options import checked, instance, number, optional, several, whole
@@ -55,54 +56,35 @@ def plan(
         graph: what `trace` gives.
         scores: what `score` gives of it.
         budget: `macs`, `params` or `channels` (or several) to what may stay: a fraction of the dense network, or an
-            absolute number over 1; `latency_ms` to milliseconds, and `speedup` to how many times faster, as `cost`
-            predicts them.
+            absolute number over 1; `latency_ms` and `speedup` (how many times faster) as `cost` predicts them.
         allocation: how the budget is shared among groups, by name.
         min_channels: how many channels of each layer stay at least.
         max_ratio: the largest share of a group's units that goes.
-        align: what widths are multiples of: one number (1: any width), or the steps of a runtime
-            (structprune.cost.learn_steps), of which each group takes what its layers need. "auto": those of `cost`, or
-            of this machine's onnxruntime, learned once and kept on disk (structprune.cost.standard_steps;
-            STRUCTPRUNE_TIMING=off takes a table instead). Where whole steps can't meet the budget, widths are in halves
-            of them, and so on, and `notes` says so.
+        align: what widths are multiples of: one number (1: any width), or a runtime's steps by kind of layer
+            (structprune.cost.learn_steps). "auto": the steps of `cost`, or of this machine's onnxruntime (see
+            structprune.cost.standard_steps). Steps that can't meet the budget are halved, and so on; `notes` says so.
         ignore: globs of layers whose groups stay whole.
         sensitivity: what structprune.sensitivity gives, for the allocations that weigh measured losses.
         cost: what structprune.cost.learn_cost gives, for budgets of latency.
+
+    Returns:
+        What of which group, parameter and buffer stays, and what that comes to: plain data.
+
     Raises:
         BudgetError: no plan can meet the budget, or an option makes no sense.
         PlanError: the scores are not of this graph.
+        RecipeError: there is no such allocation.
     """
     if not isinstance(allocation, str) or allocation not in ALLOCATIONS:
         raise RecipeError(unknown("allocation", allocation, ALLOCATIONS))
     limits = read_budget(budget, graph, cost)
-    budget = {name: number()(amount) for name, amount in budget.items()}  # a NumPy scalar as a plain number
+    amounts = {name: number()(amount) for name, amount in budget.items()}  # a NumPy scalar as a plain number
     if sensitivity is not None:
         scores = dataclasses.replace(scores, sensitivity=sensitivity)
     scores = check_scores(graph, scores, allocation)
-    values = {**scores.values, **{g.name: np.zeros(g.units) for g in graph.groups if g.name in scores.unscored}}
-    align, said = (align, ()) if align != "auto" else _standard(cost)
-    constraints: dict[str, Any] = {"min_channels": min_channels, "max_ratio": max_ratio, "align": align}
-    constraints["ignore"] = list(ignore)
-    if isinstance(align, Mapping):
-        check_steps(align)
-        constraints["align"] = {kind: int(step) for kind, step in align.items()}
-        shares = [2**i for i in range(max(constraints["align"].values(), default=1).bit_length())]
-    else:
-        constraints["align"], shares = int(align), [1]
-    for share in shares:
-        multiples = aligned(graph, align, share) if isinstance(align, Mapping) else int(align)
-        options = choices(graph.groups, values, min_channels, max_ratio, multiples, ignore, scores.unscored)
-        try:
-            made = _plan(graph, scores, values, options, limits, budget, allocation, constraints, cost)
-        except (BudgetError, PlanError):
-            if share == shares[-1]:
-                raise
-        else:
-            made.notes += said
-            if share > 1:
-                made.notes.append(f"whole steps of the runtime can't meet the budget: widths are in 1/{share} of them")
-            return made
-    raise AssertionError("the last share returns or raises")
+    align, notes = (align, ()) if align != "auto" else _standard(cost)
+    constraints = {"min_channels": min_channels, "max_ratio": max_ratio, "align": _plain(align), "ignore": list(ignore)}
+    return _Planning(graph, scores, limits, amounts, allocation, constraints, cost).in_steps(align, notes)
 
 
 def _standard(cost: Cost | None) -> tuple[Mapping[str, int], Sequence[str]]:
@@ -115,69 +97,120 @@ def _standard(cost: Cost | None) -> tuple[Mapping[str, int], Sequence[str]]:
     return standard.steps, standard.notes
 
 
-def _plan(
-    graph: DependencyGraph,
-    scores: Scores,
-    values: Mapping[str, np.ndarray],
-    options: list[Choice],
-    limits: list[Limit],
-    budget: Mapping[str, float],
-    allocation: str,
-    constraints: dict[str, Any],
-    cost: Cost | None,
-) -> Plan:
-    min_channels = constraints["min_channels"]
-    ranked = {g.name: g.ranked(values[g.name], min_channels) for g in graph.groups}
-    chosen: dict[tuple[str, int], np.ndarray] = {}
+def _plain(align: int | Mapping[str, int]) -> int | dict[str, int]:
+    """What widths are multiples of, as a plan holds it. Raises BudgetError for steps that are none."""
+    if not isinstance(align, Mapping):
+        return int(align)
+    check_steps(align)
+    return {kind: int(step) for kind, step in align.items()}
 
-    def best(group: Group, count: int) -> np.ndarray:
-        if (group.name, count) not in chosen:
-            chosen[group.name, count] = group.best(ranked[group.name], count)
-        return chosen[group.name, count]
 
-    by_name = {g.name: g for g in graph.groups}
-    others = {} if cost is None else {LATENCY: cost.latency}
-    tally = Tally(graph, lambda name, count: best(by_name[name], count), others)
+@dataclasses.dataclass(frozen=True)
+class _Planning:
+    """What a plan is asked for: of which graph, by which scores, within which limits and constraints."""
 
-    def used(widths: Widths) -> dict[str, float]:
-        counts = {**tally.count(widths), "channels": sum(widths.values())}
-        counts[SPEEDUP] = counts.get(LATENCY, 0.0)
-        return {limit.name: counts[limit.name] for limit in limits}
+    graph: DependencyGraph
+    scores: Scores
+    limits: list[Limit]
+    budget: dict[str, float]
+    allocation: str
+    constraints: dict[str, Any]
+    cost: Cost | None
 
-    def shares(widths: Widths) -> np.ndarray:
-        counts = used(widths)
-        return np.array([counts[limit.name] / limit.allowed for limit in limits])
+    def in_steps(self, align: int | Mapping[str, int], notes: Sequence[str]) -> Plan:
+        """The plan in whole steps; where those can't meet the budget in halves of them, and so on, with a note."""
+        shares = [1]
+        if isinstance(align, Mapping):
+            shares = [2**i for i in range(max(self.constraints["align"].values(), default=1).bit_length())]
+        for share in shares:
+            choices = self._choices(aligned(self.graph, align, share) if isinstance(align, Mapping) else int(align))
+            try:
+                plan = self._plan(choices)
+            except (BudgetError, PlanError):
+                if share == shares[-1]:
+                    raise
+                continue
+            coarse = f"whole steps of the runtime can't meet the budget: widths are in 1/{share} of them"
+            plan.notes += [*notes, *([coarse] if share > 1 else [])]
+            return plan
+        raise AssertionError("the last share returns or raises")
 
-    load = Load(shares)
-    narrowest = {c.group.name: int(c.widths[0]) for c in options}
-    if load(narrowest) > 1:
-        whole = all(narrowest[group.name] == group.units for group in graph.groups)
-        raise BudgetError(_out_of_reach(limits, used(narrowest), constraints, graph, whole))
-    if scores.widths is None:
-        widths = _allocated(allocation, options, scores, load)
-    else:  # for which the groups were ranked one after the other
-        widths = {g.name: scores.widths.get(g.name, g.units) for g in graph.groups}
-        for choice in options:
-            width, group = widths[choice.group.name], choice.group
-            if width not in choice.widths:
-                raise PlanError(
-                    f"{scores.criterion} ranked group {group.name} for {width} of its {group.units} units, which these "
-                    "constraints do not allow: score anew, with the widths of a plan under the same constraints"
-                )
-    if load(widths) > 1:
-        whose = f"that {scores.criterion} ranked for" if scores.widths else f"of allocation {allocation}"
-        raise PlanError(
-            f"the widths {whose} are over the budget, with {len(scores.unscored)} groups that can't be scored and stay "
-            "whole: allow more, or choose another criterion or allocation"
-        )
+    def _choices(self, multiples: int | Mapping[str, int]) -> list[Choice]:
+        ignore, unscored = self.constraints["ignore"], self.scores.unscored
+        least, most = self.constraints["min_channels"], self.constraints["max_ratio"]
+        return choices(self.graph.groups, self._values, least, most, multiples, ignore, unscored)
 
-    kept = {g.name: best(g, widths[g.name]) for g in graph.groups}
-    result = realise(graph, kept, scores.criterion, allocation, dict(budget), constraints)
-    if cost is not None:
-        result.latency = {"dense": cost.dense_ms, "slim": tally.count(widths)[LATENCY]}
-    result.notes = graph.notes + scores.notes + _notes(limits, used(widths), result, constraints)
-    result.notes += stale_configurations(graph.model, result)
-    return result
+    @functools.cached_property
+    def _values(self) -> dict[str, np.ndarray]:
+        """The scores of all groups: zeros for those that can't be scored."""
+        unscored = {g.name: np.zeros(g.units) for g in self.graph.groups if g.name in self.scores.unscored}
+        return {**self.scores.values, **unscored}
+
+    def _plan(self, options: list[Choice]) -> Plan:
+        """The plan by these widths. Raises BudgetError and PlanError where it can't be within the budget."""
+        graph, scores, limits, cost = self.graph, self.scores, self.limits, self.cost
+        ranking = _Ranking(graph, self._values, self.constraints["min_channels"])
+        tally = Tally(graph, ranking.best, {} if cost is None else {LATENCY: cost.latency})
+
+        def used(widths: Widths) -> dict[str, float]:
+            counts = {**tally.count(widths), "channels": sum(widths.values())}
+            counts[SPEEDUP] = counts.get(LATENCY, 0.0)
+            return {limit.name: counts[limit.name] for limit in limits}
+
+        def shares(widths: Widths) -> np.ndarray:
+            counts = used(widths)
+            return np.array([counts[limit.name] / limit.allowed for limit in limits])
+
+        load = Load(shares)
+        narrowest = {choice.group.name: int(choice.widths[0]) for choice in options}
+        if load(narrowest) > 1:
+            whole = all(narrowest[group.name] == group.units for group in graph.groups)
+            raise BudgetError(_out_of_reach(limits, used(narrowest), self.constraints, graph, whole))
+        if scores.widths is None:
+            widths = _allocated(self.allocation, options, scores, load)
+        else:
+            widths = _ranked_for(graph, options, scores)
+        if load(widths) > 1:
+            whose = f"that {scores.criterion} ranked for" if scores.widths else f"of allocation {self.allocation}"
+            raise PlanError(
+                f"the widths {whose} are over the budget, with {len(scores.unscored)} groups that can't be scored and "
+                "stay whole: allow more, or choose another criterion or allocation"
+            )
+        kept = {name: ranking.best(name, width) for name, width in widths.items()}
+        plan = realise(graph, kept, scores.criterion, self.allocation, self.budget, self.constraints)
+        if cost is not None:
+            plan.latency = {"dense": cost.dense_ms, "slim": tally.count(widths)[LATENCY]}
+        plan.notes = graph.notes + scores.notes + _notes(limits, used(widths), plan, self.constraints)
+        plan.notes += stale_configurations(graph.model, plan)
+        return plan
+
+
+class _Ranking:
+    """Which units of each group stay, for each number of them."""
+
+    def __init__(self, graph: DependencyGraph, values: Mapping[str, np.ndarray], min_channels: int) -> None:
+        self._groups = {group.name: group for group in graph.groups}
+        self._scores = {name: group.ranked(values[name], min_channels) for name, group in self._groups.items()}
+        self._known: dict[tuple[str, int], np.ndarray] = {}
+
+    def best(self, name: str, count: int) -> np.ndarray:
+        if (name, count) not in self._known:
+            self._known[name, count] = self._groups[name].best(self._scores[name], count)
+        return self._known[name, count]
+
+
+def _ranked_for(graph: DependencyGraph, options: list[Choice], scores: Scores) -> Widths:
+    """The widths for which the groups were ranked one after the other."""
+    assert scores.widths is not None
+    widths = {group.name: scores.widths.get(group.name, group.units) for group in graph.groups}
+    for choice in options:
+        width, group = widths[choice.group.name], choice.group
+        if width not in choice.widths:
+            raise PlanError(
+                f"{scores.criterion} ranked group {group.name} for {width} of its {group.units} units, which these "
+                "constraints do not allow: score anew, with the widths of a plan under the same constraints"
+            )
+    return widths
 
 
 def _allocated(allocation: str, options: list[Choice], scores: Scores, load: Load) -> Widths:
