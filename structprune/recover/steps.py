@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from ..calibration import Working, batches_of
+from ..calibration import Batch, Working, batches_of
 from ..errors import RecipeError
 from ..graph.capture import Inputs, outputs
 from ..memory import LIMIT, allocation_failed
@@ -23,7 +23,9 @@ from .batchnorm import reestimate
 from .least_squares import refit
 from .means import fold_means
 
-_STEPS: TypeAdapter[list[MeansSpec | LeastSquaresSpec | BatchNormSpec]] = TypeAdapter(list[RecoverSpec])
+Step: TypeAlias = MeansSpec | LeastSquaresSpec | BatchNormSpec
+
+_STEPS: TypeAdapter[list[Step]] = TypeAdapter(list[RecoverSpec])
 
 
 @dataclass
@@ -58,62 +60,107 @@ def recover(
 ) -> Recovered:
     """A copy of `slim` whose weights, biases and BatchNorm statistics make up for the removed channels.
 
-    `model` is the dense network that `slim` was cut from by `plan`; `data` is calibration data (see
-    `calibration.batches_of`); labels are not used. `steps` are names or mappings, in the order in which they are done:
+    Labels are not used. The methods, each by its name or as a mapping with options:
 
     - `means`, or {"method": "means", "source": "batchnorm"}: removed channels leave their mean in consumers' offsets;
     - `least_squares`, or {"method": "least_squares", "weights": "scales", "ridge": 0.1}: consumers' weights are fitted
       to the dense network's outputs, layer by layer;
     - `batchnorm`: running means and variances are taken anew.
 
-    `memory` bounds in bytes what comes on top of the networks, the images and a forward pass. Layers whose refit would
-    take more are refitted in another way, and one for which nothing fits keeps its weights; `Recovered.notes` tells.
-    Raises RecipeError for steps that are unknown or in an order that can't work.
+    Args:
+        model: the dense network that `slim` was cut from.
+        slim: the network that is to be mended.
+        plan: the plan that it was cut by.
+        data: calibration data (see `calibration.batches_of`).
+        steps: methods, in the order in which they are done.
+        seed: draws the rows that are looked at.
+        memory: bytes that may come on top of the networks, the images and a forward pass. Layers whose refit would take
+            more are refitted in another way, or keep their weights; `notes` tells.
+        progress: is called with the share that is done.
+
+    Returns:
+        The mended copy, how many layers each method changed, and notes.
+
+    Raises:
+        RecipeError: methods are unknown or in an order that can't work, or `slim` is not what the plan makes.
     """
-    try:
-        checked = _STEPS.validate_python(list(steps))
-        check_order(checked)
-    except ValidationError as error:
-        raise RecipeError(f"recover: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
-    except ValueError as error:
-        raise RecipeError(f"recover: {error}") from error
+    specs = _read(steps)
     model, slim = unwrapped(model), unwrapped(slim)
     if wrong := wrong_shape(tensors(slim), plan, "slim"):
         raise RecipeError(f"recover: {wrong}")
     batches = [batch.beside(model) for batch in batches_of(data)]
     example = batches[0].inputs
-    dense, working = Working.of(model, example), Working.of(slim, example)
-    done = Recovered(working.result)
-    for index, step in enumerate(checked):
+    mending = _Mending(Working.of(model, example), Working.of(slim, example), plan, batches, seed, memory)
+    result = Recovered(mending.slim.result)
+    for index, spec in enumerate(specs):
 
         def at(share: float, index: int = index) -> None:
-            progress((index + share) / len(checked))
+            progress((index + share) / len(specs))
 
-        at(0.0)
+        result.layers.append(mending.by(spec, at))
+    result.notes = list(dict.fromkeys(mending.slim.notes))
+    _check(result.model, example)
+    return result
+
+
+def _read(steps: Sequence[Any]) -> list[Step]:
+    """The specs of methods. Raises RecipeError for unknown ones and for an order that can't work."""
+    try:
+        specs = _STEPS.validate_python(list(steps))
+        check_order(specs)
+    except ValidationError as error:
+        raise RecipeError(f"recover: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:
+        raise RecipeError(f"recover: {error}") from error
+    return specs
+
+
+@dataclass
+class _Mending:
+    """What the methods have in common; `slim` is the network that they change."""
+
+    dense: Working
+    slim: Working
+    plan: Plan
+    batches: list[Batch]
+    seed: int
+    memory: float
+
+    def by(self, spec: Step, progress: Callable[[float], None]) -> int:
+        """Mends by one method. Returns how many layers that changed, and notes what a user should know."""
+        progress(0.0)
         changed = 0
         try:
-            if isinstance(step, MeansSpec):
-                changed = len(fold_means(dense, working, plan, batches, from_batchnorm=step.source == "batchnorm"))
-            elif isinstance(step, LeastSquaresSpec):
-                per_channel = step.weights == "scales"
-                options: dict[str, Any] = {"per_channel": per_channel, "ridge": step.ridge, "seed": seed}
-                found = refit(dense, working, plan, batches, memory=memory, progress=at, **options)
-                changed = sum(solution.ridge != float("inf") for solution in found.values())
-            else:
-                changed = len(reestimate(working, batches, memory=memory, progress=at))
+            changed = self._changed(spec, progress)
         except Exception as error:
             if not allocation_failed(error):
                 raise
-            working.notes.append(
-                f"{step.method} was broken off, as there is no memory left: give fewer images, in smaller batches (a "
+            self.slim.notes.append(
+                f"{spec.method} was broken off, as there is no memory left: give fewer images, in smaller batches (a "
                 "list of tensors)"
             )
-        done.layers.append(changed)
         if not changed:
-            working.notes.append(f"{step.method} changed nothing: no layer of this network can take it")
-    done.notes = list(dict.fromkeys(working.notes))
-    _check(done.model, example)
-    return done
+            self.slim.notes.append(f"{spec.method} changed nothing: no layer of this network can take it")
+        return changed
+
+    def _changed(self, spec: Step, progress: Callable[[float], None]) -> int:
+        if isinstance(spec, MeansSpec):
+            from_batchnorm = spec.source == "batchnorm"
+            return len(fold_means(self.dense, self.slim, self.plan, self.batches, from_batchnorm=from_batchnorm))
+        if isinstance(spec, LeastSquaresSpec):
+            solutions = refit(
+                self.dense,
+                self.slim,
+                self.plan,
+                self.batches,
+                per_channel=spec.weights == "scales",
+                ridge=spec.ridge,
+                seed=self.seed,
+                memory=self.memory,
+                progress=progress,
+            )
+            return sum(solution.ridge != float("inf") for solution in solutions.values())
+        return len(reestimate(self.slim, self.batches, memory=self.memory, progress=progress))
 
 
 def _check(model: nn.Module, example: Inputs) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ _FUNCTIONS = {
     "mul": admission.times,
 }
 _LIMITS = {name: name for name in ("min", "max", "eps", "tiny")}
+_GUARDS: dict[str, Callable[..., Any]] = {"check": check, "guard": guard, "guard_sizes": guard_sizes}
 CONSTANTS = "_constants"
 _PLAIN = {"parameter": False, "persistent": False}
 
@@ -146,75 +147,87 @@ def _place(root: nn.Module, key: str, tensor: Tensor, entry: Mapping[str, Any]) 
 
 
 def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
-    graph = fx.Graph()
-    nodes: dict[str, fx.Node] = {_name(name): graph.placeholder(_name(name)) for name in program["inputs"]}
-    devices: dict[str, fx.Node] = {}
-    training: list[fx.Node] = []
+    """The graph of a program's calls."""
+    building = _Building(program, layout)
+    for entry in program["nodes"]:
+        node = building.call(entry)
+        if entry["name"] in building.nodes:
+            raise PlanError(f"the plan's program makes {entry['name']} twice")
+        building.nodes[entry["name"]] = node
+    building.graph.output(building.value(program["output"]))
+    return building.graph
 
-    def decode(value: Any) -> Any:
+
+class _Building:
+    """A graph of which some calls are made: `nodes` are their results by the names that the program gives them."""
+
+    def __init__(self, program: Mapping[str, Any], layout: Mapping[str, Any]) -> None:
+        self.program, self.layout = program, layout
+        self.graph = fx.Graph()
+        self.nodes = {_name(name): self.graph.placeholder(_name(name)) for name in program["inputs"]}
+        self._devices: dict[str, fx.Node] = {}
+        self._training: fx.Node | None = None
+
+    def value(self, value: Any) -> Any:
+        """An argument: plain as it stands, else an object of one tag."""
         if isinstance(value, list):
-            return [decode(item) for item in value]
+            return [self.value(item) for item in value]
         if not isinstance(value, dict):
             return value
         ((tag, body),) = value.items()
         if tag == "$node":
-            return nodes[body]
+            return self.nodes[body]
         if tag == "$tuple":
-            return tuple(decode(item) for item in body)
+            return tuple(self.value(item) for item in body)
         if tag == "$dict":
-            return {key: decode(item) for key, item in body.items()}
+            return {key: self.value(item) for key, item in body.items()}
         if tag == "$float":
             return float(body)
         if tag == "$torch":
             return _of_torch(body)
+        return self._read(tag, body)
+
+    def _read(self, tag: str, body: Any) -> fx.Node:
+        """What is read of a tensor, or of the network, when it runs."""
         if tag == "$device_of":
-            if body not in devices:
-                devices[body] = graph.call_function(getattr, (nodes[body], "device"))
-            return devices[body]
+            if body not in self._devices:
+                self._devices[body] = self.graph.call_function(getattr, (self.nodes[body], "device"))
+            return self._devices[body]
         if tag == "$dtype_of":
-            return graph.call_function(getattr, (nodes[body], "dtype"))
+            return self.graph.call_function(getattr, (self.nodes[body], "dtype"))
         if tag == "$limit":
-            return graph.call_function(limit, (nodes[body[1]], _allowed(body[0], _LIMITS)))
+            return self.graph.call_function(limit, (self.nodes[body[1]], _allowed(body[0], _LIMITS)))
         if tag == "$training":
-            if not training:
-                training.append(graph.create_node("get_attr", "training"))
-            return training[0]
+            if self._training is None:
+                self._training = self.graph.create_node("get_attr", "training")
+            return self._training
         raise PlanError(f"the plan's program holds a value of unknown kind {tag!r}")
 
-    for entry in program["nodes"]:
+    def call(self, entry: Mapping[str, Any]) -> fx.Node:
+        """A node of the program, which may call nothing but what is listed, in sizes that are allowed."""
         kind, target = entry["kind"], entry["target"]
-        args, kwargs = tuple(decode(entry["args"])), {_name(k): decode(v) for k, v in entry["kwargs"].items()}
+        args, kwargs = tuple(self.value(entry["args"])), {_name(k): self.value(v) for k, v in entry["kwargs"].items()}
         if kind == "get":
-            node = graph.create_node("get_attr", _known(target, layout))
-        elif kind == "constant":
-            _known(target, program["constants"])
-            node = graph.create_node("get_attr", f"{CONSTANTS}.{target}")
-        elif kind == "op":
+            return self.graph.create_node("get_attr", _known(target, self.layout))
+        if kind == "constant":
+            _known(target, self.program["constants"])
+            return self.graph.create_node("get_attr", f"{CONSTANTS}.{target}")
+        if kind == "op":
             admission.check_sizes(target.split(".")[1], args)
-            node = graph.call_function(admission.op(target, args), args, kwargs)
-        elif kind == "method":
+            return self.graph.call_function(admission.op(target, args), args, kwargs)
+        if kind == "method":
             admission.check_sizes(target, args)
-            node = graph.call_method(_allowed(target, admission.METHODS), args, kwargs)
-        elif kind == "takes":
-            node = graph.call_function(takes, (_name(target), *args))
-        elif kind == "check":
-            node = graph.call_function(check, (str(target), *args))
-        elif kind == "guard":
-            node = graph.call_function(guard, (str(target), *args))
-        elif kind == "guard_sizes":
-            node = graph.call_function(guard_sizes, (str(target), *args))
-        elif kind == "torch":
+            return self.graph.call_method(_allowed(target, admission.METHODS), args, kwargs)
+        if kind == "torch":
             admission.check_sizes(target, args)
-            node = graph.call_function(_allowed(target, admission.CREATED), args, kwargs)
-        else:
-            if kind != "getitem":
-                admission.check_numbers(kind, args)
-            node = graph.call_function(_FUNCTIONS[kind], args, kwargs)
-        if entry["name"] in nodes:
-            raise PlanError(f"the plan's program makes {entry['name']} twice")
-        nodes[entry["name"]] = node
-    graph.output(decode(program["output"]))
-    return graph
+            return self.graph.call_function(_allowed(target, admission.CREATED), args, kwargs)
+        if kind == "takes":
+            return self.graph.call_function(takes, (_name(target), *args))
+        if kind in _GUARDS:
+            return self.graph.call_function(_GUARDS[kind], (str(target), *args))
+        if kind != "getitem":
+            admission.check_numbers(kind, args)
+        return self.graph.call_function(_FUNCTIONS[kind], args, kwargs)
 
 
 def _allowed(name: str, names: Mapping[str, Any]) -> Any:

@@ -48,11 +48,8 @@ def fit(
     """Trains `model` in place by a task's loss and returns it, on the CPU and in evaluation mode.
 
     Runs where Accelerate says: on its device, and under `accelerate launch` on all of its processes, which average
-    their gradients. What Accelerate hangs on a module for that is taken away again, or a network cut from this one
-    would be taken for prepared (see `copying`).
-    After every epoch weights and the state of the optimiser and of methods go to `checkpoint` (safetensors); if that
-    file is there already, training goes on from it. Each epoch is seeded by its number, so an interrupted run ends with
-    the weights of an uninterrupted one.
+    their gradients. Each epoch is seeded by its number, so an interrupted run ends with the weights of an uninterrupted
+    one.
 
     Args:
         model: the network; its parameters and buffers change.
@@ -62,7 +59,7 @@ def fit(
         task: how batches become inputs and targets, and the loss; by default classification.
         validation: what `spec.patience` is measured on; never what is held out.
         seed: decides order, dropout and augmentation.
-        checkpoint: the file to go on from.
+        checkpoint: a file (safetensors) that gets weights and states after every epoch; training goes on from it.
         progress: is called after every step.
         workers: processes that read the data.
         what: the network's name in messages.
@@ -72,11 +69,39 @@ def fit(
         RecipeError: for data that does not fit, and for fewer samples than a batch.
         TrainingError: where the loss, or a weight, is no longer finite, and for what the network or the task raises.
     """
+    task = task or make_task()
+    course = _begun(model, train, spec, task, seed, workers, what, progress)
+    course.methods = _methods(spec, task, validation, workers, tell)
+    for method in course.methods:
+        method.start(model, course.optimizer)
+    for epoch in range(restore(checkpoint, model, course.optimizer, course.take), spec.epochs):
+        if any(method.over for method in course.methods):
+            break
+        course.epoch(epoch)
+        check_readable(train)
+        course.save(checkpoint, epoch)
+    for method in course.methods:
+        method.finish(model)
+        if method.note:
+            tell(method.note)
+    return course.end()
+
+
+def _begun(
+    model: nn.Module,
+    train: Dataset | DataLoader,
+    spec: TrainSpec,
+    task: Task,
+    seed: int,
+    workers: int,
+    what: str,
+    progress: Progress,
+) -> _Course:
+    """A training that is ready for its first epoch, but for its methods."""
     from accelerate import Accelerator
-    from accelerate.utils import broadcast, set_seed
+    from accelerate.utils import set_seed
     from timm.optim import create_optimizer_v2
 
-    task = task or make_task()
     accelerator = Accelerator()
     if (kind := accelerator.distributed_type.value) in _SHARDED:
         raise RecipeError(
@@ -93,60 +118,65 @@ def fit(
     if not steps:
         raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(train)} training images")  # type: ignore[arg-type]
     schedule = _schedule(optimizer, spec, steps)
-    methods = _methods(spec, task, validation, workers, tell)
-    for method in methods:
-        method.start(model, optimizer)
-    course = _Course(accelerator, model, wrapped, prepared, schedule, methods, task, spec, steps, what, progress)
-    for epoch in range(restore(checkpoint, model, optimizer, course.take), spec.epochs):
-        if any(method.over for method in methods):
-            break
-        set_seed(derived(seed, epoch))
-        course.epoch(loader, epoch)
-        check_readable(train)
-        _check_weights(model, spec, epoch, what)
-        if accelerator.is_main_process:
-            store(checkpoint, model, optimizer, epoch + 1, [method.state() for method in methods])
-        accelerator.wait_for_everyone()
-    for method in methods:
-        method.finish(model)
-        if method.note:
-            tell(method.note)
-    if accelerator.num_processes > 1:
-        for buffer in model.buffers():  # the last step's statistics are each process's own
-            buffer.copy_(broadcast(buffer))
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-    accelerator.free_memory()
-    for part in model.modules():
-        release(part)
-    model.zero_grad()
-    return model.cpu().eval()
+    return _Course(
+        accelerator, model, wrapped, optimizer, prepared, loader, schedule, task, spec, seed, steps, what, progress
+    )
 
 
 @dataclass
 class _Course:
-    """What the epochs of one training have in common. `wrapped` and `prepared` are what Accelerate runs."""
+    """What the epochs of one training have in common. `wrapped`, `prepared` and `loader` are what Accelerate runs."""
 
     accelerator: Any
     model: nn.Module
     wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
     prepared: Any
+    loader: Any
     schedule: Any
-    methods: Sequence[TrainingMethod]
     task: Task
     spec: TrainSpec
+    seed: int
     steps: int
     what: str
     progress: Progress
+    methods: Sequence[TrainingMethod] = ()
 
     def take(self, states: list[Any]) -> None:
+        """Gives the methods the states that a checkpoint holds."""
         for method, state in zip(self.methods, states, strict=True):
             method.restore(state)
 
-    def epoch(self, loader: Any, epoch: int) -> None:
+    def save(self, checkpoint: Path, epoch: int) -> None:
+        """Writes what training goes on from after `epoch`. Raises TrainingError for weights that are not finite."""
+        _check_weights(self.model, self.spec, epoch, self.what)
+        if self.accelerator.is_main_process:
+            store(checkpoint, self.model, self.optimizer, epoch + 1, [method.state() for method in self.methods])
+        self.accelerator.wait_for_everyone()
+
+    def end(self) -> nn.Module:
+        """The trained network, without what Accelerate hangs on a module: a network cut from this one would be taken
+        for prepared (see `copying`)."""
+        from accelerate.utils import broadcast
+
+        if self.accelerator.num_processes > 1:
+            for buffer in self.model.buffers():  # the last step's statistics are each process's own
+                buffer.copy_(broadcast(buffer))
+        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+        for part in self.model.modules():
+            release(part)
+        self.model.zero_grad()
+        return self.model.cpu().eval()
+
+    def epoch(self, epoch: int) -> None:
         """One pass over the data. Raises RecipeError and TrainingError."""
+        from accelerate.utils import set_seed
+
+        set_seed(derived(self.seed, epoch))
         self.wrapped.train()
         failed = f"training {self.what} failed in epoch {epoch + 1} of {self.spec.epochs}"
-        for step, made in enumerate(guarded(loader)):
+        for step, made in enumerate(guarded(self.loader)):
             update = epoch * self.steps + step
             if self.schedule is not None:
                 self.schedule.step_update(update)

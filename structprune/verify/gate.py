@@ -73,6 +73,19 @@ class Gate:
     training: Comparison
     weights: Weights | None = None
 
+    @classmethod
+    def of(cls, native: torch.dtype, weights: Weights) -> Gate:
+        """Comparisons that are still to be made, of a network that computes in `native`."""
+        return cls(
+            masked_vs_slim=Comparison.of(native),
+            float64=Comparison.of(torch.float64, proves=True),
+            random_weights=Comparison.of(torch.float64, proves=True),
+            reload=Comparison.of(native, reload_tolerance(native), proves=True),
+            onnx=Comparison.of(native),
+            training=Comparison.of(torch.float64, proves=True),
+            weights=weights,
+        )
+
     @property
     def passed(self) -> bool:
         return not self.reasons()
@@ -166,24 +179,40 @@ def verify(
             model = expanded(model, slim, plan)
         except Exception as error:  # tensors are missing, or of other shapes
             weights.error = wrong_shape(tensors(slim), plan, "the slim network") or first_line(error)
-    gate = Gate(
-        masked_vs_slim=Comparison.of(native),
-        float64=Comparison.of(torch.float64, proves=True),
-        random_weights=Comparison.of(torch.float64, proves=True),
-        reload=Comparison.of(native, reload_tolerance(native), proves=True),
-        onnx=Comparison.of(native),
-        training=Comparison.of(torch.float64, proves=True),
-        weights=weights,
-    )
-    random = draws(model, batches[0])
+    gate = Gate.of(native, weights)
+    case = _Case(model, slim, plan, batches, draws(model, batches[0]))
+    _compare_all(gate, case, folder, onnx)
+    _weigh(gate, case)
+    for comparison, (size, reason) in itertools.product(gate.comparisons().values(), refused.items()):
+        comparison.leave_out(f"batch {size} not compared: {reason}")
+    return gate
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is compared: the masked `model` and `slim` on `batches`. `random` says what draws numbers, if anything."""
+
+    model: nn.Module
+    slim: nn.Module
+    plan: Plan
+    batches: list[Inputs]
+    random: str
+
+    def masked(self) -> nn.Module:
+        return masked(self.model, self.plan)
+
+
+def _compare_all(gate: Gate, case: _Case, folder: str | Path | None, onnx: str | Path | None) -> None:
+    """Makes the gate's comparisons, one after the other."""
+    model, slim, plan, batches = case.model, case.slim, case.plan, case.batches
     steps: dict[str, Callable[[], None]] = {
         "masked_vs_slim": lambda: compare_finest(
-            gate.masked_vs_slim, masked(model, plan), slim, batches, order=_from_its_own, dense=model
+            gate.masked_vs_slim, case.masked(), slim, batches, order=_from_its_own, dense=model
         ),
-        "float64": lambda: compare_finest(gate.float64, masked(model, plan), slim, batches, dense=model),
+        "float64": lambda: compare_finest(gate.float64, case.masked(), slim, batches, dense=model),
         "random_weights": lambda: compare_random(gate.random_weights, model, slim, plan, batches),
         "reload": lambda: _compare_reload(gate.reload, model, slim, plan, folder, batches),
-        "onnx": lambda: compare_onnx(gate.onnx, model, slim, batches, Path(onnx) if onnx else None, bool(random)),
+        "onnx": lambda: compare_onnx(gate.onnx, model, slim, batches, Path(onnx) if onnx else None, bool(case.random)),
         "training": lambda: compare_training(
             gate.training, model, slim, plan, batches, gate.float64.passed and not gate.random_weights.failed
         ),
@@ -198,15 +227,17 @@ def verify(
                     "where no folder is given): make room, or set TMPDIR to another disk"
                 ) from error
             getattr(gate, name).fail(first_line(error), broken=True)
-    if gate.float64.passed and not shows_cut(model, plan, batches):
+
+
+def _weigh(gate: Gate, case: _Case) -> None:
+    """What the comparisons prove, given each other and the network: nothing where the cut does not show, rounding where
+    the network rounds coarsely, and little where it draws numbers."""
+    if gate.float64.passed and not shows_cut(case.model, case.plan, case.batches):
         gate.float64.skip(_UNSEEN)
-    if gate.float64.passed and gate.float64.tolerance == TOLERANCE["float64"] and not random:
-        excuse_rounding(gate.masked_vs_slim, masked(model, plan), slim, batches)
-    if random:
-        _say_random(gate, random)
-    for comparison, (size, reason) in itertools.product(gate.comparisons().values(), refused.items()):
-        comparison.leave_out(f"batch {size} not compared: {reason}")
-    return gate
+    if gate.float64.passed and gate.float64.tolerance == TOLERANCE["float64"] and not case.random:
+        excuse_rounding(gate.masked_vs_slim, case.masked(), case.slim, case.batches)
+    if case.random:
+        _say_random(gate, case.random)
 
 
 def _from_its_own(native: torch.dtype) -> list[torch.dtype]:
