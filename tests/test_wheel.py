@@ -78,9 +78,9 @@ def test_three_commands_from_a_network_and_a_folder_to_a_slim_network(installed,
 
 
 @pytest.mark.slow
-def test_the_same_by_the_python_of_the_readme(installed, place):
+def test_the_same_by_the_python_of_the_documents(installed, place):
     (block,) = re.findall(
-        r"```python\n(import structprune as sp\nfrom structprune.first_recipe .*?)```", README, re.DOTALL
+        r"```python\n(import structprune as sp\nfrom structprune.first_recipe .*?)```", PAGE, re.DOTALL
     )
     assert len(block.strip().splitlines()) <= 15
     sys.path.insert(0, str(place))
@@ -98,4 +98,4 @@ def test_the_same_by_the_python_of_the_readme(installed, place):
     assert (place / "runs" / "net" / "slim.safetensors").is_file()
 
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "own_model.md").read_text()

@@ -1,0 +1,155 @@
+"""The parts of the documents that are made of the code: every key of a recipe, and the criteria with their sources.
+
+Enters nothing but the specs and registries; leaves Markdown. It knows nothing of sites.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from .criteria import CRITERIA
+from .criteria.registry import NEEDS
+from .data import SOURCES, DataSpec
+from .data.code import OwnDataSpec
+from .models import ModelSpec
+from .models.registry import MODEL_SOURCES
+from .recipe import Recipe
+from .tasks import TASKS, TaskSpec
+from .tasks.own import OwnTaskSpec
+from .train.method import TRAINING_METHODS, MethodSpec, OwnMethodSpec
+
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text", dict: "mapping", Any: "anything"}
+Spec = type[BaseModel]
+
+
+def recipe_reference() -> str:
+    """Every key that a recipe may have, in Markdown: a section for each part, with types, defaults and bounds."""
+    return "\n".join(_section(spec, titles) for spec, titles in recipe_parts().items())
+
+
+def recipe_parts() -> dict[Spec, list[str]]:
+    """The specs that a recipe is made of, each with the places where it stands, the recipe itself first."""
+    parts: dict[Spec, list[str]] = {Recipe: ["The recipe"]}
+    _add_parts(parts, Recipe, "")
+    return parts
+
+
+def criteria_reference() -> str:
+    """The criteria, what each needs and where it was published, as a Markdown table."""
+    rows = ["| criterion | ranks by | needs | coupled layers | source |", "|---|---|---|---|---|"]
+    for name, entry in sorted(CRITERIA.items()):
+        needs = "; ".join(dict.fromkeys(NEEDS[need] for need in sorted(entry.needs)))
+        cells = (f"`{name}`", entry.description, needs, entry.combine or "as a whole", entry.source)
+        rows.append(_row(cells))
+    return "\n".join(rows) + "\n"
+
+
+def _add_parts(parts: dict[Spec, list[str]], spec: Spec, place: str) -> None:
+    for name, field in _fields(spec):
+        path = f"{place}.{name}" if place else name
+        for part, label in _alternatives(field.annotation):
+            title = f"`{path}`" + (f", {label}" if label else "")
+            titles = parts.setdefault(part, [])
+            if title not in titles:
+                titles.append(title)
+                _add_parts(parts, part, path)
+
+
+def _section(spec: Spec, titles: list[str]) -> str:
+    lines = [f"### {'; '.join(titles)}", "", inspect.getdoc(spec) or "", ""]
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in _fields(spec):
+        kind = " ".join([_kind(field.annotation), *_bounds(field)])
+        lines.append(_row((f"`{name}`", kind, _default(field), field.description or "")))
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _fields(spec: Spec) -> list[tuple[str, FieldInfo]]:
+    """The keys of a part; what a spec sets for itself is no key."""
+    return [(name, field) for name, field in spec.model_fields.items() if not field.exclude]
+
+
+def _alternatives(annotation: Any) -> Iterator[tuple[Spec, str]]:
+    """The specs that a key may hold, with a label for those that are one of several."""
+    families: dict[Spec, list[tuple[Spec, str]]] = {
+        ModelSpec: [(source.spec, f"by `{key}`") for key, source in sorted(MODEL_SOURCES.items())],
+        DataSpec: [*((SOURCES[name].spec, f"`{name}`") for name in SOURCES), (OwnDataSpec, "your own")],
+        TaskSpec: [*((TASKS[name].spec, f"`{name}`") for name in TASKS), (OwnTaskSpec, "your own")],
+        MethodSpec: [
+            *((TRAINING_METHODS[name].spec, f"`{name}`") for name in TRAINING_METHODS),
+            (OwnMethodSpec, "your own"),
+        ],
+    }
+    specs = [kind for kind in _leaves(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    for spec in specs:
+        label = f"`{spec.model_fields['method'].default}`" if len(specs) > 1 else ""
+        yield from families.get(spec, [(spec, label)])
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is put together of."""
+    inner = () if get_origin(annotation) is Literal else get_args(annotation)
+    if not inner:
+        yield annotation
+    for part in inner[:1] if get_origin(annotation) is Annotated else inner:
+        yield from _leaves(part)
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return " ".join([_kind(inner[0]), *_limits(inner[1:])])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (Union, types.UnionType):
+        parts = [part for part in inner if part is not type(None)]
+        if len(parts) > 1 and all(isinstance(part, type) and issubclass(part, BaseModel) for part in parts):
+            return "mapping"
+        return " or ".join(_kind(part) for part in parts)
+    if origin is tuple:
+        if inner[-1] is Ellipsis:
+            return f"list of {_kind(inner[0])}s" if inner[0] is not str else "list of texts"
+        return "[" + ", ".join(_kind(part) for part in inner) + "]"
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return "mapping"
+    return WORDS[annotation]
+
+
+def _bounds(field: FieldInfo) -> list[str]:
+    return _limits(tuple(field.metadata))
+
+
+def _limits(metadata: tuple[Any, ...]) -> list[str]:
+    """Bounds in signs: of a field, or inside its type."""
+    limits = []
+    for entry in metadata:
+        if isinstance(entry, FieldInfo):
+            limits += _limits(tuple(entry.metadata))
+        limits += [f"{sign} {getattr(entry, name):,}" for name, sign in BOUNDS.items() if hasattr(entry, name)]
+    return limits
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, BaseModel):
+        name = getattr(value, "name", None)
+        return f"`{name}`" if name else "its defaults"
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return f"`{text.removesuffix('.0')}`"
