@@ -43,7 +43,7 @@ def at_work(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         inside = FileLock(root / _INSIDE.format(f"{os.getpid()}-{os.urandom(4).hex()}"))
         with _through_the_door(root, timeout=-1):
-            _is_at_work(root)  # for the locks that it clears away
+            _any_held(root, "*.lock")  # for the locks of killed runs, which it clears away
             inside.acquire()
     except (OSError, NotImplementedError) as error:
         raise StoreError(f"{root}, where what runs make is kept, can't be written ({error})") from error
@@ -72,10 +72,12 @@ def _end(lock: FileLock) -> None:
     lock.release()
 
 
-def _is_at_work(root: Path) -> bool:
-    """Whether a run is; the locks of runs that were killed are cleared away."""
+def _any_held(root: Path, pattern: str) -> bool:
+    """Whether a run holds one of these locks; those of runs that were killed are cleared away."""
     held = False
-    for path in root.glob(_INSIDE.format("*")):
+    for path in root.glob(pattern):
+        if path.name == _DOOR:
+            continue
         lock = FileLock(path, timeout=0)
         try:
             lock.acquire()
@@ -102,7 +104,7 @@ def clean(root: Path, places: Iterable[Path], remove: bool) -> list[Entry]:
     busy = StoreError(f"a run is at work with {root}: clean it when that has ended")
     try:
         with _through_the_door(root, timeout=10):
-            if _is_at_work(root):
+            if _any_held(root, _INSIDE.format("*")):
                 raise busy
             entries = _entries(root, [run for place in places for run in _interrupted(place)])
             for entry in entries if remove else ():

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from structprune.cli import app
@@ -89,3 +90,9 @@ def test_the_command_lists_and_removes(place):
     done = CliRunner().invoke(app, ["clean", str(place / "nowhere")])
     assert done.exit_code == 2
     assert "there is no store at" in " ".join(done.stderr.split())
+
+
+def test_locks_of_killed_runs_go_when_a_run_enters_and_held_ones_stay(tmp_path):
+    (tmp_path / "plan-1.lock").touch()
+    with FileLock(tmp_path / "train-2.lock"), at_work(tmp_path):
+        assert {path.name for path in tmp_path.glob("*.lock") if path.name[0] != "."} == {"train-2.lock"}
