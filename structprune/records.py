@@ -45,15 +45,26 @@ class Scores:
 class Plan:
     """Which channels stay. Plain data: it can be saved, edited, compared and applied to another copy.
 
-    `keep` maps each sliced parameter or buffer, by its state_dict key, to the kept indices of each sliced
-    axis (for axis 1 of a grouped convolution's weight, a list of indices for each block of axis 0); `shapes` holds the
-    dense shapes of the same; `attributes` the numbers that modules must follow. `statistics` names the calls that take
-    a statistic over channels (the `call`th of an op in one forward pass, from 0), and what is left for it; `module` is
-    None where it is not known who makes the call.
-    `program` holds the slim network's calls if it is to be an `fx.GraphModule` (see `graph.program`), else None.
-    `groups` gives the kept units of each group, `macs`, `macs_by_operator` and `params` the exact counts of
-    the dense and the slim network, `latency` the milliseconds that were predicted where the plan was made with a
-    runtime's costs (and `rounds`, what was measured), and `notes` says where a budget could not be met closely.
+    Attributes:
+        criterion: what ranked the units.
+        allocation: how the budget was shared among the groups.
+        budget: what was allowed, as it was given.
+        constraints: `min_channels`, `max_ratio`, `align` and `ignore`, as they were given.
+        groups: for each group its `units` and the indices of those that are `kept`.
+        keep: for each sliced parameter or buffer, by its state_dict key, the kept indices of each sliced axis (for axis
+            1 of a grouped convolution's weight, a list of indices for each block of axis 0).
+        shapes: the dense shapes of the same.
+        attributes: for each module the numbers that must follow.
+        macs: exact multiply-adds of the dense and the slim network.
+        macs_by_operator: the same for each operator.
+        params: exact parameters of the dense and the slim network.
+        statistics: calls that take a statistic over channels (the `call`th of an op in one forward pass, from 0), and
+            what is left for each; `module` is None where it is not known who makes the call.
+        program: the slim network's calls if it is to be an `fx.GraphModule` (see `graph.program`), else None.
+        latency: the milliseconds that were predicted, where the plan was made with a runtime's costs; and `rounds`,
+            what was measured.
+        notes: where a budget could not be met closely, and what else a user should know.
+        schema: the version of this record.
     """
 
     criterion: str
@@ -90,6 +101,10 @@ class Plan:
         Args:
             other: a plan made on `prune(dense, self)`, traced anew with example inputs of the same size. Either may be
                 in graph form; the last network is then in graph form too.
+
+        Returns:
+            One plan on the dense network.
+
         Raises:
             PlanError: where `other` was made for another network, and where the plans do not tell which of its groups
                 are which of this plan's.
@@ -101,7 +116,14 @@ class Plan:
         return compose(self, other)
 
     def to_json(self) -> str:
-        """Raises PlanError for a plan that could not be read back."""
+        """The plan as text.
+
+        Returns:
+            JSON, with a line for each entry.
+
+        Raises:
+            PlanError: the plan could not be read back.
+        """
         self.check()
         return pretty_json(self._fields())
 
@@ -109,9 +131,16 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """The plan in a text that `to_json` or `structprune.save` wrote, and that may have been edited since.
 
-        Raises PlanError, which names the place, for what is no JSON (a key twice and NaN included) or no sound plan:
-        for keys that a plan does not have, values of other types (1.0 and true are not whole numbers), indices that do
-        not rise or that the shape does not have, blocks where a weight has none.
+        Args:
+            text: JSON.
+
+        Returns:
+            A plan that is sound by itself.
+
+        Raises:
+            PlanError: this is no JSON (a key twice and NaN included) or no sound plan: keys that a plan does not have,
+                values of other types (1.0 and true are not whole numbers), indices that do not rise or that the shape
+                does not have, blocks where a weight has none. The message names the place.
         """
         if not isinstance(text, str):
             raise PlanError(f"not a plan: {type(text).__name__}, where text is wanted")
@@ -123,7 +152,17 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """The plan in a file. Raises PlanError, as `from_json` does, and for a file that can't be read."""
+        """The plan in a file, as by `from_json`.
+
+        Args:
+            path: the file.
+
+        Returns:
+            A plan that is sound by itself.
+
+        Raises:
+            PlanError: the file can't be read or holds no sound plan.
+        """
         try:
             return cls.from_data(strict_json.read(path))
         except (OSError, ValueError, PlanError) as error:
@@ -131,7 +170,17 @@ class Plan:
 
     @classmethod
     def from_data(cls, data: Any) -> Plan:
-        """The plan of these fields, by name; what `structprune.save` adds to a file is left out. Raises PlanError."""
+        """The plan in what JSON was parsed to.
+
+        Args:
+            data: fields by name; what `structprune.save` adds to a file is left out.
+
+        Returns:
+            A plan that is sound by itself.
+
+        Raises:
+            PlanError: these are not a sound plan's fields.
+        """
         if not isinstance(data, dict):
             raise PlanError(f"not a plan: {shown(data)}, where an object is wanted")
         fields = {key: value for key, value in data.items() if key not in BESIDE}
@@ -139,8 +188,11 @@ class Plan:
         return cls(**{**fields, "schema": PLAN_SCHEMA})
 
     def check(self) -> None:
-        """Raises PlanError unless every field is sound by itself and beside the others. See `surgery.check` for whether
-        it fits a model."""
+        """Checks every field, by itself and beside the others; `surgery.check` tells whether the plan fits a model.
+
+        Raises:
+            PlanError: one is not; the message names the place.
+        """
         check_plan(self._fields())
 
     def _fields(self) -> dict[str, Any]:

@@ -28,12 +28,12 @@ from torch import nn
 from ..data import Data, load_data
 from ..errors import PlanError, RecipeError
 from ..export import export_onnx
+from ..judge import Judge
 from ..models import build_model
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..report import quality_record
 from ..store import files
-from ..tasks import Judge
 from ..tasks.own import make_task
 from ..train import train_stage
 from .memory import PeakMemory

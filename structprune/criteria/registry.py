@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from ..errors import RecipeError
+from ..names import unknown
 from .views import COMBINE, Consumer, GroupView, Members
 
 Scored = Tensor | Members
@@ -80,8 +82,26 @@ def criterion(
     mend: Mend | None = None,
     finish: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[F], F]:
-    """Registers a criterion (see `Criterion`) under a name that recipes can use; ValueError for a name that is taken,
-    for a need that is none and for a way to combine that is none."""
+    """Registers a criterion under a name that recipes can use: `@criterion("mine", "what it is")` above its function.
+
+    Args:
+        name: by which `score` and recipes find it.
+        description: a line for lists.
+        source: the paper that it is from.
+        needs: what it is to find on a group, of `NEEDS`; without any, weights alone.
+        combine: how the scores of coupled layers are put together, where a recipe does not say.
+        sequential: whether groups are scored in turn, each on the network without what went of those before.
+        squares: whether it makes matrices of (inputs, inputs) of a consumer: large consumers are shown to it in parts.
+        mend: of a sequential criterion what a consumer's weight and the offset of its outputs become, given the group,
+            the consumer and which units stay.
+        finish: what the scores go through after they are averaged over the images.
+
+    Returns:
+        A decorator that leaves the function as it is.
+
+    Raises:
+        ValueError: the name is taken, or a need or a way to combine is none.
+    """
     for need in needs:
         if need not in NEEDS:
             raise ValueError(f"criterion {name!r} needs {need!r}, which is none of {', '.join(NEEDS)}")
@@ -97,3 +117,14 @@ def criterion(
         return function
 
     return register
+
+
+def criterion_of(criterion: str | CriterionFunction) -> Criterion:
+    """The criterion of a name, or of any function. Raises RecipeError for a name that is not registered."""
+    if callable(criterion):
+        registered = [entry for entry in CRITERIA.values() if entry.function is criterion]
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        return registered[0] if registered else Criterion(name, criterion, "", combine="leading")
+    if not isinstance(criterion, str) or criterion not in CRITERIA:
+        raise RecipeError(unknown("criterion", criterion, CRITERIA))
+    return CRITERIA[criterion]

@@ -19,7 +19,7 @@ from ..records import Scores
 from ..tasks.task import Task
 from .collect import Collector
 from .portions import kept_to, portions
-from .registry import CRITERIA, DATA, NEEDS, Criterion, CriterionFunction, Unscored
+from .registry import DATA, NEEDS, Criterion, CriterionFunction, Unscored, criterion_of
 from .sites import Seen, Site, flat
 from .views import COMBINE, Activation, Consumer, GroupView, combine
 
@@ -50,31 +50,33 @@ def score(
 ) -> Scores:
     """Scores every unit of every group: low scores go first.
 
-    `criterion` is a registered name or a function from a `GroupView` to a tensor of shape (units,), or to a list of
-    such, one for each coupled layer, that are put together by `combine` (leading, sum, mean, max, normalised).
-    `data` is calibration data for those that need it (see `calibration.batches_of`), with `labels` where data is a
-    tensor of images; `task` (by default classification) has the loss for gradients, and says how datasets' items become
-    inputs and targets. `widths`, the number of units that each group will keep, is for those that rank layer by layer
-    on the already pruned network: `plan(...).widths` of a first plan.
+    A group that the criterion can't score (slimming on channels without a BatchNorm) is left out; `unscored` of the
+    result says why, and plans keep it whole.
 
-    `memory` bounds in bytes what comes on top of the network, the images and a forward pass: criteria are then shown
-    fewer images at a time, fewer rows, or consumers in parts, and `Scores.notes` says so.
+    Args:
+        graph: what `trace` gives.
+        criterion: a registered name, or a function from a `GroupView` to a tensor of shape (units,) or to a list of
+            such, one for each coupled layer.
+        data: calibration data for those that need it (see `calibration.batches_of`).
+        labels: where data is a tensor of images.
+        task: has the loss for gradients, and says how items become inputs and targets; by default classification.
+        combine: how coupled layers' scores are put together: leading, sum, mean, max or normalised.
+        widths: how many units each group will keep, for criteria that rank layer by layer on the already pruned
+            network: `plan(...).widths` of a first plan.
+        seed: draws the samples that are looked at.
+        memory: bytes that may come on top of the network, the images and a forward pass. For less, criteria are shown
+            fewer images at a time, fewer rows, or consumers in parts, and `notes` of the result says so.
+        progress: is called with the share that is done.
 
-    A group that the criterion can't score (slimming on channels without a BatchNorm) is left out; `Scores.unscored`
-    says why, and plans keep it whole. Raises RecipeError for an unknown name, a need that is not met and scores of a
-    wrong shape, ModelError where weights or scores are not finite.
+    Returns:
+        Scores, by groups, and what is to be known of them.
+
+    Raises:
+        RecipeError: an unknown name, a need that is not met, or scores of a wrong shape.
+        ModelError: weights or scores are not finite, or memory ran out.
     """
-    chosen = _criterion(criterion)
-    if chosen.needs_data and data is None:
-        raise RecipeError(f"criterion {chosen.name} needs {_needs(chosen)}: give data=, for example a tensor of images")
-    if "widths" in chosen.needs and widths is None:
-        raise RecipeError(
-            f"criterion {chosen.name} works for the widths of a plan: give widths=plan(...).widths of a plan made with "
-            "other scores, such as l1"
-        )
-    how = chosen.combine if combine is None else combine
-    if how is not None and not (isinstance(how, str) and how in COMBINE):
-        raise RecipeError(unknown("way to combine", how, COMBINE))
+    chosen = criterion_of(criterion)
+    how = _combining(chosen, data, widths, combine)
     run = _Run(graph, chosen, how, combine is not None, widths, seed, progress, memory, task)
     batches = batches_for(graph.model, data, labels, task) if chosen.needs_data else []
     try:
@@ -88,22 +90,27 @@ def score(
         ) from error
 
 
+def _combining(chosen: Criterion, data: Any, widths: Mapping[str, int] | None, combine: str | None) -> str | None:
+    """How layers' scores are put together. Raises RecipeError for an unknown way, and for needs that are not met."""
+    if chosen.needs_data and data is None:
+        raise RecipeError(f"criterion {chosen.name} needs {_needs(chosen)}: give data=, for example a tensor of images")
+    if "widths" in chosen.needs and widths is None:
+        raise RecipeError(
+            f"criterion {chosen.name} works for the widths of a plan: give widths=plan(...).widths of a plan made with "
+            "other scores, such as l1"
+        )
+    how = chosen.combine if combine is None else combine
+    if how is not None and not (isinstance(how, str) and how in COMBINE):
+        raise RecipeError(unknown("way to combine", how, COMBINE))
+    return how
+
+
 def unscorable(graph: DependencyGraph, criterion: str | CriterionFunction) -> dict[str, str]:
     """The groups that a criterion is known to leave out before it runs, and why: plans keep them whole."""
-    run = _Run(graph, _criterion(criterion), None, False, None, 0, lambda share: None)
+    run = _Run(graph, criterion_of(criterion), None, False, None, 0, lambda share: None)
     for group in graph.groups:
         run.can(group)
     return run.unscored
-
-
-def _criterion(criterion: str | CriterionFunction) -> Criterion:
-    if callable(criterion):
-        registered = [entry for entry in CRITERIA.values() if entry.function is criterion]
-        name = getattr(criterion, "__name__", type(criterion).__name__)
-        return registered[0] if registered else Criterion(name, criterion, "", combine="leading")
-    if not isinstance(criterion, str) or criterion not in CRITERIA:
-        raise RecipeError(unknown("criterion", criterion, CRITERIA))
-    return CRITERIA[criterion]
 
 
 def _needs(criterion: Criterion) -> str:

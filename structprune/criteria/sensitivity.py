@@ -65,41 +65,40 @@ def sensitivity(
     probabilities from the dense network's (for other outputs, and where `task` says that they are no
     class scores, the squared error as a share of the output's variance).
     Weights are fitted on one half of the batches and the loss is taken on the other, both ways round. Groups without
-    scores, and those that no layer consumes, are left out. `memory` bounds in bytes what comes on top of the network,
-    the images and a forward pass; what was left out for it is in the result's `notes`. Raises RecipeError for fewer
-    than two batches.
+    scores, and those that no layer consumes, are left out.
+
+    Args:
+        graph: what `trace` gives.
+        scores: what `score` gives of it.
+        data: calibration data (see `calibration.batches_of`), two batches or more.
+        ratios: the shares of a group's units that are removed.
+        task: how items become inputs; by default classification.
+        seed: draws the samples that are looked at.
+        memory: bytes that may come on top of the network, the images and a forward pass; what is left out for it is in
+            the result's `notes`.
+        progress: is called with the share that is done.
+
+    Returns:
+        The losses of each group by the units that it keeps.
+
+    Raises:
+        RecipeError: there are fewer than two batches, or no group can be scanned.
     """
     collector = Collector(graph, seed, memory, task)
-    working, batches = collector.working, batches_for(graph.model, data, task=task)
-    if len(batches) < 2:
-        images = sum(batch.images for batch in batches)
-        raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")
-    dense = _outputs(working, batches, memory)
-    if len(dense) < len(batches):
-        collector.notes["the scan"] = f"looked at {len(dense)} of {len(batches)} batches"
-        batches = batches[: len(dense)]
-    sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches], memory)
-    images = sum(batch.images for batch in batches)
-    halves = [list(range(len(batches) // 2)), list(range(len(batches) // 2, len(batches)))]
+    scan = _Scan(collector, batches_for(graph.model, data, task=task), scores, ratios, memory)
     groups = [group for group in graph.groups if group.name in scores.values and collector.consumers(group)]
     if not groups:
         raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
     order = sorted(groups, key=collector.first)
     losses: dict[str, dict[int, float]] = {}
     for number, group in enumerate(order):
-        sweep.go(collector.first(group))
-        measured = {group.units: 0.0}
+
+        def at(share: float, number: int = number) -> None:
+            progress((number + share) / len(order))
+
+        scan.sweep.go(collector.first(group))
         try:
-            folds = _folds(collector, sweep, group, halves, images)
-            for turn, ratio in enumerate(ratios):
-                progress((number + turn / len(ratios)) / len(order))
-                lost = min(round(ratio * group.units / group.step), group.removable // group.step) * group.step
-                kept = group.units - lost
-                if kept not in measured:
-                    measured[kept] = sum(
-                        _loss(collector, sweep, group, consumers, scores, kept, [dense[b] for b in held], held) / 2
-                        for consumers, held in folds
-                    )
+            measured = scan.losses(group, at)
         except Exception as error:
             if not allocation_failed(error):
                 raise
@@ -107,6 +106,75 @@ def sensitivity(
         else:
             losses[group.name] = dict(sorted(measured.items()))
     return Sensitivity(losses, kept_to(collector.notes, memory))
+
+
+class _Scan:
+    """The batches in two halves, what the dense network makes of them, and the sweep that shows its layers' inputs."""
+
+    def __init__(
+        self, collector: Collector, batches: Sequence[Batch], scores: Scores, ratios: Sequence[float], memory: float
+    ) -> None:
+        self.collector, self.scores, self.ratios = collector, scores, ratios
+        if len(batches) < 2:
+            images = sum(batch.images for batch in batches)
+            raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")
+        working = collector.working
+        self.dense = _outputs(working, batches, memory)
+        if len(self.dense) < len(batches):
+            collector.notes["the scan"] = f"looked at {len(self.dense)} of {len(batches)} batches"
+            batches = batches[: len(self.dense)]
+        self.images = sum(batch.images for batch in batches)
+        self.halves = [list(range(len(batches) // 2)), list(range(len(batches) // 2, len(batches)))]
+        self.sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches], memory)
+
+    def losses(self, group: Group, progress: Callable[[float], None]) -> dict[int, float]:
+        """What the outputs lose for each number of a group's units that stay."""
+        losses = {group.units: 0.0}
+        folds = self._folds(group)
+        for turn, ratio in enumerate(self.ratios):
+            progress(turn / len(self.ratios))
+            lost = min(round(ratio * group.units / group.step), group.removable // group.step) * group.step
+            kept = group.units - lost
+            if kept not in losses:
+                losses[kept] = sum(self._loss(group, consumers, kept, held) / 2 for consumers, held in folds)
+        return losses
+
+    def _folds(self, group: Group) -> list[tuple[list[tuple[Site, list[Consumer]]], list[int]]]:
+        """A group's consumers with the windows of one half of the batches, and the numbers of the other half."""
+        collector = self.collector
+        samples = collector.samples(self.sweep, collector.sampled(group), self.images)
+        return [
+            (
+                [
+                    (site, collector.blocks(site, torch.cat([parts[b] for b in fit]), 1.0, together=False))
+                    for site, parts in samples
+                ],
+                held,
+            )
+            for fit, held in (self.halves, self.halves[::-1])
+        ]
+
+    def _loss(self, group: Group, consumers: list[tuple[Site, list[Consumer]]], kept: int, held: list[int]) -> float:
+        """What the outputs of batches `held` lose when only the best `kept` units of a group stay; weights are put
+        back."""
+        collector, working = self.collector, self.collector.working
+        stays = torch.zeros(group.units, dtype=torch.bool)
+        stays[torch.from_numpy(group.chosen(self.scores.values[group.name], kept))] = True
+        view = collector.view(group, 0)
+        touched = collector.touched(view)
+        before = {key: tensor.detach().clone() for key, tensor in working.state.items() if key in touched}
+        mended = []
+        try:
+            for site, blocks in consumers:
+                if len(collector.by_weight[site.layer.weight]) == 1:
+                    collector.mended(view, blocks, stays, refitted, site.layer)
+                    mended.append(site.layer.weight)
+            collector.silence(view, stays, mended)
+            slim = [outputs(result) for result in self.sweep.finish(held)]
+        finally:
+            for key, value in before.items():
+                working.write(key, value)
+        return divergence([self.dense[b] for b in held], slim, collector.task.scores_classes)
 
 
 def _outputs(working: Working, batches: Sequence[Batch], memory: float) -> list[list[Tensor]]:
@@ -121,50 +189,3 @@ def _outputs(working: Working, batches: Sequence[Batch], memory: float) -> list[
                 break
             found.append(made)
     return found
-
-
-def _folds(
-    collector: Collector, sweep: Sweep, group: Group, halves: list[list[int]], images: int
-) -> list[tuple[list[tuple[Site, list[Consumer]]], list[int]]]:
-    """A group's consumers with the windows of one half of the batches, and the numbers of the other half."""
-    found = collector.samples(sweep, collector.sampled(group), images)
-    return [
-        (
-            [
-                (site, collector.blocks(site, torch.cat([parts[b] for b in fit]), 1.0, together=False))
-                for site, parts in found
-            ],
-            held,
-        )
-        for fit, held in (halves, halves[::-1])
-    ]
-
-
-def _loss(
-    collector: Collector,
-    sweep: Sweep,
-    group: Group,
-    consumers: list[tuple[Site, list[Consumer]]],
-    scores: Scores,
-    kept: int,
-    dense: list[list[Tensor]],
-    held: list[int],
-) -> float:
-    """What the outputs of batches `held` lose when only the best `kept` units of a group stay; weights are put back."""
-    working = collector.working
-    stays = torch.zeros(group.units, dtype=torch.bool)
-    stays[torch.from_numpy(group.chosen(scores.values[group.name], kept))] = True
-    view = collector.view(group, 0)
-    before = {key: tensor.detach().clone() for key, tensor in working.state.items() if key in collector.touched(view)}
-    mended = []
-    try:
-        for site, blocks in consumers:
-            if len(collector.by_weight[site.layer.weight]) == 1:
-                collector.mended(view, blocks, stays, refitted, site.layer)
-                mended.append(site.layer.weight)
-        collector.silence(view, stays, mended)
-        slim = [outputs(result) for result in sweep.finish(held)]
-    finally:
-        for key, value in before.items():
-            working.write(key, value)
-    return divergence(dense, slim, collector.task.scores_classes)

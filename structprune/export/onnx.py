@@ -47,13 +47,24 @@ class _Flat(nn.Module):
 
 @checked(ModelError, model=instance(nn.Module, "an nn.Module"), path=path_option, opset=whole(7, 30))
 def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opset: int = OPSET) -> Path:
-    """Writes `model` in evaluation mode as ONNX to `path` and returns it.
+    """Writes `model` in evaluation mode as ONNX.
 
-    Axis 0 of every tensor input, and of every output whose axis 0 follows it, is dynamic and named `batch`.
-    Inputs carry the names of forward's arguments; outputs are `output`, or `output_0`, `output_1`, ... The file
-    appears only if it passes `onnx.checker` and onnxruntime computes with it what the model does with the example
-    inputs (where the runtime lacks a kernel, the logger `structprune.export` says that it was not compared). `opset` is
-    at least 18 where only torch's newer exporter can write the model. Raises ModelError if neither can.
+    Axis 0 of every tensor input, and of every output whose axis 0 follows it, is dynamic and named `batch`. Inputs
+    carry the names of forward's arguments; outputs are `output`, or `output_0`, `output_1`, ...
+
+    Args:
+        model: the network.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments that it runs on.
+        path: the file, which appears only if it passes `onnx.checker` and onnxruntime computes with it what the model
+            does with the example inputs (where the runtime lacks a kernel, the logger `structprune.export` says that it
+            was not compared).
+        opset: ONNX's; at least 18 where only torch's newer exporter can write the model.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ModelError: the model does not run on the example inputs, or neither of torch's exporters can write it.
     """
     model = unwrapped(model)
     inputs = Inputs.of(example_inputs).beside(model)

@@ -36,15 +36,24 @@ OUTPUT = "the network's output"  # why a layer's channels stay, in DependencyGra
 
 
 def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> DependencyGraph:
-    """Finds the groups of coupled channels of `model`.
+    """Finds the groups of coupled channels of a network, and what keeps the other channels.
 
-    `example_inputs` is a tensor, a tuple of arguments or a dict of keyword arguments; one forward pass runs
-    on meta copies of them, in evaluation mode, and nothing is computed, unless the code asks for values: then a copy
-    runs once on the inputs as they are, and `notes` of the graph say what was decided by them. Code that runs only in
-    training mode is recorded too, and its parameters are cut with the rest. MACs are those of one pass on these
-    inputs, so give a batch of 1 for MACs a sample. `form` is what the slim network will be: "module", the user's own
-    module, where channels that its code can't follow stay; or "graph", an `fx.GraphModule` with the same state_dict
-    keys, in which every size is rewritten. Raises ModelError if the model cannot run on the inputs.
+    One forward pass is recorded in evaluation mode, on meta copies of the inputs: nothing is computed, unless the code
+    asks for values. Then a copy runs once on the inputs as they are, and the graph's `notes` say what was decided by
+    them. Code that runs only in training mode is recorded too, and its parameters are cut with the rest.
+
+    Args:
+        model: the network.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. MACs are those of one pass on
+            them, so give a batch of 1 for MACs a sample.
+        form: what the slim network will be: "module", the user's own module, where channels that its code can't follow
+            stay; or "graph", an `fx.GraphModule` with the same state_dict keys, in which every size is rewritten.
+
+    Returns:
+        The graph of groups and barriers, which `score` and `plan` take.
+
+    Raises:
+        ModelError: the model can't run on the inputs, or there is no such form.
     """
     if form not in FORMS:
         raise ModelError(f"form={shown(form)}: the slim network can have the form {' or '.join(map(repr, FORMS))}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..tasks import Quality
+from ..judge import Quality
 
 
 def quality_record(measured: Mapping[str, Quality], random_weights: bool = False) -> dict[str, Any]:

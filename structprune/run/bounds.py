@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RecipeError
+from ..judge import Quality
 from ..recipe import Recipe
-from ..tasks import Quality, Task
+from ..tasks import Task
 
 ROUNDING = 1e-9  # what sums of floats may add to a drop
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import BudgetError, TrainingError
+from ..judge import Quality
 from ..progress import Reporter
 from ..recipe import BudgetSpec, Recipe, SearchSpec
-from ..tasks import Quality
 from .bounds import found_beside, is_met
 from .runner import Runner
 

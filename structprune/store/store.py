@@ -26,13 +26,23 @@ _WAITS = (0.05, 0.2)  # seconds before files that do not belong together are rea
 
 
 def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
-    """Writes `slim.safetensors` and `plan.json` into `folder` and returns it.
+    """Writes `slim.safetensors` and `plan.json`, which appear together, whatever else saves into the folder.
 
     The weights carry the model's state_dict keys (and buffers that are not persistent, which a state_dict leaves
     out). If the module tree can't be described (see `architecture`), plan.json says why, and `load` then needs
-    a dense instance of the model. Both files appear together, whatever else saves into the folder.
-    Raises PlanError for a plan that is not sound, StoreError for a network that is not what the plan makes and for
-    files that can't be written.
+    a dense instance of the model.
+
+    Args:
+        slim: what `prune` made.
+        plan: the plan that it was made by.
+        folder: where to write; it is made if it is not there.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        PlanError: the plan is not sound.
+        StoreError: `slim` is not what the plan makes, or files can't be written.
     """
     folder = _folder(folder)
     if folder.exists() and not folder.is_dir():
@@ -77,15 +87,21 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
 
 
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
-    """The slim model that `save` or a run wrote into `folder`, on the CPU.
+    """The slim model that `save` or a run wrote.
 
-    Reads `slim.safetensors` and `plan.json`; no pickle, no tracing. timm's and torch's classes are imported; code of
-    your own that defines the model must be imported already. Where that can't work, pass a dense instance as
-    `model`, and the plan is applied to a copy of it.
+    Reads `slim.safetensors` and `plan.json`; no pickle, no tracing, and nothing is written. timm's and torch's classes
+    are imported; code of your own that defines the model must be imported already.
 
-    Refused are files that are damaged or of two runs (the plan names the weights by their hash), a plan that was edited
-    since it was saved, in what it keeps, and tensors of other shapes than the plan says. Nothing is written.
-    Raises StoreError.
+    Args:
+        folder: the folder of the two files.
+        model: a dense instance, where code can't be imported by name: the plan is applied to a copy of it.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        StoreError: files are damaged or of two runs (the plan names the weights by their hash), the plan was edited
+            since it was saved, in what it keeps, or tensors have other shapes than it says.
     """
     folder = _folder(folder)
     if model is not None and not isinstance(model, nn.Module):

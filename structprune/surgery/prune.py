@@ -16,12 +16,18 @@ from .graph_form import graph_module, layout_of
 
 
 def prune(model: nn.Module, plan: Plan) -> nn.Module:
-    """A slim copy of `model`: the same classes, state_dict keys and modes, trainable; `model` is left as it was.
+    """A slim copy of `model`, which is left as it was.
 
-    A plan of the graph form makes an `fx.GraphModule` with the same state_dict keys instead, in evaluation mode.
+    Args:
+        model: the dense network.
+        plan: what stays of it; one that was edited by hand is applied if it is sound (see `surgery.check`).
 
-    No memory is shared with `model`. Raises PlanError for a plan that is not sound or was not made for this
-    architecture (see `surgery.check`): one that was edited by hand is applied if it passes.
+    Returns:
+        A network of the same classes, state_dict keys and modes, trainable, which shares no memory with `model`. A plan
+        of the graph form makes an `fx.GraphModule` with the same state_dict keys instead, in evaluation mode.
+
+    Raises:
+        PlanError: the plan is not sound, or was not made for this architecture.
     """
     model = unwrapped(model)
     check(model, plan)

@@ -1,8 +1,8 @@
 """What a report says of quality, for labels and without, and of any task's metric."""
 
+from structprune.judge import Quality
 from structprune.report.quality import quality_record
 from structprune.report.table import quality_rows
-from structprune.tasks import Quality
 
 
 def test_with_labels_accuracy_stands_beside_what_is_near_to_dense():

@@ -17,11 +17,11 @@ from ...calibration.batching import rebatched
 from ...data import Data
 from ...errors import RecipeError
 from ...export import export_onnx, quantize
+from ...judge import Judge
 from ...recipe import Recipe
 from ...records import Plan
 from ...report import macs_disagreements, macs_or_none
 from ...store import files, save
-from ...tasks import Judge
 from ...verify import Gate, verify
 from ..stage import Work, stage
 from .surgery import changes_weights

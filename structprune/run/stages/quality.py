@@ -13,8 +13,9 @@ from torch import nn
 from ...data import Data
 from ...data.loading import is_dataset
 from ...errors import GateError
+from ...judge import Judge, Quality
 from ...store import files
-from ...tasks import Judge, Quality, Task
+from ...tasks import Task
 from ..stage import Work, stage
 
 

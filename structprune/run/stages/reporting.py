@@ -9,9 +9,9 @@ from ...bench import Benchmark, environment
 from ...data import Data
 from ...export import opset_of
 from ...graph import DependencyGraph
+from ...judge import Judge, Quality
 from ...records import Plan
 from ...report import build_report, quality_record, verdict_of
-from ...tasks import Judge, Quality
 from ..bounds import bounds_record
 from ..search import Search
 from ..stage import Work, stage

@@ -11,12 +11,12 @@ from torch import nn
 from ...calibration import Batch
 from ...data import Data
 from ...graph.capture import Inputs
+from ...judge import Judge
 from ...recipe import Recipe
 from ...records import Plan
 from ...recover import recover
 from ...store import files
 from ...surgery import prune
-from ...tasks import Judge
 from ...verify import Gate, verify
 from ..stage import Work, stage
 from .quality import quality_of

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..calibration.batches import Batch
-from ..data.loading import Stream, loader_of
-from ..errors import ModelError, RecipeError
-from ..modules import evaluating
-from ..own_code import in_one_line
-from .metrics import Metric, Tally
-from .task import Task
+from .calibration.batches import Batch
+from .data.loading import Stream, loader_of
+from .errors import ModelError, RecipeError
+from .modules import evaluating
+from .own_code import in_one_line
+from .tasks.metrics import Metric, Tally
+from .tasks.task import Task
 
 BATCH_SIZE = 32
 KEPT = 2**28  # bytes of the dense network's outputs that are kept; beyond, it runs beside each network

@@ -1,0 +1,104 @@
+"""The house rules that a machine can hold: no circle of imports, nothing too long, public names that say all of it."""
+
+import ast
+import inspect
+import re
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import structprune as sp
+
+ROOT = Path(sp.__file__).parent
+FILES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+TREES = {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in FILES.items()}
+PACKAGES = [name.removesuffix(".__init__") for name in FILES if name.endswith(".__init__")]
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def imports(name):
+    """What a module imports when it is imported: not what functions import when they run, nor what types alone need."""
+    statements = list(TREES[name].body)
+    for statement in statements:  # which grows on the way
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+            statements += statement.orelse
+        elif isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            origin = statement.module or ""
+            if statement.level:
+                here = name.split(".")
+                above = here[: len(here) - statement.level + (name in PACKAGES)]
+                origin = ".".join([*above, *filter(None, [origin])])
+            for alias in statement.names:
+                whole = f"{origin}.{alias.name}"
+                yield whole if whole in TREES else origin
+        elif not isinstance(statement, FUNCTIONS):
+            inner = ast.iter_child_nodes(statement)
+            statements += [child for child in inner if isinstance(child, (ast.stmt, ast.excepthandler))]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_a_package_holds_imports_each_other_in_no_circle(package):
+    def part(name):
+        """The module, or the package as a whole, that stands in `package`; `package` itself for its `__init__`."""
+        return ".".join(name.split(".")[: package.count(".") + 2])
+
+    inside = [name for name in TREES if f"{name}.".startswith(f"{package}.")]
+    graph = {part(name): set() for name in inside}
+    for name in inside:
+        graph[part(name)] |= {part(other) for other in imports(name) if part(other) in graph} - {part(name)}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1][::-1]))
+
+
+def test_no_module_is_over_400_lines():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in FILES.items()}
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+def test_no_function_is_over_60_lines():
+    nodes = [(name, node) for name, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
+    lengths = {f"{name}.{node.name}, line {node.lineno}": node.end_lineno - node.lineno + 1 for name, node in nodes}
+    assert {name: lines for name, lines in lengths.items() if lines > 60} == {}
+
+
+def public():
+    """The public names, and the public methods of those that are classes."""
+    for name in sp.__all__:
+        value = getattr(sp, name)
+        yield pytest.param(value, id=name)
+        for method, function in vars(value).items() if inspect.isclass(value) else ():
+            function = getattr(function, "__func__", function)
+            if inspect.isfunction(function) and not method.startswith("_"):
+                yield pytest.param(function, id=f"{name}.{method}")
+
+
+def section(documentation, title):
+    """The entries of a section of a docstring, by name, or its text."""
+    found = re.search(rf"^{title}:\n((?:    .*\n?|\n)+)", documentation, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def named(entries):
+    """The names that a section's entries begin with, in order."""
+    return re.findall(r"^    (\w+): \S", entries, re.MULTILINE)
+
+
+@pytest.mark.parametrize("value", public())
+def test_public_names_say_what_they_take_give_and_raise(value):
+    text = inspect.getdoc(value)
+    assert text
+    if inspect.isclass(value):
+        assert named(section(text, "Attributes")) == list(inspect.signature(value).parameters)
+        return
+    signature = inspect.signature(value)
+    parameters = [name for name in signature.parameters if name not in ("self", "cls")]
+    assert named(section(text, "Args")) == parameters
+    assert bool(section(text, "Returns")) == (signature.return_annotation not in (None, "None"))
+    raised = named(section(text, "Raises"))
+    assert raised
+    assert set(raised) <= {*vars(sp.errors), "ValueError"}
