@@ -91,10 +91,18 @@ def root(
     """Prune a network's filters, prove the slim network right, and measure it on this CPU."""
 
 
+def _check_text(recipe: str | Path, overrides: list[str] | None = None) -> None:
+    """Raises RecipeError for what is wrong with a recipe's text, before torch is imported for the work."""
+    from .recipe import check_text
+
+    check_text(recipe, overrides or ())
+
+
 @app.command()
 def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
     with plain_errors(resume_command("run", recipe, out, set_)):
+        _check_text(recipe, set_)
         from .report import also_table, int8_table, report_table
         from .run import run as run_recipe
 
@@ -120,6 +128,7 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
 def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
     """Stop after plan.json; `run --resume` with the same recipe and folder goes on from there."""
     with plain_errors(resume_command("plan", recipe, out, set_)):
+        _check_text(recipe, set_)
         from .run import run as run_recipe
 
         made = run_recipe(recipe, out, overrides=set_ or (), resume=resume, plan_only=True)
@@ -144,6 +153,8 @@ def inspect(
 ) -> None:
     """Print a model's groups of coupled channels, and its barriers with their reasons."""
     with plain_errors(lambda: "nothing was written"):
+        if model.endswith((".yaml", ".yml")):
+            _check_text(model)
         from .inspecting import inspect_model
         from .report import graph_table
         from .report.report import describe_graph
@@ -238,6 +249,7 @@ def sensitivity(
 ) -> None:
     """Prune each group alone by a recipe's criterion and print what the outputs lose."""
     with plain_errors(lambda: "nothing was written"):
+        _check_text(recipe, set_)
         from .inspecting import scan
         from .report import sensitivity_table
 
@@ -267,6 +279,8 @@ def profile(
 ) -> None:
     """Print where a model's time goes in onnxruntime, and what narrowing each group would save."""
     with plain_errors(lambda: "nothing was written"):
+        if model.endswith((".yaml", ".yml")):
+            _check_text(model)
         from .inspecting import profile_model
         from .report import cost_tables
         from .report.report import describe_cost
@@ -340,6 +354,7 @@ def compare(
     folder = Path(out) if out else Path("runs") / f"{recipe.stem}-compare"
     flags = [*(["--as-fast"] if as_fast else []), *(["--timeout", f"{timeout:g}"] if timeout != TIMEOUT else [])]
     with plain_errors(resume_command("compare", recipe, out, set_, folder, flags)):
+        _check_text(recipe, set_)
         from .compare import compare as compare_tools
         from .compare import compare_table, draw
 

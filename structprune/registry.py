@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationInfo
 
 from .names import shown, unknown
-from .specs import checked_by
+from .specs import checked_by, only_read
 
 
 class Named(Protocol):
@@ -29,10 +31,19 @@ R = TypeVar("R", bound=Named)
 
 
 class Registry(Mapping[str, R], Generic[R]):
-    """Records of one kind by their names. The modules of `package` are imported when it is first asked."""
+    """Records of one kind by their names. The modules of `package` are imported when it is first asked.
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
+    Args:
+        kind: What messages call one.
+        package: Whose modules add records.
+        variable: The name that the registry has in Python: a module of the package that adds to it says `VARIABLE.add`.
+        specs: Of the records whose modules import torch, by name: a recipe is read without them.
+    """
+
+    def __init__(
+        self, kind: str, package: str, variable: str, specs: Mapping[str, type[BaseModel]] = types.MappingProxyType({})
+    ) -> None:
+        self.kind, self.package, self.variable, self.specs = kind, package, variable, specs
         self._records: dict[str, R] = {}
         self._complete = False
 
@@ -63,18 +74,39 @@ class Registry(Mapping[str, R], Generic[R]):
                 return value
             if isinstance(value, str):
                 value = {key: value}
+            specs = self._specs(only_read(info))
             if not isinstance(value, Mapping):
-                raise ValueError(f"{shown(value)} names none of {', '.join(self)}: give {key} and its keys")
+                raise ValueError(f"{shown(value)} names none of {', '.join(specs)}: give {key} and its keys")
             if key not in value:
-                raise ValueError(f"{key} is missing: give one of {', '.join(self)}, or file.py:name")
+                raise ValueError(f"{key} is missing: give one of {', '.join(specs)}, or file.py:name")
             name = value[key]
-            if isinstance(name, str) and name in self:
-                return checked_by(self[name].spec, value, info)
+            if isinstance(name, str) and name in specs:
+                return checked_by(specs[name], value, info)
             if isinstance(name, str) and ":" in name:
                 return checked_by(own, value, info)
-            raise ValueError(self.complain(name))
+            raise ValueError(unknown(self.kind, name, specs))
 
         return parse
+
+    def _specs(self, light: bool) -> dict[str, type[BaseModel]]:
+        """The specs by name, in order; `light`: without importing modules that only add what `specs` has."""
+        if not light or self._complete or self._has_more():
+            self._import()
+        added = {name: record.spec for name, record in self._records.items()}
+        return dict(sorted({**self.specs, **added}.items()))
+
+    def _has_more(self) -> bool:
+        """Whether a module that was put into the package may add a record that `specs` has not."""
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if module.name in self.specs or f"{self.package}.{module.name}" in sys.modules:
+                continue
+            finder: Any = module.module_finder
+            spec = finder.find_spec(module.name)
+            text = spec.loader.get_source(module.name) if spec is not None else None
+            if text is None or f"{self.variable}.add" in text:
+                return True
+        return False
 
     def __getitem__(self, name: str) -> R:
         self._import()

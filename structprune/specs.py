@@ -21,6 +21,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def only_read(info: ValidationInfo) -> bool:
+    """Whether a recipe is only read: what takes torch, timm or an engine to know is checked later (see `recipe`)."""
+    return bool((info.context or {}).get("only_read"))
+
+
 Spec = TypeVar("Spec", bound=BaseModel)
 
 

@@ -4,8 +4,15 @@ Enters a spec of a recipe and the model, leaves a `Data` record of datasets and 
 knows nothing of plans, training or reports.
 """
 
-from .record import SOURCES, Data, Source
-from .sources import AnyDataSpec, load_data
-from .spec import CalibrationSpec, DataSpec
+from typing import TYPE_CHECKING
+
+from .. import on_demand
+from .spec import SOURCES, AnyDataSpec, CalibrationSpec, DataSpec
+
+if TYPE_CHECKING:
+    from .record import Data, Source
+    from .sources import load_data
 
 __all__ = ["SOURCES", "AnyDataSpec", "CalibrationSpec", "Data", "DataSpec", "Source", "load_data"]
+
+__getattr__ = on_demand.names_of(__name__, {"Data": "record", "Source": "record", "load_data": "sources"})

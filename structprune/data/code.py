@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
@@ -15,33 +14,14 @@ from ..calibration.batching import rebatched
 from ..errors import RecipeError
 from ..graph.capture import Inputs
 from ..names import unknown
-from ..own_code import CodeName, made_by
-from ..specs import Whole
+from ..own_code import made_by
 from .loading import is_dataset, loader_of
 from .record import Data, Request
-from .spec import DataSpec
+from .spec import OwnDataSpec
 from .splitting import VALIDATION, calibrated, split_off, subset
 
 EXAMPLES = 4
 PARTS = ("train", "validation", "test", "calibration")
-
-
-class OwnDataSpec(DataSpec):
-    """The user's function `source` is called with `kwargs`; it returns a dict, or an object, of train, test and, if it
-    likes, validation and calibration: torch Datasets of (input, target), dicts or, with `labels: false`, inputs."""
-
-    source: CodeName
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    labels: bool = True
-    workers: Whole = Field(default=0, ge=0, le=256)
-
-    @property
-    def labelled(self) -> bool:
-        return self.labels
-
-    @property
-    def gives_classes(self) -> bool:
-        return False
 
 
 def load_own_data(spec: OwnDataSpec, request: Request) -> Data:

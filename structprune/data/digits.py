@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from ..calibration.batching import batches_from
 from ..errors import RecipeError
-from ..specs import Whole
 from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source
-from .spec import CalibrationSpec, DataSpec
+from .spec import DigitsSpec
 from .splitting import VALIDATION, split_off
-
-
-class DigitsSpec(DataSpec):
-    """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
-
-    source: Literal["digits"]
-    image_size: Whole = Field(default=32, ge=8)
-    calibration: CalibrationSpec | None = None
-
-    @property
-    def labelled(self) -> bool:
-        return True
-
-    @model_validator(mode="after")
-    def _own_images(self) -> DigitsSpec:
-        given = self.calibration
-        if given is not None and (given.path or given.files or given.augment):
-            raise ValueError("calibration takes digits' own training images: leave path, files and augment out")
-        return self
 
 
 def load_digits_data(spec: DigitsSpec, request: Request) -> Data:

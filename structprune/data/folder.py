@@ -5,47 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field, model_validator
 
 from ..errors import RecipeError
 from ..names import unknown
-from ..specs import Number, RecipePath, Whole
 from .files import SUFFIXES, ImageFiles, is_hidden, readable, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source
-from .spec import AugmentSpec, DataSpec, PreprocessingKeys
+from .spec import FolderSpec
 from .splitting import VALIDATION, calibrated, split_off
 
 EXAMPLES = 4  # images to trace, gate and export with
 _TRAIN, _VALIDATION, _TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
-
-
-class FolderSpec(DataSpec, PreprocessingKeys):
-    """A folder of images on disk: `path/CLASS/…`, or `path/train/CLASS/…` beside `val` and `test`.
-
-    Without such a split, `held_out` of each class is kept for measuring. With `labels: false` folders' names mean
-    nothing. Up to `max_unreadable` of the files may be broken. `augment` changes training images (null: not at all).
-    """
-
-    source: Literal["folder"]
-    path: RecipePath
-    labels: bool = True
-    held_out: Number = Field(default=0.2, gt=0, lt=1)
-    max_unreadable: Number = Field(default=0.01, ge=0, lt=1)
-    augment: AugmentSpec | None = Field(default_factory=AugmentSpec)
-    workers: Whole = Field(default=0, ge=0, le=256)
-
-    @property
-    def labelled(self) -> bool:
-        return self.labels
-
-    @model_validator(mode="after")
-    def _plain_calibration(self) -> FolderSpec:
-        if self.calibration is not None and self.calibration.augment:
-            raise ValueError("calibration.augment is for source=images: leave it out")
-        return self
 
 
 @dataclass(frozen=True)

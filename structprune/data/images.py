@@ -5,23 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ..calibration.batching import batches_from
 from ..errors import RecipeError
 from ..own_code import reason
-from ..specs import RecipePath, Whole
 from .files import SUFFIXES, converted, is_hidden, same_file
 from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source
-from .spec import CalibrationSpec, DataSpec
+from .spec import CalibrationSpec, ImagesSpec
 
 # Photographs that ship inside the packages, so that nothing is downloaded. No scene is on both sides.
 _CALIBRATION = ("skimage/data/astronaut.png", "skimage/data/rocket.jpg", "skimage/data/motorcycle_left.png")
@@ -40,15 +37,6 @@ _CALIBRATION_ALL = (
     "matplotlib/mpl-data/sample_data/grace_hopper.jpg",
     *(f"skimage/data/{name}" for name in _MORE.split()),
 )
-
-
-class ImagesSpec(DataSpec):
-    """Crops of images without labels: those in `path` (a folder), or sample images that ship in packages."""
-
-    source: Literal["images"]
-    path: RecipePath | None = None
-    crops: Whole = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
-    calibration: CalibrationSpec | None = None
 
 
 def load_images(spec: ImagesSpec, request: Request) -> Data:

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 
 from ..calibration.batches import Batch
 from ..graph.capture import Inputs
-from ..registry import Registry
 from ..tasks.task import Task
 from ..usercode import Tell
 from .loading import Stream, whole
+from .spec import SOURCES as SOURCES
 from .spec import DataSpec
 
 
@@ -75,6 +75,3 @@ class Source:
     description: str
     spec: type[DataSpec]
     load: Callable[[Any, Request], Data] = field(repr=False)
-
-
-SOURCES: Registry[Source] = Registry("data source", "structprune.data")

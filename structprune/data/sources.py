@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-from pydantic import BeforeValidator, SerializeAsAny
 from torch import nn
 
 from ..errors import RecipeError
@@ -13,11 +11,9 @@ from ..graph.capture import Inputs
 from ..modules import evaluating
 from ..tasks.task import Task
 from ..usercode import Tell
-from .code import OwnDataSpec, load_own_data
+from .code import load_own_data
 from .record import SOURCES, Data, Request
-from .spec import DataSpec
-
-AnyDataSpec = Annotated[SerializeAsAny[DataSpec], BeforeValidator(SOURCES.parser("source", OwnDataSpec))]
+from .spec import DataSpec, OwnDataSpec
 
 
 def _to_stderr(line: str) -> None:

@@ -1,12 +1,20 @@
-"""The keys that sources of data share in a recipe."""
+"""What a recipe may say of its data: the keys that sources share, those of each, and the registry of sources.
+
+Nothing here imports torch, so that a recipe can be read without it. A source that comes later has its spec in its own
+file."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
+from ..own_code import CodeName
+from ..registry import Registry
 from ..specs import Number, RecipePath, Strict, Whole
+
+if TYPE_CHECKING:
+    from .record import Source
 
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 
@@ -88,3 +96,105 @@ class AugmentSpec(Strict):
     def as_timm(self) -> dict[str, Any]:
         """Arguments of `timm.data.create_transform`."""
         return {self._NAMES.get(key, key): value for key, value in self.model_dump().items()}
+
+
+class DigitsSpec(DataSpec):
+    """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
+
+    source: Literal["digits"]
+    image_size: Whole = Field(default=32, ge=8)
+    calibration: CalibrationSpec | None = None
+
+    @property
+    def labelled(self) -> bool:
+        return True
+
+    @model_validator(mode="after")
+    def _own_images(self) -> DigitsSpec:
+        given = self.calibration
+        if given is not None and (given.path or given.files or given.augment):
+            raise ValueError("calibration takes digits' own training images: leave path, files and augment out")
+        return self
+
+
+class ImagesSpec(DataSpec):
+    """Crops of images without labels: those in `path` (a folder), or sample images that ship in packages."""
+
+    source: Literal["images"]
+    path: RecipePath | None = None
+    crops: Whole = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
+    calibration: CalibrationSpec | None = None
+
+
+class FolderSpec(DataSpec, PreprocessingKeys):
+    """A folder of images on disk: `path/CLASS/…`, or `path/train/CLASS/…` beside `val` and `test`.
+
+    Without such a split, `held_out` of each class is kept for measuring. With `labels: false` folders' names mean
+    nothing. Up to `max_unreadable` of the files may be broken. `augment` changes training images (null: not at all).
+    """
+
+    source: Literal["folder"]
+    path: RecipePath
+    labels: bool = True
+    held_out: Number = Field(default=0.2, gt=0, lt=1)
+    max_unreadable: Number = Field(default=0.01, ge=0, lt=1)
+    augment: AugmentSpec | None = Field(default_factory=AugmentSpec)
+    workers: Whole = Field(default=0, ge=0, le=256)
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels
+
+    @model_validator(mode="after")
+    def _plain_calibration(self) -> FolderSpec:
+        if self.calibration is not None and self.calibration.augment:
+            raise ValueError("calibration.augment is for source=images: leave it out")
+        return self
+
+
+class TimmSpec(DataSpec, PreprocessingKeys):
+    """A dataset that `timm.data.create_dataset` knows as `name`, in the folder `root`; nothing is downloaded unless
+    `download` says so. Where `test_split` is null, `held_out` of the training split is kept for measuring. Where the
+    dataset is one of files, up to `max_unreadable` of them may be broken."""
+
+    source: Literal["timm"]
+    name: str
+    root: RecipePath | None = None
+    train_split: str = "train"
+    test_split: str | None = "validation"
+    held_out: Number = Field(default=0.2, gt=0, lt=1)
+    max_unreadable: Number = Field(default=0.01, ge=0, lt=1)
+    download: bool = False
+    augment: AugmentSpec | None = Field(default_factory=AugmentSpec)
+    workers: Whole = Field(default=0, ge=0, le=256)
+
+    @property
+    def labelled(self) -> bool:
+        return True
+
+
+class OwnDataSpec(DataSpec):
+    """The user's function `source` is called with `kwargs`; it returns a dict, or an object, of train, test and, if it
+    likes, validation and calibration: torch Datasets of (input, target), dicts or, with `labels: false`, inputs."""
+
+    source: CodeName
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    labels: bool = True
+    workers: Whole = Field(default=0, ge=0, le=256)
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels
+
+    @property
+    def gives_classes(self) -> bool:
+        return False
+
+
+SOURCES: Registry[Source] = Registry(
+    "data source",
+    "structprune.data",
+    "SOURCES",
+    {"digits": DigitsSpec, "folder": FolderSpec, "images": ImagesSpec, "timm": TimmSpec},
+)
+AnyDataSpec = Annotated[SerializeAsAny[DataSpec], BeforeValidator(SOURCES.parser("source", OwnDataSpec))]

@@ -4,40 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
 from torch.utils.data import IterableDataset, Subset
 
 from ..errors import RecipeError
 from ..own_code import reason
-from ..specs import Number, RecipePath, Whole
 from .files import ImageFiles, converted, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source
-from .spec import AugmentSpec, DataSpec, PreprocessingKeys
+from .spec import TimmSpec
 from .splitting import VALIDATION, calibrated, split_off
-
-
-class TimmSpec(DataSpec, PreprocessingKeys):
-    """A dataset that `timm.data.create_dataset` knows as `name`, in the folder `root`; nothing is downloaded unless
-    `download` says so. Where `test_split` is null, `held_out` of the training split is kept for measuring. Where the
-    dataset is one of files, up to `max_unreadable` of them may be broken."""
-
-    source: Literal["timm"]
-    name: str
-    root: RecipePath | None = None
-    train_split: str = "train"
-    test_split: str | None = "validation"
-    held_out: Number = Field(default=0.2, gt=0, lt=1)
-    max_unreadable: Number = Field(default=0.01, ge=0, lt=1)
-    download: bool = False
-    augment: AugmentSpec | None = Field(default_factory=AugmentSpec)
-    workers: Whole = Field(default=0, ge=0, le=256)
-
-    @property
-    def labelled(self) -> bool:
-        return True
 
 
 def load_timm(spec: TimmSpec, request: Request) -> Data:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationInfo
-from torch import nn
 
 from ..names import shown, unknown
 from ..specs import Strict, checked_by
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Tell = Callable[[str], object]
 
@@ -38,7 +40,7 @@ class ModelSpec(Strict):
         return []
 
 
-Build = Callable[[Any, Tell], nn.Module]
+Build = Callable[[Any, Tell], "nn.Module"]
 
 
 @dataclass(frozen=True)

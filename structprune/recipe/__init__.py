@@ -1,14 +1,15 @@
 """Recipes: YAML files checked by pydantic. What can be known to be wrong is said before any work, and all at once.
 
 Enters: a file, or the data in one, and overrides. Leaves: a `Recipe`, or a RecipeError with a line for each mistake.
-`specs` and `recovery` say what a recipe is, `reading` reads and checks one, `mistakes` puts what is wrong into words.
+`specs` and `recovery` say what a recipe is and `known` what it may name, `reading` reads and checks one, `mistakes`
+puts what is wrong into words. Two steps: what stands in the recipe, known without importing torch; then what is here to
+run it.
 """
 
-from ..data.digits import DigitsSpec
-from ..data.images import ImagesSpec
+from ..data.spec import DigitsSpec, ImagesSpec
 from ..models import TimmSpec as ModelSpec  # its old name
 from ..train.spec import TrainSpec
-from .reading import check_recipe, read_recipe, read_yaml
+from .reading import check_recipe, check_text, read_recipe, read_yaml
 from .recovery import (
     METHODS,
     BatchNormSpec,
@@ -51,6 +52,7 @@ __all__ = [
     "TrainSpec",
     "check_order",
     "check_recipe",
+    "check_text",
     "needs_images",
     "read_recipe",
     "read_yaml",

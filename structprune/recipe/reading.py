@@ -1,4 +1,8 @@
-"""From a file, or the data in one, to a recipe."""
+"""From a file, or the data in one, to a recipe, in two steps.
+
+First what stands in it: keys, types, values, names that come with the package. That imports no torch.
+Then what takes torch, timm or an engine to know: whether they have what is named, and whether the parts fit.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +51,27 @@ def check_recipe(data: dict[str, Any], where: str = "recipe", folder: Path | Non
     Raises:
         RecipeError: A line for each mistake, ten at most.
     """
+    _checked(data, where, folder, only_read=True)
+    return _checked(data, where, folder, only_read=False)
+
+
+def check_text(path: str | Path, overrides: Sequence[str] = ()) -> None:
+    """The first step of `read_recipe` alone, for a command that would import torch before it reads the recipe.
+
+    Args:
+        path: Of a YAML file, or the name of a recipe that comes with the package.
+        overrides: Keys and values, as `--set` takes them.
+
+    Raises:
+        RecipeError: A line for each mistake, ten at most.
+    """
+    path, data = _data_of(path, overrides)
+    _checked(data, str(path), path.parent, only_read=True)
+
+
+def _checked(data: dict[str, Any], where: str, folder: Path | None, only_read: bool) -> Recipe:
     try:
-        return Recipe.model_validate(data, context={"folder": folder})
+        return Recipe.model_validate(data, context={"folder": folder, "only_read": only_read})
     except ValidationError as error:
         raise RecipeError(*lines(error, where)) from error
 

@@ -1,28 +1,27 @@
-"""What a recipe is: its parts, and what has to fit together."""
+"""What a recipe is: its parts, and what has to fit together.
+
+Nothing here imports torch: what takes more than the recipe's text to know is checked where it is not `only_read`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from ..bench import Runtime
-from ..bench.engines import ENGINES
-from ..calibration.batches import BATCH
-from ..criteria import COMBINE, CRITERIA
-from ..data import AnyDataSpec
+from ..data.spec import AnyDataSpec
 from ..errors import RecipeError
 from ..memory import LIMIT
-from ..models import ModelSpec as AnyModelSpec
-from ..models import parse_model
-from ..names import unknown
-from ..plan import ALLOCATIONS
-from ..specs import Flaws, Number, Strict, Whole
-from ..tasks import TASKS
-from ..tasks.own import AnyTaskSpec
+from ..models.registry import ModelSpec, parse_model
+from ..specs import Flaws, Number, Strict, Whole, only_read
+from ..tasks.spec import AnyTaskSpec, ClassificationSpec
 from ..train.spec import TrainSpec
+from . import known
 from .recovery import RecoverSpec, Recovery, check_order, needs_images
+
+if TYPE_CHECKING:
+    from ..bench import Runtime
 
 QUALITY = ("quality_drop", "agreement")  # the bounds of quality
 
@@ -102,24 +101,18 @@ class PruneSpec(Strict):
 
     @field_validator("criterion")
     @classmethod
-    def _criterion(cls, name: str) -> str:
-        if name not in CRITERIA:
-            raise ValueError(unknown("criterion", name, CRITERIA))
-        return name
+    def _criterion(cls, name: str, info: ValidationInfo) -> str:
+        return known.CRITERIA.check(name, info)
 
     @field_validator("combine")
     @classmethod
-    def _combine(cls, name: str | None) -> str | None:
-        if name is not None and name not in COMBINE:
-            raise ValueError(unknown("way to combine", name, COMBINE))
-        return name
+    def _combine(cls, name: str | None, info: ValidationInfo) -> str | None:
+        return None if name is None else known.COMBINE.check(name, info)
 
     @field_validator("allocation")
     @classmethod
-    def _allocation(cls, name: str) -> str:
-        if name not in ALLOCATIONS:
-            raise ValueError(unknown("allocation", name, ALLOCATIONS))
-        return name
+    def _allocation(cls, name: str, info: ValidationInfo) -> str:
+        return known.ALLOCATIONS.check(name, info)
 
 
 class RuntimeSpec(Strict):
@@ -133,20 +126,21 @@ class RuntimeSpec(Strict):
 
     @field_validator("engine")
     @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in ENGINES:
-            raise ValueError(unknown("engine", name, ENGINES))
-        return name
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        return known.ENGINES.check(name, info)
 
     @model_validator(mode="after")
-    def _there(self) -> RuntimeSpec:
+    def _there(self, info: ValidationInfo) -> RuntimeSpec:
         try:
-            self.runtime()
+            if not only_read(info):
+                self.runtime()
         except RecipeError as error:
             raise ValueError(str(error)) from error
         return self
 
     def runtime(self) -> Runtime:
+        from ..bench import Runtime
+
         return Runtime(**self.model_dump())
 
 
@@ -157,6 +151,8 @@ class AlsoSpec(RuntimeSpec):
     batch: Whole | None = Field(default=None, ge=1)  # type: ignore[assignment]
 
     def runtime(self) -> Runtime:
+        from ..bench import Runtime
+
         return Runtime(**self.model_dump(exclude_none=True))
 
 
@@ -188,14 +184,14 @@ class Recipe(Strict):
 
     seed: Whole = Field(default=0, ge=0, le=2**31)
     memory: Number = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
-    model: Annotated[SerializeAsAny[AnyModelSpec], BeforeValidator(parse_model)]
+    model: Annotated[SerializeAsAny[ModelSpec], BeforeValidator(parse_model)]
     data: AnyDataSpec
-    task: AnyTaskSpec = Field(default_factory=lambda: TASKS["classification"].spec(name="classification"))
+    task: AnyTaskSpec = Field(default_factory=lambda: ClassificationSpec(name="classification"))
     train: TrainSpec | None = None
     prune: PruneSpec
     recover: tuple[RecoverSpec, ...] = ()
     finetune: TrainSpec | None = None
-    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec.model_construct)  # which looks for no engine
     export: ExportSpec = Field(default_factory=ExportSpec)
     bench: BenchSpec = Field(default_factory=BenchSpec)
 
@@ -213,6 +209,8 @@ class Recipe(Strict):
     @property
     def also(self) -> list[Runtime]:
         """The runtimes of `bench.also`."""
+        from ..bench import Runtime
+
         held = {"threads": self.runtime.threads, "batch": self.runtime.batch}
         return [Runtime(**{**held, **spec.model_dump(exclude_none=True)}) for spec in self.bench.also]
 
@@ -223,7 +221,9 @@ class Recipe(Strict):
         return steps
 
     @model_validator(mode="after")
-    def _fits(self) -> Recipe:
+    def _fits(self, info: ValidationInfo) -> Recipe:
+        if only_read(info):
+            return self
         if flaws := [*_calibration_flaws(self), *_search_flaws(self), *_target_flaws(self), *_label_flaws(self)]:
             raise Flaws(flaws)
         return self
@@ -231,6 +231,9 @@ class Recipe(Strict):
 
 def _calibration_flaws(recipe: Recipe) -> Iterator[str]:
     """What has no calibration images, or too few, and a way to combine that the criterion has no use for."""
+    from ..calibration.batches import BATCH
+    from ..criteria import CRITERIA
+
     criterion, allocation = CRITERIA[recipe.prune.criterion], recipe.prune.allocation
     if recipe.data.calibration is None:
         for wanted, what in (
@@ -254,6 +257,9 @@ def _search_flaws(recipe: Recipe) -> Iterator[str]:
 
 def _target_flaws(recipe: Recipe) -> Iterator[str]:
     """A task that can't use the data's labels, and a criterion that gets no gradients of it."""
+    from ..criteria import CRITERIA
+    from ..tasks import TASKS
+
     kind = TASKS.get(recipe.task.name)  # None for a task of the user's own
     if recipe.data.gives_classes and kind is not None and not kind.classes:
         yield (

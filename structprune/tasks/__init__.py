@@ -4,7 +4,16 @@ Enters a spec or a name, leaves a `Task`, by which `structprune.judge` measures 
 nothing of data, recipes, plans or training.
 """
 
-from .metrics import Metric, Tally
-from .task import TASKS, Task, TaskKind, TaskSpec
+from typing import TYPE_CHECKING
+
+from .. import on_demand
+from .spec import TASKS, TaskSpec
+
+if TYPE_CHECKING:
+    from .metrics import Metric, Tally
+    from .task import Task, TaskKind
 
 __all__ = ["TASKS", "Metric", "Tally", "Task", "TaskKind", "TaskSpec"]
+
+_PLACES = {"Metric": "metrics", "Tally": "metrics", "Task": "task", "TaskKind": "task"}
+__getattr__ = on_demand.names_of(__name__, _PLACES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,15 +11,10 @@ from torch.nn import functional as F
 from ..errors import RecipeError
 from ..graph.capture import outputs as tensors_of
 from .metrics import Metric, Share
-from .task import TASKS, Task, TaskKind, TaskSpec, main_output
+from .spec import TASKS, ClassificationSpec
+from .task import Task, TaskKind, main_output
 
 HELD = 2**26  # bytes of outputs that are kept to be summed at once
-
-
-class ClassificationSpec(TaskSpec):
-    """One class a sample. The network returns scores of shape (samples, classes), or a dict with them as `logits`."""
-
-    name: Literal["classification"] = "classification"
 
 
 class Divergence:

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ..calibration.batches import Batch
 from ..errors import RecipeError
 from ..graph.capture import Inputs
 from ..own_code import reason
-from ..specs import Number
 from .metrics import Metric, Torchmetric, torchmetrics_class
-from .task import TASKS, Task, TaskKind, TaskSpec
+from .spec import TASKS, DetectionSpec
+from .task import Task, TaskKind
 
 BACKENDS = ("pycocotools", "faster_coco_eval")
 FOUND = {"boxes", "scores", "labels"}
-
-
-class DetectionSpec(TaskSpec):
-    """Boxes with classes and scores. Boxes of the dense network from `score` on are what a slim one should find."""
-
-    name: Literal["detection"] = "detection"
-    score: Number = Field(default=0.5, ge=0, le=1)
 
 
 class Detection(Task):

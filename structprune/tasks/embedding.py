@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import RecipeError
 from .metrics import Mean, Metric
-from .task import TASKS, Task, TaskKind, TaskSpec, check_finite_targets, main_output
-
-
-class EmbeddingSpec(TaskSpec):
-    """A vector a sample, compared by its direction."""
-
-    name: Literal["embedding"] = "embedding"
+from .spec import TASKS, EmbeddingSpec
+from .task import Task, TaskKind, check_finite_targets, main_output
 
 
 class Embedding(Task):

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from ..errors import RecipeError
-from ..own_code import CodeName, made_by
+from ..own_code import made_by
 from ..usercode import Tell
-from .task import TASKS, Task, TaskSpec
-
-
-class OwnTaskSpec(TaskSpec):
-    """A task of the user's own: `name` is `file.py:Class`, made with `kwargs`."""
-
-    name: CodeName
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-
-
-AnyTaskSpec = Annotated[SerializeAsAny[TaskSpec], BeforeValidator(TASKS.parser("name", OwnTaskSpec))]
+from .spec import TASKS, OwnTaskSpec, TaskSpec
+from .task import Task
 
 
 def _to_stderr(line: str) -> None:

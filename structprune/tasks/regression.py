@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import RecipeError
-from ..specs import Number
 from .metrics import Metric, Share, Torchmetric, torchmetrics_class
-from .task import TASKS, Task, TaskKind, TaskSpec, check_finite_targets, main_output
-
-
-class RegressionSpec(TaskSpec):
-    """Dense regression. `data_range` is the span of the targets' values, of which PSNR takes the peak. `peaks` also
-    measures heat maps: the share of maps (samples, maps, h, w) whose peak is within `peaks` pixels of the target's."""
-
-    name: Literal["regression"] = "regression"
-    data_range: Number = Field(default=1.0, gt=0)
-    peaks: Number | None = Field(default=None, ge=0)
+from .spec import TASKS, RegressionSpec
+from .task import Task, TaskKind, check_finite_targets, main_output
 
 
 class RelativeError:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import RecipeError
-from ..specs import Whole
 from .classification import Divergence
 from .metrics import Metric, Share, Torchmetric, torchmetrics_class
-from .task import TASKS, Task, TaskKind, TaskSpec, main_output
-
-
-class SegmentationSpec(TaskSpec):
-    """One class a pixel. `ignore_index` marks pixels of a mask that do not count."""
-
-    name: Literal["segmentation"] = "segmentation"
-    num_classes: Whole = Field(ge=2)
-    ignore_index: Whole = 255
+from .spec import TASKS, SegmentationSpec
+from .task import Task, TaskKind, main_output
 
 
 class Segmentation(Task):

@@ -13,17 +13,11 @@ from torch.utils.data import default_collate
 from ..calibration.batches import Batch
 from ..errors import RecipeError
 from ..graph.capture import Inputs
-from ..registry import Registry
-from ..specs import Strict
 from .metrics import Metric
+from .spec import TASKS as TASKS
+from .spec import TaskSpec
 
 TARGETS = ("labels", "label", "target", "targets", "mask")  # keys of a batch that is a dict
-
-
-class TaskSpec(Strict):
-    """A task in a recipe. `name` is registered, or `file.py:Class`."""
-
-    name: str
 
 
 class Task:
@@ -147,6 +141,3 @@ class TaskKind:
     make: Callable[[Any], Task]
     classes: bool = False
     gradients: Literal["labels", "always", "never"] = "labels"
-
-
-TASKS: Registry[TaskKind] = Registry("task", "structprune.tasks")

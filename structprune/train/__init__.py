@@ -1,7 +1,15 @@
 """The training loop, and the measures of quality: accuracy with labels, agreement with the dense network without."""
 
-from ..tasks.at_once import accuracy, agreement, predict, predict_onnx
-from .loop import fit
-from .stage import train_stage
+from typing import TYPE_CHECKING
+
+from .. import on_demand
+
+if TYPE_CHECKING:
+    from ..tasks.at_once import accuracy, agreement, predict, predict_onnx
+    from .loop import fit
+    from .stage import train_stage
 
 __all__ = ["accuracy", "agreement", "fit", "predict", "predict_onnx", "train_stage"]
+
+_AT_ONCE = dict.fromkeys(("accuracy", "agreement", "predict", "predict_onnx"), ".tasks.at_once")
+__getattr__ = on_demand.names_of(__name__, {**_AT_ONCE, "fit": "loop", "train_stage": "stage"})

@@ -10,17 +10,19 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny
-from torch import Tensor, nn
 
 from .. import usercode
 from ..errors import RecipeError
 from ..own_code import CodeName, made_by
 from ..registry import Registry
 from ..specs import Strict
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 class MethodSpec(Strict):
@@ -82,7 +84,7 @@ class MethodKind:
     make: Callable[[Any], TrainingMethod] = field(repr=False)
 
 
-TRAINING_METHODS: Registry[MethodKind] = Registry("training method", "structprune.train.methods")
+TRAINING_METHODS: Registry[MethodKind] = Registry("training method", "structprune.train.methods", "TRAINING_METHODS")
 AnyMethodSpec = Annotated[SerializeAsAny[MethodSpec], BeforeValidator(TRAINING_METHODS.parser("method", OwnMethodSpec))]
 
 

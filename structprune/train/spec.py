@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..names import optimizers, unknown
-from ..specs import Number, Strict, Whole
+from ..specs import Number, Strict, Whole, only_read
 from .method import AnyMethodSpec
 
 _REFUSED = {"adahessian": "it needs second derivatives of the loss, which the loop does not take"}
@@ -32,7 +32,9 @@ class TrainSpec(Strict):
 
     @field_validator("optimizer")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        if only_read(info):
+            return name
         if name not in optimizers():
             raise ValueError(unknown("optimizer", name, optimizers()))
         if reason := unusable(name):

@@ -1,4 +1,7 @@
-"""The sources that come with the package: every module here is imported, so that it registers itself."""
+"""The sources that come with the package: every module here is imported, so that it registers itself.
+
+None of them imports torch before it builds, so that a recipe can be read without it.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules

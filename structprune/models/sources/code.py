@@ -6,17 +6,18 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationInfo, field_validator
-from torch import nn
 
 from ... import usercode
 from ...errors import ModelError, RecipeError
 from ...names import shown
 from ...specs import RecipePath, beside_recipe
 from ..registry import ModelSpec, Tell, model_source
-from ..weights import load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class CodeSpec(ModelSpec):
@@ -65,6 +66,10 @@ def _reads(text: str) -> dict[str, Any] | None:
 @model_source("source", "a class or function: net.py:Net or package.module:function", CodeSpec, _reads)
 def build(spec: CodeSpec, tell: Tell) -> nn.Module:
     """Calls what the source names. Raises RecipeError and ModelError, in one line."""
+    from torch import nn
+
+    from ..weights import load_weights
+
     with _importable(spec.source):
         model = _call(spec.source, spec.kwargs, tell, 0)
     if not isinstance(model, nn.Module):
@@ -83,6 +88,8 @@ def _importable(source: str) -> Iterator[None]:
 
 
 def _call(source: str, kwargs: Mapping[str, Any], tell: Tell, depth: int) -> Any:
+    from torch import nn
+
     if depth > 8:
         raise RecipeError("model.kwargs: sources inside sources, more than eight deep")
     found = usercode.find(source, tell)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
 from pydantic import Field, ValidationInfo, field_validator
-from torch import Tensor, nn
 
 from ... import usercode
 from ...errors import RecipeError, StoreError
 from ...names import architectures, shown
 from ...specs import beside_recipe
-from ...store import load
 from ...strict_yaml import read as read_yaml
-from ..inputs import inputs_of_onnx, remember_config
 from ..registry import ModelSpec, Tell, model_source
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _IMAGES = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 
@@ -79,6 +78,9 @@ def _reads(text: str) -> dict[str, Any] | None:
 @model_source("run", "the folder of a finished run", RunSpec, _reads)
 def build(spec: RunSpec, tell: Tell) -> nn.Module:
     """Loads the slim network. Raises RecipeError, in one line."""
+    from ...store import load
+    from ..inputs import remember_config
+
     if spec.code is not None:
         usercode.load(spec.code, tell)
     try:
@@ -105,6 +107,11 @@ def _named(run: str) -> str:
 
 def _config(folder: Path, depth: int) -> dict[str, Any]:
     """Of timm's data configuration what a run's folder tells: the images' size, and how its dense model wants them."""
+    import timm
+    from torch import Tensor
+
+    from ..inputs import inputs_of_onnx
+
     config: dict[str, Any] = {}
     try:
         recipe = read_yaml(folder / "recipe.yaml")

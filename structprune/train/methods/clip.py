@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import nn
 
 from ...specs import Number
 from ..method import TRAINING_METHODS, MethodKind, MethodSpec, TrainingMethod
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class ClipSpec(MethodSpec):
@@ -25,7 +27,9 @@ class Clip(TrainingMethod):
         self.norm = norm
 
     def after_backward(self, model: nn.Module) -> None:
-        nn.utils.clip_grad_norm_(model.parameters(), self.norm)
+        from torch.nn.utils import clip_grad_norm_
+
+        clip_grad_norm_(model.parameters(), self.norm)
 
 
 TRAINING_METHODS.add(
