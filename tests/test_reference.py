@@ -28,6 +28,7 @@ def test_every_part_has_a_section_with_all_its_keys():
     for spec, titles in parts.items():
         keys = [name for name, field in spec.model_fields.items() if not field.exclude]
         assert keys_of(SECTIONS["; ".join(titles)]) == keys
+        assert not [key for key in keys if not spec.model_fields[key].description], titles
 
 
 def every_key(value, place=""):

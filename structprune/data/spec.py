@@ -27,10 +27,10 @@ class CalibrationSpec(Strict):
     two.
     """
 
-    images: Whole = Field(default=256, ge=2)
-    path: RecipePath | None = None
-    files: tuple[RecipePath, ...] = ()
-    augment: bool = False
+    images: Whole = Field(default=256, ge=2, description="how many")
+    path: RecipePath | None = Field(default=None, description="a folder of images; by default those of `data`")
+    files: tuple[RecipePath, ...] = Field(default=(), description="files instead of a folder")
+    augment: bool = Field(default=False, description="flip crops, change their colours and join parts of two")
 
     @model_validator(mode="after")
     def _one_place(self) -> CalibrationSpec:
@@ -42,8 +42,10 @@ class CalibrationSpec(Strict):
 class DataSpec(Strict):
     """Data in a recipe. `source` is a registered name, or `file.py:function`."""
 
-    source: str
-    calibration: CalibrationSpec | None = None
+    source: str = Field(description="where the data is from")
+    calibration: CalibrationSpec | None = Field(
+        default=None, description="images without labels for criteria, allocation and recovery"
+    )
 
     @property
     def labelled(self) -> bool:
@@ -59,11 +61,17 @@ class DataSpec(Strict):
 class PreprocessingKeys(Strict):
     """What of the model's own configuration is to be otherwise. `image_size` is pixels, or [height, width]."""
 
-    image_size: Whole | tuple[Whole, Whole] | None = None
-    mean: tuple[Number, ...] | None = None
-    std: tuple[Number, ...] | None = None
-    interpolation: Interpolation | None = None
-    crop_pct: Number | None = Field(default=None, gt=0, le=1)
+    image_size: Whole | tuple[Whole, Whole] | None = Field(
+        default=None, description="pixels, or [height, width]; by default the model's own"
+    )
+    mean: tuple[Number, ...] | None = Field(default=None, description="of each channel; by default the model's own")
+    std: tuple[Number, ...] | None = Field(default=None, description="of each channel; by default the model's own")
+    interpolation: Interpolation | None = Field(
+        default=None, description="how images are resized; by default the model's own"
+    )
+    crop_pct: Number | None = Field(
+        default=None, gt=0, le=1, description="the share of an image's side that is kept; by default the model's own"
+    )
 
     @field_validator("image_size")
     @classmethod
@@ -83,13 +91,15 @@ class PreprocessingKeys(Strict):
 class AugmentSpec(Strict):
     """How training images are changed, with timm's names."""
 
-    scale: tuple[Number, Number] = (0.08, 1.0)
-    ratio: tuple[Number, Number] = (3 / 4, 4 / 3)
-    hflip: Number = Field(default=0.5, ge=0, le=1)
-    vflip: Number = Field(default=0.0, ge=0, le=1)
-    color_jitter: Number | None = Field(default=0.4, ge=0)
-    auto_augment: str | None = None
-    reprob: Number = Field(default=0.0, ge=0, le=1)
+    scale: tuple[Number, Number] = Field(
+        default=(0.08, 1.0), description="the share of the image's area that a crop has"
+    )
+    ratio: tuple[Number, Number] = Field(default=(3 / 4, 4 / 3), description="width ÷ height of a crop")
+    hflip: Number = Field(default=0.5, ge=0, le=1, description="how often an image is mirrored")
+    vflip: Number = Field(default=0.0, ge=0, le=1, description="how often it is turned upside down")
+    color_jitter: Number | None = Field(default=0.4, ge=0, description="how much colours change")
+    auto_augment: str | None = Field(default=None, description="one of timm's policies by its name")
+    reprob: Number = Field(default=0.0, ge=0, le=1, description="how often a part is erased")
 
     _NAMES: ClassVar[dict[str, str]] = {"reprob": "re_prob"}
 
@@ -101,9 +111,11 @@ class AugmentSpec(Strict):
 class DigitsSpec(DataSpec):
     """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
 
-    source: Literal["digits"]
-    image_size: Whole = Field(default=32, ge=8)
-    calibration: CalibrationSpec | None = None
+    source: Literal["digits"] = Field(description="scikit-learn's digits")
+    image_size: Whole = Field(default=32, ge=8, description="pixels that the images are enlarged to")
+    calibration: CalibrationSpec | None = Field(
+        default=None, description="images without labels for criteria, allocation and recovery"
+    )
 
     @property
     def labelled(self) -> bool:
@@ -120,10 +132,14 @@ class DigitsSpec(DataSpec):
 class ImagesSpec(DataSpec):
     """Crops of images without labels: those in `path` (a folder), or sample images that ship in packages."""
 
-    source: Literal["images"]
-    path: RecipePath | None = None
+    source: Literal["images"] = Field(description="crops of images without labels")
+    path: RecipePath | None = Field(
+        default=None, description="a folder of images; by default sample images of packages"
+    )
     crops: Whole = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
-    calibration: CalibrationSpec | None = None
+    calibration: CalibrationSpec | None = Field(
+        default=None, description="images without labels for criteria, allocation and recovery"
+    )
 
 
 class FolderSpec(DataSpec, PreprocessingKeys):
@@ -133,13 +149,20 @@ class FolderSpec(DataSpec, PreprocessingKeys):
     nothing. Up to `max_unreadable` of the files may be broken. `augment` changes training images (null: not at all).
     """
 
-    source: Literal["folder"]
-    path: RecipePath
-    labels: bool = True
-    held_out: Number = Field(default=0.2, gt=0, lt=1)
-    max_unreadable: Number = Field(default=0.01, ge=0, lt=1)
-    augment: AugmentSpec | None = Field(default_factory=AugmentSpec)
-    workers: Whole = Field(default=0, ge=0, le=256)
+    source: Literal["folder"] = Field(description="a folder of images")
+    path: RecipePath = Field(description="the folder")
+    labels: bool = Field(default=True, description="whether folders are classes")
+    held_out: Number = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="the share of each class that is kept for measuring, where there is no split on disk",
+    )
+    max_unreadable: Number = Field(default=0.01, ge=0, lt=1, description="the share of files that may be broken")
+    augment: AugmentSpec | None = Field(
+        default_factory=AugmentSpec, description="how training images are changed; `null`: not at all"
+    )
+    workers: Whole = Field(default=0, ge=0, le=256, description="processes that read images; 0: none but the run's own")
 
     @property
     def labelled(self) -> bool:
@@ -157,16 +180,22 @@ class TimmSpec(DataSpec, PreprocessingKeys):
     `download` says so. Where `test_split` is null, `held_out` of the training split is kept for measuring. Where the
     dataset is one of files, up to `max_unreadable` of them may be broken."""
 
-    source: Literal["timm"]
-    name: str
-    root: RecipePath | None = None
-    train_split: str = "train"
-    test_split: str | None = "validation"
-    held_out: Number = Field(default=0.2, gt=0, lt=1)
-    max_unreadable: Number = Field(default=0.01, ge=0, lt=1)
-    download: bool = False
-    augment: AugmentSpec | None = Field(default_factory=AugmentSpec)
-    workers: Whole = Field(default=0, ge=0, le=256)
+    source: Literal["timm"] = Field(description="a dataset of timm's")
+    name: str = Field(description="its name, such as `torch/cifar10`")
+    root: RecipePath | None = Field(default=None, description="its folder")
+    train_split: str = Field(default="train", description="what timm calls the split to train on")
+    test_split: str | None = Field(
+        default="validation", description="the split to measure on; `null`: a part of the training split"
+    )
+    held_out: Number = Field(
+        default=0.2, gt=0, lt=1, description="the share that is kept for measuring, where `test_split` is null"
+    )
+    max_unreadable: Number = Field(default=0.01, ge=0, lt=1, description="the share of files that may be broken")
+    download: bool = Field(default=False, description="whether it may be fetched")
+    augment: AugmentSpec | None = Field(
+        default_factory=AugmentSpec, description="how training images are changed; `null`: not at all"
+    )
+    workers: Whole = Field(default=0, ge=0, le=256, description="processes that read images; 0: none but the run's own")
 
     @property
     def labelled(self) -> bool:
@@ -177,10 +206,12 @@ class OwnDataSpec(DataSpec):
     """The user's function `source` is called with `kwargs`; it returns a dict, or an object, of train, test and, if it
     likes, validation and calibration: torch Datasets of (input, target), dicts or, with `labels: false`, inputs."""
 
-    source: CodeName
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    labels: bool = True
-    workers: Whole = Field(default=0, ge=0, le=256)
+    source: CodeName = Field(description="`file.py:function` or `package.module:function`")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the function")
+    labels: bool = Field(default=True, description="whether its samples come with targets")
+    workers: Whole = Field(
+        default=0, ge=0, le=256, description="processes that read samples; 0: none but the run's own"
+    )
 
     @property
     def labelled(self) -> bool:

@@ -14,8 +14,10 @@ from ..specs import Number, Strict
 class MeansSpec(Strict):
     """Removed channels leave their mean in the offsets of the layers that consumed them."""
 
-    method: Literal["means"] = "means"
-    source: Literal["calibration", "batchnorm"] = "calibration"
+    method: Literal["means"] = Field(default="means", description="the step's name")
+    source: Literal["calibration", "batchnorm"] = Field(
+        default="calibration", description="where the means are from: images, or γ and β of BatchNorms"
+    )
 
 
 class LeastSquaresSpec(Strict):
@@ -25,15 +27,22 @@ class LeastSquaresSpec(Strict):
     layer by cross-validation.
     """
 
-    method: Literal["least_squares"] = "least_squares"
-    weights: Literal["full", "scales"] = "full"
-    ridge: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    method: Literal["least_squares"] = Field(default="least_squares", description="the step's name")
+    weights: Literal["full", "scales"] = Field(
+        default="full", description="all weights, or one factor for each input channel"
+    )
+    ridge: Number | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="how strongly weights are held to what they were; by default cross-validated for each layer",
+    )
 
 
 class BatchNormSpec(Strict):
     """Running means and variances are taken anew on the calibration images."""
 
-    method: Literal["batchnorm"] = "batchnorm"
+    method: Literal["batchnorm"] = Field(default="batchnorm", description="the step's name")
 
 
 RECOVERIES: dict[str, type[BaseModel]] = {

@@ -35,13 +35,45 @@ class BudgetSpec(Strict):
     as the dense one does. Bounds of quality are met by a search, over costs down to those that are given.
     """
 
-    macs: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
-    params: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
-    channels: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
-    latency_ms: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
-    speedup: Number | None = Field(default=None, ge=1, allow_inf_nan=False)
-    quality_drop: Number | None = Field(default=None, ge=0, allow_inf_nan=False)
-    agreement: Number | None = Field(default=None, gt=0, le=1)
+    macs: Number | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="multiply-adds that may stay: a fraction of dense up to 1, over 1 a number",
+    )
+    params: Number | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="parameters that may stay: a fraction of dense up to 1, over 1 a number",
+    )
+    channels: Number | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="channels that may stay: a fraction of dense up to 1, over 1 a number",
+    )
+    latency_ms: Number | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="milliseconds that a forward pass may take on the `runtime`",
+    )
+    speedup: Number | None = Field(
+        default=None,
+        ge=1,
+        allow_inf_nan=False,
+        description="how many times faster than the dense network on the `runtime`",
+    )
+    quality_drop: Number | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="by how much the task's metric may be worse than the dense network's, in the metric's units",
+    )
+    agreement: Number | None = Field(
+        default=None, gt=0, le=1, description="on what share of samples the network must answer as the dense one does"
+    )
 
     @model_validator(mode="after")
     def _any(self) -> BudgetSpec:
@@ -67,24 +99,34 @@ class BudgetSpec(Strict):
 class SearchSpec(Strict):
     """How a bound of quality is met: by at most `trials` networks, each cut, recovered and fine-tuned for `epochs`."""
 
-    trials: Whole = Field(default=7, ge=1)
-    epochs: Whole = Field(default=0, ge=0)
+    trials: Whole = Field(default=7, ge=1, description="how many networks are tried at most")
+    epochs: Whole = Field(default=0, ge=0, description="how long each is fine-tuned")
 
 
 class PruneSpec(Strict):
     """How the network is cut. `planning_seconds` bounds how long planning for a latency or a speedup measures."""
 
-    criterion: str = "l1"
-    combine: str | None = None
-    budget: BudgetSpec
-    search: SearchSpec | None = None
-    allocation: str = "uniform"
-    min_channels: Whole = Field(default=1, ge=1)
-    max_ratio: Number = Field(default=0.9, gt=0, le=1)
-    align: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    ignore: tuple[str, ...] = ()
-    form: Literal["auto", "module", "graph"] = "auto"
-    planning_seconds: Number = Field(default=600.0, gt=0, allow_inf_nan=False)
+    criterion: str = Field(default="l1", description="how units are ranked: see `structprune criteria`")
+    combine: str | None = Field(
+        default=None, description="how scores by coupled layers are put together; by default the criterion's own way"
+    )
+    budget: BudgetSpec = Field(description="what may stay, how fast and how good")
+    search: SearchSpec | None = Field(default=None, description="how a bound of quality is searched for")
+    allocation: str = Field(default="uniform", description="how the budget is shared among groups")
+    min_channels: Whole = Field(default=1, ge=1, description="how many channels each layer keeps at least")
+    max_ratio: Number = Field(default=0.9, gt=0, le=1, description="the largest share of a group's units that may go")
+    align: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="what widths are multiples of; `auto`: the channel counts that the runtime is fast with",
+    )
+    ignore: tuple[str, ...] = Field(default=(), description="module paths, with `*` and `?`, whose channels stay")
+    form: Literal["auto", "module", "graph"] = Field(
+        default="auto",
+        description="what the slim network is: your module, an `fx.GraphModule`, or what the budget needs",
+    )
+    planning_seconds: Number = Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="how long planning for a latency or a speedup may measure"
+    )
 
     @field_validator("align", mode="before")
     @classmethod
@@ -118,11 +160,11 @@ class PruneSpec(Strict):
 class RuntimeSpec(Strict):
     """What budgets of latency, steps and the report's speedup are about: by default onnxruntime on this CPU."""
 
-    engine: str = "onnxruntime"
-    device: Literal["cpu", "cuda"] = "cpu"
-    threads: Whole = Field(default=1, ge=1)
-    batch: Whole = Field(default=1, ge=1)
-    dtype: Literal["float32", "int8"] = "float32"
+    engine: str = Field(default="onnxruntime", description="what runs the network")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where it runs")
+    threads: Whole = Field(default=1, ge=1, description="threads inside an op")
+    batch: Whole = Field(default=1, ge=1, description="samples in a batch")
+    dtype: Literal["float32", "int8"] = Field(default="float32", description="the numbers that it computes in")
 
     @field_validator("engine")
     @classmethod
@@ -147,8 +189,12 @@ class RuntimeSpec(Strict):
 class AlsoSpec(RuntimeSpec):
     """Another runtime; `threads` and `batch` are by default those that the network is made for."""
 
-    threads: Whole | None = Field(default=None, ge=1)  # type: ignore[assignment]
-    batch: Whole | None = Field(default=None, ge=1)  # type: ignore[assignment]
+    threads: Whole | None = Field(  # type: ignore[assignment]
+        default=None, ge=1, description="threads inside an op; by default those of `runtime`"
+    )
+    batch: Whole | None = Field(  # type: ignore[assignment]
+        default=None, ge=1, description="samples in a batch; by default those of `runtime`"
+    )
 
     def runtime(self) -> Runtime:
         from ..bench import Runtime
@@ -159,7 +205,10 @@ class AlsoSpec(RuntimeSpec):
 class ExportSpec(Strict):
     """`int8` also writes dense and slim as onnxruntime's static quantiser makes them, and times and judges all four."""
 
-    int8: bool = False
+    int8: bool = Field(
+        default=False,
+        description="also write, judge and time dense and slim in int8, by onnxruntime's static quantiser",
+    )
 
 
 def _engine(given: Any) -> Any:
@@ -170,9 +219,11 @@ def _engine(given: Any) -> Any:
 class BenchSpec(Strict):
     """`also` has other runtimes that the finished networks are timed on; `pin` keeps timings on the idlest cores."""
 
-    seconds: Number = Field(default=10.0, gt=0)
-    also: tuple[Annotated[AlsoSpec, BeforeValidator(_engine)], ...] = ()
-    pin: bool = False
+    seconds: Number = Field(default=10.0, gt=0, description="how long the networks are timed")
+    also: tuple[Annotated[AlsoSpec, BeforeValidator(_engine)], ...] = Field(
+        default=(), description="other runtimes to time on: names of engines, or mappings"
+    )
+    pin: bool = Field(default=False, description="stay on the idlest cores")
 
 
 class Recipe(Strict):
@@ -182,18 +233,35 @@ class Recipe(Strict):
     images and a forward pass.
     """
 
-    seed: Whole = Field(default=0, ge=0, le=2**31)
-    memory: Number = Field(default=LIMIT / 2**30, gt=0, allow_inf_nan=False)
-    model: Annotated[SerializeAsAny[ModelSpec], BeforeValidator(parse_model)]
-    data: AnyDataSpec
-    task: AnyTaskSpec = Field(default_factory=lambda: ClassificationSpec(name="classification"))
-    train: TrainSpec | None = None
-    prune: PruneSpec
-    recover: tuple[RecoverSpec, ...] = ()
-    finetune: TrainSpec | None = None
-    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec.model_construct)  # which looks for no engine
-    export: ExportSpec = Field(default_factory=ExportSpec)
-    bench: BenchSpec = Field(default_factory=BenchSpec)
+    seed: Whole = Field(default=0, ge=0, le=2**31, description="decides weights, crops and the order of training")
+    memory: Number = Field(
+        default=LIMIT / 2**30,
+        gt=0,
+        allow_inf_nan=False,
+        description="GiB that scoring and recovery may take for one layer or group at a time",
+    )
+    model: Annotated[SerializeAsAny[ModelSpec], BeforeValidator(parse_model)] = Field(
+        description="the network: by `name`, `source` or `run`"
+    )
+    data: AnyDataSpec = Field(description="the images or other samples, by their `source`")
+    task: AnyTaskSpec = Field(
+        default_factory=lambda: ClassificationSpec(name="classification"),
+        description="what the network is for: a name, or a mapping with `name`",
+    )
+    train: TrainSpec | None = Field(
+        default=None, description="training before the cut; none: the weights are as the model brings them"
+    )
+    prune: PruneSpec = Field(description="how the network is cut")
+    recover: tuple[RecoverSpec, ...] = Field(
+        default=(),
+        description="what wins quality back without labels, in this order, before any fine-tuning: names or mappings",
+    )
+    finetune: TrainSpec | None = Field(default=None, description="training after the cut")
+    runtime: RuntimeSpec = Field(  # which looks for no engine
+        default_factory=RuntimeSpec.model_construct, description="what the network is made for, and timed on"
+    )
+    export: ExportSpec = Field(default_factory=ExportSpec, description="what else is written")
+    bench: BenchSpec = Field(default_factory=BenchSpec, description="the timing at the end")
 
     @property
     def int8(self) -> bool:

@@ -20,50 +20,52 @@ if TYPE_CHECKING:
 class TaskSpec(Strict):
     """A task in a recipe. `name` is registered, or `file.py:Class`."""
 
-    name: str
+    name: str = Field(description="the task's name")
 
 
 class ClassificationSpec(TaskSpec):
     """One class a sample. The network returns scores of shape (samples, classes), or a dict with them as `logits`."""
 
-    name: Literal["classification"] = "classification"
+    name: Literal["classification"] = Field(default="classification", description="the task's name")
 
 
 class SegmentationSpec(TaskSpec):
     """One class a pixel. `ignore_index` marks pixels of a mask that do not count."""
 
-    name: Literal["segmentation"] = "segmentation"
-    num_classes: Whole = Field(ge=2)
-    ignore_index: Whole = 255
+    name: Literal["segmentation"] = Field(default="segmentation", description="the task's name")
+    num_classes: Whole = Field(ge=2, description="how many classes a pixel may have")
+    ignore_index: Whole = Field(default=255, description="the number that marks pixels that do not count")
 
 
 class RegressionSpec(TaskSpec):
     """Dense regression. `data_range` is the span of the targets' values, of which PSNR takes the peak. `peaks` also
     measures heat maps: the share of maps (samples, maps, h, w) whose peak is within `peaks` pixels of the target's."""
 
-    name: Literal["regression"] = "regression"
-    data_range: Number = Field(default=1.0, gt=0)
-    peaks: Number | None = Field(default=None, ge=0)
+    name: Literal["regression"] = Field(default="regression", description="the task's name")
+    data_range: Number = Field(default=1.0, gt=0, description="the span of the targets' values")
+    peaks: Number | None = Field(default=None, ge=0, description="pixels that the peak of a heat map may be off by")
 
 
 class EmbeddingSpec(TaskSpec):
     """A vector a sample, compared by its direction."""
 
-    name: Literal["embedding"] = "embedding"
+    name: Literal["embedding"] = Field(default="embedding", description="the task's name")
 
 
 class DetectionSpec(TaskSpec):
     """Boxes with classes and scores. Boxes of the dense network from `score` on are what a slim one should find."""
 
-    name: Literal["detection"] = "detection"
-    score: Number = Field(default=0.5, ge=0, le=1)
+    name: Literal["detection"] = Field(default="detection", description="the task's name")
+    score: Number = Field(
+        default=0.5, ge=0, le=1, description="boxes of the dense network from this score on should be found"
+    )
 
 
 class OwnTaskSpec(TaskSpec):
     """A task of the user's own: `name` is `file.py:Class`, made with `kwargs`."""
 
-    name: CodeName
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    name: CodeName = Field(description="`file.py:Class`")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the class")
 
 
 TASKS: Registry[TaskKind] = Registry(

@@ -34,8 +34,8 @@ class MethodSpec(Strict):
 class OwnMethodSpec(MethodSpec):
     """A training method of the user's own: `method` is `file.py:Class`, made with `kwargs`."""
 
-    method: CodeName
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    method: CodeName = Field(description="`file.py:Class`")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the class")
 
 
 class TrainingMethod:

