@@ -89,6 +89,22 @@ def test_a_deadline_that_is_over_gives_the_plan_by_the_costs_as_they_are(slow):
         plan_measured(graph, {"speedup": 90}, cost, make({"speedup": 90}), deadline=until)
 
 
+def test_a_deadline_that_comes_while_a_later_plan_is_made_leaves_the_nearest_that_was_measured(slow):
+    clock, timings, graph, cost, make = slow
+    budget, planned, made = {"speedup": 1.6}, make({"speedup": 1.6}), []
+
+    def slowly(costs):
+        clock.seconds += 60  # 60 of 170 for the first plan, 100 for its timing, and the second is not done in time
+        made.append(planned(costs))
+        return made[-1]
+
+    plan = plan_measured(graph, budget, cost, slowly, tolerance=1e-6, deadline=Deadline(170, clock), rounds=20)
+    assert (len(made), len(timings)) == (2, 1)
+    assert plan is made[0]
+    assert len(plan.latency["rounds"]) == 1
+    assert any("the 170 s for it were over" in note for note in plan.notes)
+
+
 def test_a_network_of_seconds_is_timed_in_fewer_rounds(slow):
     _, timings, graph, cost, make = slow
     seconds = cost.scaled(cost.runtime, 3000.0)
