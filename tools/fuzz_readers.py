@@ -11,7 +11,7 @@ or one of the project's own errors. Anything else counts, with the file's number
     slow       more than a second of the processor's time
     executed   a process, a connection, an import from outside, an unpickling, or a function that the file names
     wrote      a file was written
-    not one line   an error of several lines
+    not one line   an error of more lines than there are mistakes to tell of (ten of a recipe, and how many more)
     died       the process was killed, or stood still for a minute
 
 Work is done in chunks, each in a process of its own; what --out holds of the same seed is not done again.

@@ -11,7 +11,7 @@ import structprune as sp
 from structprune.cli import app
 from structprune.errors import BudgetError, RecipeError
 from structprune.recipe import check_recipe
-from structprune.report import report_table
+from structprune.report import render_html, report_table
 from structprune.run import search as search_module
 from tests.run.small import RECIPE, short_turns
 
@@ -130,6 +130,15 @@ def test_the_verdict_tells_the_bound(bounded):
     assert "where 0.05 was asked for" in text
     assert "of 4 networks tried" in text
     assert text.split(";")[0] in report_table(report, "").title
+
+
+def test_the_page_shows_what_was_tried(bounded):
+    report, _ = bounded
+    page = render_html(report, "bounded")
+    tried = page.partition("<h2>Networks tried")[2].partition("</table>")[0]
+    assert tried.count("<tr>") == 1 + len(report["search"]["trials"])
+    assert tried.count(">taken<") == 1
+    assert f"{report['search']['bounds'][0]['held_out']:.4f}" in page
 
 
 def test_a_bound_that_held_out_data_shows_missed_has_its_own_exit_code(place):
