@@ -27,7 +27,7 @@ Budget = Callable[[float], BudgetSpec]
 class Trial:
     """One network: its budget of cost, the share of MACs that stays, and by how much each bound was met.
 
-    `found` has the drop or the agreement, by the bound's name, and `error` why there is no network to this budget.
+    `found` has the drop or the agreement, by the bound's name, and `error` why there is none.
     """
 
     budget: dict[str, float]
@@ -60,45 +60,77 @@ def search(runner: Runner, recipe: Recipe, reporter: Reporter) -> Runner:
     Raises:
         BudgetError: no network that was tried is within the bounds.
     """
-    spec, wanted = recipe.prune.search or SearchSpec(), recipe.prune.budget
-    dense = runner.value("chooser").dense  # what all trials share is made before them
-    runner.settle("judge", "scores")
+    wanted = recipe.prune.budget
+    trials = _Trials(runner, recipe, reporter)
     budget_at = _budgets(runner, wanted)
     least, most, turn = 0.0, 1.0, 1.0 if wanted.costs else START
-    trials: list[Trial] = []
-    best: Trial | None = None
-    while len(trials) < spec.trials and most - least > FINE:
-        budget = budget_at(turn)
-        reporter.stage(f"trial {len(trials) + 1} of {spec.trials} at most: {_shown(budget.costs)}")
-        trial = _try(runner, recipe, budget, dense, spec.epochs)
-        trials.append(trial)
-        reporter.stage(f"trial {len(trials)}: {_outcome(trial, wanted)}", **asdict(trial))
+    best = trial = None
+    while trials.left and most - least > FINE:
+        trial = trials.judge(budget_at(turn))
         if trial.within:
             best, least = trial, turn
         else:
             most = turn
         turn = (least + most) / 2
     if best is None:
+        assert trial is not None
+        last = trials.done[-1] if trials.done else trial
         raise BudgetError(
-            f"no network was found within {_shown(wanted.bounds)} of quality: the nearest tried, "
-            f"{_shown(trials[-1].budget)}, {_outcome(trials[-1], wanted)}: allow more, or recover and fine-tune more"
+            f"no network that was tried is within the bound ({_shown(wanted.bounds)}): the nearest, to "
+            f"{_shown(last.budget)}, is {_outcome(last, wanted)}: allow more, or recover and fine-tune more "
+            "(prune.search.epochs)"
         )
     held = "cost" if least == 1.0 else "quality"
-    found = Search(wanted.model_dump(exclude_none=True), trials, held, dense.n)
+    found = Search(wanted.model_dump(exclude_none=True), trials.done, held, trials.dense.n)
     chosen = _with_budget(recipe, BudgetSpec(**best.budget, **wanted.bounds))
     return runner.beside(chosen, {"search": found})
 
 
-def _try(runner: Runner, recipe: Recipe, budget: BudgetSpec, dense: Quality, epochs: int) -> Trial:
-    short = recipe.finetune.model_copy(update={"epochs": epochs}) if recipe.finetune and epochs else None
-    candidate = runner.beside(_with_budget(recipe, budget).model_copy(update={"finetune": short}))
-    try:
-        plan, quality = candidate.value("plan"), candidate.value("validation")
-    except (BudgetError, TrainingError) as error:  # too small to be planned, or to be fine-tuned
-        return Trial(budget.costs, False, error=str(error))
-    found = found_beside(dense, quality, budget.bounds)
-    within = all(is_met(name, found[name], asked) for name, asked in budget.bounds.items())
-    return Trial(budget.costs, within, plan.macs["slim"] / plan.macs["dense"], found)
+class _Trials:
+    """The networks tried, each planned, made and judged by the recipe's own stages.
+
+    Two budgets may have one plan, as widths move in steps: it is judged once, and counts once.
+    """
+
+    def __init__(self, runner: Runner, recipe: Recipe, reporter: Reporter) -> None:
+        self.spec, self.done = recipe.prune.search or SearchSpec(), list[Trial]()
+        self.dense: Quality = runner.value("chooser").dense  # what all trials share is made before them
+        runner.settle("judge", "scores")
+        self._runner, self._recipe, self._reporter = runner, recipe, reporter
+        self._of_widths: dict[tuple[int, ...], Trial] = {}
+
+    @property
+    def left(self) -> bool:
+        return len(self.done) < self.spec.trials
+
+    def judge(self, budget: BudgetSpec) -> Trial:
+        """What is found of the network that is planned to a budget."""
+        recipe, epochs = self._recipe, self.spec.epochs
+        short = recipe.finetune.model_copy(update={"epochs": epochs}) if recipe.finetune and epochs else None
+        candidate = self._runner.beside(_with_budget(recipe, budget).model_copy(update={"finetune": short}))
+        try:
+            plan = candidate.value("plan")
+        except BudgetError as error:  # no network is so small, so none is tried
+            return Trial(budget.costs, False, error=str(error))
+        widths, share = tuple(plan.widths.values()), plan.macs["slim"] / plan.macs["dense"]
+        if widths not in self._of_widths:
+            which = f"trial {len(self.done) + 1} of {self.spec.trials} at most"
+            self._reporter.stage(f"{which}: {_shown(budget.costs)}, which leaves {share:.1%} of the MACs")
+            self._of_widths[widths] = self._note(self._judged(candidate, budget, share))
+        return self._of_widths[widths]
+
+    def _judged(self, candidate: Runner, budget: BudgetSpec, share: float) -> Trial:
+        try:
+            quality = candidate.value("validation")
+        except TrainingError as error:  # too small to be fine-tuned
+            return Trial(budget.costs, False, share, error=str(error))
+        found = found_beside(self.dense, quality, budget.bounds)
+        return Trial(budget.costs, all(is_met(n, found[n], asked) for n, asked in budget.bounds.items()), share, found)
+
+    def _note(self, trial: Trial) -> Trial:
+        self.done.append(trial)
+        self._reporter.stage(f"trial {len(self.done)}: {_outcome(trial, self._recipe.prune.budget)}", **asdict(trial))
+        return trial
 
 
 def _with_budget(recipe: Recipe, budget: BudgetSpec) -> Recipe:
@@ -133,6 +165,6 @@ def _shown(values: dict[str, float]) -> str:
 
 def _outcome(trial: Trial, wanted: BudgetSpec) -> str:
     if trial.error:
-        return trial.error
+        return f"outside the bound: {trial.error}"
     told = ", ".join(f"{name} {value:.4f} of {wanted.bounds[name]:.4g}" for name, value in trial.found.items())
-    return f"{'within' if trial.within else 'outside'} the bound ({told}), with {trial.macs:.1%} of the MACs"
+    return f"{'within' if trial.within else 'outside'} the bound ({told})"

@@ -179,6 +179,15 @@ def test_a_cost_beyond_the_bound_is_neared(place):
     assert "where 0.2 was asked for" in report["verdict"]["text"]
 
 
+def test_budgets_of_one_plan_are_one_trial(place):
+    """Of 64 channels in steps of 32, 32 or 64 stay: a search that halves seven times tries the one that is a cut."""
+    path = recipe(place, {"agreement": 0.1}, align=32)
+    report = sp.run(path, place / "steps")
+    assert [trial["macs"] for trial in report["search"]["trials"]] == [0.5]
+    with pytest.raises(BudgetError, match="no network that was tried"):
+        sp.run(recipe(place, {"agreement": 1.0}, align=32), place / "steps-none")
+
+
 def test_a_speed_and_a_bound(place, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
     report = sp.run(recipe(place, {"speedup": 1.01, "agreement": 0.1}, planning_seconds=5), place / "speed")
@@ -208,7 +217,9 @@ def test_parts_of_the_way_to_a_speedup_are_even_in_time():
 
 def test_a_bound_that_no_network_keeps_is_refused(place):
     path = recipe(place, {"agreement": 1.0}, search={"trials": 2})
-    with pytest.raises(BudgetError, match="no network was found within agreement 1"):
+    with pytest.raises(
+        BudgetError, match=r"no network that was tried is within the bound \(agreement 1\): the nearest"
+    ):
         sp.run(path, place / "none")
     result = CliRunner().invoke(app, ["run", str(path), "--out", str(place / "none-cli")])
     assert result.exit_code == 2
@@ -218,15 +229,15 @@ def test_a_bound_that_no_network_keeps_is_refused(place):
 def test_an_interrupted_search_goes_on(place, monkeypatch):
     path = recipe(place, {"agreement": 0.8}, search={"trials": 4})
     whole = sp.run(path, place / "whole" / "run")
-    tried, count = search_module._try, [0]
+    found, count = search_module.found_beside, [0]
 
     def interrupted(*arguments):
         count[0] += 1
         if count[0] == 3:
             raise KeyboardInterrupt
-        return tried(*arguments)
+        return found(*arguments)
 
-    monkeypatch.setattr(search_module, "_try", interrupted)
+    monkeypatch.setattr(search_module, "found_beside", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sp.run(path, place / "parts" / "run")
     monkeypatch.undo()
