@@ -26,8 +26,7 @@ _INSIDE = ".at-work-{}.lock"  # held by a run until it ends, however it ends
 class Entry:
     """An artefact in the store, or what an interrupted stage left of one.
 
-    `freed` is how many bytes its removal frees: what a run's folder has a link to is there still. `needed_by` is the
-    folder of an interrupted run that can go on from it.
+    `freed` is how many bytes its removal frees. `needed_by` is the folder of an interrupted run that can go on from it.
     """
 
     path: Path
@@ -143,8 +142,7 @@ def _entries(root: Path, interrupted: Sequence[Path]) -> list[Entry]:
         if path.suffix == ".part" and interrupted:  # the log does not say whose it is
             needed_by = interrupted[0]
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        stats = [file.stat() for file in files]
-        found.append(Entry(path, sum(stat.st_size for stat in stats if stat.st_nlink == 1), needed_by))
+        found.append(Entry(path, sum(file.stat().st_size for file in files), needed_by))
     return found
 
 

@@ -22,7 +22,7 @@ from structprune.progress import Reporter
 from tests.run.small import short_turns
 
 LATE = ("accelerate", "sklearn.datasets", "sklearn.model_selection", "matplotlib.figure")  # imported once for all runs
-CALLS = ("mkdir", "rmdir", "replace", "rename", "link", "unlink", "fsync", "chmod")
+CALLS = ("mkdir", "rmdir", "replace", "rename", "unlink", "fsync", "chmod")
 
 
 def count_calls(at: Callable[[int], None]) -> None:

@@ -3,12 +3,14 @@
 import dataclasses
 import errno
 import importlib
+import itertools
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -455,25 +457,37 @@ def test_a_run_that_is_killed_before_any_change_of_the_file_system_ends_in_the_s
 @pytest.mark.slow
 @same_twice
 def test_a_run_that_is_killed_fifty_times_ends_in_the_same_report(tmp_path, whole):
-    for round_ in range(10):
-        (tmp_path / str(round_)).mkdir()
-        kills_and_resumes(whole, tmp_path / str(round_), kills=5, seed=round_)
-
-
-def kills_and_resumes(whole, folder: Path, kills: int, seed: int = 0) -> None:
-    draw, out = random.Random(seed), folder / "run"
-    command = [sys.executable, "-c", "from structprune.cli import main; main()", "run", str(recipe_file(folder))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    for _ in range(kills):
-        resume = ["--resume"] if (out / "recipe.yaml").is_file() else []
-        process = subprocess.Popen(
-            [*command, "--out", str(out), *resume], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        try:
-            process.communicate(timeout=3 + draw.uniform(0, 6))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-        if (out / "report.json").is_file():
+    draw, kills, seconds = random.Random(0), 0, 0.0
+    for turn in itertools.count():
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        if not seconds:
+            start = time.monotonic()
+            assert not was_killed(folder, folder / "run", timeout=600)
+            seconds = time.monotonic() - start
+        while kills < 50 and was_killed(folder, folder / "run", timeout=seconds * draw.uniform(0.3, 1.0)):
+            kills += 1
+        assert_resumes_as(whole, folder, folder / "run")
+        if kills == 50:
             break
-    assert_resumes_as(whole, folder, out)
+    assert kills == 50
+
+
+def was_killed(folder: Path, out: Path, timeout: float) -> bool:
+    """Whether a run, begun or resumed in a process of its own, was killed before it ended. One that ends is right."""
+    command = [sys.executable, "-c", "from structprune.cli import main; main()", "run", str(recipe_file(folder))]
+    resume = ["--resume"] if (out / "recipe.yaml").is_file() else []
+    process = subprocess.Popen(
+        [*command, "--out", str(out), *resume],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        _, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        return True
+    assert process.returncode == 0, errors.decode()[-2000:]
+    return False

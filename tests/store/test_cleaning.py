@@ -1,7 +1,7 @@
 """A store is freed of what no interrupted run needs, and of nothing while a run is at work."""
 
 import json
-import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ def place(tmp_path):
     root = tmp_path / ".structprune"
     done, half, other = (artefact(root, name) for name in ("done", "half", "other"))
     folder = run(tmp_path, "a", [done, other], finished=True)
-    os.link(done / "weights", folder / "weights")
+    shutil.copyfile(done / "weights", folder / "weights")
     run(tmp_path, "b", [half], finished=False)
     (root / "train-1.part").mkdir()
     return tmp_path
@@ -52,7 +52,7 @@ def test_nothing_goes_unasked_and_then_all_but_what_is_needed(place):
         **{"done": None, "other": None, "half": place / "b", "train": place / "b"}
     }
     freed = {entry.path.name.partition("-")[0]: entry.freed for entry in told}
-    assert freed["other"] - freed["done"] >= 990  # the finished run has a link to it
+    assert 1000 < freed["other"] < 2000  # the weights and what the artefact is
     assert names(place) == {"done", "half", "other", "train"}
     assert clean(place / ".structprune", [place], remove=True) == told
     assert names(place) == {"half", "train"}

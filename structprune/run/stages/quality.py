@@ -27,11 +27,7 @@ def of_dense(work: Work, dense: nn.Module, data: Data, task: Task) -> Mapping[st
     return {"judge": judge, "quality.dense": judge.dense}
 
 
-@stage("judge_cut", after="judge", needs=("slim", "judge"), makes=("quality.pruned",))
-def of_cut(work: Work, slim: nn.Module, judge: Judge) -> Quality:
-    return quality_of(slim, judge)
-
-
+@stage("judge_final", after="finetune", needs=("slim", "judge"), makes=("quality.final",))
 @stage(
     "judge_recovered",
     after="recover",
@@ -40,12 +36,8 @@ def of_cut(work: Work, slim: nn.Module, judge: Judge) -> Quality:
     when=lambda recipe: bool(recipe.recover),
     sound_only=True,
 )
-def of_recovered(work: Work, slim: nn.Module, judge: Judge) -> Quality:
-    return quality_of(slim, judge)
-
-
-@stage("judge_final", after="finetune", needs=("slim", "judge"), makes=("quality.final",))
-def of_final(work: Work, slim: nn.Module, judge: Judge) -> Quality:
+@stage("judge_cut", after="judge", needs=("slim", "judge"), makes=("quality.pruned",))
+def of_slim(work: Work, slim: nn.Module, judge: Judge) -> Quality:
     return quality_of(slim, judge)
 
 
