@@ -6,12 +6,12 @@ What a name here stands for is imported when it is first asked for: a command th
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _compat
+from .on_demand import names_of
 
 if TYPE_CHECKING:
     from .bench import benchmark
@@ -80,13 +80,14 @@ class _Public:
             self.replaced = value
 
 
+_inside = names_of(__name__, {})
+
+
 class _Package(ModuleType):
     """The public names, and the modules inside, imported on demand."""
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("__") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
-            return importlib.import_module(f".{name}", __name__)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _inside(name)
 
     def __dir__(self) -> list[str]:
         return sorted({*self.__dict__, *__all__})

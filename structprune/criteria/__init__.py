@@ -6,7 +6,9 @@ of a group, `collect` and `scoring` run one over a graph; the criteria are in `n
 `activations`, `taylor` and `reconstruction`. Nothing here knows of budgets, plans or surgery.
 """
 
-from . import activations, geometric, norms, reconstruction, scaling, taylor  # each registers its criteria
+import importlib
+import pkgutil
+
 from .registry import CRITERIA, NEEDS, Criterion, criterion
 from .scoring import score, unscorable
 from .sensitivity import scan_images, sensitivity
@@ -18,15 +20,12 @@ __all__ = [
     "NEEDS",
     "Criterion",
     "GroupView",
-    "activations",
     "criterion",
-    "geometric",
-    "norms",
-    "reconstruction",
-    "scaling",
     "scan_images",
     "score",
     "sensitivity",
-    "taylor",
     "unscorable",
 ]
+
+for _module in pkgutil.iter_modules(__path__):  # each registers its criteria
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -5,9 +5,14 @@ Enters: a `DependencyGraph` and `Scores`. Leaves: a `Plan`, plain data. `budget`
 read or written here.
 """
 
-from . import descent, knapsack  # each registers its allocations
+import importlib
+import pkgutil
+
 from .allocation import ALLOCATIONS, allocation
 from .budget import choices
 from .planning import plan, realise
 
-__all__ = ["ALLOCATIONS", "allocation", "choices", "descent", "knapsack", "plan", "realise"]
+__all__ = ["ALLOCATIONS", "allocation", "choices", "plan", "realise"]
+
+for _module in pkgutil.iter_modules(__path__):  # each registers its allocations
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,14 +1,17 @@
 """The names that a recipe may use, known without importing torch with what they name.
 
+They are read off the calls that register them, in the files beside a registry: one more file there is known at once.
 What users' code has registered is known where it was: that code has imported the registry.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationInfo
 
@@ -50,34 +53,14 @@ class Names:
         return registry
 
 
-CRITERIA = Names(
-    "criterion",
-    "structprune.criteria",
-    "CRITERIA",
-    (
-        "apoz",
-        "bn_expectation",
-        "bn_variance",
-        "chip",
-        "fpgm",
-        "fpgm_mix",
-        "group_l1",
-        "group_l2",
-        "l1",
-        "l1_greedy",
-        "l2",
-        "obs",
-        "random",
-        "slimming",
-        "taylor",
-        "taylor_activation",
-        "thinet",
-        "thinet_forward",
-        "variance",
-    ),
-)
+def _declared(package: str, call: str) -> tuple[str, ...]:
+    """The names that the files of a package register by a call."""
+    files = (Path(__file__).parents[1] / package).glob("*.py")
+    texts = (file.read_text(encoding="utf-8") for file in files)
+    return tuple(sorted(name for text in texts for name in re.findall(rf'^\s*@?{call}\(\s*"([^"]+)"', text, re.M)))
+
+
+CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", _declared("criteria", "criterion"))
 COMBINE = Names("way to combine", "structprune.criteria", "COMBINE", ("leading", "max", "mean", "normalised", "sum"))
-ALLOCATIONS = Names(
-    "allocation", "structprune.plan", "ALLOCATIONS", ("global", "knapsack", "sensitivity", "threshold", "uniform")
-)
-ENGINES = Names("engine", "structprune.bench.engines", "ENGINES", ("onnxruntime", "openvino", "torch", "torch.compile"))
+ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", _declared("plan", "allocation"))
+ENGINES = Names("engine", "structprune.bench.engines", "ENGINES", _declared("bench", r"(?:add_engine\()?Engine"))
