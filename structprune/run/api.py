@@ -110,7 +110,7 @@ def _run(
             folder.place(runner, ("dense",))
             return json.loads(plan.to_json())
         report = runner.value("report")
-        problems = [reason for name in ("pruned", "final", "macs") for reason in _reasons(runner, name)]
+        problems = [reason for name in ("pruned", "final", "macs") for reason in runner.reasons(name)]
         folder.close(report, runner, name, not problems)
         if problems:
             raise GateError(
@@ -137,13 +137,6 @@ def runner_of(recipe: Recipe, reporter: Reporter, store: Artefacts, given: Mappi
     np.random.seed(recipe.seed)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     return Runner(recipe, store, reporter, given)
-
-
-def _reasons(runner: Runner, gate: str) -> list[str]:
-    try:
-        return runner.value(f"gates.{gate}").reasons()
-    except KeyError:
-        return []  # a recipe that has no such gate
 
 
 def _say(plan: Plan, recipe: Recipe, reporter: Reporter) -> None:

@@ -68,6 +68,11 @@ class Runner:
         maker = self._maker(name, len(self._line))
         return self._kept[maker.name].folder if maker is not None and maker.name in self._kept else None
 
+    def reasons(self, gate: str) -> list[str]:
+        """Why this gate did not pass; none where it did, and where the recipe has no such gate."""
+        name = f"gates.{gate}"
+        return self.value(name).reasons() if self._maker(name, len(self._line)) is not None else []
+
     def beside(self, recipe: Recipe, given: Mapping[str, Any] | None = None) -> Runner:
         """The runner of another recipe over the same store, which takes over what is the same there."""
         other = Runner(recipe, self.store, self.reporter, {**self._given, **(given or {})})

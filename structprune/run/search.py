@@ -124,6 +124,8 @@ class _Trials:
             quality = candidate.value("validation")
         except TrainingError as error:  # too small to be fine-tuned
             return Trial(budget.costs, False, share, error=str(error))
+        if reasons := candidate.reasons("pruned"):  # recovery and fine-tuning were left out
+            return Trial(budget.costs, False, share, error=f"its gate failed: {'; '.join(reasons)}")
         found = found_beside(self.dense, quality, budget.bounds)
         return Trial(budget.costs, all(is_met(n, found[n], asked) for n, asked in budget.bounds.items()), share, found)
 

@@ -13,6 +13,7 @@ from structprune.errors import BudgetError, RecipeError
 from structprune.recipe import check_recipe
 from structprune.report import render_html, report_table
 from structprune.run import search as search_module
+from structprune.run.stages import surgery
 from tests.run.small import RECIPE, short_turns
 
 OWN = """
@@ -213,6 +214,30 @@ def test_parts_of_the_way_to_a_speedup_are_even_in_time():
     at = search_module._budgets(Runner(), wanted)
     assert at(1.0).speedup == 2.0
     assert at(0.5).speedup == pytest.approx(4 / 3)  # three quarters of the time
+
+
+def test_a_network_whose_gate_fails_is_not_taken(place, monkeypatch):
+    verify, seen = surgery.verify, []
+
+    def wrong_once(*arguments, **options):
+        gate = verify(*arguments, **options)
+        if not seen:
+            gate.float64.fail("made to fail")
+        seen.append(gate)
+        return gate
+
+    monkeypatch.setattr(surgery, "verify", wrong_once)
+    path = recipe(place, {"agreement": 0.1}, search={"trials": 2})
+    told = yaml.safe_load(path.read_text())
+    path.write_text(
+        yaml.safe_dump({**told, "recover": ["means"], "data": {**told["data"], "calibration": {"images": 32}}})
+    )
+    report = sp.run(path, place / "gate" / "run")
+    first, second = report["search"]["trials"]
+    assert (first["within"], first["error"]) == (False, "its gate failed: float64: made to fail")
+    assert second["within"]
+    assert report["search"]["budget"] == second["budget"] == {"macs": 0.75}
+    assert report["gate"]["passed"]
 
 
 def test_a_bound_that_no_network_keeps_is_refused(place):
