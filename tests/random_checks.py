@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import structprune as sp
 from structprune.errors import BudgetError, ModelError
-from structprune.graph import Inputs
+from structprune.ops import Inputs
 from structprune.report import count_macs
 from structprune.report.counts import MAC_OPERATORS
 from structprune.verify import (

@@ -10,9 +10,9 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import BudgetError
-from structprune.graph import DependencyGraph, Inputs
-from structprune.graph.capture import outputs
+from structprune.graph import DependencyGraph
 from structprune.modules import replace_tensors, skeleton_copy, tensors
+from structprune.ops import Inputs, outputs
 from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked
 
 PLANS = 3

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zoo_worker import Notes, Record, main, one_line, reach
 
 import structprune as sp  # before the packages of NETWORKS: it declares torchvision's op names
-from structprune.graph.capture import Inputs, outputs
+from structprune.ops import Inputs, outputs
 
 from outside_networks import NETWORKS, PACKAGES  # isort: skip
 
@@ -36,7 +36,7 @@ for name in {modules!r}:
     importlib.import_module(name)
 slim = sp.load({folder!r}).eval()
 sys.path.pop(0)
-from structprune.graph.capture import Inputs, outputs
+from structprune.ops import Inputs, outputs
 from safetensors.torch import save_file
 inputs = torch.load({inputs!r}, weights_only=True)
 with torch.no_grad():

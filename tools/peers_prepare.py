@@ -47,8 +47,8 @@ from zoo_worker import build, example, one_line, smallest_budget
 import structprune as sp
 from structprune.compare.peer import cut, without_fused_attention
 from structprune.errors import BudgetError
-from structprune.graph.capture import Inputs, capture
 from structprune.names import architectures
+from structprune.ops import Inputs, capture
 
 Record = dict[str, Any]
 SMALLEST = Path(__file__).resolve().parents[1] / "build" / "zoo" / "results.json"

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, RecipeError
-from ..graph.capture import Inputs
 from ..modules import replace_tensors, skeleton_copy, tensors
+from ..ops import Inputs
 from .session import CUDA, Session, made_up_inputs, runtime_name
 from .signals import signal_stack_kept
 

@@ -23,7 +23,7 @@ import numpy as np
 from torch import nn
 
 from ..errors import RecipeError
-from ..graph.capture import Inputs
+from ..ops import Inputs
 from ..options import checked, flag, function, instance, mapping, number, optional, whole
 from .affinity import pinned
 from .energy import available, joules_per_run

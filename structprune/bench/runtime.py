@@ -13,8 +13,8 @@ from torch import nn
 from ..errors import RecipeError
 from ..export import export_onnx
 from ..export.int8 import Feed, quantize
-from ..graph.capture import Inputs
 from ..names import unknown
+from ..ops import Inputs
 from .engines import ENGINES, Network, Running, torch_settings
 from .session import made_up_inputs
 

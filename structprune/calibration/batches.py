@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import IterableDataset as Stream
 
 from ..errors import RecipeError
-from ..graph.capture import Inputs
 from ..memory import allocation_failed
 from ..modules import evaluating, skeleton_copy
 from ..names import shown
+from ..ops import Inputs
 
 BATCH = 16  # images at a time
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..graph.capture import Inputs
+from ..ops import Inputs
 from .batches import BATCH, Batch
 
 

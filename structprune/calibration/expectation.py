@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ..graph.capture import Captured, op_name
-from ..graph.nested import leaves_of
+from ..ops import Captured, leaves_of, op_name
 
 _NAMES = """relu relu6 hardtanh silu sigmoid tanh gelu elu selu celu leaky_relu hardswish hardsigmoid mish softplus
 clamp clamp_min clamp_max abs"""

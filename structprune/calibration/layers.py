@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from ..graph.capture import Captured, op_name
+from ..ops import Captured, op_name
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..graph.capture import op_name
-from ..graph.recorder import OpMode
+from ..ops import OpMode, op_name
 
 Site = tuple[str, int]  # an op, and which of its calls in a forward pass
 See = Callable[[tuple[Any, ...], Any], None]  # gets the arguments and the result

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError
-from ..graph.capture import Captured, Inputs, op_name
-from ..graph.nested import leaves_of
-from ..graph.recorder import OpMode
 from ..memory import LIMIT
 from ..modules import evaluating
+from ..ops import Captured, Inputs, OpMode, leaves_of, op_name
 from .layers import ops
 
 

@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..graph.capture import Captured, Inputs, capture
 from ..modules import plain_attention, plain_parallel, replace_tensors, skeleton_copy, tensors
+from ..ops import Captured, Inputs, capture
 from .expectation import Expectations, Expected
 from .layers import Layer, Norm, find_layers
 

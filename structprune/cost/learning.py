@@ -22,7 +22,7 @@ from torch import Tensor
 from ..bench import benchmark
 from ..bench.runtime import Runtime
 from ..graph import DependencyGraph
-from ..graph.capture import op_name
+from ..ops import op_name
 from ..plan import choices
 from ..plan.alignment import Steps, aligned
 from .cache import cached, held

@@ -19,10 +19,9 @@ from ..calibration.layers import Norm as NormCall
 from ..calibration.layers import find_layers, ops
 from ..calibration.windows import places_of
 from ..graph import DependencyGraph, Group
-from ..graph.capture import op_name
-from ..graph.nested import leaves_of
 from ..memory import LIMIT
 from ..modules import evaluating, plain_transformers, tensors
+from ..ops import leaves_of, op_name
 from ..tasks.classification import Classification
 from ..tasks.task import Task
 from .gradients import with_gradients

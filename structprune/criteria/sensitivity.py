@@ -13,9 +13,9 @@ from ..calibration import Batch, Sweep, Working, batches_for
 from ..calibration.batching import thinned
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
-from ..graph.capture import outputs
 from ..memory import LIMIT, allocation_failed
 from ..modules import evaluating
+from ..ops import outputs
 from ..records import Scores, Sensitivity
 from ..tasks.distance import divergence
 from ..tasks.task import Task

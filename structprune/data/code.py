@@ -12,8 +12,8 @@ from .. import usercode
 from ..calibration.batches import BATCH, Batch
 from ..calibration.batching import rebatched
 from ..errors import RecipeError
-from ..graph.capture import Inputs
 from ..names import unknown
+from ..ops import Inputs
 from ..own_code import made_by
 from .loading import is_dataset, loader_of
 from .record import Data, Request

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..calibration.batches import Batch
-from ..graph.capture import Inputs
+from ..ops import Inputs
 from ..tasks.task import Task
 from ..usercode import Tell
 from .loading import Stream, whole

@@ -7,8 +7,8 @@ import sys
 from torch import nn
 
 from ..errors import RecipeError
-from ..graph.capture import Inputs
 from ..modules import evaluating
+from ..ops import Inputs
 from ..tasks.task import Task
 from ..usercode import Tell
 from .code import load_own_data

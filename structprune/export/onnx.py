@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.onnx.symbolic_helper import parse_args
 
 from ..errors import ModelError
-from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, skeleton_copy
+from ..ops import Inputs, outputs
 from ..options import checked, instance, whole
 from ..options import path as path_option
 from ..progress import quiet

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..graph.capture import Inputs
 from ..modules import replace_tensors, skeleton_copy, tensors
+from ..ops import Inputs
 from ..surgery.forked import is_forked
 from ..surgery.guards import check, takes
 

@@ -1,13 +1,12 @@
 """From a model and example inputs to groups of coupled channels.
 
 Enters: an `nn.Module` and inputs it runs on. Leaves: a `DependencyGraph` of groups, barriers and MACs.
-`capture` records ATen nodes, `rules` says what each op does to channels, `axes`, `units` and `flow` hold the algebra,
+`ops` records ATen nodes, `rules` says what each op does to channels, `axes`, `units` and `flow` hold the algebra,
 `tracing` walks the nodes, `probe` checks the result at other widths, `group` is what goes together, and `dependency`
 answers what can go and what that saves. Nothing here knows of scores, plans or surgery.
 """
 
 from .barriers import Barrier
-from .capture import Inputs
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value
 from .group import Group, Slice
@@ -20,7 +19,6 @@ __all__ = [
     "DependencyGraph",
     "Flow",
     "Group",
-    "Inputs",
     "Polynomial",
     "Slice",
     "Tally",

@@ -9,9 +9,9 @@ from torch import nn
 
 from ..held import is_number, read
 from ..modules import tensors, walk
+from ..ops.provenance import Source, evaluate, sources
 from .axes import Axis
 from .flow import Attribute, Flow, Value
-from .numbers import Source, evaluate, sources
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph

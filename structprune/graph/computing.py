@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from .capture import op_name
+from ..ops import op_name
 from .rules import RULES
 
 _TRUSTING = """

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..ops.provenance import Number
 from .flow import Value
-from .numbers import Number
 from .rules.pointwise import BINARY, UNARY
 
 Constants = tuple[float | None, ...]

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ..ops import Captured, Inputs
 from .attributes import follow_attributes, new_attributes
 from .axes import Axis, alive
 from .barriers import Barrier, barriers, reasons, whole_layers
-from .capture import Captured, Inputs
 from .families import families
 from .flow import Attribute, Flow, Value, all_axes
 from .group import Group, Slice

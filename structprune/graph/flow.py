@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..ops.provenance import Number, Size, Source, expression, multiple, settled
 from .axes import Axis
-from .numbers import Number, Size, Source, expression, multiple, settled
 from .units import Cause, Units
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, fx
 
+from ..ops import op_name
+from ..ops.conditions import Condition
+from ..ops.laws import At, Known, Term, Wanted, places, solve, solve_real
+from ..ops.provenance import Number, Read, Real, Size, Source
 from . import trials
 from .axes import alive
-from .capture import op_name
 from .flow import Value
-from .laws import At, Known, Term, Wanted, places, solve, solve_real
-from .noting import Condition
-from .numbers import Number, Read, Real, Size, Source
 from .trials import Axis, Sizes
 
 if TYPE_CHECKING:

@@ -15,13 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from .. import ops
 from ..errors import ModelError
 from ..modules import walk
-from .answers import Answer, Flip, Scenario, short_line
-from .capture import Captured, Inputs, capture, follow, listen, record
-from .numbers import Read, Size, leaves
+from ..ops import Captured, Inputs, capture
+from ..ops.answers import Answer, Flip, Scenario, short_line
+from ..ops.capture import follow, listen, record
+from ..ops.provenance import Read, Size, leaves
 from .paths import other_paths
 from .trials import made_anew
+
+_OTHERS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, ops.__file__, __file__))
 
 MOST_FLIPS = 16  # of one model: each costs a run, a recording and its analysis
 
@@ -225,7 +229,5 @@ def _refuses(error: BaseException) -> bool:
     while trace.tb_next is not None:
         trace = trace.tb_next
     code = trace.tb_frame.f_code
-    own = not code.co_filename.startswith(
-        (os.path.dirname(__file__) + os.sep, os.path.dirname(torch.__file__) + os.sep)
-    )
+    own = not code.co_filename.startswith(_OTHERS)
     return isinstance(error, AssertionError) or (own and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS")

@@ -9,8 +9,9 @@ from dataclasses import replace
 from torch import fx, nn
 
 from ..errors import ModelError
-from .capture import Captured, record
-from .numbers import Size, evaluate, leaves
+from ..ops import Captured
+from ..ops.capture import record
+from ..ops.provenance import Size, evaluate, leaves
 from .trials import axes_of, batch_of, resized
 
 MOST_PATHS = 4  # of one model, its own among them

@@ -18,13 +18,13 @@ import numpy as np
 from torch import Tensor, fx
 
 from ..errors import ModelError
+from ..ops import Captured, leaves_of, op_name
+from ..ops.capture import record
+from ..ops.conditions import Condition
+from ..ops.provenance import Size, Source
 from .axes import alive
-from .capture import Captured, op_name, record
 from .dependency import DependencyGraph
 from .flow import all_axes
-from .nested import leaves_of
-from .noting import Condition
-from .numbers import Size, Source
 from .rules.pointwise import CONSTANT
 from .widths import decided, reason
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import ModelError
+from ..ops import op_name
+from ..ops.answers import Answer
+from ..ops.laws import At, Term, places, root
 from . import trials
-from .answers import Answer
-from .capture import op_name
 from .computing import refused
 from .following import Follower, StuckError, Unsolved, found_at
-from .laws import At, Term, places, root
 from .rewrites import REWRITES
 from .trials import Sizes
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from ..errors import ModelError
-from .capture import op_name
+from ..ops import op_name
+from ..ops.provenance import Number
 from .flow import Value
-from .numbers import Number
 
 if TYPE_CHECKING:
     from .program import Writer

@@ -14,16 +14,15 @@ from torch import Tensor, fx, nn
 from ..errors import ModelError
 from ..modules import walk
 from ..names import shown
+from ..ops import Captured, Inputs, map_leaves, op_name
+from ..ops.answers import short_line
+from ..ops.conditions import Condition
+from ..ops.provenance import Size, Source, followed, leaves, settled
 from ..wrappers import unwrapped
-from .answers import short_line
-from .capture import Captured, Inputs, op_name
 from .constants import with_constants
 from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
 from .looks import Looks, look
-from .nested import map_leaves
-from .noting import Condition
-from .numbers import Size, Source, followed, leaves, settled
 from .probe import SPREADS, Bar, Bars, unfollowed
 from .rules import RULES
 from .rules.recurrent import RECURRENT, of_stacked

@@ -19,10 +19,10 @@ from torch import Tensor, fx, nn
 
 from ..held import read
 from ..modules import replace_tensors, skeleton_copy, tensors
-from .capture import Captured, Inputs, record
-from .nested import leaves_of
-from .noting import Condition
-from .numbers import Read, Size, Source, evaluate, leaves
+from ..ops import Captured, Inputs, leaves_of
+from ..ops.capture import record
+from ..ops.conditions import Condition
+from ..ops.provenance import Read, Size, Source, evaluate, leaves
 
 if TYPE_CHECKING:
     from .dependency import DependencyGraph

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from ..ops import Captured
+from ..ops.conditions import Condition
+from ..ops.provenance import Read, Size, Source, evaluate, leaves
 from .attributes import axes_of_sources
 from .axes import alive
-from .capture import Captured
 from .dependency import DependencyGraph
 from .flow import Value
 from .group import Group
-from .noting import Condition
-from .numbers import Read, Size, Source, evaluate, leaves
 
 MOST_WIDTHS = 1024  # of several groups, at which one comparison is worked out: all there are, else drawn at random
 

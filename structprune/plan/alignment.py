@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from ..errors import BudgetError
 from ..graph import DependencyGraph, Group
-from ..graph.capture import op_name
 from ..names import unknown
+from ..ops import op_name
 
 KINDS = ("conv", "depthwise", "linear")
 Steps = dict[str, int]  # channels between which a runtime gains nothing, for each of KINDS

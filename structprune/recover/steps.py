@@ -11,9 +11,9 @@ from torch import nn
 
 from ..calibration import Batch, Working, batches_of
 from ..errors import RecipeError
-from ..graph.capture import Inputs, outputs
 from ..memory import LIMIT, allocation_failed
 from ..modules import evaluating, tensors
+from ..ops import Inputs, outputs
 from ..options import checked, function, instance, number, several, whole
 from ..recipe import BatchNormSpec, LeastSquaresSpec, MeansSpec, RecoverSpec, check_order
 from ..records import Plan

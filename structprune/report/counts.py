@@ -11,8 +11,8 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import nn
 
-from ..graph.capture import Inputs
 from ..modules import evaluating, plain_transformers, skeleton_copy
+from ..ops import Inputs
 
 # fvcore's terms that are multiply-adds of weights or matrices; its batch_norm and pooling terms are not.
 MAC_OPERATORS = ("conv", "linear", "matmul", "bmm", "addmm", "baddbmm", "einsum")

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import PlanError
-from ..graph.capture import op_name
 from ..graph.computing import refused
+from ..ops import op_name
 
 # Methods and functions by the names that programs use for them.
 METHODS = {name: name for name in ("repeat", "size", "view", "reshape", "expand", "new_zeros", "new_ones", "new_full")}

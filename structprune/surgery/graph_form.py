@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import PlanError
-from ..graph.laws import power, root
-from ..graph.numbers import ceil, floor, larger, nearest
+from ..ops.laws import power, root
+from ..ops.provenance import ceil, floor, larger, nearest
 from . import admission
 from .forked import Forked
 from .guards import check, guard, guard_sizes, limit, takes

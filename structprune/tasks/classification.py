@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import RecipeError
-from ..graph.capture import outputs as tensors_of
+from ..ops import outputs as tensors_of
 from .metrics import Metric, Share
 from .spec import TASKS, ClassificationSpec
 from .task import Task, TaskKind, main_output

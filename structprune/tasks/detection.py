@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..calibration.batches import Batch
 from ..errors import RecipeError
-from ..graph.capture import Inputs
+from ..ops import Inputs
 from ..own_code import reason
 from .metrics import Metric, Torchmetric, torchmetrics_class
 from .spec import TASKS, DetectionSpec

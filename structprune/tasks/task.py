@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from ..calibration.batches import Batch
 from ..errors import RecipeError
-from ..graph.capture import Inputs
+from ..ops import Inputs
 from .metrics import Metric
 from .spec import TASKS as TASKS
 from .spec import TaskSpec

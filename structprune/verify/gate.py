@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StoreError
-from ..graph.capture import Inputs
 from ..modules import replace_tensors, tensors
+from ..ops import Inputs
 from ..options import checked, flag, instance, optional, path
 from ..records import Plan
 from ..store import files, load, save

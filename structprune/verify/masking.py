@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..graph.capture import op_name
-from ..graph.recorder import OpMode
 from ..modules import walk
+from ..ops import OpMode, op_name
 
 Statistics = dict[tuple[str, int], dict[str, Any]]
 _COARSER = {

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..export import export_onnx
-from ..graph.capture import Inputs
 from ..modules import evaluating, replace_tensors, skeleton_copy, tensors
+from ..ops import Inputs
 from .comparison import Comparison, own_scale, wide
 from .running import (
     attempt,

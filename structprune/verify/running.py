@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import OtherSizeError
-from ..graph.capture import Inputs, outputs
 from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
+from ..ops import Inputs, outputs
 from .comparison import Comparison, Noise
 from .masking import Watched
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..graph.capture import Inputs, meta_copy, outputs
 from ..modules import plain_transformers, replace_tensors, skeleton_copy, tensors, walk
+from ..ops import Inputs, outputs
+from ..ops.capture import meta_copy
 from ..records import Plan
 from .comparison import Comparison, Noise
 from .masked import cut, masked, refilled

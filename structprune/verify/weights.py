@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..graph.capture import Inputs
 from ..modules import replace_tensors, skeleton_copy, tensors
+from ..ops import Inputs
 from ..records import Plan
 from .comparison import Comparison
 from .masked import cut, masked

@@ -13,7 +13,7 @@ from structprune.bench.latency import Benchmark, _disturbances, _interval, _too_
 from structprune.bench.names import RUNTIME, LayerNames
 from structprune.compare import compare_table
 from structprune.errors import ModelError, RecipeError
-from structprune.graph.capture import Inputs
+from structprune.ops import Inputs
 from structprune.report import benchmark_table
 from structprune.report.table import also_rows
 from tests.toys import Chain, TwoInputs, randomise

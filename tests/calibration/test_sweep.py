@@ -8,9 +8,9 @@ from torch.nn import functional as F
 import structprune as sp
 from structprune.calibration import Observer, Sweep, Working, batches_of
 from structprune.errors import RecipeError
-from structprune.graph import Inputs
 from structprune.models import build_model
 from structprune.modules import evaluating
+from structprune.ops import Inputs
 from structprune.recipe import ModelSpec
 from tests.toys import Chain
 

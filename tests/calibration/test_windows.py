@@ -7,8 +7,8 @@ from torch import nn
 from structprune.calibration import Working, sample
 from structprune.calibration.expectation import Expectations
 from structprune.calibration.observe import Observer
-from structprune.graph import Inputs
 from structprune.modules import evaluating
+from structprune.ops import Inputs
 
 LAYERS = [
     (nn.Conv2d(6, 4, 3, padding=1, stride=2), (3, 6, 9, 7)),

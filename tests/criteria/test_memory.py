@@ -15,7 +15,7 @@ from structprune.criteria.portions import in_parts, joined, portions
 from structprune.criteria.reconstruction import contributions, elimination, refitted
 from structprune.criteria.views import Consumer, GroupView
 from structprune.errors import ModelError
-from structprune.graph import Inputs
+from structprune.ops import Inputs
 from tests.recover.test_wide_layers import Largest
 from tests.toys import Chain, randomise
 

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations
 
 import structprune as sp
 from structprune.errors import ModelError
-from structprune.graph.capture import Inputs, capture, outputs
+from structprune.ops import Inputs, capture, outputs
 from tests.graph.other_models import (
     Attended,
     Checkpointed,

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.errors import BudgetError, PlanError
-from structprune.graph import Inputs
-from structprune.graph.capture import outputs
+from structprune.ops import Inputs, outputs
 from structprune.plan import realise
 from structprune.report.report import describe_groups
 from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked

@@ -9,7 +9,7 @@ from structprune.calibration.batches import Batch
 from structprune.calibration.batching import rebatched
 from structprune.criteria.portions import portions
 from structprune.errors import RecipeError
-from structprune.graph.capture import Inputs
+from structprune.ops import Inputs
 from structprune.tasks import TASKS, Metric, Task
 from structprune.tasks.metrics import Mean
 from structprune.tasks.own import OwnTaskSpec, make_task

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.provenance import Source
 from ..axes import Axis
 from ..flow import Attribute, Flow, Produced, Unsupported, Value
-from ..numbers import Source
 from .pointwise import broadcast, pointwise
 from .table import rule
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.provenance import Number
 from ..axes import Axis
 from ..flow import Flow, Unsupported, Value
-from ..numbers import Number
 from .table import rule
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.provenance import Number, Source
 from ..axes import Axis, concatenate
 from ..flow import Attribute, Flow, Statistic, Unsupported, Value
-from ..numbers import Number, Source
 from .table import rule
 
 

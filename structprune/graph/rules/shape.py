@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.provenance import Number, expression, parts
 from ..axes import Axis, concatenate, merge
 from ..flow import Flow, Unsupported, Value
-from ..numbers import Number, expression, parts
 from .table import rule
 
 

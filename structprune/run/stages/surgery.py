@@ -10,8 +10,8 @@ from torch import nn
 
 from ...calibration import Batch
 from ...data import Data
-from ...graph.capture import Inputs
 from ...judge import Judge
+from ...ops import Inputs
 from ...recipe import Recipe
 from ...records import Plan
 from ...recover import recover

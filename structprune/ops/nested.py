@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .numbers import plain
+from .provenance import plain
 
 
 def leaves_of(value: Any) -> Iterator[Any]:

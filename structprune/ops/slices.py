@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .numbers import Number, Size, expression, larger, leaves, plain
+from .provenance import Number, Size, expression, larger, leaves, plain
 
 
 def bounds_of(parts: Sequence[Any], sizes: Sequence[Number]) -> Iterator[tuple[int, int, Any, Any, Any]]:

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from .numbers import Read
-from .reals import remembering
+from .provenance import Read, remembering
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Runs modules and sees every ATen op before autograd takes composite ones apart: `Recorder` notes them as FX nodes.
 
 make_fx records the same nodes, but spends most of its time on fake tensors; here a bare mode records on plain meta
-tensors, and numbers among the arguments keep the attribute that they came from (see `numbers`).
+tensors, and numbers among the arguments keep the attribute that they came from (see `provenance`).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from .answers import (
     of_shapes,
     without_masks,
 )
+from .conditions import Condition, noting
 from .kernels import is_plain, quick
 from .nested import leaves_of, map_leaves, noted, whole_lengths
-from .noting import Condition, noting
-from .numbers import Number, Read, Real, Size, leaves, plain, settled
+from .provenance import Number, Read, Real, Size, leaves, plain, settled
 from .slices import bounds_of
 
 _RUNS = itertools.count()

@@ -1,9 +1,9 @@
-"""Whole numbers that remember which module attribute, or which tensor's size, they came from.
+"""Numbers that remember where they came from: a module attribute, a tensor's size, or a value read out of a tensor.
 
 A module's forward reads widths from its own attributes (`x.reshape(b, n, 3, self.num_heads, self.head_dim)`), and a
 slim module works only if those follow. So tracing runs on a copy whose whole-number attributes are `Number`s, and
 `x.shape` gives `Number`s too: they behave as `int`, and arithmetic among them keeps an expression. Where one arrives as
-a size, it names the attribute; comparisons of them are noted (see `noting`).
+a size, it names the attribute; comparisons of them are noted (see `conditions`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 
 from ..held import held_numbers, write
 from ..modules import walk
-from .noting import compared
+from .conditions import compared
 
 
 class Source(NamedTuple):
@@ -256,3 +256,12 @@ def remember(model: nn.Module, original: nn.Module) -> None:
                 write(module, name, [Number.of(int(item), Source(path, name, i)) for i, item in enumerate(value)])
             else:
                 write(module, name, Number.of(int(value), Source(path, name)))
+
+
+def remembering(value: Any, leaf: Read) -> Any:
+    """The same number, or numbers in nested lists, with where they come from."""
+    if isinstance(value, list):
+        return [remembering(item, leaf) for item in value]
+    if type(value) is int:
+        return Number.of(value, leaf._replace(value=value))
+    return Real.of(value, leaf._replace(value=value)) if type(value) is float else value
