@@ -14,7 +14,6 @@ from . import _compat
 from .on_demand import names_of
 
 if TYPE_CHECKING:
-    from .bench import benchmark
     from .criteria import criterion, score
     from .criteria.sensitivity import sensitivity
     from .export import export_onnx
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from .records import Plan
     from .recover import recover
     from .run import run
+    from .runtimes import benchmark
     from .store import load, save
     from .surgery.prune import prune
     from .verify import verify
@@ -47,7 +47,7 @@ __all__ = [
 
 _PLACES = {
     "Plan": "records",
-    "benchmark": "bench",
+    "benchmark": "runtimes",
     "criterion": "criteria",
     "export_onnx": "export",
     "load": "store",

@@ -317,9 +317,9 @@ def bench(
 ) -> None:
     """Time ONNX files against each other, in turns, with intervals. Any files will do."""
     with plain_errors(lambda: "nothing was written"):
-        from .bench import Runtime, benchmark
         from .progress import Reporter
         from .report import benchmark_table
+        from .runtimes import Runtime, benchmark
 
         names = [str(path) for path in files]
         if len(set(names)) < len(names):  # an A/A run

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.markup import escape
 
-from .bench import Runtime
 from .cost import CostModel, learn_cost, learn_steps
 from .criteria import CRITERIA
 from .data import load_data
@@ -21,6 +20,7 @@ from .progress import Reporter
 from .recipe import Recipe, read_recipe
 from .records import Sensitivity
 from .run import runner_of
+from .runtimes import Runtime
 from .shipped import shipped
 from .store.artefacts import Artefacts
 from .tasks.own import make_task

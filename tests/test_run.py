@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import structprune as sp
-from structprune.bench.engines import ENGINES
 from structprune.cli import app
 from structprune.cost import learning
 from structprune.cost.model import by_macs
 from structprune.errors import GateError, ModelError, RecipeError
 from structprune.report import SCHEMA
+from structprune.runtimes.engines import ENGINES
 from tests.run.small import RECIPE, short_turns
 
 stages = {name: importlib.import_module(f"structprune.run.stages.{name}") for name in ("costs", "planning", "surgery")}

@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import structprune as sp
-from structprune.bench import environment
 from structprune.errors import StructPruneError
 from structprune.recipe import ModelSpec
+from structprune.runtimes import environment
 
 
 def main() -> None:

@@ -32,9 +32,9 @@ from zoo import check_known
 from zoo_worker import build, example, one_line
 
 import structprune as sp
-from structprune.bench import Runtime
 from structprune.cost import learn_steps
 from structprune.names import architectures
+from structprune.runtimes import Runtime
 
 Record = dict[str, Any]
 

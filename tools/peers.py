@@ -43,12 +43,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
-from structprune.bench import Benchmark, environment
 from structprune.compare.peer import SEARCH_STEPS, cut, search_ratio, total_macs
 from structprune.errors import StructPruneError
 from structprune.models import build_model
 from structprune.names import architectures, unknown
 from structprune.recipe import ModelSpec
+from structprune.runtimes import Benchmark, environment
 
 OURS, THEIRS = "structprune", "torch-pruning"
 

@@ -24,7 +24,6 @@ import yaml
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from ..bench import Benchmark, Runtime, benchmark, environment
 from ..cost import check_may_time, wants_latency
 from ..errors import RecipeError, StructPruneError
 from ..graph import DependencyGraph
@@ -35,6 +34,7 @@ from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
 from ..records import Scores
 from ..run import RunFolder, held, rehearse, run, runner_of
+from ..runtimes import Benchmark, Runtime, benchmark, environment
 from ..store import files
 from .child import Task
 from .memory import PeakMemory

@@ -8,8 +8,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ..bench import pace
 from ..report.table import titled
+from ..runtimes import pace
 
 COLUMNS = ("network", "MACs cut", "faster (95 %)", "efficiency", "kept", "as cut", "final", "seconds", "memory", "gate")
 

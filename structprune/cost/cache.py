@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bench.machine import environment
-from ..bench.session import runtime_name
+from ..runtimes.machine import environment
+from ..runtimes.session import runtime_name
 from ..store import files
 
 

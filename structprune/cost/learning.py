@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..bench import benchmark
-from ..bench.runtime import Runtime
 from ..graph import DependencyGraph
 from ..ops import op_name
 from ..plan import choices
 from ..plan.alignment import Steps, aligned
+from ..runtimes import benchmark
+from ..runtimes.runtime import Runtime
 from .cache import cached, held
 from .deadline import Deadline
 from .model import CostModel, by_macs, fit

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bench import Benchmark, Runtime, benchmark
-from ..bench.engines import Network
 from ..errors import BudgetError
 from ..graph import DependencyGraph
 from ..plan.budget import LATENCY, SPEEDUP
 from ..records import Plan
+from ..runtimes import Benchmark, Runtime, benchmark
+from ..runtimes.engines import Network
 from ..surgery import prune
 from .deadline import Deadline
 from .model import CostModel

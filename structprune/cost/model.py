@@ -24,10 +24,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.optimize import nnls
 
-from ..bench.runtime import Runtime
-from ..bench.session import Kernel
 from ..graph import DependencyGraph, Polynomial, Tally
 from ..graph.axes import alive
+from ..runtimes.runtime import Runtime
+from ..runtimes.session import Kernel
 from .probes import Probe
 
 BLOCKS = (1, 2, 4, 8, 16, 32)  # of channels, to whole numbers of which runtimes pad

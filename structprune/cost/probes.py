@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..bench.latency import in_a_row, later_half
-from ..bench.runtime import Runtime
-from ..bench.session import Kernel, Session
 from ..export import export_onnx
 from ..graph import DependencyGraph
 from ..plan import realise
 from ..plan.budget import Choice, Widths
+from ..runtimes.latency import in_a_row, later_half
+from ..runtimes.runtime import Runtime
+from ..runtimes.session import Kernel, Session
 from ..surgery import prune
 from .deadline import Deadline
 

@@ -14,11 +14,11 @@ from datetime import date
 
 from filelock import FileLock, Timeout
 
-from ..bench.machine import environment
-from ..bench.runtime import Runtime
 from ..errors import BudgetError
 from ..plan.alignment import Steps, check_steps
 from ..progress import Reporter
+from ..runtimes.machine import environment
+from ..runtimes.runtime import Runtime
 from .cache import cache_folder, held, keep
 from .deadline import Deadline
 from .learning import learn_steps, steps_are_kept

@@ -22,8 +22,8 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from ..bench.runtime import Runtime
 from ..plan.alignment import KINDS
+from ..runtimes.runtime import Runtime
 from .deadline import Deadline
 
 WIDTHS = (64, 65, 66, 68, 70, 72, 74, 76, 78, 80, 81, 84, 88, 90, 92, 96, 97, 100, 104, 108, 112, 116, 120, 124, 128)

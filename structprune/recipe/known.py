@@ -63,4 +63,4 @@ def _declared(package: str, call: str) -> tuple[str, ...]:
 CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", _declared("criteria", "criterion"))
 COMBINE = Names("way to combine", "structprune.criteria", "COMBINE", ("leading", "max", "mean", "normalised", "sum"))
 ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", _declared("plan", "allocation"))
-ENGINES = Names("engine", "structprune.bench.engines", "ENGINES", _declared("bench", r"(?:add_engine\()?Engine"))
+ENGINES = Names("engine", "structprune.runtimes.engines", "ENGINES", _declared("runtimes", r"(?:add_engine\()?Engine"))

@@ -21,7 +21,7 @@ from . import known
 from .recovery import RecoverSpec, Recovery, check_order, needs_images
 
 if TYPE_CHECKING:
-    from ..bench import Runtime
+    from ..runtimes import Runtime
 
 QUALITY = ("quality_drop", "agreement")  # the bounds of quality
 
@@ -181,7 +181,7 @@ class RuntimeSpec(Strict):
         return self
 
     def runtime(self) -> Runtime:
-        from ..bench import Runtime
+        from ..runtimes import Runtime
 
         return Runtime(**self.model_dump())
 
@@ -197,7 +197,7 @@ class AlsoSpec(RuntimeSpec):
     )
 
     def runtime(self) -> Runtime:
-        from ..bench import Runtime
+        from ..runtimes import Runtime
 
         return Runtime(**self.model_dump(exclude_none=True))
 
@@ -277,7 +277,7 @@ class Recipe(Strict):
     @property
     def also(self) -> list[Runtime]:
         """The runtimes of `bench.also`."""
-        from ..bench import Runtime
+        from ..runtimes import Runtime
 
         held = {"threads": self.runtime.threads, "batch": self.runtime.batch}
         return [Runtime(**{**held, **spec.model_dump(exclude_none=True)}) for spec in self.bench.also]

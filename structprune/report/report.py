@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..bench import Benchmark
 from ..cost import CostModel
 from ..graph import DependencyGraph, Group
 from ..plan.alignment import aligned
 from ..recipe import Recipe, RuntimeSpec
 from ..records import Plan
+from ..runtimes import Benchmark
 from ..verify import Gate
 
 SCHEMA = "structprune.report/1"

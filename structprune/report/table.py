@@ -8,12 +8,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ..bench import Benchmark, pace
 from ..cost import CostModel
 from ..criteria import CRITERIA, NEEDS
 from ..graph import DependencyGraph
 from ..plan.alignment import aligned
 from ..records import Sensitivity
+from ..runtimes import Benchmark, pace
 from .report import describe_groups
 from .verdict import verdict_of
 

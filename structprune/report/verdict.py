@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..bench import pace
+from ..runtimes import pace
 
 NEAR = 0.97  # of a speedup that was asked for: planning stops there
 SURE = 2.0  # standard errors of the difference of two shares, which chance alone seldom passes

@@ -14,12 +14,12 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from ..bench import environment
 from ..errors import GateError, RecipeError
 from ..progress import Reporter
 from ..recipe import Recipe, read_yaml
 from ..records import Plan
 from ..report import render_html
+from ..runtimes import environment
 from ..store import files
 from ..store.artefacts import Artefacts
 from .runner import Runner

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from ..bench.engines import ENGINES
 from ..criteria import CRITERIA
 from ..data import SOURCES
 from ..graph.rules.table import RULES
@@ -21,6 +20,7 @@ from ..models.registry import MODEL_SOURCES
 from ..plan import ALLOCATIONS
 from ..progress import Reporter
 from ..recipe import Recipe
+from ..runtimes.engines import ENGINES
 from ..store.artefacts import Artefact, Artefacts, Key, code_digest, digest_of
 from ..tasks import TASKS
 from ..train.method import TRAINING_METHODS

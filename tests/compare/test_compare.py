@@ -12,7 +12,6 @@ from torch import nn
 from typer.testing import CliRunner
 
 import structprune as sp
-from structprune.bench import Benchmark, Runtime
 from structprune.cli import app
 from structprune.compare import compare, compare_table, comparison, draw, table
 from structprune.compare.memory import PeakMemory
@@ -31,6 +30,7 @@ from structprune.models import build_model
 from structprune.progress import Reporter
 from structprune.recipe import ModelSpec, check_recipe
 from structprune.run import held
+from structprune.runtimes import Benchmark, Runtime
 from tests.run.small import short_turns
 
 places = {"learn_cost": "structprune.run.stages.costs", "plan_measured": "structprune.run.stages.planning"}

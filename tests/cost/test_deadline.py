@@ -10,12 +10,12 @@ from rich.console import Console
 
 import structprune as sp
 from structprune import progress
-from structprune.bench import Benchmark, Runtime
 from structprune.cost import Deadline, learn_cost, learn_steps, learning, plan_measured
 from structprune.cost.model import by_macs, fit
 from structprune.cost.probes import design, measure_probes
 from structprune.cost.steps import measure_steps
 from structprune.errors import BudgetError
+from structprune.runtimes import Benchmark, Runtime
 
 from .test_model import Wide, made_up, options
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import structprune as sp
-from structprune.bench import Benchmark, Runtime
 from structprune.cost import plan_measured
 from structprune.cost.model import fit
 from structprune.cost.probes import design
 from structprune.errors import BudgetError
+from structprune.runtimes import Benchmark, Runtime
 
 from .test_model import Wide, made_up, options
 

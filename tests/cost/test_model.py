@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.bench import Runtime
-from structprune.bench.session import Kernel
 from structprune.cost import cache, learn_cost, learning
 from structprune.cost.cache import cached
 from structprune.cost.model import fit
 from structprune.cost.probes import Probe, design, measure_probes
 from structprune.errors import BudgetError
 from structprune.plan import choices
+from structprune.runtimes import Runtime
+from structprune.runtimes.session import Kernel
 
 from ..toys import Chain
 

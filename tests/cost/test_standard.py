@@ -87,7 +87,7 @@ def test_steps_that_timings_do_not_agree_on_are_kept_for_the_day(timed, monkeypa
     _forget(monkeypatch)
     assert standard_steps().notes[0] in plan.notes
     assert len(timed) == 1
-    cache.keep("steps", learning._about_steps(sp.bench.Runtime()), {kind: [n] for kind, n in STEPS.items()})
+    cache.keep("steps", learning._about_steps(sp.runtimes.Runtime()), {kind: [n] for kind, n in STEPS.items()})
     _forget(monkeypatch)
     assert standard_steps() == Standard(STEPS)  # learned since, on a quiet machine
 
@@ -113,7 +113,7 @@ def test_where_learning_fails_the_table_stands_in(timed, monkeypatch, tmp_path):
     found = standard_steps()
     assert found.steps == known_steps()
     assert found.notes[0].endswith("not of what was timed here (RuntimeError: no kernel here)")
-    cache.keep("steps", learning._about_steps(sp.bench.Runtime()), {"conv": ["many"]})  # a file that was edited
+    cache.keep("steps", learning._about_steps(sp.runtimes.Runtime()), {"conv": ["many"]})  # a file that was edited
     assert standard_steps().steps == known_steps()
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.bench import Runtime
 from structprune.cost import learn_steps, learning
 from structprune.cost.steps import WIDTHS, measure_steps, seen_steps, step_of
 from structprune.errors import BudgetError, RecipeError
 from structprune.plan import choices
 from structprune.plan.alignment import aligned
+from structprune.runtimes import Runtime
 
 from ..toys import Chain
 

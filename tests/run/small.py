@@ -38,5 +38,5 @@ RECIPE: dict[str, Any] = {
 def short_turns() -> Iterator[None]:
     """A turn of a benchmark has few runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("structprune.bench.latency"), "ROW", 0.001)
+        patch.setattr(importlib.import_module("structprune.runtimes.latency"), "ROW", 0.001)
         yield

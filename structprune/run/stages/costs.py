@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from ...bench import Runtime, environment
 from ...cost import (
     CostModel,
     Deadline,
@@ -34,6 +33,7 @@ from ...plan import plan as make_plan
 from ...progress import Reporter
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
+from ...runtimes import Runtime, environment
 from ...store import files
 from ..stage import Work, stage
 

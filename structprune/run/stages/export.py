@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ...bench.session import made_up_inputs
 from ...calibration import Batch
 from ...calibration.batching import rebatched
 from ...data import Data
@@ -21,6 +20,7 @@ from ...judge import Judge
 from ...recipe import Recipe
 from ...records import Plan
 from ...report import macs_disagreements, macs_or_none
+from ...runtimes.session import made_up_inputs
 from ...store import files, save
 from ...verify import Gate, verify
 from ..stage import Work, stage

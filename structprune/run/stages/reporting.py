@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...bench import Benchmark, environment
 from ...data import Data
 from ...export import opset_of
 from ...graph import DependencyGraph
 from ...judge import Judge, Quality
 from ...records import Plan
 from ...report import build_report, quality_record, verdict_of
+from ...runtimes import Benchmark, environment
 from ..bounds import bounds_record
 from ..search import Search
 from ..stage import Work, stage

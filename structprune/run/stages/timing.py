@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from ...bench import Runtime, benchmark, time_also, time_layers
 from ...data import Data
+from ...runtimes import Runtime, benchmark, time_also, time_layers
 from ..stage import Work, stage
 
 

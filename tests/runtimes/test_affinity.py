@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import structprune as sp
-from structprune.bench import Runtime, affinity
-from structprune.bench.affinity import idlest, pinned
+from structprune.runtimes import Runtime, affinity
+from structprune.runtimes.affinity import idlest, pinned
 from tests.toys import Chain, randomise
 
 

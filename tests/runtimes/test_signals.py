@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 
-from structprune.bench import Runtime
+from structprune.runtimes import Runtime
 from tests.toys import Chain, randomise
 
 INTERRUPTED = """
 import faulthandler, os, signal, sys
-from structprune.bench import Runtime
+from structprune.runtimes import Runtime
 
 faulthandler.enable()  # it gives the process a signal stack, as pytest does
 runtime = Runtime(engine="openvino")

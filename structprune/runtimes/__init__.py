@@ -4,10 +4,10 @@ Enters: ONNX files, or modules for the torch engines. Leaves: a `Benchmark`. `en
 which engine on what, `latency` times in turns, `layers` times onnxruntime's kernels.
 """
 
-from .also import time_also
 from .latency import Benchmark, benchmark, pace
 from .layers import time_layers
 from .machine import environment
+from .other_runtimes import time_also
 from .runtime import Runtime
 
 __all__ = ["Benchmark", "Runtime", "benchmark", "environment", "pace", "time_also", "time_layers"]

@@ -7,15 +7,15 @@ from rich.text import Text
 from torch import nn
 
 import structprune as sp
-from structprune.bench import Runtime, latency, time_also, time_layers
-from structprune.bench.engines import Network
-from structprune.bench.latency import Benchmark, _disturbances, _interval, _too_wide
-from structprune.bench.names import RUNTIME, LayerNames
 from structprune.compare import compare_table
 from structprune.errors import ModelError, RecipeError
 from structprune.ops import Inputs
 from structprune.report import benchmark_table
 from structprune.report.table import also_rows
+from structprune.runtimes import Runtime, latency, time_also, time_layers
+from structprune.runtimes.engines import Network
+from structprune.runtimes.kernel_layers import RUNTIME, LayerNames
+from structprune.runtimes.latency import Benchmark, _disturbances, _interval, _too_wide
 from tests.toys import Chain, TwoInputs, randomise
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import structprune as sp
-from structprune.bench import energy, latency
-from structprune.bench.energy import available, joules_per_run
+from structprune.runtimes import energy, latency
+from structprune.runtimes.energy import available, joules_per_run
 from tests.toys import Chain, randomise
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from ..errors import RecipeError
-from .names import LayerNames
+from .kernel_layers import LayerNames
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}

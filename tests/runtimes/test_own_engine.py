@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.bench import Runtime
-from structprune.bench.engines import ENGINES, Engine, add_engine
 from structprune.errors import RecipeError
 from structprune.recipe import check_recipe
+from structprune.runtimes import Runtime
+from structprune.runtimes.engines import ENGINES, Engine, add_engine
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))

@@ -112,7 +112,7 @@ def pace(reference: str, name: str, speedup: float, ci95: Sequence[float]) -> st
     threads=whole(1),
     seconds=number(above=0),
     rounds=whole(1),
-    runtime=optional(instance(Runtime, "a structprune.bench.Runtime")),
+    runtime=optional(instance(Runtime, "a structprune.runtimes.Runtime")),
     pin=flag,
     energy=flag,
     progress=function,
