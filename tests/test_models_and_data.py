@@ -110,7 +110,7 @@ def test_digits_are_split_once_and_for_all():
 
 def test_a_folder_of_images_is_split_by_file(tmp_path):
     model = build_model(ModelSpec(name="test_resnet"), seed=0)
-    with pytest.raises(RecipeError, match="is no folder"):
+    with pytest.raises(RecipeError, match="is not a folder"):
         load_data(ImagesSpec(source="images", path=str(tmp_path / "none")), model, seed=0)
     for i in range(4):
         Image.fromarray(np.full((40, 50, 3), 60 * i, np.uint8)).save(tmp_path / f"{i}.png")
@@ -119,7 +119,7 @@ def test_a_folder_of_images_is_split_by_file(tmp_path):
     assert len(levels[0]) == len(levels[1]) == 2
     assert not levels[0] & levels[1]
     (tmp_path / "1.png").write_bytes(b"no image")
-    with pytest.raises(RecipeError, match=r"1\.png is no image that can be read"):
+    with pytest.raises(RecipeError, match=r"1\.png is not an image that can be read"):
         load_data(ImagesSpec(source="images", path=str(tmp_path), crops=6), model, seed=0)
 
 
@@ -156,7 +156,7 @@ def test_calibration_crops_share_no_file_with_those_that_are_held_out(tmp_path):
         ({"files": files}, r"data\.calibration names \d\.png, on which quality is measured"),
         ({"path": str(tmp_path / "all")}, "on which quality is measured"),
         ({"files": ["no.png"]}, r"data\.calibration\.files: there is no file no\.png"),
-        ({"path": str(tmp_path / "none")}, r"data\.calibration\.path: .*none is no folder"),
+        ({"path": str(tmp_path / "none")}, r"data\.calibration\.path: .*none is not a folder"),
     ):
         given = {**spec, "path": str(tmp_path / "all"), "calibration": {"images": 8, **calibration}}
         with pytest.raises(RecipeError, match=message):

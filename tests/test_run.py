@@ -355,7 +355,7 @@ def test_a_wrong_count_of_macs_fails_the_gate(small, tmp_path, monkeypatch):
         (["--set", "prune.ignore=[nothing*]"], "matches no layer"),
         (["--set", "model.kwargs.num_classes=7"], "10 classes and the model 7"),
         (["--set", "data={source: images, path: /no/such/folder}", "--set", "train=null", "--set", "finetune=null"],
-         "is no folder"),
+         "is not a folder"),
         (["--set", "model.pretrained=true", "--set", "train=null"], "no pretrained weights|can't be reached"),
         (["--resume"], "holds no run to resume"),
     ],

@@ -25,14 +25,18 @@ PARTS = ("train", "validation", "test", "calibration")
 
 
 def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
-    """The data of a user's function. Raises RecipeError for what is no data, and for what the function raises."""
-    made = made_by(spec.source, "data.source", spec.kwargs, request.tell)
-    if isinstance(made, Mapping) and (strange := [name for name in made if name not in PARTS]):
+    """Loads the data that a user's function returns.
+
+    Raises:
+        RecipeError: the function raises, or what it returns is not data.
+    """
+    returned = made_by(spec.source, "data.source", spec.kwargs, request.tell)
+    if isinstance(returned, Mapping) and (strange := [name for name in returned if name not in PARTS]):
         raise RecipeError(f"data.source: {spec.source} returns {unknown('part', strange[0], PARTS)}")
-    parts = {name: _part(made, name) for name in PARTS}
+    parts = {name: _part(returned, name) for name in PARTS}
     if parts["test"] is None:
         raise RecipeError(
-            f"data.source: {spec.source} returns a {type(made).__name__} without test: return a dict of train and "
+            f"data.source: {spec.source} returns a {type(returned).__name__} without test: return a dict of train and "
             "test, each a torch Dataset"
         )
     _check(parts, spec)
@@ -65,30 +69,30 @@ def load_own_data(spec: OwnDataSpec, request: Request) -> Data:
     )
 
 
-def _part(made: Any, name: str) -> Any:
-    return made.get(name) if isinstance(made, Mapping) else getattr(made, name, None)
+def _part(returned: Any, name: str) -> Any:
+    return returned.get(name) if isinstance(returned, Mapping) else getattr(returned, name, None)
 
 
 def _check_apart(parts: dict[str, Any]) -> None:
-    """Raises RecipeError where samples that are measured or chosen by are elsewhere too, as far as can be seen."""
-    for held, others in (("test", ("train", "validation", "calibration")), ("validation", ("train",))):
-        for one in others:
-            if parts[held] is None or parts[one] is None:
+    """Raises RecipeError if samples of test, or of validation, are seen to be in another part too."""
+    for kept, others in (("test", ("train", "validation", "calibration")), ("validation", ("train",))):
+        for name in others:
+            if parts[kept] is None or parts[name] is None:
                 continue
-            if parts[one] is parts[held]:
-                raise RecipeError(f"data.source: {one} and {held} are the same: what is held out must be other data")
-            if not (is_dataset(parts[one]) and is_dataset(parts[held])):
+            if parts[name] is parts[kept]:
+                raise RecipeError(f"data.source: {name} and {kept} are the same: what is held out must be other data")
+            if not (is_dataset(parts[name]) and is_dataset(parts[kept])):
                 continue
-            (base, first), (other, second) = _drawn(parts[held]), _drawn(parts[one])
+            (base, first), (other, second) = _drawn(parts[kept]), _drawn(parts[name])
             if base is other and (both := first & second):
                 raise RecipeError(
-                    f"data.source: {len(both)} samples of {held} are in {one} too, such as number {min(both)}: what is "
-                    "held out must be other data"
+                    f"data.source: {len(both)} samples of {kept} are in {name} too, such as number {min(both)}: "
+                    "what is held out must be other data"
                 )
 
 
 def _drawn(part: Any) -> tuple[Any, set[int]]:
-    """The dataset that a part is of, and the numbers of its samples there."""
+    """The dataset that a part is taken from, and the numbers of its samples there."""
     numbers = range(len(part))
     while isinstance(part, Subset):
         numbers, part = [int(part.indices[i]) for i in numbers], part.dataset  # type: ignore[assignment]
@@ -96,7 +100,7 @@ def _drawn(part: Any) -> tuple[Any, set[int]]:
 
 
 def _check(parts: dict[str, Any], spec: OwnDataSpec) -> None:
-    """Raises RecipeError for parts that are no data, and for ones without samples."""
+    """Raises RecipeError for a part that is not data, and for one without samples."""
     for name, part in parts.items():
         if part is None:
             continue
@@ -106,7 +110,7 @@ def _check(parts: dict[str, Any], spec: OwnDataSpec) -> None:
         if stream and (isinstance(part, (str, bytes, Tensor, Mapping)) or not hasattr(part, "__iter__")):
             raise RecipeError(f"data.source: {name} is a {type(part).__name__}: give a torch Dataset, or a loader")
         if stream and iter(part) is part:
-            raise RecipeError(f"data.source: {name} can be gone through once only: give a torch Dataset, or a loader")
+            raise RecipeError(f"data.source: {name} can be read only once: give a torch Dataset, or a loader")
         if is_dataset(part) and not len(part):
             raise RecipeError(f"data.source: {spec.source}: {name} is empty")
 
@@ -114,10 +118,10 @@ def _check(parts: dict[str, Any], spec: OwnDataSpec) -> None:
 def _example(source: Any, request: Request) -> Tensor | Inputs:
     """The first samples, as inputs."""
     some = Subset(source, range(min(EXAMPLES, len(source)))) if is_dataset(source) else source
-    made = next(iter(loader_of(some, EXAMPLES, request.task.collate)), None)
-    if made is None:
+    raw = next(iter(loader_of(some, EXAMPLES, request.task.collate)), None)
+    if raw is None:
         raise RecipeError("data.source: there is no sample to trace the model with")
-    (batch,) = rebatched([request.task.batch(made)], EXAMPLES, EXAMPLES)
+    (batch,) = rebatched([request.task.batch(raw)], EXAMPLES, EXAMPLES)
     inputs = batch.inputs
     alone = len(inputs.args) == 1 and not inputs.kwargs and isinstance(inputs.args[0], Tensor)
     return inputs.args[0] if alone else inputs
@@ -126,22 +130,22 @@ def _example(source: Any, request: Request) -> Tensor | Inputs:
 def _calibration(spec: OwnDataSpec, source: Any, request: Request) -> list[Batch] | None:
     if spec.calibration is None:
         return None
-    asked = spec.calibration
-    if asked.path or asked.files or asked.augment:
+    options = spec.calibration
+    if options.path or options.files or options.augment:
         raise RecipeError("data.calibration takes the function's own data: leave path, files and augment out")
     if is_dataset(source):
-        batches = calibrated(source, asked.images, request.seed, request.task, spec.source)
+        batches = calibrated(source, options.images, request.seed, request.task, spec.source)
     else:
-        batches = rebatched(_first(source, asked.images, request), BATCH, asked.images)
+        batches = rebatched(_first(source, options.images, request), BATCH, options.images)
     return batches if spec.labels else [Batch(batch.inputs) for batch in batches]
 
 
 def _first(source: Any, images: int, request: Request) -> list[Batch]:
-    """The first batches of a stream, until there are so many samples."""
+    """The first batches of a stream, until they hold `images` samples."""
     batches: list[Batch] = []
     count = 0
-    for made in loader_of(source, BATCH, request.task.collate):
-        batches.append(request.task.batch(made))
+    for raw in loader_of(source, BATCH, request.task.collate):
+        batches.append(request.task.batch(raw))
         count += request.task.count(batches[-1])
         if count >= images:
             break
@@ -149,7 +153,7 @@ def _first(source: Any, images: int, request: Request) -> list[Batch]:
 
 
 def _identity(spec: OwnDataSpec) -> str:
-    """What the data hangs on beside what is seen of it: the code that makes it, and its arguments."""
+    """What the data depends on beside its samples: the code that makes it, and its arguments."""
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in usercode.files_of(spec.source)]
     place, name = usercode.split(spec.source)
     texts += [] if usercode.is_file_name(place) else [usercode.code_of(place)]

@@ -1,4 +1,4 @@
-"""Image files as a dataset that reads one when it is asked for, and knows which could not be read."""
+"""Image files as a dataset that reads each when it is needed, and remembers which could not be read."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CHECKED_AT_ONCE = 50_000  # files whose headers are looked at before any work; o
 
 
 class ImageFiles(Dataset):
-    """Images of files, through `transform`, with a label each where there are some.
+    """The images of files, each passed through `transform`, with its label if there are labels.
 
     A file that can't be read is left out of its batch, or with `replace` (for training) the next that can be read
     stands in for it. Which files were unreadable is shared by the processes of a loader, and `check_readable` raises
-    RecipeError once they are more than the share allowed.
+    RecipeError once they are more than the share `allowed`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ImageFiles(Dataset):
         return len(self.paths)
 
     def at(self, indices: Sequence[int], *, replace: bool | None = None) -> ImageFiles:
-        """Some of the files alone, so that no other stands in for one of them."""
+        """A dataset of some of the files, in which none of the others stands in for one of them."""
         return ImageFiles(
             [self.paths[i] for i in indices],
             None if self.labels is None else [self.labels[i] for i in indices],
@@ -58,12 +58,12 @@ class ImageFiles(Dataset):
     def __getitem__(self, index: int) -> Any:
         if not -len(self.paths) <= index < len(self.paths):
             raise IndexError(index)  # which ends a loop over the dataset
-        for step in range(len(self.paths)):
-            at = (index + step) % len(self.paths)
-            image = self._read(at)
+        for offset in range(len(self.paths)):
+            position = (index + offset) % len(self.paths)
+            image = self._read(position)
             if image is not None:
-                made = self.transform(image)
-                return made if self.labels is None else (made, self.labels[at])
+                pixels = self.transform(image)
+                return pixels if self.labels is None else (pixels, self.labels[position])
             if not self.replace:
                 return Unreadable()
         return Unreadable()
@@ -74,7 +74,7 @@ class ImageFiles(Dataset):
         return [self.paths[i] for i in self.bad.nonzero().flatten().tolist()]
 
     def check_readable(self) -> None:
-        """Raises RecipeError where more files than allowed have turned out unreadable."""
+        """Raises RecipeError if more files than allowed have turned out unreadable."""
         if len(bad := self.unreadable) > self.allowed * len(self.paths):
             raise unreadable(bad, len(self.paths), self.allowed)
 
@@ -90,19 +90,19 @@ class ImageFiles(Dataset):
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:
-    """An image as L or RGB. Of 16 bits a pixel the upper 8 are taken, where Pillow would make white of most."""
+    """Converts an image to L or RGB. Of 16 bits a pixel it takes the upper 8; Pillow would turn most pixels white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return image.convert(mode)
 
 
 def same_file(path: Path) -> tuple[int, int] | str:
-    """By what a file is known whatever its name: links of both kinds are one file."""
+    """What identifies a file whatever its name: a link, of either kind, is the file that it points to."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return os.path.realpath(path)
-    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
 def is_hidden(path: Path, folder: Path) -> bool:

@@ -31,7 +31,11 @@ class _Part:
 
 
 def load_folder(spec: FolderSpec, request: Request) -> Data:
-    """The data of a folder. Raises RecipeError for one that is not there, empty or not as the model wants it."""
+    """Loads the data of a folder.
+
+    Raises:
+        RecipeError: the folder is missing or empty, or does not fit the model.
+    """
     wish = preprocessing(request.model, spec)
     root = Path(spec.path)
     if not root.is_dir():
@@ -42,7 +46,7 @@ def load_folder(spec: FolderSpec, request: Request) -> Data:
         _check_classes(len(classes), request.model)
         notes = [f"{len(classes)} classes, numbered in this order: {_listed(classes)}", *notes]
     _check_apart(parts)
-    made = {
+    datasets = {
         name: ImageFiles(
             part.paths,
             part.labels,
@@ -65,9 +69,9 @@ def load_folder(spec: FolderSpec, request: Request) -> Data:
     plain.check_readable()
     return Data(
         example=first[0].inputs.args[0],
-        test=made["test"],
-        train=made["train"],
-        validation=made.get("validation"),
+        test=datasets["test"],
+        train=datasets["train"],
+        validation=datasets.get("validation"),
         calibration=_calibration(spec, wish, plain, parts, request),
         labelled=spec.labels,
         classes=len(classes) if spec.labels else None,
@@ -77,29 +81,29 @@ def load_folder(spec: FolderSpec, request: Request) -> Data:
 
 
 def _parts(root: Path, spec: FolderSpec, request: Request) -> tuple[dict[str, _Part], list[str], list[str]]:
-    """The files of train, test and, if something is to choose, validation; the classes' names; notes."""
+    """The files of train, test and, if `request.choosing`, validation; the classes' names; notes."""
     train, validation, test = (_sub(root, names) for names in (_TRAIN, _VALIDATION, _TEST))
     notes: list[str] = []
     if train is None and (validation or test):
-        found = validation or test
-        raise RecipeError(f"data.path: {root} has {found.name} and no train: add train, or name one folder of classes")  # type: ignore[union-attr]
+        split = validation or test
+        raise RecipeError(f"data.path: {root} has {split.name} and no train: add train, or name one folder of classes")  # type: ignore[union-attr]
     classes = _classes(train or root) if spec.labels else []
     whole = _files(train or root, spec, classes, notes)
-    given = {
+    splits = {
         name: _files(place, spec, classes, notes) for name, place in (("val", validation), ("test", test)) if place
     }
-    if train is None or not given:
-        whole, held = _apart(whole, spec.held_out, request.seed, "data.held_out")
-        given["test"] = held
-    parts = {"train": whole, "test": given["test"] if "test" in given else given["val"]}
+    if train is None or not splits:
+        whole, rest = _apart(whole, spec.held_out, request.seed, "data.held_out")
+        splits["test"] = rest
+    parts = {"train": whole, "test": splits["test"] if "test" in splits else splits["val"]}
     if request.choosing:
-        if "val" in given and "test" in given:
-            parts["validation"] = given["val"]
+        if "val" in splits and "test" in splits:
+            parts["validation"] = splits["val"]
         else:
             parts["train"], parts["validation"] = _apart(whole, VALIDATION, request.seed + 1, "validation")
     lonely = [name for i, name in enumerate(classes) if i not in (parts["test"].labels or [])]
     if spec.labels and lonely:
-        notes.append(f"no image of {_listed(lonely)} is held out: quality says nothing of it")
+        notes.append(f"no image of {_listed(lonely)} is held out: quality says nothing about it")
     return parts, classes, notes
 
 
@@ -114,12 +118,12 @@ def _sub(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _found(folder: Path) -> list[Path]:
-    """Images in a folder and all below it, by timm's reader, in natural order; hidden files are none."""
+def _images_in(folder: Path) -> list[Path]:
+    """The images in a folder and below it, by timm's reader, in natural order, without hidden files."""
     from timm.data.readers.reader_image_folder import find_images_and_targets
 
-    found, _ = find_images_and_targets(str(folder), types=set(SUFFIXES))
-    paths = [Path(path) for path, _ in found]
+    entries, _ = find_images_and_targets(str(folder), types=set(SUFFIXES))
+    paths = [Path(path) for path, _ in entries]
     return [path for path in paths if not is_hidden(path, folder)]
 
 
@@ -127,12 +131,12 @@ def _classes(folder: Path) -> list[str]:
     """The names of the folders in `folder` that hold images, in natural order."""
     from timm.utils.misc import natural_key
 
-    names = sorted({path.relative_to(folder).parts[0] for path in _found(folder) if path.parent != folder})
+    names = sorted({path.relative_to(folder).parts[0] for path in _images_in(folder) if path.parent != folder})
     return sorted(names, key=natural_key)  # to which 1 and 01, or a and A, are the same
 
 
 def _files(folder: Path, spec: FolderSpec, classes: list[str], notes: list[str]) -> _Part:
-    paths = _found(folder)
+    paths = _images_in(folder)
     if not paths:
         raise RecipeError(f"data.path: {folder} holds no images ({', '.join(sorted(SUFFIXES))})")
     good, bad = readable(paths, spec.max_unreadable)
@@ -157,37 +161,39 @@ def _files(folder: Path, spec: FolderSpec, classes: list[str], notes: list[str])
 
 
 def _check_classes(classes: int, model: object) -> None:
-    wanted = getattr(model, "num_classes", classes)
-    if isinstance(wanted, int) and wanted > 0 and wanted != classes:
+    outputs = getattr(model, "num_classes", classes)
+    if isinstance(outputs, int) and outputs > 0 and outputs != classes:
         raise RecipeError(
-            f"data.path has {classes} classes and the model {wanted}: set model.kwargs.num_classes={classes}, or "
+            f"data.path has {classes} classes and the model {outputs}: set model.kwargs.num_classes={classes}, or "
             "data.labels=false"
         )
 
 
 def _check_apart(parts: dict[str, _Part]) -> None:
-    """Raises RecipeError where a file, by whatever name, is in two splits."""
-    seen: dict[object, str] = {}
+    """Raises RecipeError if a file, under whatever name, is in two splits."""
+    owners: dict[object, str] = {}
     for name, part in parts.items():
         for path in part.paths:
-            other = seen.setdefault(same_file(path), name)
+            other = owners.setdefault(same_file(path), name)
             if other != name:
-                raise RecipeError(f"data.path: {path} is in {other} and in {name}: held-out files must be others")
+                raise RecipeError(
+                    f"data.path: {path} is in {other} and in {name}: keep held-out files in one split only"
+                )
 
 
 def _calibration(
     spec: FolderSpec, wish: Preprocessing, plain: ImageFiles, parts: dict[str, _Part], request: Request
 ) -> list | None:
-    asked = spec.calibration
-    if asked is None:
+    options = spec.calibration
+    if options is None:
         return None
-    if asked.path is None and not asked.files:
-        return calibrated(plain, asked.images, request.seed, request.task, f"{spec.path}")
-    paths = [Path(name) for name in asked.files]
-    if asked.path is not None:
-        if not Path(asked.path).is_dir():
-            raise RecipeError(f"data.calibration.path: {asked.path} is no folder")
-        paths = _found(Path(asked.path))
+    if options.path is None and not options.files:
+        return calibrated(plain, options.images, request.seed, request.task, f"{spec.path}")
+    paths = [Path(name) for name in options.files]
+    if options.path is not None:
+        if not Path(options.path).is_dir():
+            raise RecipeError(f"data.calibration.path: {options.path} is not a folder")
+        paths = _images_in(Path(options.path))
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise RecipeError(f"data.calibration.files: there is no file {missing[0]}")
@@ -197,7 +203,7 @@ def _calibration(
             _check_apart({name: parts[name], "calibration": own})
     good, _ = readable(paths, spec.max_unreadable)
     others = ImageFiles([paths[i] for i in good], None, wish.transform(), mode=wish.mode, replace=True)
-    return calibrated(others, asked.images, request.seed, request.task, "data.calibration")
+    return calibrated(others, options.images, request.seed, request.task, "data.calibration")
 
 
 def _listed(names: Sequence[str]) -> str:

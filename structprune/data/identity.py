@@ -1,7 +1,7 @@
-"""By what data is known again: a digest that changes when the data does.
+"""A digest that identifies data, and changes when the data does.
 
-Tensors count by their values, files by place, size and time of change. What a user's dataset gives can't be read
-through for that: it counts by its length and eight of its samples, beside the code that makes it.
+It covers the values of tensors, and the path, size and time of change of files. A user's dataset is too long to be read
+for this: of it the digest covers the length, eight samples and the code that makes it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SAMPLES = 8
 
 
 def data_digest(data: Data) -> str:
-    """SHA-256 of what the data is, as far as it can be known without reading it all."""
+    """SHA-256 of the data, as far as it can be told without reading all of it."""
     total = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -73,10 +73,10 @@ def _parts(part: Any) -> Iterator[Any]:
 
 def _state(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return 0, 0
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _sampled(part: Any) -> Iterator[Any]:
@@ -91,7 +91,7 @@ def _sampled(part: Any) -> Iterator[Any]:
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """The same random numbers each time, and those of the process as they were afterwards."""
+    """Within it random numbers are the same each time; afterwards those of the process go on as before."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -40,7 +40,11 @@ _CALIBRATION_ALL = (
 
 
 def load_images(spec: ImagesSpec, request: Request) -> Data:
-    """Crops of images. Raises RecipeError where they are missing or do not fit the model."""
+    """Loads crops of images.
+
+    Raises:
+        RecipeError: images are missing or do not fit the model.
+    """
     config, notes = config_of(request.model)
     seed = request.seed
     calibration, held_out = _files(spec, seed)
@@ -68,7 +72,7 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
 
 
 def _scene(path: Path) -> Path:
-    """Of two views of one scene, as skimage has of a motorcycle, the same."""
+    """The name of the scene: the same for two views of it, as skimage has of a motorcycle."""
     return path.with_name(path.stem.removesuffix("_left").removesuffix("_right"))
 
 
@@ -96,7 +100,7 @@ def _calibration_files(spec: CalibrationSpec, path: str | None, half: list[Path]
 
 
 def calibration_crops(files: list[Path], spec: CalibrationSpec, config: dict, seed: int) -> Tensor:
-    """Crops for statistics, those of one file behind each other, so that parts of them come from different files."""
+    """Crops for statistics. Those of one file follow each other, so that parts of all come from different files."""
     rng = np.random.default_rng((seed, 1))
     counts = np.bincount(np.arange(spec.images) * len(files) // spec.images, minlength=len(files))
     crops = torch.cat([_crops([file], int(n), config, rng) for file, n in zip(files, counts, strict=True) if n])
@@ -133,20 +137,20 @@ def _joined(a: Tensor, b: Tensor, rng: np.random.Generator) -> Tensor:
 def _files(spec: ImagesSpec, seed: int) -> tuple[list[Path], list[Path]]:
     if spec.path is None:
         return _bundled(_CALIBRATION), _bundled(_HELD_OUT)
-    found = _in_folder(Path(spec.path), "data.path", least=2)
-    order = np.random.default_rng(seed).permutation(len(found))
-    half = len(found) // 2
-    return [found[i] for i in sorted(order[:half])], [found[i] for i in sorted(order[half:])]
+    files = _in_folder(Path(spec.path), "data.path", least=2)
+    order = np.random.default_rng(seed).permutation(len(files))
+    half = len(files) // 2
+    return [files[i] for i in sorted(order[:half])], [files[i] for i in sorted(order[half:])]
 
 
 def _in_folder(folder: Path, key: str, least: int) -> list[Path]:
     if not folder.is_dir():
-        raise RecipeError(f"{key}: {folder} is no folder")
+        raise RecipeError(f"{key}: {folder} is not a folder")
     images = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    found = sorted(path for path in images if not is_hidden(path, folder))
-    if len(found) < least:
-        raise RecipeError(f"{key}: {folder} holds {len(found)} images, and {least} or more are needed")
-    return found
+    files = sorted(path for path in images if not is_hidden(path, folder))
+    if len(files) < least:
+        raise RecipeError(f"{key}: {folder} holds {len(files)} images, and {least} or more are needed")
+    return files
 
 
 def _bundled(names: tuple[str, ...]) -> list[Path]:
@@ -178,7 +182,7 @@ def _crops(files: list[Path], count: int, config: dict, rng: np.random.Generator
                 with Image.open(path) as file:
                     opened[path] = converted(file, mode)
             except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
-                raise RecipeError(f"{path} is no image that can be read: {reason(error)}") from error
+                raise RecipeError(f"{path} is not an image that can be read: {reason(error)}") from error
         image = opened[path]
         side = int(min(image.size) * rng.uniform(1 / 3, 1))
         left, top = (int(rng.integers(0, size - side + 1)) for size in image.size)

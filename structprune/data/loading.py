@@ -1,4 +1,4 @@
-"""Datasets as batches: one way for training, measuring and calibrating. What can't be read is left out of a batch."""
+"""Batches of a dataset, for training, measuring and calibrating alike. Samples that can't be read are left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Unreadable:
 
 
 class Collate:
-    """Makes a batch of the samples that could be read; None of none. A class, as workers need to pickle it."""
+    """Makes a batch of the samples that could be read; None if none could. A class, as workers need to pickle it."""
 
     def __init__(self, collate: Callable[[list[Any]], Any] = default_collate) -> None:
         self.collate = collate
@@ -29,7 +29,7 @@ class Collate:
 
 
 def is_dataset(source: Any) -> bool:
-    """Whether `source` gives samples by number: a torch Dataset that is no stream and no loader."""
+    """Whether `source` gives samples by number: a torch Dataset that is neither a stream nor a loader."""
     numbered = isinstance(source, Dataset) or (hasattr(source, "__getitem__") and hasattr(source, "__len__"))
     return numbered and not isinstance(source, (IterableDataset, DataLoader, list, tuple))
 
@@ -64,7 +64,7 @@ def loader_of(
 
 
 def guarded(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches in which some sample could be read. Raises RecipeError for whatever else a dataset raises."""
+    """The batches in which a sample could be read. Raises RecipeError for whatever a dataset raises."""
     iterator = iter(batches)
     while True:
         try:
@@ -80,14 +80,14 @@ def guarded(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def whole(source: Any) -> Any:
-    """The dataset of which `source` is a part, or itself."""
+    """The dataset that `source` is a subset of, or `source` itself."""
     while isinstance(source, Subset):
         source = source.dataset
     return source
 
 
 def check_readable(source: Any) -> None:
-    """Raises RecipeError where more files of a dataset than allowed have turned out unreadable so far."""
+    """Raises RecipeError if more files of a dataset than allowed have turned out unreadable so far."""
     check = getattr(whole(source), "check_readable", None)
     if callable(check):
         check()

@@ -47,7 +47,7 @@ class Preprocessing:
 
 
 def config_of(model: nn.Module, keys: PreprocessingKeys | None = None) -> tuple[dict[str, Any], list[str]]:
-    """What images a model takes (see `models.inputs`), and a note where something was assumed that no key says."""
+    """What images a model takes (see `models.inputs`), and a note about what was assumed because no key says it."""
     from ..models.inputs import resolve_model_data_config, says_its_images
 
     config = resolve_model_data_config(model)
@@ -61,7 +61,11 @@ def config_of(model: nn.Module, keys: PreprocessingKeys | None = None) -> tuple[
 
 
 def preprocessing(model: nn.Module, spec: PreprocessingKeys) -> Preprocessing:
-    """What the model's configuration and the recipe say. Raises RecipeError where they do not fit images."""
+    """The preprocessing that the model's configuration and the recipe ask for.
+
+    Raises:
+        RecipeError: the model does not take images, or mean or std has another number of channels.
+    """
     config, notes = config_of(model, spec)
     channels, height, width = config["input_size"]
     if spec.image_size is not None:
@@ -87,11 +91,11 @@ def preprocessing(model: nn.Module, spec: PreprocessingKeys) -> Preprocessing:
 
 
 def _per_channel(values: Any, channels: int, key: str, exact: bool) -> tuple[float, ...]:
-    given = tuple(float(value) for value in values)
-    if len(given) == channels:
-        return given
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) == channels:
+        return numbers
     if channels == 1 and not exact:
-        return (sum(given) / len(given),)
-    if len(given) == 1:
-        return given * channels
-    raise RecipeError(f"data.{key} has {len(given)} numbers and the model's images {channels} channels")
+        return (sum(numbers) / len(numbers),)
+    if len(numbers) == 1:
+        return numbers * channels
+    raise RecipeError(f"data.{key} has {len(numbers)} numbers and the model's images {channels} channels")

@@ -1,4 +1,4 @@
-"""What a run knows of its data, and the registry of where data comes from."""
+"""The record of a run's data, and what a source of data is asked for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Data:
     final measurement alone; choices are made on `validation`, which is there where something was to choose;
     `calibration` and `train` share no file with either. `labelled` says whether `train`, `validation` and `test` come
     with labels. `workers` is how many processes read for a loader. `notes` is what a user should know, and
-    `identity` what the data hangs on beside what is seen of it: the text of the code that makes it.
+    `identity` what the data depends on beside its samples: the text of the code that makes it.
     """
 
     example: Tensor | Inputs
@@ -50,15 +50,15 @@ class Data:
     @property
     def skipped(self) -> list[str]:
         """The files that could not be read, as far as they have been tried."""
-        found: list[str] = []
+        paths: list[str] = []
         for part in (self.train, self.validation, self.test):
-            found += [str(path) for path in getattr(whole(part), "unreadable", ())]
-        return sorted(set(found))
+            paths += [str(path) for path in getattr(whole(part), "unreadable", ())]
+        return sorted(set(paths))
 
 
 @dataclass(frozen=True)
 class Request:
-    """For what data is loaded: the model's wishes, the task's batches, and whether something will choose by quality."""
+    """What data is loaded for: a model, a task that makes batches, and whether something will choose by quality."""
 
     model: nn.Module
     seed: int
@@ -69,7 +69,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """A registered source of data: `load` makes it of its `spec`."""
+    """A registered source of data: `load` makes the data from its `spec`."""
 
     name: str
     description: str

@@ -39,8 +39,11 @@ def load_data(
         choosing: whether something is to choose by quality: then there is a `validation` split, of files of its own.
         tell: gets a line that says which file of the user's is run.
 
+    Returns:
+        The data, with a `validation` part if `choosing`.
+
     Raises:
-        RecipeError: where the data is missing, broken or does not fit the model.
+        RecipeError: the data is missing or broken, or does not fit the model.
     """
     from ..tasks.own import make_task
 
@@ -54,7 +57,7 @@ def load_data(
 
 
 def _check_scores(model: nn.Module, data: Data, task: Task) -> None:
-    """Raises RecipeError where the network scores another number of classes than the data has."""
+    """Raises RecipeError if the network scores another number of classes than the data has."""
     try:
         with evaluating(model):
             outputs = Inputs.of(data.one).beside(model).call(model)

@@ -59,7 +59,7 @@ class DataSpec(Strict):
 
 
 class PreprocessingKeys(Strict):
-    """What of the model's own configuration is to be otherwise. `image_size` is pixels, or [height, width]."""
+    """Keys that replace parts of the model's own configuration. `image_size` is pixels, or [height, width]."""
 
     image_size: Whole | tuple[Whole, Whole] | None = Field(
         default=None, description="pixels, or [height, width]; by default the model's own"
@@ -123,8 +123,8 @@ class DigitsSpec(DataSpec):
 
     @model_validator(mode="after")
     def _own_images(self) -> DigitsSpec:
-        given = self.calibration
-        if given is not None and (given.path or given.files or given.augment):
+        options = self.calibration
+        if options is not None and (options.path or options.files or options.augment):
             raise ValueError("calibration takes digits' own training images: leave path, files and augment out")
         return self
 

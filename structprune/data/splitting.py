@@ -1,4 +1,4 @@
-"""Seeded splits that keep each class's share, and calibration taken from what is trained on."""
+"""Seeded splits that keep each class's share, and calibration samples drawn from training data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VALIDATION = 0.1  # of the training data, where something is to choose and no sp
 
 
 def split_off(count: int, share: float, seed: int, labels: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
-    """Indices that stay and indices that are split off, both in rising order.
+    """Splits indices into those that stay and those that are split off, both in rising order.
 
     Args:
         count: how many samples there are.
@@ -25,6 +25,9 @@ def split_off(count: int, share: float, seed: int, labels: Sequence[int] | None 
             more, and none of a class with one sample.
         seed: decides which.
         labels: the class of each sample.
+
+    Returns:
+        The indices that stay, and the indices that are split off.
     """
     rng = np.random.default_rng((seed, 2))
     classes = np.zeros(count, dtype=int) if labels is None else np.asarray(labels)
@@ -32,8 +35,8 @@ def split_off(count: int, share: float, seed: int, labels: Sequence[int] | None 
     for name in np.unique(classes):
         members = np.flatnonzero(classes == name)
         if len(members) > 1:
-            taken = min(max(1, round(share * len(members))), len(members) - 1)
-            off += rng.permutation(members)[:taken].tolist()
+            count_off = min(max(1, round(share * len(members))), len(members) - 1)
+            off += rng.permutation(members)[:count_off].tolist()
     gone = set(off)
     return [i for i in range(count) if i not in gone], sorted(off)
 
@@ -43,8 +46,8 @@ def subset(dataset: Any, indices: Sequence[int]) -> Dataset:
 
 
 def calibrated(dataset: Any, images: int, seed: int, task: Task, what: str) -> list[Batch]:
-    """`images` samples of a dataset, drawn by `seed`, as batches. Raises RecipeError where it has fewer."""
+    """Batches of `images` samples of a dataset, drawn by `seed`. Raises RecipeError if it has fewer."""
     if images > len(dataset):
         raise RecipeError(f"data.calibration.images={images}: {what} has {len(dataset)} to take them from")
     chosen = np.random.default_rng((seed, 1)).permutation(len(dataset))[:images]
-    return [task.batch(made) for made in loader_of(Subset(dataset, chosen.tolist()), BATCH, task.collate)]
+    return [task.batch(raw) for raw in loader_of(Subset(dataset, chosen.tolist()), BATCH, task.collate)]

@@ -18,7 +18,11 @@ from .splitting import VALIDATION, calibrated, split_off
 
 
 def load_timm(spec: TimmSpec, request: Request) -> Data:
-    """A dataset of timm's. Raises RecipeError where timm does not know it or it can't be reached."""
+    """Loads a dataset of timm's.
+
+    Raises:
+        RecipeError: timm does not know the dataset, or it can't be reached.
+    """
     wish = preprocessing(request.model, spec)
     opened = _opened(spec, spec.train_split)
     numbers = _numbers(opened)
@@ -62,31 +66,31 @@ def load_timm(spec: TimmSpec, request: Request) -> Data:
 
 
 def _part(dataset: Any, indices: list[int], replace: bool = False) -> Any:
-    """Some samples. `replace`: for one that can't be read another of them stands in, where files are known."""
+    """Some samples of a dataset. If `replace`, and it is one of files, another stands in for one that can't be read."""
     return dataset.at(indices, replace=replace) if isinstance(dataset, ImageFiles) else Subset(dataset, indices)
 
 
 def _numbers(dataset: Any) -> dict[str, int]:
-    """The number of each class, by its name, where a dataset of timm's tells."""
+    """The number of each class by its name; empty if the dataset does not tell."""
     for holder in (getattr(dataset, "reader", None), dataset):
-        found = getattr(holder, "class_to_idx", None)
-        if isinstance(found, Mapping) and found:
-            return {str(name): int(number) for name, number in found.items()}
+        numbers = getattr(holder, "class_to_idx", None)
+        if isinstance(numbers, Mapping) and numbers:
+            return {str(name): int(number) for name, number in numbers.items()}
     return {}
 
 
 def _numbered(test: Any, own: dict[str, int], numbers: dict[str, int], spec: TimmSpec) -> Any:
-    """`test` with the class numbers of training: timm counts a split's classes by those that are in it."""
+    """`test` with the class numbers of training: timm numbers the classes of each split by themselves."""
     if own == numbers or not own or not numbers:
         return test
     if strange := sorted(own.keys() - numbers.keys()):
         raise RecipeError(
-            f"data: {spec.name} {spec.test_split} has a class {strange[0]}, which {spec.train_split} has not: "
+            f"data: {spec.name} {spec.test_split} has a class {strange[0]}, which {spec.train_split} lacks: "
             "give both the same classes"
         )
     if not isinstance(test, ImageFiles) or test.labels is None:
         raise RecipeError(
-            f"data: {spec.train_split} and {spec.test_split} of {spec.name} number their classes otherwise"
+            f"data: {spec.train_split} and {spec.test_split} of {spec.name} number their classes differently"
         )
     names = {number: name for name, number in own.items()}
     test.labels = [numbers[names[label]] for label in test.labels]
@@ -104,34 +108,34 @@ class _Converted:
 
 
 def _opened(spec: TimmSpec, split: str) -> Any:
-    """What timm makes of the name."""
+    """The dataset that timm creates by the name."""
     from timm.data import create_dataset
 
     try:
-        made = create_dataset(spec.name, root=spec.root, split=split, download=spec.download)
+        dataset = create_dataset(spec.name, root=spec.root, split=split, download=spec.download)
     except BaseException as error:  # timm, torchvision and the hubs raise whatever they like
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         advice = "is its name and root right, and can its hub be reached from here?"
         raise RecipeError(f"data: timm can't open {spec.name} ({split}): {reason(error)}: {advice}") from error
-    if isinstance(made, IterableDataset) or not len(made):
+    if isinstance(dataset, IterableDataset) or not len(dataset):
         raise RecipeError(f"data: {spec.name} ({split}) is a stream or empty: give a dataset with a length")
-    return made
+    return dataset
 
 
-def _dataset(spec: TimmSpec, made: Any, wish: Preprocessing, transform: Callable[[Any], Any]) -> Any:
-    if samples := _samples(made):  # timm would give the next image for one that it can't open, and count it twice
+def _dataset(spec: TimmSpec, dataset: Any, wish: Preprocessing, transform: Callable[[Any], Any]) -> Any:
+    if samples := _samples(dataset):  # timm would give the next image for one that it can't open, and count it twice
         paths, labels = zip(*samples, strict=True)
         return ImageFiles([Path(p) for p in paths], labels, transform, mode=wish.mode, allowed=spec.max_unreadable)
-    made.transform = _Converted(wish.mode, transform)
-    return made
+    dataset.transform = _Converted(wish.mode, transform)
+    return dataset
 
 
 def _samples(dataset: Any) -> list[tuple[str, int]]:
     """The files and labels of a dataset that is made of files."""
-    found = getattr(getattr(dataset, "reader", None), "samples", None) or getattr(dataset, "samples", None) or []
-    plain = all(isinstance(s, (tuple, list)) and len(s) == 2 and Path(str(s[0])).is_file() for s in found[:10])
-    return [(str(path), int(label)) for path, label in found] if plain else []
+    samples = getattr(getattr(dataset, "reader", None), "samples", None) or getattr(dataset, "samples", None) or []
+    plain = all(isinstance(s, (tuple, list)) and len(s) == 2 and Path(str(s[0])).is_file() for s in samples[:10])
+    return [(str(path), int(label)) for path, label in samples] if plain else []
 
 
 def _places(dataset: Any) -> set[Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import RecipeError
 from ..specs import mistakes
 from ..tasks import TASKS, Task
-from ..tasks.detection import FOUND
+from ..tasks.detection import BOX_KEYS
 from ..tasks.own import OwnTaskSpec, make_task
 from ..tasks.task import main_output
 from ..usercode import Tell
@@ -108,7 +108,7 @@ def is_classes(section: Mapping[str, Any]) -> bool:
 
 def _found_boxes(outputs: Any) -> bool:
     one = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
-    return isinstance(one, Mapping) and one.keys() >= FOUND
+    return isinstance(one, Mapping) and one.keys() >= BOX_KEYS
 
 
 def _main(outputs: Any, what: str) -> Tensor:

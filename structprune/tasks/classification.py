@@ -74,10 +74,10 @@ class Classification(Task):
         return F.cross_entropy(self._scores(outputs), targets)
 
     def importance_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Cross-entropy, on labels or else on the classes that the network itself finds most likely."""
-        found, scores = tensors_of(outputs), _main(outputs)
+        """Cross-entropy with the labels, or without labels with the classes that the network finds most likely."""
+        tensors, scores = tensors_of(outputs), _main(outputs)
         if scores is None or scores.dim() != 2:
-            shapes = ", ".join(str(tuple(x.shape)) for x in found)
+            shapes = ", ".join(str(tuple(x.shape)) for x in tensors)
             raise RecipeError(
                 f"gradients need class scores of shape (images, classes), and this network returns {shapes}: choose a "
                 "criterion without gradients (see `structprune criteria`)"
@@ -107,9 +107,9 @@ class Classification(Task):
             targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool
         )
         if not plain or targets.shape != (images,) or not ((targets >= 0) & (targets < classes)).all():
-            given = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets)
+            kind = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets)
             raise RecipeError(
-                f"the labels are {given}, and the network gives {classes} classes for {images} images: give one class "
+                f"the labels are {kind}, and the network gives {classes} classes for {images} images: give one class "
                 f"number an image, from 0 to {classes - 1}"
             )
 

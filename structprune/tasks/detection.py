@@ -18,7 +18,7 @@ from .spec import TASKS, DetectionSpec
 from .task import Task, TaskKind
 
 BACKENDS = ("pycocotools", "faster_coco_eval")
-FOUND = {"boxes", "scores", "labels"}
+BOX_KEYS = {"boxes", "scores", "labels"}
 
 
 class Detection(Task):
@@ -44,12 +44,12 @@ class Detection(Task):
             return (items, None)
         return [item[0] for item in items], [dict(item[1]) for item in items]
 
-    def batch(self, made: Any, training: bool = False) -> Batch:
-        if isinstance(made, Batch):
-            return made
-        if isinstance(made, Tensor) or not (isinstance(made, (tuple, list)) and len(made) == 2):
-            made = made, None
-        images, targets = made
+    def batch(self, raw: Any, training: bool = False) -> Batch:
+        if isinstance(raw, Batch):
+            return raw
+        if isinstance(raw, Tensor) or not (isinstance(raw, (tuple, list)) and len(raw) == 2):
+            raw = raw, None
+        images, targets = raw
         if not isinstance(images, Tensor):
             images = list(images)
             if len({image.shape for image in images}) == 1:
@@ -91,24 +91,24 @@ class Detection(Task):
             raise RecipeError(f"task detection can't measure here: {reason(error)}") from error
         # torchmetrics has -1 where there is no true box
         return Torchmetric(
-            metric, lambda a, b: prepare(_by_image(a), b), lambda found: None if found[key] < 0 else found[key]
+            metric, lambda a, b: prepare(_by_image(a), b), lambda values: None if values[key] < 0 else values[key]
         )
 
     def _against_dense(self, outputs: Any, dense: Any) -> tuple[Any, Any]:
-        """The dense network's sure boxes stand for the truth."""
+        """The dense network's confident boxes stand in for the truth."""
         truth = []
-        for found in _by_image(dense):
-            sure = found["scores"] >= self.score
-            truth.append({"boxes": found["boxes"][sure], "labels": found["labels"][sure]})
+        for boxes in _by_image(dense):
+            confident = boxes["scores"] >= self.score
+            truth.append({"boxes": boxes["boxes"][confident], "labels": boxes["labels"][confident]})
         return outputs, truth
 
 
 def _by_image(outputs: Any) -> list[dict[str, Tensor]]:
     """A dict of boxes, scores and labels an image. Raises RecipeError for other outputs."""
-    if isinstance(outputs, Mapping) and outputs.keys() >= FOUND:
-        return [{key: outputs[key][i] for key in FOUND} for i in range(len(outputs["boxes"]))]
-    if isinstance(outputs, (tuple, list)) and all(isinstance(x, Mapping) and x.keys() >= FOUND for x in outputs):
-        return [{key: found[key] for key in FOUND} for found in outputs]
+    if isinstance(outputs, Mapping) and outputs.keys() >= BOX_KEYS:
+        return [{key: outputs[key][i] for key in BOX_KEYS} for i in range(len(outputs["boxes"]))]
+    if isinstance(outputs, (tuple, list)) and all(isinstance(x, Mapping) and x.keys() >= BOX_KEYS for x in outputs):
+        return [{key: boxes[key] for key in BOX_KEYS} for boxes in outputs]
     raise RecipeError(
         f"task detection needs a dict of boxes, scores and labels, or a list of them, and the network returns a "
         f"{type(outputs).__name__}: wrap it, or write a task of your own (task: file.py:Task)"

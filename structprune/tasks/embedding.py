@@ -14,7 +14,7 @@ from .task import Task, TaskKind, check_finite_targets, main_output
 
 
 class Embedding(Task):
-    """A vector a sample, of shape (samples, features); targets, where there are some, are vectors alike."""
+    """A vector a sample, of shape (samples, features); targets, if there are some, are vectors too."""
 
     name = "embedding"
     scores_classes = False
@@ -32,17 +32,19 @@ class Embedding(Task):
     def check(self, outputs: Any, targets: Any) -> None:
         shape = tuple(self._vectors(outputs).shape)
         if not isinstance(targets, Tensor) or tuple(targets.shape) != shape:
-            given = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+            kind = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
             raise RecipeError(
-                f"targets are {given} and embeddings {shape}: give vectors as long, or data without labels"
+                f"targets are {kind} and embeddings {shape}: give vectors of that shape, or data without labels"
             )
         check_finite_targets(targets, self.name)
 
     def _vectors(self, outputs: Any) -> Tensor:
-        found = main_output(outputs, self.name, ("pooler_output", "embedding", "embeddings", "logits", "out"))
-        if found.dim() < 2:
-            raise RecipeError(f"task embedding needs vectors (samples, features), and outputs are {tuple(found.shape)}")
-        return found.flatten(1)
+        vectors = main_output(outputs, self.name, ("pooler_output", "embedding", "embeddings", "logits", "out"))
+        if vectors.dim() < 2:
+            raise RecipeError(
+                f"task embedding needs vectors (samples, features), and outputs are {tuple(vectors.shape)}"
+            )
+        return vectors.flatten(1)
 
     def _cosine(self, outputs: Any, compared: Any) -> Tensor:
         return F.cosine_similarity(self._vectors(outputs).float(), self._vectors(compared).float(), dim=1)

@@ -1,7 +1,7 @@
 """What a task measures, batch by batch: a metric's name and direction, and how it adds up.
 
-A tally gets the network's outputs and what they are compared with (targets, or another network's outputs), and says at
-the end what came of all of them. torchmetrics' metrics are tallies behind `Torchmetric`.
+A tally takes, batch by batch, the network's outputs and what they are compared with (targets, or another network's
+outputs), and computes the metric at the end. `Torchmetric` makes tallies of torchmetrics' metrics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Tally(Protocol):
         """One batch: a network's outputs, and the targets or outputs that they are compared with."""
 
     def compute(self) -> float | None:
-        """The metric over all that came; None where it has no meaning for them (top-5 of three classes)."""
+        """The metric over all batches; None if it has no meaning for them (top-5 of three classes)."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Share:
         self.right = self.all = 0
 
     def update(self, outputs: Any, compared: Any) -> None:
-        found = self.function(outputs, compared)
-        if found is not None:
-            self.right += int(found.sum())
-            self.all += found.numel()
+        truths = self.function(outputs, compared)
+        if truths is not None:
+            self.right += int(truths.sum())
+            self.all += truths.numel()
 
     def compute(self) -> float | None:
         # in float32, as the mean of a tensor of truth values is
@@ -61,9 +61,9 @@ class Mean:
         self.total, self.all = 0.0, 0
 
     def update(self, outputs: Any, compared: Any) -> None:
-        found = self.function(outputs, compared)
-        self.total += float(found.double().sum())
-        self.all += found.numel()
+        values = self.function(outputs, compared)
+        self.total += float(values.double().sum())
+        self.all += values.numel()
 
     def compute(self) -> float | None:
         return self.total / self.all if self.all else None
@@ -76,7 +76,7 @@ class Torchmetric:
         self,
         metric: Any,
         prepare: Callable[[Any, Any], tuple[Any, Any]],
-        read: Callable[[Any], Any] = lambda found: found,
+        read: Callable[[Any], Any] = lambda value: value,
     ) -> None:
         self.metric, self.prepare, self.read = metric, prepare, read
         self.empty = True
@@ -91,7 +91,7 @@ class Torchmetric:
 
 
 def torchmetrics_class(path: str, task: str) -> Any:
-    """A class of torchmetrics, such as `image.PeakSignalNoiseRatio`. Raises RecipeError where it is not installed."""
+    """A class of torchmetrics, such as `image.PeakSignalNoiseRatio`. Raises RecipeError if it is not installed."""
     module, _, name = path.rpartition(".")
     try:
         import importlib

@@ -16,9 +16,17 @@ def _to_stderr(line: str) -> None:
 
 
 def make_task(spec: TaskSpec | str = "classification", tell: Tell = _to_stderr) -> Task:
-    """The task of a spec or name; `tell` gets a line that says which file of the user's is run.
+    """Makes the task of a spec or name.
 
-    Raises RecipeError for one that is not known or can't be made.
+    Args:
+        spec: the recipe's `task`, or the name of a registered task.
+        tell: gets a line that says which file of the user's is run.
+
+    Returns:
+        The task.
+
+    Raises:
+        RecipeError: the task is not known or can't be made.
     """
     if isinstance(spec, str):
         if spec not in TASKS:
@@ -26,8 +34,8 @@ def make_task(spec: TaskSpec | str = "classification", tell: Tell = _to_stderr) 
         spec = TASKS[spec].spec(name=spec)
     if not isinstance(spec, OwnTaskSpec):
         return TASKS[spec.name].make(spec)
-    made = made_by(spec.name, "task", spec.kwargs, tell)
-    if not isinstance(made, Task):
-        kind = type(made).__name__
+    task = made_by(spec.name, "task", spec.kwargs, tell)
+    if not isinstance(task, Task):
+        kind = type(task).__name__
         raise RecipeError(f"task: {spec.name} makes a {kind}: give a class that extends structprune.tasks.Task")
-    return made
+    return task

@@ -22,9 +22,9 @@ class RelativeError:
         self.error = self.size = 0.0
 
     def update(self, outputs: Any, compared: Any) -> None:
-        found, wanted = self.values(outputs).double(), self.values(compared).double()
-        self.error += float((found - wanted).square().sum())
-        self.size += float(wanted.square().sum())
+        values, reference = self.values(outputs).double(), self.values(compared).double()
+        self.error += float((values - reference).square().sum())
+        self.size += float(reference.square().sum())
 
     def compute(self) -> float | None:
         return (self.error / self.size) ** 0.5 if self.size else None
@@ -44,19 +44,19 @@ class Regression(Task):
         return F.mse_loss(self._values(outputs), targets)
 
     def metrics(self) -> list[Metric]:
-        found = [Metric("psnr", self._psnr)]
-        return found if self.peaks is None else [*found, Metric("peaks", lambda: Share(self._near))]
+        metrics = [Metric("psnr", self._psnr)]
+        return metrics if self.peaks is None else [*metrics, Metric("peaks", lambda: Share(self._near))]
 
     def likeness(self) -> list[Metric]:
-        found = [Metric("relative error", lambda: RelativeError(self._values), higher_is_better=False)]
+        metrics = [Metric("relative error", lambda: RelativeError(self._values), higher_is_better=False)]
         same = Metric("same peaks", lambda: Share(lambda a, b: self._near(a, self._values(b))))
-        return found if self.peaks is None else [*found, same]
+        return metrics if self.peaks is None else [*metrics, same]
 
     def check(self, outputs: Any, targets: Any) -> None:
         shape = tuple(self._values(outputs).shape)
         if not isinstance(targets, Tensor) or tuple(targets.shape) != shape:
-            given = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
-            raise RecipeError(f"targets are {given} and outputs {shape}: task regression compares them place by place")
+            kind = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+            raise RecipeError(f"targets are {kind} and outputs {shape}: task regression compares them place by place")
         check_finite_targets(targets, self.name)
 
     def _values(self, outputs: Any) -> Tensor:

@@ -51,8 +51,8 @@ class Segmentation(Task):
     def check(self, outputs: Any, targets: Any) -> None:
         scores = self._scores(outputs)
         if not isinstance(targets, Tensor) or targets.is_floating_point() or len(targets.shape) not in (3, 4):
-            given = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
-            raise RecipeError(f"a mask is {given}: give class numbers of shape (samples, height, width)")
+            kind = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+            raise RecipeError(f"a mask is {kind}: give class numbers of shape (samples, height, width)")
         wrong = targets[(targets != self.ignore_index) & ((targets < 0) | (targets >= scores.shape[1]))]
         if wrong.numel():
             raise RecipeError(
@@ -86,9 +86,9 @@ class Segmentation(Task):
         return scores.argmax(1), mask
 
     def _right(self, outputs: Any, targets: Tensor) -> Tensor:
-        found, mask = self._classes(outputs, targets)
+        classes, mask = self._classes(outputs, targets)
         counts = mask != self.ignore_index
-        return torch.masked_select(found == mask, counts)
+        return torch.masked_select(classes == mask, counts)
 
 
 TASKS.add(

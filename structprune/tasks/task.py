@@ -1,4 +1,4 @@
-"""What a network is for: its loss, its metrics, what of its outputs is compared, and how a batch becomes its inputs."""
+"""What a network is for: its loss, its metrics, which outputs are compared, and how a batch becomes its inputs."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ class Task:
         """A batch of items of a dataset; by default PyTorch's, which stacks tensors."""
         return default_collate(items)
 
-    def batch(self, made: Any, training: bool = False) -> Batch:
-        """The network's inputs and the targets in what `collate` or a user's loader made.
+    def batch(self, raw: Any, training: bool = False) -> Batch:
+        """The network's inputs and the targets in `raw`, which is what `collate` or a user's loader returns.
 
         A tensor is the input. Of a tuple the last is the targets, if there are several; of a dict the entry named
         labels, label, target, targets or mask, and the others are keyword arguments.
         Raises RecipeError for anything else.
         """
-        if isinstance(made, Batch):
-            return made
-        if isinstance(made, Tensor):
-            return Batch(Inputs((made,), {}))
-        if isinstance(made, Mapping):
-            found = [key for key in TARGETS if key in made]
-            rest = {str(key): value for key, value in made.items() if key not in found[:1]}
-            return Batch(Inputs((), rest), made[found[0]] if found else None)
-        if isinstance(made, (tuple, list)) and made:
-            inputs, targets = (made, None) if len(made) == 1 else (made[:-1], made[-1])
+        if isinstance(raw, Batch):
+            return raw
+        if isinstance(raw, Tensor):
+            return Batch(Inputs((raw,), {}))
+        if isinstance(raw, Mapping):
+            keys = [key for key in TARGETS if key in raw]
+            rest = {str(key): value for key, value in raw.items() if key not in keys[:1]}
+            return Batch(Inputs((), rest), raw[keys[0]] if keys else None)
+        if isinstance(raw, (tuple, list)) and raw:
+            inputs, targets = (raw, None) if len(raw) == 1 else (raw[:-1], raw[-1])
             if len(inputs) == 1 and isinstance(inputs[0], (Mapping, tuple, list)):
                 return Batch(Inputs.of(inputs[0]), targets)
             return Batch(Inputs(tuple(inputs), {}), targets)
         raise RecipeError(
-            f"the data gives a {type(made).__name__}: give tensors, tuples of inputs with the target last, or dicts of "
+            f"the data gives a {type(raw).__name__}: give tensors, tuples of inputs with the target last, or dicts of "
             "keyword arguments"
         )
 
@@ -79,11 +79,11 @@ class Task:
         return self.loss(outputs, targets) * samples(outputs)
 
     def metrics(self) -> list[Metric]:
-        """What says how good outputs are, beside targets; the first is the one that counts."""
+        """Metrics of outputs compared with targets; the first is the one that counts."""
         raise NotImplementedError
 
     def likeness(self) -> list[Metric]:
-        """What says how near outputs (first argument) are to the dense network's; the first is the one that counts."""
+        """Metrics of outputs (first argument) compared with the dense network's; the first is the one that counts."""
         raise NotImplementedError
 
     def classes_scored(self, outputs: Any) -> int | None:
@@ -91,11 +91,11 @@ class Task:
         return None
 
     def check(self, outputs: Any, targets: Any) -> None:
-        """Raises RecipeError where targets can't be those of such outputs."""
+        """Raises RecipeError for targets that can't belong to such outputs."""
 
 
 def check_finite_targets(targets: Tensor, task: str) -> None:
-    """Raises RecipeError for targets of which no loss is a number."""
+    """Raises RecipeError for targets that are not finite, as the loss would not be either."""
     if not bool(torch.isfinite(targets).all()):
         raise RecipeError(
             f"targets of task {task} hold NaN or infinite values: leave such samples out, or write a task of your own "

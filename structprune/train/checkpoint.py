@@ -1,4 +1,4 @@
-"""All that training goes on from: weights, buffers, the whole state of the optimiser and of methods, in one file.
+"""A checkpoint of training: weights, buffers, the state of the optimiser and of methods, in one file.
 
 The file is one of safetensors. States may be nested as they like, of tensors and plain values: the tensors are stored
 one by one, and what is around them as JSON in the file's metadata. Nothing is pickled.
@@ -42,7 +42,7 @@ def restore(
     optimizer: torch.optim.Optimizer,
     take: Callable[[list[Any]], None] = lambda methods: None,
 ) -> int:
-    """Loads a checkpoint if there is one; the number of epochs that are done. `take` gets the states of methods."""
+    """Loads a checkpoint if there is one, and gives `take` the states of methods. Returns the number of epochs done."""
     if not path.is_file():
         return 0
     with safe_open(path, "pt") as stored, torch.no_grad():
@@ -57,17 +57,17 @@ def restore(
     return int(metadata["epochs"])
 
 
-def _plain(value: Any, found: list[Tensor], who: str) -> Any:
-    """`value` as JSON can hold it; its tensors are added to `found`."""
+def _plain(value: Any, held: list[Tensor], who: str) -> Any:
+    """`value` as JSON can hold it; its tensors are added to `held`."""
     if isinstance(value, Tensor):
-        found.append(value)
-        return {"tensor": len(found) - 1}
+        held.append(value)
+        return {"tensor": len(held) - 1}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Mapping):
-        return {"dict": [[_plain(key, found, who), _plain(item, found, who)] for key, item in value.items()]}
+        return {"dict": [[_plain(key, held, who), _plain(item, held, who)] for key, item in value.items()]}
     if isinstance(value, (tuple, list)):
-        return {type(value).__name__: [_plain(item, found, who) for item in value]}
+        return {type(value).__name__: [_plain(item, held, who) for item in value]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value  # JSON has Python's numbers in full, infinities too
     raise StoreError(f"{who} keeps a {type(value).__name__}, which can't be stored as plain data: choose another")

@@ -65,9 +65,12 @@ def fit(
         what: the network's name in messages.
         tell: gets a line that says which file of the user's is run, and what methods have to say.
 
+    Returns:
+        `model`.
+
     Raises:
-        RecipeError: for data that does not fit, and for fewer samples than a batch.
-        TrainingError: where the loss, or a weight, is no longer finite, and for what the network or the task raises.
+        RecipeError: the data does not fit, or has fewer samples than a batch.
+        TrainingError: the loss or a weight is no longer finite, or the network or the task raises.
     """
     task = task or make_task()
     course = _begun(model, train, spec, task, seed, workers, what, progress)
@@ -97,7 +100,7 @@ def _begun(
     what: str,
     progress: Progress,
 ) -> _Course:
-    """A training that is ready for its first epoch, but for its methods."""
+    """A training that is ready for its first epoch, except for its methods."""
     from accelerate import Accelerator
     from accelerate.utils import set_seed
     from timm.optim import create_optimizer_v2
@@ -176,20 +179,20 @@ class _Course:
         set_seed(derived(self.seed, epoch))
         self.wrapped.train()
         failed = f"training {self.what} failed in epoch {epoch + 1} of {self.spec.epochs}"
-        for step, made in enumerate(guarded(self.loader)):
+        for step, raw in enumerate(guarded(self.loader)):
             update = epoch * self.steps + step
             if self.schedule is not None:
                 self.schedule.step_update(update)
             with in_one_line(TrainingError, failed):
-                shown = self._step(made, epoch)
+                shown = self._step(raw, epoch)
             self.progress(update + 1, self.spec.epochs * self.steps, {"epoch": epoch + 1, "loss": shown})
         with in_one_line(TrainingError, failed):
             for method in self.methods:
                 method.after_epoch(self.model, epoch + 1)
 
-    def _step(self, made: Any, epoch: int) -> float:
-        """One update; the task's loss before it."""
-        batch = self.task.batch(made, training=True)
+    def _step(self, raw: Any, epoch: int) -> float:
+        """One training step. Returns the task's loss before it."""
+        batch = self.task.batch(raw, training=True)
         outputs = batch.inputs.call(self.wrapped)
         _check(self.task, outputs, batch.labels)
         loss = self.task.loss(outputs, batch.labels)
@@ -210,12 +213,12 @@ class _Course:
 
 def _methods(spec: TrainSpec, task: Task, validation: Stream | None, workers: int, tell: Tell) -> list[TrainingMethod]:
     """The spec's methods; early stopping is the last, so that it measures what the others leave."""
-    made = [make_method(each, tell) for each in spec.methods]
+    methods = [make_method(each, tell) for each in spec.methods]
     if spec.patience is None:
-        return made
+        return methods
     if validation is None:
         raise RecipeError("patience needs a validation split, and the data has none: leave patience out")
-    return [*made, EarlyStopping(spec.patience, task, validation, workers)]
+    return [*methods, EarlyStopping(spec.patience, task, validation, workers)]
 
 
 def _loader(train: Any, spec: TrainSpec, task: Task, workers: int) -> DataLoader:
@@ -257,7 +260,7 @@ def _check(task: Task, outputs: Any, targets: Any) -> None:
 
 
 def _finite(accelerator: Any, loss: Tensor, spec: TrainSpec, epoch: int, what: str) -> float:
-    """The loss as a number. Raises TrainingError, in all processes at once, where it is not finite in one."""
+    """The loss as a number. Raises TrainingError, in all processes at once, if it is not finite in one of them."""
     losses = accelerator.gather(loss.reshape(1)) if accelerator.num_processes > 1 else loss
     if not bool(torch.isfinite(losses).all()):
         raise _diverged(
@@ -274,12 +277,12 @@ def _check_weights(model: nn.Module, spec: TrainSpec, epoch: int, what: str) -> 
             raise _diverged(f"{key} holds NaN or infinite values", spec, epoch, what)
 
 
-def _diverged(found: str, spec: TrainSpec, epoch: int, what: str) -> TrainingError:
+def _diverged(problem: str, spec: TrainSpec, epoch: int, what: str) -> TrainingError:
     advice = [f"a lower lr than {spec.lr:g}"]
     if not spec.warmup_epochs and spec.epochs > 1 and spec.schedule == "cosine":
         advice.append("warmup_epochs=1")
     if spec.optimizer != "adamw":
         advice.append("optimizer=adamw")
     return TrainingError(
-        f"training {what} diverged in epoch {epoch + 1} of {spec.epochs}: {found}. Try {', '.join(advice)}"
+        f"training {what} diverged in epoch {epoch + 1} of {spec.epochs}: {problem}. Try {', '.join(advice)}"
     )

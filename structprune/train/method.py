@@ -1,4 +1,4 @@
-"""What a method adds to the one training loop: to the loss, after backward, after a step, after an epoch.
+"""What a method adds to the training loop: to the loss, after backward, after a training step, after an epoch.
 
 A method is one file in `methods/`: a spec beside a class that extends `TrainingMethod`. A user's own is named in the
 recipe as `file.py:Class`. It knows nothing of recipes, and the loop knows no method.
@@ -39,7 +39,7 @@ class OwnMethodSpec(MethodSpec):
 
 
 class TrainingMethod:
-    """The base of all methods, which adds nothing. A subclass overrides what it is about.
+    """The base of all methods, which adds nothing. A subclass overrides what it changes.
 
     The model is always the plain one, whatever wraps it on several devices; its gradients are those of all processes.
     """
@@ -55,13 +55,13 @@ class TrainingMethod:
         return loss
 
     def after_backward(self, model: nn.Module) -> None:
-        """With the gradients of the step, which it may change."""
+        """Called with the gradients of the training step, which it may change."""
 
     def after_step(self, model: nn.Module) -> None:
-        """With the weights of the step, which it may change."""
+        """Called with the weights after the training step, which it may change."""
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
-        """After so many epochs, from 1 on; before the checkpoint is written."""
+        """Called after each epoch, counted from 1, before the checkpoint is written."""
 
     def finish(self, model: nn.Module) -> None:
         """After the last epoch: the weights that are left here are those of the trained network."""
@@ -71,7 +71,7 @@ class TrainingMethod:
         return None
 
     def restore(self, state: Any) -> None:
-        """Takes what `state` gave after an epoch."""
+        """Goes on from what `state` returned after an epoch."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,17 @@ def make_method(spec: MethodSpec, tell: usercode.Tell) -> TrainingMethod:
     """The method of a spec. Raises RecipeError for code of the user's that can't be used."""
     if not isinstance(spec, OwnMethodSpec):
         return TRAINING_METHODS[spec.method].make(spec)
-    made = made_by(spec.method, "methods", spec.kwargs, tell)
-    if not isinstance(made, TrainingMethod):
+    method = made_by(spec.method, "methods", spec.kwargs, tell)
+    if not isinstance(method, TrainingMethod):
         raise RecipeError(
-            f"methods: {spec.method} makes a {type(made).__name__}: give a class that extends "
+            f"methods: {spec.method} makes a {type(method).__name__}: give a class that extends "
             "structprune.train.method.TrainingMethod"
         )
-    return made
+    return method
 
 
 def code_of(specs: Iterable[MethodSpec]) -> list[str]:
-    """The text of the files that methods from outside the package are from: what is trained hangs on it."""
+    """The text of the files that methods come from: the trained weights depend on it."""
     texts = []
     for spec in specs:
         if isinstance(spec, OwnMethodSpec):

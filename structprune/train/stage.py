@@ -29,10 +29,27 @@ def train_stage(
     reporter: Reporter,
     going_on: bool = False,
 ) -> Path:
-    """Trains `model`, the `what` (dense, slim) network, in place; its weights are in the file returned, in `folder`.
+    """Trains `model` in place, and writes its weights into `folder`.
 
-    If that file is there already they are only read; if training was interrupted, it goes on. `going_on`: whether the
-    network came with weights, which is said.
+    If the weights are there already, only read them; if training was interrupted, go on.
+
+    Args:
+        model: the network; its parameters and buffers change.
+        spec: the recipe's `train` or `finetune`.
+        data: what to train on, with labels.
+        task: the loss and the metrics.
+        folder: gets the weights and, meanwhile, the checkpoint.
+        what: "dense" or "slim".
+        seed: decides order, dropout and augmentation.
+        reporter: shows the progress.
+        going_on: whether the network came with weights, which the stage's line then mentions.
+
+    Returns:
+        The file of the weights.
+
+    Raises:
+        RecipeError: there is no training data with labels.
+        TrainingError: training failed or diverged.
     """
     if data.train is None or not data.labelled:
         raise RecipeError(f"training the {what} network needs training data with labels: see `data`")

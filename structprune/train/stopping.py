@@ -1,4 +1,4 @@
-"""Early stopping: training ends when the validation split, never the held-out one, gains no more."""
+"""Early stopping: training ends when the metric on the validation split improves no more."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class EarlyStopping(TrainingMethod):
         self.epochs, self.best_epoch, self.best, self.over, self.weights = state
 
     def measure(self, model: nn.Module) -> float:
-        """The task's first metric on the validation split. Raises RecipeError where it has no value there."""
+        """The task's first metric on the validation split. Raises RecipeError if it has no value there."""
         tally = self.metric.make()
         with evaluating(model):
-            for made in loader_of(self.validation, BATCH_SIZE, self.task.collate, workers=self.workers):
-                batch = self.task.batch(made)
+            for raw in loader_of(self.validation, BATCH_SIZE, self.task.collate, workers=self.workers):
+                batch = self.task.batch(raw)
                 outputs = batch.inputs.beside(model).call(model)
                 outputs = pytree.tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, outputs)
                 if batch.labels is None:
@@ -68,7 +68,7 @@ class EarlyStopping(TrainingMethod):
 
     @staticmethod
     def _shared(value: float) -> float:
-        """What the first of several processes has measured: statistics differ by process, and all must stop alike."""
+        """The first process's value, in all of them: statistics differ by process, and all must stop at once."""
         from accelerate.utils import broadcast_object_list
 
         return float(broadcast_object_list([value])[0])

@@ -77,7 +77,7 @@ def test_classes_of_timms_splits_have_the_same_numbers(tmp_path):
         assert sorted(label for _, label in data.test) == [1, 1, 1, 2, 2, 2]
         assert data.classes == 3
     write_digits(tmp_path / "val", each=3, start=30, classes=("7",))
-    with pytest.raises(RecipeError, match="validation has a class 7, which train has not"):
+    with pytest.raises(RecipeError, match="validation has a class 7, which train lacks"):
         load_data(timm(tmp_path), net(), 0)
 
 
@@ -101,7 +101,7 @@ def test_a_file_under_two_names_is_one(tmp_path):
     (tmp_path / "val" / "0").mkdir(parents=True)
     first = sorted((tmp_path / "train" / "0").iterdir())[0]
     os.link(first, tmp_path / "val" / "0" / "other.png")
-    with pytest.raises(RecipeError, match="held-out files must be others"):
+    with pytest.raises(RecipeError, match="keep held-out files in one split only"):
         load_data(FolderSpec(source="folder", path=str(tmp_path), **KEYS), net(), 0)
 
 
@@ -176,7 +176,7 @@ def test_images_that_are_broken_or_hidden(tmp_path):
     whole = (tmp_path / "1.png").read_bytes()
     for broken in (b"none", whole[:30], whole[:45], whole.replace(b"IHDR", b"IHDX")):
         (tmp_path / "1.png").write_bytes(broken)
-        with pytest.raises(RecipeError, match=r"1\.png is no image that can be read"):
+        with pytest.raises(RecipeError, match=r"1\.png is not an image that can be read"):
             load_data(spec, net(channels=3), 0)
 
 

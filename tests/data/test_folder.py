@@ -159,7 +159,7 @@ def test_calibration_from_elsewhere(tmp_path):
     assert sum(batch.images for batch in data.calibration) == 9
     held = load_data(spec(tmp_path / "all"), net(), seed=0).test.paths[0]
     for given, message in (
-        ({"files": [str(held), str(more[0])]}, "is in test and in calibration: held-out files must be others"),
+        ({"files": [str(held), str(more[0])]}, "is in test and in calibration: keep held-out files in one split only"),
         ({"files": [str(more[0])]}, "images=9: data.calibration has 1 to take them from"),
         ({"files": ["none.png"]}, "there is no file none.png"),
     ):

@@ -127,7 +127,7 @@ def test_a_dict_in_a_tuple_is_one_argument(own):
         ("nothing", "returns a dict without test"),
         ("no_train", "returns neither train nor calibration"),
         ("stream", "train is a Stream: give a torch Dataset with a length"),
-        ("once", "test can be gone through once only"),
+        ("once", "test can be read only once"),
         ("empty", "test is empty"),
         ("fails", "failed: KeyError: 'such a key'"),
         ("number", "is 3: name a function or a class"),
