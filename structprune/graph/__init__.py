@@ -6,11 +6,11 @@ Enters: an `nn.Module` and inputs it runs on. Leaves: a `DependencyGraph` of gro
 answers what can go and what that saves. Nothing here knows of scores, plans or surgery.
 """
 
+from ..ops.record import op, rule
 from .barriers import Barrier
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value
 from .group import Group, Slice
-from .rules import rule
 from .tally import Polynomial, Tally
 from .tracing import trace
 
@@ -24,6 +24,7 @@ __all__ = [
     "Tally",
     "Unsupported",
     "Value",
+    "op",
     "rule",
     "trace",
 ]

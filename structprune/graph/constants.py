@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from ..ops.provenance import Number
 from .flow import Value
-from .rules.pointwise import BINARY, UNARY
+from .rules.pointwise import BINARY, DROPOUT, UNARY
 
 Constants = tuple[float | None, ...]
 Told = Callable[[str, Sequence[Any], Value, int], Constants]  # op, arguments, one result and its number among them
@@ -108,7 +108,7 @@ _RESULTS: dict[Any, float | None] = {}
 _RANDOM = frozenset(
     ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "bernoulli", "rrelu", "rrelu_with_noise")
 )
-_ELEMENTWISE = frozenset(f"{UNARY} {BINARY} max min".split())
+_ELEMENTWISE = frozenset((*f"{UNARY} {BINARY} max min lift lift_fresh detach".split(), *DROPOUT))
 
 
 # --- moves, sums, contractions ----------------------------------------------------------------------------

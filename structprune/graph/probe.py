@@ -22,10 +22,10 @@ from ..ops import Captured, leaves_of, op_name
 from ..ops.capture import record
 from ..ops.conditions import Condition
 from ..ops.provenance import Size, Source
+from ..ops.record import place, record_of
 from .axes import alive
 from .dependency import DependencyGraph
 from .flow import all_axes
-from .rules.pointwise import CONSTANT
 from .widths import decided, reason
 
 
@@ -71,27 +71,18 @@ def unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any
     return {}
 
 
-# Ops whose whole numbers are sizes, which follow the widths and which the shapes have told already.
-_SIZES = (
-    "view reshape _unsafe_view unflatten expand repeat slice split split_with_sizes narrow zeros ones empty "
-    "affine_grid_generator new_zeros new_ones conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
-    "layer_norm rms_norm pad constant_pad_nd new_empty"
-)
-_SIZED = frozenset(_SIZES.split())
-
-
 def _numbers(node: fx.Node) -> list[str]:
     """The numbers among a node's arguments, other than sizes, as text (NaN equals itself), also in small constants."""
-    args, name = list(node.args), op_name(node.target)
-    if name in ("full", "new_full"):
-        args[name == "new_full"] = None  # the size
-    if name == "group_norm" and args[1] == node.meta["val"].shape[1]:
-        args[1] = None  # each channel by itself
-    leaves = list(leaves_of((args, dict(node.kwargs))))
+    args, kwargs = list(node.args), dict(node.kwargs)
+    for size in record_of(op_name(node.target)).sizes_of(node):  # which the shapes have told already
+        at = place(node.target, size)  # type: ignore[arg-type]
+        if at is not None and at < len(args):
+            args[at] = None
+        kwargs.pop(size, None)
+    leaves = list(leaves_of((args, kwargs)))
     made = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, fx.Node) and leaf.op == "get_attr"]
     leaves += [repr(t.tolist()) for t in made if t.numel() <= 16 and not t.is_meta]
-    kinds = (float, str) if name in _SIZED else (int, float, str)
-    return [repr(leaf) for leaf in leaves if isinstance(leaf, kinds)]
+    return [repr(leaf) for leaf in leaves if isinstance(leaf, (int, float, str))]
 
 
 def _starts_elsewhere(node: fx.Node, other: fx.Node) -> bool:
@@ -215,14 +206,10 @@ def _entries(node: fx.Node, before: list[fx.Node]) -> list[fx.Node]:
     return [n for n in inside if any(p.op == "call_function" and p not in inside for p in n.all_input_nodes)]
 
 
-# Ops that make channels of their own: copies of one, and tensors of one number.
-SPREADS = frozenset(("expand", "expand_as", "broadcast_to", "repeat", "tile", *CONSTANT))
-
-
 def _live(node: fx.Node, values: dict[str, Any], graph: DependencyGraph, parameters: bool) -> bool:
     entering = [values[parent.name] for parent in node.all_input_nodes]
     entering = [v for v in entering if parameters or isinstance(v, list) or v.key is None]
-    if op_name(node.target) in SPREADS:
+    if record_of(op_name(node.target)).spreads:
         entering.append(values[node.name])
     return any(axis is not None and graph.removable(axis) for value in entering for axis in all_axes(value))
 

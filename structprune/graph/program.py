@@ -19,10 +19,10 @@ from ..errors import ModelError
 from ..ops import op_name
 from ..ops.answers import Answer
 from ..ops.laws import At, Term, places, root
+from ..ops.record import record_of
 from . import trials
 from .computing import refused
 from .following import Follower, StuckError, Unsolved, found_at
-from .rewrites import REWRITES
 from .trials import Sizes
 
 if TYPE_CHECKING:
@@ -138,14 +138,14 @@ class Writer(Follower):
         self.add(f"g_{node.name}", "guard", question, [answer.op, self.encode(value, node), *given])
 
     def write(self, node: fx.Node) -> None:
-        if isinstance(node.target, torch._ops.OpOverload) and op_name(node.target) not in REWRITES:
+        rewrite = record_of(op_name(node.target)).rewrite
+        if isinstance(node.target, torch._ops.OpOverload) and rewrite is None:
             why = refused(node.target)
             if why:
                 where = f"{node.meta['module'] or 'forward'} ({node.meta['line']})"
                 raise ModelError(f"the graph form can't hold {op_name(node.target)} in {where}, which {why}")
         args = [self.encode(a, node, ("args", i)) for i, a in enumerate(node.args)]
         kwargs = {k: self.encode(v, node, ("kwargs", k)) for k, v in node.kwargs.items()}
-        rewrite = REWRITES.get(op_name(node.target))
         entry = (rewrite(self, node, args, kwargs) if rewrite is not None else None) or (
             "op",
             str(node.target),

@@ -15,6 +15,7 @@ from torch import fx
 from ..errors import ModelError
 from ..ops import op_name
 from ..ops.provenance import Number
+from ..ops.record import place
 from .flow import Value
 
 if TYPE_CHECKING:
@@ -22,34 +23,17 @@ if TYPE_CHECKING:
 
 Rewrite = Callable[["Writer", fx.Node, list[Any], dict[str, Any]], "tuple[Any, ...] | None"]
 
-# Methods that take the sizes of their result, and stand for these ops.
-_SIZED = {
-    "view": "view",
-    "_unsafe_view": "reshape",
-    "reshape": "reshape",
-    "expand": "expand",
-    "_reshape_alias": "reshape",
-}
-_LIKE = {"view_as": "view", "reshape_as": "reshape", "expand_as": "expand"}  # sizes by the example of another tensor
-_NEW = ("new_zeros", "new_ones", "new_empty", "new_full")
-_CREATED = ("zeros", "ones", "empty", "full")
-_SPLITS = (
-    "chunk",
-    "split",
-    "split_with_sizes",
-    "unsafe_chunk",
-    "unsafe_split",
-    "tensor_split",
-    "unsafe_split_with_sizes",
-)
 
+def sized(method: str) -> Rewrite:
+    """Of ops that take the sizes of their result: a method of tensors stands for them."""
 
-def _sized(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    if len(node.args) < 2 or not isinstance(node.args[1], (list, tuple)):  # view(dtype)
-        return None
-    method = _SIZED[op_name(node.target)]
-    shape = w.shape(node, node.args[1])
-    return "method", method, [args[0], shape if method == "expand" else _inferred(shape)]
+    def rewrite(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+        if len(node.args) < 2 or not isinstance(node.args[1], (list, tuple)):  # view(dtype)
+            return None
+        shape = w.shape(node, node.args[1])
+        return "method", method, [args[0], shape if method == "expand" else _inferred(shape)]
+
+    return rewrite
 
 
 def _inferred(shape: list[Any]) -> list[Any]:
@@ -60,20 +44,25 @@ def _inferred(shape: list[Any]) -> list[Any]:
     return shape
 
 
-def _like(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    method, shape = _LIKE[op_name(node.target)], w.shape(node)
-    return "method", method, [args[0], shape if method == "expand" else _inferred(shape)]
+def like(method: str) -> Rewrite:
+    """Of ops whose result has the sizes of another tensor."""
+
+    def rewrite(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        shape = w.shape(node)
+        return "method", method, [args[0], shape if method == "expand" else _inferred(shape)]
+
+    return rewrite
 
 
-def _unflatten(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def unflatten(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "method", "reshape", [args[0], _inferred(w.shape(node))]
 
 
-def _new(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def new(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "method", op_name(node.target), [args[0], w.shape(node, node.args[1]), *args[2:]], _plain(kwargs)
 
 
-def _created(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def created(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "torch", op_name(node.target), [w.shape(node, node.args[0]), *args[1:]], _plain(kwargs)
 
 
@@ -81,14 +70,14 @@ def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if key in ("dtype", "device") and value is not None}
 
 
-def _split(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def split(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     source: Value = w.value(node.args[0])
     dim = kwargs.get("dim", args[2] if len(args) > 2 else 0) % len(source.shape)
     sizes = [w.length(part.axes[dim], part.shape[dim]) for part in w.value(node)]
     return None if source.axes[dim] is None else ("torch", "split", [args[0], sizes, dim])
 
 
-def _slice(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def slice_(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     source: Value = w.value(node.args[0])
     dim = (args[1] if len(args) > 1 else 0) % len(source.shape)
     axis = source.axes[dim]
@@ -125,7 +114,7 @@ def _bounds(node: fx.Node) -> tuple[Any, Any, Any]:
 MOST = sys.maxsize  # as a slice's end: all that there is
 
 
-def _conv(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def grouped(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     if len(args) < 7 or node.args[6] == 1:
         return None
     x, weight, made = w.value(node.args[0]), w.value(node.args[1]), w.value(node)
@@ -137,7 +126,7 @@ def _conv(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> 
     return "op", str(node.target), [*args[:6], groups, *args[7:]]
 
 
-def _normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     x: Value = w.value(node.args[0])
     given: Any = node.args[1]
     skipped = len(x.shape) - len(given)
@@ -146,14 +135,14 @@ def _normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
     return "op", str(node.target), [args[0], shape, *args[2:]], kwargs
 
 
-def _grouped_norm(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def grouped_norm(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     x: Value = w.value(node.args[0])
     if x.axes[1] is None or node.args[1] != x.shape[1]:
         return None
     return "op", str(node.target), [args[0], w.width(node.args[0], 1), *args[2:]], kwargs  # each channel by itself
 
 
-def _attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     scale = kwargs.get("scale")
     q: Value = w.value(node.args[0])
     if scale is None and q.axes[-1] is None:
@@ -162,7 +151,7 @@ def _attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]
     return "op", str(node.target), args, {**kwargs, "scale": width**-0.5 if scale is None else scale}
 
 
-def _repeat(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def repeat(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """An axis of one position is laid end to end as often as the result has positions."""
     made, before = w.value(node), w.value(node.args[0]).shape
     before = [1] * (len(made.shape) - len(before)) + list(before)
@@ -174,48 +163,25 @@ def _repeat(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
     return "op", str(node.target), [args[0], times], kwargs
 
 
-def _trains(place: int) -> Rewrite:
+def trains(argument: str) -> Rewrite:
+    """Of ops that do something else in training, as this argument says: it follows the network's own mode."""
+
     def rewrite(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+        at: Any = place(node.target, argument)  # type: ignore[arg-type]
         if op_name(node.target) == "batch_norm" and args[3] is not None and args[6] == 0.0:
             raise ModelError(
                 f"the graph form can't train {node.meta['module']}: BatchNorm with momentum=None counts in code"
             )
-        if len(args) <= place or args[place] is not False:
+        if len(args) <= at or args[at] is not False:
             return None  # statistics of the batch, always
-        return "op", str(node.target), [*args[:place], {"$training": True}, *args[place + 1 :]], kwargs
+        return "op", str(node.target), [*args[:at], {"$training": True}, *args[at + 1 :]], kwargs
 
     return rewrite
 
 
-def _recurrent(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    place = [argument.name for argument in node.target._schema.arguments].index("train")  # type: ignore[union-attr]
-    return _trains(place)(w, node, args, kwargs)
-
-
-def _fresh(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def fresh(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "op", "aten.clone.default", args  # of a constant that the code may write to
 
 
-def _detached(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def detached(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "op", "aten.detach.default", args  # also of a view, which can't be detached in place
-
-
-REWRITES: dict[str, Rewrite] = {
-    **dict.fromkeys(_SIZED, _sized),
-    **dict.fromkeys(_NEW, _new),
-    **dict.fromkeys(_CREATED, _created),
-    **dict.fromkeys(_LIKE, _like),
-    **dict.fromkeys(_SPLITS, _split),
-    **dict.fromkeys(("slice", "narrow"), _slice),
-    **{f"conv{kind}{n}d": _conv for kind in ("", "_transpose") for n in (1, 2, 3)},
-    **dict.fromkeys(("layer_norm", "rms_norm"), _normed),
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _trains(2)),
-    **dict.fromkeys(("lift", "lift_fresh"), _fresh),
-    "detach": _detached,
-    "unflatten": _unflatten,
-    "group_norm": _grouped_norm,
-    "scaled_dot_product_attention": _attention,
-    "batch_norm": _trains(5),
-    **dict.fromkeys(("repeat", "tile"), _repeat),
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
-}

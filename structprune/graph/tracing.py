@@ -18,13 +18,13 @@ from ..ops import Captured, Inputs, map_leaves, op_name
 from ..ops.answers import short_line
 from ..ops.conditions import Condition
 from ..ops.provenance import Size, Source, followed, leaves, settled
+from ..ops.record import record_of
 from ..wrappers import unwrapped
 from .constants import with_constants
 from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
 from .looks import Looks, look
-from .probe import SPREADS, Bar, Bars, unfollowed
-from .rules import RULES
+from .probe import Bar, Bars, unfollowed
 from .rules.recurrent import RECURRENT, of_stacked
 from .units import Cause
 from .widths import kept_widths, restrict
@@ -234,14 +234,15 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, 
         plain = followed if flow.module_form else settled
         args, kwargs = map_leaves(args, plain), map_leaves(kwargs, plain)
     try:
-        if flow.op not in RULES:
+        record = record_of(flow.op)
+        if record.rule is None:
             raise Unsupported(f"no rule for {flow.op} yet")
         if "out" in kwargs:
             raise Unsupported("writes to a tensor that is given by out=")
-        made = RULES[flow.op](flow, *args, **kwargs)
+        made = record.rule(flow, *args, **kwargs)
         _check(made, flow.shape)
         made = with_constants(flow.op, node, args, kwargs, made)
-        if node.name in barred and flow.op in SPREADS:
+        if node.name in barred and record.spreads:
             flow.freeze(all_axes(made), barred[node.name].reason)
         return made
     except Unsupported as unsupported:

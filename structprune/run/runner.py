@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from ..criteria import CRITERIA
 from ..data import SOURCES
-from ..graph.rules.table import RULES
 from ..models.registry import MODEL_SOURCES
+from ..ops.record import OPS
 from ..plan import ALLOCATIONS
 from ..progress import Reporter
 from ..recipe import Recipe
@@ -261,7 +261,7 @@ def versions(stages: Iterable[Stage]) -> dict[str, str]:
 
 def _registered() -> Iterator[Any]:
     """All that a user can register beside stages and that a recipe can hang on without naming its code."""
-    for registry in (CRITERIA, ALLOCATIONS, RULES, MODEL_SOURCES, SOURCES, TASKS, ENGINES, TRAINING_METHODS):
+    for registry in (CRITERIA, ALLOCATIONS, OPS, MODEL_SOURCES, SOURCES, TASKS, ENGINES, TRAINING_METHODS):
         yield from registry.values()
 
 

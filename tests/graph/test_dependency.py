@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.errors import ModelError
-from structprune.graph.rules import RULES, rule
+from structprune.graph import rule
+from structprune.ops.record import OPS
 from structprune.report import count_macs
 from tests.toys import Chain, LeNet, TwoInputs
 
@@ -236,7 +237,7 @@ def test_a_model_that_fails_says_so():
 
 def test_a_second_rule_for_an_op_raises():
     with pytest.raises(ValueError, match="relu has a rule already"):
-        rule("relu")(RULES["relu"])
+        rule("relu")(OPS["relu"].rule)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100", "densenet121", "regnetx_002"])

@@ -10,7 +10,7 @@ import torch
 
 import structprune as sp
 from structprune.criteria.registry import CRITERIA
-from structprune.graph.rules import RULES
+from structprune.ops.record import OPS
 from structprune.plan.allocation import ALLOCATIONS
 from structprune.progress import Reporter
 from structprune.recipe import check_recipe
@@ -28,7 +28,7 @@ X = torch.randn(2, 3, 8, 8)
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     """Imports a block as a module; registries and modules are put back at the end."""
-    registries = (RULES, CRITERIA, ALLOCATIONS, STAGES)
+    registries = (OPS, CRITERIA, ALLOCATIONS, STAGES)
     before, folder, loaded = [dict(registry) for registry in registries], tmp_path_factory.mktemp("own"), {}
 
     def load(name):
@@ -75,7 +75,7 @@ def test_what_is_shown_of_the_package_is_in_it(name):
 
 
 def test_without_its_rule_an_own_op_is_a_barrier(own_op, monkeypatch):
-    monkeypatch.delitem(RULES, "own::scale_shift")
+    monkeypatch.delitem(OPS, "own::scale_shift")
     graph = sp.trace(own_op.Net(), X)
     assert graph.groups == []
     (barrier,) = graph.barriers

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 
 from ...ops.provenance import Source
+from ...ops.record import op, rule
+from .. import rewrites
 from ..axes import Axis
 from ..flow import Attribute, Flow, Produced, Unsupported, Value
 from .pointwise import broadcast, pointwise
-from .table import rule
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@op("conv1d", "conv2d", "conv3d", sizes=("groups",), rewrite=rewrites.grouped)
 def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *options: Any, **_: Any) -> Value:
     groups = x.shape[_channel_dim(x, weight)] // weight.shape[1]
     return _conv(flow, x, weight, bias, options[3] if len(options) > 3 else groups, transposed=False)
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@op("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", sizes=("groups",), rewrite=rewrites.grouped)
 def conv_transpose(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *options: Any, **_: Any) -> Value:
     groups = int(flow.shape[_channel_dim(x, weight)]) // weight.shape[1]
     return _conv(flow, x, weight, bias, options[3] if len(options) > 3 else groups, transposed=True)
@@ -222,7 +223,7 @@ def addmm(flow: Flow, bias: Value, a: Value, b: Value, **_: Any) -> Value:
     return pointwise(flow, matmul(flow, a, b), bias)
 
 
-@rule("scaled_dot_product_attention")
+@op("scaled_dot_product_attention", rewrite=rewrites.attention)
 def attention(
     flow: Flow, q: Value, k: Value, v: Value, mask: Value | None = None, *_: Any, scale: float | None = None, **__: Any
 ) -> Value:

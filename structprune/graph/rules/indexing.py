@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...ops.record import rule
 from ..flow import Flow, Produced, Unsupported, Value
 from .pointwise import broadcast, pointwise
-from .table import rule
 
 _REASON = "picks channels by their numbers"
 LAST = 1 << 30  # the depth of what leads a group only where no other layer makes its channels

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from ...ops.provenance import Number
+from ...ops.record import op, rule
+from .. import rewrites
 from ..axes import Axis
 from ..flow import Flow, Unsupported, Value
-from .table import rule
 
 
-@rule("chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split", "unsafe_split_with_sizes")
+@op("split", "split_with_sizes", sizes=("split_size", "split_sizes"), rewrite=rewrites.split)
+@op("chunk", "unsafe_chunk", "unsafe_split", "tensor_split", "unsafe_split_with_sizes", rewrite=rewrites.split)
 def split(flow: Flow, x: Value, *arguments: Any, **options: Any) -> list[Value]:
     dim = options.get("dim", arguments[1] if len(arguments) > 1 else 0) % len(x.shape)
     sizes = [shape[dim] for shape in flow.shape]
@@ -67,7 +69,7 @@ def _follow_count(flow: Flow, parts: list[Axis], given: Any) -> None:
         flow.follow(given, parts[0])
 
 
-@rule("slice", "narrow")
+@op("slice", "narrow", sizes=("start", "end", "length"), rewrite=rewrites.slice_)
 def slice_(flow: Flow, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     dim %= len(x.shape)
     axis, size = x.axes[dim], x.shape[dim]

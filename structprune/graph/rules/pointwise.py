@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...ops.record import op, rule
+from .. import rewrites
 from ..axes import Axis
 from ..flow import Flow, Value
-from .table import rule
 
 UNARY = (
     "relu relu6 hardtanh silu sigmoid hardsigmoid hardswish gelu elu selu celu leaky_relu tanh mish softplus "
     "log_sigmoid hardshrink softshrink softsign abs absolute neg negative exp exp2 expm1 log log2 log10 log1p sqrt "
-    "rsqrt square reciprocal pow float_power clamp clip clamp_min clamp_max dropout feature_dropout alpha_dropout "
-    "feature_alpha_dropout clone contiguous detach alias _to_copy sin cos tan sinh cosh sinc asin acos atan arctan "
-    "asinh acosh atanh erf erfc special_erf special_erfc special_expit logit lgamma digamma sign sgn signbit floor "
-    "ceil round trunc fix frac deg2rad rad2deg lift lift_fresh lift_fresh_copy nan_to_num threshold fill positive "
-    "_conj resolve_conj resolve_neg rrelu rrelu_with_noise bitwise_not float half bfloat16 double int long bool zero "
-    "data cpu cuda bernoulli real imag angle"
+    "rsqrt square reciprocal pow float_power clamp clip clamp_min clamp_max clone contiguous alias _to_copy sin cos "
+    "tan sinh cosh sinc asin acos atan arctan asinh acosh atanh erf erfc special_erf special_erfc special_expit "
+    "logit lgamma digamma sign sgn signbit floor ceil round trunc fix frac deg2rad rad2deg lift_fresh_copy "
+    "nan_to_num threshold fill positive _conj resolve_conj resolve_neg rrelu rrelu_with_noise bitwise_not float "
+    "half bfloat16 double int long bool zero data cpu cuda bernoulli real imag angle"
 )
+DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
+@op(*DROPOUT, rewrite=rewrites.trains("train"))
+@op("lift", "lift_fresh", rewrite=rewrites.fresh)
+@op("detach", rewrite=rewrites.detached)
 @rule(*UNARY.split())
 def unary(flow: Flow, *arguments: Any, **options: Any) -> Value | list[Value]:
     tensors = [x for x in arguments if isinstance(x, Value)]
@@ -89,18 +93,21 @@ def prelu(flow: Flow, x: Value, slope: Value) -> Value:
     return Value(tuple(flow.shape), x.axes)
 
 
-@rule("arange", "scalar_tensor", "linspace", "eye", "tensor", "range", "empty_strided")
+@op("empty_strided", trusts=True)
+@rule("arange", "scalar_tensor", "linspace", "eye", "tensor", "range")
 def create(flow: Flow, *_: Any, **__: Any) -> Value:
     return Value.fixed(flow.shape)
 
 
-CONSTANT = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
-
-
-@rule(*CONSTANT)
-def constant(flow: Flow, *arguments: Any, **_: Any) -> Value:
+@op("zeros", "ones", "full", "empty", sizes=("size",), spreads=True, rewrite=rewrites.created)
+def constant(flow: Flow, given: Any, *_: Any, **__: Any) -> Value:
     """One number everywhere: of any axis, any position can go, if what it meets goes."""
-    given = arguments[1] if flow.op.startswith("new_") else arguments[0]
     asked = given if isinstance(given, (list, tuple)) and len(given) == len(flow.shape) else flow.shape
     axes = tuple(flow.spread(number, size) for number, size in zip(asked, flow.shape, strict=True))
-    return Value(tuple(flow.shape), axes, uniform="empty" not in flow.op and not flow.written)
+    return Value(tuple(flow.shape), axes, uniform=flow.op not in ("empty", "new_empty") and not flow.written)
+
+
+@op("new_zeros", "new_ones", "new_full", "new_empty", sizes=("size",), spreads=True, rewrite=rewrites.new)
+def new_constant(flow: Flow, like: Value, given: Any, *_: Any, **__: Any) -> Value:
+    """The same, of the first tensor's kind."""
+    return constant(flow, given)

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.record import op, rule
+from .. import rewrites
 from ..axes import Axis, concatenate
 from ..flow import Flow, Stacked, Unsupported, Value
 from .contraction import _produces
-from .table import rule
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 _BALANCED = "has one width for all its layers and directions"
 
 
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+@op("lstm", "gru", "rnn_tanh", "rnn_relu", rewrite=rewrites.trains("train"))
 def recurrent(flow: Flow, x: Value, *arguments: Any) -> list[Value]:
     """Of a sequence, or of packed ones, whose rows are the steps of all of them."""
     packed = isinstance(arguments[2], (list, tuple))

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import fx
 
 from ...ops.provenance import Number, Source
+from ...ops.record import op, rule
+from .. import rewrites
 from ..axes import Axis, concatenate
 from ..flow import Attribute, Flow, Statistic, Unsupported, Value
-from .table import rule
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d")
@@ -126,7 +128,8 @@ def softmax(flow: Flow, x: Value, dim: int, *_: Any, **__: Any) -> Value:
     return Value(tuple(flow.shape), x.axes)
 
 
-@rule("layer_norm", "rms_norm", "_fused_rms_norm")
+@op("layer_norm", "rms_norm", sizes=("normalized_shape",), rewrite=rewrites.normed)
+@rule("_fused_rms_norm")
 def layer_norm(flow: Flow, x: Value, shape: Sequence[int], *affine: Any, **_: Any) -> Value:
     rank, inner = len(x.shape), len(shape)
     axes = list(x.axes)
@@ -153,7 +156,12 @@ def weight_norm(flow: Flow, direction: Value, length: Value, dim: int = 0) -> Va
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("group_norm")
+def _blocks(node: fx.Node) -> tuple[str, ...]:
+    """The number of blocks of a GroupNorm follows the width where each channel is one."""
+    return ("num_groups",) if node.args[1] == node.meta["val"].shape[1] else ()
+
+
+@op("group_norm", sizes=_blocks, rewrite=rewrites.grouped_norm)
 def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Value:
     """Statistics of blocks of channels: blocks stay equally wide, the choice within each is free."""
     axis = x.axes[1]
@@ -179,7 +187,9 @@ def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Val
     return Value(tuple(flow.shape), (x.axes[0], axis, *(None,) * len(x.axes[2:])))
 
 
-@rule("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "instance_norm")
+@op("batch_norm", rewrite=rewrites.trains("training"))
+@op("_native_batch_norm_legit_no_training", "cudnn_batch_norm", trusts=True)
+@rule("instance_norm")
 def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
     axis = x.axes[1]
     for value in arguments[:4]:
@@ -216,7 +226,8 @@ def ordered(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | li
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
+@op("pad", "constant_pad_nd", sizes=("pad",))
+@rule("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
 @rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
 def pad(flow: Flow, x: Value, widths: Sequence[int], mode: Any = "constant", *_: Any, **__: Any) -> Value:
     """New positions carry nothing, so what they are added to stays."""

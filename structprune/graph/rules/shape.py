@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 
 from ...ops.provenance import Number, expression, parts
+from ...ops.record import op, rule
+from .. import rewrites
 from ..axes import Axis, concatenate, merge
 from ..flow import Flow, Unsupported, Value
-from .table import rule
 
 
-@rule("flatten", "view", "reshape", "_unsafe_view", "unflatten", "squeeze", "unsqueeze", "_reshape_alias")
-@rule("reshape_as", "view_as", "ravel")
+@op("view", sizes=("size",), rewrite=rewrites.sized("view"))
+@op("reshape", sizes=("shape",), rewrite=rewrites.sized("reshape"))
+@op("_unsafe_view", sizes=("size",), rewrite=rewrites.sized("reshape"), trusts=True)
+@op("_reshape_alias", rewrite=rewrites.sized("reshape"), trusts=True)
+@op("view_as", rewrite=rewrites.like("view"))
+@op("reshape_as", rewrite=rewrites.like("reshape"))
+@op("unflatten", sizes=("sizes",), rewrite=rewrites.unflatten)
+@rule("flatten", "squeeze", "unsqueeze", "ravel")
 def reshape(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
     """Follows any row-major reshape: axes that merge carry all their units, an axis that splits is a product."""
     shape = tuple(flow.shape)
@@ -138,7 +145,9 @@ def transpose_matrix(flow: Flow, x: Value) -> Value:
     return transpose(flow, x, -1, -2) if flow.op != "numpy_T" else permute(flow, x, range(len(x.shape))[::-1])
 
 
-@rule("expand", "broadcast_to", "expand_as")
+@op("expand", sizes=("size",), spreads=True, rewrite=rewrites.sized("expand"))
+@op("expand_as", spreads=True, rewrite=rewrites.like("expand"))
+@op("broadcast_to", spreads=True)
 def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
     """Copies of one position: any of them can go, if what they meet goes."""
     new = len(flow.shape) - len(x.shape)
@@ -155,7 +164,8 @@ def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("repeat", "tile")
+@op("repeat", sizes=("repeats",), spreads=True, rewrite=rewrites.repeat)
+@op("tile", spreads=True, rewrite=rewrites.repeat)
 def repeat(flow: Flow, x: Value, times: Sequence[int]) -> Value:
     """Copies of a whole axis; those of one position are like those that `expand` makes."""
     times = [1] * (len(flow.shape) - len(times)) + list(times)

@@ -1,0 +1,125 @@
+"""All that is known of an op: one frozen record each, which everything asks that has to do with ops.
+
+A record says what the op does to channels (`rule`), and what else is worth knowing: which of its arguments are sizes,
+how the graph form writes its calls. What a record leaves out is not known, and never guessed: no rule is a barrier.
+`op` above a rule's function adds records from anywhere, `rule` those that hold no more than the rule. Those of the
+package are in `graph.rules`. Ops are named as in the ATen schema, without overload and without the `_` of the in-place
+form; those of another namespace as `namespace::name`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import fx
+
+from ..names import unknown
+
+Sizes = Sequence[str] | Callable[[fx.Node], Sequence[str]]
+R = TypeVar("R", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, eq=False)
+class OpRecord:
+    """What is known of an op.
+
+    Attributes:
+        name: as `op_name` says it.
+        rule: what it does to channels, a function of a `graph.Flow` and the op's arguments; None if that is not known.
+        sizes: the names of those arguments that are sizes: numbers that follow the widths, as shapes tell. Any other
+            number that changes with a width is one that the model's code works out. Or a function from a recorded call
+            to such names.
+        spreads: whether it makes channels of its own: copies of one, or a tensor of one number.
+        rewrite: how the graph form writes a call where channels go (see `graph.rewrites`); None if as it was recorded.
+        trusts: whether it reads memory that its arguments may not hold, as it trusts the sizes that it is given: no
+            stored program may call it.
+    """
+
+    name: str
+    rule: Callable[..., Any] | None = None
+    sizes: Sizes = ()
+    spreads: bool = False
+    rewrite: Callable[..., Any] | None = None
+    trusts: bool = False
+
+    def sizes_of(self, node: fx.Node) -> Sequence[str]:
+        """The names of the arguments that are sizes in one call."""
+        return self.sizes(node) if callable(self.sizes) else self.sizes
+
+
+class Ops(dict[str, OpRecord]):
+    """Records by the names of ops."""
+
+    def add(self, record: OpRecord) -> None:
+        """Adds a record, also in place of one without a rule. Raises ValueError for an op that has a rule."""
+        if record.name in self and self[record.name].rule is not None:
+            raise ValueError(f"op {record.name} has a rule already")
+        self[record.name] = record
+
+    def __missing__(self, name: str) -> OpRecord:
+        raise KeyError(unknown("op", name, self))
+
+
+OPS = Ops()
+_UNKNOWN = OpRecord("")
+
+
+def record_of(name: str) -> OpRecord:
+    """What is known of an op; an empty record if that is nothing."""
+    _fill()
+    return OPS.get(name, _UNKNOWN)
+
+
+def is_known(name: str) -> bool:
+    """Whether an op has a record."""
+    return bool(record_of(name).name)
+
+
+@functools.cache
+def _fill() -> None:
+    importlib.import_module("structprune.graph.rules")  # whose modules add the package's own
+
+
+def op(
+    *names: str,
+    sizes: Sizes = (),
+    spreads: bool = False,
+    rewrite: Callable[..., Any] | None = None,
+    trusts: bool = False,
+) -> Callable[[R], R]:
+    """Registers what is known of ops, above the function that is their rule. See `OpRecord` for what each argument is.
+
+    Args:
+        names: the ops that the function is the rule of.
+        sizes: which arguments are sizes.
+        spreads: whether they make channels of their own.
+        rewrite: how the graph form writes a call.
+        trusts: whether they read memory that their arguments may not hold.
+
+    Returns:
+        A decorator that leaves the function as it is. It raises ValueError for an op that has a rule.
+    """
+
+    def register(function: R) -> R:
+        for name in names:
+            OPS.add(OpRecord(name, function, sizes, spreads, rewrite, trusts))
+        return function
+
+    return register
+
+
+def rule(*names: str) -> Callable[[R], R]:
+    """Registers a rule for ops of which nothing else need be known. See `op`."""
+    return op(*names)
+
+
+@functools.cache
+def place(target: torch._ops.OpOverload, argument: str) -> int | None:
+    """Where an argument stands among those of an op, from 0; None if the op takes no such argument."""
+    names = [one.name for one in target._schema.arguments]
+    return names.index(argument) if argument in names else None
