@@ -377,7 +377,7 @@ def clean(
 
         for root in dict.fromkeys(map(store_of, places or [Path("runs")])):
             entries = cleaning.clean(root, places or [Path("runs")], remove=yes)
-            typer.echo("\n".join(cleaning.told(root, entries, yes)))
+            typer.echo("\n".join(cleaning.describe(root, entries, yes)))
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ def test_weights_from_a_file(tmp_path):
     with pytest.raises(RecipeError, match=r"there is no file .*w\.pth"):
         build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "w.pth")), seed=0)
     (tmp_path / "w.pth").write_bytes(b"pickled")
-    with pytest.raises(RecipeError, match=r"w\.pth is damaged or no checkpoint"):
+    with pytest.raises(RecipeError, match=r"w\.pth is damaged or not a checkpoint"):
         build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "w.pth")), seed=0)
     with pytest.raises(RecipeError, match="do not fit test_resnet in order"):
         build_model(ModelSpec(name="test_resnet", weights=LITE.weights), seed=0)

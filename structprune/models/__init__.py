@@ -1,4 +1,4 @@
-"""How what a recipe or a command line says of a model becomes a module, in evaluation mode.
+"""Builds the model that a recipe or a command line names, in evaluation mode.
 
 In go the fields of `model` in a recipe, or the text of a command line; out comes an `nn.Module`, or one line that says
 what is wrong. Nothing here knows of data, graphs or plans. A source of models is one file in `sources/`.

@@ -24,19 +24,19 @@ def _to_stderr(line: str) -> None:
 
 
 def build_model(spec: ModelSpec, seed: int, tell: Tell = _to_stderr) -> nn.Module:
-    """The model that a recipe names, in evaluation mode, initialised under `seed`, on the CPU.
+    """Builds the model that a recipe names, in evaluation mode, initialised under `seed`, on the CPU.
 
     Args:
-        spec: What `parse_model` or `spec_from_text` made of it.
-        seed: Of torch, before anything is built.
+        spec: As `parse_model` or `spec_from_text` returns it.
+        seed: Torch's seed, set before anything is built.
         tell: Gets what the user should know, a line each: which file is run, what was taken of a checkpoint.
 
     Returns:
         The module. All its parameters and buffers are finite.
 
     Raises:
-        RecipeError: For files, names and weights that are not there or do not fit.
-        ModelError: For what does not build, is no module, or holds NaN.
+        RecipeError: Files, names or weights are missing or do not fit.
+        ModelError: The model can't be built, is not a module, or holds NaN.
     """
     torch.manual_seed(seed)
     model = source_of(spec).build(spec, tell)
@@ -72,7 +72,7 @@ def spec_from_text(
         Its spec.
 
     Raises:
-        RecipeError: In one line, for what no source knows, and arguments that can't be given.
+        RecipeError: No source knows the name, or takes these arguments.
     """
     fields = next((f for f in (source.reads(text) for source in MODEL_SOURCES.values()) if f is not None), None)
     if fields is None:

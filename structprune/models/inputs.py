@@ -20,9 +20,9 @@ _known: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
 
 
 def resolve_model_data_config(model: nn.Module) -> dict[str, Any]:
-    """timm's data configuration of a model: `input_size` (channels, height, width), `mean`, `std`, `interpolation`.
+    """Returns timm's data configuration of a model: `input_size` (channels, height, width), `mean`, `std` and so on.
 
-    Where a model has none of its own, the channels are those of its first convolution, and the rest is timm's default
+    If a model has none of its own, the channels are those of its first convolution, and the rest is timm's default
     (224 pixels, ImageNet's mean and deviation).
     """
     from timm.data import resolve_model_data_config as timm_config
@@ -45,12 +45,12 @@ def says_its_size(model: nn.Module) -> bool:
 
 
 def remember_config(model: nn.Module, config: dict[str, Any]) -> None:
-    """What is known of the images of a model that does not say it itself, for `resolve_model_data_config`."""
+    """Stores what a model's images are like, for `resolve_model_data_config`, as the model itself does not say."""
     _known[model] = config
 
 
 def first_layer(model: nn.Module) -> tuple[str, nn.Module] | None:
-    """The path of the layer that is registered first, of those that take inputs, and the layer."""
+    """The path and the module of the first registered layer that can take inputs; None if there is none."""
     return next(((path, layer) for path, layer in model.named_modules() if isinstance(layer, _LAYERS)), None)
 
 
@@ -58,15 +58,15 @@ def example_inputs(model: nn.Module, size: tuple[int, ...] | None = None) -> tup
     """Zeros to trace a model with, and a line that says what they are and why.
 
     Args:
-        model: Whose first layer decides: whole numbers for an embedding, else real ones.
-        size: Of one sample. By default that of timm's configuration; else from the first layer, where it says enough.
+        model: The model. Its first layer decides the dtype: whole numbers for an embedding, else real ones.
+        size: The shape of one sample. By default that of timm's configuration, else what the first layer tells.
 
     Returns:
-        A tensor (1, *size), and for example `input 1×16 of int64, as the first layer, embed, is an Embedding`; nothing
-        to say where the model's own configuration has the size.
+        A tensor (1, *size), and for example `input 1×16 of int64, as the first layer, embed, is an Embedding`; an
+        empty line if the model's own configuration has the size.
 
     Raises:
-        RecipeError: Where the size can't be known.
+        RecipeError: The size can't be known.
     """
     first = first_layer(model)
     layer = None if first is None else first[1]
@@ -74,8 +74,8 @@ def example_inputs(model: nn.Module, size: tuple[int, ...] | None = None) -> tup
     why = "" if first is None else f"as the first layer, {first[0] or 'the model itself'}, is {_article(first[1])}"
     if size is None and (config := getattr(model, "pretrained_cfg", None)) and config.get("input_size"):
         return torch.zeros(1, *config["input_size"]), ""
-    if size is None and (held := _known.get(model)) and "input_size" in held:
-        size, why = tuple(held["input_size"]), "as its run says"
+    if size is None and (config := _known.get(model)) and "input_size" in config:
+        size, why = tuple(config["input_size"]), "as its run says"
     if size is None and isinstance(layer, nn.Conv2d):
         size = (layer.in_channels, USUAL, USUAL)
         why += f" of {layer.in_channels} channels; give --input-size for images other than {USUAL}×{USUAL}"
@@ -93,7 +93,7 @@ def example_inputs(model: nn.Module, size: tuple[int, ...] | None = None) -> tup
 
 
 def inputs_of_onnx(path: Path) -> Tensor | tuple[Tensor, ...] | None:
-    """Zeros of a batch of one as an ONNX file takes them; None where sizes other than the batch are open.
+    """Zeros of a batch of one as an ONNX file takes them; None if sizes other than the batch are open.
 
     Args:
         path: The file.
@@ -101,15 +101,15 @@ def inputs_of_onnx(path: Path) -> Tensor | tuple[Tensor, ...] | None:
     Returns:
         A tensor, or one for each input where there are several.
     """
-    made = []
+    inputs = []
     for entry in onnx.load(path, load_external_data=False).graph.input:
         kind = entry.type.tensor_type
         sizes = [axis.dim_value or None for axis in kind.shape.dim]
         if any(size is None for size in sizes[1:]):
             return None
         dtype = torch.from_numpy(np.zeros(0, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))).dtype
-        made.append(torch.zeros(1, *[size or 1 for size in sizes[1:]], dtype=dtype))
-    return made[0] if len(made) == 1 else tuple(made)
+        inputs.append(torch.zeros(1, *[size or 1 for size in sizes[1:]], dtype=dtype))
+    return inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
 def _article(layer: nn.Module) -> str:

@@ -1,6 +1,6 @@
-"""Model sources: how what a recipe or a command line says of a model becomes a spec, and a spec a module.
+"""The registry of model sources. A source turns a recipe or a command line into a spec, and a spec into a module.
 
-A source is one file in `sources/`: its spec beside its function, registered under the key that a recipe gives it by.
+A source is one file in `sources/`: its spec and its function, registered under its key in a recipe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Tell = Callable[[str], object]
 
 
 class ModelSpec(Strict):
-    """What a recipe says of its model. `name` is what messages and reports call it."""
+    """The model of a recipe. `name` is what messages and reports call it."""
 
     name: str
 
@@ -32,11 +32,11 @@ class ModelSpec(Strict):
         raise NotImplementedError
 
     def untrained(self) -> ModelSpec:
-        """The same network without weights, where they can be left out."""
+        """The same network without weights, if they can be left out."""
         return self
 
     def files(self) -> list[Path]:
-        """The files whose content decides what is built, beside what the spec itself says."""
+        """The files whose content, beside the spec, decides what is built."""
         return []
 
 
@@ -85,7 +85,7 @@ def source_of(spec: ModelSpec) -> ModelSource:
 
 
 def parse_model(data: Any, info: ValidationInfo) -> Any:
-    """What stands under `model` in a recipe, as the spec of its source. Raises ValueError, in one line."""
+    """Parses `model` of a recipe into the spec of its source. Raises ValueError, in one line."""
     if isinstance(data, BaseModel):
         return data
     if not isinstance(data, Mapping):

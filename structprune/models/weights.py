@@ -30,13 +30,13 @@ def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
     """Puts the weights of a file into a model.
 
     Args:
-        model: Whose keys they must be, every one.
+        model: The model. Each of its keys must be in the file.
         file: A .safetensors file, or a state_dict that torch saved, by itself or inside a checkpoint.
-        what: How messages call the model.
-        tell: Gets a line on what was taken out of a checkpoint, and which prefixes were taken off.
+        what: The model's name in messages.
+        tell: Gets a line about what was taken out of a checkpoint, and which prefixes were removed.
 
     Raises:
-        RecipeError: In one line, for a file that is not there, can't be read as data, or does not fit.
+        RecipeError: The file is missing, can't be read as data, or does not fit.
     """
     path = Path(file)
     if not path.is_file():
@@ -54,7 +54,7 @@ def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
 
 
 def _unpickled(path: Path) -> Any:
-    """What torch.load gives, of tensors, containers and, as timm's own checkpoints hold one, an argparse.Namespace."""
+    """Reads tensors, containers and, as timm's own checkpoints hold one, an argparse.Namespace."""
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # on old pickle protocols and TorchScript, of which the error says more
@@ -75,7 +75,7 @@ def _unpickled(path: Path) -> Any:
         else:
             detail = text.partition("WeightsUnpickler error:")[2] or text
             detail = (detail.strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:150]
-            reason = f"is damaged or no checkpoint: {detail}"
+            reason = f"is damaged or not a checkpoint: {detail}"
         raise RecipeError(f"model.weights: {path} {reason}") from error
 
 
@@ -88,43 +88,44 @@ def _other_classes(path: Path, text: str) -> str:
     return ", ".join(name for name in sorted(names)[:_NAMED] if name != "argparse.Namespace")
 
 
-def _tensors(held: Any, path: Path, tell: Tell) -> dict[str, Tensor]:
+def _tensors(content: Any, path: Path, tell: Tell) -> dict[str, Tensor]:
     """The state_dict in a checkpoint."""
     below = ""
     for _ in range(3):
-        if not isinstance(held, Mapping):
-            raise RecipeError(f"model.weights: {path} holds a {type(held).__name__}{below}, not a state_dict")
-        if held and all(isinstance(v, Tensor) or str(k).endswith("_extra_state") for k, v in held.items()):
+        if not isinstance(content, Mapping):
+            raise RecipeError(f"model.weights: {path} holds a {type(content).__name__}{below}, not a state_dict")
+        if content and all(isinstance(v, Tensor) or str(k).endswith("_extra_state") for k, v in content.items()):
             if below:
                 tell(f"note: {path}: the weights under {below.removeprefix(' under ')} were taken")
-            return dict(held)
-        inner = [key for key in _INSIDE if isinstance(held.get(key), Mapping) and held[key]]
+            return dict(content)
+        inner = [key for key in _INSIDE if isinstance(content.get(key), Mapping) and content[key]]
         if not inner:
             raise RecipeError(
-                f"model.weights: {path} holds {', '.join(map(str, list(held)[:6])) or 'nothing'}{below}, and no "
+                f"model.weights: {path} holds {', '.join(map(str, list(content)[:6])) or 'nothing'}{below}, and no "
                 f"state_dict under any of {', '.join(_INSIDE)}"
             )
         others = f" (and not those under {' or '.join(inner[1:])})" if len(inner) > 1 else ""
-        below, held = f" under {below.removeprefix(' under ')}{'.' if below else ''}{inner[0]}{others}", held[inner[0]]
-    raise RecipeError(f"model.weights: {path} holds a {type(held).__name__}{below}, not a state_dict")
+        below = f" under {below.removeprefix(' under ')}{'.' if below else ''}{inner[0]}{others}"
+        content = content[inner[0]]
+    raise RecipeError(f"model.weights: {path} holds a {type(content).__name__}{below}, not a state_dict")
 
 
 def _unwrapped(state: dict[str, Tensor], model: nn.Module, path: Path, tell: Tell) -> dict[str, Tensor]:
     """The state without prefixes that wrappers put before every key."""
-    own, taken = model.state_dict().keys(), ""
+    own, prefixes = model.state_dict().keys(), ""
     while state and not own & state.keys():
         prefix = next((p for p in _WRAPPERS if all(key.startswith(p) for key in state)), None)
         prefix = prefix or _common_prefix(state, own)
         if prefix is None:
             break
-        state, taken = {key.removeprefix(prefix): value for key, value in state.items()}, taken + prefix
-    if taken:
-        tell(f"note: {path}: the prefix {taken} of every key was taken off")
+        state, prefixes = {key.removeprefix(prefix): value for key, value in state.items()}, prefixes + prefix
+    if prefixes:
+        tell(f"note: {path}: the prefix {prefixes} of every key was taken off")
     return state
 
 
 def _common_prefix(state: Mapping[str, Tensor], own: Any) -> str | None:
-    """One name before every key, without which they are the model's own, as Lightning's `model.`"""
+    """A prefix of every key without which the keys are the model's own, such as Lightning's `model.`; or None."""
     first = next(iter(state)).partition(".")[0] + "."
     if all(key.startswith(first) for key in state) and {key.removeprefix(first) for key in state} == set(own):
         return first
@@ -133,8 +134,8 @@ def _common_prefix(state: Mapping[str, Tensor], own: Any) -> str | None:
 
 def _put(model: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:
     own = model.state_dict(keep_vars=True)
-    given = {id(own[key]) for key in state.keys() & own.keys()}  # a tied weight may be there under one of its names
-    missing = [key for key, value in own.items() if key not in state and id(value) not in given]
+    present = {id(own[key]) for key in state.keys() & own.keys()}  # a tied weight may be there under one of its names
+    missing = [key for key, value in own.items() if key not in state and id(value) not in present]
     if _counters_alone(missing) and not _counters_alone([key for key in state if key.endswith("num_batches_tracked")]):
         missing = []
     problems = [("missing", missing), ("unexpected", [key for key in state if key not in own])]
@@ -153,7 +154,7 @@ def _put(model: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> N
 
 
 def _counters_alone(keys: list[str]) -> bool:
-    """Whether these are the counters of BatchNorms, which torch before 0.4.1 did not save, nor evaluation uses."""
+    """Whether these are counters of BatchNorms, which torch before 0.4.1 did not save and evaluation does not use."""
     return bool(keys) and all(key.endswith("num_batches_tracked") for key in keys)
 
 

@@ -77,49 +77,49 @@ _local: dict[str, type] = {}  # classes made inside functions, for reading back 
 
 
 class Admission:
-    """What may be named beside modules of the classes that were admitted so far."""
+    """Admits what a saved network names, given the modules' classes that it has admitted so far."""
 
     def __init__(self) -> None:
         self.packages: set[str] = set()
         self._mentioned: dict[int, Any] = {}
 
     def module_class(self, name: str) -> type[nn.Module]:
-        """The class of a module. Raises StoreError."""
-        found = self._found(name)
-        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        """Returns the class of a module. Raises StoreError if it may not be named."""
+        cls = self._resolve(name)
+        if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise StoreError(f"{name}, named as the class of a module, is not an nn.Module")
-        home = f"{found.__module__}."
-        if _package(found) in _CLOSED and not home.startswith(_MODULE_HOMES):
-            raise StoreError(f"{name} is no layer of torch.nn or timm and no class of the model's own")
-        if issubclass(found, _RUNNERS):
+        home = f"{cls.__module__}."
+        if _package(cls) in _CLOSED and not home.startswith(_MODULE_HOMES):
+            raise StoreError(f"{name} is neither a layer of torch.nn or timm nor a class of the model's own")
+        if issubclass(cls, _RUNNERS):
             raise StoreError(f"{name} runs or wraps other code, which a description can't hold: save what is inside")
-        if _package(found) not in _CLOSED:
-            self.packages.add(_package(found))
-            for function in _own_code(found, "__init__", "forward"):
-                self._mentioned.update(_mentions(function, _package(found)))
-        return found
+        if _package(cls) not in _CLOSED:
+            self.packages.add(_package(cls))
+            for function in _own_code(cls, "__init__", "forward"):
+                self._mentioned.update(_mentions(function, _package(cls)))
+        return cls
 
     def callable(self, name: str) -> Any:
-        """A function or class that a forward pass may call. Raises StoreError."""
-        found = pure.function(name)
-        if found is not None:
-            return found
-        found = self._found(name)
-        if isinstance(found, type) and issubclass(found, nn.Module) and _package(found) in ("torch", "timm"):
+        """Returns a function or class that a forward pass may call. Raises StoreError if it may not be named."""
+        value = pure.function(name)
+        if value is not None:
+            return value
+        value = self._resolve(name)
+        if isinstance(value, type) and issubclass(value, nn.Module) and _package(value) in ("torch", "timm"):
             return self.module_class(name)
-        if self._mentioned.get(id(found)) is found and isinstance(found, (type, types.FunctionType)):
-            return found
+        if self._mentioned.get(id(value)) is value and isinstance(value, (type, types.FunctionType)):
+            return value
         raise StoreError(
             f"{name} is neither one of the functions that saved networks may name nor one that __init__ or forward of "
             "the model's own classes refers to"
         )
 
     def listed(self, value: Any) -> bool:
-        """Whether a callable may be given any arguments: it is of the list, or a layer of torch or timm."""
+        """Whether a callable may get any arguments: it is in the list, or a layer of torch or timm."""
         return pure.name_of(value) is not None or (isinstance(value, type) and _package(value) in ("torch", "timm"))
 
     def method(self, module: nn.Module, name: str) -> types.FunctionType:
-        """A method that may stand in an attribute, bound to `module`. Raises StoreError."""
+        """Returns a method that an attribute may hold, bound to `module`. Raises StoreError if it may not be named."""
         cls = type(module)
         function = _static(cls, name)
         if isinstance(function, types.FunctionType) and not name.startswith("__"):
@@ -128,34 +128,34 @@ class Admission:
             code = [c for f in _own_code(cls, "__init__") for c in _codes(f.__code__)]
             if _static(nn.Module, name) is None and any(name in c.co_names for c in code):
                 return function
-        raise StoreError(f"{cls.__qualname__}.{name} is no method that a saved network may name")
+        raise StoreError(f"{cls.__qualname__}.{name} is not a method that a saved network may name")
 
     def record(self, name: str) -> type:
-        """A class whose instances are records of data. Raises StoreError."""
-        found = self._found(name)
-        if not isinstance(found, type) or issubclass(found, (nn.Module, type, BaseException)):
+        """Returns a class whose instances are records of data. Raises StoreError if it may not be named."""
+        cls = self._resolve(name)
+        if not isinstance(cls, type) or issubclass(cls, (nn.Module, type, BaseException)):
             raise StoreError(f"{name} is not a class of records")
-        if _package(found) not in self.packages | {"timm"}:
+        if _package(cls) not in self.packages | {"timm"}:
             raise StoreError(f"{name} is outside the packages of the model's own classes")
-        for base in found.__mro__:
+        for base in cls.__mro__:
             if base not in _BASES and _package(base) in _CLOSED - {"timm"}:
                 raise StoreError(f"{name} is more than a record: its base {base.__module__}.{base.__qualname__}")
-        if _static(found, "__del__") is not None:
-            raise StoreError(f"{name} has a __del__, so it is no record of data")
-        if _static(found, "__call__") is not None and self._mentioned.get(id(found)) is not found:
+        if _static(cls, "__del__") is not None:
+            raise StoreError(f"{name} has a __del__, so it is not a record of data")
+        if _static(cls, "__call__") is not None and self._mentioned.get(id(cls)) is not cls:
             raise StoreError(f"{name} can be called, and __init__ and forward of the model's classes do not name it")
-        return found
+        return cls
 
     def enumeration(self, name: str) -> type[enum.Enum]:
-        """An enum of the model's packages, torch or timm. Raises StoreError."""
-        found = self._found(name)
-        if not (isinstance(found, type) and issubclass(found, enum.Enum)):
+        """Returns an enum of the model's packages, torch or timm. Raises StoreError if it may not be named."""
+        cls = self._resolve(name)
+        if not (isinstance(cls, type) and issubclass(cls, enum.Enum)):
             raise StoreError(f"{name} is not an enum")
-        if _package(found) not in self.packages | {"torch", "timm"}:
+        if _package(cls) not in self.packages | {"torch", "timm"}:
             raise StoreError(f"{name} is outside the packages of the model's own classes")
-        return found
+        return cls
 
-    def _found(self, name: str) -> Any:
+    def _resolve(self, name: str) -> Any:
         if name in _local:
             return _local[name]
         module, _, qualified = name.partition(":")
@@ -164,18 +164,18 @@ class Admission:
                 importlib.import_module(module)
             except ImportError as error:
                 raise StoreError(f"{name} can't be imported here ({error}): {ADVICE.format('')}") from error
-        found: Any = sys.modules.get(module)
+        value: Any = sys.modules.get(module)
         for part in qualified.split("."):
-            found = None if part.startswith("__") else _static(found, part)
-        if found is None:
+            value = None if part.startswith("__") else _static(value, part)
+        if value is None:
             raise StoreError(f"{name} is not defined here: {ADVICE.format(_by_import(module))}")
-        if (getattr(found, "__module__", None), getattr(found, "__qualname__", None)) != (module, qualified):
+        if (getattr(value, "__module__", None), getattr(value, "__qualname__", None)) != (module, qualified):
             raise StoreError(f"{name} is another name for what is defined elsewhere")
-        return found
+        return value
 
 
 def _by_import(module: str) -> str:
-    """What to type, where that is a name and not what a stranger's file wants to have run."""
+    """The import to type, if the module has a plain name: a stranger's file may name anything."""
     return f" (import {module})" if all(part.isidentifier() for part in module.split(".")) else ""
 
 
@@ -187,7 +187,7 @@ def _may_import(module: str) -> bool:
 
 
 def name_of(value: type | types.FunctionType, where: str) -> str:
-    """The name by which a class or function is found again. Raises StoreError."""
+    """The name by which a class or function can be looked up. Raises StoreError if it has none."""
     name = f"{value.__module__}:{value.__qualname__}"
     if "<locals>" in name and isinstance(value, type):
         name = f"{name}#{id(value)}"  # a function may make many classes of one name
@@ -195,20 +195,20 @@ def name_of(value: type | types.FunctionType, where: str) -> str:
         return name
     if "<lambda>" in name or "<locals>" in name:
         raise StoreError(f"{where} is {value!r}, which can't be imported by name (a lambda, or defined in a function)")
-    found: Any = sys.modules.get(value.__module__)
+    holder: Any = sys.modules.get(value.__module__)
     for part in value.__qualname__.split("."):
-        found = _static(found, part)
-    if found is not value:
+        holder = _static(holder, part)
+    if holder is not value:
         raise StoreError(f"{where} is {value!r}, which can't be imported by name")
     return name
 
 
 def check_attribute(cls: type, name: Any, value: Any) -> None:
     """Raises StoreError if an attribute would stand in the way of what the class, or torch, defines."""
-    taken = f"{cls.__qualname__}.{name} hides a method or an internal field, which can't be saved"
+    message = f"{cls.__qualname__}.{name} hides a method or an internal field, which can't be saved"
     module = issubclass(cls, nn.Module)
     if not isinstance(name, str) or name.startswith("__") or (module and name in INTERNAL | FOREIGN):
-        raise StoreError(taken)
+        raise StoreError(message)
     defined = _static(cls, name, _NOTHING)
     if defined is _NOTHING or isinstance(defined, types.MemberDescriptorType):  # a slot
         return
@@ -216,13 +216,13 @@ def check_attribute(cls: type, name: Any, value: Any) -> None:
         own = _static(nn.Module, name) is defined  # else the class has its own, which may be called
         fine = name == "forward" and _is_forward(value)
         if not fine and not (own and name in _HIDEABLE and _inert(value)):
-            raise StoreError(taken)
+            raise StoreError(message)
     elif defined is not None and not (_inert(defined) and _inert(value)):
-        raise StoreError(taken)
+        raise StoreError(message)
 
 
 def recomputed(cls: type, name: str) -> bool:
-    """Whether an attribute is the memory of a `cached_property`, which is worked out again when asked for."""
+    """Whether an attribute is the stored value of a `cached_property`, which can be computed again."""
     return isinstance(_static(cls, name), functools.cached_property)
 
 
@@ -233,7 +233,7 @@ def _is_forward(value: Any) -> bool:
 
 
 def _inert(value: Any, depth: int = 0) -> bool:
-    """Data: nothing in it can be called, and it is no descriptor."""
+    """Whether a value is data: nothing in it can be called, and it is not a descriptor."""
     if isinstance(value, (list, tuple, set, frozenset)) and depth < 20:
         return all(_inert(item, depth + 1) for item in value)
     if isinstance(value, dict) and depth < 20:
@@ -242,7 +242,7 @@ def _inert(value: Any, depth: int = 0) -> bool:
 
 
 def is_closed(cls: type) -> bool:
-    """Whether a class is of the standard library, torch or another package whose objects are no records."""
+    """Whether a class is of the standard library, torch or another package whose objects are not records."""
     return _package(cls) in _CLOSED - {"timm"}
 
 
@@ -254,11 +254,11 @@ _NOTHING = object()
 
 
 def _static(owner: Any, name: str, default: Any = None) -> Any:
-    """What a module or class holds under a name, without asking it; what lies in another module is not its own."""
+    """What a module or class itself holds under a name, without running its code; its submodules do not count."""
     if isinstance(owner, type):
         return next((vars(base)[name] for base in owner.__mro__ if name in vars(base)), default)
-    found = vars(owner).get(name, default) if isinstance(owner, types.ModuleType) else default
-    return default if isinstance(found, types.ModuleType) else found
+    value = vars(owner).get(name, default) if isinstance(owner, types.ModuleType) else default
+    return default if isinstance(value, types.ModuleType) else value
 
 
 def _own_code(cls: type, *names: str) -> Iterator[types.FunctionType]:
@@ -279,12 +279,12 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 def _mentions(function: types.FunctionType, package: str) -> dict[int, Any]:
     """The functions and classes of `package` that a function refers to, as globals or in modules that are globals."""
-    found: dict[int, Any] = {}
+    mentioned: dict[int, Any] = {}
     for code in _codes(function.__code__):
         for name in code.co_names:
             value = function.__globals__.get(name)
             inner = [vars(value).get(n) for n in code.co_names] if isinstance(value, types.ModuleType) else []
             for each in (value, *inner):
                 if isinstance(each, (type, types.FunctionType)) and _package(each) == package:
-                    found[id(each)] = each
-    return found
+                    mentioned[id(each)] = each
+    return mentioned

@@ -32,7 +32,7 @@ def describe(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     first = _Writer(model, frozenset())
     try:
         done = first.run()
-        twice = frozenset(first.values.twice)  # what was met again: only now is it known where it is met first
+        twice = frozenset(first.values.twice)  # what occurs twice: only now is it known where it occurs first
         return _Writer(model, twice).run() if twice else done
     except RecursionError as error:
         raise StoreError(f"{type(model).__name__} is nested too deeply to be described") from error
@@ -90,15 +90,15 @@ class _Writer:
         return self.values.value(value, f"{path}.{name}".lstrip("."))
 
     def hooks(self, module: nn.Module, path: str) -> dict[str, Any]:
-        found = {}
+        hooks = {}
         for kind in HOOKS:
             entries = [write_hook(self.values, module, kind, number, path) for number in getattr(module, kind)]
             if kept := [entry for entry in entries if entry is not None]:
-                found[kind] = kept
-        return found
+                hooks[kind] = kept
+        return hooks
 
     def hidden(self, module: nn.Module, where: str) -> Any:
-        """A module that only an attribute holds, in a list or by way of `object.__setattr__`."""
+        """Describes a module that only an attribute holds, in a list or by way of `object.__setattr__`."""
         for name, inner in module.named_modules():
             self.paths.setdefault(id(inner), f"{where}.{name}".rstrip("."))
             self.admit(inner, where)
@@ -133,7 +133,7 @@ def _parametrized(module: nn.Module) -> list[str]:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    """What is in a module's `__dict__`, without what is worked out from the rest."""
+    """A module's `__dict__`, without what can be computed from the rest."""
     cls = _class_of(module)
     left_out = INTERNAL | FOREIGN | hooked(module) | (kernels.FLAT if isinstance(module, nn.RNNBase) else set())
     return {key: v for key, v in module.__dict__.items() if key not in left_out and not recomputed(cls, key)}
@@ -152,7 +152,7 @@ def build(description: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
 
 
 def _line(error: Exception) -> str:
-    """A message on one line, cut off where what it quotes is long."""
+    """A message on one line, shortened if what it quotes is long."""
     text = " ".join(str(error).split())
     return text if len(text) <= 500 else f"{text[:400]} … {text[-99:]}"
 
@@ -160,7 +160,7 @@ def _line(error: Exception) -> str:
 class _Reader:
     def __init__(self, weights: dict[str, Tensor]) -> None:
         self.weights = weights
-        self.made: dict[str, Tensor] = {}
+        self.tensors: dict[str, Tensor] = {}
         self.modules: dict[str, nn.Module] = {}
         self.open: set[str] = set()  # modules whose children are being made
         self.later: list[tuple[nn.Module, str, dict[str, Any]]] = []
@@ -173,7 +173,7 @@ class _Reader:
         return model
 
     def finish(self) -> None:
-        """Attributes and hooks, once every module that they may name exists."""
+        """Sets attributes and hooks, once every module that they may name exists."""
         waiting, self.later = self.later, []
         for module, _, node in waiting:
             for name, value in node["attributes"].items():
@@ -226,15 +226,15 @@ class _Reader:
         return module
 
     def parameter(self, entry: dict[str, Any]) -> nn.Parameter:
-        tensor = self.made.get(entry["key"])
+        tensor = self.tensors.get(entry["key"])
         if not isinstance(tensor, nn.Parameter):
-            tensor = self.made[entry["key"]] = nn.Parameter(self.stored(entry), requires_grad=bool(entry["trains"]))
+            tensor = self.tensors[entry["key"]] = nn.Parameter(self.stored(entry), requires_grad=bool(entry["trains"]))
         return tensor
 
     def free_tensor(self, entry: dict[str, Any]) -> Tensor:
         if entry["trains"]:
             return self.parameter(entry)
-        return self.made.setdefault(entry["key"], self.stored(entry))
+        return self.tensors.setdefault(entry["key"], self.stored(entry))
 
     def stored(self, entry: dict[str, Any]) -> Tensor:
         if entry["key"] not in self.weights:
@@ -246,7 +246,7 @@ class _Reader:
 
 def _part(name: Any) -> str:
     if not isinstance(name, str) or not name or "." in name or name.startswith("__"):
-        raise StoreError(f"plan.json names a part of a module {name!r}, which is no name")
+        raise StoreError(f"plan.json names a part of a module {name!r}, which is not a valid name")
     return name
 
 
@@ -256,11 +256,11 @@ def _parametrize(module: nn.Module, names: list[str]) -> None:
     for name in names:
         check_attribute(type(module), name, 0)
         inner = None if lists is None else lists._modules.get(name)
-        taken = name in module._parameters or name in module._buffers or name in module._modules
-        if not isinstance(inner, parametrize.ParametrizationList) or taken or hasattr(type(module), name):
+        is_stored = name in module._parameters or name in module._buffers or name in module._modules
+        if not isinstance(inner, parametrize.ParametrizationList) or is_stored or hasattr(type(module), name):
             raise StoreError(f"plan.json calls {name} parametrised, and holds no list of parametrisations for it")
     if not isinstance(lists, nn.ModuleDict) or hasattr(type(module), "parametrizations"):
-        raise StoreError("plan.json holds parametrisations in what is no nn.ModuleDict")
+        raise StoreError("plan.json holds parametrisations in something that is not an nn.ModuleDict")
     parametrize._inject_new_class(module)
     for name in names:
         parametrize._inject_property(module, name)

@@ -1,8 +1,8 @@
-"""What the stages of runs have made, found again by what it was made from.
+"""The store of what the stages of runs make, looked up by what it was made from.
 
 An artefact is a folder `STAGE-DIGEST` in the store. It appears whole or not at all: its files are written into
-`STAGE-DIGEST.part`, which keeps what an interrupted stage had come to, and renamed once its manifest lists them all.
-One lock an artefact lets a second run wait for what a first one is making.
+`STAGE-DIGEST.part`, which keeps what an interrupted stage has written, and renamed once its manifest lists them all.
+Each artefact has a lock, by which a second run waits for what a first one is making.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def code_digest() -> str:
 
 
 class Artefacts:
-    """The store in a folder, which is made when the first artefact is.
+    """The store in a folder, which is created with the first artefact.
 
     Several runs, of this process or others, may use it at once.
     """
@@ -80,24 +80,24 @@ class Artefacts:
         self.root = root
 
     def find(self, key: Key) -> Artefact | None:
-        """The artefact, if it is there and its files are those that were written."""
+        """The artefact, or None if it is not there or its files are no longer those that were written."""
         folder = self.root / key.name
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            listed = manifest["files"]
-            if manifest["key"] != key.digest or any(_sha256(folder / n) != e["sha256"] for n, e in listed.items()):
+            entries = manifest["files"]
+            if manifest["key"] != key.digest or any(_sha256(folder / n) != e["sha256"] for n, e in entries.items()):
                 return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
             return None
-        return Artefact(folder, _contents(listed))
+        return Artefact(folder, _contents(entries))
 
     def make(self, key: Key, writer: Callable[[Path], object], waiting: Callable[[], None] = lambda: None) -> Artefact:
-        """Calls `writer` with the artefact's folder in the making, unless another run has made it meanwhile.
+        """Makes an artefact by `writer`, unless another run has made it meanwhile.
 
         Args:
             key: what it is made from.
-            writer: writes the artefact's files into the folder that it is given, which holds what an interrupted
-                writer left there.
+            writer: writes the artefact's files into its argument, a folder that holds what an interrupted writer left
+                there.
             waiting: called once if another run is making it now.
 
         Returns:
@@ -107,8 +107,8 @@ class Artefacts:
             StoreError: the store can't be written.
         """
         with self._locked(key, waiting):
-            if (made := self.find(key)) is not None:
-                return made
+            if (artefact := self.find(key)) is not None:
+                return artefact
             shutil.rmtree(self.root / key.name, ignore_errors=True)  # damaged
             part = self.root / f"{key.name}.part"
             part.mkdir(exist_ok=True)
@@ -117,7 +117,7 @@ class Artefacts:
             return self._finish(key, part)
 
     def _finish(self, key: Key, part: Path) -> Artefact:
-        listed = {
+        entries = {
             path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
             for path in sorted(part.iterdir())
             if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST
@@ -130,13 +130,13 @@ class Artefacts:
             "inputs": dict(key.inputs),
             "versions": dict(key.versions),
             "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "files": listed,
+            "files": entries,
         }
         files.write_text(part / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
         folder = self.root / key.name
         os.rename(part, folder)
         files.flush(self.root)
-        return Artefact(folder, _contents(listed))
+        return Artefact(folder, _contents(entries))
 
     @contextmanager
     def _locked(self, key: Key, waiting: Callable[[], None]) -> Iterator[None]:
@@ -158,8 +158,8 @@ class Artefacts:
             lock.release()
 
 
-def _contents(listed: Mapping[str, Mapping[str, Any]]) -> str:
-    return digest_of({name: entry["sha256"] for name, entry in listed.items()})
+def _contents(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    return digest_of({name: entry["sha256"] for name, entry in entries.items()})
 
 
 def _sha256(path: Path) -> str:

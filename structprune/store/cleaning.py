@@ -36,7 +36,7 @@ class Entry:
 
 @contextmanager
 def at_work(root: Path) -> Iterator[None]:
-    """Keeps a store from being cleaned; several runs may be at work. Raises StoreError where it can't be written."""
+    """Keeps a store from being cleaned; several runs may be at work. Raises StoreError if it can't be written."""
     try:
         is_new = not root.exists()
         root.mkdir(parents=True, exist_ok=True)
@@ -72,8 +72,8 @@ def _end(lock: FileLock) -> None:
 
 
 def _any_held(root: Path, pattern: str) -> bool:
-    """Whether a run holds one of these locks; those of runs that were killed are cleared away."""
-    held = False
+    """Whether a run holds one of these locks. Removes those of runs that were killed."""
+    is_held = False
     for path in root.glob(pattern):
         if path.name == _DOOR:
             continue
@@ -81,19 +81,22 @@ def _any_held(root: Path, pattern: str) -> bool:
         try:
             lock.acquire()
         except Timeout:
-            held = True
+            is_held = True
         else:
             _end(lock)
-    return held
+    return is_held
 
 
 def clean(root: Path, places: Iterable[Path], remove: bool) -> list[Entry]:
-    """What a store holds; with `remove`, all that no interrupted run needs is removed.
+    """Lists what a store holds. If `remove`, remove all that no interrupted run needs.
 
     Args:
         root: the store.
         places: folders in which the folders of runs are.
-        remove: whether to remove, or only to tell.
+        remove: whether to remove, or only to list.
+
+    Returns:
+        What the store held.
 
     Raises:
         StoreError: there is no store, or a run is at work with it.
@@ -116,8 +119,8 @@ def clean(root: Path, places: Iterable[Path], remove: bool) -> list[Entry]:
         raise StoreError(f"{root} can't be cleaned ({error})") from error
 
 
-def told(root: Path, entries: Sequence[Entry], removed: bool) -> Iterator[str]:
-    """A line for each entry, and one for all."""
+def describe(root: Path, entries: Sequence[Entry], removed: bool) -> Iterator[str]:
+    """Yields a line for each entry, and one for all."""
     for entry in entries:
         state = f"kept, {entry.needed_by} goes on from it" if entry.needed_by else "removed" if removed else "can go"
         yield f"{entry.freed / 1e6:10.2f} MB  {entry.path.name}: {state}"
@@ -134,7 +137,7 @@ def _interrupted(place: Path) -> Iterator[Path]:
 
 def _entries(root: Path, interrupted: Sequence[Path]) -> list[Entry]:
     needed = {name: run for run in interrupted for name in _used(run)}
-    found = []
+    entries = []
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
             continue
@@ -142,8 +145,8 @@ def _entries(root: Path, interrupted: Sequence[Path]) -> list[Entry]:
         if path.suffix == ".part" and interrupted:  # the log does not say whose it is
             needed_by = interrupted[0]
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        found.append(Entry(path, sum(file.stat().st_size for file in files), needed_by))
-    return found
+        entries.append(Entry(path, sum(file.stat().st_size for file in files), needed_by))
+    return entries
 
 
 def _used(run: Path) -> Iterator[str]:

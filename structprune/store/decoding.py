@@ -47,11 +47,11 @@ class Decoder:
         if tag == "$ref":
             return self.shared[body]
         if tag in MAPPINGS or tag in SEQUENCES or tag in SPACES or tag in ("$default_dict", "$record"):
-            made = self._empty(tag, body)
+            container = self._empty(tag, body)
             if number is not None:
-                self.shared[number] = made
-            self._fill(made, tag, body)
-            return made
+                self.shared[number] = container
+            self._fill(container, tag, body)
+            return container
         if tag in FIXED:
             return FIXED[tag](self._keys(body) if tag == "$frozenset" else self._list(body))
         reader = _READERS.get(tag)
@@ -84,38 +84,38 @@ class Decoder:
             return _allocated(cls)
         return {**MAPPINGS, **SEQUENCES, **SPACES}[tag]()
 
-    def _fill(self, made: Any, tag: str, body: Any) -> None:
+    def _fill(self, container: Any, tag: str, body: Any) -> None:
         if tag == "$list":
-            made.extend(self._list(body))
+            container.extend(self._list(body))
         elif tag == "$set":
-            made.update(self._keys(body))
+            container.update(self._keys(body))
         elif tag == "$deque":
-            made.extend(self._list(body[1]))
+            container.extend(self._list(body[1]))
         elif tag == "$record":
             for key, item in body[1]:
-                held = self.value(item)
-                check_attribute(type(made), key, held)
-                _set(made, key, held)
-            if isinstance(made, dict):
-                self._fill_dict(made, body[2])
+                field = self.value(item)
+                check_attribute(type(container), key, field)
+                _set(container, key, field)
+            if isinstance(container, dict):
+                self._fill_dict(container, body[2])
         elif tag in SPACES:
             for key, item in body:
-                check_attribute(type(made), key, None)
-                vars(made)[key] = self.value(item)
+                check_attribute(type(container), key, None)
+                vars(container)[key] = self.value(item)
         else:
-            self._fill_dict(made, body[1] if tag == "$default_dict" else body)
+            self._fill_dict(container, body[1] if tag == "$default_dict" else body)
 
-    def _fill_dict(self, made: dict[Any, Any], pairs: Any) -> None:
-        put = OrderedDict.__setitem__ if isinstance(made, OrderedDict) else dict.__setitem__
+    def _fill_dict(self, container: dict[Any, Any], pairs: Any) -> None:
+        put = OrderedDict.__setitem__ if isinstance(container, OrderedDict) else dict.__setitem__
         for key, item in pairs:
             (name,) = self._keys([key])
-            put(made, name, self.value(item))
+            put(container, name, self.value(item))
 
     def _partial(self, body: Any) -> Any:
         function, args, kwargs = (self.value(part) for part in body)
         callable_here = isinstance(function, (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType))
         if not callable_here or not isinstance(args, tuple) or type(kwargs) is not dict:
-            raise StoreError(f"plan.json binds arguments to {function!r}, which is no function")
+            raise StoreError(f"plan.json binds arguments to {function!r}, which is not a function")
         if not bindable(self.admission, function, args, kwargs):
             raise StoreError(
                 f"plan.json binds more than numbers to {function!r}, which is not one of the listed functions"
@@ -125,50 +125,50 @@ class Decoder:
     def _method(self, body: Any) -> Any:
         module = self.value(body[0])
         if not isinstance(module, nn.Module):
-            raise StoreError("plan.json names a method of what is no module")
+            raise StoreError("plan.json names a method of something that is not a module")
         return types.MethodType(self.admission.method(module, body[1]), module)
 
     def _named_tuple(self, body: Any) -> Any:
         cls = self.admission.record(body[0])
         items = self._list(body[1])
         if not issubclass(cls, tuple) or len(getattr(cls, "_fields", ())) != len(items):
-            raise StoreError(f"{body[0]} is no tuple of {len(items)} names")
+            raise StoreError(f"{body[0]} is not a tuple of {len(items)} names")
         return tuple.__new__(cls, items)
 
     def _weak(self, body: Any) -> Any:
-        held = self.value(body)
-        if not isinstance(held, (nn.Module, Tensor)):
-            raise StoreError("plan.json refers weakly to what is no module and no tensor")
-        return weakref.ref(held)
+        target = self.value(body)
+        if not isinstance(target, (nn.Module, Tensor)):
+            raise StoreError("plan.json refers weakly to something that is neither a module nor a tensor")
+        return weakref.ref(target)
 
     def _generator(self, body: Any) -> torch.Generator:
         state = self.tensor(body[1])
         _, left, _, place = struct.unpack_from("<QiiQ", state.numpy().tobytes())
         if not (1 <= left <= 624 and left + place <= 625):  # else torch reads beyond its numbers
             raise StoreError("plan.json holds the state of a generator that torch never has")
-        made = torch.Generator()
-        made.set_state(state)
-        return made
+        generator = torch.Generator()
+        generator.set_state(state)
+        return generator
 
 
 def _allocated(cls: type) -> Any:
-    """An instance, without asking the class."""
+    """An instance, made without running the class's code."""
     if issubclass(cls, OrderedDict):
         return OrderedDict.__new__(cls)
     if issubclass(cls, dict):
         return dict.__new__(cls)
     if issubclass(cls, tuple):
-        raise StoreError(f"{cls.__qualname__} is a tuple, and no record")
+        raise StoreError(f"{cls.__qualname__} is a tuple, not a record")
     return object.__new__(cls)
 
 
-def _set(made: Any, key: str, held: Any) -> None:
-    """Past any `__setattr__` of the class."""
-    slot = next((vars(b)[key] for b in type(made).__mro__ if key in vars(b)), None)
+def _set(record: Any, key: str, value: Any) -> None:
+    """Sets a field of a record, past any `__setattr__` of the class."""
+    slot = next((vars(b)[key] for b in type(record).__mro__ if key in vars(b)), None)
     if isinstance(slot, types.MemberDescriptorType):
-        slot.__set__(made, held)
+        slot.__set__(record, value)
     else:
-        object.__getattribute__(made, "__dict__")[key] = held
+        object.__getattribute__(record, "__dict__")[key] = value
 
 
 def _hashes(value: Any) -> bool:
@@ -179,10 +179,10 @@ def _hashes(value: Any) -> bool:
 
 def _torch_constant(tag: str) -> Callable[[Decoder, Any], Any]:
     def read(_: Decoder, body: Any) -> Any:
-        found = vars(torch).get(body)
-        if not isinstance(found, TORCH[tag]):
+        constant = vars(torch).get(body)
+        if not isinstance(constant, TORCH[tag]):
             raise StoreError(f"{body} is not a {tag[1:]}")
-        return found
+        return constant
 
     return read
 

@@ -38,7 +38,7 @@ class Encoder:
         repeated: frozenset[int],
     ) -> None:
         self.admission, self.modules, self.tensor, self.hidden = admission, modules, tensor, hidden
-        self.repeated = repeated  # what a first pass met twice
+        self.repeated = repeated  # what occurred twice in a first pass
         self.met: dict[int, int] = {}
         self.twice: set[int] = set()
 
@@ -73,7 +73,7 @@ class Encoder:
         return [[self.value(k, f"{where}.key"), self.value(v, f"{where}[{k!r}]")] for k, v in dict.items(values)]
 
     def _shared(self, value: Any, where: str) -> Any:
-        """What can be changed in place: written once."""
+        """Writes a value that can be changed in place: once, and then as a reference."""
         if id(value) in self.met:
             self.twice.add(id(value))
             return {"$ref": self.met[id(value)]}
@@ -102,7 +102,7 @@ class Encoder:
         return self._record(value, where)
 
     def _held(self, value: Any, where: str) -> Any:
-        """What belongs to the network, and what is found by name."""
+        """Writes what belongs to the network, and what has a name."""
         if isinstance(value, Tensor):
             return {"$tensor": self.tensor(value, where)}
         if isinstance(value, np.ndarray):

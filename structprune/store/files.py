@@ -57,14 +57,14 @@ def write_all(writers: dict[Path, Writer]) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Removes what writers that were killed have left aside in a folder into which nobody else writes now."""
+    """Removes the files that killed writers left in a folder. Nobody may be writing into it."""
     for path in folder.iterdir():
         if _ASIDE.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def no_room(error: BaseException | None) -> bool:
-    """Whether a disk that is full is behind an error, whatever a library made of it."""
+    """Whether a full disk is the cause of an error, whatever a library made of it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -85,7 +85,7 @@ def _new_file(path: Path) -> tuple[Path, int]:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on disk; a system that can't do that for folders is let be."""
+    """Waits until a file, or the names in a folder, are on disk; for folders, not on systems that can't."""
     folder = path.is_dir()
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -104,9 +104,9 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder`, which is made, against every other saver, of this process or another.
+    """Locks `folder`, which is created, against every other saver, of this process or another.
 
-    Nothing stays of the lock. Raises StoreError if another saver holds it for longer than `PATIENCE`, or if no lock can
+    The lock leaves no file. Raises StoreError if another saver holds it for longer than `PATIENCE`, or if no lock can
     be had there.
     """
     try:

@@ -44,7 +44,7 @@ def _target(hook: Any) -> str:
 
 
 def write_hook(values: Encoder, module: nn.Module, kind: str, number: int, path: str) -> dict[str, Any] | None:
-    """One hook of a module as data, None for what is set up again by itself. Raises StoreError for other kinds."""
+    """One hook of a module as data, None if the model sets it up again. Raises StoreError for unknown kinds."""
     hook = getattr(module, kind)[number]
     if getattr(hook, "__module__", "") == _REMADE:
         return None
@@ -61,11 +61,11 @@ def write_hook(values: Encoder, module: nn.Module, kind: str, number: int, path:
     try:
         return {"call": values.value(hook, where), **flags}
     except StoreError as error:
-        raise StoreError(f"{path or 'the model'} has hooks ({kind}) of no known kind: {error}") from error
+        raise StoreError(f"{path or 'the model'} has hooks ({kind}) of an unknown kind: {error}") from error
 
 
 def register_outputs(module: nn.Module) -> None:
-    """What a transformers model's constructor tells the library beside the model: which outputs its class records."""
+    """Tells transformers which outputs the model's class records, as the model's constructor does."""
     outputs, class_ = sys.modules.get(_REMADE), type(module)
     registry, base = getattr(outputs, "_CAN_RECORD_REGISTRY", None), sys.modules.get("transformers.modeling_utils")
     if registry is not None and base is not None and issubclass(class_, base.PreTrainedModel):
@@ -90,7 +90,7 @@ def _feature_hooks() -> Any:
 
 
 def read_hook(values: Decoder, module: nn.Module, kind: str, entry: dict[str, Any]) -> None:
-    """Registers a hook that `write_hook` wrote. Raises StoreError for what no hook may be."""
+    """Registers a hook that `write_hook` wrote. Raises StoreError for what may not be a hook."""
     if kind not in HOOKS:
         raise StoreError(f"plan.json holds hooks of the kind {kind!r}")
     flags = {key: value for key, value in entry.items() if key in ("kwargs", "always")}
@@ -100,20 +100,20 @@ def read_hook(values: Decoder, module: nn.Module, kind: str, entry: dict[str, An
         if body[0] in module._parameters or body[0] in module._buffers or body[0] in module._modules:
             raise StoreError(f"plan.json works out {body[0]} by a hook, and holds it as well")
         with torch.no_grad():
-            made = _READERS[what](module, *body)
-        nn.Module.register_forward_pre_hook(module, made)
+            norm = _READERS[what](module, *body)
+        nn.Module.register_forward_pre_hook(module, norm)
         return
     if what == "features":
         record = values.value(body[0])
         if _feature_hooks() is None or type(record) is not _feature_hooks():
-            raise StoreError("plan.json collects features in what is no FeatureHooks of timm's")
+            raise StoreError("plan.json collects features in something that is not timm's FeatureHooks")
         number = values.value(body[1])
         hook: Callable[..., Any] = functools.partial(record._collect_output_hook, number)
     elif what == "call":
         hook = values.value(body)
         plain = hook.func if isinstance(hook, functools.partial) else hook
         if not isinstance(plain, (types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
-            raise StoreError(f"plan.json registers {hook!r} as a hook, which is no function")
+            raise StoreError(f"plan.json registers {hook!r} as a hook, which is not a function")
     else:
         raise StoreError(f"plan.json holds a hook of unknown kind {what!r}")
     _register(module, kind, hook, flags)
@@ -156,11 +156,11 @@ def _mask(module: nn.Module, name: str) -> prune.BasePruningMethod:
 
 
 def _own(module: nn.Module, *names: str) -> list[torch.Tensor]:
-    """Tensors that are the module's parameters or buffers, and nothing that its class works out."""
-    found = [module._parameters.get(name, module._buffers.get(name)) for name in names]
-    if any(tensor is None or hasattr(type(module), name) for tensor, name in zip(found, names, strict=True)):
+    """Tensors that are the module's parameters or buffers, and not properties of its class."""
+    stored = [module._parameters.get(name, module._buffers.get(name)) for name in names]
+    if any(tensor is None or hasattr(type(module), name) for tensor, name in zip(stored, names, strict=True)):
         raise StoreError(f"plan.json holds a hook on {names[0]}, which the module does not have")
-    return found  # type: ignore[return-value]
+    return stored  # type: ignore[return-value]
 
 
 _READERS: dict[str, Callable[..., Any]] = {

@@ -17,7 +17,7 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 def check(module: nn.Module, path: str) -> None:
-    """Raises StoreError if a layer's weights do not have the shapes that its numbers say."""
+    """Raises StoreError if a layer's weights do not have the shapes that its sizes require."""
     where = path or "the model"
     if isinstance(module, nn.RNNBase):
         _check_recurrent(module, where)
@@ -61,7 +61,7 @@ def _check_recurrent(rnn: nn.RNNBase, where: str) -> None:
 
 
 def _stored(rnn: nn.RNNBase, name: str) -> Tensor | None:
-    """The parameter, or what a hook of torch's works it out from."""
+    """The parameter, or the one that a hook of torch's computes it from."""
     for key in (name, f"{name}_v", f"{name}_orig"):
         tensor = rnn._parameters.get(key)
         if tensor is not None:

@@ -64,14 +64,14 @@ _LISTS = {
 }
 
 
-def _resolved() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _resolve() -> dict[str, Any]:
+    functions: dict[str, Any] = {}
     for module, names in _LISTS.items():
         home = sys.modules.get(module) or importlib.import_module(module)
         for name in names.split():
             if hasattr(home, name):  # other versions have fewer
-                found[f"{module}:{name}"] = getattr(home, name)
-    return found
+                functions[f"{module}:{name}"] = getattr(home, name)
+    return functions
 
 
 _BY_NAME: dict[str, Any] = {}
@@ -80,7 +80,7 @@ _BY_ID: dict[int, str] = {}
 
 def _fill() -> None:
     if not _BY_NAME:
-        _BY_NAME.update(_resolved())
+        _BY_NAME.update(_resolve())
         for name, function in reversed(_BY_NAME.items()):  # the first name wins
             _BY_ID[id(function)] = name
 

@@ -57,17 +57,17 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
     description: dict[str, Any]
     try:
         if plan.program is not None:
-            description, held = {"layout": layout_of(slim)}, dict(tensors(slim))
+            description, stored = {"layout": layout_of(slim)}, dict(tensors(slim))
         else:
-            description, held = architecture.describe(slim)
+            description, stored = architecture.describe(slim)
             try:
                 strict_json.parse(pretty_json({"architecture": description}))
             except ValueError as error:  # too deep or too large to be read back
                 raise StoreError(f"{type(slim).__name__} can't be described in {PLAN}: {error}") from error
     except StoreError as error:
-        description, held = {"missing": str(error)}, dict(tensors(slim))
+        description, stored = {"missing": str(error)}, dict(tensors(slim))
         warnings.warn(f"saved, but {error}: it loads onto a dense instance only, load(folder, model=...)", stacklevel=2)
-    storable = weights.storable(held)
+    storable = weights.storable(stored)
 
     def write_weights(path: Path) -> None:
         data["architecture"] = description
@@ -87,39 +87,39 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
 
 
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
-    """The slim model that `save` or a run wrote.
+    """Loads the slim model that `save` or a run wrote.
 
     Reads `slim.safetensors` and `plan.json`; no pickle, no tracing, and nothing is written. timm's and torch's classes
     are imported; code of your own that defines the model must be imported already.
 
     Args:
         folder: the folder of the two files.
-        model: a dense instance, where code can't be imported by name: the plan is applied to a copy of it.
+        model: a dense instance, if its code can't be imported by name: the plan is applied to a copy of it.
 
     Returns:
         The network, on the CPU.
 
     Raises:
-        StoreError: files are damaged or of two runs (the plan names the weights by their hash), the plan was edited
-            since it was saved, in what it keeps, or tensors have other shapes than it says.
+        StoreError: files are damaged or of two runs (the plan holds the weights' hash), what the plan keeps was edited
+            since, or tensors have other shapes than it says.
     """
     folder = _folder(folder)
     if model is not None and not isinstance(model, nn.Module):
         raise StoreError(f"model is a {type(model).__name__}: give a dense instance of the model")
-    plan, description, held = _read(folder)
-    _check_shapes(held, plan, WEIGHTS, every=model is not None)
+    plan, description, stored = _read(folder)
+    _check_shapes(stored, plan, WEIGHTS, every=model is not None)
     if model is not None:
-        return _onto(model, plan, held)
+        return _onto(model, plan, stored)
     if not isinstance(description, dict) or "missing" in description:
         reason = description.get("missing") if isinstance(description, dict) else None
         reason = reason if isinstance(reason, str) else "plan.json describes no architecture"
         raise StoreError(f"{reason}. Pass a dense instance of the model: load(folder, model=...)")
     if "layout" in description:
         try:
-            return graph_module(plan.program or {}, description["layout"], held)
+            return graph_module(plan.program or {}, description["layout"], stored)
         except PlanError as error:
             raise StoreError(f"{folder / PLAN}: {error}") from error
-    built = architecture.build(description, held)
+    built = architecture.build(description, stored)
     _check_shapes(dict(tensors(built)), plan, "the network that plan.json describes", every=False)
     _check_attributes(built, plan)
     return built
@@ -132,7 +132,7 @@ def _folder(folder: str | Path) -> Path:
         path = Path(folder)
         path.is_dir()
     except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{shown(str(folder))} is no path ({error}): give a folder") from error
+        raise StoreError(f"{shown(str(folder))} is not a path ({error}): give a folder") from error
     return path
 
 
@@ -152,10 +152,10 @@ def _read(folder: Path) -> tuple[Plan, Any, dict[str, Tensor]]:
 
 def _stamp(folder: Path) -> list[tuple[int, int, int]]:
     try:
-        found = [(folder / name).stat() for name in (WEIGHTS, PLAN)]
+        states = [(folder / name).stat() for name in (WEIGHTS, PLAN)]
     except (OSError, ValueError):
         return []
-    return [(entry.st_ino, entry.st_mtime_ns, entry.st_size) for entry in found]
+    return [(entry.st_ino, entry.st_mtime_ns, entry.st_size) for entry in states]
 
 
 def _read_once(folder: Path) -> tuple[Plan, Any, dict[str, Tensor]]:
@@ -170,18 +170,18 @@ def _read_once(folder: Path) -> tuple[Plan, Any, dict[str, Tensor]]:
             raise StoreError(
                 f"{folder / PLAN} was not saved with {WEIGHTS}: it does not name it by its hash. Save the network anew"
             )
-        held = weights.read(folder / WEIGHTS, plan, known)
+        stored = weights.read(folder / WEIGHTS, plan, known)
     except (PlanError, ValueError) as error:
         raise StoreError(f"{folder / PLAN}: {error}") from error
     except OSError as error:
         raise StoreError(f"{folder} can't be read: {error}") from error
     if known is None:
         warnings.warn(f"{folder} was saved by a version that kept no hash of the weights: save it anew", stacklevel=4)
-    return plan, data.get("architecture"), held
+    return plan, data.get("architecture"), stored
 
 
-def _check_shapes(held: dict[str, Tensor], plan: Plan, where: str, every: bool) -> None:
-    if wrong := wrong_shape(held, plan, where, every):
+def _check_shapes(stored: dict[str, Tensor], plan: Plan, where: str, every: bool) -> None:
+    if wrong := wrong_shape(stored, plan, where, every):
         raise StoreError(wrong)
 
 
@@ -189,10 +189,10 @@ def _check_attributes(built: nn.Module, plan: Plan) -> None:
     modules = dict(walk(built))
     for path, values in plan.attributes.items():
         for name, value in values.items():
-            found = _held(modules.get(path), name, value)
-            if (list(found) if isinstance(found, tuple) else found) != value:
+            observed = _held(modules.get(path), name, value)
+            if (list(observed) if isinstance(observed, tuple) else observed) != value:
                 where = f"{path}.{name}".lstrip(".")
-                raise StoreError(f"{where} is {shown(found)} in the architecture, and {shown(value)} in the plan")
+                raise StoreError(f"{where} is {shown(observed)} in the architecture, and {shown(value)} in the plan")
 
 
 def _held(holder: Any, name: str, missing: Any) -> Any:
@@ -205,15 +205,15 @@ def _held(holder: Any, name: str, missing: Any) -> Any:
     return holder
 
 
-def _onto(model: nn.Module, plan: Plan, held: dict[str, Tensor]) -> nn.Module:
+def _onto(model: nn.Module, plan: Plan, stored: dict[str, Tensor]) -> nn.Module:
     try:
         slim = prune(model, plan)
     except (PlanError, ModelError) as error:
         raise StoreError(f"the saved plan can't be applied to model: {error}") from error
     state = tensors(slim)
     for key, tensor in state.items():
-        if key not in held or held[key].shape != tensor.shape:
-            found = tuple(held[key].shape) if key in held else "absent"
-            raise StoreError(f"{key} is {found} in {WEIGHTS}, and the plan makes it {tuple(tensor.shape)}")
-    replace_tensors(slim, {key: held[key].to(state[key].device) for key in state})
+        if key not in stored or stored[key].shape != tensor.shape:
+            shape = tuple(stored[key].shape) if key in stored else "absent"
+            raise StoreError(f"{key} is {shape} in {WEIGHTS}, and the plan makes it {tuple(tensor.shape)}")
+    replace_tensors(slim, {key: stored[key].to(state[key].device) for key in state})
     return slim

@@ -2,7 +2,7 @@
 
 Each of the two files names the other: plan.json has the size and SHA-256 of the weights, and the weights' metadata have
 the SHA-256 of what the plan does to a network. So files of two runs, a damaged file and a plan that was edited since
-are told apart from a saved network before anything is made of them.
+are recognised before anything is built from them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BOUND = ("groups", "keep", "shapes", "attributes", "statistics", "program")  # 
 
 
 class Fingerprint(BaseModel):
-    """What plan.json knows of the weights file."""
+    """What plan.json says about the weights file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     bytes: Annotated[int, Field(ge=0)]
@@ -41,18 +41,18 @@ def digest(plan: Plan) -> str:
 
 
 def storable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of the tensors, on the CPU and apart from each other. Raises StoreError for one that no file holds."""
-    made = {}
+    """Copies of the tensors, on the CPU and apart from each other. Raises StoreError for one that can't be stored."""
+    copies = {}
     for key, tensor in weights.items():
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise StoreError(f"{key} can't be saved: it is sparse or quantised, and only plain tensors are stored")
         try:
-            made[key] = tensor.detach().cpu().contiguous().clone()
+            copies[key] = tensor.detach().cpu().contiguous().clone()
         except (RuntimeError, NotImplementedError) as error:
             raise StoreError(
                 f"{key} can't be saved ({_first_line(error)}): give a network with plain weights"
             ) from error
-    return made
+    return copies
 
 
 def write(path: Path, weights: dict[str, Tensor], plan: Plan) -> Fingerprint:
@@ -69,9 +69,9 @@ def write(path: Path, weights: dict[str, Tensor], plan: Plan) -> Fingerprint:
 
 
 def read(path: Path, plan: Plan, known: Any) -> dict[str, Tensor]:
-    """The tensors in `path`, once it is known to be the file that `known`, the plan's fingerprint of it, is about.
+    """Reads the tensors in `path`, if it is the file that `known`, the plan's fingerprint, describes.
 
-    `known` is None for a plan of the version that had none: then what the weights say of themselves must agree.
+    `known` is None for a plan of the version that had none: then their own metadata must agree.
     Raises StoreError.
     """
     fingerprint = None if known is None else _fingerprint(known)
@@ -123,15 +123,15 @@ def _fingerprint(known: Any) -> Fingerprint:
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
-    """The metadata of a safetensors file. Raises ValueError for a header that is none, or has a key twice."""
+    """The metadata of a safetensors file. Raises ValueError for a broken header, or one with a key twice."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
         raise ValueError(f"a header of {length:,} bytes in a file of {len(data):,}")
     if length > strict_json.MAX_BYTES:
         raise ValueError(f"a header of {length:,} bytes, over the limit of {strict_json.MAX_BYTES:,}")
     header = strict_json.parse(data[8 : 8 + length].decode("utf-8"))
-    found = header.get("__metadata__") if isinstance(header, dict) else None
-    return found if isinstance(found, dict) else {}
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _first_line(error: Exception) -> str:

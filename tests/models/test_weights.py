@@ -112,7 +112,7 @@ def test_files_that_are_no_checkpoints(tmp_path, state):
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(
-            RecipeError, match=rf"{name} (is damaged or no checkpoint|holds more than tensors)"
+            RecipeError, match=rf"{name} (is damaged or not a checkpoint|holds more than tensors)"
         ) as caught:
             loaded(tmp_path / name)
         assert len(str(caught.value)) < 400

@@ -92,10 +92,10 @@ def test_listed_and_own_functions_are_bound_to_what_they_may_hold():
     for held in ("path", {"$path": "/"}, {"$bytes": "YQ=="}, ["x"], own, {"$dict": [["a", "b"]]}):
         _refused(lambda d, held=held: d["attributes"].update(act=_bound(own, held)), reason="more than numbers")
         _refused(lambda d, held=held: d["attributes"].update(act=_bound(own, path=held)), reason="more than numbers")
-    _refused(lambda d: d["attributes"].update(act=_bound(_bound(own))), reason="is no function")
-    _refused(lambda d: d["attributes"].update(act={"$partial": [own, [1], {"$dict": []}]}), reason="is no function")
+    _refused(lambda d: d["attributes"].update(act=_bound(_bound(own))), reason="is not a function")
+    _refused(lambda d: d["attributes"].update(act={"$partial": [own, [1], {"$dict": []}]}), reason="is not a function")
     record = {"$record": [f"{HERE}:Restores", [], None]}
-    _refused(lambda d: d["attributes"].update(act=_bound(record)), reason="is no function")
+    _refused(lambda d: d["attributes"].update(act=_bound(record)), reason="is not a function")
 
 
 def test_what_the_class_defines_can_t_be_hidden():
@@ -117,7 +117,7 @@ def test_what_the_class_defines_can_t_be_hidden():
                 continue
             _refused(lambda d, n=name, v=value: d["attributes"].update({n: v}))
     _refused(lambda d: d["attributes"].update(width=_named("torch.nn.functional:relu")), reason="hides")
-    _refused(lambda d: d["attributes"].update(forward={"$method": [{"$module": ""}, "save_to"]}), reason="no method")
+    _refused(lambda d: d["attributes"].update(forward={"$method": [{"$module": ""}, "save_to"]}), reason="not a method")
     _refused(lambda d: d["attributes"].update(forward=_named("torch.nn.functional:relu")), reason="hides")
 
 
@@ -126,13 +126,15 @@ def test_what_the_class_defines_can_t_be_hidden():
 )
 def test_methods_that_may_not_be_bound(name):
     for value in ({"$method": [{"$module": ""}, name]}, _bound({"$method": [{"$module": ""}, name]}, 1)):
-        _refused(lambda d, value=value: d["attributes"].update(act=value), reason="no method")
-        _refused(lambda d, value=value: d.update(hooks={"_forward_pre_hooks": [{"call": value}]}), reason="no method")
+        _refused(lambda d, value=value: d["attributes"].update(act=value), reason="may name")
+        _refused(lambda d, value=value: d.update(hooks={"_forward_pre_hooks": [{"call": value}]}), reason="may name")
 
 
 def test_a_bound_forward_takes_no_text():
     _refused(lambda d: d["attributes"].update(forward=_bound({"$method": [{"$module": ""}, "forward"]}, "x")))
-    _refused(lambda d: d["attributes"].update(act={"$method": [_named("torch:relu"), "forward"]}), reason="no module")
+    _refused(
+        lambda d: d["attributes"].update(act={"$method": [_named("torch:relu"), "forward"]}), reason="that is not a"
+    )
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ REFUSED = {
     ),
     "file": (lambda net: setattr(net, "fn", sys.stdout), "fn is a "),
     "module": (lambda net: setattr(net, "fn", F), "fn is a builtins.module"),
-    "hook": (lambda net: net.a.register_forward_hook(lambda *args: None), "a has hooks .*of no known kind"),
+    "hook": (lambda net: net.a.register_forward_hook(lambda *args: None), "a has hooks .*of an unknown kind"),
     "backward hook": (lambda net: net.a.register_full_backward_hook(made_inside()), "a has hooks"),
     "method": (lambda net: setattr(net, "eval", 1), "hides a method"),
     "forward": (lambda net: setattr(net, "forward", made_inside()), "hides a method"),

@@ -92,16 +92,16 @@ def _call(source: str, kwargs: Mapping[str, Any], tell: Tell, depth: int) -> Any
 
     if depth > 8:
         raise RecipeError("model.kwargs: sources inside sources, more than eight deep")
-    found = usercode.find(source, tell)
-    if isinstance(found, nn.Module):
+    target = usercode.find(source, tell)
+    if isinstance(target, nn.Module):
         if kwargs:
             raise ModelError(f"{source} is a module already, which takes no arguments: leave kwargs out")
-        return copy.deepcopy(found)  # or what one run trains, the next would start from
-    if not callable(found):
-        raise ModelError(f"{source} is {shown(found)}, which can't be called: name a class or a function")
+        return copy.deepcopy(target)  # or what one run trains, the next would start from
+    if not callable(target):
+        raise ModelError(f"{source} is {shown(target)}, which can't be called: name a class or a function")
     arguments = {key: _made(value, tell, depth) for key, value in kwargs.items()}
     try:
-        return found(**arguments)
+        return target(**arguments)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the user's code raises
@@ -112,7 +112,7 @@ def _call(source: str, kwargs: Mapping[str, Any], tell: Tell, depth: int) -> Any
 
 
 def _made(value: Any, tell: Tell, depth: int) -> Any:
-    """An argument, or what it says how to make."""
+    """The value of an argument: itself, or what its `source` makes."""
     if isinstance(value, Mapping) and "source" in value and value.keys() <= {"source", "kwargs"}:
         return _call(str(value["source"]), value.get("kwargs") or {}, tell, depth + 1)
     if isinstance(value, Mapping):

@@ -96,17 +96,17 @@ def build(spec: RunSpec, tell: Tell) -> nn.Module:
 
 
 def _named(run: str) -> str:
-    """The file or module that the run's recipe names. It is not run for that: whoever starts a run has to say so."""
+    """Advice with the file or module that the run's recipe names. That is not run: only the user can allow it."""
     try:
-        said = read_yaml(Path(run) / "recipe.yaml")["model"]
-        place = said.get("code") or str(said["source"]).rpartition(":")[0]
+        model = read_yaml(Path(run) / "recipe.yaml")["model"]
+        place = model.get("code") or str(model["source"]).rpartition(":")[0]
         return f"; its recipe names {shown(place)}" if place else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ", such as net.py"
 
 
 def _config(folder: Path, depth: int) -> dict[str, Any]:
-    """Of timm's data configuration what a run's folder tells: the images' size, and how its dense model wants them."""
+    """The parts of timm's data configuration that a run's folder tells: size, mean, std and the like."""
     import timm
     from torch import Tensor
 
@@ -115,16 +115,16 @@ def _config(folder: Path, depth: int) -> dict[str, Any]:
     config: dict[str, Any] = {}
     try:
         recipe = read_yaml(folder / "recipe.yaml")
-        said, data = dict(recipe["model"]), dict(recipe["data"])
+        model, data = dict(recipe["model"]), dict(recipe["data"])
     except (OSError, ValueError, KeyError, TypeError):  # no recipe, or one of another kind
-        said, data = {}, {}
-    name = str(said.get("name", ""))
-    if said.get("run") and depth < 20:
-        config = _config(Path(str(said["run"])), depth + 1)
+        model, data = {}, {}
+    name = str(model.get("name", ""))
+    if model.get("run") and depth < 20:
+        config = _config(Path(str(model["run"])), depth + 1)
     elif name.partition(".")[0] in architectures() and (held := timm.get_pretrained_cfg(name)) is not None:
         config = {key: value for key in _IMAGES if (value := getattr(held, key))}
     config |= {key: data[key] for key in _IMAGES if data.get(key)}
-    taken = inputs_of_onnx(folder / "slim.onnx") if (folder / "slim.onnx").is_file() else None
-    if isinstance(taken, Tensor) and taken.dim() == 4:
-        config["input_size"] = tuple(taken.shape[1:])
+    inputs = inputs_of_onnx(folder / "slim.onnx") if (folder / "slim.onnx").is_file() else None
+    if isinstance(inputs, Tensor) and inputs.dim() == 4:
+        config["input_size"] = tuple(inputs.shape[1:])
     return config

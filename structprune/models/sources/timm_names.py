@@ -74,7 +74,7 @@ def _reads(text: str) -> dict[str, Any] | None:
 
 @model_source("name", "timm's, hf-hub:ORG/NAME or local-dir:PATH", TimmSpec, _reads)
 def build(spec: TimmSpec, tell: Tell) -> nn.Module:
-    """Raises RecipeError for weights that are not there and ModelError for arguments that timm refuses."""
+    """Builds the model. Raises RecipeError for missing weights and ModelError for arguments that timm refuses."""
     import timm
 
     from ..weights import load_weights
@@ -106,7 +106,7 @@ def build(spec: TimmSpec, tell: Tell) -> nn.Module:
 
 @contextlib.contextmanager
 def _tensors_alone() -> Iterator[None]:
-    """Whatever file timm loads meanwhile, of a hub, a folder or by `kwargs`: of its pickle nothing is run."""
+    """Within it, nothing in the pickles that timm loads (from a hub, a folder or by `kwargs`) is run."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -141,7 +141,7 @@ def _check_weights(name: str) -> None:
 
 
 def _check_reachable(what: str, repository: str, files: list[str], advice: str) -> None:
-    """Raises RecipeError where none of a hub's files is cached, and the hub is out of reach."""
+    """Raises RecipeError if none of a hub's files is cached and the hub can't be reached."""
     from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.utils import get_session
 
@@ -173,9 +173,9 @@ def _load_package(model: nn.Module, spec: TimmSpec, package: str) -> None:
         )
     import torch
 
-    given: dict[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
+    weights: dict[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
     own = model.state_dict()
-    shapes = [tuple(t.shape) for t in given.values()]
+    shapes = [tuple(t.shape) for t in weights.values()]
     if shapes != [tuple(t.shape) for t in own.values()]:
         raise RecipeError(f"model.weights: the {len(shapes)} tensors of {package} do not fit {spec.name} in order")
-    model.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
