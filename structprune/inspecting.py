@@ -96,11 +96,13 @@ def profile_model(
 ) -> tuple[DependencyGraph, CostModel]:
     """The graph of a model, as `inspect_model` finds it, and what its widths cost on this machine.
 
-    `asked` has `threads`, `batch` and `dtype`, None for what the recipe says, or else the runtime's defaults. Whatever
-    engine a recipe names, the kernels are onnxruntime's, as no other tells.
+    `asked` has `threads`, `batch` and `dtype`, None for what the recipe says, or else the runtime's defaults. Where the
+    engine that a recipe names does not tell its kernels' times, the kernels are those of the default runtime.
     """
     recipe = _recipe(name)
-    given = recipe.runtime.model_dump(include=set(asked)) if recipe else {}
+    tells = recipe is not None and recipe.runtime.runtime().tells_kernels
+    kept = {*asked, "engine", "device"} if tells else set(asked)
+    given = recipe.runtime.model_dump(include=kept) if recipe else {}
     runtime = Runtime(**{**given, **{key: value for key, value in asked.items() if value is not None}})
     reporter = Reporter()
     with reporter.console.status(escape(f"{name}: building and tracing")):

@@ -23,40 +23,81 @@ class Named(Protocol):
     @property
     def name(self) -> str: ...
 
+
+class Configured(Named, Protocol):
     @property
     def spec(self) -> type[BaseModel]: ...
 
 
 R = TypeVar("R", bound=Named)
+C = TypeVar("C", bound=Configured)
 
 
 class Registry(Mapping[str, R], Generic[R]):
-    """Records of one kind by their names. The modules of `package` are imported when it is first asked.
+    """Records of one kind by their names, in order. The modules of `package` are imported when it is first asked.
 
     Args:
         kind: What messages call one.
         package: Whose modules add records.
-        variable: The name that the registry has in Python: a module of the package that adds to it says `VARIABLE.add`.
-        specs: Of the records whose modules import torch, by name: a recipe is read without them.
     """
 
-    def __init__(
-        self, kind: str, package: str, variable: str, specs: Mapping[str, type[BaseModel]] = types.MappingProxyType({})
-    ) -> None:
-        self.kind, self.package, self.variable, self.specs = kind, package, variable, specs
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
         self._records: dict[str, R] = {}
         self._complete = False
 
     def add(self, record: R) -> R:
         """Adds a record and returns it. Raises ValueError for a name that is taken."""
         if record.name in self._records:
-            raise ValueError(f"a {self.kind} named {record.name!r} is registered already")
+            article = "an" if self.kind[0] in "aeiou" else "a"
+            raise ValueError(f"{article} {self.kind} named {record.name!r} is registered already")
         self._records[record.name] = record
         return record
 
     def complain(self, name: object) -> str:
         """What is wrong with a name that is not known, with those that are near."""
         return unknown(self.kind, name, self)
+
+    @property
+    def names_so_far(self) -> tuple[str, ...]:
+        """The names that are registered already; nothing is imported for it."""
+        return tuple(self._records)
+
+    def __getitem__(self, name: str) -> R:
+        self._import()
+        return self._records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._import()
+        return iter(sorted(self._records))
+
+    def __len__(self) -> int:
+        self._import()
+        return len(self._records)
+
+    def _import(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+
+
+class SpecRegistry(Registry[C]):
+    """Records whose specs are parts of a recipe, which is read without importing torch.
+
+    Args:
+        kind: What messages call one.
+        package: Whose modules add records.
+        variable: The name that the registry has in Python: a module of the package that adds to it says `VARIABLE.add`.
+        specs: Of the records whose modules import torch, by name.
+    """
+
+    def __init__(
+        self, kind: str, package: str, variable: str, specs: Mapping[str, type[BaseModel]] = types.MappingProxyType({})
+    ) -> None:
+        super().__init__(kind, package)
+        self.variable, self.specs = variable, specs
 
     def parser(self, key: str, own: type[BaseModel]) -> Callable[[Any, ValidationInfo], Any]:
         """A function that makes the spec of what a recipe says.
@@ -107,22 +148,3 @@ class Registry(Mapping[str, R], Generic[R]):
             if text is None or f"{self.variable}.add" in text:
                 return True
         return False
-
-    def __getitem__(self, name: str) -> R:
-        self._import()
-        return self._records[name]
-
-    def __iter__(self) -> Iterator[str]:
-        self._import()
-        return iter(sorted(self._records))
-
-    def __len__(self) -> int:
-        self._import()
-        return len(self._records)
-
-    def _import(self) -> None:
-        if self._complete:
-            return
-        self._complete = True
-        for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
-            importlib.import_module(f"{self.package}.{module.name}")

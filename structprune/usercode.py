@@ -211,16 +211,20 @@ def code_of(module: str) -> str:
 
 
 def registered_code(records: Iterable[Any]) -> str:
-    """SHA-256 of the code of functions in records, or among them, that are not of this package; "" where there are
-    none."""
+    """SHA-256 of the code of functions and classes in or among records that are not of this package; "" without any."""
     texts: set[str] = set()
     for record in records:
-        for part in [record] if isinstance(record, types.FunctionType) else vars(record).values():
-            function = getattr(part, "func", part)  # of a partial
-            if isinstance(function, types.FunctionType) and not _is_ours(function.__module__ or ""):
-                code = function.__code__
-                texts.add(code_of(function.__module__) or repr((code.co_code, code.co_consts)))  # typed in a shell
+        parts = [record] if isinstance(record, types.FunctionType) else [type(record), *vars(record).values()]
+        for part in parts:
+            code = getattr(part, "func", part)  # of a partial
+            if isinstance(code, (types.FunctionType, type)) and not _is_ours(code.__module__ or ""):
+                texts.add(code_of(code.__module__) or _typed_in_a_shell(code))
     return hashlib.sha256("\0".join(sorted(texts)).encode()).hexdigest() if texts else ""
+
+
+def _typed_in_a_shell(code: types.FunctionType | type) -> str:
+    functions = [code] if isinstance(code, types.FunctionType) else [*vars(code).values()]
+    return repr([(f.__code__.co_code, f.__code__.co_consts) for f in functions if isinstance(f, types.FunctionType)])
 
 
 def _is_ours(module: str) -> bool:

@@ -21,7 +21,7 @@ from structprune.cost import learning
 from structprune.cost.model import by_macs
 from structprune.errors import GateError, ModelError, RecipeError
 from structprune.report import SCHEMA
-from structprune.runtimes.engines import ENGINES
+from structprune.runtimes import ENGINES
 from tests.run.small import RECIPE, short_turns
 
 stages = {name: importlib.import_module(f"structprune.run.stages.{name}") for name in ("costs", "planning", "surgery")}
@@ -528,8 +528,7 @@ def test_what_the_runtime_can_not_run_is_said_before_the_training(recipe, tmp_pa
     def fails(network, runtime):
         raise ModelError("ResNet can't be compiled")
 
-    compiled = dataclasses.replace(ENGINES["torch.compile"], open=fails)
-    monkeypatch.setitem(ENGINES, "torch.compile", compiled)
+    monkeypatch.setattr(ENGINES["torch.compile"], "open", fails)
     code, error, _ = cli("run", recipe, "--out", tmp_path / "run", "--set", "runtime.engine=torch.compile")
     assert code == 2
     assert "ResNet can't be compiled" in error

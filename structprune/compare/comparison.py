@@ -34,7 +34,7 @@ from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
 from ..records import Scores
 from ..run import RunFolder, held, rehearse, run, runner_of
-from ..runtimes import Benchmark, Runtime, benchmark, environment
+from ..runtimes import ENGINES, Benchmark, Runtime, benchmark, environment
 from ..store import files
 from .child import Task
 from .memory import PeakMemory
@@ -81,8 +81,8 @@ def compare(
         raise RecipeError("compare needs torch-pruning: pip install 'structprune[compare]'")
     if not checked.runtime.runtime().files:
         raise RecipeError(
-            f"compare times ONNX files, and {checked.runtime.engine} runs modules: set runtime.engine to onnxruntime "
-            "or openvino"
+            f"compare times ONNX files, and {checked.runtime.engine} runs modules: set runtime.engine to "
+            f"{' or '.join(name for name, engine in ENGINES.items() if engine.files)}"
         )
     if bounds := checked.prune.budget.bounds:
         raise RecipeError(

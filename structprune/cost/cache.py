@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtimes.machine import environment
-from ..runtimes.session import runtime_name
+from ..runtimes.runtime import Runtime
 from ..store import files
 
 
@@ -30,9 +30,8 @@ def cached(
 ) -> Any:
     """What `make` gave, plain JSON, when it was called for the same machine, runtime and `about`.
 
-    `version` is the runtime's engine with its version, onnxruntime on the CPU by default.
-    With `refresh`, made anew. A file that can't be read counts as none; where none can be written, none is kept; nor is
-    what is not `sure`.
+    `version` is the runtime's engine with its version, by default that of the default runtime. With `refresh`, made
+    anew. A file that can't be read counts as none; where none can be written, none is kept; nor is what is not `sure`.
     """
     if not refresh and (found := held(kind, about, version)) is not None:
         return found
@@ -62,6 +61,6 @@ def keep(kind: str, about: Mapping[str, Any], value: Any, version: str | None = 
 def _place(kind: str, about: Mapping[str, Any], version: str | None) -> tuple[Path, Any]:
     here = environment()
     machine = [here["processor"], here["instructions"], here["cores"]]
-    text = json.dumps({"machine": machine, "runtime": version or runtime_name(), **about}, sort_keys=True)
+    text = json.dumps({"machine": machine, "runtime": version or Runtime().version, **about}, sort_keys=True)
     name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
     return cache_folder() / name, json.loads(text)

@@ -1,9 +1,9 @@
 """`learn_cost`: steps, probes and the fit put together, from the cache where they were measured before.
 
-Only onnxruntime on the CPU tells what each kernel took. For other engines the shape of the costs is that of its kernels
-in float32, with the same threads and the same batch or a smaller one, scaled so that the dense network takes what it
-takes on the engine; steps are measured on the engine, and `plan_measured` corrects the rest by what slim networks take
-there. All of it ends when the time for it is over: see `deadline`.
+An engine that tells what each kernel took has costs of its own. For others the shape of the costs is that of
+onnxruntime's kernels on the CPU in float32, with the same threads and the same batch or a smaller one, scaled so that
+the dense network takes what it takes on the engine; steps are measured on the engine, and `plan_measured` corrects the
+rest by what slim networks take there. All of it ends when the time for it is over: see `deadline`.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def learn_cost(
 ) -> CostModel:
     """What a forward pass of the graph's model takes on `runtime`, as a function of the widths.
 
-    By default that is onnxruntime on this CPU, with one thread, a batch of 1 and float32. Costs on another engine are
-    onnxruntime's, scaled (see the module).
+    By default that is onnxruntime on this CPU, with one thread, a batch of 1 and float32. Costs on an engine that does
+    not tell its kernels' times are onnxruntime's, scaled (see the module).
 
     `probes` slim networks are exported and timed in about `seconds`, beside the time of their export. Measurements are
     kept on disk (see `cost.cache`) by machine, runtime and architecture; `refresh` makes them anew. `steps` are
@@ -125,7 +125,7 @@ def learn_cost(
 
     asked = {"threads": told.threads, "batch": told.batch, "dtype": told.dtype}
     about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 7}
-    timed = cached("probes", about, measure, refresh, sure=lambda timed: len(timed["probes"]) == len(widths))
+    timed = cached("probes", about, measure, refresh, told.version, lambda timed: len(timed["probes"]) == len(widths))
     read = [Probe.from_dict(probe) for probe in timed["probes"]]
     enough = len(read) >= min(FEWEST, len(widths))
     if len(read) < len(widths):

@@ -17,7 +17,7 @@ from ..graph import DependencyGraph
 from ..plan.budget import LATENCY, SPEEDUP
 from ..records import Plan
 from ..runtimes import Benchmark, Runtime, benchmark
-from ..runtimes.engines import Network
+from ..runtimes.engine import Network
 from ..surgery import prune
 from .deadline import Deadline
 from .model import CostModel

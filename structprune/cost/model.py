@@ -26,8 +26,8 @@ from scipy.optimize import nnls
 
 from ..graph import DependencyGraph, Polynomial, Tally
 from ..graph.axes import alive
+from ..runtimes.engine import Kernel
 from ..runtimes.runtime import Runtime
-from ..runtimes.session import Kernel
 from .probes import Probe
 
 BLOCKS = (1, 2, 4, 8, 16, 32)  # of channels, to whole numbers of which runtimes pad

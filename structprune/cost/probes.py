@@ -15,19 +15,19 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..export import export_onnx
 from ..graph import DependencyGraph
 from ..plan import realise
 from ..plan.budget import Choice, Widths
+from ..runtimes.engine import Kernel, Running, Watched
 from ..runtimes.latency import in_a_row, later_half
 from ..runtimes.runtime import Runtime
-from ..runtimes.session import Kernel, Session
 from ..surgery import prune
 from .deadline import Deadline
 
@@ -84,31 +84,28 @@ def measure_probes(
 ) -> tuple[list[Probe], float]:
     """The probes, in about `seconds` of timing (exporting comes on top); and the dense one's milliseconds.
 
-    `runtime` is onnxruntime's on the CPU, which tells what each kernel took. After the deadline no probe is begun:
+    `runtime` is one that tells what each kernel took. After the deadline no probe is begun:
     there may be fewer than widths, or none.
     """
     until = deadline or Deadline()
     made: list[tuple[Widths, tuple[float, list[Kernel]]]] = []
     paces: list[float] = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, runtime.active():
         folder = Path(name)
         example = graph.inputs.map(lambda x: torch.cat([x] * runtime.batch) if x.dim() else x)
-        path = runtime.converted(export_onnx(graph.model, example, folder / "dense.onnx"))
-        dense = Session(path, runtime.batch, runtime.threads)
+        dense = runtime.open(runtime.prepare(graph.model, example, folder / "dense.onnx"))
         for number, chosen in enumerate(widths):
             if until.over:
                 break
             kept = {g.name: g.chosen(np.ones(g.units), chosen[g.name]) for g in graph.groups}
             slim = prune(graph.model, realise(graph, kept))
-            path = runtime.converted(export_onnx(slim, example, folder / "probe.onnx"))
-
-            def opened(profile: Path | None = None, path: Path = path) -> Session:
-                return Session(path, runtime.batch, runtime.threads, profile=profile)
+            source = runtime.prepare(slim, example, folder / "probe.onnx")
+            plain, watched = partial(runtime.open, source), partial(runtime.watch, source, folder)
 
             def at(share: float, number: int = number) -> None:
                 progress((number + share) / len(widths))
 
-            probe, pace = _turns(dense, opened, lambda: opened(folder), seconds / len(widths), at, until)
+            probe, pace = _turns(dense, plain, watched, seconds / len(widths), at, until)
             made.append((chosen, probe))
             paces += pace
             at(1.0)
@@ -123,9 +120,9 @@ def measure_probes(
 
 
 def _turns(
-    dense: Session,
-    plain: Callable[[], Session],
-    watched: Callable[[], Session],
+    dense: Running,
+    plain: Callable[[], Running],
+    watched: Callable[[], Watched],
     seconds: float,
     progress: Progress,
     until: Deadline,
@@ -156,5 +153,5 @@ def _turns(
     return (statistics.median(taken), kernels), pace
 
 
-def _fastest(session: Session) -> float:
-    return min(later_half(in_a_row(session.run, RUNS))) * 1e3
+def _fastest(network: Running) -> float:
+    return min(later_half(in_a_row(network.run, RUNS))) * 1e3

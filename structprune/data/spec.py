@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..own_code import CodeName
-from ..registry import Registry
+from ..registry import SpecRegistry
 from ..specs import Number, RecipePath, Strict, Whole
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class OwnDataSpec(DataSpec):
         return False
 
 
-SOURCES: Registry[Source] = Registry(
+SOURCES: SpecRegistry[Source] = SpecRegistry(
     "data source",
     "structprune.data",
     "SOURCES",

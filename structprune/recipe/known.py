@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationInfo
 
 from ..names import unknown
+from ..registry import Registry
 from ..specs import only_read
 
 
@@ -42,25 +43,29 @@ class Names:
 
     def check(self, name: str, info: ValidationInfo) -> str:
         """The name. Raises ValueError where it is not known; a recipe that is only read imports no registry."""
-        known = {*self.own, *self._so_far()} if only_read(info) else {*self.registered()}
+        known = {*self.own, *self.so_far()} if only_read(info) else {*self.registered()}
         if name not in known:
             raise ValueError(unknown(self.kind, name, known))
         return name
 
-    def _so_far(self) -> Mapping[str, object]:
+    def so_far(self) -> Iterable[str]:
         """What is registered already, where the registry has been imported."""
-        registry: Mapping[str, object] = getattr(sys.modules.get(self.module), self.registry, {})
-        return registry
+        registry = getattr(sys.modules.get(self.module), self.registry, ())
+        return registry.names_so_far if isinstance(registry, Registry) else registry
 
 
-def _declared(package: str, call: str) -> tuple[str, ...]:
-    """The names that the files of a package register by a call."""
+def _declared(package: str, beginning: str) -> tuple[str, ...]:
+    """The names that stand in the files of a package where a pattern begins."""
     files = (Path(__file__).parents[1] / package).glob("*.py")
     texts = (file.read_text(encoding="utf-8") for file in files)
-    return tuple(sorted(name for text in texts for name in re.findall(rf'^\s*@?{call}\(\s*"([^"]+)"', text, re.M)))
+    return tuple(sorted(name for text in texts for name in re.findall(rf'^{beginning}"([^"]+)"', text, re.M)))
 
 
-CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", _declared("criteria", "criterion"))
+def _decorator(name: str) -> str:
+    return rf"@{name}\(\s*"
+
+
+CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", _declared("criteria", _decorator("criterion")))
 COMBINE = Names("way to combine", "structprune.criteria", "COMBINE", ("leading", "max", "mean", "normalised", "sum"))
-ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", _declared("plan", "allocation"))
-ENGINES = Names("engine", "structprune.runtimes.engines", "ENGINES", _declared("runtimes", r"(?:add_engine\()?Engine"))
+ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", _declared("plan", _decorator("allocation")))
+ENGINES = Names("engine", "structprune.runtimes", "ENGINES", _declared("runtimes/engines", "    name = "))

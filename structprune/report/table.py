@@ -13,7 +13,7 @@ from ..criteria import CRITERIA, NEEDS
 from ..graph import DependencyGraph
 from ..plan.alignment import aligned
 from ..records import Sensitivity
-from ..runtimes import Benchmark, pace
+from ..runtimes import Benchmark, Runtime, pace
 from .report import describe_groups
 from .verdict import verdict_of
 
@@ -32,7 +32,7 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append(("ONNX file", f"{dense / 1e6:.2f} MB", f"{slim / 1e6:.2f} MB", f"{dense / slim:.2f}× smaller"))
     if latency:
         low, high = latency["ci95"]
-        usual = (latency["engine"], latency["device"]) == ("onnxruntime", "cpu")
+        usual = (latency["engine"], latency["device"]) == (Runtime.engine, Runtime.device)
         rows.append(
             (
                 f"latency, {_setting(latency)}" if usual else f"latency in {_engine(latency)}, {_setting(latency)}",

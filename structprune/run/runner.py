@@ -20,7 +20,7 @@ from ..ops.record import OPS
 from ..plan import ALLOCATIONS
 from ..progress import Reporter
 from ..recipe import Recipe
-from ..runtimes.engines import ENGINES
+from ..runtimes import ENGINES
 from ..store.artefacts import Artefact, Artefacts, Key, code_digest, digest_of
 from ..tasks import TASKS
 from ..train.method import TRAINING_METHODS

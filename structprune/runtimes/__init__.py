@@ -1,13 +1,15 @@
-"""Measured latency: networks on a runtime of this machine, interleaved, with an interval.
+"""Runtimes, and latency measured on them: networks on a runtime of this machine, interleaved, with an interval.
 
-Enters: ONNX files, or modules for the torch engines. Leaves: a `Benchmark`. `engines` run networks, `runtime` says
-which engine on what, `latency` times in turns, `layers` times onnxruntime's kernels.
+Enters: ONNX files, or modules for engines that take them. Leaves: a `Benchmark`. `engine` says what an engine is, and
+`engines` has them, one a file; `runtime` says which engine on what, `latency` times in turns, `layers` kernels one by
+one.
 """
 
+from .engine import ENGINES, Engine
 from .latency import Benchmark, benchmark, pace
 from .layers import time_layers
 from .machine import environment
 from .other_runtimes import time_also
 from .runtime import Runtime
 
-__all__ = ["Benchmark", "Runtime", "benchmark", "environment", "pace", "time_also", "time_layers"]
+__all__ = ["ENGINES", "Benchmark", "Engine", "Runtime", "benchmark", "environment", "pace", "time_also", "time_layers"]

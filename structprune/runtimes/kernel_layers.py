@@ -41,10 +41,10 @@ class LayerNames:
 def _path(name: str) -> str:
     """`/model/layer1/layer1.0/conv1/Conv` is in `layer1.0.conv1`: each part repeats what its parent is called."""
     parts = name.strip("/").split("/")[:-1]
-    if parts[:1] == ["model"]:
-        parts = parts[1:]
     path: list[str] = []
     before = ""
+    if parts[:1] == ["model"]:  # the network itself
+        before, parts = "model", parts[1:]
     for part in parts:
         path.append(part.removeprefix(before + ".") if before and part.startswith(before + ".") else part)
         before = part

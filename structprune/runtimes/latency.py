@@ -27,7 +27,7 @@ from ..ops import Inputs
 from ..options import checked, flag, function, instance, mapping, number, optional, whole
 from .affinity import pinned
 from .energy import available, joules_per_run
-from .engines import Network
+from .engine import Network
 from .runtime import Runtime
 
 T = TypeVar("T")
@@ -213,9 +213,8 @@ def _source(name: str, model: Source, example_inputs: Any) -> str | Path | Netwo
 
 @contextmanager
 def _pinned(pin: bool, runtime: Runtime) -> Iterator[list[int] | None]:
-    """Only where all threads that work are the calling one or started by it: torch and OpenVINO keep pools."""
-    sound = runtime.engine == "onnxruntime" or runtime.threads == 1
-    if not pin or not sound or runtime.device != "cpu":
+    """Only where all threads that work are the calling one or started by it."""
+    if not pin or not runtime.can_be_pinned:
         yield None
         return
     with pinned(runtime.threads) as cores:

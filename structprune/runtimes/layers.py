@@ -1,4 +1,4 @@
-"""Where the time of ONNX files goes, layer by layer."""
+"""Where the time of networks goes, layer by layer."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
+from .engine import Network
 from .latency import in_a_row, later_half
-from .session import Session
+from .runtime import Runtime
 
 
 def time_layers(
-    models: Mapping[str, str | Path],
+    models: Mapping[str, str | Path | Network],
     *,
-    batch: int = 1,
-    threads: int = 1,
+    runtime: Runtime | None = None,
     seconds: float = 3.0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, dict[str, float]]:
-    """For each ONNX file the milliseconds of each layer in one run (medians, files in turns as `benchmark` does it), in
-    the order of the run.
+    """For each network the milliseconds of each layer in one run (medians, in turns as `benchmark` does it), in order.
 
-    Kernels are timed one by one, so their sum is a little over what a whole run takes.
+    `runtime` is one that tells kernels' times, onnxruntime on the CPU by default, and says what it opens. Kernels are
+    timed one by one, so their sum is a little over what a whole run takes.
     """
+    chosen = runtime or Runtime()
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        sessions = {name: Session(path, batch, threads, profile=Path(folder)) for name, path in models.items()}
+    with tempfile.TemporaryDirectory() as folder, chosen.active():
+        sessions = {name: chosen.watch(model, Path(folder)) for name, model in models.items()}
         counts: dict[str, list[int]] = {name: [] for name in models}  # of the runs in each turn
         turns = 0
         while turns < 4 or time.perf_counter() - start < seconds:

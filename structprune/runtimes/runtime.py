@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,8 @@ from ..export import export_onnx
 from ..export.int8 import Feed, quantize
 from ..names import unknown
 from ..ops import Inputs
-from .engines import ENGINES, Network, Running, torch_settings
-from .session import made_up_inputs
-
-DTYPES = ("float32", "int8")
-DEVICES = ("cpu", "cuda")
+from .engine import DEVICES, DTYPES, ENGINES, Network, Running, Watched
+from .made_up_inputs import made_up_inputs
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,13 @@ class Runtime:
 
     @property
     def tells_kernels(self) -> bool:
-        """Whether it says what each kernel took: onnxruntime on the CPU does."""
-        return self.engine == "onnxruntime" and self.device == "cpu"
+        """Whether it tells what each kernel takes."""
+        return self.device in ENGINES[self.engine].kernels_on
+
+    @property
+    def can_be_pinned(self) -> bool:
+        """Whether all threads that work stay on the cores that the one which opens a network is pinned to."""
+        return self.device == "cpu" and (self.threads == 1 or ENGINES[self.engine].starts_threads)
 
     @property
     def version(self) -> str:
@@ -95,6 +97,18 @@ class Runtime:
 
     def open(self, source: str | Path | Network) -> Running:
         """A network that runs at this batch size; `run` it inside `active`. Files run as they are, in either dtype."""
+        self._check_source(source)
+        with self.active():
+            return ENGINES[self.engine].open(source, self)
+
+    def watch(self, source: str | Path | Network, folder: Path) -> Watched:
+        """As `open`, with the times of kernels, where it `tells_kernels`; `folder` is for files meanwhile."""
+        self._check_source(source)
+        with self.active():
+            return ENGINES[self.engine].watch(source, self, folder)
+
+    def _check_source(self, source: str | Path | Network) -> None:
+        """Raises RecipeError for a module where files are run, and for a file where modules are."""
         if self.files and isinstance(source, Network):
             raise RecipeError(f"{self.engine} runs ONNX files: write {type(source.model).__name__} by export_onnx")
         if not self.files and not isinstance(source, Network):
@@ -102,14 +116,7 @@ class Runtime:
                 f"{self.engine} runs modules, and {source} is an ONNX file: time the networks of a recipe on it by "
                 "bench.also, or give benchmark modules and example_inputs"
             )
-        with self.active():
-            return ENGINES[self.engine].open(source, self)
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> AbstractContextManager[None]:
         """What an engine needs to be set in this process while it runs."""
-        if self.files:
-            yield
-            return
-        with torch_settings(self.threads):
-            yield
+        return ENGINES[self.engine].active(self)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from ..own_code import CodeName
-from ..registry import Registry
+from ..registry import SpecRegistry
 from ..specs import Number, Strict, Whole
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class OwnTaskSpec(TaskSpec):
     kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the class")
 
 
-TASKS: Registry[TaskKind] = Registry(
+TASKS: SpecRegistry[TaskKind] = SpecRegistry(
     "task",
     "structprune.tasks",
     "TASKS",

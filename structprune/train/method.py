@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from .. import usercode
 from ..errors import RecipeError
 from ..own_code import CodeName, made_by
-from ..registry import Registry
+from ..registry import SpecRegistry
 from ..specs import Strict
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ class MethodKind:
     make: Callable[[Any], TrainingMethod] = field(repr=False)
 
 
-TRAINING_METHODS: Registry[MethodKind] = Registry("training method", "structprune.train.methods", "TRAINING_METHODS")
+TRAINING_METHODS: SpecRegistry[MethodKind] = SpecRegistry(
+    "training method", "structprune.train.methods", "TRAINING_METHODS"
+)
 AnyMethodSpec = Annotated[SerializeAsAny[MethodSpec], BeforeValidator(TRAINING_METHODS.parser("method", OwnMethodSpec))]
 
 

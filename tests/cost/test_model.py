@@ -15,7 +15,7 @@ from structprune.cost.probes import Probe, design, measure_probes
 from structprune.errors import BudgetError
 from structprune.plan import choices
 from structprune.runtimes import Runtime
-from structprune.runtimes.session import Kernel
+from structprune.runtimes.engine import Kernel
 
 from ..toys import Chain
 

@@ -10,7 +10,7 @@ from structprune.criteria import COMBINE, CRITERIA
 from structprune.data import SOURCES
 from structprune.plan import ALLOCATIONS
 from structprune.recipe import known
-from structprune.runtimes.engines import ENGINES
+from structprune.runtimes import ENGINES
 from structprune.tasks import TASKS
 from tests.test_recipe import QUICKSTART, RECIPES
 from tests.test_strict_yaml import BAD

@@ -12,9 +12,8 @@ import structprune as sp
 from structprune.cost import learn_cost, learning
 from structprune.cost import steps as steps_module
 from structprune.errors import ModelError, RecipeError
-from structprune.runtimes import Runtime
-from structprune.runtimes.engines import ENGINES
-from structprune.runtimes.session import made_up_inputs
+from structprune.runtimes import ENGINES, Runtime
+from structprune.runtimes.made_up_inputs import made_up_inputs
 from tests.toys import Chain, TwoInputs, randomise
 
 X = torch.randn(2, 3, 10, 10)

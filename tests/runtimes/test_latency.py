@@ -13,7 +13,7 @@ from structprune.ops import Inputs
 from structprune.report import benchmark_table
 from structprune.report.table import also_rows
 from structprune.runtimes import Runtime, latency, time_also, time_layers
-from structprune.runtimes.engines import Network
+from structprune.runtimes.engine import Network
 from structprune.runtimes.kernel_layers import RUNTIME, LayerNames
 from structprune.runtimes.latency import Benchmark, _disturbances, _interval, _too_wide
 from tests.toys import Chain, TwoInputs, randomise
@@ -177,6 +177,7 @@ def test_kernels_are_told_by_the_module_that_they_belong_to(file):
     assert names.of("/model/fc/Gemm", "Gemm") == "fc"
     assert names.of("ReorderOutput after /model/fc/Gemm#2", "ReorderOutput") == RUNTIME
     assert names.of("/model/layer1/layer1.0/layer1.0.3/act/Mul", "Mul") == "layer1.0.3.act"
+    assert names.of("/model/model.0/model.0.1/Relu", "Relu") == "0.1"  # in an nn.Sequential
     layers = time_layers({"dense": file, "slim": file}, seconds=0.05)
     assert list(layers) == ["dense", "slim"]
     assert {"conv1", "conv2", "fc"} <= set(layers["dense"])

@@ -11,8 +11,8 @@ from torch import nn
 import structprune as sp
 from structprune.errors import RecipeError
 from structprune.recipe import check_recipe
-from structprune.runtimes import Runtime
-from structprune.runtimes.engines import ENGINES, Engine, add_engine
+from structprune.runtimes import ENGINES, Runtime, time_layers
+from structprune.runtimes.engine import Engine
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))
@@ -21,14 +21,14 @@ RECIPE = {"model": {"name": "resnet10t"}, "data": {"source": "digits"}, "prune":
 
 @pytest.fixture
 def _imported(tmp_path, monkeypatch):
-    before = dict(ENGINES)
+    assert "onnxruntime" in ENGINES  # and all others of the package are there by now
+    before = dict(ENGINES._records)
     (tmp_path / "own_engine.py").write_text(BLOCKS["own_engine.py"])
     monkeypatch.syspath_prepend(str(tmp_path))
     __import__("own_engine")
     yield
     sys.modules.pop("own_engine")
-    ENGINES.clear()
-    ENGINES.update(before)
+    ENGINES._records = before
 
 
 @pytest.mark.usefixtures("_imported")
@@ -53,10 +53,49 @@ def test_an_engine_takes_one_file(tmp_path):
     with pytest.raises(RecipeError, match="reference runs networks in float32, not in int8"):
         Runtime(engine="reference", dtype="int8")
     with pytest.raises(ValueError, match="an engine named 'reference' is registered already"):
-        add_engine(ENGINES["reference"])
+        ENGINES.add(ENGINES["reference"])
+
+
+@pytest.mark.usefixtures("_imported")
+def test_an_engine_that_tells_its_kernels_times_is_planned_for_by_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
+    opened = []
+    for name in ("open", "watch"):
+        original = getattr(Runtime, name)
+        watched = lambda self, *args, f=original: opened.append(self.engine) or f(self, *args)  # noqa: E731
+        monkeypatch.setattr(Runtime, name, watched)
+    x, runtime = torch.randn(1, 3, 8, 8), Runtime(engine="reference")
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    graph = sp.trace(net, x)
+    steps = {"conv": 2, "depthwise": 2, "linear": 2}
+    cost = sp.cost.learn_cost(graph, runtime, probes=4, seconds=0.1, steps=steps)
+    assert set(opened) == {"reference"}
+    assert cost.runtime == runtime
+    assert {(kernel.op, kernel.layer) for kernel in cost.kernels} == {("Conv", "0"), ("Relu", "1"), ("Conv", "2")}
+    assert cost.unmatched == 0
+    held = sp.cost.learn_cost(graph, runtime, probes=4, seconds=0.1, steps=steps)
+    assert held.dense_ms == cost.dense_ms  # kept under the engine's own name
+    sp.cost.learn_cost(graph, Runtime(), probes=4, seconds=0.1, steps=steps)
+    assert len(list(tmp_path.glob("probes-*"))) == 2  # and onnxruntime's beside it
+    layers = time_layers({"dense": sp.export_onnx(net, x, tmp_path / "m.onnx")}, runtime=runtime, seconds=0.05)
+    assert list(layers["dense"]) == ["0", "1", "2"]
 
 
 def test_unknown_engines_are_named():
     with pytest.raises(RecipeError, match="unknown engine 'reference'"):
         Runtime(engine="reference")
-    assert all(isinstance(engine, Engine) and engine.name == name for name, engine in ENGINES.items())
+    assert list(ENGINES) == ["onnxruntime", "openvino", "torch", "torch.compile"]
+    assert all(isinstance(engine, Engine) and engine.description for engine in ENGINES.values())
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"dtypes": ("int4",)}, r"Own\.dtypes has 'int4', which is not one of float32, int8"),
+        ({"devices": ("tpu",)}, r"Own\.devices has 'tpu', which is not one of cpu, cuda"),
+        ({"kernels_on": ("cuda",)}, r"Own\.kernels_on has 'cuda', which is not one of cpu"),
+    ],
+)
+def test_what_no_engine_can_declare_is_said(declared, message):
+    with pytest.raises(ValueError, match=message):
+        type("Own", (Engine,), declared)

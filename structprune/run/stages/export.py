@@ -20,7 +20,7 @@ from ...judge import Judge
 from ...recipe import Recipe
 from ...records import Plan
 from ...report import macs_disagreements, macs_or_none
-from ...runtimes.session import made_up_inputs
+from ...runtimes.made_up_inputs import made_up_inputs
 from ...store import files, save
 from ...verify import Gate, verify
 from ..stage import Work, stage

@@ -48,12 +48,11 @@ def time_networks(
     work.reporter.stage(f"timing {', '.join(timed)} in {runtime.engine}, {bench.seconds:g} s")
     with work.reporter.bar("timing") as update:
         latency = benchmark(timed, runtime=runtime, seconds=bench.seconds, pin=bench.pin, energy=True, progress=update)
-    layers = time_layers(
-        onnx[runtime.dtype],
-        batch=runtime.batch if runtime.device == "cpu" else 1,  # which a CPU runs here
-        threads=runtime.threads,
-        seconds=bench.seconds / 4,
-    )
+    watcher = runtime
+    if not runtime.tells_kernels:
+        batch = runtime.batch if runtime.device == "cpu" else 1  # which a CPU runs here
+        watcher = Runtime(runtime.threads, batch, runtime.dtype)
+    layers = time_layers(opened(watcher), runtime=watcher, seconds=bench.seconds / 4)
     also: list[dict[str, Any]] = []
     if work.spec["also"]:
         work.reporter.stage(f"timing dense and slim on other runtimes, {bench.seconds:g} s on each")

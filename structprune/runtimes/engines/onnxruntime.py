@@ -1,67 +1,47 @@
-"""ONNX files open in onnxruntime, with made-up inputs."""
+"""onnxruntime on the CPU or on CUDA: ONNX files, whose kernels it can time one by one."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
-from ..errors import RecipeError
-from .kernel_layers import LayerNames
+from ...errors import RecipeError
+from ..engine import ENGINES, Engine, Kernel
+from ..kernel_layers import LayerNames
+from ..made_up_inputs import inputs_of, opened
+from ..runtime import Runtime
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
-_INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 _KERNEL = "_kernel_time"
-CUDA = "CUDAExecutionProvider"
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": CUDA}
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One call of a kernel in one run: `name` is the node's, `layer` the path of the module that it is a part of, and
-    the shapes are those of its tensors in the runtime."""
-
-    name: str
-    op: str
-    layer: str
-    inputs: tuple[tuple[int, ...], ...]
-    outputs: tuple[tuple[int, ...], ...]
-    microseconds: float
+_CUDA = "CUDAExecutionProvider"
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": _CUDA}
 
 
 class Session:
-    """One model, one thread pool; `run` makes one forward pass on random inputs (seeded) at batch size `batch`.
+    """One model, one thread pool; `run` makes one forward pass on random inputs (seeded) at the runtime's batch size.
 
     Denormals are flushed to zero. With `profile`, the folder to write in, `kernels` gives what each node of each run
-    took. On `device` cuda inputs and outputs stay there. Raises RecipeError for what is no ONNX model.
+    took. On cuda inputs and outputs stay there. Raises RecipeError for what is not an ONNX model.
     """
 
-    def __init__(
-        self, path: str | Path, batch: int = 1, threads: int = 1, profile: Path | None = None, device: str = "cpu"
-    ) -> None:
-        if not Path(path).is_file():
-            raise RecipeError(f"{path} is no file")
+    def __init__(self, path: str | Path, runtime: Runtime, profile: Path | None = None) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = runtime.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")  # or the idle session takes a core
         if profile is not None:
-            self._layers = LayerNames(path)
             options.enable_profiling = True
             options.profile_file_prefix = str(profile / "kernels")
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDERS[device]])
-        except Exception as error:  # onnxruntime's exceptions share no base
-            raise RecipeError(f"{path} can't be opened by onnxruntime: {str(error).splitlines()[0]}") from error
-        self._feed = _made_up(self._session, batch, path)
-        self._bound = self._binding(path) if device == "cuda" else None
+        self._session = opened(path, options, _PROVIDERS[runtime.device])
+        if profile is not None:
+            self._layers = LayerNames(path)
+        self._feed = inputs_of(self._session, runtime.batch, path)
+        self._bound = self._binding(path) if runtime.device == "cuda" else None
 
     def run(self) -> Any:
         if self._bound is None:
@@ -70,7 +50,7 @@ class Session:
         return self._bound.get_outputs()
 
     def _binding(self, path: str | Path) -> Any:
-        if CUDA not in self._session.get_providers():  # onnxruntime falls back on the CPU without an error
+        if _CUDA not in self._session.get_providers():  # onnxruntime falls back on the CPU without an error
             raise RecipeError(f"{path} can't be opened by onnxruntime on cuda: it finds no CUDA device")
         binding = self._session.io_binding()
         for name, value in self._feed.items():
@@ -111,28 +91,34 @@ class Session:
         return runs
 
 
-def made_up_inputs(path: str | Path, batch: int = 1) -> dict[str, np.ndarray]:
-    """Random inputs (seeded) for an ONNX file, by name."""
-    return Session(path, batch)._feed
+def _shapes(entries: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(shape) for entry in entries or () for shape in entry.values())
 
 
-def _made_up(session: onnxruntime.InferenceSession, batch: int, path: str | Path) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    feed: dict[str, np.ndarray] = {}
-    for entry in session.get_inputs():
-        shape = [size if isinstance(size, int) else batch for size in entry.shape]
-        if entry.type in _DTYPES:
-            feed[entry.name] = rng.standard_normal(shape).astype(_DTYPES[entry.type])
-        elif entry.type in _INTEGERS:
-            feed[entry.name] = np.ones(shape, _INTEGERS[entry.type])
-        else:
-            raise RecipeError(f"{path}: input {entry.name} is a {entry.type}, for which no values can be made up")
-    return feed
+class ONNXRuntime(Engine):
+    """ONNX files in onnxruntime. A session has a thread pool of its own, which the thread that opens it starts."""
+
+    name = "onnxruntime"
+    description = "ONNX files in onnxruntime"
+    files = True
+    dtypes = ("float32", "int8")
+    devices = ("cpu", "cuda")
+    kernels_on = ("cpu",)
+    starts_threads = True
+
+    def version(self, device: str) -> str:
+        return f"onnxruntime {onnxruntime.__version__} {_PROVIDERS[device]}"
+
+    def missing(self, device: str) -> str:
+        if device == "cpu" or _CUDA in onnxruntime.get_available_providers():
+            return ""
+        return f"this onnxruntime has no {_CUDA}: install onnxruntime-gpu in its place, or set device to cpu"
+
+    def open(self, source: Any, runtime: Runtime) -> Session:
+        return Session(source, runtime)
+
+    def watch(self, source: Any, runtime: Runtime, folder: Path) -> Session:
+        return Session(source, runtime, folder)
 
 
-def _shapes(given: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(shape) for entry in given or () for shape in entry.values())
-
-
-def runtime_name(device: str = "cpu") -> str:
-    return f"onnxruntime {onnxruntime.__version__} {_PROVIDERS[device]}"
+ENGINES.add(ONNXRuntime())
