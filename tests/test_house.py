@@ -55,6 +55,24 @@ def test_what_a_package_holds_imports_each_other_in_no_circle(package):
         pytest.fail(" imports ".join(error.args[1][::-1]))
 
 
+def test_the_package_imports_nothing_from_tools_or_tests():
+    """Not even inside a function: neither is there where the package is installed."""
+    tops = {
+        (name, module.partition(".")[0])
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        for module in modules_of(node)
+    }
+    assert {(name, top) for name, top in tops if top in ("tools", "tests")} == set()
+
+
+def modules_of(node):
+    """The names of modules in an import statement; of a relative import, none."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+
+
 def test_no_module_is_over_400_lines():
     lengths = {name: len(path.read_text().splitlines()) for name, path in FILES.items()}
     assert {name: lines for name, lines in lengths.items() if lines > 400} == {}

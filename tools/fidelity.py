@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import Parser, fail
 from peers import machine
 from rich.console import Console
 from rich.table import Table
@@ -44,6 +43,7 @@ from structprune.models import build_model
 from structprune.names import unknown
 from structprune.plan import ALLOCATIONS
 from structprune.recipe import check_recipe
+from structprune.suites.command_line import Parser, fail
 from structprune.tasks.own import make_task
 from structprune.train import fit
 
@@ -184,7 +184,7 @@ def draw(rows: Sequence[Row], options: argparse.Namespace, path: Path) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--network", choices=sorted(CUTS), default="lite0")
     parser.add_argument("--cuts", metavar="X,Y", help="MACs cuts (1.13,1.25,1.5; for digits 2,4)")
     parser.add_argument("--criteria", metavar="A,B", default="l1,thinet,bn_variance")

@@ -37,7 +37,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checks live in tests/
 
-from command_line import Parser, fail  # noqa: E402
+from structprune.suites.command_line import Parser, fail  # noqa: E402
 
 CHUNK = 10_000
 GOOD = ("read", "refused")
@@ -45,7 +45,7 @@ STILL = 60  # seconds on one file after which a process is killed
 
 
 def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)

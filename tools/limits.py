@@ -25,15 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from command_line import Parser, fail
 from efficient import most_efficient
 from peers import THEIRS
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from speed import CUT, NETWORKS, ROUNDINGS, kept, theirs
-from zoo import check_known
-from zoo_worker import build, example
 
 import structprune as sp
 from structprune.compare.peer import total_macs
@@ -41,6 +38,8 @@ from structprune.cost import learn_cost
 from structprune.errors import BudgetError
 from structprune.names import architectures
 from structprune.plan.allocation import ALLOCATIONS
+from structprune.suites.command_line import Parser, check_known, fail
+from structprune.suites.timm_models import build, example
 
 PEER = f"{THEIRS}, {ROUNDINGS[-1]}"
 LEVEL, BEST = "most efficient, no less kept", "most efficient"
@@ -81,7 +80,7 @@ def limits(name: str, options: argparse.Namespace) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--models", metavar="A,B", default=NETWORKS.replace(" ", ","), help="timm names (ten)")
     parser.add_argument("--learn", type=float, default=60.0, help="seconds for learning what widths cost (60)")
     parser.add_argument("--seconds", type=float, default=20.0, help="for timing the networks (20)")

@@ -28,13 +28,17 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from command_line import Parser, fail
 from outside_networks import NETWORKS, PACKAGES
-from zoo import ROOT, Store, _revision, follow, interrupt, note
-from zoo_pool import Limits, Record
-from zoo_report import ENOUGH, barrier_line, escape, made, merged, shares
 
-WORKER = Path(__file__).with_name("outside_worker.py")
+from structprune.suites.command_line import Parser, fail, follow, interrupt, note
+from structprune.suites.markdown import escape
+from structprune.suites.pool import Limits, Record
+from structprune.suites.results import Results, origin, with_commit
+from structprune.suites.zoo.page import barrier_line, shares
+from structprune.suites.zoo.records import ENOUGH, merged
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKER = "tools.outside_worker"
 PACKAGES_OUTSIDE = ("transformers", "diffusers", "segmentation-models-pytorch", "monai")
 STEPS = (("reloaded", "load"), ("zeroed", "zeroed dense"), ("other_batch", "batch × 3"), ("training_step", "training"))
 COLUMNS = ("network", "package", "groups", "prunable, module / graph", "MACs cut", "form", "gate", "ONNX",
@@ -102,7 +106,7 @@ def document(records: Sequence[Record]) -> str:
         "",
         (__doc__ or "").split("\n\n")[2].replace("\n", " "),
         "",
-        made(records),
+        origin(records),
         "",
         f"**{counts(records)}.**",
         "",
@@ -122,7 +126,7 @@ def document(records: Sequence[Record]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def perform(names: Sequence[str], options: argparse.Namespace, store: Store) -> list[Record]:
+def perform(names: Sequence[str], options: argparse.Namespace, store: Results) -> list[Record]:
     """Runs what has no result yet; returns the records of all that were asked for."""
     results, asked = store.section("outside"), {"seed": options.seed, "budget": options.budget}
 
@@ -133,8 +137,8 @@ def perform(names: Sequence[str], options: argparse.Namespace, store: Store) -> 
         return record["status"] == "passed" or not options.failed
 
     tasks = [{"op": "outside", "model": name, **asked} for name in names if not is_there(name)]
-    bounds = Limits(options.jobs, options.timeout, int(options.memory * 2**30), 1, options.threads, WORKER)
-    for task, record in follow(tasks, bounds, "outside"):
+    bounds = Limits(options.jobs, options.timeout, int(options.memory * 2**30), threads=options.threads)
+    for task, record in follow(WORKER, tasks, bounds, "outside"):
         record = {"model": task["model"], **record, "asked": asked}
         record["made"] = {"date": datetime.date.today().isoformat(), "versions": VERSIONS}
         store.put("outside", task["model"], record)
@@ -146,7 +150,7 @@ def perform(names: Sequence[str], options: argparse.Namespace, store: Store) -> 
 def _versions() -> dict[str, str]:
     """Of structprune, with its commit, and of the packages that the networks are from, as far as they are installed."""
     packages = ("torch", "onnxruntime", "torchvision", *PACKAGES_OUTSIDE)
-    versions = {"structprune": _revision(version("structprune"))}
+    versions = {"structprune": with_commit(version("structprune"))}
     for name in packages:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
@@ -164,8 +168,7 @@ VERSIONS: dict[str, str] = {}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    head, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(description=head, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--only", metavar="A,B", default="", help="these networks")
     parser.add_argument("--again", action="store_true", help="make the results anew that are there")
     parser.add_argument("--failed", action="store_true", help="make those anew that did not pass")
@@ -188,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_installed(names)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        records = perform(names, options, Store(options.results))
+        records = perform(names, options, Results(options.results))
     except KeyboardInterrupt:
         note(f"interrupted; what is done is in {options.results}: the same command goes on from there")
         raise SystemExit(130) from None

@@ -19,10 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from zoo_worker import Notes, Record, main, one_line, reach
 
 import structprune as sp  # before the packages of NETWORKS: it declares torchvision's op names
 from structprune.ops import Inputs, outputs
+from structprune.suites.planning import reach
+from structprune.suites.worker import Notes, Record, one_line, serve
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 from outside_networks import NETWORKS, PACKAGES  # isort: skip
 
@@ -191,4 +194,4 @@ def _stepped(model: nn.Module, given: Any) -> dict[str, nn.Parameter]:
 
 
 if __name__ == "__main__":
-    main({"outside": outside})
+    serve({"outside": outside})

@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import Parser, fail
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -49,6 +48,7 @@ from structprune.models import build_model
 from structprune.names import architectures, unknown
 from structprune.recipe import ModelSpec
 from structprune.runtimes import Benchmark, environment
+from structprune.suites.command_line import Parser, fail
 
 OURS, THEIRS = "structprune", "torch-pruning"
 
@@ -272,8 +272,7 @@ def machine() -> dict[str, Any]:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--models", default="resnet18,mobilenetv2_100,regnetx_002", help="timm names, by commas")
     parser.add_argument("--cut", type=float, default=0.5, help="share of the MACs to be cut, between 0 and 1")
     parser.add_argument("--align", type=int, default=1, help="widths are multiples of this (round_to of the peer)")

@@ -34,21 +34,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import Parser, fail
 from peers import OURS, THEIRS, machine, prune_ours
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from zoo import check_known, interrupt
-from zoo_worker import build, example, one_line, smallest_budget
 
 import structprune as sp
 from structprune.compare.peer import cut, without_fused_attention
 from structprune.errors import BudgetError
 from structprune.names import architectures
 from structprune.ops import Inputs, capture
+from structprune.suites.command_line import Parser, check_known, fail, interrupt
+from structprune.suites.planning import smallest_budget
+from structprune.suites.timm_models import build, example
+from structprune.suites.worker import one_line
 
 Record = dict[str, Any]
 SMALLEST = Path(__file__).resolve().parents[1] / "build" / "zoo" / "results.json"
@@ -181,7 +182,7 @@ def show(records: Sequence[Record], console: Console, found: Record) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--models", metavar="A,B", default="", help="timm names (the smallest model of each family)")
     parser.add_argument("--repeats", type=int, default=3, help="turns that are timed (3)")
     parser.add_argument("--timeout", type=float, default=100.0, help="seconds for a run of torch-pruning (100)")

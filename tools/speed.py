@@ -38,15 +38,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import Parser, fail, record_each
 from efficient import SPARED, most_efficient
 from peers import OURS, THEIRS, machine
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
-from zoo import check_known
-from zoo_worker import build, example, one_line
 
 import structprune as sp
 from structprune.compare.peer import cut, search_ratio, total_macs, without_fused_attention
@@ -54,6 +51,9 @@ from structprune.cost import CostModel, learn_cost, plan_measured
 from structprune.errors import BudgetError
 from structprune.names import architectures
 from structprune.plan.allocation import ALLOCATIONS
+from structprune.suites.command_line import Parser, check_known, fail, record_each
+from structprune.suites.timm_models import build, example
+from structprune.suites.worker import one_line
 
 NETWORKS = (
     "resnet50 resnet18 mobilenetv2_100 tf_efficientnet_lite0 regnetx_002 densenet121 vgg16_bn convnext_atto "
@@ -242,7 +242,7 @@ def summary(records: Sequence[Record]) -> list[str]:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--models", metavar="A,B", default=NETWORKS.replace(" ", ","), help="timm names (ten)")
     parser.add_argument("--seconds", type=float, default=30.0, help="for the last timing of a network (30)")
     parser.add_argument("--learn", type=float, default=60.0, help="for learning what its widths cost (60)")

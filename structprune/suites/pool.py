@@ -1,7 +1,9 @@
-"""Runs tasks in child processes (zoo_worker.py or outside_worker.py), each with a time-out and a cap on its memory.
+"""A pool of child processes that run tasks, each task with a time-out and a cap on its memory.
 
-The parent imports neither torch nor timm. Every task ends with a record, whatever becomes of its process: the
-worker's own, or what the worker had told so far with the status `timeout`, `memory` or `error`.
+Enter tasks (plain data) and limits, leave records; a child is a module of the package that calls `worker.serve`. The
+parent imports neither torch nor timm. Every task ends with a record, whatever becomes of its process: the worker's own,
+or what the worker had reported so far with the status `timeout`, `memory` or `error`. Resident memory is watched
+through /proc, that is on Linux only.
 """
 
 from __future__ import annotations
@@ -21,34 +23,41 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
-SCRIPT = Path(__file__).with_name("zoo_worker.py")
+_HOME = Path(__file__).parents[2]  # where `structprune` is imported from
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a pool: processes at once, seconds and bytes a task may take, tasks a process does, torch's threads, and the
-    program of the processes."""
+    """What bounds a pool.
+
+    Attributes:
+        jobs: Processes at once.
+        timeout: Seconds that a task may take.
+        memory: Bytes of resident memory that a process may hold.
+        lives: Tasks that a process does before another takes its place.
+        threads: Of torch, in each process.
+    """
 
     jobs: int
     timeout: float
     memory: int
     lives: int = 1
     threads: int = 1
-    script: Path = SCRIPT
 
 
 class Worker:
-    """One child process and the task it is at."""
+    """One child process, `python -m module`, and the task it is at."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, module: str, limits: Limits) -> None:
         threads = {f"{name}_NUM_THREADS": str(limits.threads) for name in ("OMP", "MKL", "OPENBLAS")}
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
         self.process = subprocess.Popen(
-            [sys.executable, str(limits.script)],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
             env={**os.environ, **threads},
+            cwd=_HOME,  # first on a module's path: the child runs the package that its parent runs
             start_new_session=True,  # Ctrl-C is the parent's
         )
         assert self.process.stdout is not None
@@ -124,13 +133,13 @@ class Worker:
     def _crash(self) -> Record:
         self.lives = 0
         self.errors.seek(0)
-        said = [line.strip()[:300] for line in self.errors.read().decode(errors="replace").splitlines()]
-        fatal = next((number for number, line in enumerate(said) if line.startswith("Fatal Python error")), None)
+        lines = [line.strip()[:300] for line in self.errors.read().decode(errors="replace").splitlines()]
+        fatal = next((number for number, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
         if fatal is not None:  # faulthandler names the innermost frame first
-            said = [*[line for line in said[fatal:] if line.startswith("File ")][:6][::-1], said[fatal]]
+            lines = [*[line for line in lines[fatal:] if line.startswith("File ")][:6][::-1], lines[fatal]]
         code = self.process.returncode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return {"status": "error", "error": how, "message": f"died while at {self.stage}", "frames": said[-8:]}
+        return {"status": "error", "error": how, "message": f"died while at {self.stage}", "frames": lines[-8:]}
 
 
 def memory(pid: int) -> tuple[int, int]:
@@ -139,16 +148,23 @@ def memory(pid: int) -> tuple[int, int]:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0, 0
-    found = {key: 1024 * int(size) for key, size in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status, re.MULTILINE)}
-    return found.get("VmRSS", 0), found.get("VmHWM", 0)
+    sizes = {key: 1024 * int(size) for key, size in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status, re.MULTILINE)}
+    return sizes.get("VmRSS", 0), sizes.get("VmHWM", 0)
 
 
 def run(
-    tasks: Sequence[Record], limits: Limits, watch: Callable[[list[Worker]], None] = lambda workers: None
+    module: str, tasks: Sequence[Record], limits: Limits, watch: Callable[[list[Worker]], None] = lambda workers: None
 ) -> Generator[tuple[Record, Record], None, None]:
-    """Each task with its record, in the order in which they end; `watch` sees the busy workers a few times a second.
+    """Runs tasks in processes of a module. Closing the generator, or an exception in it such as Ctrl-C, ends them.
 
-    Closing the generator (or an exception in it, such as Ctrl-C) ends the processes.
+    Args:
+        module: The dotted name of a module that calls `worker.serve` when it is run.
+        tasks: What the module understands: `{"op": ..., ...}`.
+        limits: What bounds the processes.
+        watch: Sees the busy workers a few times a second.
+
+    Returns:
+        Each task with its record, in the order in which the tasks end.
     """
     waiting = list(reversed(tasks))
     workers: list[Worker] = []
@@ -162,7 +178,7 @@ def run(
     try:
         while waiting or any(worker.task for worker in workers):
             while waiting and len(workers) < limits.jobs:
-                worker = Worker(limits)
+                worker = Worker(module, limits)
                 workers.append(worker)
                 selector.register(worker.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
             for worker in workers:
