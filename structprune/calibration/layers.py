@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from ..ops import Captured, op_name
+from ..ops.record import CONVOLUTIONS, OpRecord, record_of
+from ..ops.window import Window
 
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+_FOUND = (*CONVOLUTIONS, "linear", "batch norm")
 
 
 @dataclass(frozen=True)
 class Norm:
     """A call of a BatchNorm in evaluation mode: the `call`th of its op, and the keys of what it was given."""
 
+    op: str
     call: int
     place: int
     module: str
@@ -29,7 +33,17 @@ class Norm:
 
     @property
     def site(self) -> tuple[str, int]:
-        return "batch_norm", self.call
+        return self.op, self.call
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a layer of some kind is called with: what enters it, its weight, and where a convolution's windows lie."""
+
+    kind: str
+    x: Tensor
+    weight: Tensor
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Layer:
 
     It is the `call`th of its op, and the `place`th of all calls of a forward pass. `weight` and `bias` are state_dict
     keys. `norm` is the BatchNorm over its outputs that alone reads its result, if there is one. `entering` is the node
-    of its input.
+    of its input, and `node` that of the call.
     """
 
     op: str
@@ -49,51 +63,87 @@ class Layer:
     bias: str | None
     norm: Norm | None
     entering: fx.Node
+    node: fx.Node
 
     @property
     def site(self) -> tuple[str, int]:
         return self.op, self.call
 
     @property
+    def kind(self) -> str:
+        return record_of(self.op).kind
+
+    @property
     def transposed(self) -> bool:
-        return self.op in TRANSPOSED
+        return self.kind == "transposed convolution"
+
+    @property
+    def axis(self) -> int:
+        """The axis of the channels, of what enters the layer and of what it makes."""
+        return -1 if self.kind == "linear" else 1
+
+    def at(self, role: str) -> int | None:
+        """Where the input, the weight or the bias stands among the arguments of the call, from 0."""
+        return record_of(self.op).place(self.node.target, role)  # type: ignore[arg-type]
+
+    def entered(self, args: Sequence[Any]) -> Tensor:
+        """What enters the layer, of the arguments that a call of it gets."""
+        at = self.at("input")
+        assert at is not None
+        return args[at]
+
+    def read(self, args: Sequence[Any]) -> Call:
+        """What the arguments of a call of this layer say."""
+        return read(record_of(self.op), self.node.target, args)
+
+
+def read(record: OpRecord, target: Any, args: Sequence[Any]) -> Call:
+    """What the arguments of a call of a layer's op say."""
+    at, weight = record.place(target, "input"), record.place(target, "weight")
+    assert at is not None
+    assert weight is not None
+    return Call(record.kind, args[at], args[weight], record.windows(*args) if record.windows is not None else None)
 
 
 def find_layers(captured: Captured) -> tuple[list[Layer], list[Norm]]:
     """The layers and the BatchNorms of a forward pass, in the order in which they are called."""
     calls: Counter[str] = Counter()
-    found: dict[fx.Node, tuple[str, int, int]] = {}
+    found: dict[fx.Node, tuple[OpRecord, int, int]] = {}
     for place, node in enumerate(ops(captured)):
         name = op_name(node.target)
-        found[node] = (name, calls[name], place)
+        record = record_of(name)
+        if record.kind in _FOUND:
+            found[node] = (record, calls[name], place)
         calls[name] += 1
 
-    def key(argument: object) -> str | None:
+    def key(record: OpRecord, node: fx.Node, role: str) -> str | None:
+        argument = record.read(node, role)
         return captured.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
 
     norms: dict[fx.Node, Norm] = {}
-    for node, (name, call, place) in found.items():
-        if name == "batch_norm":
-            weight, bias, mean, variance = (key(argument) for argument in node.args[1:5])
+    for node, (record, call, place) in found.items():
+        if record.kind == "batch norm":
+            weight, bias, mean, variance = (key(record, node, role) for role in ("weight", "bias", "mean", "variance"))
             if mean is not None and variance is not None:
-                eps = float(node.args[7])  # type: ignore[arg-type]
-                norms[node] = Norm(call, place, node.meta["module"], weight, bias, mean, variance, eps)
+                eps = float(record.read(node, "eps"))
+                module = node.meta["module"]
+                norms[node] = Norm(record.name, call, place, module, weight, bias, mean, variance, eps)
     layers = []
-    for node, (name, call, place) in found.items():
-        if name not in (*CONVOLUTIONS, *TRANSPOSED, "linear"):
+    for node, (record, call, place) in found.items():
+        if record.kind == "batch norm":
             continue
-        weight, entering = key(node.args[1]), node.args[0]
+        weight, entering = key(record, node, "weight"), record.read(node, "input")
         if weight is None or not isinstance(entering, fx.Node):
             continue
-        rank, kernel = entering.meta["val"].dim(), node.args[1].meta["val"].dim()  # type: ignore[union-attr]
-        if rank < 2 or (name != "linear" and rank != kernel):
+        rank, kernel = entering.meta["val"].dim(), record.read(node, "weight").meta["val"].dim()
+        if rank < 2 or (record.kind != "linear" and rank != kernel):
             continue  # no batch axis
-        bias = key(node.args[2]) if len(node.args) > 2 else None
-        users = [user for user in node.users if user in norms and user.args[0] is node]
+        users = [user for user in node.users if user in norms and found[user][0].read(user, "input") is node]
         norm = norms[users[0]] if len(users) == len(node.users) == 1 else None
-        if name == "linear" and rank != 2:
+        if record.kind == "linear" and rank != 2:
             norm = None  # which is over places, not over what the layer makes
-        layers.append(Layer(name, call, place, node.meta["module"], weight, bias, norm, entering))
+        bias = key(record, node, "bias")
+        layers.append(Layer(record.name, call, place, node.meta["module"], weight, bias, norm, entering, node))
     return layers, list(norms.values())
 
 

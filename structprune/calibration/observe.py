@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..ops import OpMode, op_name
+from ..ops.record import in_order
 
 Site = tuple[str, int]  # an op, and which of its calls in a forward pass
 See = Callable[[tuple[Any, ...], Any], None]  # gets the arguments and the result
 
 
 class Observer(OpMode):
-    """Within `with Observer({site: see}):`, `see(args, result)` is called after each call at a site.
+    """Within `with Observer({site: see}):`, `see(args, result)` is called after each call at a site,
+    with its arguments in the op's own order.
 
     The model must run as it was traced: in evaluation mode, with `modules.plain_attention`. One forward pass each.
     """
@@ -29,5 +31,5 @@ class Observer(OpMode):
         self.calls[name] += 1
         result = op(*args, **kwargs)
         if site in self.watch:
-            self.watch[site](args, result)
+            self.watch[site](tuple(in_order(op, args, kwargs)), result)
         return result

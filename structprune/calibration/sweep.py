@@ -18,6 +18,7 @@ from ..errors import ModelError
 from ..memory import LIMIT
 from ..modules import evaluating
 from ..ops import Captured, Inputs, OpMode, leaves_of, op_name
+from ..ops.record import in_order
 from .layers import ops
 
 
@@ -136,7 +137,7 @@ class _Replay(OpMode):
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         place, self.now = self.now, self.now + 1
         if place in self.watch:
-            self.watch[place](self.batch, args)
+            self.watch[place](self.batch, tuple(in_order(op, args, kwargs)))
         if place == self.end:
             raise _Stop
         names = self.sweep.names

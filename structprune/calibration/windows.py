@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .layers import TRANSPOSED
+from .layers import Call
 
 
 @dataclass(frozen=True)
@@ -36,36 +34,31 @@ class Sample:
         return blocks_of(self.windows, weight)
 
 
-def places_of(op: str, args: Sequence[Any]) -> int:
+def places_of(call: Call) -> int:
     """How many output places each image of a call has."""
-    x = args[0]
-    if op == "linear":
-        return int(x[0].numel() // x.shape[-1])
-    count = 1
-    for size in _output_size(args)[1]:
-        count *= size
-    return count
+    if call.window is None:
+        return int(call.x[0].numel() // call.x.shape[-1])
+    return math.prod(call.window.size(call.x.shape[2:], call.weight.shape[2:]))
 
 
-def sample(op: str, args: Sequence[Any], each: int, generator: torch.Generator) -> Sample:
+def sample(call: Call, each: int, generator: torch.Generator) -> Sample:
     """Up to `each` windows of each image, at random output places, no place twice (see `choose` and `take`)."""
-    image, place = choose(op, args, each, generator)
-    return Sample(take(op, args, image, place), image, place)
+    image, place = choose(call, each, generator)
+    return Sample(take(call, image, place), image, place)
 
 
-def choose(op: str, args: Sequence[Any], each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def choose(call: Call, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The image and the place of up to `each` outputs of each image, no place twice.
 
-    `args` are those of the call. Raises ValueError for transposed convolutions, which have no windows of fixed size,
-    and for inputs without a batch axis.
+    Raises ValueError for transposed convolutions, which have no windows of fixed size, and for inputs without a batch
+    axis.
     """
-    if op in TRANSPOSED:
+    if call.kind == "transposed convolution":
         raise ValueError("a transposed convolution has no input window for each output place")
-    x = args[0]
-    spatial = 0 if op == "linear" else args[1].dim() - 2
-    if x.dim() < 2 or (spatial and x.dim() != spatial + 2):
+    x = call.x
+    if x.dim() < 2 or (call.window is not None and x.dim() != call.weight.dim()):
         raise ValueError("the input has no batch axis")
-    total, images = places_of(op, args), x.shape[0]
+    total, images = places_of(call), x.shape[0]
     each = min(each, total)
     if each == total:
         chosen = torch.arange(total).expand(images, -1)
@@ -74,16 +67,16 @@ def choose(op: str, args: Sequence[Any], each: int, generator: torch.Generator) 
     return torch.arange(images).repeat_interleave(each), chosen.reshape(-1)
 
 
-def take(op: str, args: Sequence[Any], image: Tensor, place: Tensor, channels: slice = slice(None)) -> Tensor:
+def take(call: Call, image: Tensor, place: Tensor, channels: slice = slice(None)) -> Tensor:
     """The windows at the outputs (image, place) of some channels: shape (rows, channels, places of the kernel)."""
-    x = args[0]
-    if op == "linear":
+    x, window = call.x, call.window
+    if window is None:
         return x.reshape(len(x), -1, x.shape[-1])[..., channels][image, place].unsqueeze(-1)
-    padding, size, stride, dilation = _output_size(args)
-    kernel = args[1].shape[2:]
-    padded = F.pad(x[:, channels], [p for pair in reversed(padding) for p in pair])
-    corner = torch.stack(torch.unravel_index(place, size), dim=-1) * torch.tensor(stride)  # (rows, spatial)
-    inside = torch.tensor(list(itertools.product(*(range(k) for k in kernel)))) * torch.tensor(dilation)
+    kernel = call.weight.shape[2:]
+    size = window.size(x.shape[2:], kernel)
+    padded = F.pad(x[:, channels], [p for pair in reversed(window.padding) for p in pair], window.mode)
+    corner = torch.stack(torch.unravel_index(place, size), dim=-1) * torch.tensor(window.stride)  # (rows, spatial)
+    inside = torch.tensor(list(itertools.product(*(range(k) for k in kernel)))) * torch.tensor(window.dilation)
     at = corner[:, None, :] + inside[None]  # (rows, places of the kernel, spatial)
     flat = torch.zeros(at.shape[:2], dtype=torch.long)
     for d, extent in enumerate(padded.shape[2:]):
@@ -92,14 +85,13 @@ def take(op: str, args: Sequence[Any], image: Tensor, place: Tensor, channels: s
     return taken.transpose(1, 2)
 
 
-def row_bytes(op: str, args: Sequence[Any]) -> int:
+def row_bytes(call: Call) -> int:
     """About what `take` takes for each row of all channels: the window, a copy in the order of the weights, and
     indices."""
-    x = args[0]
-    if op == "linear":
+    x, weight = call.x, call.weight
+    if call.window is None:
         return int(2 * x.shape[-1] * x.element_size())
-    kernel = math.prod(args[1].shape[2:])
-    return int(kernel * (2 * x.shape[1] * x.element_size() + 8 * (args[1].dim() + 2)))
+    return int(math.prod(weight.shape[2:]) * (2 * x.shape[1] * x.element_size() + 8 * (weight.dim() + 2)))
 
 
 def outputs_at(result: Tensor, channel: int, image: Tensor, place: Tensor) -> Tensor:
@@ -111,29 +103,3 @@ def blocks_of(windows: Tensor, weight: Tensor) -> Tensor:
     """Windows as the rows of each block of `weight`: shape (blocks, rows, channels of a block × kernel)."""
     rows, channels = windows.shape[:2]
     return windows.reshape(rows, channels // weight.shape[1], -1).transpose(0, 1)
-
-
-def _output_size(args: Sequence[Any]) -> tuple[list[tuple[int, int]], list[int], list[int], list[int]]:
-    """Padding before and after, size of the output, stride and dilation, for each spatial axis of a convolution."""
-    x, weight = args[0], args[1]
-    rank = weight.dim() - 2
-    stride, padding, dilation = (list(_spread(args, i, rank, d)) for i, d in ((3, 1), (4, 0), (5, 1)))
-    kernel = weight.shape[2:]
-    pairs = []
-    for d in range(rank):
-        reach = dilation[d] * (kernel[d] - 1)
-        if padding[d] == "same":
-            pairs.append((reach // 2, reach - reach // 2))
-        else:
-            pairs.append((0, 0) if padding[d] == "valid" else (int(padding[d]), int(padding[d])))
-    size = [
-        (x.shape[d - rank] + sum(pairs[d]) - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in range(rank)
-    ]
-    return pairs, size, stride, dilation
-
-
-def _spread(args: Sequence[Any], position: int, rank: int, default: int) -> Sequence[Any]:
-    value = args[position] if len(args) > position else default
-    if isinstance(value, (list, tuple)):
-        return value if len(value) == rank else list(value) * rank
-    return [value] * rank

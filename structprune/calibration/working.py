@@ -59,7 +59,7 @@ class Working:
 
     def expected(self, layer: Layer) -> Expected | None:
         """What BatchNorms tell of the channels that enter a layer."""
-        if layer.op == "linear" and layer.entering.meta["val"].dim() != 2:
+        if layer.kind == "linear" and layer.entering.meta["val"].dim() != 2:
             return None
         return self.expectations.of(layer.entering)
 

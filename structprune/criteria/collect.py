@@ -156,8 +156,7 @@ class Collector:
             yield Site(layer, index, Weights(s.key, s.dim, s.role, _tensor(s.index), weight) if consumes else None)
 
     def _channels(self, layer: Layer) -> int:
-        shape = layer.entering.meta["val"].shape
-        return int(shape[-1 if layer.op == "linear" else 1])
+        return int(layer.entering.meta["val"].shape[layer.axis])
 
     def expected(self, group: Group) -> tuple[Activation, ...]:
         """The consumers with what BatchNorms tell of what enters them, None where they don't."""
@@ -282,7 +281,7 @@ class Collector:
             each = self.places(site, images)
 
             def take(batch: int, args: tuple[Any, ...]) -> None:
-                if most < min(each, places_of(site.layer.op, args)):
+                if most < min(each, places_of(site.layer.read(args))):
                     self.notes[site.layer.module] = f"was shown by {most} of its places an image"
                 windows[place].append(self.windows(site, batch, args, min(each, most)))
 
@@ -294,7 +293,7 @@ class Collector:
 
     def windows(self, site: Site, batch: int, args: Sequence[Any], each: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed + 7919 * site.layer.place + 104729 * batch)
-        return sample(site.layer.op, args, each, generator).windows
+        return sample(site.layer.read(args), each, generator).windows
 
     def blocks(self, site: Site, windows: Tensor, squares: float = 0.0, together: bool = True) -> list[Consumer]:
         """A consumer with its windows; a grouped convolution's blocks apart, as each has outputs of its own.

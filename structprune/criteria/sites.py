@@ -33,10 +33,10 @@ class Site:
 
     @property
     def axis(self) -> int:
-        return -1 if self.layer.op == "linear" and self.node is None else 1
+        return self.layer.axis if self.node is None else 1
 
     def seen(self, args: Sequence[Any], result: Tensor) -> Tensor:
-        return args[0] if self.key[2] else result
+        return self.layer.entered(args) if self.key[2] else result
 
 
 @dataclass

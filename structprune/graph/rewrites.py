@@ -15,7 +15,7 @@ from torch import fx
 from ..errors import ModelError
 from ..ops import op_name
 from ..ops.provenance import Number
-from ..ops.record import place
+from ..ops.record import place, record_of
 from .flow import Value
 
 if TYPE_CHECKING:
@@ -115,15 +115,22 @@ MOST = sys.maxsize  # as a slice's end: all that there is
 
 
 def grouped(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-    if len(args) < 7 or node.args[6] == 1:
+    """Of convolutions: as many groups as the channels that are left make blocks of the weight that is left."""
+    record = record_of(op_name(node.target))
+    at, recorded = record.place(node.target, "groups"), record.read(node, "groups")  # type: ignore[arg-type]
+    if at is None or recorded == 1:
         return None
-    x, weight, made = w.value(node.args[0]), w.value(node.args[1]), w.value(node)
+    entering, weights = record.read(node, "input"), record.read(node, "weight")
+    x, weight, made = w.value(entering), w.value(weights), w.value(node)
     channel = len(x.shape) - len(weight.shape) + 1
-    whole = made if "transpose" in op_name(node.target) else x
-    inner = w.width(node.args[1], 1)
-    groups = w.length(whole.axes[channel], whole.shape[channel]) // inner
-    groups = w.number(node, node.args[6], w.others(node, "args", 6), groups)
-    return "op", str(node.target), [*args[:6], groups, *args[7:]]
+    whole = made if record.kind == "transposed convolution" else x
+    groups = w.length(whole.axes[channel], whole.shape[channel]) // w.width(weights, 1)
+    if at < len(args):
+        groups = w.number(node, recorded, w.others(node, "args", at), groups)
+        return "op", str(node.target), [*args[:at], groups, *args[at + 1 :]], kwargs
+    name = record.name_of("groups")
+    groups = w.number(node, recorded, w.others(node, "kwargs", name), groups)
+    return "op", str(node.target), args, {**kwargs, name: groups}
 
 
 def normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:

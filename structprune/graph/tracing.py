@@ -25,7 +25,7 @@ from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
 from .looks import Looks, look
 from .probe import Bar, Bars, unfollowed
-from .rules.recurrent import RECURRENT, of_stacked
+from .rules.recurrent import of_stacked
 from .units import Cause
 from .widths import kept_widths, restrict
 from .writes import Writes, unknown
@@ -215,8 +215,9 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
 def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, calls: Counter[str]) -> Any:
     flow.op, flow.node, flow.shape = op_name(node.target), node.name, _shapes(node.meta.get("val"))
     flow.call, calls[flow.op] = calls[flow.op], calls[flow.op] + 1
+    record = record_of(flow.op)
     given = {parent: values[parent] for parent in node.all_input_nodes}
-    if any(isinstance(value, Stacked) for value in given.values()) and flow.op not in RECURRENT:
+    if any(isinstance(value, Stacked) for value in given.values()) and record.kind != "recurrent":
         apart = of_stacked(flow, fx.node.map_arg(node.args, lambda n: given[n]))
         if apart is not None and node.name not in barred:
             return apart
@@ -234,7 +235,6 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, 
         plain = followed if flow.module_form else settled
         args, kwargs = map_leaves(args, plain), map_leaves(kwargs, plain)
     try:
-        record = record_of(flow.op)
         if record.rule is None:
             raise Unsupported(f"no rule for {flow.op} yet")
         if "out" in kwargs:

@@ -1,26 +1,38 @@
 """All that is known of an op: one frozen record each, which everything asks that has to do with ops.
 
-A record says what the op does to channels (`rule`), and what else is worth knowing: which of its arguments are sizes,
-how the graph form writes its calls. What a record leaves out is not known, and never guessed: no rule is a barrier.
-`op` above a rule's function adds records from anywhere, `rule` those that hold no more than the rule. Those of the
-package are in `graph.rules`. Ops are named as in the ATen schema, without overload and without the `_` of the in-place
-form; those of another namespace as `namespace::name`.
+A record says what the op does to channels (`rule`), and what else is worth knowing: what kind of layer it is, which of
+its arguments are sizes, where its windows lie, how the graph form writes its calls. What a record leaves out is not
+known, and never guessed: no rule is a barrier. `op` above a rule's function adds records from anywhere, `rule` those
+that hold no more than the rule; those of the package are in `graph.rules`. Ops are named as in the ATen schema, without
+overload and without the `_` of the in-place form, those of another namespace as `namespace::name`.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import fx
 
 from ..names import unknown
+from .window import Window
 
 Sizes = Sequence[str] | Callable[[fx.Node], Sequence[str]]
+_LAYER = {role: role for role in ("input", "weight", "bias")}
+_NORM = {**_LAYER, "mean": "running_mean", "variance": "running_var", "eps": "eps"}
+KINDS: Mapping[str, Mapping[str, str]] = {
+    "convolution": {**_LAYER, "groups": "groups"},  # its weight has the shape (made, entering / groups, *kernel)
+    "transposed convolution": {**_LAYER, "groups": "groups"},  # (entering, made / groups, *kernel)
+    "linear": _LAYER,  # (made, entering), along the last axis of its input
+    "product": {},  # of matrices, without a bias of its own
+    "batch norm": _NORM,
+    "recurrent": {},
+}
+CONVOLUTIONS = ("convolution", "transposed convolution")
 R = TypeVar("R", bound=Callable[..., Any])
 
 
@@ -31,6 +43,10 @@ class OpRecord:
     Attributes:
         name: as `op_name` says it.
         rule: what it does to channels, a function of a `graph.Flow` and the op's arguments; None if that is not known.
+        kind: what layer it is, one of `KINDS`; "" for what is none of them. By their kind layers are aligned, shown to
+            criteria and mended.
+        arguments: what the op calls the arguments of its kind, where that is not as in `KINDS`: {"weight": "filters"}.
+        windows: of a convolution, a function of the op's own arguments, in their order, to a `Window`.
         sizes: the names of those arguments that are sizes: numbers that follow the widths, as shapes tell. Any other
             number that changes with a width is one that the model's code works out. Or a function from a recorded call
             to such names.
@@ -42,10 +58,35 @@ class OpRecord:
 
     name: str
     rule: Callable[..., Any] | None = None
+    kind: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    windows: Callable[..., Window] | None = None
     sizes: Sizes = ()
     spreads: bool = False
     rewrite: Callable[..., Any] | None = None
     trusts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind and self.kind not in KINDS:
+            raise ValueError(f"op {self.name}: {unknown('kind', self.kind, KINDS)}")
+        if (self.kind == "convolution") != (self.windows is not None):
+            raise ValueError(f"op {self.name}: a convolution, and nothing else, says where its windows lie (windows)")
+        for role in self.arguments:
+            if role not in KINDS.get(self.kind, ()):
+                raise ValueError(f"op {self.name}: {unknown('argument', role, KINDS.get(self.kind, ()))}")
+
+    def name_of(self, role: str) -> str:
+        """What the op calls an argument of its kind ("weight")."""
+        return self.arguments.get(role) or KINDS[self.kind][role]
+
+    def place(self, target: torch._ops.OpOverload, role: str) -> int | None:
+        """Where an argument of the op's kind stands among all of its arguments, from 0; None if it takes none."""
+        return place(target, self.name_of(role))
+
+    def read(self, node: fx.Node, role: str) -> Any:
+        """An argument of the op's kind in a recorded call; None if it takes none."""
+        at = self.place(node.target, role)  # type: ignore[arg-type]
+        return None if at is None else in_order(node.target, node.args, node.kwargs, at + 1)[at]
 
     def sizes_of(self, node: fx.Node) -> Sequence[str]:
         """The names of the arguments that are sizes in one call."""
@@ -87,6 +128,9 @@ def _fill() -> None:
 
 def op(
     *names: str,
+    kind: str = "",
+    arguments: Mapping[str, str] | None = None,
+    windows: Callable[..., Window] | None = None,
     sizes: Sizes = (),
     spreads: bool = False,
     rewrite: Callable[..., Any] | None = None,
@@ -96,18 +140,22 @@ def op(
 
     Args:
         names: the ops that the function is the rule of.
+        kind: what layer they are, one of `KINDS`.
+        arguments: what they call the arguments of their kind.
+        windows: where the windows of a convolution lie.
         sizes: which arguments are sizes.
         spreads: whether they make channels of their own.
         rewrite: how the graph form writes a call.
         trusts: whether they read memory that their arguments may not hold.
 
     Returns:
-        A decorator that leaves the function as it is. It raises ValueError for an op that has a rule.
+        A decorator that leaves the function as it is. It raises ValueError for an op that has a rule,
+        and for a kind or an argument that is none.
     """
 
     def register(function: R) -> R:
         for name in names:
-            OPS.add(OpRecord(name, function, sizes, spreads, rewrite, trusts))
+            OPS.add(OpRecord(name, function, kind, arguments or {}, windows, sizes, spreads, rewrite, trusts))
         return function
 
     return register
@@ -123,3 +171,14 @@ def place(target: torch._ops.OpOverload, argument: str) -> int | None:
     """Where an argument stands among those of an op, from 0; None if the op takes no such argument."""
     names = [one.name for one in target._schema.arguments]
     return names.index(argument) if argument in names else None
+
+
+def in_order(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], least: int = 0) -> Sequence[Any]:
+    """The arguments of a call in the op's own order: those that were given, and at least so many; else defaults."""
+    if not kwargs and len(args) >= least:
+        return args
+    found = list(args)
+    last = max((place(target, name) or 0 for name in kwargs), default=-1) + 1
+    for argument in target._schema.arguments[len(args) : max(last, least)]:
+        found.append(kwargs.get(argument.name, argument.default_value))
+    return found

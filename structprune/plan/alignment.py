@@ -6,10 +6,13 @@ import math
 import numbers
 from collections.abc import Mapping
 
+from torch import fx
+
 from ..errors import BudgetError
 from ..graph import DependencyGraph, Group
 from ..names import unknown
 from ..ops import op_name
+from ..ops.record import CONVOLUTIONS, OpRecord, record_of
 
 KINDS = ("conv", "depthwise", "linear")
 Steps = dict[str, int]  # channels between which a runtime gains nothing, for each of KINDS
@@ -54,16 +57,24 @@ def _kinds(graph: DependencyGraph) -> Mapping[str, tuple[str, int]]:
     """The kind of layer that each weight, by its key, belongs to, and in how many blocks its channels are chosen."""
     kinds: dict[str, tuple[str, int]] = {}
     for node in graph.captured.calls:
-        name = op_name(node.target)
+        record = record_of(op_name(node.target))
         for parent in node.all_input_nodes:
             key = graph.captured.parameters.get(parent.name)
             shape = tuple(getattr(parent.meta.get("val"), "shape", ()))
             if key is None or len(shape) < 2:
                 continue
-            if name.startswith("conv"):
-                grouped = name in ("conv1d", "conv2d", "conv3d") and len(node.args) > 6 and node.args[6] != 1
-                blocks = int(node.args[6]) if grouped and graph.blocked(key, 1) is not None else 1  # type: ignore[arg-type]
-                kinds[key] = ("depthwise" if grouped and shape[1] == 1 else "conv", blocks)
-            elif name in ("linear", "matmul", "addmm", "bmm", "baddbmm", "mm", "einsum"):
+            if record.kind in CONVOLUTIONS:
+                groups = _groups(record, node)
+                blocks = groups if groups > 1 and graph.blocked(key, 1) is not None else 1
+                kinds[key] = ("depthwise" if groups > 1 and shape[1] == 1 else "conv", blocks)
+            elif record.kind in ("linear", "product"):
                 kinds.setdefault(key, ("linear", 1))
     return kinds
+
+
+def _groups(record: OpRecord, node: fx.Node) -> int:
+    """How many groups of channels a convolution convolves, each by itself; 1 for a transposed one."""
+    if record.kind == "transposed convolution":
+        return 1
+    x, weight = (record.read(node, role).meta["val"] for role in ("input", "weight"))
+    return int(x.shape[x.dim() - weight.dim() + 1] // weight.shape[1])

@@ -167,8 +167,8 @@ class _Fits:
             layer = task.layer
 
             def keep(args: tuple[Any, ...], result: Tensor) -> None:
-                chosen = choose(layer.op, args, task.each, self.generator(layer, batch))
-                found[layer].append(outputs_at(result, -1 if layer.op == "linear" else 1, *chosen))
+                chosen = choose(layer.read(args), task.each, self.generator(layer, batch))
+                found[layer].append(outputs_at(result, layer.axis, *chosen))
 
             return keep
 
@@ -196,11 +196,12 @@ class _Fits:
         folds: list[Moments | None] = [None] * self.folds
 
         def see(batch: int, args: tuple[Any, ...]) -> None:
-            image, place = choose(layer.op, args, task.each, self.generator(layer, batch))
+            call = layer.read(args)
+            image, place = choose(call, task.each, self.generator(layer, batch))
             y = self.target(layer, wanted[batch])
             wanted[batch] = y[:0]
-            for part in parts(len(image), row_bytes(layer.op, args), self.memory * WINDOWS):
-                x = blocks_of(_whole(take(layer.op, args, image[part], place[part])), weight)
+            for part in parts(len(image), row_bytes(call), self.memory * WINDOWS):
+                x = blocks_of(_whole(take(call, image[part], place[part])), weight)
                 out = _whole(y[part]).reshape(-1, len(x), task.outputs).transpose(0, 1)
                 if not origin:  # about which nothing cancels
                     origin.extend(t.mean(1, keepdim=True) * intercept for t in (x, out))
@@ -251,7 +252,7 @@ class _Fits:
         return Solution(given, bias, ridge, before, after, float(len(y)))
 
     def chosen(self, task: Task, batch: int, args: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        return choose(task.layer.op, args, task.each, self.generator(task.layer, batch))
+        return choose(task.layer.read(args), task.each, self.generator(task.layer, batch))
 
     def windows(self, task: Task, rows: list[tuple[Tensor, Tensor]], block: int) -> Iterator[tuple[slice, Tensor]]:
         """The windows of all rows, a few channels at a time."""
@@ -260,10 +261,9 @@ class _Fits:
         each = 4.0 * places * 4 * sum(len(image) for image, _ in rows)
         for part in parts(channels, each, self.memory * WINDOWS):
             at = slice(block * channels + part.start, block * channels + part.stop)
-            found = [
-                _whole(take(task.layer.op, args, *rows[batch], at)).flatten(1) for batch, args in self.sweep.arguments()
-            ]
-            yield slice(part.start * places, part.stop * places), torch.cat(found)
+            calls = ((batch, task.layer.read(args)) for batch, args in self.sweep.arguments())
+            taken = [_whole(take(call, *rows[batch], at)).flatten(1) for batch, call in calls]
+            yield slice(part.start * places, part.stop * places), torch.cat(taken)
 
     def bias(self, layer: Layer) -> Tensor:
         """The offsets that may be shifted, in float64."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..calibration import Batch, Layer, Observer, Working
-from ..calibration.layers import ops
 from ..calibration.spread import AT_ONCE
 from ..memory import parts
 from ..modules import evaluating
@@ -48,15 +47,12 @@ def fold_means(
             with Observer({layer.site: seen.at(layer) for layer in chosen}):
                 batch.inputs.call(dense.module)
     exact = {}
-    targets = ops(dense.captured)
     for layer in chosen:
         args = seen.arguments[layer]
         mean = known[layer] if from_batchnorm else seen.sums[layer] / seen.counts[layer]
         assert mean is not None
         mean = mean.to(dense.state[layer.weight].device)
-        offsets, same = _offset(
-            targets[layer.place].target, layer, args, _removed(mean, layer, plan, dense.state[layer.weight])
-        )
+        offsets, same = _offset(layer, args, _removed(mean, layer, plan, dense.state[layer.weight]))
         out = 1 if layer.transposed else 0
         outputs = keeps(plan, layer.weight, out)
         if outputs is not None:
@@ -79,12 +75,13 @@ class _Seen:
 
     def at(self, layer: Layer) -> Callable[[tuple[Any, ...], Any], None]:
         def see(args: tuple[Any, ...], result: Any) -> None:
-            x = args[0]
-            axis = x.dim() - 1 if layer.op == "linear" else 1
+            x = layer.entered(args)
+            axis = layer.axis % x.dim()
             others = [d for d in range(x.dim()) if d != axis]
             self.sums[layer] = x.sum(others, dtype=torch.float64) + self.sums.get(layer, 0)
             self.counts[layer] += x.numel() // x.shape[axis]
-            self.arguments[layer] = (x[:1].to("meta"), *args[1:])  # its shape, without the batch's memory
+            own = x[:1].to("meta")  # its shape, without the batch's memory
+            self.arguments[layer] = tuple(own if value is x else value for value in args)
 
         return see
 
@@ -109,18 +106,34 @@ def _removed(mean: Tensor, layer: Layer, plan: Plan, weight: Tensor) -> Tensor:
     return removed
 
 
-def _offset(target: Any, layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, bool]:
+def _offset(layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, bool]:
     """What a layer makes of inputs that are `mean` everywhere, less its bias, and whether it is the same everywhere."""
-    x, weight = args[0], args[1]
+    x, weight = layer.entered(args), args[layer.at("weight") or 0]
     with torch.no_grad():
-        if layer.op == "linear":
+        if layer.kind == "linear":
             each = 8.0 * weight.shape[1]
             return torch.cat([weight[part].double() @ mean for part in parts(len(weight), each, AT_ONCE)]), True
-        weight = weight.double()
         constant = mean.reshape(1, -1, *[1] * (x.dim() - 2)).expand(1, -1, *x.shape[2:]).contiguous()
-        made = target(constant, weight, None, *args[3:])[0].flatten(1)
+        made = layer.node.target(*_without_bias(layer, args, constant))[0].flatten(1)  # type: ignore[operator]
     same = bool((made - made[:, :1]).abs().max() <= 1e-9 * made.abs().max().clamp_min(1e-300))
     return made.mean(1), same
+
+
+def _without_bias(layer: Layer, args: tuple[Any, ...], entering: Tensor) -> list[Any]:
+    """The arguments of a call in float64, with something else that enters it and without its bias."""
+    bias = layer.at("bias")
+    arguments = layer.node.target._schema.arguments  # type: ignore[union-attr]
+    found: list[Any] = []
+    for place, value in enumerate(args):
+        if place == layer.at("input"):
+            found.append(entering)
+        elif place == bias:
+            optional = isinstance(arguments[place].type, torch.OptionalType)
+            found.append(None if optional else torch.zeros_like(value, dtype=torch.float64))
+        else:
+            floating = isinstance(value, Tensor) and value.is_floating_point()
+            found.append(value.double() if floating else value)
+    return found
 
 
 def _ratio(layer: Layer, dense: Working, slim: Working, outputs: Any) -> Tensor | float:

@@ -10,9 +10,9 @@ from typing import Any
 from torch import fx
 
 from ..calibration import Layer, Working
-from ..calibration.layers import ops
 from ..calibration.windows import places_of
 from ..memory import amount
+from ..ops.record import in_order
 from .moments import FOLDS
 
 ROWS_PER_INPUT = 8  # rows that are sampled for each unknown of an output
@@ -48,11 +48,12 @@ def task_of(
     """How a layer is fitted within `memory` bytes, or why it can't be."""
     weight = slim.state[layer.weight]
     inputs, channels = int(weight[0].numel()), int(weight.shape[1])
-    node = ops(slim.captured)[layer.place]
-    args: list[Any] = [argument.meta["val"] if isinstance(argument, fx.Node) else argument for argument in node.args]
-    blocks = 1 if layer.op == "linear" else max(1, int(args[0].shape[1]) // channels)
+    arguments = in_order(layer.node.target, layer.node.args, layer.node.kwargs)
+    args: list[Any] = [one.meta["val"] if isinstance(one, fx.Node) else one for one in arguments]
+    call = layer.read(args)
+    blocks = 1 if layer.kind == "linear" else max(1, int(call.x.shape[1]) // channels)
     outputs = len(weight) // blocks
-    places = places_of(layer.op, args)
+    places = places_of(call)
     each = max(PLACES_PER_IMAGE, -(-ROWS_PER_INPUT * inputs // images))
     wide = len(dense.state[layer.weight]) * 4 * images  # what one place of each image asks of the dense network
     each = max(1, min(each, places, int(memory * TARGETS / wide)))

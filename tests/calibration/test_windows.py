@@ -36,18 +36,19 @@ def test_windows_times_weights_are_outputs(layer, shape, bias):
     with evaluating(working.module), Observer({found.site: lambda args, result: seen.append((args, result))}):
         working.module(x)
     ((args, result),) = seen
-    rows = sample(found.op, args, 4, torch.Generator().manual_seed(0))
+    rows = sample(found.read(args), 4, torch.Generator().manual_seed(0))
     assert len(set(zip(rows.image.tolist(), rows.place.tolist(), strict=True))) == len(rows.windows)
     weight = layer.weight.detach()
     by_block = rows.blocks(weight) @ weight.reshape(rows.windows.shape[1] // weight.shape[1], -1, weight[0].numel()).mT
     made = by_block.transpose(0, 1).flatten(1) + (layer.bias.detach() if bias else 0)
-    torch.testing.assert_close(made, rows.outputs(result, -1 if found.op == "linear" else 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made, rows.outputs(result, found.axis), rtol=1e-4, atol=1e-5)
 
 
 def test_transposed_convolutions_have_no_windows():
-    layer = nn.ConvTranspose2d(4, 4, 3)
+    layer, x = nn.ConvTranspose2d(4, 4, 3), torch.randn(1, 4, 5, 5)
+    (found,) = Working.of(layer, Inputs.of(x)).layers
     with pytest.raises(ValueError, match="no input window"):
-        sample("conv_transpose2d", (torch.randn(1, 4, 5, 5), layer.weight), 4, torch.Generator())
+        sample(found.read((x, layer.weight)), 4, torch.Generator())
 
 
 class Sums(nn.Module):

@@ -57,6 +57,15 @@ def test_groups_that_are_a_number_in_the_code():
     assert [group.units for group in assert_slim_equals_masked(net, IMAGE, form="graph").groups] == [8]
 
 
+def test_a_stride_is_no_size_of_a_convolution():
+    """On 3 × 3 pixels any stride makes one: only the number tells that it follows a width, and other images that it
+    matters."""
+    net = Depthwise(lambda net, x: F.conv2d(x, net.weight, stride=x.shape[1], groups=x.shape[1]))
+    graph = sp.trace(net, IMAGE[:, :, :3, :3])
+    assert graph.groups == []
+    assert "a number that the model's code works out from a width" in graph.barriers[0].reason
+
+
 class Copies(nn.Module):
     def __init__(self, run, wide=8):
         super().__init__()

@@ -9,19 +9,25 @@ import numpy as np
 
 from ...ops.provenance import Source
 from ...ops.record import op, rule
+from ...ops.window import window
 from .. import rewrites
 from ..axes import Axis
 from ..flow import Attribute, Flow, Produced, Unsupported, Value
 from .pointwise import broadcast, pointwise
 
 
-@op("conv1d", "conv2d", "conv3d", sizes=("groups",), rewrite=rewrites.grouped)
+@op("conv1d", "conv2d", "conv3d", kind="convolution", windows=window, sizes=("groups",), rewrite=rewrites.grouped)
 def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *options: Any, **_: Any) -> Value:
     groups = x.shape[_channel_dim(x, weight)] // weight.shape[1]
     return _conv(flow, x, weight, bias, options[3] if len(options) > 3 else groups, transposed=False)
 
 
-@op("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", sizes=("groups",), rewrite=rewrites.grouped)
+@op(
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    kind="transposed convolution",
+    sizes=("groups",),
+    rewrite=rewrites.grouped,
+)
 def conv_transpose(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *options: Any, **_: Any) -> Value:
     groups = int(flow.shape[_channel_dim(x, weight)]) // weight.shape[1]
     return _conv(flow, x, weight, bias, options[3] if len(options) > 3 else groups, transposed=True)
@@ -152,7 +158,7 @@ def _produces(flow: Flow, weight: Value, dim: int, axis: Axis) -> None:
         flow.roles[owner] = "filter"
 
 
-@rule("linear")
+@op("linear", kind="linear")
 def linear(flow: Flow, x: Value, weight: Value, bias: Value | None = None) -> Value:
     flow.cost("linear", math.prod(x.shape) * weight.shape[0], *x.axes[:-1], weight.axes[0], weight.axes[1])
     flow.contracts((0, x, -1), (1, weight, 1))
@@ -170,7 +176,8 @@ def linear(flow: Flow, x: Value, weight: Value, bias: Value | None = None) -> Va
 _SCALED = "takes its scale from this width, which would change"
 
 
-@rule("matmul", "bmm", "mm", "mv", "dot", "vdot")
+@op("matmul", "bmm", "mm", kind="product")
+@rule("mv", "dot", "vdot")
 def matmul(flow: Flow, a: Value, b: Value) -> Value:
     """Batch axes broadcast and are coupled; the axis that both sides contract is coupled."""
     if flow.module_form and flow.native and len(a.shape) == len(b.shape) == 3:  # in nn.MultiheadAttention
@@ -218,7 +225,7 @@ def _matrix_roles(flow: Flow, a: Value, b: Value) -> None:
             _produces(flow, value, made % rank, value.axes[made])
 
 
-@rule("addmm", "baddbmm")
+@op("addmm", "baddbmm", kind="product")
 def addmm(flow: Flow, bias: Value, a: Value, b: Value, **_: Any) -> Value:
     return pointwise(flow, matmul(flow, a, b), bias)
 
@@ -255,7 +262,7 @@ def attention(
     return Value(tuple(flow.shape), (*lead, None, v.axes[-1]))
 
 
-@rule("einsum")
+@op("einsum", kind="product")
 def einsum(flow: Flow, equation: str, operands: list[Value], **_: Any) -> Value:
     """Indices of one letter are coupled, whichever of them are summed over."""
     inputs, arrow, result = equation.replace(" ", "").partition("->")

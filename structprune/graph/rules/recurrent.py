@@ -23,7 +23,7 @@ _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 _BALANCED = "has one width for all its layers and directions"
 
 
-@op("lstm", "gru", "rnn_tanh", "rnn_relu", rewrite=rewrites.trains("train"))
+@op("lstm", "gru", "rnn_tanh", "rnn_relu", kind="recurrent", rewrite=rewrites.trains("train"))
 def recurrent(flow: Flow, x: Value, *arguments: Any) -> list[Value]:
     """Of a sequence, or of packed ones, whose rows are the steps of all of them."""
     packed = isinstance(arguments[2], (list, tuple))
@@ -156,7 +156,6 @@ def unpack(flow: Flow, x: Value, sizes: Value, *_: Any) -> list[Value]:
 
 
 _SAME = frozenset(["contiguous", "clone", "detach", "alias", "to", "_to_copy", "relu", "tanh", "sigmoid", "dropout"])
-RECURRENT = frozenset(_GATES)
 
 
 def of_stacked(flow: Flow, arguments: Sequence[Any]) -> Any:

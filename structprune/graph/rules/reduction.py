@@ -187,7 +187,7 @@ def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Val
     return Value(tuple(flow.shape), (x.axes[0], axis, *(None,) * len(x.axes[2:])))
 
 
-@op("batch_norm", rewrite=rewrites.trains("training"))
+@op("batch_norm", kind="batch norm", rewrite=rewrites.trains("training"))
 @op("_native_batch_norm_legit_no_training", "cudnn_batch_norm", trusts=True)
 @rule("instance_norm")
 def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
