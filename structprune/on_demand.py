@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first asked for, so that what a recipe says is read without torch."""
+"""Packages whose names are imported when they are first asked for, and packages that are called like a function."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 
@@ -23,11 +24,39 @@ def names_of(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
 
     def find(name: str) -> Any:
         if name in places:
-            found = getattr(importlib.import_module(f".{places[name]}", package), name)
-            setattr(sys.modules[package], name, found)
-            return found
+            value = getattr(importlib.import_module(f".{places[name]}", package), name)
+            setattr(sys.modules[package], name, value)
+            return value
         if not name.startswith("__") and importlib.util.find_spec(f"{package}.{name}") is not None:
             return importlib.import_module(f".{name}", package)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return find
+
+
+class CallablePackage(ModuleType):
+    """A package that is called like its function of the same name, and still shows what is inside."""
+
+    __wrapped__: Callable[..., Any]  # where `inspect.signature` looks
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        return importlib.import_module, (self.__name__,)  # a function can be pickled, for another process: so can this
+
+
+def call_like(package: str, function: Callable[..., Any]) -> None:
+    """Makes a package callable: `structprune.plan(…)` is `structprune.plan.planning.plan(…)`.
+
+    Were the function put in the package's place, `structprune.plan.allocations` could not be reached any more.
+
+    Args:
+        package: Its `__name__`.
+        function: What a call of it calls. Its signature and its docstring become the package's, whose own docstring
+            follows.
+    """
+    module = sys.modules[package]
+    module.__class__ = CallablePackage
+    module.__dict__["__wrapped__"] = function
+    module.__doc__ = f"{function.__doc__}\nThe package: {module.__doc__}"

@@ -8,6 +8,7 @@ read or written here.
 import importlib
 import pkgutil
 
+from ..on_demand import call_like
 from .allocation import ALLOCATIONS, allocation
 from .budget import choices
 from .planning import plan, realise
@@ -16,3 +17,5 @@ __all__ = ["ALLOCATIONS", "allocation", "choices", "plan", "realise"]
 
 for _module in pkgutil.iter_modules(__path__):  # each registers its allocations
     importlib.import_module(f"{__name__}.{_module.name}")
+
+call_like(__name__, plan)

@@ -5,6 +5,9 @@ method has its module: `means`, `least_squares` (with `moments`, its solver) and
 Nothing here knows of groups, scores or budgets.
 """
 
+from ..on_demand import call_like
 from .steps import Recovered, recover
 
 __all__ = ["Recovered", "recover"]
+
+call_like(__name__, recover)

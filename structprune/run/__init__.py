@@ -5,7 +5,10 @@ stage is, `stages` has them, `runner` runs them and finds in the store (`store.a
 `folder` looks after a run's folder.
 """
 
+from ..on_demand import call_like
 from .api import rehearse, run, runner_of
 from .folder import RunFolder, held, store_of
 
 __all__ = ["RunFolder", "held", "rehearse", "run", "runner_of", "store_of"]
+
+call_like(__name__, run)

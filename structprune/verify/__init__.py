@@ -5,6 +5,7 @@ failed or not compared with its reason. `masked` makes the reference from the pl
 no group, rule or surgery; of `graph` it uses only the mode that sees each op run.
 """
 
+from ..on_demand import call_like
 from .comparison import TOLERANCE, Comparison
 from .gate import Gate, verify
 from .masked import expanded, masked
@@ -24,3 +25,5 @@ __all__ = [
     "masked",
     "verify",
 ]
+
+call_like(__name__, verify)
