@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -59,4 +60,4 @@ def call_like(package: str, function: Callable[..., Any]) -> None:
     module = sys.modules[package]
     module.__class__ = CallablePackage
     module.__dict__["__wrapped__"] = function
-    module.__doc__ = f"{function.__doc__}\nThe package: {module.__doc__}"
+    module.__doc__ = f"{inspect.getdoc(function)}\n\nThe package: {module.__doc__}"

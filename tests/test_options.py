@@ -9,7 +9,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import BudgetError, PlanError, RecipeError, StructPruneError
-from structprune.plan.allocation import ALLOCATIONS
+from structprune.plan.allocations import ALLOCATIONS
 from structprune.records import Scores, Sensitivity
 
 X, IMAGES = torch.randn(1, 3, 8, 8), torch.randn(20, 3, 8, 8)

@@ -1,12 +1,19 @@
-"""What the package is to those who import it: public names that stay functions, modules on demand, a quick start."""
+"""What the package is to those who import it: public names, packages that are called, modules on demand."""
 
-import importlib
+import inspect
+import pickle
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
+from types import FunctionType
 
 import pytest
 
 import structprune as sp
+
+CALLED = ["plan", "recover", "run", "verify"]  # packages that are called like their function
+PACKAGES = [module.name for module in pkgutil.walk_packages(sp.__path__, f"{sp.__name__}.") if module.ispkg]
 
 
 def output_of(code):
@@ -27,20 +34,51 @@ print(structprune.__version__, [name for name in ("torch", "timm", "onnxruntime"
 
 
 @pytest.mark.parametrize("name", sp.__all__)
-def test_public_names_stay_what_they_are_beside_packages_of_the_same_name(name):
+def test_public_names_stay_what_they_are_when_modules_inside_are_imported(name):
     before = getattr(sp, name)
-    importlib.import_module("structprune.plan.allocation")
-    importlib.import_module("structprune.run.api")
-    importlib.import_module("structprune.recover.steps")
-    importlib.import_module("structprune.verify.gate")
+    for module in ("plan.allocations", "run.api", "recover.steps", "verify.gate"):
+        import_module(f"structprune.{module}")
     assert getattr(sp, name) is before
     assert callable(before)
     assert name in dir(sp)
 
 
+@pytest.mark.parametrize("name", CALLED)
+def test_a_package_that_is_called_has_the_signature_and_the_documentation_of_its_function(name):
+    package = getattr(sp, name)
+    function = getattr(package, name)
+    assert isinstance(function, FunctionType)
+    assert package is import_module(f"structprune.{name}")
+    assert inspect.signature(package) == inspect.signature(function)
+    assert inspect.getdoc(package).startswith(inspect.getdoc(function))
+    assert "\n\nThe package: " in inspect.getdoc(package)
+    assert pickle.loads(pickle.dumps(package)) is package  # as a function can be, for another process
+
+
+def test_a_package_that_is_called_calls_its_function():
+    with pytest.raises(sp.errors.StructPruneError, match=r"plan: graph=3: give what structprune\.trace gives"):
+        sp.plan(3, 4, budget={"macs": 0.5})
+    with pytest.raises(TypeError, match="'budget'"):
+        sp.plan(3, 4)
+
+
+@pytest.mark.parametrize("package", ["structprune", *PACKAGES])
+def test_no_name_of_a_package_hides_a_module_of_it(package):
+    loaded = import_module(package)
+    for module in pkgutil.iter_modules(loaded.__path__):
+        if module.name != "__main__":  # which runs the command
+            inside = import_module(f"{package}.{module.name}")
+            assert getattr(loaded, module.name) is inside
+
+
 def test_modules_inside_are_there_without_an_import():
-    code = "import structprune as sp; print(sp.errors.StoreError.__name__, sp.recipe.Recipe.__name__, sp.plan.__name__)"
-    assert output_of(code) == "StoreError Recipe plan\n"
+    code = """
+import structprune as sp
+print(sp.errors.StoreError.__name__, sp.recipe.Recipe.__name__, sp.plan.allocations.Load.__name__, callable(sp.plan))
+print(sp.run.stages.__name__, sp.verify.Gate.__name__, sp.recover.means.__name__)
+"""
+    shown = "StoreError Recipe Load True\nstructprune.run.stages Gate structprune.recover.means\n"
+    assert output_of(code) == shown
 
 
 def test_a_name_that_is_not_there():

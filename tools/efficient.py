@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from structprune.errors import BudgetError
-from structprune.plan.allocation import ALLOCATIONS, Allocation, Load, Widths
+from structprune.plan.allocations import ALLOCATIONS, Allocation, Load, Widths
 from structprune.plan.budget import Choice
 from structprune.records import Scores
 

@@ -37,7 +37,7 @@ from structprune.compare.peer import total_macs
 from structprune.cost import learn_cost
 from structprune.errors import BudgetError
 from structprune.names import architectures
-from structprune.plan.allocation import ALLOCATIONS
+from structprune.plan.allocations import ALLOCATIONS
 from structprune.suites.command_line import Parser, check_known, fail
 from structprune.suites.timm_models import build, example
 

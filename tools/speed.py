@@ -50,7 +50,7 @@ from structprune.compare.peer import cut, search_ratio, total_macs, without_fuse
 from structprune.cost import CostModel, learn_cost, plan_measured
 from structprune.errors import BudgetError
 from structprune.names import architectures
-from structprune.plan.allocation import ALLOCATIONS
+from structprune.plan.allocations import ALLOCATIONS
 from structprune.suites.command_line import Parser, check_known, fail, record_each
 from structprune.suites.timm_models import build, example
 from structprune.suites.worker import one_line

@@ -10,8 +10,8 @@ import importlib
 import pkgutil
 
 from .registry import CRITERIA, NEEDS, Criterion, criterion
+from .scan import scan_images, sensitivity
 from .scoring import score, unscorable
-from .sensitivity import scan_images, sensitivity
 from .views import COMBINE, GroupView
 
 __all__ = [

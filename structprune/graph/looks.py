@@ -20,7 +20,7 @@ from ..errors import ModelError
 from ..modules import walk
 from ..ops import Captured, Inputs, capture
 from ..ops.answers import Answer, Flip, Scenario, short_line
-from ..ops.capture import follow, listen, record
+from ..ops.forward_pass import follow, listen, record
 from ..ops.provenance import Read, Size, leaves
 from .paths import other_paths
 from .trials import made_anew

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from ..errors import ModelError
 from ..ops import Captured
-from ..ops.capture import record
+from ..ops.forward_pass import record
 from ..ops.provenance import Size, evaluate, leaves
 from .trials import axes_of, batch_of, resized
 

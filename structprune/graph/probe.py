@@ -19,8 +19,8 @@ from torch import Tensor, fx
 
 from ..errors import ModelError
 from ..ops import Captured, leaves_of, op_name
-from ..ops.capture import record
 from ..ops.conditions import Condition
+from ..ops.forward_pass import record
 from ..ops.provenance import Size, Source
 from ..ops.record import place, record_of
 from .axes import alive

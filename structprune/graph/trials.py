@@ -20,8 +20,8 @@ from torch import Tensor, fx, nn
 from ..held import read
 from ..modules import replace_tensors, skeleton_copy, tensors
 from ..ops import Captured, Inputs, leaves_of
-from ..ops.capture import record
 from ..ops.conditions import Condition
+from ..ops.forward_pass import record
 from ..ops.provenance import Read, Size, Source, evaluate, leaves
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """From groups, scores and a budget to a `Plan`.
 
 Enters: a `DependencyGraph` and `Scores`. Leaves: a `Plan`, plain data. `budget` says how much is allowed,
-`allocation` (with `descent` and `knapsack`) how it is shared among groups, `planning` puts them together. No weight is
+`allocations` (with `descent` and `knapsack`) how it is shared among groups, `planning` puts them together. No weight is
 read or written here.
 """
 
@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 
 from ..on_demand import call_like
-from .allocation import ALLOCATIONS, allocation
+from .allocations import ALLOCATIONS, allocation
 from .budget import choices
 from .planning import plan, realise
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import BudgetError
 from ..records import Scores, Sensitivity
-from .allocation import Load, allocation, fill, uniform
+from .allocations import Load, allocation, fill, uniform
 from .budget import Choice, Widths
 
 STEPS = 48  # the most steps in which a group is narrowed

@@ -10,7 +10,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ..progress import quiet
 from ..records import Scores
-from .allocation import Load, allocation, fill, uniform
+from .allocations import Load, allocation, fill, uniform
 from .budget import Choice, Widths
 from .descent import cheapest, scanned
 

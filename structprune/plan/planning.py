@@ -17,7 +17,7 @@ from ..names import shown, unknown
 from ..options import checked, instance, number, optional, several, whole
 from ..records import Plan, Scores, Sensitivity
 from .alignment import aligned, check_steps
-from .allocation import ALLOCATIONS, Load
+from .allocations import ALLOCATIONS, Load
 from .arguments import align_option, check_scores, cost_option
 from .budget import LATENCY, SPEEDUP, Choice, Cost, Limit, Widths, choices, read_budget
 from .configurations import stale_configurations

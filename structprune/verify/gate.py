@@ -29,9 +29,9 @@ from ..store.weights import digest
 from ..surgery import wrong_shape
 from ..wrappers import unwrapped
 from .comparison import TOLERANCE, Comparison, reload_tolerance
-from .masked import expanded, masked
 from .onnx_file import compare_onnx
 from .origin import Weights, weights_of
+from .reference import expanded, masked
 from .running import (
     batches_of,
     compare_finest,

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from ..modules import plain_transformers, replace_tensors, skeleton_copy, tensors, walk
 from ..ops import Inputs, outputs
-from ..ops.capture import meta_copy
+from ..ops.forward_pass import meta_copy
 from ..records import Plan
 from .comparison import Comparison, Noise
-from .masked import cut, masked, refilled
+from .reference import cut, masked, refilled
 from .running import SAMPLES, attempt, cast, distance, dtype_of, first_line, in_dtype, levels, nudged, seeded, size_of
 
 SAMPLES_OF_STEP = 4

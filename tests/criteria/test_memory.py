@@ -20,7 +20,7 @@ from tests.recover.test_wide_layers import Largest
 from tests.toys import Chain, randomise
 
 DATA = torch.randn(40, 3, 10, 10, generator=torch.Generator().manual_seed(7))
-scan = importlib.import_module("structprune.criteria.sensitivity")
+scan = importlib.import_module("structprune.criteria.scan")
 
 
 @pytest.mark.parametrize("name", ["variance", "apoz", "chip", "taylor_activation", "taylor"])

@@ -11,7 +11,7 @@ import torch
 import structprune as sp
 from structprune.criteria.registry import CRITERIA
 from structprune.ops.record import OPS
-from structprune.plan.allocation import ALLOCATIONS
+from structprune.plan.allocations import ALLOCATIONS
 from structprune.progress import Reporter
 from structprune.recipe import check_recipe
 from structprune.run import runner_of

@@ -147,7 +147,7 @@ def test_a_bound_forward_takes_no_text():
             "torch._dynamo.eval_frame:OptimizedModule",
         ),
         *("torch.nn.parallel.data_parallel:DataParallel", "torch.nn.parallel.distributed:DistributedDataParallel"),
-        *("structprune.verify.masked:MaskedStatistics", "torch.nn:Linear", "torch.nn.modules.nowhere:Linear"),
+        *("structprune.verify.reference:MaskedStatistics", "torch.nn:Linear", "torch.nn.modules.nowhere:Linear"),
         *(
             "timm.models.nowhere:Net",
             "timm.data.loader:PrefetchLoader",

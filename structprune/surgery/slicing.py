@@ -11,7 +11,7 @@ from ..errors import PlanError
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from ..records import Plan
 from ..wrappers import unwrapped
-from .check import check, check_numbers
+from .checks import check, check_numbers
 from .graph_form import graph_module, layout_of
 
 
