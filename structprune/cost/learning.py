@@ -8,7 +8,6 @@ rest by what slim networks take there. All of it ends when the time for it is ov
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Callable
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ..graph import DependencyGraph
-from ..ops import op_name
+from ..graph.fingerprint import fingerprint
 from ..plan import choices
 from ..plan.alignment import Steps, aligned
 from ..runtimes import benchmark
@@ -124,7 +122,7 @@ def learn_cost(
         return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
 
     asked = {"threads": told.threads, "batch": told.batch, "dtype": told.dtype}
-    about = {**asked, "network": _identity(graph), "widths": widths, "seconds": seconds, "version": 7}
+    about = {**asked, "network": fingerprint(graph), "widths": widths, "seconds": seconds, "version": 7}
     timed = cached("probes", about, measure, refresh, told.version, lambda timed: len(timed["probes"]) == len(widths))
     read = [Probe.from_dict(probe) for probe in timed["probes"]]
     enough = len(read) >= min(FEWEST, len(widths))
@@ -137,7 +135,7 @@ def learn_cost(
     cost = fit(graph, read, timed["dense_ms"], steps=steps, runtime=told) if enough else None
     if cost is not None and chosen == told:
         return cost
-    about = {**chosen.to_dict(), "network": _identity(graph), "version": 2}
+    about = {**chosen.to_dict(), "network": fingerprint(graph), "version": 2}
     rounds = 1 if until.over else 2
     dense_ms = cached("dense", about, lambda: _dense_ms(graph, chosen, rounds), refresh, chosen.version)
     return by_macs(graph, dense_ms, steps, chosen) if cost is None else cost.scaled(chosen, dense_ms)
@@ -149,7 +147,7 @@ def _batch(graph: DependencyGraph, told: Runtime, seconds: float, probes: int, r
     if told.batch == 1 or math.isinf(seconds):
         return told.batch
     one = replace(told, batch=1)
-    about = {**one.to_dict(), "network": _identity(graph), "version": 3}
+    about = {**one.to_dict(), "network": fingerprint(graph), "version": 3}
     each = cached("dense", about, lambda: _dense_ms(graph, one, 1, 0.2), refresh, one.version) / 1e3
     batch = told.batch
     while batch > 1 and batch * each * probes * RUNS_OF_A_PROBE > seconds:
@@ -162,15 +160,3 @@ def _dense_ms(graph: DependencyGraph, runtime: Runtime, rounds: int = 2, seconds
         dense = runtime.prepare(graph.model, graph.inputs, Path(folder) / "dense.onnx")
         found = benchmark({"dense": dense, "again": dense}, runtime=runtime, seconds=seconds, rounds=rounds)
         return found.ms["dense"]
-
-
-def _identity(graph: DependencyGraph) -> str:
-    """A hash of a network's calls, shapes and groups."""
-    digest = hashlib.sha256(graph.form.encode())
-    for node in graph.captured.graph.nodes:
-        value = node.meta.get("val")
-        made = (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else ()
-        digest.update(f"{op_name(node.target)} {made} {node.args} {node.kwargs}".encode())
-    for group in graph.groups:
-        digest.update(f"{group.name} {group.units} {[(s.key, s.dim) for s in group.slices]}".encode())
-    return digest.hexdigest()

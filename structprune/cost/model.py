@@ -24,8 +24,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.optimize import nnls
 
-from ..graph import DependencyGraph, Polynomial, Tally
+from ..graph import DependencyGraph, Polynomial, WidthCounter
 from ..graph.axes import alive
+from ..graph.counting import moving_axes
+from ..graph.removal import mark_removed
 from ..runtimes.engine import Kernel
 from ..runtimes.runtime import Runtime
 from .probes import Probe
@@ -89,7 +91,7 @@ class CostModel:
             return groups[name].chosen(np.ones(groups[name].units), count)
 
         whole = {group.name: group.units for group in graph.groups}
-        return Tally(graph, kept, {"ms": self.latency}).count({**whole, **widths})["ms"]
+        return WidthCounter(graph, kept, {"ms": self.latency}).count({**whole, **widths})["ms"]
 
     def scaled(self, runtime: Runtime, dense_ms: float) -> CostModel:
         """The same shape of costs on another runtime, where the dense network takes `dense_ms`."""
@@ -109,8 +111,8 @@ def by_macs(graph: DependencyGraph, dense_ms: float, steps: Mapping[str, int], r
     """The model where nothing but the dense network was timed: time goes with MACs, which `plan_measured` corrects."""
     total = graph.macs() or 1
     terms = tuple(
-        (dense_ms * constant / divisor / total, tuple((axis, 1) for axis in axes))
-        for constant, axes, divisor in graph.macs_terms()
+        (dense_ms * term.constant / term.divisor / total, tuple((axis, 1) for axis in term.axes))
+        for term in graph.macs_terms
     )
     kernel = KernelCost("the network", "MACs", "", dense_ms, terms)
     return CostModel(runtime, dict(steps), dense_ms, (kernel,), 1.0, 0.0, math.nan, 1.0, 0)
@@ -197,13 +199,14 @@ class _Axes:
         self.place = {id(probe): i for i, probe in enumerate(probes)}
         self.unmatched: set[str] = set()
         removed = [
-            graph.removed({g.name: g.chosen(np.ones(g.units), probe.widths[g.name]) for g in graph.groups})
+            mark_removed(graph, {g.name: g.chosen(np.ones(g.units), probe.widths[g.name]) for g in graph.groups})
             for probe in probes
         ]
         self._lengths: dict[tuple, np.ndarray] = {}
         self._known: dict[tuple[int, ...], Factor] = {}
+        axes = moving_axes(graph)
         for block in BLOCKS:  # the smallest block that explains a size
-            for axis in graph.all_axes():
+            for axis in axes:
                 key = _key(axis)
                 if key not in self._lengths:
                     self._lengths[key] = np.array([int(alive(axis, gone).sum()) for gone in removed])

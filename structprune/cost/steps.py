@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from ..plan.alignment import KINDS
+from ..graph.layers import KINDS
 from ..runtimes.runtime import Runtime
 from .deadline import Deadline
 

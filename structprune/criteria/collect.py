@@ -49,7 +49,7 @@ class Collector:
 
     @cached_property
     def working(self) -> Working:
-        return Working.of(self.graph.model, self.graph.inputs, self.graph.captured)
+        return Working.of(self.graph.model, self.graph.inputs, self.graph.recorded)
 
     def copy(self) -> None:
         """Makes the working copy now, so that views show it."""
@@ -61,7 +61,7 @@ class Collector:
 
     @cached_property
     def _found(self) -> tuple[list[Layer], list[NormCall]]:
-        return find_layers(self.graph.captured)
+        return find_layers(self.graph.recorded)
 
     @cached_property
     def by_weight(self) -> dict[str, list[Layer]]:
@@ -76,7 +76,7 @@ class Collector:
 
     @cached_property
     def _nodes(self) -> list[fx.Node]:
-        return ops(self.graph.captured)
+        return ops(self.graph.recorded)
 
     @cached_property
     def _calls(self) -> dict[fx.Node, tuple[str, int]]:

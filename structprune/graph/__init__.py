@@ -2,28 +2,32 @@
 
 Enters: an `nn.Module` and inputs it runs on. Leaves: a `DependencyGraph` of groups, barriers and MACs.
 `ops` records ATen nodes, `rules` says what each op does to channels, `axes`, `units` and `flow` hold the algebra,
-`tracing` walks the nodes, `probe` checks the result at other widths, `group` is what goes together, and `dependency`
-answers what can go and what that saves. Nothing here knows of scores, plans or surgery.
+`tracing` walks the nodes, `building` makes an immutable graph of what was written down, and `probe` checks it at other
+widths. `channels` is that graph as data; functions on it say what a removal changes (`removal`, `attributes`,
+`program`) and saves (`counting`), and why channels stay (`barriers`). Nothing here knows of scores, plans or surgery.
 """
 
 from ..ops.record import op, rule
 from .barriers import Barrier
+from .channels import ChannelGraph
+from .counting import Polynomial, WidthCounter, count_group
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value
 from .group import Group, Slice
-from .tally import Polynomial, Tally
 from .tracing import trace
 
 __all__ = [
     "Barrier",
+    "ChannelGraph",
     "DependencyGraph",
     "Flow",
     "Group",
     "Polynomial",
     "Slice",
-    "Tally",
     "Unsupported",
     "Value",
+    "WidthCounter",
+    "count_group",
     "op",
     "rule",
     "trace",

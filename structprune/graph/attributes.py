@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -10,14 +11,13 @@ from torch import nn
 from ..held import is_number, read
 from ..modules import tensors, walk
 from ..ops.provenance import Source, evaluate, sources
-from .axes import Axis
+from .axes import Axis, alive
+from .channels import ChannelGraph
 from .flow import Attribute, Flow, Value
-
-if TYPE_CHECKING:
-    from .dependency import DependencyGraph
+from .removal import Kept, mark_removed
 
 
-def follow_attributes(flow: Flow, model: nn.Module, values: dict[str, Value]) -> None:
+def follow_attributes(flow: Flow, model: nn.Module, values: Mapping[str, Value]) -> None:
     """Makes the axes that one attribute, or one expression of attributes, counts equally long, whatever goes.
 
     `values` are the parameters and buffers by their keys.
@@ -86,21 +86,23 @@ def _counts(attribute: Attribute, modules: dict[str, Any]) -> bool:
     return _read(modules, attribute.source) == len(attribute.axis) // attribute.divisor
 
 
-def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dict[str, Any]]:
-    """The attributes that change in a removal, by module path."""
+def slim_attributes(graph: ChannelGraph, kept: Kept) -> dict[str, dict[str, Any]]:
+    """The attributes that change in a removal: {module path: {attribute: new value}}; none in the graph form."""
+    if graph.form != "module":
+        return {}
+    removed = mark_removed(graph, kept)
     modules = dict(walk(graph.model))
     owners = _owners(graph.model)
     result: dict[str, dict[str, Any]] = {}
     values: dict[Source, int] = {}
-    for attribute in graph.attribute_list:
-        if attribute.axis is None:
-            continue
+    for attribute in graph.attributes:
+        assert attribute.axis is not None
         if attribute.source is not None:
             targets = [attribute.source]
         else:
             targets = [Source(path, attribute.name) for path in owners[attribute.key]]
         before = len(attribute.axis) // attribute.divisor
-        after = graph.length(attribute.axis, removed) // attribute.divisor
+        after = int(alive(attribute.axis, removed).sum()) // attribute.divisor
         for target in targets:
             if attribute.flag is not None:
                 if after != before and getattr(modules[target.module], target.name, None) not in (None, attribute.flag):
@@ -120,11 +122,12 @@ def new_attributes(graph: DependencyGraph, removed: np.ndarray) -> dict[str, dic
     return result
 
 
-def axes_of_sources(graph: DependencyGraph) -> dict[Source, tuple[np.ndarray, int]]:
-    """The attributes that follow channels: each is the number of positions left on an axis, over a divisor."""
+def axes_of_sources(graph: ChannelGraph) -> dict[Source, tuple[np.ndarray, int]]:
+    """The attributes that follow channels: each is the number of positions left on an axis of classes, over a
+    divisor."""
     modules, owners = dict(walk(graph.model)), _owners(graph.model)
     found: dict[Source, tuple[np.ndarray, int]] = {}
-    for attribute in graph.attribute_list:
+    for attribute in graph.attributes:
         if attribute.axis is None or attribute.flag is not None:
             continue
         targets = [attribute.source] if attribute.source else [Source(p, attribute.name) for p in owners[attribute.key]]
@@ -134,14 +137,14 @@ def axes_of_sources(graph: DependencyGraph) -> dict[Source, tuple[np.ndarray, in
     return found
 
 
-def _solve(graph: DependencyGraph, modules: dict[str, Any], removed: np.ndarray, values: dict[Source, int]) -> None:
+def _solve(graph: ChannelGraph, modules: dict[str, Any], removed: np.ndarray, values: dict[Source, int]) -> None:
     """Finds attributes that are only used within expressions (`self.dim // self.num_heads`), one unknown at a time:
     the least value with which every such expression comes out right."""
     conditions: dict[Source, list[tuple[Any, int]]] = {}
     for expression, axis in graph.expressions:
         unknown = {s for s in sources(expression) if s not in values and _read(modules, s) is not None}
         if axis is not None and len(unknown) == 1:
-            conditions.setdefault(unknown.pop(), []).append((expression, graph.length(axis, removed)))
+            conditions.setdefault(unknown.pop(), []).append((expression, int(alive(axis, removed).sum())))
     for target, wanted in conditions.items():
         dense = _read(modules, target)
         known = {s: values.get(s, _read(modules, s)) for expression, _ in wanted for s in sources(expression)}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..modules import walk
+from .channels import ChannelGraph, Place
 from .units import FIXED
-
-if TYPE_CHECKING:
-    from .dependency import DependencyGraph
 
 UNKNOWN = "for a reason that was not noted"
 WHOLE = "part of a block that stays whole"
@@ -36,17 +34,18 @@ class Barrier:
     line: str = ""
 
 
-def barriers(graph: DependencyGraph) -> list[Barrier]:
-    """Each cause that keeps channels of a layer, and the layers whose channels stay though nothing froze them."""
-    causes = graph.flow.units.causes
+def find_barriers(graph: ChannelGraph, reasons: Mapping[Place, str]) -> tuple[Barrier, ...]:
+    """Each cause that keeps channels of a layer, and the layers whose channels stay though nothing froze them.
+
+    `reasons` are those of `find_reasons`.
+    """
     frozen_by: dict[int, list[np.ndarray]] = {}
-    for classes, cause in graph.resolved.freezes:
+    for classes, cause in graph.resolution.freezes:
         if cause != FIXED:
             frozen_by.setdefault(cause, []).append(classes)
-    stays = np.append(graph.resolved.frozen, True)
+    stays = np.append(graph.resolution.frozen, True)
     layers = _layers(graph)
-    axes = [graph.classes_of(p.axis) for p in graph.flow.produced]
-    axes += [graph.parameter_axes[place] for place in layers if place in graph.parameter_axes]
+    axes = [*graph.made, *(graph.axes[place] for place in layers if place in graph.axes)]
     # one channel stays anywhere; of a product, a position may still go by another factor
     made = [(axis, stays[axis].all(axis=1)) for axis in axes if len(axis) > 1]
     found = []
@@ -54,34 +53,34 @@ def barriers(graph: DependencyGraph) -> list[Barrier]:
         kept = np.zeros(graph.classes + 1, bool)
         kept[np.concatenate(frozen)] = True
         channels = max((int((kept[axis].any(axis=1) & whole).sum()) for axis, whole in made), default=0)
-        c = causes[cause]
+        c = graph.causes[cause]
         if channels and c.barrier:
             found.append(Barrier(c.op, c.node, c.module, c.reason, channels, "/".join(c.line.split(os.sep)[-3:])))
     for place, path in layers.items():
-        reason = graph.reasons.get(place, "")
+        reason = reasons.get(place, "")
         if reason in (UNKNOWN, NOT_MADE):
-            found.append(Barrier("", place[0], path, reason, len(graph.parameter_axes[place])))
-    return found
+            found.append(Barrier("", place[0], path, reason, len(graph.axes[place])))
+    return tuple(found)
 
 
-def reasons(graph: DependencyGraph) -> dict[tuple[str, int], str]:
+def find_reasons(graph: ChannelGraph) -> dict[Place, str]:
     """For each axis of a parameter or buffer of which positions stay, whatever is planned: why the first does."""
-    cause_of, causes = np.full(graph.classes + 1, -1), graph.flow.units.causes
+    cause_of, causes = np.full(graph.classes + 1, -1), graph.causes
     for barrier in (False, True):  # which tell more
-        for classes, cause in reversed(graph.resolved.freezes):
+        for classes, cause in reversed(graph.resolution.freezes):
             if cause != FIXED and causes[cause].barrier == barrier:
                 cause_of[classes] = cause
     cause_of[-1] = -1
     fixed = np.zeros(graph.classes + 1, bool)
-    for classes, cause in graph.resolved.freezes:
+    for classes, cause in graph.resolution.freezes:
         fixed[classes] |= cause == FIXED
     made = np.zeros(graph.classes + 1, bool)
-    for produced in graph.flow.produced:
-        made[graph.classes_of(produced.axis)] = True
-    parameters = graph.captured.parameters
-    used = {parameters[n.name] for n in graph.captured.graph.nodes if n.users and n.name in parameters}
+    for axis in graph.made:
+        made[axis] = True
+    parameters = graph.recorded.parameters
+    used = {parameters[n.name] for n in graph.recorded.graph.nodes if n.users and n.name in parameters}
     found = {}
-    for (key, dim), axis in graph.parameter_axes.items():
+    for (key, dim), axis in graph.axes.items():
         stays = axis[~graph.grouped[axis].any(axis=1)]
         if not len(stays):
             continue
@@ -99,23 +98,23 @@ def reasons(graph: DependencyGraph) -> dict[tuple[str, int], str]:
     return found
 
 
-def whole_layers(graph: DependencyGraph) -> dict[str, str]:
-    """The layers all of whose channels stay, whatever is planned, by their paths, and why."""
+def find_whole_layers(graph: ChannelGraph, reasons: Mapping[Place, str]) -> dict[str, str]:
+    """The layers all of whose channels stay, whatever is planned, by their paths, and why (of `find_reasons`)."""
     found = {}
     for place, path in _layers(graph).items():
-        axis = graph.parameter_axes.get(place)
-        if axis is not None and place in graph.reasons and not graph.grouped[axis].any():
-            found[path] = graph.reasons[place]
+        axis = graph.axes.get(place)
+        if axis is not None and place in reasons and not graph.grouped[axis].any():
+            found[path] = reasons[place]
     return found
 
 
-def _layers(graph: DependencyGraph) -> dict[tuple[str, int], str]:
+def _layers(graph: ChannelGraph) -> dict[Place, str]:
     """The weights of layers with the axis along which they make channels, and the path of the layer."""
-    found: dict[tuple[str, int], str] = {}
+    found: dict[Place, str] = {}
     for path, module in walk(graph.model):
         dim = 0
         if isinstance(module, nn.modules.conv._ConvNd):
-            alone = module.groups > 1 and graph.blocked(f"{path}.weight".lstrip("."), 1) is None  # whole blocks go
+            alone = module.groups > 1 and (f"{path}.weight".lstrip("."), 1) not in graph.blocked  # whole blocks go
             dim = int(module.transposed and not alone)
         elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             dim = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +25,13 @@ class Family:
     rates: tuple[int, ...]
 
 
-def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray], np.ndarray]) -> list[Family]:
+def families(flow: Flow, resolved: Resolution) -> list[Family]:
     """Families in the order in which their leading layers were met.
 
     Classes that appear in one column of a layer's channels belong together, and so do classes that must lose the same
     number. Where a layer's channels are a product, its factors are families of their own.
     """
-    columns = [(p, column) for p in flow.produced for column in _columns(classes_of(p.axis))]
+    columns = [(p, column) for p in flow.produced for column in _columns(resolved.of(p.axis))]
     links = [(column[:-1], column[1:]) for _, column in columns]
     for balanced in resolved.strata:
         together = np.concatenate(balanced)
@@ -71,7 +70,7 @@ def families(flow: Flow, resolved: Resolution, classes_of: Callable[[np.ndarray]
             _freeze(flow, resolved, ids, leader, reason, barrier=not alone)
             continue
         result.append(Family(_layer_name(leader.key), leader, ids, own.ravel(), rates))
-    _name_factors(result, flow, classes_of)
+    _name_factors(result, flow, resolved)
     return result
 
 
@@ -91,7 +90,7 @@ def _columns(axis: np.ndarray) -> list[np.ndarray]:
     return [column for rows, pattern in alike(axis) for column in axis[rows][:, pattern].T]
 
 
-def _name_factors(found: list[Family], flow: Flow, classes_of: Callable[[np.ndarray], np.ndarray]) -> None:
+def _name_factors(found: list[Family], flow: Flow, resolved: Resolution) -> None:
     """Tells apart families of one layer: by the attribute that counts them (num_heads), else by a number."""
     taken: dict[str, int] = {}
     for family in found:
@@ -99,7 +98,7 @@ def _name_factors(found: list[Family], flow: Flow, classes_of: Callable[[np.ndar
     counted: dict[frozenset[int], str] = {}
     for attribute in flow.attributes:
         if attribute.source is not None and attribute.axis is not None and attribute.flag is None:
-            classes = classes_of(attribute.axis)
+            classes = resolved.of(attribute.axis)
             if classes.shape[1] == 1:
                 counted.setdefault(frozenset(classes[:, 0].tolist()), attribute.source.name.rpartition(".")[2])
     used: set[str] = set()

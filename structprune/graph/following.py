@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor, fx
@@ -13,11 +13,9 @@ from ..ops.laws import At, Known, Term, Wanted, places, solve, solve_real
 from ..ops.provenance import Number, Read, Real, Size, Source
 from . import trials
 from .axes import alive
+from .channels import ChannelGraph
 from .flow import Value
 from .trials import Axis, Sizes
-
-if TYPE_CHECKING:
-    from .dependency import DependencyGraph
 
 _RECENT = 4  # how many calls before another one are looked at for what its numbers follow
 
@@ -37,10 +35,10 @@ class Unsolved(tuple):
 class Follower:
     """Finds how numbers follow; `term` writes what is found."""
 
-    def __init__(self, graph: DependencyGraph, removed: np.ndarray, sizes: Sizes) -> None:
+    def __init__(self, graph: ChannelGraph, removed: np.ndarray, sizes: Sizes) -> None:
         self.graph, self.removed, self.sizes = graph, removed, sizes
-        entering = [n for n in graph.captured.graph.nodes if n.op == "placeholder"]
-        self.inputs = [n.name for n in entering if n.name not in graph.captured.parameters]
+        entering = [n for n in graph.recorded.graph.nodes if n.op == "placeholder"]
+        self.inputs = [n.name for n in entering if n.name not in graph.recorded.parameters]
         self.known = Known(self.recorded, self.slim)
 
     def term(self, term: Term) -> Any:
@@ -64,9 +62,9 @@ class Follower:
     def width(self, node: Any, dim: int) -> int:
         """The slim length of an axis; of a grouped convolution's weight, of one block."""
         value: Value = self.value(node)
-        axis = self.graph.blocked(value.key, dim)
-        if axis is not None:
-            return self.length(axis, len(axis)) * value.shape[dim] // len(axis)
+        if value.key is not None and (value.key, dim) in self.graph.blocked:
+            axis = self.graph.axes[value.key, dim]  # of all blocks
+            return int(alive(axis, self.removed).sum()) * value.shape[dim] // len(axis)
         return self.length(value.axes[dim], value.shape[dim])
 
     def recorded(self, at: At) -> tuple[int, ...]:

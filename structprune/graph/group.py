@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from .dependency import DependencyGraph
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,7 @@ class Group:
     of sigmoids), in the slim network over those that are left. `exact_in_training` is false also where BatchNorm takes
     the statistics of a batch over the channels. `strata` numbers the stratum of each unit, and `rates` says how many
     units of each stratum go at a time: one, or for one head of 32 channels 32 of those that it is added to. `floors`
-    are axes, as (positions, k) of the group's units, and how many positions of them must stay. `params` and `macs` are
-    what the model loses when all the units go.
+    are axes, as (positions, k) of the group's units, and how many positions of them must stay.
     """
 
     name: str
@@ -53,16 +48,7 @@ class Group:
     ids: np.ndarray = field(repr=False)
     strata: np.ndarray = field(repr=False)
     rates: tuple[int, ...] = field(repr=False)
-    _graph: DependencyGraph = field(repr=False, compare=False)
     allowed: frozenset[int] | None = field(default=None, repr=False)
-
-    @property
-    def params(self) -> int:
-        return self._graph.params() - self._graph.params({self.name: np.arange(0)})
-
-    @property
-    def macs(self) -> int:
-        return self._graph.macs() - self._graph.macs({self.name: np.arange(0)})
 
     @property
     def leading(self) -> Slice:

@@ -23,27 +23,30 @@ from ..ops.conditions import Condition
 from ..ops.forward_pass import record
 from ..ops.provenance import Size, Source
 from ..ops.record import place, record_of
+from .attributes import slim_attributes
 from .axes import alive
-from .dependency import DependencyGraph
+from .channels import ChannelGraph
 from .flow import all_axes
+from .removal import mark_removed, slim_shapes
 from .widths import decided, reason
 
 
-def unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: Bars) -> Bars:
+def unfollowed(graph: ChannelGraph, captured: Captured, values: dict[str, Any], barred: Bars) -> Bars:
     """The names of nodes whose size does not follow the widths, and why; empty if all do."""
     nodes = captured.calls  # and the parts of those that make several tensors
     if not graph.groups:
         return {}
     # two shares, so that numbers which happen to agree at one are told apart at the other
     kept = {group.name: group.narrowed((2, 3)[i % 2]) for i, group in enumerate(graph.groups)}
-    trial, error = record(graph.model, captured.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario)
+    slim = slim_shapes(graph, kept), slim_attributes(graph, kept)
+    trial, error = record(graph.model, captured.inputs, *slim, captured.scenario)
     compared: Bars = {
         what: Bar(reason(why) + (f" ({error})" if error else ""), module=why.module, line=why.line)
         for what, why in decided(graph, captured, values, trial, kept).items()
     }
     if any(what not in barred for what in compared):
         return compared
-    removed = graph.removed(kept)
+    removed = mark_removed(graph, kept)
     lengths: dict[int, int] = {}
     seen = trial.calls
     for position, node in enumerate(nodes):
@@ -120,7 +123,7 @@ Bars = dict["str | Size | Source | Condition", Bar]  # by the name of a node, or
 
 
 def _decisive(
-    graph: DependencyGraph, captured: Captured, values: dict[str, Any], node: fx.Node, position: int
+    graph: ChannelGraph, captured: Captured, values: dict[str, Any], node: fx.Node, position: int
 ) -> frozenset[int] | None:
     """The axes, counted from the last, whose channels change the numbers of a call; None if that can't be told.
 
@@ -135,7 +138,8 @@ def _decisive(
     found = set()
     for dim, on in axes.items():
         kept = {g.name: g.narrowed(2) for g in graph.groups if any(np.isin(g.ids, classes).any() for classes in on)}
-        trial, _ = record(graph.model, captured.inputs, graph.shapes(kept), graph.attributes(kept), captured.scenario)
+        slim = slim_shapes(graph, kept), slim_attributes(graph, kept)
+        trial, _ = record(graph.model, captured.inputs, *slim, captured.scenario)
         calls = [] if trial.unknown else trial.calls  # on another path the code asks for values
         same = position < len(calls) and calls[position].target == node.target
         if not same or _numbers(calls[position]) != _numbers(node):
@@ -147,7 +151,7 @@ def _culprits(
     node: fx.Node,
     captured: Captured,
     values: dict[str, Any],
-    graph: DependencyGraph,
+    graph: ChannelGraph,
     barred: Bars,
     why: str,
     failed: bool,
@@ -176,7 +180,7 @@ def _culprits(
     )
 
 
-def _steady(graph: DependencyGraph, captured: Captured) -> bool:
+def _steady(graph: ChannelGraph, captured: Captured) -> bool:
     """Whether the model does the same when it runs again at the same widths."""
     again = record(graph.model, captured.inputs, scenario=captured.scenario)[0]
     runs = ([(n.target, _shapes(n), _numbers(n)) for n in run.calls] for run in (again, captured))
@@ -206,7 +210,7 @@ def _entries(node: fx.Node, before: list[fx.Node]) -> list[fx.Node]:
     return [n for n in inside if any(p.op == "call_function" and p not in inside for p in n.all_input_nodes)]
 
 
-def _live(node: fx.Node, values: dict[str, Any], graph: DependencyGraph, parameters: bool) -> bool:
+def _live(node: fx.Node, values: dict[str, Any], graph: ChannelGraph, parameters: bool) -> bool:
     entering = [values[parent.name] for parent in node.all_input_nodes]
     entering = [v for v in entering if parameters or isinstance(v, list) or v.key is None]
     if record_of(op_name(node.target)).spreads:
@@ -220,9 +224,7 @@ def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
     return [tuple(part.shape) for part in parts if isinstance(part, Tensor)]
 
 
-def _predicted(
-    value: Any, graph: DependencyGraph, removed: np.ndarray, lengths: dict[int, int]
-) -> list[tuple[int, ...]]:
+def _predicted(value: Any, graph: ChannelGraph, removed: np.ndarray, lengths: dict[int, int]) -> list[tuple[int, ...]]:
     """The shapes after a removal; `lengths` keeps how long each axis is then, as most nodes only pass theirs on."""
 
     def length(axis: np.ndarray) -> int:

@@ -9,7 +9,8 @@ factor that it works out from a width and unequal parts all follow. A program is
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,37 +22,43 @@ from ..ops.answers import Answer
 from ..ops.laws import At, Term, places, root
 from ..ops.record import record_of
 from . import trials
+from .channels import ChannelGraph
 from .computing import refused
 from .following import Follower, StuckError, Unsolved, found_at
+from .removal import Kept, mark_removed
 from .trials import Sizes
-
-if TYPE_CHECKING:
-    from .dependency import DependencyGraph
 
 _KINDS = {operator.pow: "pow", root: "root"}  # what they are called in a program, where that is not their own name
 
 
-def program(graph: DependencyGraph, removed: np.ndarray) -> dict[str, Any]:
-    """The calls of the slim network; under "paths" those of the other ways that it goes at other batch sizes.
+@dataclass(frozen=True)
+class Program:
+    """The calls of a slim network as plain data, and what a user should know of the sizes that they take."""
+
+    calls: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def write_program(graph: ChannelGraph, kept: Kept) -> Program:
+    """The slim network after a removal; under "paths" the other ways that it goes at other batch sizes.
 
     Raises ModelError for inputs that are nested in lists or dicts, and for a batch that can't be followed.
     """
-    written = _written(graph, removed)
+    removed = mark_removed(graph, kept)
+    program = _written(graph, removed)
     if graph.paths:
-        written["paths"] = [_written(path, removed, at_any_batch=False) for path in graph.paths]
-    return written
+        program.calls["paths"] = [_written(path, removed, at_any_batch=False).calls for path in graph.paths]
+    return program
 
 
-def _written(graph: DependencyGraph, removed: np.ndarray, at_any_batch: bool = True) -> dict[str, Any]:
+def _written(graph: ChannelGraph, removed: np.ndarray, at_any_batch: bool = True) -> Program:
     names = _input_names(graph)
     sizes = graph.sizes
     while True:
         try:
-            written = Writer(graph, removed, sizes, names).run()
-            given = [n for n, x in zip(names, graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
-            if at_any_batch:
-                graph.notes += [note for note in sizes.notes(given) if note not in graph.notes]
-            return written
+            calls = Writer(graph, removed, sizes, names).run()
+            entering = [n for n, x in zip(names, graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
+            return Program(calls, tuple(sizes.notes(entering)) if at_any_batch else ())
         except StuckError as stuck:
             if at_any_batch and any(axis.is_batch for axis in stuck.axes):
                 raise ModelError(f"the graph form can't follow the batch here: {stuck.reason}") from None
@@ -61,7 +68,7 @@ def _written(graph: DependencyGraph, removed: np.ndarray, at_any_batch: bool = T
 class Writer(Follower):
     """Writes the program of one removal; `rewrites` call its methods."""
 
-    def __init__(self, graph: DependencyGraph, removed: np.ndarray, sizes: Sizes, names: list[str]) -> None:
+    def __init__(self, graph: ChannelGraph, removed: np.ndarray, sizes: Sizes, names: list[str]) -> None:
         super().__init__(graph, removed, sizes)
         self.names = names
         self.nodes: list[dict[str, Any]] = []
@@ -76,13 +83,13 @@ class Writer(Follower):
         self.typical = self.of_the_dtype(given)
         self.guard(given)
         waiting = self.conditions()
-        asked = {question.node: question.answer for question in self.graph.captured.asked}
+        asked = {question.node: question.answer for question in self.graph.recorded.asked}
         output: Any = None
-        for node in self.graph.captured.graph.nodes:
+        for node in self.graph.recorded.graph.nodes:
             if node.op == "output":
                 output = self.encode(node.args[0], node)
             elif node.op == "placeholder":
-                key = self.graph.captured.parameters.get(node.name)
+                key = self.graph.recorded.parameters.get(node.name)
                 if key is not None:
                     self.renamed[node.name] = f"p_{node.name}"  # apart from the names of inputs
                     if node.users:
@@ -108,8 +115,8 @@ class Writer(Follower):
         """What has the model's dtype when the program runs: a parameter or else an input, by its name there."""
         if self.sizes.retyped is None:
             return ""
-        for node in self.graph.captured.graph.nodes:
-            key = self.graph.captured.parameters.get(node.name) if node.op == "placeholder" else None
+        for node in self.graph.recorded.graph.nodes:
+            key = self.graph.recorded.parameters.get(node.name) if node.op == "placeholder" else None
             if key is not None and node.users and node.meta["val"].dtype == self.sizes.retyped.traced:
                 return f"p_{node.name}"
         typed = [n for n, x in zip(given, self.tensors(), strict=True) if x.dtype == self.sizes.retyped.traced]
@@ -168,10 +175,10 @@ class Writer(Follower):
 
     def conditions(self) -> dict[str, list[tuple[Term, bool, str]]]:
         """The comparisons that steer the model's code and follow the inputs, by the node after which all is known."""
-        order = {node.name: i for i, node in enumerate(self.graph.captured.graph.nodes)}
+        order = {node.name: i for i, node in enumerate(self.graph.recorded.graph.nodes)}
         waiting: dict[str, list[tuple[Term, bool, str]]] = {}
         seen = set()
-        for i, condition in enumerate(trials.conditions_of(self.graph.captured)):
+        for i, condition in enumerate(trials.conditions_of(self.graph.recorded)):
             sides = [
                 self.compared(condition, place, [trial.compared[i][place] for trial in self.sizes.trials])
                 for place in (0, 1)
@@ -277,7 +284,7 @@ def _as_text(values: Any) -> Any:
     return values if np.isfinite(values) else repr(values)
 
 
-def _input_names(graph: DependencyGraph) -> list[str]:
+def _input_names(graph: ChannelGraph) -> list[str]:
     values = [*graph.inputs.args, *graph.inputs.kwargs.values()]
     if any(isinstance(value, (list, tuple, dict)) for value in values):
         raise ModelError("the graph form takes tensors as arguments, not lists or dicts of them: wrap the model")

@@ -7,6 +7,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -20,6 +21,7 @@ from ..ops.conditions import Condition
 from ..ops.provenance import Size, Source, followed, leaves, settled
 from ..ops.record import record_of
 from ..wrappers import unwrapped
+from .building import build_graph
 from .constants import with_constants
 from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
@@ -62,7 +64,7 @@ def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> Depend
         looks = look(model, inputs, form)
         barred: Bars = {}
         while True:
-            graph, values = analyse(model, inputs, looks, barred, form)
+            graph, values = analyse(model, looks, barred, form)
             found: Bars = {}
             for captured in looks.all if form == "module" else ():
                 found = found or _unfollowed(graph, captured, values, barred, looks)
@@ -94,7 +96,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def analyse(
-    model: nn.Module, inputs: Inputs, looks: Looks, barred: Bars, form: str = "module"
+    model: nn.Module, looks: Looks, barred: Bars, form: str = "module"
 ) -> tuple[DependencyGraph, dict[str, Any]]:
     """Applies the rules to each node in turn; channels that enter a node in `barred` stay, for the reason given there.
 
@@ -120,13 +122,14 @@ def analyse(
     _keep_compared(flow, barred, values)
     if flow.module_form and (looks.unseen or looks.unknown):
         _keep_unseen(flow, looks, parameters, values)
-    graph = DependencyGraph(model, inputs, flow, parameters, looks.main, form)
     compared = [key for key in barred if isinstance(key, Condition)]
-    restrict(graph, compared, values)
-    graph.notes = [*looks.notes, *dict.fromkeys(f"{_place(c)}: {kept_widths(c)}" for c in compared)]
-    graph.values = own
-    graph.paths = [graph.along(path, values) for path in looks.others] if form == "graph" else []
-    return graph, values
+    graph = restrict(build_graph(model, form, flow, parameters, looks.main, own), compared, values)
+    others = looks.others if form == "graph" else ()
+    return replace(
+        graph,
+        notes=(*looks.notes, *dict.fromkeys(f"{_place(c)}: {kept_widths(c)}" for c in compared)),
+        paths=tuple(replace(graph, recorded=path, values=values) for path in others),
+    ), values
 
 
 def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: Bars) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,10 +23,6 @@ from ..ops import Captured, Inputs, leaves_of
 from ..ops.conditions import Condition
 from ..ops.forward_pass import record
 from ..ops.provenance import Read, Size, Source, evaluate, leaves
-
-if TYPE_CHECKING:
-    from .dependency import DependencyGraph
-
 
 REFUSED = "the network does not take another"
 COMPARED = "the model's code compares it"  # a check in the program tells the sizes at which this path is taken
@@ -110,14 +106,14 @@ _GROWTHS: tuple[Callable[[int, int], int], ...] = (
 )
 
 
-def explore(graph: DependencyGraph) -> Sizes:
-    """Records the model at other sizes of its inputs."""
-    batch, others = axes_of(graph.inputs)
-    sizes, growth = Sizes((), {}, (), _retyped(graph)), {}
+def explore(model: nn.Module, recorded: Captured) -> Sizes:
+    """Records a model once more, at other sizes of the inputs that it was recorded with."""
+    batch, others = axes_of(recorded.inputs)
+    sizes, growth = Sizes((), {}, (), _retyped(model, recorded)), {}
     for axis in [*batch, *others]:
         if any(axis.members[0] in free.members for free in sizes.free):
             continue
-        found = _grown(graph, axis, others)
+        found = _grown(model, recorded, axis, others)
         if isinstance(found, str):
             sizes = replace(sizes, fixed={**sizes.fixed, axis: found})
         else:
@@ -126,10 +122,12 @@ def explore(graph: DependencyGraph) -> Sizes:
             sizes = replace(sizes, free=(*sizes.free, *trial.sizes), trials=(*sizes.trials, trial))
     joint = {m for axis in sizes.free for m in axis.members}
     sizes = replace(sizes, fixed={a: why for a, why in sizes.fixed.items() if not joint & set(a.members)})
-    return _again(graph, sizes, growth)
+    return _again(model, recorded, sizes, growth)
 
 
-def _grown(graph: DependencyGraph, axis: Axis, others: list[Axis]) -> tuple[Trial, Callable[[int, int], int]] | str:
+def _grown(
+    model: nn.Module, recorded: Captured, axis: Axis, others: list[Axis]
+) -> tuple[Trial, Callable[[int, int], int]] | str:
     """The first way of growing in which the network makes the same calls, or why there is none."""
     reason = ""
     for axes in _alone_or_together(axis, others):
@@ -139,7 +137,7 @@ def _grown(graph: DependencyGraph, axis: Axis, others: list[Axis]) -> tuple[Tria
             if size <= axis.size or size in tried:
                 continue
             tried.add(size)
-            result = _attempt(graph, {axes: size})
+            result = _attempt(model, recorded, {axes: size})
             if isinstance(result, Trial):
                 return result, grow
             if not result.startswith((REFUSED, COMPARED)):
@@ -148,7 +146,9 @@ def _grown(graph: DependencyGraph, axis: Axis, others: list[Axis]) -> tuple[Tria
     return reason
 
 
-def _again(graph: DependencyGraph, sizes: Sizes, growth: Mapping[Axis, Callable[[int, int], int]]) -> Sizes:
+def _again(
+    model: nn.Module, recorded: Captured, sizes: Sizes, growth: Mapping[Axis, Callable[[int, int], int]]
+) -> Sizes:
     """With a second size of each free axis, all together and no two alike; or one by one where that does not run.
 
     An axis on which the code takes another path at the second is not free: what steers it was not seen.
@@ -156,11 +156,11 @@ def _again(graph: DependencyGraph, sizes: Sizes, growth: Mapping[Axis, Callable[
     second = {axis: growth[axis](axis.size, 7 if axis.is_batch else 6 + 5 * i) for i, axis in enumerate(sizes.free)}
     if not second:
         return sizes
-    result = _attempt(graph, second)
+    result = _attempt(model, recorded, second)
     if isinstance(result, Trial):
         return replace(sizes, trials=(*sizes.trials, result))
     for axis, size in second.items():
-        result = _attempt(graph, {axis: size})
+        result = _attempt(model, recorded, {axis: size})
         if isinstance(result, Trial):
             sizes = replace(sizes, trials=(*sizes.trials, result))
         elif not result.startswith((REFUSED, COMPARED)):
@@ -196,10 +196,10 @@ def _constants(captured: Captured) -> list[bool]:
     return [node.meta["val"].is_meta for node in captured.graph.nodes if node.op == "get_attr"]
 
 
-def _retyped(graph: DependencyGraph) -> Retyped | None:
+def _retyped(model: nn.Module, recorded: Captured) -> Retyped | None:
     """A recording in double precision (in single, of a double network), if the model makes the same calls then."""
-    state = tensors(graph.model)
-    dtypes = Counter(t.dtype for t in (*state.values(), *tensors_of(graph.inputs.flat())) if t.is_floating_point())
+    state = tensors(model)
+    dtypes = Counter(t.dtype for t in (*state.values(), *tensors_of(recorded.inputs.flat())) if t.is_floating_point())
     if not dtypes:
         return None
     traced = dtypes.most_common(1)[0][0]
@@ -208,10 +208,10 @@ def _retyped(graph: DependencyGraph) -> Retyped | None:
     def cast(x: Tensor) -> Tensor:
         return torch.empty_like(x, dtype=other if x.dtype == traced else None, device="meta")
 
-    model = skeleton_copy(graph.model, buffers=False)
-    replace_tensors(model, {key: cast(tensor) for key, tensor in state.items()})
-    found, error = record(model, graph.inputs.map(cast), scenario=graph.captured.scenario)
-    here, there = list(graph.captured.graph.nodes), list(found.graph.nodes)
+    copy = skeleton_copy(model, buffers=False)
+    replace_tensors(copy, {key: cast(tensor) for key, tensor in state.items()})
+    found, error = record(copy, recorded.inputs.map(cast), scenario=recorded.scenario)
+    here, there = list(recorded.graph.nodes), list(found.graph.nodes)
     if error is not None or [_kind(a) for a in here] != [_kind(b) for b in there]:
         return None
     return Retyped(traced, other, {a.name: b for a, b in zip(here, there, strict=True)})
@@ -244,12 +244,12 @@ def _alone_or_together(axis: Axis, others: list[Axis]) -> Iterator[Axis]:
         yield Axis(members, axis.size, False)
 
 
-def _attempt(graph: DependencyGraph, sizes: Mapping[Axis, int]) -> Trial | str:
+def _attempt(model: nn.Module, recorded: Captured, sizes: Mapping[Axis, int]) -> Trial | str:
     """A recording at other sizes, or why it does not tell how numbers follow them."""
-    found, error = record(graph.model, resized(graph.inputs, sizes), scenario=graph.captured.scenario)
+    found, error = record(model, resized(recorded.inputs, sizes), scenario=recorded.scenario)
     if error is not None and not found.unknown:
         return f"{REFUSED} ({error})"
-    return _aligned(graph, found, sizes)
+    return _aligned(model, recorded, found, sizes)
 
 
 def resized(inputs: Inputs, sizes: Mapping[Axis, int]) -> Inputs:
@@ -264,9 +264,9 @@ def resized(inputs: Inputs, sizes: Mapping[Axis, int]) -> Inputs:
     return inputs.rebuild(flat)
 
 
-def _aligned(graph: DependencyGraph, other: Captured, sizes: Mapping[Axis, int]) -> Trial | str:
-    here, there = list(graph.captured.graph.nodes), list(other.graph.nodes)
-    ours, theirs = conditions_of(graph.captured), conditions_of(other)
+def _aligned(model: nn.Module, recorded: Captured, other: Captured, sizes: Mapping[Axis, int]) -> Trial | str:
+    here, there = list(recorded.graph.nodes), list(other.graph.nodes)
+    ours, theirs = conditions_of(recorded), conditions_of(other)
     for one, two in zip(ours, theirs, strict=False):
         if (one.test[0], one.line) != (two.test[0], two.line):
             return "the model's code takes another path at another size, before a comparison shows which"
@@ -279,7 +279,7 @@ def _aligned(graph: DependencyGraph, other: Captured, sizes: Mapping[Axis, int])
         why = _differs(a, b, nodes)
         if why:
             return why
-    compared = tuple((side(c.test[1], graph.model), side(c.test[2], graph.model)) for c in theirs)
+    compared = tuple((side(c.test[1], model), side(c.test[2], model)) for c in theirs)
     return Trial(sizes, nodes, compared)
 
 

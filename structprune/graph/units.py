@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -54,10 +54,14 @@ class Resolution:
     freezes: list[tuple[np.ndarray, int]]
     strata: list[list[np.ndarray]]
     rates: list[list[int]]
+    _known: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def of(self, axis: np.ndarray) -> np.ndarray:
-        """The classes on each position of an axis: shape (positions, k)."""
-        return compress(self.table[axis].reshape(len(axis), axis.shape[1] * self.table.shape[1]))
+        """The classes on each position of an axis: shape (positions, k). One array for each axis."""
+        if id(axis) not in self._known:  # with the axis itself, so that its id is not given to another
+            classes = compress(self.table[axis].reshape(len(axis), axis.shape[1] * self.table.shape[1]))
+            self._known[id(axis)] = axis, classes
+        return self._known[id(axis)][1]
 
 
 class Units:

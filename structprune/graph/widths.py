@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from ..ops.conditions import Condition
 from ..ops.provenance import Read, Size, Source, evaluate, leaves
 from .attributes import axes_of_sources
 from .axes import alive
-from .dependency import DependencyGraph
+from .channels import ChannelGraph
 from .flow import Value
 from .group import Group
+from .removal import mark_removed
 
 MOST_WIDTHS = 1024  # of several groups, at which one comparison is worked out: all there are, else drawn at random
 
@@ -36,7 +37,7 @@ class Followed:
 
 
 def decided(
-    graph: DependencyGraph,
+    graph: ChannelGraph,
     captured: Captured,
     values: Mapping[str, Any],
     trial: Captured,
@@ -49,7 +50,7 @@ def decided(
     truth: a number that the code took out of its sight (`int(x.shape[1])`) has none.
     """
     sources = axes_of_sources(graph)
-    removed = graph.removed(dict(kept))
+    removed = mark_removed(graph, kept)
     found: dict[Size | Source | Condition, Condition] = {}
     seen: set[Any] = set()
     for condition, again in zip(captured.conditions, trial.conditions, strict=False):
@@ -71,8 +72,11 @@ def decided(
     return found
 
 
-def restrict(graph: DependencyGraph, conditions: Iterable[Condition], values: Mapping[str, Any]) -> None:
-    """Leaves groups the widths at which comparisons come out as they did when they were recorded."""
+Graph = TypeVar("Graph", bound=ChannelGraph)
+
+
+def restrict(graph: Graph, conditions: Iterable[Condition], values: Mapping[str, Any]) -> Graph:
+    """The graph whose groups take only the widths at which comparisons come out as they did when they were recorded."""
     sources = axes_of_sources(graph)
     for condition in conditions:
         live = dict(_live(condition, graph, values, sources))
@@ -81,7 +85,16 @@ def restrict(graph: DependencyGraph, conditions: Iterable[Condition], values: Ma
         groups, counts = _counts(graph, condition, live)
         for group in groups:
             several = len(groups) == 1 or all(counts.values())
-            graph.restrict(group.name, [n for (n, *_), holds in counts.items() if holds] if several else [group.units])
+            widths = [n for (n, *_), holds in counts.items() if holds] if several else [group.units]
+            graph = _allowing(graph, group.name, widths)
+    return graph
+
+
+def _allowing(graph: Graph, name: str, widths: Iterable[int]) -> Graph:
+    """The same, but one group keeps all its units or so many, of the numbers that it could keep before."""
+    group = graph.group(name)
+    narrower = replace(group, allowed=frozenset(n for n in (*widths, group.units) if group.allows(n)))
+    return replace(graph, groups=tuple(narrower if other is group else other for other in graph.groups))
 
 
 def reason(condition: Condition) -> str:
@@ -96,7 +109,7 @@ def kept_widths(condition: Condition) -> str:
 
 def _live(
     condition: Condition,
-    graph: DependencyGraph,
+    graph: ChannelGraph,
     values: Mapping[str, Any],
     sources: Mapping[Source, tuple[np.ndarray, int]],
 ) -> Iterator[tuple[Size | Source, Followed]]:
@@ -106,12 +119,13 @@ def _live(
         if isinstance(leaf, Size):
             value = values.get(leaf.node)
             if isinstance(value, Value) and leaf.dim < len(value.shape) and value.shape[leaf.dim] == leaf.value:
-                axis = value.axes[leaf.dim]
+                units = value.axes[leaf.dim]
+                axis = None if units is None else graph.classes_of(units)
         elif isinstance(leaf, Source) and leaf in sources:
             axis, divisor = sources[leaf]
-        if axis is not None and graph.removable(axis):
+        if axis is not None and graph.grouped[axis].any():
             assert not isinstance(leaf, Read)
-            yield leaf, Followed(graph.classes_of(axis), divisor)
+            yield leaf, Followed(axis, divisor)
 
 
 def _canonical(test: Any, live: Mapping[Any, Followed]) -> Any:
@@ -139,7 +153,7 @@ def _outcome(condition: Condition, live: Mapping[Any, Followed], removed: np.nda
 
 
 def _counts(
-    graph: DependencyGraph, condition: Condition, live: Mapping[Any, Followed]
+    graph: ChannelGraph, condition: Condition, live: Mapping[Any, Followed]
 ) -> tuple[list[Group], dict[tuple[int, ...], bool]]:
     """The groups that the numbers in a comparison follow, and for each choice of how many of their units stay whether
     it comes out as it did when it was recorded, whichever units these are."""
@@ -156,7 +170,7 @@ def _counts(
     result: dict[tuple[int, ...], bool] = {}
     for counts in every:
         result[counts] = all(
-            _outcome(condition, live, graph.removed(dict(some))) == condition.outcome
+            _outcome(condition, live, mark_removed(graph, dict(some))) == condition.outcome
             for some in _some(groups, counts, rng)
         )
     return groups, result

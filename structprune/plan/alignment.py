@@ -6,15 +6,11 @@ import math
 import numbers
 from collections.abc import Mapping
 
-from torch import fx
-
 from ..errors import BudgetError
 from ..graph import DependencyGraph, Group
+from ..graph.layers import KINDS, layer_kinds
 from ..names import unknown
-from ..ops import op_name
-from ..ops.record import CONVOLUTIONS, OpRecord, record_of
 
-KINDS = ("conv", "depthwise", "linear")
 Steps = dict[str, int]  # channels between which a runtime gains nothing, for each of KINDS
 
 
@@ -35,12 +31,12 @@ def aligned(graph: DependencyGraph, steps: Mapping[str, int], share: int = 1) ->
     a multiple and no narrower one, the group stays whole, as others are slower than that; where no width is, the group
     gets the largest part of the step that some width fits.
     """
-    kinds = _kinds(graph)
+    kinds = layer_kinds(graph)
     found = {}
     for group in graph.groups:
         on = {kinds[s.key] for s in group.slices if s.role in ("filter", "passed", "consumer") and s.key in kinds}
-        block = math.lcm(*(max(1, steps.get(kind, 1) // share) for kind, _ in on)) if on else 1
-        step = block * math.lcm(*(blocks for _, blocks in on)) if on else 1
+        block = math.lcm(*(max(1, steps.get(layer.kind, 1) // share) for layer in on)) if on else 1
+        step = block * math.lcm(*(layer.blocks for layer in on)) if on else 1
         stays = step > block and group.channels % step == 0
         while step > 1 and group.channels > block and not stays and not _fits(group, step):
             step //= 2
@@ -51,30 +47,3 @@ def aligned(graph: DependencyGraph, steps: Mapping[str, int], share: int = 1) ->
 def _fits(group: Group, step: int) -> bool:
     kept = range(group.units - group.step, 0, -group.step)
     return any(group.channels_of(units) % step == 0 for units in kept if group.channels_of(units) > 0)
-
-
-def _kinds(graph: DependencyGraph) -> Mapping[str, tuple[str, int]]:
-    """The kind of layer that each weight, by its key, belongs to, and in how many blocks its channels are chosen."""
-    kinds: dict[str, tuple[str, int]] = {}
-    for node in graph.captured.calls:
-        record = record_of(op_name(node.target))
-        for parent in node.all_input_nodes:
-            key = graph.captured.parameters.get(parent.name)
-            shape = tuple(getattr(parent.meta.get("val"), "shape", ()))
-            if key is None or len(shape) < 2:
-                continue
-            if record.kind in CONVOLUTIONS:
-                groups = _groups(record, node)
-                blocks = groups if groups > 1 and graph.blocked(key, 1) is not None else 1
-                kinds[key] = ("depthwise" if groups > 1 and shape[1] == 1 else "conv", blocks)
-            elif record.kind in ("linear", "product"):
-                kinds.setdefault(key, ("linear", 1))
-    return kinds
-
-
-def _groups(record: OpRecord, node: fx.Node) -> int:
-    """How many groups of channels a convolution convolves, each by itself; 1 for a transposed one."""
-    if record.kind == "transposed convolution":
-        return 1
-    x, weight = (record.read(node, role).meta["val"] for role in ("input", "weight"))
-    return int(x.shape[x.dim() - weight.dim() + 1] // weight.shape[1])

@@ -11,7 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import BudgetError, PlanError, RecipeError
-from ..graph import DependencyGraph, Tally
+from ..graph import DependencyGraph, WidthCounter
+from ..graph.attributes import slim_attributes
+from ..graph.program import write_program
+from ..graph.removal import cut_statistics, kept_positions
 from ..modules import tensors
 from ..names import shown, unknown
 from ..options import checked, instance, number, optional, several, whole
@@ -150,10 +153,10 @@ class _Planning:
         """The plan by these widths. Raises BudgetError and PlanError where it can't be within the budget."""
         graph, scores, limits, cost = self.graph, self.scores, self.limits, self.cost
         ranking = _Ranking(graph, self._values, self.constraints["min_channels"])
-        tally = Tally(graph, ranking.best, {} if cost is None else {LATENCY: cost.latency})
+        counter = WidthCounter(graph, ranking.best, {} if cost is None else {LATENCY: cost.latency})
 
         def used(widths: Widths) -> dict[str, float]:
-            counts = {**tally.count(widths), "channels": sum(widths.values())}
+            counts = {**counter.count(widths), "channels": sum(widths.values())}
             counts[SPEEDUP] = counts.get(LATENCY, 0.0)
             return {limit.name: counts[limit.name] for limit in limits}
 
@@ -179,8 +182,9 @@ class _Planning:
         kept = {name: ranking.best(name, width) for name, width in widths.items()}
         plan = realise(graph, kept, scores.criterion, self.allocation, self.budget, self.constraints)
         if cost is not None:
-            plan.latency = {"dense": cost.dense_ms, "slim": tally.count(widths)[LATENCY]}
-        plan.notes = graph.notes + scores.notes + _notes(limits, used(widths), plan, self.constraints)
+            plan.latency = {"dense": cost.dense_ms, "slim": counter.count(widths)[LATENCY]}
+        notes = _notes(limits, used(widths), plan, self.constraints)
+        plan.notes = [*graph.notes, *plan.notes, *scores.notes, *notes]
         plan.notes += stale_configurations(graph.model, plan)
         return plan
 
@@ -246,7 +250,8 @@ def realise(
                 f"group {group.name} can't keep {len(stays[group.name])} of its {group.units} units: there the model's "
                 f"code takes another path. Keep one of {sorted(group.allowed or ())}"
             )
-    keep, state = graph.keep(stays), tensors(graph.model)
+    keep, state = kept_positions(graph, stays), tensors(graph.model)
+    program = write_program(graph, stays) if graph.form == "graph" else None
     return Plan(
         criterion=criterion,
         allocation=allocation,
@@ -255,9 +260,10 @@ def realise(
         groups={g.name: {"units": g.units, "kept": stays[g.name].tolist()} for g in graph.groups},
         keep=keep,
         shapes={key: list(state[key].shape) for key in keep},
-        attributes=graph.attributes(stays),
-        statistics=graph.statistics(stays),
-        program=graph.program(stays),
+        attributes=slim_attributes(graph, stays),
+        statistics=cut_statistics(graph, stays),
+        program=program.calls if program else None,
+        notes=list(program.notes) if program else [],
         macs={"dense": graph.macs(), "slim": graph.macs(stays)},
         macs_by_operator={"dense": graph.macs_by_operator(), "slim": graph.macs_by_operator(stays)},
         params={"dense": graph.params(), "slim": graph.params(stays)},

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..cost import CostModel
-from ..graph import DependencyGraph, Group
+from ..graph import DependencyGraph, Group, count_group
 from ..plan.alignment import aligned
 from ..recipe import Recipe, RuntimeSpec
 from ..records import Plan
@@ -76,8 +76,7 @@ def describe_groups(graph: DependencyGraph, plan: Plan | None = None) -> list[di
             "name": group.name,
             "channels": group.channels,
             "units": group.units,
-            "params": group.params,
-            "macs": group.macs,
+            **count_group(graph, group),
             "kind": _kind(group),
         }
         if plan is not None and group.name in plan.groups:

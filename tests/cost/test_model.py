@@ -13,6 +13,7 @@ from structprune.cost.cache import cached
 from structprune.cost.model import fit
 from structprune.cost.probes import Probe, design, measure_probes
 from structprune.errors import BudgetError
+from structprune.graph.fingerprint import fingerprint
 from structprune.plan import choices
 from structprune.runtimes import Runtime
 from structprune.runtimes.engine import Kernel
@@ -192,8 +193,8 @@ def test_int8_and_transposed_kernels_go_with_the_product_of_their_channels():
 def test_the_cache_tells_networks_apart_and_does_without_a_folder(monkeypatch, tmp_path):
     wider = Wide()
     wider.conv1.padding, wider.conv1.dilation = (2, 2), (2, 2)  # the same shapes
-    identities = [learning._identity(graph) for graph in (sp.trace(Wide(), X), sp.trace(wider, X))]
-    identities.append(learning._identity(sp.trace(Wide().double(), X.double())))
+    identities = [fingerprint(graph) for graph in (sp.trace(Wide(), X), sp.trace(wider, X))]
+    identities.append(fingerprint(sp.trace(Wide().double(), X.double())))
     assert len(set(identities)) == 3
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -42,7 +42,7 @@ def test_multihead_attention_loses_heads_with_the_channels_of_its_input(name, ne
     graph = assert_slim_equals_masked(net, TOKENS)
     group = graph.group("enter")
     assert (group.units, group.step) == (16 + 4, 4 + 1)  # four channels for a head of four
-    assert graph.barriers == []
+    assert not graph.barriers
     slim = sp.prune(net, random_plan(graph, 0)).attention
     assert slim.embed_dim == 4 * slim.num_heads < 16
     assert slim.out_proj.weight.shape[1] == slim.embed_dim
@@ -101,8 +101,8 @@ def test_a_width_that_the_code_reads_and_that_stays():
     net = Fixed(SCALES["of the shape"])
     net.enter = nn.Identity()
     graph = sp.trace(net.eval(), torch.randn(2, 5, 24))
-    assert graph.groups == []
-    assert graph.barriers != []
+    assert not graph.groups
+    assert graph.barriers
 
 
 # --- balances in proportion ------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_a_number_of_groups_in_the_code_keeps_the_channels():
             return F.group_norm(x, 16)
 
     graph = sp.trace(Grouped(Norm()).eval(), IMAGES)
-    assert graph.groups == []
+    assert not graph.groups
     assert [(b.op, b.channels) for b in graph.barriers] == [("group_norm", 16)]
     assert [g.units for g in assert_slim_equals_masked(Grouped(Norm()), IMAGES, form="graph").groups] == [16]
 

@@ -133,7 +133,7 @@ def test_a_configuration_that_copies_share_is_left_alone():
     config = Shared(hidden=12)
     net = Net(lambda net: net.config.hidden, config=config).eval()
     graph = sp.trace(net, TOKENS)
-    assert graph.groups == []
+    assert not graph.groups
     assert "its size is a number in the model's code" in graph.barriers[0].reason
     assert type(config.hidden) is int
 

@@ -164,14 +164,14 @@ def test_transformer_with_masks():
     hidden = {f"{layer}.linear1": 32 for layer in layers}
     # four channels of both embeddings with a head of each of three attentions
     assert {g.name: g.units for g in graph.groups} == {f"{layers[0]}.self_attn.in_proj_weight": 16 + 3 * 4, **hidden}
-    assert graph.barriers == []
+    assert not graph.barriers
     assert slim.transformer.d_model == slim.source.embedding_dim
 
 
 def test_multihead_attention_between_other_layers():
     graph, slim = check(Attended(), torch.randn(2, 3, 6, 6), 0.8)
     assert {group.name: group.units for group in graph.groups} == {"conv": 12, "embed": 16 + 4, "hidden": 24}
-    assert graph.barriers == []
+    assert not graph.barriers
     assert (slim.attention.embed_dim, slim.attention.num_heads) == (12, 3)
 
 

@@ -77,7 +77,7 @@ def test_what_is_shown_of_the_package_is_in_it(name):
 def test_without_its_rule_an_own_op_is_a_barrier(own_op, monkeypatch):
     monkeypatch.delitem(OPS, "own::scale_shift")
     graph = sp.trace(own_op.Net(), X)
-    assert graph.groups == []
+    assert not graph.groups
     (barrier,) = graph.barriers
     assert (barrier.op, barrier.channels) == ("own::scale_shift", 8)
     assert barrier.reason == "no rule for own::scale_shift yet"

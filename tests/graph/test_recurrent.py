@@ -32,7 +32,7 @@ def last(result):
 
 def freed(graph):
     """The units of each group, nothing being kept for a reason."""
-    assert graph.barriers == []
+    assert not graph.barriers
     return {group.name: group.units for group in graph.groups}
 
 
@@ -176,7 +176,7 @@ def test_macs_are_those_of_each_step():
 
 def test_units_that_leave_the_network_stay_in_every_layer():
     graph = sp.trace(Net(lambda self, x: self.rnn(x)[0], rnn=nn.LSTM(8, 6, 2, batch_first=True)).eval(), SEQUENCE)
-    assert graph.groups == []
+    assert not graph.groups
     assert any("must lose as many channels" in barrier.reason for barrier in graph.barriers)
 
 
@@ -230,7 +230,7 @@ def test_a_state_whose_width_is_a_number_in_the_code_keeps_it():
     fixed = ConvLSTM(lambda self, x: x.new_zeros(len(x), 6, *x.shape[3:])).eval()
     x = torch.randn(2, 2, 3, 5, 5)
     graph = sp.trace(fixed, x)
-    assert graph.groups == []
+    assert not graph.groups
     assert "its size is a number in the model's code" in graph.barriers[0].reason
     assert freed(assert_slim_equals_masked(fixed, x, form="graph")) == {"gates": 6}
 
@@ -262,12 +262,12 @@ def test_a_channel_of_a_map_goes_with_all_its_outputs_of_a_linear_layer(after, f
     net = nn.Sequential(nn.Linear(10, 8 * 16), nn.ReLU(), nn.Unflatten(1, (8, 4, 4)), *MAPS[after])
     graph = assert_slim_equals_masked(net, torch.randn(2, 10), form=form)
     assert graph.groups[0].units == 8
-    assert graph.barriers == []
+    assert not graph.barriers
 
 
 def test_a_map_of_a_fixed_number_of_channels_stays_in_module_form():
     net = Net(
         lambda self, x: self.leave(self.enter(x).view(-1, 8, 4, 4)), enter=nn.Linear(10, 128), leave=nn.Conv2d(8, 3, 1)
     )
-    assert sp.trace(net.eval(), torch.randn(2, 10)).groups == []
+    assert not sp.trace(net.eval(), torch.randn(2, 10)).groups
     assert freed(assert_slim_equals_masked(net, torch.randn(2, 10), form="graph")) == {"enter": 8}

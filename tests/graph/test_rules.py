@@ -142,7 +142,7 @@ def test_fourier_transforms():
     graph = assert_slim_equals_masked(Tokens(lambda a, b: torch.fft.fft(a, dim=1).real + b), TOKENS)
     assert [group.name for group in graph.groups] == ["a"]  # b goes with it
     graph = sp.trace(Tokens(lambda a, b: torch.fft.fft(a + b, dim=2).real), TOKENS)
-    assert graph.groups == []
+    assert not graph.groups
     assert "transforms along an axis that carries channels" in graph.barriers[0].reason
 
 

@@ -48,12 +48,12 @@ OWN = {
 def test_groups_of_an_own_depthwise_convolution(name, form):
     graph = assert_slim_equals_masked(OWN[name], IMAGE, form=form)
     assert [group.units for group in graph.groups] == [8]
-    assert graph.barriers == []
+    assert not graph.barriers
 
 
 def test_groups_that_are_a_number_in_the_code():
     net = Depthwise(lambda net, x: F.conv2d(x, net.weight, groups=8)).eval()
-    assert sp.trace(net, IMAGE).groups == []
+    assert not sp.trace(net, IMAGE).groups
     assert [group.units for group in assert_slim_equals_masked(net, IMAGE, form="graph").groups] == [8]
 
 
@@ -87,7 +87,7 @@ COPIES = {
 @pytest.mark.parametrize("name", COPIES)
 def test_copies(name, form):
     graph = assert_slim_equals_masked(COPIES[name], torch.randn(2, 4, 8), form=form)
-    assert graph.barriers == []
+    assert not graph.barriers
     assert sum(group.units for group in graph.groups) == (16 if name == "of one position" else 8)
 
 

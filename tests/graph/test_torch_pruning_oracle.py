@@ -203,7 +203,7 @@ def test_the_same_layers_can_be_pruned(name):
     assert ours == expected
     for group in graph.groups:
         assert all((s.index >= 0).any(axis=1).all() for s in group.slices if s.role in ("filter", "passed"))
-    assert graph.barriers == []
+    assert not graph.barriers
 
 
 @pytest.mark.parametrize("name", NETWORKS)

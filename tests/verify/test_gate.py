@@ -330,7 +330,7 @@ def test_groups_of_a_norm_stay_equal_where_one_can_t_shrink():
     torch.manual_seed(0)
     model, x = UnevenNorm().eval(), torch.randn(4, 6)
     graph = sp.trace(model, x)
-    assert graph.groups == []
+    assert not graph.groups
     assert any("must lose as many channels" in barrier.reason for barrier in graph.barriers)
     plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0}, align=1)
     plan.keep = {
@@ -377,7 +377,7 @@ def test_a_number_of_groups_worked_out_from_a_width_is_a_barrier():
             return self.b(F.group_norm(x, x.shape[1] // 8))
 
     graph = sp.trace(Eights(), X)
-    assert graph.groups == []
+    assert not graph.groups
     assert "works out from a width" in graph.barriers[0].reason
 
 
@@ -409,7 +409,7 @@ class Divided(nn.Module):
 def test_a_number_worked_out_from_a_width_is_a_barrier():
     assert [g.name for g in sp.trace(Divided(False, False), X).groups] == ["a"]
     graph = sp.trace(Divided(True, False), X)
-    assert graph.groups == []
+    assert not graph.groups
     assert "a number that the model's code works out from a width" in graph.barriers[0].reason
 
 
