@@ -1,4 +1,4 @@
-"""What has to be settled before torch and timm are imported.
+"""What must be prepared before torch and timm are imported.
 
 `import timm` fails where torch is a CPU build and torchvision a stock wheel: that torchvision cannot load its
 compiled ops beside such a torch, and then raises `operator torchvision::nms does not exist` because it registers
@@ -31,7 +31,7 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
 
 
 def prepare() -> None:
-    """Settles what can be settled without importing torch."""
+    """Prepares what can be prepared without importing torch."""
     # torch's threads wait for each other by spinning, for milliseconds. Where another process has one of the cores,
     # each of a network's many small ops then costs a time slice: training was 40 times slower here. A short spin costs
     # 10 % on an idle machine. It only counts if set before torch loads its OpenMP, and the user's own choice stays.
@@ -42,7 +42,7 @@ def prepare() -> None:
 
 
 def declare_torchvision_ops() -> bool:
-    """Declares torchvision's op names if its compiled ops cannot be loaded; True if it did."""
+    """Declares torchvision's op names if its compiled ops can't be loaded. Returns whether it did."""
     spec = importlib.util.find_spec("torchvision")
     if _kept or spec is None or not spec.submodule_search_locations:
         return False

@@ -76,8 +76,8 @@ class Form(str, Enum):
     graph = "graph"
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(value: bool) -> None:
+    if value:
         typer.echo(f"structprune {__version__}")
         raise typer.Exit
 
@@ -131,9 +131,9 @@ def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, 
         _check_text(recipe, set_)
         from .run import run as run_recipe
 
-        made = run_recipe(recipe, out, overrides=set_ or (), resume=resume, plan_only=True)
+        counts = run_recipe(recipe, out, overrides=set_ or (), resume=resume, plan_only=True)
         folder = folder_of(out, recipe)
-        macs, params = made["macs"], made["params"]
+        macs, params = counts["macs"], counts["params"]
         typer.echo(
             f"{folder / 'plan.json'}: MACs {macs['slim'] / macs['dense']:.4f} and parameters "
             f"{params['slim'] / params['dense']:.4f} of dense"
@@ -206,13 +206,13 @@ def init(
         from .inspecting import parse_size
         from .progress import Reporter
 
-        say = Reporter().stage
+        tell = Reporter().stage
         size = parse_size(input_size) if input_size else None
         options = {"kwargs": kwargs, "weights": weights, "code": code, "input_size": size, "out": out, "task": task}
-        made = first_recipe(model, data, **options, tell=say)  # type: ignore[arg-type]
-        path = write_recipe(made, out)
-        for note in made.notes:
-            say(note)
+        recipe = first_recipe(model, data, **options, tell=tell)  # type: ignore[arg-type]
+        path = write_recipe(recipe, out)
+        for note in recipe.notes:
+            tell(note)
         typer.echo(f"{path} is written. Run it: {shlex.join(['structprune', 'run', str(path)])}")
 
 
@@ -253,11 +253,11 @@ def sensitivity(
         from .inspecting import scan
         from .report import sensitivity_table
 
-        graph, found = scan(recipe, set_ or ())
+        graph, result = scan(recipe, set_ or ())
         if format_ is Format.json:
-            typer.echo(json.dumps(found.losses, indent=2))
+            typer.echo(json.dumps(result.losses, indent=2))
             return
-        table = sensitivity_table(graph, found, f"{recipe.stem}: loss when a share of one group's units goes")
+        table = sensitivity_table(graph, result, f"{recipe.stem}: loss when a share of one group's units goes")
         table.caption = "mean KL from the dense network in nats, on calibration images that the fit has not seen"
         output().print(table)
 
@@ -327,11 +327,11 @@ def bench(
         runtime = Runtime(threads, batch, engine=engine, device=device)  # type: ignore[arg-type]
         with Reporter().bar("timing") as update:
             timed = dict(zip(names, files, strict=True))
-            found = benchmark(timed, runtime=runtime, seconds=seconds, pin=pin, energy=True, progress=update)
+            result = benchmark(timed, runtime=runtime, seconds=seconds, pin=pin, energy=True, progress=update)
         if format_ is Format.json:
-            typer.echo(json.dumps(found.to_dict(), indent=2))
+            typer.echo(json.dumps(result.to_dict(), indent=2))
             return
-        output().print(benchmark_table(found))
+        output().print(benchmark_table(result))
 
 
 @app.command()

@@ -1,11 +1,11 @@
-"""Copies of modules: what belongs to a module, and nothing that a framework hung on it.
+"""Copies modules: with what belongs to a module, and without what a framework attached to it.
 
 Frameworks keep what they know of a network in the `__dict__` of its modules: marks ("this one is prepared"), hooks, a
 `forward` in the place of the class's own, compiled calls. A copy with them would be taken for prepared and never moved
 to a device or wrapped for several processes, or would run the network that it was copied from. What belongs to a
-module is settled so:
+module is decided by these rules:
 
-1. A class that says itself how its instances are copied (`__deepcopy__`, `__getstate__`, `__reduce__`) is believed.
+1. A class that defines how its instances are copied (`__deepcopy__`, `__getstate__`, `__reduce__`) is copied that way.
 2. The names that frameworks are known to write (`MARKS`) stay behind, and a `forward` that was put in the place of
    another is traced back to it.
 3. Hooks stay behind if their code lies in the package of a framework (`FRAMEWORKS`): they move, gather and watch the
@@ -58,10 +58,9 @@ _FLAT = (int, float, bool, str, type(None), torch.dtype, torch.device, type)
 
 
 def copied(module: nn.Module, memo: dict[int, Any]) -> Any:
-    """A copy of a module and of all that it holds, without what a framework hung on them.
+    """Copies a module and all that it holds, without what a framework attached to them.
 
-    `memo` is `copy.deepcopy`'s: what is in it by its id is taken as copied already. Raises whatever an attribute's own
-    copying raises.
+    `memo` is `copy.deepcopy`'s: what is in it by its id counts as copied. Raises whatever copying an attribute raises.
     """
     copier = _Copier(module, memo)
     for part in copier.modules:
@@ -73,7 +72,7 @@ def copied(module: nn.Module, memo: dict[int, Any]) -> Any:
 
 
 def release(module: nn.Module) -> None:
-    """Takes away from one module, in place, what frameworks hung on it."""
+    """Removes from one module, in place, what frameworks attached to it."""
     own = _belongs(module)
     for name in [name for name in module.__dict__ if name not in own]:
         del module.__dict__[name]
@@ -109,20 +108,22 @@ class _Copier:
                 self.fill(part)  # which its own copying may look into
             memo[id(module)] = copy.deepcopy(module, memo)
             return
-        made, own = memo[id(module)].__dict__, _belongs(module)
+        target, own = memo[id(module)].__dict__, _belongs(module)
         self.held.append(own)  # an id in the memo stands for one thing only while that thing lives
         for name, value in own.items():
             if name == "_modules":
                 for child in value.values():
                     if child is not None and id(child) not in memo:
                         self.fill(child)
-                made[name] = type(value)((k, None if child is None else memo[id(child)]) for k, child in value.items())
+                target[name] = type(value)(
+                    (k, None if child is None else memo[id(child)]) for k, child in value.items()
+                )
             elif name in ("_parameters", "_buffers"):
-                made[name] = type(value)(
+                target[name] = type(value)(
                     (key, memo[id(t)] if id(t) in memo else copy.deepcopy(t, memo)) for key, t in value.items()
                 )
             else:
-                made[name] = value if isinstance(value, _FLAT) else self.value(value)
+                target[name] = value if isinstance(value, _FLAT) else self.value(value)
 
     def value(self, value: Any) -> Any:
         """An attribute's copy."""
@@ -150,9 +151,9 @@ class _Copier:
             items.extend(map(self.value, value))
             return items
         if kind in (dict, OrderedDict):
-            made = memo[id(value)] = kind()
-            made.update((self.value(key), self.value(item)) for key, item in value.items())
-            return made
+            container = memo[id(value)] = kind()
+            container.update((self.value(key), self.value(item)) for key, item in value.items())
+            return container
         if kind is functools.partial:
             part = functools.partial(self.value(value.func), *self.value(value.args), **self.value(value.keywords))
             part.__dict__.update(self.value(vars(value)))
@@ -160,40 +161,40 @@ class _Copier:
         return value if _named(kind.__module__) else copy.deepcopy(value, memo)
 
     def function(self, function: types.FunctionType) -> types.FunctionType:
-        """The function itself, or one of the same code that holds copies where it holds what is copied."""
+        """Returns the function itself or, or, if it leads to the network, one of the same code with copies."""
         if not self.holds(function, set()):
             return function
         cells = function.__closure__
         empty = None if cells is None else tuple(types.CellType() for _ in cells)
-        made = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, empty)
-        self.memo[id(function)] = made  # before its cells are filled, as it may hold itself
+        twin = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, empty)
+        self.memo[id(function)] = twin  # before its cells are filled, as it may hold itself
         for old, new in zip(cells or (), empty or (), strict=True):
             content = _content(old)
             if content is not _EMPTY:
                 new.cell_contents = self.mine(content)
-        made.__defaults__, made.__kwdefaults__ = self.mine(function.__defaults__), self.mine(function.__kwdefaults__)
-        made.__dict__.update({name: self.mine(held) for name, held in vars(function).items()})
-        made.__qualname__, made.__module__, made.__doc__ = function.__qualname__, function.__module__, function.__doc__
-        return made
+        twin.__defaults__, twin.__kwdefaults__ = self.mine(function.__defaults__), self.mine(function.__kwdefaults__)
+        twin.__dict__.update({name: self.mine(held) for name, held in vars(function).items()})
+        twin.__qualname__, twin.__module__, twin.__doc__ = function.__qualname__, function.__module__, function.__doc__
+        return twin
 
     def mine(self, held: Any) -> Any:
-        """What a function holds: as it is, such as a list that it appends to, unless that leads to the network."""
+        """Copies a value that a function holds if it leads to the network; else returns it as it is."""
         return self.value(held) if self.holds(held, set()) else held
 
-    def holds(self, value: Any, seen: set[int]) -> bool:
+    def holds(self, value: Any, visited: set[int]) -> bool:
         """Whether a function, or what it holds, leads to a module or a buffer that is copied here."""
         if id(value) in self.inside:
             return True
-        if id(value) in seen or isinstance(value, (nn.Module, Tensor, *_FLAT)):
+        if id(value) in visited or isinstance(value, (nn.Module, Tensor, *_FLAT)):
             return False
-        seen.add(id(value))
-        return any(self.holds(item, seen) for item in _inner(value))
+        visited.add(id(value))
+        return any(self.holds(item, visited) for item in _inner(value))
 
 
 @functools.cache
 def _copies_itself(cls: Any) -> bool:
-    """Whether a class says how it is copied. What torch's own modules do when they are read from an old file is none of
-    that: it adds attributes that files of older versions lack."""
+    """Whether a class defines how it is copied. `__setstate__` of torch's own modules does not count: it adds
+    attributes that files of older versions lack."""
     if any(hasattr(cls, name) for name in ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")):
         return True
     if not cls.__setstate__.__module__.startswith("torch.nn."):  # type: ignore[attr-defined]
@@ -238,7 +239,7 @@ def _computed_by(hook: Any) -> str:
 
 
 def _first_forward(state: dict[str, Any]) -> Any:
-    """The instance's own `forward` before frameworks put theirs in its place; None for that of the class."""
+    """The instance's own `forward` before frameworks replaced it; None if that was the class's."""
     forward = state["forward"]
     if hasattr(
         forward, "_torchdynamo_orig_callable"

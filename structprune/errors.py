@@ -30,7 +30,7 @@ _LONGEST = 2000  # characters
 
 
 class RecipeError(StructPruneError):
-    """A recipe, an override or a path that cannot be used as given. Of a recipe all mistakes are said, ten at most."""
+    """A recipe, an override or a path that cannot be used as given. It lists all mistakes of a recipe, ten at most."""
 
 
 class ModelError(StructPruneError):
@@ -38,7 +38,7 @@ class ModelError(StructPruneError):
 
 
 class OtherSizeError(ModelError):
-    """This way through a graph form's code is not for inputs of this size."""
+    """A graph form that was not traced for inputs of this size."""
 
 
 class BudgetError(StructPruneError):

@@ -1,7 +1,7 @@
 """The numbers that a module holds: its own attributes, its class's, and those inside a configuration or a dict.
 
-A number's name is the path to it, `hidden_size`, `config.hidden_size` or `cfg.width`, whatever the containers on the
-way are. What is written goes to the module itself and what hangs on it, never to its class.
+A number's name is the path to it: `hidden_size`, `config.hidden_size` or `cfg.width`, whatever the containers on the
+way are. Writing changes the module itself and what it holds, never its class.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ NOT_CONFIGURATIONS = (
 )
 
 
-def held_numbers(module: nn.Module, original: nn.Module, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """(name, value) of each whole number, and of each tuple or list of them.
+def held_numbers(module: nn.Module, original: nn.Module, visited: set[int]) -> Iterator[tuple[str, Any]]:
+    """Yields (name, value) of each whole number, and of each tuple or list of them.
 
     Args:
         module: whose numbers they are.
         original: what `module` was copied from. Containers that are one object in both are left out, as what is
             written to one would change the other.
-        seen: ids of containers that other modules share with this one, and that were met there.
+        visited: ids of containers that were read already, as other modules share them with this one.
     """
     for name, value in list(vars(module).items()):
         if name not in _INTERNAL:
-            yield from _numbers(name, value, vars(original).get(name), seen, _DEPTH)
+            yield from _numbers(name, value, vars(original).get(name), visited, _DEPTH)
     for name, value in _of_class(type(module)).items():
         if name not in vars(module):
-            yield from _numbers(name, value, None, seen, _DEPTH)
+            yield from _numbers(name, value, None, visited, _DEPTH)
 
 
-def _numbers(name: str, value: Any, original: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+def _numbers(name: str, value: Any, original: Any, visited: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     if is_number(value) or _is_row(value):
         yield name, value
         return
     held = _fields(value) if depth else None
-    if held is None or value is original or id(value) in seen:
+    if held is None or value is original or id(value) in visited:
         return
-    seen.add(id(value))
+    visited.add(id(value))
     other = (_fields(original) if type(original) is type(value) else None) or {}
     for key, item in held.items():
         if isinstance(key, str) and key.isidentifier() and not key.startswith("__"):
-            yield from _numbers(f"{name}.{key}", item, other.get(key), seen, depth - 1)
+            yield from _numbers(f"{name}.{key}", item, other.get(key), visited, depth - 1)
 
 
 def is_number(value: Any) -> bool:
@@ -92,27 +92,27 @@ def _fields(value: Any) -> dict[Any, Any] | None:
 
 
 def _of_class(cls: type) -> dict[str, Any]:
-    """What a class and those above it, up to torch's own, set for all their instances."""
-    found: dict[str, Any] = {}
+    """The attributes that a class and its bases, up to torch's own, set for all instances."""
+    attributes: dict[str, Any] = {}
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] in ("torch", "builtins"):
             break
         for name, value in vars(base).items():
             if not name.startswith("_") and not hasattr(type(value), "__get__"):
-                found.setdefault(name, value)
-    return found
+                attributes.setdefault(name, value)
+    return attributes
 
 
 def read(module: Any, name: str) -> Any:
-    """What stands under a name; None if nothing does."""
-    found = module
+    """The value under a name; None if there is none."""
+    value = module
     for part in name.split("."):
-        found = found.get(part) if isinstance(found, dict) else getattr(found, part, None)
-    return found
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+    return value
 
 
 def write(module: nn.Module, name: str, value: Any) -> None:
-    """Puts `value` under a name that is there, as the kind of number or row that it replaces."""
+    """Replaces the value under an existing name, keeping its kind of number or container."""
     first, *rest = name.split(".")
     if rest and first not in vars(module):
         setattr(module, first, copy.deepcopy(getattr(module, first)))  # which the class held for all
@@ -120,7 +120,7 @@ def write(module: nn.Module, name: str, value: Any) -> None:
 
 
 def _put(holder: Any, path: list[str], value: Any) -> Any:
-    """The holder, or what takes its place if it can't be changed, with the value in it."""
+    """Puts the value into the holder. Returns the holder, or a copy if it can't be changed."""
     first, *rest = path
     old = holder[first] if isinstance(holder, dict) else getattr(holder, first, None)
     new = _put(old, rest, value) if rest else _of_kind(old, value)

@@ -1,4 +1,4 @@
-"""What `structprune inspect`, `profile` and `sensitivity` look at."""
+"""The work of `structprune inspect`, `profile` and `sensitivity`: a graph, its costs, its sensitivity."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def inspect_model(
 
     Args:
         name: A timm model, `net.py:Net`, `package.module:function`, the folder of a finished run, or a recipe.
-        input_size: Of one sample: C,H,W, or one number for so many tokens. By default that of the recipe's data, of
-            the run's ONNX file, or of the model's configuration; else what the first layer says.
-        form: Of the slim network, `module` or `graph`.
+        input_size: The shape of one sample: C,H,W, or one number for so many tokens. By default that of the
+            recipe's data, the run's ONNX file or the model's configuration; else what the first layer tells.
+        form: The slim network's form, `module` or `graph`.
         kwargs: Arguments for the model, as a JSON object.
         code: The file that defines the classes of a run's network, where they are the user's own.
         tell: Gets a line for what is run, and one for what the inputs are where that was not given.
@@ -49,8 +49,8 @@ def inspect_model(
         The graph.
 
     Raises:
-        RecipeError: For a name, size or arguments that can't be used.
-        ModelError: For a model that can't be built or traced.
+        RecipeError: The name, the size or the arguments can't be used.
+        ModelError: The model can't be built or traced.
     """
     tell = tell or Reporter().stage
     size = parse_size(input_size) if input_size else None
@@ -64,8 +64,8 @@ def inspect_model(
         tell(line)
     elif recipe:
         inputs = load_data(recipe.data, model, recipe.seed, task=make_task(recipe.task, tell), tell=tell).one
-    elif (found := _inputs_of_run(name)) is not None:
-        inputs = found
+    elif (inputs_of_run := _inputs_of_run(name)) is not None:
+        inputs = inputs_of_run
     else:
         inputs, line = example_inputs(model)
         if line:
@@ -74,13 +74,13 @@ def inspect_model(
 
 
 def _recipe(name: str) -> Recipe | None:
-    """The recipe that is meant, or None for a model."""
+    """The recipe of this name; None if it names a model."""
     named = name in shipped() and name not in architectures()  # resnet50 is timm's model first
     return read_recipe(name) if named or name.endswith((".yaml", ".yml")) else None
 
 
 def _inputs_of_run(folder: str) -> Any:
-    """Inputs as the ONNX file in a run's folder takes them; None where there is none that tells."""
+    """Inputs as the ONNX file in a run's folder takes them; None if no file says."""
     path = Path(folder) / "slim.onnx"
     return inputs_of_onnx(path) if path.is_file() else None
 
@@ -88,22 +88,37 @@ def _inputs_of_run(folder: str) -> Any:
 def profile_model(
     name: str,
     input_size: str | None,
-    asked: Mapping[str, Any],
+    options: Mapping[str, Any],
     seconds: float,
     refresh: bool,
     kwargs: str | None = None,
     code: str | None = None,
 ) -> tuple[DependencyGraph, CostModel]:
-    """The graph of a model, as `inspect_model` finds it, and what its widths cost on this machine.
+    """Traces a model, as `inspect_model` does, and measures what its widths cost on this machine.
 
-    `asked` has `threads`, `batch` and `dtype`, None for what the recipe says, or else the runtime's defaults. Where the
-    engine that a recipe names does not tell its kernels' times, the kernels are those of the default runtime.
+    If the engine that a recipe names does not tell its kernels' times, the kernels are those of the default runtime.
+
+    Args:
+        name: As in `inspect_model`.
+        input_size: As in `inspect_model`.
+        options: `threads`, `batch` and `dtype`; None for what the recipe says, or else the runtime's default.
+        seconds: How long slim networks are timed.
+        refresh: Whether to measure again what is kept on disk.
+        kwargs: Arguments for the model, as a JSON object.
+        code: The file that defines the classes of a run's network, where they are the user's own.
+
+    Returns:
+        The graph and the cost model.
+
+    Raises:
+        RecipeError: As `inspect_model`, and for a runtime that is not here.
+        ModelError: As `inspect_model`.
     """
     recipe = _recipe(name)
     tells = recipe is not None and recipe.runtime.runtime().tells_kernels
-    kept = {*asked, "engine", "device"} if tells else set(asked)
-    given = recipe.runtime.model_dump(include=kept) if recipe else {}
-    runtime = Runtime(**{**given, **{key: value for key, value in asked.items() if value is not None}})
+    keys = {*options, "engine", "device"} if tells else set(options)
+    defaults = recipe.runtime.model_dump(include=keys) if recipe else {}
+    runtime = Runtime(**{**defaults, **{key: value for key, value in options.items() if value is not None}})
     reporter = Reporter()
     with reporter.console.status(escape(f"{name}: building and tracing")):
         graph = inspect_model(name, input_size, kwargs=kwargs, code=code, tell=reporter.stage)
@@ -115,9 +130,17 @@ def profile_model(
 
 
 def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, Sensitivity]:
-    """The graph of a recipe's model as it is before any training, and what pruning each group alone costs.
+    """Traces a recipe's model and measures what pruning each group alone costs.
 
-    Raises RecipeError for a recipe without data.calibration, one that trains, and a layer-by-layer criterion.
+    Args:
+        recipe: The recipe's file.
+        overrides: Keys and values, as `--set` takes them.
+
+    Returns:
+        The graph and the sensitivity of its groups.
+
+    Raises:
+        RecipeError: The recipe has no data.calibration, trains its network, or ranks layer by layer.
     """
     checked = read_recipe(recipe, overrides)
     name, flaw = checked.prune.criterion, ""
@@ -133,13 +156,13 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
     form = {"form": "graph" if checked.prune.form == "graph" else "module", "note": ""}
     with tempfile.TemporaryDirectory() as nowhere:
         runner = runner_of(scanned, Reporter(), Artefacts(Path(nowhere)), {"form": form})
-        found = runner.value("scores").sensitivity
-    assert found is not None
-    return runner.value("graph"), found
+        result = runner.value("scores").sensitivity
+    assert result is not None
+    return runner.value("graph"), result
 
 
 def parse_size(text: str) -> tuple[int, ...]:
-    """`3,224,224` as numbers. Raises RecipeError."""
+    """Parses `3,224,224` into numbers. Raises RecipeError for anything else."""
     try:
         size = tuple(int(part) for part in text.split(","))
     except ValueError:

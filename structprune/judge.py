@@ -30,10 +30,10 @@ Network: TypeAlias = nn.Module | str | Path | onnxruntime.InferenceSession
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured of a network on `n` held-out samples.
+    """The measured quality of a network on `n` held-out samples.
 
-    `metric` is the task's first one where there are targets, else the first of what is compared with the dense network.
-    `others` holds the task's other metrics, `likeness` all that is compared with the dense network, by name.
+    `metric` is the task's first metric if there are targets, else the first that compares with the dense network.
+    `others` holds the task's other metrics, `likeness` all that compare with the dense network, by name.
     `labelled` says whether the value was measured beside targets.
     """
 
@@ -47,7 +47,7 @@ class Quality:
 
     @property
     def kl(self) -> float | None:
-        """KL from the dense network where that is what stands for quality: without labels."""
+        """KL from the dense network if that stands in for quality, as there are no labels; else None."""
         return None if self.labelled else self.likeness.get("kl")
 
     def better_than(self, other: Quality) -> bool:
@@ -55,7 +55,7 @@ class Quality:
         return self.value > other.value if self.higher_is_better else self.value < other.value
 
     def drop_from(self, other: Quality) -> float:
-        """By how much the value is worse than the other's; negative where it is better."""
+        """By how much the value is worse than the other's; negative if it is better."""
         return other.value - self.value if self.higher_is_better else self.value - other.value
 
 
@@ -76,7 +76,7 @@ class Judge:
         batch_size: int = BATCH_SIZE,
         workers: int = 0,
     ) -> None:
-        """`test` is a torch Dataset, or an iterable of batches that can be gone through again."""
+        """`test` is a torch Dataset, or an iterable of batches that can be read again."""
         self.task, self.test, self.network = task, test, dense
         self.labelled, self.batch_size, self.workers = labelled, batch_size, workers
         self._kept: list[tuple[int, Any]] | None = None  # by batch: of which inputs, and the outputs
@@ -90,9 +90,17 @@ class Judge:
         return self._known
 
     def __call__(self, network: Network) -> Quality:
-        """The quality of a module, in evaluation mode, or of an ONNX file or session of the same inputs and outputs.
+        """Measures a module, in evaluation mode, or an ONNX file or session of the same inputs and outputs.
 
-        Raises RecipeError where the split is empty or does not fit the task.
+        Args:
+            network: What to measure.
+
+        Returns:
+            Its quality.
+
+        Raises:
+            RecipeError: The split is empty, or does not fit the task.
+            ModelError: An ONNX file has other inputs or outputs than the dense network.
         """
         metrics = self.task.metrics() if self.labelled else []
         likeness = self.task.likeness()
@@ -117,19 +125,19 @@ class Judge:
         if not count:
             raise RecipeError("there is no held-out data to measure quality on: give at least one sample")
         measured, nearness = _computed(tallies), _computed(alike)
-        first, found = (metrics[0], measured) if metrics else (likeness[0], nearness)
-        if first.name not in found:
+        first, values = (metrics[0], measured) if metrics else (likeness[0], nearness)
+        if first.name not in values:
             raise RecipeError(f"task {self.task.name}: {first.name} has no value on this data")
         others = {name: value for name, value in measured.items() if name != first.name}
-        return Quality(first.name, found[first.name], first.higher_is_better, count, others, nearness, bool(metrics))
+        return Quality(first.name, values[first.name], first.higher_is_better, count, others, nearness, bool(metrics))
 
     def _batches(self) -> Iterator[tuple[Batch, Any]]:
         """Each batch with the dense network's outputs, which are computed once if they are few."""
         fresh: list[tuple[int, Any]] | None = [] if self._kept is None else None
-        held = 0
-        for index, made in enumerate(loader_of(self.test, self.batch_size, self.task.collate, workers=self.workers)):
+        size = 0
+        for index, raw in enumerate(loader_of(self.test, self.batch_size, self.task.collate, workers=self.workers)):
             with in_one_line(RecipeError, f"task {self.task.name} makes no batch of the held-out data"):
-                batch = self.task.batch(made)
+                batch = self.task.batch(raw)
             mark = _fingerprint(batch)
             known = self._kept[index] if self._kept is not None and index < len(self._kept) else None
             if known is not None and known[0] == mark:
@@ -138,9 +146,9 @@ class Judge:
                 with in_one_line(RecipeError, "the dense network does not run on the held-out data"):
                     outputs = _run(self.network, batch)
             if fresh is not None:
-                held += sum(x.numel() * x.element_size() for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor))
+                size += sum(x.numel() * x.element_size() for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor))
                 fresh.append((mark, outputs))
-                fresh = fresh if held <= KEPT else None
+                fresh = fresh if size <= KEPT else None
             yield batch, outputs
         if fresh is not None:
             self._kept = fresh
@@ -158,36 +166,36 @@ def _session(path: str | Path) -> onnxruntime.InferenceSession:
 
 
 def _fingerprint(batch: Batch) -> int:
-    """By what the inputs of a batch are known again: a loader that shuffles gives others each time."""
-    found = 0
+    """A checksum of a batch's inputs, to recognise them: a loader that shuffles gives others each time."""
+    checksum = 0
     for x in batch.inputs.flat():
         if isinstance(x, Tensor):
-            found = zlib.crc32(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data, found)
+            checksum = zlib.crc32(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data, checksum)
         else:
-            found = zlib.crc32(repr(x).encode(), found)
-    return found
+            checksum = zlib.crc32(repr(x).encode(), checksum)
+    return checksum
 
 
 def _run(model: nn.Module, batch: Batch) -> Any:
     """A module's outputs, on the CPU."""
     with evaluating(model):
-        made = batch.inputs.beside(model).call(model)
-    return pytree.tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, made)
+        outputs = batch.inputs.beside(model).call(model)
+    return pytree.tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, outputs)
 
 
 def _run_session(session: onnxruntime.InferenceSession, batch: Batch, like: Any, model: nn.Module) -> Any:
     """A session's outputs, in the structure of the dense network's."""
     flat, named = batch.inputs.flat(), batch.inputs.names(model)
-    given = {name: x for name, x in zip(named, flat, strict=True) if isinstance(x, Tensor)}
+    arrays = {name: x for name, x in zip(named, flat, strict=True) if isinstance(x, Tensor)}
     names = [entry.name for entry in session.get_inputs()]
-    if not set(names) <= set(given):
-        if len(names) != len(given):
-            raise ModelError(f"the ONNX file takes {', '.join(names)}, and the data gives {', '.join(given)}")
-        given = dict(zip(names, given.values(), strict=True))
-    results = [torch.from_numpy(x) for x in session.run(None, {name: given[name].numpy() for name in names})]
+    if not set(names) <= set(arrays):
+        if len(names) != len(arrays):
+            raise ModelError(f"the ONNX file takes {', '.join(names)}, and the data gives {', '.join(arrays)}")
+        arrays = dict(zip(names, arrays.values(), strict=True))
+    results = [torch.from_numpy(x) for x in session.run(None, {name: arrays[name].numpy() for name in names})]
     leaves, spec = pytree.tree_flatten(like)
     if len(results) != sum(isinstance(x, Tensor) for x in leaves):
-        raise ModelError(f"the ONNX file gives {len(results)} tensors, and the dense network another number")
+        raise ModelError(f"the ONNX file gives {len(results)} tensors, and the dense network another number of them")
     queue = iter(results)
     return pytree.tree_unflatten([next(queue) if isinstance(x, Tensor) else x for x in leaves], spec)
 

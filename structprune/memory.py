@@ -1,9 +1,9 @@
-"""How much memory one step of scoring or recovery may take, and allocations that fail.
+"""How much memory scoring and recovery may take for one layer or group, and allocations that fail.
 
-Networks with wide windows ask for matrices that no machine has: the second moments of 65,536 inputs are 34 GB. So what
-a step would take is estimated beforehand and held under a bound, by parts, by fewer rows or by another way to the same
-result, of which a note tells. The bound is for what comes on top of the network, its weights, the images and one
-forward pass, for one layer or one group at a time.
+Networks with wide windows ask for matrices that no machine has: the second moments of 65,536 inputs are 34 GB. So the
+memory of each piece of work is estimated first and kept under a bound: by working in parts, on fewer rows, or another
+way to the same result, which a note mentions. The bound is for what comes on top of the network, its weights, the
+images and one forward pass, for one layer or one group at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def allocation_failed(error: BaseException) -> bool:
 
 
 def amount(size: float) -> str:
-    """Bytes as people read them."""
+    """A number of bytes for a message: `1.5 GiB`."""
     for unit in ("bytes", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.3g} {unit}"
@@ -31,7 +31,7 @@ def amount(size: float) -> str:
 
 
 def parts(count: int, each: float, limit: float) -> Iterator[slice]:
-    """Slices of `count` things of `each` bytes, so many at a time as fit into `limit`, one at least."""
-    step = max(1, int(limit // max(each, 1)))
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))
+    """Slices of `count` items of `each` bytes, as many at a time as fit into `limit`, at least one."""
+    length = max(1, int(limit // max(each, 1)))
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))

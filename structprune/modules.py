@@ -15,32 +15,32 @@ from .held import write
 
 
 def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What `named_modules` gives, in the same order, without a generator inside a generator for each level."""
-    seen: set[int] = set()
-    found: list[tuple[str, nn.Module]] = []
+    """The same as `named_modules`, in the same order, but without a generator inside a generator for each level."""
+    visited: set[int] = set()
+    entries: list[tuple[str, nn.Module]] = []
     waiting: list[tuple[str, nn.Module]] = [("", model)]
     while waiting:
         path, module = waiting.pop()
-        if id(module) in seen:
+        if id(module) in visited:
             continue
-        seen.add(id(module))
-        found.append((path, module))
+        visited.add(id(module))
+        entries.append((path, module))
         head = path + "." if path else ""
         children = [(head + name, child) for name, child in module._modules.items() if child is not None]
         waiting += reversed(children)
-    return found
+    return entries
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer by its path; a tensor that has several names comes once, under the first."""
+    """Every parameter and buffer by its path; a tensor with several names only under the first."""
     parameters: dict[int, tuple[str, Tensor]] = {}
     buffers: dict[int, tuple[str, Tensor]] = {}
     for path, module in walk(model):  # once, where named_parameters and named_buffers walk twice
         prefix = path + "." if path else ""
-        for found, held in ((parameters, module._parameters), (buffers, module._buffers)):
-            for name, tensor in held.items():
+        for by_id, own in ((parameters, module._parameters), (buffers, module._buffers)):
+            for name, tensor in own.items():
                 if tensor is not None:
-                    found.setdefault(id(tensor), (prefix + name, tensor))
+                    by_id.setdefault(id(tensor), (prefix + name, tensor))
     return dict([*parameters.values(), *buffers.values()])
 
 
@@ -63,9 +63,9 @@ def skeleton_copy(model: nn.Module, buffers: bool = True) -> nn.Module:
 
 
 def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:
-    """Puts other tensors in the place of parameters and buffers, under every name that they have.
+    """Replaces parameters and buffers, under every name that they have.
 
-    Also where plain attributes hold them, directly or in lists, tuples and dicts.
+    Replaces them too where plain attributes hold them, directly or in lists, tuples and dicts.
     """
     old = tensors(model)
     swap = {id(old[key]): _like(old[key], tensor) for key, tensor in new.items()}
@@ -110,14 +110,14 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]
 
 
 def plain_attention(model: nn.Module) -> None:
-    """Turns off timm's fused attention, which takes its scale from the width of a head, where `scale` does not."""
+    """Turns off timm's fused attention, which takes its scale from the channels of a head and ignores `scale`."""
     for _, module in walk(model):
         if getattr(module, "fused_attn", False):
             module.__dict__["fused_attn"] = False
 
 
 def plain_parallel(model: nn.Module) -> None:
-    """Lets DataParallel parts run their module where it is, as they do on a machine without a GPU."""
+    """Makes DataParallel parts run their module where it is, as on a machine without a GPU."""
     for _, module in walk(model):
         if isinstance(module, nn.DataParallel):
             module.device_ids = []
@@ -125,7 +125,7 @@ def plain_parallel(model: nn.Module) -> None:
 
 @contextmanager
 def plain_transformers() -> Iterator[None]:
-    """Without the fused ops that `nn.MultiheadAttention` runs in evaluation mode, which exporters do not know."""
+    """Turns off the fused ops that `nn.MultiheadAttention` runs in evaluation mode, which exporters do not know."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -136,7 +136,7 @@ def plain_transformers() -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode without gradients; every module's mode is put back at the end."""
+    """Puts a model into evaluation mode, without gradients; every module's mode is restored at the end."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Names that a recipe may use from timm, and one way to say that a name is not known."""
+"""Values and unknown names in messages, and the names that a recipe may use from timm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """`value` as a message may hold it: on one line, in quotes if it is text, and cut off where it is long or deep."""
+    """`value` for a message: on one line, in quotes if it is text, and shortened if it is long or deep."""
     try:
         text = repr(value[: limit + 1]) if isinstance(value, (str, bytes)) else _SHORT.repr(value)
     except Exception:  # whatever a value's own repr raises
@@ -23,11 +23,11 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 12
 _SHORT.maxother = _SHORT.maxlong = 200
 
 
-def unknown(kind: str, given: object, known: Iterable[str]) -> str:
-    """For example: `unknown criterion 'l11': did you mean l1? Known: group_l1, l1`."""
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The message for an unknown name: `unknown criterion 'l11': did you mean l1? Known: group_l1, l1`."""
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, 3, 0.5) if isinstance(given, str) and len(given) < 200 else []
-    message = f"unknown {kind} {shown(given)}"
+    near = difflib.get_close_matches(name, names, 3, 0.5) if isinstance(name, str) and len(name) < 200 else []
+    message = f"unknown {kind} {shown(name)}"
     if near:
         message += f": did you mean {' or '.join(near)}?"
     if len(names) <= 20:

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first asked for, and packages that are called like a function."""
+"""Packages whose names are imported when they are first used, and packages that are called like a function."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 
 def names_of(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package.
+    """Makes the `__getattr__` of a package.
 
     Args:
         package: Its `__name__`.
-        places: The module inside it, by each name that it offers.
+        places: For each name that the package offers, the module inside it that defines it.
 
     Returns:
-        A function from a name to what it stands for, which is also put into the package; names of modules inside are
-        known too. It raises AttributeError.
+        A function that takes a name and returns its value, which it also stores in the package. It knows the names of
+        modules inside too, and raises AttributeError for others.
     """
 
     def find(name: str) -> Any:

@@ -1,9 +1,9 @@
-"""Checks of what callers give to public functions: one line of the project's own error for each argument that is none.
+"""Checks of the arguments of public functions: for a wrong one, an error of the project's own in one line.
 
     @checked(graph=instance(DependencyGraph, "what structprune.trace gives"), seed=whole(0), progress=function)
     def score(graph, ..., seed=0, progress=...):
 
-A check takes a value and returns it in plain types (a NumPy integer as an int), or raises Wrong with what is wanted.
+A check takes a value and returns it in plain types (a NumPy integer as an int), or raises Wrong with what is expected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Check = Callable[[Any], Any]
 
 
 class Wrong(Exception):
-    """What is wanted in the place of a value."""
+    """Raised by a check; its text is what is expected instead of the value."""
 
 
 def checked(
@@ -43,8 +43,8 @@ def checked(
                 if name in checks:
                     try:
                         bound.arguments[name] = checks[name](value)
-                    except Wrong as wanted:
-                        raise error(f"{function.__name__}: {name}={_described(value)}: give {wanted}") from None
+                    except Wrong as expected:
+                        raise error(f"{function.__name__}: {name}={_described(value)}: give {expected}") from None
             return function(*bound.args, **bound.kwargs)
 
         return call
@@ -53,13 +53,13 @@ def checked(
 
 
 def _described(value: Any) -> str:
-    """Numbers and text as they are, of anything else the type."""
+    """Numbers and text as they are; for anything else its type."""
     plain = value is None or isinstance(value, (bool, int, float, str, bytes)) or not value.__class__.__module__
     return shown(value) if plain else f"a {type(value).__name__}"
 
 
 def whole(least: int = -(2**63), most: int = 2**63 - 1) -> Check:
-    """A whole number between two others; True is none, 2.0 neither."""
+    """Checks for a whole number between two others; True and 2.0 are refused."""
 
     def check(value: Any) -> int:
         sound = isinstance(value, numbers.Integral) and type(value).__name__ not in ("bool", "bool_")
@@ -72,9 +72,9 @@ def whole(least: int = -(2**63), most: int = 2**63 - 1) -> Check:
 
 
 def number(above: float = -math.inf, most: float = math.inf, least: float = -math.inf) -> Check:
-    """A finite number, greater than `above`, and no less than `least` and no more than `most`."""
+    """Checks for a finite number, greater than `above`, and no less than `least` and no more than `most`."""
     bounds = [(above, "over "), (least, "of at least "), (most, "of at most ")]
-    wanted = "a number " + " and ".join(f"{word}{bound:g}" for bound, word in bounds if math.isfinite(bound))
+    expected = "a number " + " and ".join(f"{word}{bound:g}" for bound, word in bounds if math.isfinite(bound))
 
     def check(value: Any) -> float:
         try:
@@ -82,18 +82,18 @@ def number(above: float = -math.inf, most: float = math.inf, least: float = -mat
         except OverflowError:
             plain = math.nan
         if not (math.isfinite(plain) and above < plain <= most and least <= plain):
-            raise Wrong(wanted.strip())
+            raise Wrong(expected.strip())
         return int(value) if isinstance(value, numbers.Integral) else plain
 
     return check
 
 
-def instance(kind: type | tuple[type, ...], wanted: str) -> Check:
-    """An instance of `kind`."""
+def instance(kind: type | tuple[type, ...], expected: str) -> Check:
+    """Checks for an instance of `kind`; `expected` is what the message asks for."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, kind):
-            raise Wrong(wanted)
+            raise Wrong(expected)
         return value
 
     return check
@@ -112,30 +112,30 @@ def optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
-def several(check: Check, wanted: str) -> Check:
-    """A list, tuple or the like, and no text, of what passes `check`; as a list."""
+def several(check: Check, expected: str) -> Check:
+    """Checks for a list, tuple or the like (not text) of what passes `check`; returns a list."""
 
     def several_(value: Any) -> list[Any]:
         if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
-            raise Wrong(wanted)
+            raise Wrong(expected)
         try:
             return [check(item) for item in value]
         except (Wrong, TypeError):
-            raise Wrong(wanted) from None
+            raise Wrong(expected) from None
 
     return several_
 
 
-def mapping(check: Check, wanted: str) -> Check:
-    """A mapping of text to what passes `check`; as a dict."""
+def mapping(check: Check, expected: str) -> Check:
+    """Checks for a mapping of text to what passes `check`; returns a dict."""
 
     def mapping_(value: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise Wrong(wanted)
+            raise Wrong(expected)
         try:
             return {key: check(item) for key, item in value.items()}
         except Wrong:
-            raise Wrong(wanted) from None
+            raise Wrong(expected) from None
 
     return mapping_
 

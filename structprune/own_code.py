@@ -1,7 +1,7 @@
-"""What a user's own function or class makes, named in a recipe as `file.py:Name` or `package.module:Name`.
+"""Calls a user's own function or class, named in a recipe as `file.py:Name` or `package.module:Name`.
 
 Enters the name and arguments, leaves the object, or one line about what went wrong. See `usercode` for how the name is
-found.
+looked up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CodeName = Annotated[str, AfterValidator(_checked)]  # `file.py:Name`, relative 
 
 
 def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) -> Any:
-    """What the function or class that `source` names returns.
+    """Calls the function or class that `source` names.
 
     Args:
         source: `file.py:Name` or `package.module:Name`.
@@ -39,16 +39,19 @@ def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) 
         kwargs: its arguments.
         tell: gets a line that says which file is run.
 
+    Returns:
+        What it returns.
+
     Raises:
-        RecipeError: for a name that is not there or can't be called, and for whatever the user's code raises.
+        RecipeError: the name does not exist or can't be called, or the user's code raises.
     """
     place, _ = usercode.split(source)
     with usercode.importable(Path(place)) if usercode.is_file_name(place) else contextlib.nullcontext():
-        found = usercode.find(source, tell)
-        if not callable(found):
-            raise RecipeError(f"{key}: {source} is {shown(found)}: name a function or a class")
+        target = usercode.find(source, tell)
+        if not callable(target):
+            raise RecipeError(f"{key}: {source} is {shown(target)}: name a function or a class")
         try:
-            return found(**kwargs)
+            return target(**kwargs)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever the user's code raises
@@ -57,7 +60,7 @@ def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) 
 
 @contextlib.contextmanager
 def in_one_line(kind: type[StructPruneError], what: str) -> Iterator[None]:
-    """Whatever someone else's code raises meanwhile, as an error of this kind that says what failed, and why."""
+    """Turns what someone else's code raises within it into an error of this kind, which says what failed and why."""
     try:
         yield
     except StructPruneError:
@@ -67,7 +70,7 @@ def in_one_line(kind: type[StructPruneError], what: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Kind and first line of an error of someone else's code; of one from a loader's worker, what was raised there."""
+    """Kind and first line of an error of someone else's code; for a loader's worker, of the error raised there."""
     lines = str(error).strip().splitlines()
     if lines and lines[0].startswith("Caught ") and any(line.startswith("Original Traceback") for line in lines):
         return lines[-1][:300]

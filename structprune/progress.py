@@ -1,4 +1,4 @@
-"""What a run shows while it works: a line for each stage and bars for what takes long; and its log.jsonl."""
+"""The progress of a run: a line for each stage, bars for what takes long, and log.jsonl."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ class Reporter:
 
     @contextmanager
     def bar(self, description: str) -> Iterator[Update]:
-        """A bar, and where nobody sees one, in a file or a pipe, a line every `QUIET` seconds."""
+        """Shows a bar; in a file or a pipe, where nobody would see it, a line every `QUIET` seconds."""
         text, share_done = TextColumn("  {task.description}", markup=False), TextColumn("{task.percentage:>3.0f} %")
         columns = (text, BarColumn(), share_done, TimeRemainingColumn())
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(description, total=1.0)
-            said = time.monotonic()
+            last_line = time.monotonic()
 
             def update(share: float, more: str = "") -> None:
-                nonlocal said
+                nonlocal last_line
                 text = f"{description} {more}".rstrip()
                 progress.update(task, completed=share, description=text)
-                if not self.console.is_terminal and time.monotonic() - said >= QUIET:
-                    said = time.monotonic()
+                if not self.console.is_terminal and time.monotonic() - last_line >= QUIET:
+                    last_line = time.monotonic()
                     self.console.print(f"  {text}: {100 * share:.0f} %", highlight=False, markup=False)
 
             yield update
@@ -67,7 +67,7 @@ class Reporter:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without standard output, also of code that is not Python: exporters and solvers print what nobody asked for."""
+    """Suppresses standard output, also of code that is not Python: exporters and solvers print what nobody needs."""
     with contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "wb") as nowhere:
         if sys.__stdout__:
             sys.__stdout__.flush()

@@ -1,4 +1,4 @@
-"""The parts of the documents that are made of the code: every key of a recipe, and the criteria with their sources.
+"""The parts of the documents that are generated: every key of a recipe, and the criteria with their sources.
 
 Enters nothing but the specs and registries; leaves Markdown. It knows nothing of sites.
 """
@@ -77,7 +77,7 @@ def _row(cells: tuple[str, ...]) -> str:
 
 
 def _fields(spec: Spec) -> list[tuple[str, FieldInfo]]:
-    """The keys of a part; what a spec sets for itself is no key."""
+    """The keys of a part; a field that a spec sets itself is not a key."""
     return [(name, field) for name, field in spec.model_fields.items() if not field.exclude]
 
 
@@ -99,7 +99,7 @@ def _alternatives(annotation: Any) -> Iterator[tuple[Spec, str]]:
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
-    """The types that an annotation is put together of."""
+    """The types that make up an annotation."""
     inner = () if get_origin(annotation) is Literal else get_args(annotation)
     if not inner:
         yield annotation

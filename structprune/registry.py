@@ -1,4 +1,4 @@
-"""Registries of named records: what the modules of a package register when they are imported.
+"""Registries of named records, which the modules of a package add when they are imported.
 
 A module of the package adds its record with no edit elsewhere; a user's own code is named `file.py:Name` instead (see
 `usercode`). Enters a record, leaves the record of a name. It knows nothing of what the records do.
@@ -37,8 +37,8 @@ class Registry(Mapping[str, R], Generic[R]):
     """Records of one kind by their names, in order. The modules of `package` are imported when it is first asked.
 
     Args:
-        kind: What messages call one.
-        package: Whose modules add records.
+        kind: What messages call a record.
+        package: The package whose modules add records.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -47,7 +47,7 @@ class Registry(Mapping[str, R], Generic[R]):
         self._complete = False
 
     def add(self, record: R) -> R:
-        """Adds a record and returns it. Raises ValueError for a name that is taken."""
+        """Adds a record and returns it. Raises ValueError if its name is registered already."""
         if record.name in self._records:
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise ValueError(f"{article} {self.kind} named {record.name!r} is registered already")
@@ -55,7 +55,7 @@ class Registry(Mapping[str, R], Generic[R]):
         return record
 
     def complain(self, name: object) -> str:
-        """What is wrong with a name that is not known, with those that are near."""
+        """The message for an unknown name, with names that are similar."""
         return unknown(self.kind, name, self)
 
     @property
@@ -87,8 +87,8 @@ class SpecRegistry(Registry[C]):
     """Records whose specs are parts of a recipe, which is read without importing torch.
 
     Args:
-        kind: What messages call one.
-        package: Whose modules add records.
+        kind: What messages call a record.
+        package: The package whose modules add records.
         variable: The name that the registry has in Python: a module of the package that adds to it says `VARIABLE.add`.
         specs: Of the records whose modules import torch, by name.
     """
@@ -100,14 +100,14 @@ class SpecRegistry(Registry[C]):
         self.variable, self.specs = variable, specs
 
     def parser(self, key: str, own: type[BaseModel]) -> Callable[[Any, ValidationInfo], Any]:
-        """A function that makes the spec of what a recipe says.
+        """Makes a function that turns a part of a recipe into its spec.
 
         Args:
             key: where the name stands in a mapping; a value that is text is the name alone.
             own: the spec for a name that is code of the user's, `file.py:Name`.
 
         Returns:
-            A function for `BeforeValidator`: from what stands in a recipe to a spec. It raises ValueError.
+            A function for `BeforeValidator`, which raises ValueError.
         """
 
         def parse(value: Any, info: ValidationInfo) -> Any:
@@ -137,7 +137,7 @@ class SpecRegistry(Registry[C]):
         return dict(sorted({**self.specs, **added}.items()))
 
     def _has_more(self) -> bool:
-        """Whether a module that was put into the package may add a record that `specs` has not."""
+        """Whether a module that was put into the package may add a record that `specs` lacks."""
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             if module.name in self.specs or f"{self.package}.{module.name}" in sys.modules:

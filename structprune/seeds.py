@@ -1,4 +1,4 @@
-"""Seeds of parts of a run, made of the run's own, that every generator takes."""
+"""Seeds for the parts of a run, derived from the run's own, that every generator accepts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LIMIT = 2**32  # NumPy's generator takes no seed from here on
 def derived(seed: int, number: int | None = None) -> int:
     """A seed below 2**32 for the `number`th part of what `seed` decides, or for the whole without a number.
 
-    Small seeds are counted on from, as they always were; the digits of large ones are hashed.
+    Small seeds are multiplied and added to, as they always were; the digits of large ones are hashed.
     """
     plain = seed if number is None else seed * 100_003 + number
     if 0 <= plain < LIMIT:

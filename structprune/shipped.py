@@ -1,4 +1,4 @@
-"""Recipes by name: those that come with the package, in a wheel inside of it, in a clone in recipes/ beside it."""
+"""The recipes that come with the package, by name: in a wheel inside it, in a clone in recipes/ beside it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder is not None else {}
 
 
-def is_name(given: str) -> bool:
+def is_name(text: str) -> bool:
     """Whether this could only be the name of a recipe: it has no folder and no suffix."""
-    return bool(given) and given == os.path.basename(given) and not given.endswith((".yaml", ".yml"))
+    return bool(text) and text == os.path.basename(text) and not text.endswith((".yaml", ".yml"))
 
 
-def find_recipe(given: str | Path) -> Path:
-    """The file that is meant: a path if there is a file, else a recipe that comes with the package, by its name.
+def find_recipe(recipe: str | Path) -> Path:
+    """Finds a recipe: a file at this path or, if there is none, a recipe of this name that comes with the package.
 
     Args:
-        given: As a user typed it.
+        recipe: A path or a name, as a user typed it.
 
     Returns:
-        A path; that there is a file is not checked where `given` is no name.
+        A path. If `recipe` can't be a name, whether the file exists is not checked.
 
     Raises:
-        RecipeError: For a name that no recipe has.
+        RecipeError: No recipe has this name.
     """
-    path, name = Path(given), str(given)
+    path, name = Path(recipe), str(recipe)
     try:
         if not is_name(name) or path.is_file():
             return path

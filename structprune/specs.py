@@ -1,4 +1,4 @@
-"""What the parts of a recipe have in common: strict models, numbers, paths, and mistakes inside a part.
+"""What all parts of a recipe share: strict models, numbers, paths, and mistakes inside a part.
 
 A part of a recipe is a frozen pydantic model beside the function that it configures. A registry of such parts (model
 sources, data sources, ...) picks the spec that fits a mapping and checks it by `checked_by`, so that a mistake deep in
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 
 class Strict(BaseModel):
-    """A part of a recipe: no unknown keys, nothing changed after it was checked."""
+    """A part of a recipe: it has no unknown keys, and can't change after it was checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -41,14 +41,14 @@ Number = Annotated[float, BeforeValidator(_no_truth_value)]
 
 
 def beside_recipe(path: str, info: ValidationInfo) -> str:
-    """A path that a recipe gives: relative to the recipe's folder if it is there, else to the current folder.
+    """Resolves a path of a recipe: relative to the recipe's folder if it exists there, else to the current folder.
 
     Args:
         path: As it stands in the recipe.
-        info: Of the validation; its context may hold `folder`, that of the recipe's file.
+        info: The validation's; its context may hold `folder`, that of the recipe's file.
 
     Returns:
-        The path that is there beside the recipe, or `path` as it was.
+        The path beside the recipe if it exists, else `path`.
     """
     folder = (info.context or {}).get("folder")
     if folder is None or not path or os.path.isabs(path):
@@ -64,7 +64,7 @@ RecipePath = Annotated[str, AfterValidator(beside_recipe)]
 
 
 class Nested(ValueError):
-    """What is wrong inside a part that a registry checked: `error` with places inside `spec`."""
+    """The mistakes inside a part that a registry checked: `error`, with places inside `spec`."""
 
     def __init__(self, error: ValidationError, spec: type[BaseModel]) -> None:
         super().__init__(str(error))
@@ -72,7 +72,7 @@ class Nested(ValueError):
 
 
 class Flaws(ValueError):
-    """Several things that are wrong with a part as a whole, a message each, which `mistakes` tells apart."""
+    """Several mistakes of a part as a whole, with a message for each; `mistakes` separates them."""
 
     def __init__(self, messages: Iterable[str]) -> None:
         self.messages = tuple(messages)
@@ -80,7 +80,7 @@ class Flaws(ValueError):
 
 
 def checked_by(spec: type[Spec], data: Any, info: ValidationInfo) -> Spec:
-    """`data` as a `spec`. Raises Nested, which `mistakes` opens."""
+    """Checks `data` by `spec`. Raises Nested, which `mistakes` opens."""
     try:
         return spec.model_validate(data, context=info.context)
     except ValidationError as error:
@@ -88,25 +88,25 @@ def checked_by(spec: type[Spec], data: Any, info: ValidationInfo) -> Spec:
 
 
 def mistakes(error: ValidationError) -> Iterator[tuple[dict[str, Any], type[BaseModel] | None]]:
-    """Each mistake, as pydantic describes it, with its place in the whole; and the spec of its part, if one is nested.
+    """Yields each mistake as pydantic describes it, with its place in the whole, and the spec of its part.
 
     Args:
-        error: What a validation raised.
+        error: The error that a validation raised.
 
     Yields:
         (mistake, spec): `mistake` has `loc`, `msg`, `type` and `input`; `spec` is the model whose keys are known at the
-        place of the mistake, or None where the outermost model has to say.
+        place of the mistake, or None for the outermost model.
     """
-    for found in error.errors():
-        inner = found.get("ctx", {}).get("error")
+    for entry in error.errors():
+        inner = entry.get("ctx", {}).get("error")
         if isinstance(inner, Nested):
             for each, spec in mistakes(inner.error):
-                yield {**each, "loc": (*found["loc"], *each["loc"])}, spec or _part(inner.spec, each["loc"][:-1])
+                yield {**each, "loc": (*entry["loc"], *each["loc"])}, spec or _part(inner.spec, each["loc"][:-1])
         elif isinstance(inner, Flaws):
             for message in inner.messages:
-                yield {**found, "msg": message}, None
+                yield {**entry, "msg": message}, None
         else:
-            yield dict(found), None
+            yield dict(entry), None
 
 
 def _part(spec: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:

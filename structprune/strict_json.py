@@ -1,7 +1,7 @@
 """JSON from files that anyone may have written: strict, and bounded in size, depth and amount.
 
-Enters text, leaves plain data or a ValueError of one line. What `json` lets pass and JSON does not have is refused:
-NaN and infinities, a key that comes twice, numbers that no 64 bits hold, halves of surrogate pairs. It knows nothing of
+Enters text, leaves plain data or a ValueError of one line. What `json` accepts though JSON does not have it is refused:
+NaN and infinities, a key that comes twice, numbers of more than 64 bits, halves of surrogate pairs. It knows nothing of
 plans.
 """
 
@@ -41,7 +41,7 @@ def parse(text: str) -> Any:
 
 
 def dump(data: Any, sort_keys: bool = False) -> str:
-    """JSON on one line. Raises ValueError for what `parse` would refuse, TypeError for what is no plain data."""
+    """JSON on one line. Raises ValueError for what `parse` would refuse, TypeError for what is not plain data."""
     try:
         return json.dumps(data, allow_nan=False, sort_keys=sort_keys)
     except RecursionError:
@@ -49,16 +49,16 @@ def dump(data: Any, sort_keys: bool = False) -> str:
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        keys: set[str] = set()
+        twice = next(key for key, _ in pairs if key in keys or keys.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {shown(twice)} comes twice in one object")
-    return made
+    return data
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _check(data: Any) -> None:

@@ -1,7 +1,7 @@
 """YAML from files that anyone may have written: safe, strict, and bounded in size, depth and amount.
 
-Enters text, leaves plain data or a ValueError of one line. Nothing is made but YAML's own plain types (no tag runs
-code); a key that comes twice, a key that is no text and an anchor that is used to make much of little are refused. It
+Enters text, leaves plain data or a ValueError of one line. It makes only YAML's own plain types (no tag runs
+code); a key that comes twice, a key that is not text and an anchor that expands to too much are refused. It
 knows nothing of recipes.
 """
 
@@ -48,7 +48,7 @@ def parse(text: str) -> Any:
 
 
 def _check_depth(text: str) -> None:
-    """Before anything is made of the text, as that is done recursively."""
+    """Checks the depth before the text is parsed, as parsing is recursive."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -62,7 +62,7 @@ def _check_depth(text: str) -> None:
 
 
 def _check(root: Node) -> None:
-    """Walks over all that the document stands for: what an alias repeats counts each time."""
+    """Checks the size of the expanded document: what an alias repeats counts each time."""
     count, waiting = 0, [(root, 1)]
     while waiting:
         node, depth = waiting.pop()
@@ -77,14 +77,14 @@ def _check(root: Node) -> None:
 
 
 def _check_keys(node: MappingNode) -> None:
-    seen = set()
+    keys = set()
     for key, _ in node.value:
         if key.tag == "tag:yaml.org,2002:merge":
             continue
         line = key.start_mark.line + 1
         if key.tag != "tag:yaml.org,2002:str" or not isinstance(key, ScalarNode):
             value = shown(key.value) if isinstance(key, ScalarNode) else "a list or mapping"
-            raise ValueError(f"line {line}: the key {value} is no text: write it in quotes")
-        if key.value in seen:
+            raise ValueError(f"line {line}: the key {value} is not text: write it in quotes")
+        if key.value in keys:
             raise ValueError(f"line {line}: the key {shown(key.value)} comes twice")
-        seen.add(key.value)
+        keys.add(key.value)

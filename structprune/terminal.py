@@ -1,4 +1,4 @@
-"""What commands have in common: where they print, errors and interruptions in one line, and how to go on after one."""
+"""What all commands share: where they print, errors and interruptions in one line, and how to go on after one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _errors = Console(stderr=True)
 
 
 def output(width: int = 110) -> Console:
-    """Standard output, at a width that fits the tables where it is no terminal."""
+    """Standard output, at a width that fits the tables if it is not a terminal."""
     return Console() if sys.stdout.isatty() else Console(width=width)
 
 
@@ -34,7 +34,7 @@ def resume_command(
     folder: Path | None = None,
     flags: Sequence[str] = (),
 ) -> Callable[[], str]:
-    """What to say after an interruption: how to go on, if there is something to go on with."""
+    """Makes a function that says, after an interruption, how to go on, if anything was written."""
 
     def advice() -> str:
         if not ((folder or folder_of(out, recipe)) / "recipe.yaml").is_file():

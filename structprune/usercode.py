@@ -1,7 +1,7 @@
-"""Code that a user names: `net.py:Net`, `package.module:function`, and how it is found again under its own name.
+"""Code that a user names, `net.py:Net` or `package.module:function`: checked, imported, and found again by its name.
 
 A file is imported as a module of the name that `import` would give it: its stem, or, inside a package (folders with an
-`__init__.py`), the dotted name from the package on. So what is made of its classes can be saved by name, and loaded
+`__init__.py`), the dotted name from the package on. So instances of its classes can be saved by name, and loaded
 after the same `import` in another process. While it is imported and used to build (`importable`), its folder is first
 on the module search path, so that it finds its siblings; afterwards the folder is last.
 """
@@ -47,7 +47,7 @@ def is_file_name(place: str) -> bool:
 
 
 def check(source: str) -> None:
-    """What can be known of a source without running anything. Raises ValueError, in one line.
+    """Checks a source as far as possible without running anything. Raises ValueError, in one line.
 
     Nothing is imported, not even the package of a module.
     """
@@ -68,7 +68,7 @@ def check(source: str) -> None:
 
 
 def check_file(place: str) -> None:
-    """Whether a file can be imported under a name by which it is found again. Raises ValueError, in one line."""
+    """Checks that `import` will find a file by its module name. Raises ValueError, in one line, if it won't."""
     if not _is_file(place):
         raise ValueError(f"there is no file {place}{_near_files(place)}")
     if not place.endswith(".py"):
@@ -84,7 +84,7 @@ def check_file(place: str) -> None:
 
 
 def find(source: str, tell: Tell | None = None) -> Any:
-    """What a source names, imported if need be.
+    """Returns what a source names, imported if need be.
 
     Args:
         source: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`; NAME may have dots, as in `Class.from_config`.
@@ -94,23 +94,23 @@ def find(source: str, tell: Tell | None = None) -> Any:
         The class, function or other object.
 
     Raises:
-        RecipeError: In one line, for what is not there and for code that raises when it is imported.
+        RecipeError: The name does not exist, or the code raises when it is imported.
     """
     try:
         check(source)
     except ValueError as error:
         raise RecipeError(str(error)) from error
     place, name = split(source)
-    found: Any = load(place, tell)
+    target: Any = load(place, tell)
     for part in name.split("."):
         try:
-            found = getattr(found, part)
+            target = getattr(target, part)
         except AttributeError:
-            names = _public(found)
+            names = _public(target)
             raise RecipeError(f"{source}: {unknown('name', name, names)}") from None
         except Exception as error:  # a package that imports its parts when they are asked for
             raise RecipeError(f"{source} can't be imported: {_of(error)}") from error
-    return found
+    return target
 
 
 def load(place: str, tell: Tell | None = None) -> types.ModuleType:
@@ -125,7 +125,7 @@ def load(place: str, tell: Tell | None = None) -> types.ModuleType:
 
 
 def load_file(path: Path, tell: Tell | None = None) -> types.ModuleType:
-    """The module that a Python file is. Runs the file, unless it was imported before. Raises RecipeError."""
+    """Imports a Python file, unless it was imported before. Raises RecipeError if that fails."""
     name = module_name(path)
     if tell is not None:
         tell(f"runs code of {path}, as the module {name}")
@@ -157,7 +157,7 @@ def load_file(path: Path, tell: Tell | None = None) -> types.ModuleType:
 
 @contextlib.contextmanager
 def importable(path: Path) -> Iterator[None]:
-    """The folders of a file, and of the package that it is in, first on the module search path; last afterwards."""
+    """Puts the folders of a file and of its package first on the module search path; afterwards they are last."""
     folders = list(dict.fromkeys([str(_root(path)), os.path.dirname(os.path.abspath(path))]))
     kept = list(sys.path)
     sys.path[:0] = folders
@@ -180,7 +180,7 @@ def module_name(path: Path) -> str:
 def files_of(source: str) -> list[Path]:
     """The files whose content decides what a file source makes: itself, and what it imports of its own folder.
 
-    Found in the text, without running it; empty for a module of a package.
+    They are read off the text, without running it; none for a module of a package.
     """
     place, _ = split(source)
     if not is_file_name(place):
@@ -190,14 +190,14 @@ def files_of(source: str) -> list[Path]:
 
 
 def files_with(file: Path) -> list[Path]:
-    """The files of the user's that were loaded in this process together with this one: what its classes may hang on."""
+    """The user's files that were loaded in this process together with this one: its classes may depend on them."""
     whole = file.resolve()
     return sorted({other for files in _held.values() if whole in files for other in files})
 
 
 def code_of(module: str) -> str:
-    """What changes when code does that an imported module may call of its own: the sizes and times of all files of its
-    package or, of a module in no package, the texts of its file and of those that it imports beside it."""
+    """A text that changes when the code of an imported module does: sizes and times of all files of its package or, if
+    it is in none, the texts of its file and of those that it imports beside it."""
     top = sys.modules.get(module.partition(".")[0])
     folders = [Path(folder) for folder in getattr(top, "__path__", ())]
     if folders:
@@ -252,7 +252,7 @@ def _load_module(name: str) -> types.ModuleType:
 
 
 def _check_place(name: str, path: Path) -> None:
-    """Raises RecipeError where another file is imported under the name already: its classes would be found instead."""
+    """Raises RecipeError if another file is imported under the name already: its classes would be found instead."""
     module = sys.modules.get(name)
     held = getattr(module, "__file__", None)
     if module is not None and (held is None or Path(held).resolve() != path.resolve()):
@@ -263,13 +263,13 @@ def _check_place(name: str, path: Path) -> None:
 
 
 def _check_siblings(path: Path) -> None:
-    """Raises RecipeError where the file would import a sibling and get a module that is imported from elsewhere."""
+    """Raises RecipeError if the file would import a sibling and get a module from elsewhere."""
     for name, file in _siblings(path.resolve(), {}).items():
         _check_place(name, file)
 
 
-def _siblings(path: Path, found: dict[str, Path]) -> dict[str, Path]:
-    """The files of the folder of `path`, or of its package's, that it imports, and they import, by module."""
+def _siblings(path: Path, files: dict[str, Path]) -> dict[str, Path]:
+    """The files beside `path`, or in its package, that it and they import, by module."""
     for folder, name in _imports(path):
         if _is_ours(name):
             continue  # where a clone of this package lies beside the file
@@ -277,10 +277,10 @@ def _siblings(path: Path, found: dict[str, Path]) -> dict[str, Path]:
             inner = place.joinpath(*name.split("."))
             for file in (inner.with_suffix(".py"), inner / "__init__.py"):
                 known = module_name(file) if folder else name
-                if file.is_file() and known not in found and file.resolve() != path:
-                    found[known] = file.resolve()
-                    _siblings(file.resolve(), found)
-    return found
+                if file.is_file() and known not in files and file.resolve() != path:
+                    files[known] = file.resolve()
+                    _siblings(file.resolve(), files)
+    return files
 
 
 def _imports(path: Path) -> set[tuple[Path | None, str]]:
@@ -298,7 +298,7 @@ def _imports(path: Path) -> set[tuple[Path | None, str]]:
 
 
 class _Names:
-    """The names that a file's text defines at its top; `any_other` where it may define more."""
+    """The names that a file's text defines at its top; `any_other` if it may define more."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.names: list[str] = []  # of classes and functions
@@ -343,7 +343,7 @@ def _near_files(place: str) -> str:
 
 
 def _public(holder: Any) -> list[str]:
-    """Names that may have been meant: the classes and functions of a module, or what a class defines."""
+    """Names to suggest: the classes and functions of a module, or what a class defines."""
     names = [name for name in dir(holder) if not name.startswith("_")]
     if not isinstance(holder, types.ModuleType):
         return names

@@ -1,4 +1,4 @@
-"""The network itself, out of what frameworks wrap around a module."""
+"""Takes a network out of the wrappers that frameworks put around it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrin
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """`model`, or the module inside it if it is a DataParallel, a DistributedDataParallel or a compiled module.
+    """Returns `model`, or the module inside it if it is a DataParallel, a DistributedDataParallel or a compiled module.
 
-    Raises ModelError for a module that can't be looked into, or that holds one: a scripted or traced one, one whose
-    parameters are split over processes, have no shape yet, or are packed by quantisation. The message says what to give
-    instead.
+    Raises:
+        ModelError: the module, or one inside it, can't be read: it is scripted or traced, or its parameters are split
+            over processes, have no shape yet or are packed by quantisation. The message says what to give instead.
     """
     while True:
         if not isinstance(model, nn.Module):

@@ -1,4 +1,4 @@
-"""From a model and example inputs to a checked ONNX file with a dynamic batch, and from that to int8."""
+"""Exports a model to a checked ONNX file with a dynamic batch, and quantises that to int8."""
 
 from .int8 import quantize
 from .onnx import OPSET, export_onnx, opset_of

@@ -29,9 +29,18 @@ class _Reader(CalibrationDataReader):
 
 
 def quantize(source: str | Path, target: str | Path, feeds: Sequence[Feed]) -> Path:
-    """Writes the int8 form of the ONNX file `source` to `target`, with ranges of activations as seen on `feeds`
-    (arrays by the names of inputs). The file appears whole or not at all. Raises ModelError where onnxruntime's
-    quantiser fails.
+    """Quantises an ONNX file to int8. The new file appears whole or not at all.
+
+    Args:
+        source: the file in float32.
+        target: the file to write.
+        feeds: calibration inputs, arrays by the names of inputs, that give the ranges of activations.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ModelError: onnxruntime's quantiser fails.
     """
 
     def write(aside: Path) -> None:

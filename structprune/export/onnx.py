@@ -1,8 +1,8 @@
-"""Export by torch's TorchScript-based exporter, and by the newer one where that fails.
+"""Exports to ONNX by torch's TorchScript-based exporter, or by the newer one if that fails.
 
 The newer one (dynamo=True) takes about five times as long on a ResNet and gains nothing for most networks, but knows
 some ops that the older one does not, and follows writes into views, which the older one loses. What they write is
-checked by `onnx.checker` and held against the network (`parity`).
+checked by `onnx.checker` and compared with the network (`parity`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class _Flat(nn.Module):
         super().__init__()
         self.model, self.inputs = model, inputs
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        remaining = iter(given)
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        remaining = iter(tensors)
         flat = [next(remaining) if isinstance(x, Tensor) else x for x in self.inputs.flat()]
         return tuple(outputs(self.inputs.rebuild(flat).call(self.model)))
 
@@ -58,7 +58,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
         path: the file, which appears only if it passes `onnx.checker` and onnxruntime computes with it what the model
             does with the example inputs (where the runtime lacks a kernel, the logger `structprune.export` says that it
             was not compared).
-        opset: ONNX's; at least 18 where only torch's newer exporter can write the model.
+        opset: ONNX's version; at least 18 if only torch's newer exporter can write the model.
 
     Returns:
         `path`.
@@ -69,23 +69,23 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
     model = unwrapped(model)
     inputs = Inputs.of(example_inputs).beside(model)
     names = [n for n, x in zip(inputs.names(model), inputs.flat(), strict=True) if isinstance(x, Tensor)]
-    given = [x for x in inputs.flat() if isinstance(x, Tensor)]
+    examples = [x for x in inputs.flat() if isinstance(x, Tensor)]
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
         with evaluating(skeleton_copy(model)) as copy, plain_transformers():  # some models write to their buffers
             return list(_Flat(copy, inputs)(*(x.clone() for x in tensors)))
 
     try:
-        made, static = run(given), pinned(model, inputs)
+        expected, static = run(examples), pinned(model, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise ModelError(
             f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}: {reason})"
         ) from error
     stem = "output" if "output" not in names else "result"  # ONNX has one space of names
-    result_names = [stem] if len(made) == 1 else [f"{stem}_{i}" for i in range(len(made))]
-    batch = given[0].shape[0] if given and given[0].dim() else None
-    followers = [n for n, x in zip(result_names, made, strict=True) if x.dim() and x.shape[0] == batch]
+    result_names = [stem] if len(expected) == 1 else [f"{stem}_{i}" for i in range(len(expected))]
+    batch = examples[0].shape[0] if examples and examples[0].dim() else None
+    followers = [n for n, x in zip(result_names, expected, strict=True) if x.dim() and x.shape[0] == batch]
     errors = []
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     for exporter, version in ((_older, opset), (_newer, max(opset, _NEWER_OPSET))):
@@ -95,7 +95,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
                 warnings.simplefilter("ignore")
                 exporter(copy, inputs, aside, version, names, result_names, followers)
             onnx.checker.check_model(str(aside), full_check=True)
-            parity.hold(aside, Path(path).name, names, given, made, run)
+            parity.check(aside, Path(path).name, names, examples, expected, run)
 
         try:
             return files.write(Path(path), write)
@@ -117,11 +117,11 @@ def _older(
     model: nn.Module, inputs: Inputs, path: Path, opset: int, names: list[str], results: list[str], followers: list[str]
 ) -> None:
     torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm_at(opset), opset)
-    given = [x for x in inputs.flat() if isinstance(x, Tensor)]
-    dynamic = {n: {0: "batch"} for n, x in zip(names, given, strict=True) if x.dim()}
+    examples = [x for x in inputs.flat() if isinstance(x, Tensor)]
+    dynamic = {n: {0: "batch"} for n, x in zip(names, examples, strict=True) if x.dim()}
     torch.onnx.export(
         _Flat(model, inputs).eval(),
-        tuple(given),
+        tuple(examples),
         str(path),
         dynamo=False,
         opset_version=opset,
@@ -153,17 +153,17 @@ def _newer(
 ) -> None:
     if next((x.shape[0] for x in inputs.flat() if isinstance(x, Tensor) and x.dim()), 0) == 1:
         inputs = inputs.map(lambda x: torch.cat([x, x]) if x.dim() else x)  # it takes a size of 1 for fixed
-    given = [x for x in inputs.flat() if isinstance(x, Tensor)]
+    examples = [x for x in inputs.flat() if isinstance(x, Tensor)]
     batch = torch.export.Dim("batch")
     program = torch.onnx.export(
         _Flat(model, inputs).eval(),
-        tuple(given),
+        tuple(examples),
         dynamo=True,
         verbose=False,
         opset_version=opset,
         input_names=names,
         output_names=results,
-        dynamic_shapes=(tuple({0: batch} if x.dim() else None for x in given),),
+        dynamic_shapes=(tuple({0: batch} if x.dim() else None for x in examples),),
     )
     assert program is not None
     program.save(str(path), external_data=False)

@@ -1,7 +1,7 @@
-"""A graph form as exporters like it: sizes that do not follow the batch are numbers.
+"""Prepares a graph form for exporters: sizes that do not follow the batch become numbers.
 
 An ONNX file has one dynamic axis, the batch. Every other size the graph form reads from tensors when it runs, which
-would leave chains of small nodes in the file that the runtime computes anew for each input.
+would leave chains of small nodes in the file, which the runtime computes again for each input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..surgery.guards import check, takes
 
 
 def pinned(model: nn.Module, inputs: Inputs) -> nn.Module:
-    """The same network for inputs of these sizes at any batch, or `model` itself if it is no graph form."""
+    """The same network for inputs of these sizes at any batch, or `model` itself if it is not a graph form."""
     if (
         is_forked(model)
         or not isinstance(model, fx.GraphModule)
@@ -30,20 +30,20 @@ def pinned(model: nn.Module, inputs: Inputs) -> nn.Module:
     except Exception:  # a network that runs at one batch only, or an op that has no meta kernel
         return model
     graph = fx.Graph()
-    made: dict[fx.Node, Any] = {}
+    replacements: dict[fx.Node, Any] = {}
     for node in model.graph.nodes:
         values = [run.get(node) for run in runs]
         if isinstance(values[0], int) and all(value == values[0] for value in values):
-            made[node] = values[0]
+            replacements[node] = values[0]
         elif node.op == "output":
-            graph.output(fx.node.map_arg(node.args[0], lambda n: made[n]))
+            graph.output(fx.node.map_arg(node.args[0], lambda n: replacements[n]))
         elif node.target not in (takes, check):
-            made[node] = graph.node_copy(node, lambda n: made[n])
+            replacements[node] = graph.node_copy(node, lambda n: replacements[n])
     return fx.GraphModule(model, graph, class_name=type(model).__name__).eval()
 
 
 class _Reader(fx.Interpreter):
-    """Runs a module and keeps what its whole numbers are."""
+    """Runs a module and keeps the whole numbers that it computes."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -62,9 +62,9 @@ def _sizes(model: fx.GraphModule, inputs: Inputs) -> dict[fx.Node, int]:
     assert isinstance(copy, fx.GraphModule)
     reader = _Reader(copy)
     names = [n.target for n in copy.graph.nodes if n.op == "placeholder"]
-    given = dict(zip(inputs.names(model), inputs.flat(), strict=True))
+    arguments = dict(zip(inputs.names(model), inputs.flat(), strict=True))
     with torch.no_grad():
-        reader.run(*(given[str(name)] for name in names))
+        reader.run(*(arguments[str(name)] for name in names))
     return dict(zip(model.graph.nodes, (reader.numbers.get(n) for n in copy.graph.nodes), strict=True))  # type: ignore[arg-type]
 
 

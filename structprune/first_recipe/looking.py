@@ -1,4 +1,4 @@
-"""What a model takes and gives, and what lies in a folder."""
+"""Inspects a model (what it takes and returns) and a folder of images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import ModelError, RecipeError
 from ..models import CodeSpec, ModelSpec, TimmSpec, build_model, first_layer, resolve_model_data_config
 from ..models.inputs import says_its_images, says_its_size
 from ..modules import evaluating, tensors
-from .purpose import asked_task, is_classes, task_of_outputs
+from .purpose import is_classes, task_by_name, task_of_outputs
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -30,14 +30,14 @@ class Network:
     """A model as its recipe will have it.
 
     Attributes:
-        spec: Of `model` in the recipe.
+        spec: The spec of `model` in the recipe.
         takes: The shape of a sample, for a line: `images of 3×32×32`.
-        channels: Of the images that it takes; 0 for samples of other kinds.
-        sizes: (height, width) of images that it was seen to take, the likeliest first.
-        own_size: Whether the first is what data sources take by themselves.
-        says_images: Whether it says what images it wants, their mean and deviation too.
-        outputs: The scores of an image, where it gives a row of them.
-        params: How many it has.
+        channels: The channels of its images; 0 for samples of other kinds.
+        sizes: (height, width) of images that it ran on, the likeliest first.
+        own_size: Whether the first is what data sources use by default.
+        says_images: Whether its configuration says what images it takes, with mean and deviation.
+        outputs: The number of scores for an image; None if its output is not a row of scores.
+        params: The number of its parameters.
         task: The section `task` of its recipe.
     """
 
@@ -63,11 +63,11 @@ class Folder:
 
     Attributes:
         path: As the user named it.
-        classes: The names of its class folders; empty where it holds images alone.
+        classes: The names of its class folders; empty if it has none.
         images: How many there are, in all its splits.
         training: How many there will be to train on.
-        split: The split folders that are there, such as (`train`, `val`).
-        side: The median of the shorter sides, of those that were looked at.
+        split: Its split folders, such as (`train`, `val`).
+        side: The median length of the shorter side, in pixels, of a sample of the images.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class Folder:
 
 
 def look_at_folder(folder: str | Path) -> Folder:
-    """Class folders, or a folder of images. Raises RecipeError, in one line, for what is neither."""
+    """Inspects class folders, or a folder of images. Raises RecipeError, in one line, for anything else."""
     path = Path(folder)
     if not path.is_dir():
         raise RecipeError(f"--data {path}: {'it is a file' if path.exists() else 'there is no such folder'}")
@@ -115,18 +115,21 @@ def look_at_model(
     tell: Callable[[str], object],
     task: str | None = None,
 ) -> Network:
-    """Builds a model, with as many outputs as a folder has classes where its code lets that be set, and runs it.
+    """Builds a model, with as many outputs as a folder has classes if its code lets that be set, and runs it.
 
     Args:
-        spec: Of the model.
-        size: (channels, height, width) that the user asks for; else the model's own, or the folder's, is found.
-        folder: The images that it is for.
+        spec: The spec of the model.
+        size: (channels, height, width) that the user asks for; by default the model's own, or the folder's.
+        folder: The images that it will get.
         tell: Gets a line for what is run, and what was set.
-        task: What the user says that it is for; else what its outputs show.
+        task: The task that the user names; by default inferred from the outputs.
+
+    Returns:
+        The network.
 
     Raises:
-        RecipeError: Where it takes no images, or the folder's classes are not its own.
-        ModelError: Where it can't be built or run.
+        RecipeError: The model does not take images, or does not have the folder's classes.
+        ModelError: The model can't be built or run.
     """
     network = _measured(spec, size, folder, tell, task)
     classes = len(folder.classes) if folder and is_classes(network.task) else 0
@@ -153,7 +156,7 @@ def _measured(
     task: str | None,
 ) -> Network:
     if isinstance(spec, TimmSpec) and spec.pretrained:
-        model = build_model(spec.untrained(), 0, tell)  # what it takes and gives does not hang on its weights
+        model = build_model(spec.untrained(), 0, tell)  # what it takes and returns does not depend on its weights
     else:
         model = build_model(spec, 0, tell)
     first = first_layer(model)
@@ -173,27 +176,27 @@ def _measured(
     own = (int(config["input_size"][1]), int(config["input_size"][2]))
     fixed = says_its_size(model)
     tried = [(size[1], size[2])] if size else _sizes(own, fixed, folder)
-    found: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int]] = []
     outputs: Any = None
     images, problem = torch.empty(0), ""
     for height, width in tried:
         try:
             zeros = torch.zeros(2, channels, height, width)
             with evaluating(model):
-                given = model(zeros)
+                results = model(zeros)
         except Exception as error:  # whatever the model's own code raises
             problem = problem or (str(error).strip().splitlines() or [type(error).__name__])[0]
             continue
-        outputs, images = (given, zeros) if not found else (outputs, images)
-        found.append((height, width))
-    if not found:
+        outputs, images = (results, zeros) if not sizes else (outputs, images)
+        sizes.append((height, width))
+    if not sizes:
         listed = " or ".join(f"{channels}×{height}×{width}" for height, width in tried)
         raise ModelError(f"{spec.name} does not run on images of {listed} ({problem}): give --input-size C,H,W")
-    takes = f"images of {channels}×{found[0][0]}×{found[0][1]}"
-    said = says_its_images(model)
-    purpose = asked_task(task, outputs, spec.name) if task else task_of_outputs(outputs, images, model, spec.name)
+    takes = f"images of {channels}×{sizes[0][0]}×{sizes[0][1]}"
+    says_images = says_its_images(model)
+    purpose = task_by_name(task, outputs, spec.name) if task else task_of_outputs(outputs, images, model, spec.name)
     scores = scores_of(outputs) if is_classes(purpose) else None
-    return Network(spec, takes, channels, tuple(found), found[0] == own, said, scores, params_of(model), purpose)
+    return Network(spec, takes, channels, tuple(sizes), sizes[0] == own, says_images, scores, params_of(model), purpose)
 
 
 def params_of(model: nn.Module) -> int:
@@ -201,7 +204,7 @@ def params_of(model: nn.Module) -> int:
 
 
 def _sizes(own: tuple[int, int], fixed: bool, folder: Folder | None) -> list[tuple[int, int]]:
-    """Sizes to try: the model's own, or else that of the folder's images, and those that are usual."""
+    """Sizes to try: the model's own; or that of the folder's images, and usual ones."""
     if fixed:
         return [own]
     sides = [min(max(folder.side, SMALL // 2), USUAL)] if folder else []
@@ -209,7 +212,7 @@ def _sizes(own: tuple[int, int], fixed: bool, folder: Folder | None) -> list[tup
 
 
 def scores_of(out: Any) -> int | None:
-    """How many scores there are for a sample; None where the output is no row of scores."""
+    """The number of scores for a sample; None if the output is not a row of scores."""
     out = getattr(out, "logits", out)
     return int(out.shape[1]) if isinstance(out, Tensor) and out.dim() == 2 else None
 
@@ -220,18 +223,18 @@ def _takes_num_classes(spec: ModelSpec) -> bool:
     if not isinstance(spec, CodeSpec):
         return False
     try:
-        named = inspect.signature(usercode.find(spec.source)).parameters
+        parameters = inspect.signature(usercode.find(spec.source)).parameters
     except (TypeError, ValueError):  # a builtin
         return False
-    if "num_classes" in named:
+    if "num_classes" in parameters:
         return True
-    return spec.source.startswith("torchvision.models") and "kwargs" in named  # handed on to the class
+    return spec.source.startswith("torchvision.models") and "kwargs" in parameters  # handed on to the class
 
 
 def _images(folder: Path) -> list[Path]:
-    """Images in a folder and below it, but hidden ones."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    """The images in a folder and below it, without hidden ones."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
 
 
 def _side(files: list[Path]) -> int:

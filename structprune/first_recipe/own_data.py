@@ -1,4 +1,4 @@
-"""A model and a user's function that returns datasets, as a first recipe sees them."""
+"""Inspects a model and a user's function that returns datasets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..own_code import in_one_line
 from ..specs import mistakes
 from ..tasks import Task
 from .looking import Network, params_of, scores_of
-from .purpose import asked_task, made_task, task_of_outputs, task_of_targets
+from .purpose import build_task, task_by_name, task_of_outputs, task_of_targets
 
 
 class _Peek(Task):
@@ -36,22 +36,22 @@ def look_at_own_data(
     """Builds a model, and runs it on the first sample of a user's function.
 
     Args:
-        spec: Of the model.
+        spec: The spec of the model.
         source: `file.py:function`, which returns datasets.
-        task: What the user says that it is for; else what outputs and targets show.
+        task: The task that the user names; by default inferred from outputs and targets.
         tell: Gets a line for what is run.
 
     Returns:
-        The network; the section `data` of the recipe, with `labels: false` where samples have no targets; and how many
-        samples there are to train on.
+        The network; the section `data` of the recipe, with `labels: false` if samples have no targets; and the
+        number of samples to train on.
 
     Raises:
-        RecipeError: For what is no data, and targets that fit no task.
-        ModelError: Where the model does not run on a sample.
+        RecipeError: The function does not return data, or its targets fit no task.
+        ModelError: The model does not run on a sample.
     """
-    said: dict[str, Any] = {"source": source}
+    data_section: dict[str, Any] = {"source": source}
     try:
-        own = OwnDataSpec(**said, labels=False)
+        own = OwnDataSpec(**data_section, labels=False)
     except ValidationError as error:
         raise RecipeError(f"--data {next(mistakes(error))[0]['msg'].removeprefix('Value error, ')}") from error
     model = build_model(spec.untrained() if isinstance(spec, TimmSpec) else spec, 0, tell)
@@ -63,23 +63,23 @@ def look_at_own_data(
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{spec.name} does not run on the samples of {source}: {detail}") from error
     if task is not None:
-        section = asked_task(task, outputs, spec.name)
+        section = task_by_name(task, outputs, spec.name)
     elif sample.labels is None:
         section = task_of_outputs(outputs, None, model, spec.name)
     else:
         section = task_of_targets(outputs, sample.labels, spec.name, source)
-    purpose = made_task(section, tell)
+    purpose = build_task(section, tell)
     if sample.labels is None:
-        said["labels"] = False
+        data_section["labels"] = False
     else:
         with in_one_line(RecipeError, f"--data {source}"):
             purpose.check(outputs, sample.labels)
-    data = load_data(OwnDataSpec(**said), model, 0, task=purpose, tell=lambda line: None)
+    data = load_data(OwnDataSpec(**data_section), model, 0, task=purpose, tell=lambda line: None)
     shapes = [tuple(t.shape[1:]) for t in sample.inputs.flat() if isinstance(t, Tensor)]
     takes = f"samples of {' and '.join('×'.join(map(str, shape)) or 'a number' for shape in shapes)}"
     network = Network(spec, takes, 0, (), True, True, scores_of(outputs), params_of(model), section)
     samples = len(data.train) if data.train is not None else 0  # type: ignore[arg-type]
-    return network, said, samples
+    return network, data_section, samples
 
 
 def _sample(test: Any, source: str) -> Batch:
@@ -87,5 +87,5 @@ def _sample(test: Any, source: str) -> Batch:
     first = next(iter([test[0]] if is_dataset(test) else test), None)
     if first is None:
         raise RecipeError(f"--data {source}: test is empty")
-    with in_one_line(RecipeError, f"--data {source} gives samples that make no batch"):
+    with in_one_line(RecipeError, f"--data {source} gives samples that can't be batched"):
         return _Peek().batch(default_collate([first]) if is_dataset(test) else first)

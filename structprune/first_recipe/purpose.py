@@ -1,4 +1,4 @@
-"""What a network is for, as its outputs and the targets of its data show it."""
+"""Infers the task of a network from its outputs and the targets of its data."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ _CLASSES: dict[str, Any] = {"name": "classification"}
 
 
 def task_of_outputs(outputs: Any, images: Tensor | None, model: nn.Module, what: str) -> dict[str, Any]:
-    """The section `task` of a recipe, for a network whose data tells nothing.
+    """Infers the section `task` of a recipe from outputs alone.
 
     Args:
-        outputs: What the network gave.
-        images: For these, where it takes images.
-        model: The network, which may say that it makes features.
-        what: How messages call it.
+        outputs: What the network returned.
+        images: Its inputs, if they are images.
+        model: The network, which may say that it returns features.
+        what: Its name in messages.
+
+    Returns:
+        The section.
 
     Raises:
-        RecipeError: Where it can't be told.
+        RecipeError: The outputs do not tell.
     """
-    if _found_boxes(outputs):
+    if _are_boxes(outputs):
         return {"name": "detection"}
     main = _main(outputs, what)
     if main.dim() == 2:
@@ -44,11 +47,11 @@ def task_of_outputs(outputs: Any, images: Tensor | None, model: nn.Module, what:
         return {"name": "regression"}
     if main.dim() == 3 and images is not None and main.shape[1:] == images.shape[2:]:  # one number a pixel: depth
         return {"name": "regression"}
-    raise RecipeError(f"{what} gives {_shape(main)}, which tells not what it is for: say it by --task{_names()}")
+    raise RecipeError(f"{what} gives {_shape(main)}, which does not tell its task: name it by --task{_names()}")
 
 
 def task_of_targets(outputs: Any, targets: Any, what: str, source: str) -> dict[str, Any]:
-    """The section `task`, for a network and the targets beside its inputs. Raises RecipeError where it is unclear."""
+    """Infers the section `task` from outputs and targets. Raises RecipeError if they do not tell."""
     if isinstance(targets, Mapping) and {"boxes", "labels"} <= targets.keys():
         return {"name": "detection"}
     unclear = RecipeError(
@@ -75,8 +78,8 @@ def task_of_targets(outputs: Any, targets: Any, what: str, source: str) -> dict[
     raise unclear
 
 
-def asked_task(task: str, outputs: Any, what: str) -> dict[str, Any]:
-    """The section `task` of what a user named. Raises RecipeError where it is not known, or not the network's."""
+def task_by_name(task: str, outputs: Any, what: str) -> dict[str, Any]:
+    """The section of the task that a user named. Raises RecipeError if it is unknown, or does not fit the outputs."""
     if task not in TASKS and ":" not in task:
         raise RecipeError(f"--task: {TASKS.complain(task)}, or file.py:Task")
     if task != "segmentation":
@@ -89,8 +92,8 @@ def asked_task(task: str, outputs: Any, what: str) -> dict[str, Any]:
     return {"name": task, "num_classes": int(main.shape[1])}
 
 
-def made_task(section: Mapping[str, Any], tell: Tell) -> Task:
-    """The task of a section. Raises RecipeError."""
+def build_task(section: Mapping[str, Any], tell: Tell) -> Task:
+    """Makes the task of a section. Raises RecipeError if it can't be made."""
     name = str(section["name"])
     spec: Any = TASKS[name].spec(**section) if name in TASKS else None
     if spec is None:
@@ -106,7 +109,7 @@ def is_classes(section: Mapping[str, Any]) -> bool:
     return str(section["name"]) not in TASKS or TASKS[str(section["name"])].classes
 
 
-def _found_boxes(outputs: Any) -> bool:
+def _are_boxes(outputs: Any) -> bool:
     one = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
     return isinstance(one, Mapping) and one.keys() >= BOX_KEYS
 
@@ -116,7 +119,7 @@ def _main(outputs: Any, what: str) -> Tensor:
         return main_output(outputs, "", KEYS)
     except RecipeError:
         raise RecipeError(
-            f"{what} gives a {type(outputs).__name__}, which tells not what it is for: say it by --task{_names()}"
+            f"{what} gives a {type(outputs).__name__}, which does not tell its task: name it by --task{_names()}"
         ) from None
 
 

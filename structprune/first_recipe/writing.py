@@ -1,4 +1,4 @@
-"""From what was seen of a model and a folder to the text of a recipe."""
+"""Writes the text of a recipe for an inspected model and its data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _Use = tuple[dict[str, Any], bool, int, str]  # the section `data`, whether it h
 
 @dataclass(frozen=True)
 class FirstRecipe:
-    """The text of a recipe, the name that its file gets by itself, and what a user should know, a line each."""
+    """The text of a recipe, the default name of its file, and notes for the user, a line each."""
 
     text: str
     name: str
@@ -54,7 +54,7 @@ def first_recipe(
     task: str | None = None,
     tell: Callable[[str], object] = lambda line: None,
 ) -> FirstRecipe:
-    """A recipe for a model that a command line names, and a folder of images.
+    """Writes a recipe for a model that a command line names, and a folder of images.
 
     Args:
         model: A timm name, `net.py:Net`, `package.module:function`, or the folder of a finished run.
@@ -63,15 +63,18 @@ def first_recipe(
         kwargs: Arguments for the model, also as a JSON object.
         weights: A file of weights for it.
         code: The file that defines the classes of a run's network, where they are the user's own.
-        input_size: (channels, height, width), where it can't be known or is to be another.
+        input_size: (channels, height, width), if it is not the one that the model tells.
         out: Where the recipe will be written. In another folder than the current one it gets absolute paths.
-        task: What the network is for: the name of a task, or `file.py:Task`. By default what its outputs, and the
-            targets of own data, show.
+        task: What the network is for: the name of a task, or `file.py:Task`. By default
+            inferred from its outputs, and the targets of own data.
         tell: Gets a line for what is run or set.
 
+    Returns:
+        The recipe, checked.
+
     Raises:
-        RecipeError: In one line, for what does not fit together.
-        ModelError: For a model that can't be built or run.
+        RecipeError: The model, the data and the task do not fit together.
+        ModelError: The model can't be built or run.
     """
     if model.endswith((".yaml", ".yml")):
         raise RecipeError(f"{model} is a recipe already: give a model")
@@ -86,25 +89,33 @@ def first_recipe(
     notes: list[str] = []
     if data is not None and ":" in str(data) and not Path(data).exists():
         network, section, samples = look_at_own_data(spec, str(data), task, tell)
-        seen, use = [network.line], _own(section, samples)
+        lines, use = [network.line], _own(section, samples)
     else:
         folder = None if data is None else look_at_folder(data)
         if isinstance(spec, TimmSpec) and not spec.trained:
             spec = _with_weights(spec, folder, notes)
         network = look_at_model(spec, input_size, folder, tell, task)
-        seen = [network.line, *([folder.line] if folder else [])]
+        lines = [network.line, *([folder.line] if folder else [])]
         use = _data(network, folder, input_size is not None, notes)
     parts = _parts(network, use, notes)
-    head = [f"Written by `{shlex.join(command)}`. What was seen:", *seen, *notes]
+    head = [f"Written by `{shlex.join(command)}`. What was seen:", *lines, *notes]
     text = "".join(f"# {line}\n" for line in head) + "".join(parts)
     check_recipe(strict_yaml.parse(text), "the recipe that init would write")
-    return FirstRecipe(text, _file_name(spec), (*seen, *notes))
+    return FirstRecipe(text, _file_name(spec), (*lines, *notes))
 
 
 def write_recipe(recipe: FirstRecipe, out: str | Path | None = None) -> Path:
-    """Writes a recipe to a file that is not there yet, by default one of its name in the current folder.
+    """Writes a recipe to a new file.
 
-    Returns the path. Raises RecipeError.
+    Args:
+        recipe: What `first_recipe` returned.
+        out: The file; by default one of the recipe's name in the current folder.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RecipeError: The file exists, can't be written, or does not end with .yaml.
     """
     path = Path(out or recipe.name)
     if path.suffix not in (".yaml", ".yml"):
@@ -113,14 +124,14 @@ def write_recipe(recipe: FirstRecipe, out: str | Path | None = None) -> Path:
         with path.open("x", encoding="utf-8") as file:
             file.write(recipe.text)
     except FileExistsError:
-        raise RecipeError(f"{path} is there already: give another file by --out, or remove it") from None
+        raise RecipeError(f"{path} exists already: give another file by --out, or remove it") from None
     except OSError as error:
         raise RecipeError(f"{path} can't be written: {error.strerror}") from error
     return path
 
 
 def _absolute(text: str) -> str:
-    """A path, or a file and a name in it, from the root on; anything else as it is."""
+    """Makes a path, or a file and a name in it, absolute; leaves anything else as it is."""
     scheme, place, name = "", text, ""
     if text.startswith("local-dir:"):
         scheme, place = "local-dir:", text.removeprefix("local-dir:")
@@ -131,9 +142,9 @@ def _absolute(text: str) -> str:
 
 
 def _with_weights(spec: TimmSpec, folder: Folder | None, notes: list[str]) -> TimmSpec:
-    """With timm's weights, if they are there; but not where the folder has classes of its own."""
+    """Adds timm's weights, if they can be had; but not if the folder has classes of its own."""
     if folder is not None and folder.classes:
-        notes.append(f"{spec.name} is trained from scratch on the folder's classes: timm's weights know others")
+        notes.append(f"{spec.name} is trained from scratch on the folder's classes: timm's weights are for others")
         return spec
     reason = missing_weights(spec.name)
     if reason is None:
@@ -174,7 +185,7 @@ def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
 
 
 def _task(network: Network) -> str:
-    """The section of the task, where it is not the one that recipes have by themselves."""
+    """The section of the task, if it is not the default one."""
     if network.task == {"name": "classification"}:
         return ""
     note = "; data_range is the span of the targets' values" if network.task["name"] == "regression" else ""
@@ -183,7 +194,7 @@ def _task(network: Network) -> str:
 
 
 def _allocation(data: Mapping[str, Any]) -> str:
-    """The line that shares the budget by what cuts cost, where there are images enough to measure it."""
+    """The line that shares the budget by what pruning each group costs, if there are enough images to measure it."""
     enough = data.get("calibration", {}).get("images", 0) > 2 * BATCH
     return "  allocation: sensitivity # by what each group's cut costs on calibration images\n" if enough else ""
 
@@ -232,7 +243,7 @@ def _data(network: Network, folder: Folder | None, sized: bool, notes: list[str]
 
 
 def _samples(network: Network, sized: bool) -> _Use:
-    """What ships with packages: the digits, or photographs."""
+    """Data that ships with packages: the digits, or photographs."""
     if not network.spec.trained and network.outputs == DIGITS and not isinstance(network.spec, TimmSpec):
         side = next((s for s in network.sizes if s == (SMALL, SMALL)), network.sizes[0])
         if side[0] == side[1]:
@@ -250,24 +261,24 @@ def _samples(network: Network, sized: bool) -> _Use:
 
 
 def _data_of_run(spec: ModelSpec) -> _Use | None:
-    """The data that the run of a slim network had, if its folder tells."""
+    """The data of the run that made a slim network; None if its folder does not tell."""
     path = Path(spec.run) / "recipe.yaml" if isinstance(spec, RunSpec) else None
     if path is None or not path.is_file():
         return None
     try:
-        said = strict_yaml.read(path)
-        data = {key: value for key, value in said["data"].items() if value is not None}
-        labelled = bool(said.get("train") or said.get("finetune"))
+        recipe = strict_yaml.read(path)
+        data = {key: value for key, value in recipe["data"].items() if value is not None}
+        labelled = bool(recipe.get("train") or recipe.get("finetune"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{path} is no recipe: {shown(str(error))}; give --data FOLDER") from error
+        raise RecipeError(f"{path} is not a recipe: {shown(str(error))}; give --data FOLDER") from error
     if not labelled and "calibration" not in data:
         data["calibration"] = {"images": _CALIBRATION}
     return data, labelled, 1437 if data.get("source") == "digits" else 0, "As in the run's own recipe."
 
 
 def _model(spec: ModelSpec) -> dict[str, Any]:
-    said = spec.model_dump(mode="json")
-    return {key: value for key, value in said.items() if value not in (None, False, {}, "")}
+    fields = spec.model_dump(mode="json")
+    return {key: value for key, value in fields.items() if value not in (None, False, {}, "")}
 
 
 def _epochs(images_seen: int, images: int) -> int:
@@ -275,7 +286,7 @@ def _epochs(images_seen: int, images: int) -> int:
 
 
 def _batch(images: int) -> str:
-    """The batch size, where so few images are trained on that the usual 64 would be less than two batches."""
+    """The batch size, if there are so few images that the usual 64 would give less than two batches."""
     return f"batch_size: {max(2, 2 ** int(math.log2(images / 2)))}, " if 4 <= images < 128 else ""
 
 

@@ -1,9 +1,9 @@
-"""Recipes: YAML files checked by pydantic. What can be known to be wrong is said before any work, and all at once.
+"""Recipes: YAML files checked by pydantic. Mistakes are reported before any work, all of them at once.
 
 Enters: a file, or the data in one, and overrides. Leaves: a `Recipe`, or a RecipeError with a line for each mistake.
-`specs` and `recovery` say what a recipe is and `known` what it may name, `reading` reads and checks one, `mistakes`
-puts what is wrong into words. Two steps: what stands in the recipe, known without importing torch; then what is here to
-run it.
+`specs` and `recovery` define a recipe, `known` has the names that it may use, `reading` reads and checks one,
+`mistakes` writes the messages. There are two steps: first the recipe's text, without importing torch; then what is here
+to run it.
 """
 
 from ..data.spec import DigitsSpec, ImagesSpec

@@ -1,7 +1,7 @@
-"""The names that a recipe may use, known without importing torch with what they name.
+"""The names that a recipe may use, read without importing what they name, or torch.
 
-They are read off the calls that register them, in the files beside a registry: one more file there is known at once.
-What users' code has registered is known where it was: that code has imported the registry.
+They are read off the calls that register them, in the files beside a registry, so a new file there is known at once.
+Names that a user's code registered are known too, as that code has imported the registry.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..specs import only_read
 
 @dataclass(frozen=True)
 class Names:
-    """What can be named in one place.
+    """The names that can be used in one place.
 
     Attributes:
-        kind: What messages call one.
-        module: Where the registry is, complete once this is imported.
-        registry: Its name there.
+        kind: The kind of thing that they name, for messages.
+        module: The module of the registry, which is complete once this is imported.
+        registry: The registry's name there.
         own: The names that come with the package.
     """
 
@@ -42,14 +42,14 @@ class Names:
         return registry
 
     def check(self, name: str, info: ValidationInfo) -> str:
-        """The name. Raises ValueError where it is not known; a recipe that is only read imports no registry."""
+        """Returns the name. Raises ValueError if it is unknown. A recipe that is only read imports no registry."""
         known = {*self.own, *self.so_far()} if only_read(info) else {*self.registered()}
         if name not in known:
             raise ValueError(unknown(self.kind, name, known))
         return name
 
     def so_far(self) -> Iterable[str]:
-        """What is registered already, where the registry has been imported."""
+        """What is registered already, if the registry has been imported."""
         registry = getattr(sys.modules.get(self.module), self.registry, ())
         return registry.names_so_far if isinstance(registry, Registry) else registry
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words: a line for each mistake, with its place and what may have been meant."""
+"""The messages about a recipe's mistakes: a line for each, with its place and what may have been meant."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TYPES = ("int", "float", "str", "bool", "none", "constrained-int", "constrained
 
 @dataclass(frozen=True)
 class _Mistake:
-    """One mistake. `value` is what stands there, where the message does not hold it; `types` says that it is about one
-    of several types that would do at its place."""
+    """One mistake. `value` is what the recipe has there, if the message does not show it; `types` says that it is about
+    one of several types that are allowed at its place."""
 
     place: tuple[str, ...]
     kind: str
@@ -33,22 +33,22 @@ class _Mistake:
 
 
 def lines(error: ValidationError, where: str) -> list[str]:
-    """What is wrong with a recipe.
+    """Writes the mistakes of a recipe.
 
     Args:
-        error: What checking it raised.
-        where: What the recipe is called.
+        error: The error that checking it raised.
+        where: The recipe's name.
 
     Returns:
         A line for each mistake, in the order of the recipe's keys; after ten of them, how many more there are.
     """
-    found = list(_merged(_without_echoes([_mistake(each, spec) for each, spec in mistakes(error)])))
-    told = [f"{where}: {_text(each)}" for each in found[:AT_MOST]]
-    return told if len(found) <= AT_MOST else [*told, f"{where}: and {len(found) - AT_MOST} more mistakes"]
+    entries = list(_merged(_without_echoes([_mistake(each, spec) for each, spec in mistakes(error)])))
+    texts = [f"{where}: {_text(each)}" for each in entries[:AT_MOST]]
+    return texts if len(entries) <= AT_MOST else [*texts, f"{where}: and {len(entries) - AT_MOST} more mistakes"]
 
 
 def plain(text: str) -> str:
-    """Text of a user's in a message: as it is where it is short and on one line."""
+    """A user's text for a message: as it is if it is short and on one line."""
     return text if len(text) <= 200 and text.isprintable() else shown(text, 200)
 
 
@@ -58,40 +58,40 @@ def _text(mistake: _Mistake) -> str:
     return f"{place}{' '.join(message.split())[:600]}"
 
 
-def _mistake(found: dict[str, Any], spec: type[BaseModel] | None) -> _Mistake:
-    location, kind = found["loc"], found["type"]
+def _mistake(problem: dict[str, Any], spec: type[BaseModel] | None) -> _Mistake:
+    location, kind = problem["loc"], problem["type"]
     named = [str(part) for index, part in enumerate(location) if index == 0 or part not in METHODS]
     place = tuple(part for part in named if part not in _TYPES and "[" not in part) if kind != _EXTRA else tuple(named)
-    message, value = found["msg"].removeprefix("Value error, "), ""
+    message, value = problem["msg"].removeprefix("Value error, "), ""
     if kind == _EXTRA:
         message = unknown("key", place[-1], _own_keys(spec) if spec else _keys(named[:-1], location))
     elif kind not in ("value_error", "missing"):
-        value = shown(found["input"])
+        value = shown(problem["input"])
     return _Mistake(place, kind, message, value, len(place) < len(named))
 
 
-def _without_echoes(found: list[_Mistake]) -> list[_Mistake]:
-    """Without keys that are missing because they are misspelt, and without types that a value of several was not meant
-    to have, as it is of another but for what is inside of it."""
-    strange = [each.place for each in found if each.kind == _EXTRA]
+def _without_echoes(entries: list[_Mistake]) -> list[_Mistake]:
+    """Leaves out missing keys that are misspelt, and allowed types that a value was not meant to have, as it is of
+    another one except for what is inside it."""
+    strange = [each.place for each in entries if each.kind == _EXTRA]
 
     def echoes(each: _Mistake) -> bool:
         if each.kind == "missing":
             beside = [place[-1] for place in strange if place[:-1] == each.place[:-1]]
             return bool(difflib.get_close_matches(each.place[-1], beside, 1, 0.7))
-        deeper = (other.place for other in found if len(other.place) > len(each.place))
+        deeper = (other.place for other in entries if len(other.place) > len(each.place))
         return each.types and any(place[: len(each.place)] == each.place for place in deeper)
 
-    return [each for each in found if not echoes(each)]
+    return [each for each in entries if not echoes(each)]
 
 
-def _merged(found: list[_Mistake]) -> Iterator[_Mistake]:
-    """One for all the types that would do at a place."""
+def _merged(entries: list[_Mistake]) -> Iterator[_Mistake]:
+    """Merges the mistakes of all types that are allowed at one place."""
     of_place: dict[tuple[str, ...], list[_Mistake]] = {}
-    for each in found:
+    for each in entries:
         if each.types:
             of_place.setdefault(each.place, []).append(each)
-    for each in found:
+    for each in entries:
         if not each.types:
             yield each
         elif same := of_place.pop(each.place, None):
@@ -104,7 +104,7 @@ def _own_keys(spec: type[BaseModel]) -> list[str]:
 
 
 def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:
-    """The keys that are known at a place in a recipe."""
+    """The known keys at a place in a recipe."""
     specs: dict[str, type[BaseModel]] = {
         "": Recipe,
         "train": TrainSpec,

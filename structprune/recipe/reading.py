@@ -1,7 +1,7 @@
-"""From a file, or the data in one, to a recipe, in two steps.
+"""Reads a recipe from a file, or from the data in one, in two steps.
 
-First what stands in it: keys, types, values, names that come with the package. That imports no torch.
-Then what takes torch, timm or an engine to know: whether they have what is named, and whether the parts fit.
+First its text is checked: keys, types, values, names that come with the package. That does not import torch.
+Then what takes torch, timm or an engine: whether they have what is named, and whether the parts fit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe and applies overrides of the form `a.b=value`.
 
     Args:
-        path: Of a YAML file, or the name of a recipe that comes with the package.
+        path: The path of a YAML file, or the name of a recipe that comes with the package.
         overrides: Keys and values, as `--set` takes them.
 
     Returns:
@@ -38,12 +38,12 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def check_recipe(data: dict[str, Any], where: str = "recipe", folder: Path | None = None) -> Recipe:
-    """The recipe in `data`.
+    """Checks the data of a recipe.
 
     Args:
-        data: What stands in its file.
-        where: What messages call it.
-        folder: Of its file; paths in it that are there are relative to this folder, others to the current one.
+        data: The content of its file.
+        where: Its name in messages.
+        folder: The folder of its file. Paths that exist there are relative to it, others to the current folder.
 
     Returns:
         The recipe.
@@ -56,10 +56,10 @@ def check_recipe(data: dict[str, Any], where: str = "recipe", folder: Path | Non
 
 
 def check_text(path: str | Path, overrides: Sequence[str] = ()) -> None:
-    """The first step of `read_recipe` alone, for a command that would import torch before it reads the recipe.
+    """Does the first step of `read_recipe` alone, for a command that imports torch before it reads the recipe.
 
     Args:
-        path: Of a YAML file, or the name of a recipe that comes with the package.
+        path: The path of a YAML file, or the name of a recipe that comes with the package.
         overrides: Keys and values, as `--set` takes them.
 
     Raises:
@@ -77,7 +77,7 @@ def _checked(data: dict[str, Any], where: str, folder: Path | None, only_read: b
 
 
 def read_yaml(path: Path) -> Any:
-    """The data in a YAML file (see `strict_yaml`). Raises RecipeError, in one line."""
+    """Reads the data in a YAML file (see `strict_yaml`). Raises RecipeError, in one line."""
     try:
         return strict_yaml.read(path)
     except OSError as error:
@@ -87,13 +87,13 @@ def read_yaml(path: Path) -> Any:
 
 
 def _data_of(path: str | Path, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    """The file that is meant, and what stands in it with the overrides applied."""
+    """Finds the recipe's file. Returns its path, and its data with the overrides applied."""
     path = find_recipe(path)
     try:
-        found = path.is_file()
+        is_file = path.is_file()
     except OSError as error:  # a name that is too long
         raise RecipeError(f"no recipe at {shown(str(path))}: {error.strerror}") from error
-    if not found:
+    if not is_file:
         place = path if path.is_dir() else path.parent
         near = [p for p in sorted(place.glob("*.yaml")) if not p.name.startswith(".")] if place.is_dir() else []
         hint = f": did you mean one of {', '.join(str(p) for p in near[:8])}?" if near else ""

@@ -1,6 +1,6 @@
-"""What a recipe is: its parts, and what has to fit together.
+"""The parts of a recipe, and how they have to fit together.
 
-Nothing here imports torch: what takes more than the recipe's text to know is checked where it is not `only_read`.
+Nothing here imports torch. What takes more than the recipe's text is checked only if it is not `only_read`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class BudgetSpec(Strict):
         return self.model_dump(exclude_none=True, include=set(QUALITY))
 
     def as_dict(self) -> dict[str, float]:
-        """What one plan is held to: the bounds of cost; all of the MACs where only quality is bounded."""
+        """The budget of one plan: the bounds of cost, or all of the MACs if only quality is bounded."""
         return self.costs or {"macs": 1.0}
 
 
@@ -211,9 +211,9 @@ class ExportSpec(Strict):
     )
 
 
-def _engine(given: Any) -> Any:
-    """A runtime that is given by its engine's name alone."""
-    return {"engine": given} if isinstance(given, str) else given
+def _engine(value: Any) -> Any:
+    """Turns the name of an engine into a runtime's mapping."""
+    return {"engine": value} if isinstance(value, str) else value
 
 
 class BenchSpec(Strict):
@@ -279,8 +279,8 @@ class Recipe(Strict):
         """The runtimes of `bench.also`."""
         from ..runtimes import Runtime
 
-        held = {"threads": self.runtime.threads, "batch": self.runtime.batch}
-        return [Runtime(**{**held, **spec.model_dump(exclude_none=True)}) for spec in self.bench.also]
+        defaults = {"threads": self.runtime.threads, "batch": self.runtime.batch}
+        return [Runtime(**{**defaults, **spec.model_dump(exclude_none=True)}) for spec in self.bench.also]
 
     @field_validator("recover")
     @classmethod
@@ -298,19 +298,19 @@ class Recipe(Strict):
 
 
 def _calibration_flaws(recipe: Recipe) -> Iterator[str]:
-    """What has no calibration images, or too few, and a way to combine that the criterion has no use for."""
+    """Parts that lack calibration images, and a way to combine that the criterion does not use."""
     from ..calibration.batches import BATCH
     from ..criteria import CRITERIA
 
     criterion, allocation = CRITERIA[recipe.prune.criterion], recipe.prune.allocation
     if recipe.data.calibration is None:
-        for wanted, what in (
+        for is_needed, what in (
             (criterion.needs_data, f"criterion {criterion.name}"),
             (allocation == "sensitivity", "allocation sensitivity"),
             (any(needs_images(step) for step in recipe.recover), "recovery"),
             (recipe.int8, "int8"),
         ):
-            if wanted:
+            if is_needed:
                 yield f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}"
     elif allocation in ("sensitivity", "knapsack") and recipe.data.calibration.images <= BATCH:
         yield f"allocation {allocation} needs two batches of {BATCH}: set data.calibration.images higher"
@@ -324,7 +324,7 @@ def _search_flaws(recipe: Recipe) -> Iterator[str]:
 
 
 def _target_flaws(recipe: Recipe) -> Iterator[str]:
-    """A task that can't use the data's labels, and a criterion that gets no gradients of it."""
+    """A task that can't use the data's labels, and a criterion that gets no gradients from it."""
     from ..criteria import CRITERIA
     from ..tasks import TASKS
 

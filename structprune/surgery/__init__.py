@@ -1,7 +1,7 @@
 """From a dense model and a `Plan` to a slim model.
 
-The one place that slices weights. It knows state_dict keys, indices and attributes, all of them from the plan:
-no graph, no scores, no tracing.
+The one place that slices weights. It knows state_dict keys, indices and attributes, all of them from the plan. It knows
+nothing of graphs, scores or tracing.
 """
 
 from .checks import check, wrong_shape

@@ -1,4 +1,4 @@
-"""What a stored program may call. It comes with a plan, from anywhere, so admission is by list.
+"""Admits what a stored program may call, by list: it comes with a plan, from anywhere.
 
 Which ops are admitted is said in `graph.computing`. Those that trust sizes or places that they are given, and are
 common in networks (`lstm`, `_weight_norm`, `embedding_bag`), run behind a check. What makes a tensor without filling
@@ -44,38 +44,38 @@ def op(name: str, args: Sequence[Any] = ()) -> Callable[..., Any]:
     """What runs for an op, by the name that its overload prints, `aten.conv2d.default`. Raises PlanError."""
     try:
         namespace, base, overload = name.split(".")
-        found = getattr(getattr(getattr(torch.ops, namespace), base), overload)
+        overloaded = getattr(getattr(getattr(torch.ops, namespace), base), overload)
     except (AttributeError, ValueError, RuntimeError) as error:
         raise PlanError(
-            f"the plan's program can't be built: {name!r} is no op here ({type(error).__name__})"
+            f"the plan's program can't be built: {name!r} is not an op here ({type(error).__name__})"
         ) from error
-    if not isinstance(found, torch._ops.OpOverload):
-        raise PlanError(f"the plan's program names {name}, which is no op")
-    refusal = refused(found)
+    if not isinstance(overloaded, torch._ops.OpOverload):
+        raise PlanError(f"the plan's program names {name}, which is not an op")
+    refusal = refused(overloaded)
     if refusal:
         raise PlanError(f"the plan's program names {name}, which {refusal}")
-    short = op_name(found)
-    if _takes_size_for_number(found, args):
-        return getattr(torch.Tensor if found._schema.is_mutable else torch, base, found)
-    return _INSTEAD.get(short, found)
+    short = op_name(overloaded)
+    if _takes_size_for_number(overloaded, args):
+        return getattr(torch.Tensor if overloaded._schema.is_mutable else torch, base, overloaded)
+    return _INSTEAD.get(short, overloaded)
 
 
-def _takes_size_for_number(found: torch._ops.OpOverload, args: Sequence[Any]) -> bool:
-    """Whether a number among the arguments is worked out by the program.
+def _takes_size_for_number(overloaded: torch._ops.OpOverload, args: Sequence[Any]) -> bool:
+    """Whether a number among the arguments is computed by the program.
 
-    Tracers (fvcore's, ONNX's) hand sizes on as tensors. An op takes these for numbers only as torch's own function.
+    Tracers (fvcore's, ONNX's) hand sizes on as tensors. Only torch's own functions accept these as numbers.
     """
-    kinds = [str(argument.type) for argument in found._schema.arguments]
+    kinds = [str(argument.type) for argument in overloaded._schema.arguments]
     return any("number" in kind and isinstance(arg, fx.Node) for kind, arg in zip(kinds, args, strict=False))
 
 
 def check_sizes(name: str, args: Sequence[Any]) -> None:
-    """Raises PlanError for a call that would make a tensor beyond all bounds."""
+    """Raises PlanError for a call that would make a tensor that is far too large."""
     place = _MADE.get(name.rstrip("_"))
     if place is None:
         return
-    given = args[place] if len(args) > place and isinstance(args[place], (list, tuple)) else args[place:]
-    sizes = [abs(size) for size in given if type(size) in (int, float)]
+    requested = args[place] if len(args) > place and isinstance(args[place], (list, tuple)) else args[place:]
+    sizes = [abs(size) for size in requested if type(size) in (int, float)]
     if any(size > MOST_MADE for size in sizes) or math.prod(max(1, int(size)) for size in sizes) > MOST_MADE:
         raise PlanError(f"the plan's program asks {name} for {sizes} numbers, more than {MOST_MADE:,}")
 
@@ -83,19 +83,19 @@ def check_sizes(name: str, args: Sequence[Any]) -> None:
 def check_numbers(kind: str, args: Sequence[Any]) -> None:
     """Raises PlanError unless arithmetic is done with numbers and results."""
     if not all(isinstance(arg, (fx.Node, int, float, np.integer)) for arg in args):
-        raise PlanError(f"the plan's program does arithmetic ({kind}) with what is no number: {args}")
+        raise PlanError(f"the plan's program does arithmetic ({kind}) with something that is not a number: {args}")
 
 
 def times(a: Any, b: Any) -> Any:
-    """A product of sizes. Raises PlanError for one that no size can be, before the next makes it longer still."""
-    made = a * b
-    if isinstance(made, int) and abs(made) > _MOST_SIZE:
-        raise PlanError(f"the plan's program multiplies sizes to {made:.3g}")
-    return made
+    """Multiplies sizes. Raises PlanError for a product that is too large to be a size."""
+    product = a * b
+    if isinstance(product, int) and abs(product) > _MOST_SIZE:
+        raise PlanError(f"the plan's program multiplies sizes to {product:.3g}")
+    return product
 
 
 def checked_lstm(x: Tensor, *rest: Any) -> Any:
-    """`aten.lstm` for weights and states that fit the input: its kernel for CPUs reads and writes beyond others."""
+    """Runs `aten.lstm` if weights and states fit the input: on a CPU its kernel would read and write beyond others."""
     packed = isinstance(rest[0], Tensor)  # (data, batch_sizes, hx, ...) of a packed sequence
     hx, params, biases, layers, _, _, both = rest[1:8] if packed else rest[:7]
     width, hidden, directions = int(hx[0].shape[-1]), int(hx[1].shape[-1]), 2 if both else 1
@@ -104,21 +104,21 @@ def checked_lstm(x: Tensor, *rest: Any) -> Any:
         entering = int(x.shape[-1]) if layer == 0 else width * directions
         each = [(4 * hidden, entering), (4 * hidden, width), *([(4 * hidden,)] * 2 if biases else [])]
         shapes += [*each, *([(width, hidden)] if width != hidden else [])] * directions
-    found = [tuple(int(size) for size in weight.shape) for weight in params]
-    if found != shapes:
-        raise PlanError(f"an LSTM's weights are {found}, and its input and state make them {shapes}")
+    weight_shapes = [tuple(int(size) for size in weight.shape) for weight in params]
+    if weight_shapes != shapes:
+        raise PlanError(f"an LSTM's weights are {weight_shapes}, and its input and state make them {shapes}")
     if not packed and x.dim() != 3:
         raise PlanError(f"an LSTM's input has the shape {tuple(x.shape)}")
     batch = int(rest[0][0]) if packed else int(x.shape[0 if rest[7] else 1])
-    wanted = [(layers * directions, batch, size) for size in (width, hidden)]
+    state_shapes = [(layers * directions, batch, size) for size in (width, hidden)]
     states = [tuple(int(size) for size in state.shape) for state in hx]
-    if states != wanted:
-        raise PlanError(f"an LSTM's states are {states}, and its input makes them {wanted}")
+    if states != state_shapes:
+        raise PlanError(f"an LSTM's states are {states}, and its input makes them {state_shapes}")
     return torch.ops.aten.lstm(x, *rest)
 
 
 def checked_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """`aten._weight_norm` for as many lengths as the weight has slices: its kernel reads beyond fewer."""
+    """Runs `aten._weight_norm` if each slice of the weight has a length: its kernel would read beyond fewer."""
     expected = tuple(int(size) if axis == dim else 1 for axis, size in enumerate(v.shape))
     if dim in (0, v.dim() - 1) and tuple(g.shape) != expected:
         raise PlanError(f"a normalised weight of shape {tuple(v.shape)} has lengths of shape {tuple(g.shape)}")
@@ -126,7 +126,7 @@ def checked_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 
 
 def checked_embedding_bag(weight: Tensor, indices: Tensor, offsets: Tensor, *rest: Any, **options: Any) -> Any:
-    """`aten.embedding_bag` for bags that lie in what they are of: its kernel reads before and behind it."""
+    """Runs `aten.embedding_bag` if the bags lie within the indices: its kernel would read before and behind them."""
     places = [0, *(int(place) for place in offsets.flatten().tolist()), int(indices.numel())]
     if any(a > b for a, b in itertools.pairwise(places)):
         raise PlanError(f"an embedding's bags start at {places[1:-1][:8]}, and have {places[-1]} indices")
@@ -134,9 +134,9 @@ def checked_embedding_bag(weight: Tensor, indices: Tensor, offsets: Tensor, *res
 
 
 def zeros(size: Sequence[int], *, memory_format: torch.memory_format | None = None, **options: Any) -> Tensor:
-    """In the place of `aten.empty`."""
-    made = torch.zeros(size, **options)
-    return made if memory_format is None else made.contiguous(memory_format=memory_format)
+    """Stands in for `aten.empty`."""
+    tensor = torch.zeros(size, **options)
+    return tensor if memory_format is None else tensor.contiguous(memory_format=memory_format)
 
 
 _INSTEAD: dict[str, Callable[..., Any]] = {

@@ -1,9 +1,9 @@
 """Whether a plan fits a model: nothing is sliced before all of it is known to be there, at its dense size.
 
 A plan may have been edited by hand. What is sound in itself (`plan_schema`) may still not be a plan for this model:
-other keys or shapes, blocks where the convolution has none, attributes that are no numbers of its modules, numbers that
-contradict the weights beside them. Which channels are coupled only the graph knows; that indices of different layers
-belong together shows when the slim network is held against the masked one (`structprune.verify`).
+other keys or shapes, blocks where the convolution has none, attributes that are not numbers of its modules, numbers
+that contradict the weights beside them. Which channels are coupled only the graph knows; that indices of different
+layers belong together shows when the slim network is held against the masked one (`structprune.verify`).
 """
 
 from __future__ import annotations
@@ -72,33 +72,33 @@ def check(model: nn.Module, plan: Plan) -> None:
             _check_attribute(model, modules.get(path), path, name, value)
 
 
-def wrong_shape(held: Mapping[str, Tensor], plan: Plan, where: str, every: bool = False) -> str | None:
+def wrong_shape(stored: Mapping[str, Tensor], plan: Plan, where: str, every: bool = False) -> str | None:
     """What is wrong with tensors that should be those of the plan's slim network, or None.
 
-    With `every`, also one that is not there. Some may be missing else, as weight norm and the like may have been taken
-    out since, but not all.
+    If `every`, none may be missing. Else some may, but not all, as weight norm and the like may have been removed
+    since.
     """
     missing = None
     for key, axes in plan.keep.items():
         shape = list(plan.shapes[key])
         for axis, kept in axes.items():
             shape[int(axis)] = len(kept[0]) if isinstance(kept[0], list) else len(kept)
-        if key not in held:
+        if key not in stored:
             missing = missing or key
-        elif list(held[key].shape) != shape:
-            return f"{shown_key(key)} is {tuple(held[key].shape)} in {where}, and the plan makes it {tuple(shape)}"
-    if missing is not None and (every or not held.keys() & plan.keep.keys()):
+        elif list(stored[key].shape) != shape:
+            return f"{shown_key(key)} is {tuple(stored[key].shape)} in {where}, and the plan makes it {tuple(shape)}"
+    if missing is not None and (every or not stored.keys() & plan.keep.keys()):
         return f"{shown_key(missing)} is absent in {where}, and the plan makes it: give the plan that it was made by"
     return None
 
 
 def shown_key(key: str) -> str:
-    """A key of a file in a message: as it is where it is a short name."""
+    """A file's key for a message: as it is if it is a short name."""
     return key if len(key) <= 200 and key.isprintable() else shown(key)
 
 
 def _check_attribute(model: nn.Module, module: nn.Module | None, path: str, name: str, value: Any) -> None:
-    """A number, a list of numbers or a switch that the module holds now, and that gets no larger."""
+    """Raises PlanError unless the module holds this number, list of numbers or switch, and it does not grow."""
     where = shown_key(f"{path}.{name}".lstrip("."))
     parts = name.split(".")  # a number in a configuration has a path
     plain = all(part.isidentifier() and not part.startswith("__") for part in parts) and parts[0] not in _INTERNAL
@@ -116,7 +116,7 @@ def _may_hold(module: nn.Module, parts: list[str]) -> bool:
 
 
 def _follows(old: Any, new: Any) -> bool:
-    """Whether `new` may be what `old` is in a slim network."""
+    """Whether `new` may replace `old` in a slim network."""
     if isinstance(old, bool):
         return isinstance(new, bool)
     if isinstance(old, numbers.Integral):
@@ -131,7 +131,7 @@ def _follows(old: Any, new: Any) -> bool:
 
 
 def check_numbers(model: nn.Module, slim: nn.Module) -> None:
-    """Raises PlanError where a layer of torch.nn has numbers that its tensors contradict, and had none in `model`."""
+    """Raises PlanError if a layer of torch.nn has numbers that its tensors contradict, and had none in `model`."""
     dense = dict(walk(model))
     for path, module in walk(slim):
         wrong = next(_contradictions(module), None)
@@ -158,8 +158,8 @@ def _numbers(module: nn.Module) -> list[tuple[str, str, int, int]]:
     """(number, tensor, axis, factor): the number is the length of the tensor's axis, times the factor."""
     if isinstance(module, _ConvNd):
         turned = isinstance(module, _ConvTransposeNd)
-        made, taken = ("in_channels", "out_channels") if turned else ("out_channels", "in_channels")
-        return [(made, "weight", 0, 1), (taken, "weight", 1, module.groups), ("out_channels", "bias", 0, 1)]
+        rows, columns = ("in_channels", "out_channels") if turned else ("out_channels", "in_channels")
+        return [(rows, "weight", 0, 1), (columns, "weight", 1, module.groups), ("out_channels", "bias", 0, 1)]
     if isinstance(module, nn.Linear):
         return [("out_features", "weight", 0, 1), ("in_features", "weight", 1, 1), ("out_features", "bias", 0, 1)]
     if isinstance(module, _NormBase):

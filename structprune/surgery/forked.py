@@ -1,4 +1,4 @@
-"""A graph form whose code went other ways at other sizes: it takes the first path that fits what it is given."""
+"""A graph form with several paths, as the network's code branches on sizes: it takes the first that fits its inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Forked(fx.GraphModule):
     """An `fx.GraphModule` with further graphs over the same parameters."""
 
     def recompile(self) -> Any:
-        made = super().recompile()
+        code = super().recompile()
         first = type(self).forward
 
         def forward(self: Forked, *args: Any, **kwargs: Any) -> Any:
@@ -32,7 +32,7 @@ class Forked(fx.GraphModule):
                 raise refusal
 
         type(self).forward = forward  # type: ignore[method-assign]
-        return made
+        return code
 
     def fork(self, graphs: list[fx.Graph]) -> None:
         """Adds paths."""
@@ -48,7 +48,7 @@ class Forked(fx.GraphModule):
 
 
 class _Compiled(list[Callable[..., Any]]):
-    """Functions of one module, which a copy of it makes anew."""
+    """Functions of one module, which a copy of it compiles again."""
 
     def __deepcopy__(self, memo: Any) -> None:
         return None

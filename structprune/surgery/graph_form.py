@@ -39,10 +39,18 @@ _PLAIN = {"parameter": False, "persistent": False}
 def graph_module(
     program: Mapping[str, Any], layout: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> fx.GraphModule:
-    """The module that runs `program` on `tensors`, parameters and buffers by key.
+    """Builds the module that runs a program. Its BatchNorm and dropout follow `train()` and `eval()`.
 
-    `layout` is what `layout_of` says of the dense model. BatchNorm and dropout follow
-    `train()` and `eval()`. Raises PlanError for a program that can't be built.
+    Args:
+        program: `program` of a plan.
+        layout: `layout_of` of the dense model.
+        tensors: parameters and buffers by key.
+
+    Returns:
+        The module, in evaluation mode.
+
+    Raises:
+        PlanError: the program can't be built.
     """
     try:
         root = _Holder()
@@ -80,7 +88,7 @@ def graph_module(
 
 
 def layout_of(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """For each parameter and buffer whether it is a parameter, trains, persists, and which it is the same as."""
+    """For each parameter and buffer: whether it is a parameter, trains, persists, and which one it is the same as."""
     layout: dict[str, dict[str, Any]] = {}
     first: dict[int, str] = {}
     for key, parameter in model.named_parameters(remove_duplicate=False):
@@ -96,7 +104,7 @@ def layout_of(model: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def _constant(entry: Mapping[str, Any]) -> Tensor:
-    """A constant: complex numbers are pairs, and those that JSON lacks are text."""
+    """A constant as a tensor: complex numbers are stored as pairs, and numbers that JSON lacks as text."""
     dtype, values = _of_torch(entry["dtype"]), entry["values"]
     if dtype.is_floating_point:
         values = _as_numbers(values)
@@ -159,7 +167,7 @@ def _build(program: Mapping[str, Any], layout: Mapping[str, Any]) -> fx.Graph:
 
 
 class _Building:
-    """A graph of which some calls are made: `nodes` are their results by the names that the program gives them."""
+    """A graph in the making: `nodes` are its nodes by their names in the program."""
 
     def __init__(self, program: Mapping[str, Any], layout: Mapping[str, Any]) -> None:
         self.program, self.layout = program, layout
@@ -169,7 +177,7 @@ class _Building:
         self._training: fx.Node | None = None
 
     def value(self, value: Any) -> Any:
-        """An argument: plain as it stands, else an object of one tag."""
+        """Reads an argument: a plain value, or an object with one tag."""
         if isinstance(value, list):
             return [self.value(item) for item in value]
         if not isinstance(value, dict):
@@ -188,7 +196,7 @@ class _Building:
         return self._read(tag, body)
 
     def _read(self, tag: str, body: Any) -> fx.Node:
-        """What is read of a tensor, or of the network, when it runs."""
+        """A node for what is read from a tensor, or the network, at run time."""
         if tag == "$device_of":
             if body not in self._devices:
                 self._devices[body] = self.graph.call_function(getattr, (self.nodes[body], "device"))
@@ -204,7 +212,7 @@ class _Building:
         raise PlanError(f"the plan's program holds a value of unknown kind {tag!r}")
 
     def call(self, entry: Mapping[str, Any]) -> fx.Node:
-        """A node of the program, which may call nothing but what is listed, in sizes that are allowed."""
+        """Adds a node of the program. It may call only what is listed, in allowed sizes."""
         kind, target = entry["kind"], entry["target"]
         args, kwargs = tuple(self.value(entry["args"])), {_name(k): self.value(v) for k, v in entry["kwargs"].items()}
         if kind == "get":
@@ -237,9 +245,9 @@ def _allowed(name: str, names: Mapping[str, Any]) -> Any:
 
 
 def _name(name: str) -> str:
-    """A name that comes into generated code: an identifier and nothing else."""
+    """A name for generated code. Raises PlanError for anything but an identifier."""
     if not (isinstance(name, str) and name.isidentifier()) or keyword.iskeyword(name):
-        raise PlanError(f"the plan's program holds {name!r}, which is no name")
+        raise PlanError(f"the plan's program holds {name!r}, which is not a valid name")
     return name
 
 
@@ -250,7 +258,7 @@ def _known(key: str, known: Mapping[str, Any]) -> str:
 
 
 def _of_torch(name: str) -> Any:
-    found = getattr(torch, name)
-    if not isinstance(found, (torch.dtype, torch.layout, torch.memory_format)):
-        raise PlanError(f"the plan's program names torch.{name}, which is no type or layout")
-    return found
+    value = getattr(torch, name)
+    if not isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
+        raise PlanError(f"the plan's program names torch.{name}, which is neither a type nor a layout")
+    return value

@@ -1,4 +1,4 @@
-"""What a graph form checks when it runs: that the network's code would go where it went when it was recorded."""
+"""The checks of a running graph form: that the network's code would take the path that was recorded."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _READS: dict[str, Callable[..., Numbers]] = {
 }
 
 
-def guard(question: str, read: str, expected: Numbers, *given: Any) -> None:
-    """Raises ModelError unless what `read` (an op's name) makes of tensors is `expected`, as when it was recorded.
+def guard(question: str, read: str, expected: Numbers, *tensors: Any) -> None:
+    """Raises ModelError unless `read` (an op's name) returns `expected` for the tensors, as when they were recorded.
 
-    An exporter that traces the network has no values to hold against it.
+    An exporter that traces the network has no values to compare.
     """
     if read not in _READS:
         raise PlanError(f"the plan's program reads tensors by {read!r}, and it can by {', '.join(_READS)}")
     if not _is_exported():
-        value = _READS[read](*given)
+        value = _READS[read](*tensors)
         if not _same(value, expected):
             raise ModelError(_other(question, _short(expected), _short(value)))
 
 
-def guard_sizes(question: str, found: Any, expected: list[list[int]]) -> None:
-    """Raises ModelError unless `found`, one tensor or several, has the shapes `expected`, as when it was recorded."""
-    tensors = [found] if isinstance(found, Tensor) else found
+def guard_sizes(question: str, observed: Any, expected: list[list[int]]) -> None:
+    """Raises ModelError unless `observed`, one tensor or several, has the shapes `expected`, as when recorded."""
+    tensors = [observed] if isinstance(observed, Tensor) else observed
     shapes = [list(tensor.shape) for tensor in tensors]
     if not _is_exported() and shapes != expected:
         raise ModelError(_other(question, f"of the sizes {expected}", f"of the sizes {shapes}"))
@@ -60,10 +60,10 @@ def takes(name: str, tensor: Tensor, sizes: list[int | None]) -> None:
     """Raises ModelError unless an input has as many axes as `sizes`, and those sizes, where it names one."""
     shape = tuple(tensor.shape)
     if len(shape) != len(sizes) or any(size not in (None, s) for s, size in zip(shape, sizes, strict=True)):
-        wanted = ", ".join("any" if size is None else str(size) for size in sizes)
+        expected = ", ".join("any" if size is None else str(size) for size in sizes)
         raise OtherSizeError(
-            f"this slim network takes {name} of shape ({wanted}), not {shape}: it follows no other size. Trace at the "
-            "size that it is to run at, or prune in module form"
+            f"this slim network takes {name} of shape ({expected}), not {shape}: it was traced for that size alone. "
+            "Trace at the size that it is to run at, or prune in module form"
         )
 
 
@@ -84,9 +84,9 @@ def _same(a: Numbers, b: Numbers) -> bool:
     return a == b
 
 
-def _other(question: str, expected: str, found: str) -> str:
+def _other(question: str, expected: str, observed: str) -> str:
     return (
-        f"this graph form can't run on this input: {question} was {expected} when it was traced and is {found} now, "
+        f"this graph form can't run on this input: {question} was {expected} when it was traced and is {observed} now, "
         'where the network\'s code may do something else. Trace an example like this input, or take form="module"'
     )
 

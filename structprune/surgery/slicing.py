@@ -1,4 +1,4 @@
-"""Slices parameters and buffers as a plan says, and mends the numbers of the modules that own them."""
+"""Slices parameters and buffers as a plan says, and adapts the numbers of the modules that own them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .graph_form import graph_module, layout_of
 
 
 def prune(model: nn.Module, plan: Plan) -> nn.Module:
-    """A slim copy of `model`, which is left as it was.
+    """Makes a slim copy of `model`, which stays as it was.
 
     Args:
         model: the dense network.

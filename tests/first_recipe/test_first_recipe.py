@@ -253,7 +253,7 @@ def test_nothing_is_overwritten_and_other_folders_get_absolute_paths(folder):
     before = (folder / "made.yaml").read_text()
     result = CliRunner().invoke(app, [*command, "made.yaml"])
     assert result.exit_code == 2
-    assert "made.yaml is there already: give another file by --out" in " ".join(result.output.split())
+    assert "made.yaml exists already: give another file by --out" in " ".join(result.output.split())
     assert (folder / "made.yaml").read_text() == before
     (folder / "other").mkdir()
     CliRunner().invoke(app, [*command, "other/made.yaml"])

@@ -149,7 +149,7 @@ def test_what_can_not_be_told_is_asked_for(folder):
     for model, source, task, message in (
         ("Vectors", "vectors", None, "say what they are, by --task regression or --task embedding"),
         ("Maps", "texts", None, "gives targets that are not classes: write the recipe by hand, or say its task"),
-        ("Words", "alone", None, "tells not what it is for: say it by --task classification, detection"),
+        ("Words", "alone", None, "does not tell its task: name it by --task classification, detection"),
         ("Maps", "masks", "segmentatoin", "--task: unknown task 'segmentatoin': did you mean segmentation"),
         ("Vectors", "vectors", "segmentation", "needs scores of classes at every pixel, and .* gives 1×8"),
         ("Maps", "clean", "segmentation", "a mask is torch.float32"),

@@ -61,7 +61,7 @@ IN = {"$node": "x"}
     ],
 )
 def test_ops_that_are_not_admitted(op, args):
-    with pytest.raises(PlanError, match=r"is no op|can't be built"):
+    with pytest.raises(PlanError, match=r"is no op|is not an op|can't be built"):
         _program(("last", "op", op, args))
 
 
@@ -97,9 +97,9 @@ def test_tensors_beyond_all_bounds(kind, target, args):
 
 
 def test_arithmetic_is_done_with_sizes_and_ends():
-    with pytest.raises(PlanError, match="what is no number"):
+    with pytest.raises(PlanError, match="that is not a number"):
         _program(("last", "mul", "", ["a", 10**9]))
-    with pytest.raises(PlanError, match="what is no number"):
+    with pytest.raises(PlanError, match="that is not a number"):
         _program(("last", "add", "", [[0], [1]]))
     nodes = [("n0", "method", "size", [IN, 3])]
     nodes += [(f"n{i + 1}", "mul", "", [{"$node": f"n{i}"}, {"$node": f"n{i}"}]) for i in range(80)]

@@ -114,14 +114,14 @@ def _first(data, kind):
 
 
 ATTACKS = {
-    "input": (lambda d: d["program"]["inputs"].append("z=print('run')"), "which is no name"),
-    "keyword": (lambda d: _first(d, "op")["kwargs"].update({"z=print('run'), y": 1}), "which is no name"),
+    "input": (lambda d: d["program"]["inputs"].append("z=print('run')"), "which is not a valid name"),
+    "keyword": (lambda d: _first(d, "op")["kwargs"].update({"z=print('run'), y": 1}), "which is not a valid name"),
     "method": (lambda d: _first(d, "method").update(target="__reduce__"), "which no program needs"),
     "function": (lambda d: _first(d, "op").update(kind="torch", target="load"), "which no program needs"),
     "op": (lambda d: _first(d, "op").update(target="aten.from_file.default"), "no op of a network"),
     "no op": (lambda d: _first(d, "op").update(target="aten.conv2d.no_such"), "can't be built"),
     "key": (lambda d: _first(d, "get").update(target="__class__.__init__"), "which the network does not have"),
-    "type": (lambda d: _first(d, "op")["args"].append({"$torch": "load"}), "no type or layout"),
+    "type": (lambda d: _first(d, "op")["args"].append({"$torch": "load"}), "neither a type nor a layout"),
     "twice": (lambda d: d["program"]["nodes"].append(_first(d, "get")), "twice"),
 }
 
