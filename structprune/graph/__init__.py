@@ -8,12 +8,14 @@ widths. `channels` is that graph as data; functions on it say what a removal cha
 """
 
 from ..ops.record import op, rule
+from ..ops.window import Window
 from .barriers import Barrier
 from .channels import ChannelGraph
 from .counting import Polynomial, WidthCounter, count_group
 from .dependency import DependencyGraph
 from .flow import Flow, Unsupported, Value
 from .group import Group, Slice
+from .rules.contraction import convolve
 from .tracing import trace
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "Unsupported",
     "Value",
     "WidthCounter",
+    "Window",
+    "convolve",
     "count_group",
     "op",
     "rule",

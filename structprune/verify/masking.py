@@ -1,7 +1,9 @@
 """Runs a network while each op is watched: statistics over the channels left, one dtype throughout, dropout off.
 
 What the masked reference needs beside zeros in its weights. It knows calls by number, op and module, as the plan
-names them: no graph, no rule.
+names them: no graph, no rule. What it must know of an op (which norms have weights that shrink with what is left, which
+op takes its scale from a width) stands here once more, and is not taken from the op's record (`ops.record`) on purpose:
+a mistake there would be made in the slim network and in what the gate holds it against, and so not be seen.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ def test_the_blocks_are_found():
         "tests/graph/test_rules.py",
         "own_op.py",
         "own_symbolic.py",
+        "own_convolution.py",
         "chains.py",
         "noise_source.py",
         "counting_task.py",

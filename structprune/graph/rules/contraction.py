@@ -19,7 +19,7 @@ from .pointwise import broadcast, pointwise
 @op("conv1d", "conv2d", "conv3d", kind="convolution", windows=window, sizes=("groups",), rewrite=rewrites.grouped)
 def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *options: Any, **_: Any) -> Value:
     groups = x.shape[_channel_dim(x, weight)] // weight.shape[1]
-    return _conv(flow, x, weight, bias, options[3] if len(options) > 3 else groups, transposed=False)
+    return convolve(flow, x, weight, bias, options[3] if len(options) > 3 else groups, counted="conv")
 
 
 @op(
@@ -30,14 +30,39 @@ def conv(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *option
 )
 def conv_transpose(flow: Flow, x: Value, weight: Value, bias: Value | None = None, *options: Any, **_: Any) -> Value:
     groups = int(flow.shape[_channel_dim(x, weight)]) // weight.shape[1]
-    return _conv(flow, x, weight, bias, options[3] if len(options) > 3 else groups, transposed=True)
+    groups = options[3] if len(options) > 3 else groups
+    return convolve(flow, x, weight, bias, groups, transposed=True, counted="conv")
 
 
 def _channel_dim(x: Value, weight: Value) -> int:
     return len(x.shape) - len(weight.shape) + 1  # an unbatched input has no batch axis
 
 
-def _conv(flow: Flow, x: Value, weight: Value, bias: Value | None, groups: int, transposed: bool) -> Value:
+def convolve(
+    flow: Flow,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    groups: int,
+    *,
+    transposed: bool = False,
+    counted: str = "",
+) -> Value:
+    """What any convolution does to channels, wherever its windows lie.
+
+    Args:
+        flow: what rules write to.
+        x: what enters, shape (n, channels, *places) or (channels, *places).
+        weight: shape (made, channels / groups, *kernel); of a transposed one (channels, made / groups, *kernel).
+        bias: shape (made,), or None.
+        groups: how many groups of channels are convolved, each by itself.
+        transposed: whether the windows are those of what is made.
+        counted: the name under which fvcore counts the op; its own if it counts none.
+
+    Returns:
+        What it makes, of the shape that the op has made.
+    """
+    counted = counted or flow.op
     channel = _channel_dim(x, weight)
     positions = math.prod((x.shape if transposed else flow.shape)[channel + 1 :])
     total = math.prod(x.shape[:channel]) * positions * math.prod(weight.shape)
@@ -48,11 +73,11 @@ def _conv(flow: Flow, x: Value, weight: Value, bias: Value | None, groups: int, 
     if groups == 1:
         flow.contracts((0, x, channel), (1, weight, in_dim))
         entering, made = flow.tie(x.axes[channel], weight.axes[in_dim]), weight.axes[out_dim]
-        flow.cost("conv", total, *x.axes[:channel], weight.axes[0], weight.axes[1])
+        flow.cost(counted, total, *x.axes[:channel], weight.axes[0], weight.axes[1])
         _produces(flow, weight, out_dim, made)
         flow.role(weight, in_dim, "consumer")
     else:
-        entering, made = _conv_grouped(flow, x.axes[channel], weight, groups, transposed, total)
+        entering, made = _conv_grouped(flow, x.axes[channel], weight, groups, transposed, total, counted)
     flow.attribute(weight, "in_channels", entering)
     flow.attribute(weight, "out_channels", made)
     if bias is not None:
@@ -65,7 +90,7 @@ def _conv(flow: Flow, x: Value, weight: Value, bias: Value | None, groups: int, 
 
 
 def _conv_grouped(
-    flow: Flow, entering: Axis, weight: Value, groups: int, transposed: bool, total: int
+    flow: Flow, entering: Axis, weight: Value, groups: int, transposed: bool, total: int, counted: str
 ) -> tuple[Axis, Axis]:
     """Grouped and depthwise convolutions: what enters and what is made.
 
@@ -79,11 +104,11 @@ def _conv_grouped(
     if entering is None and outer is not None and not transposed and len(outer) > groups:
         flow.freeze([inner], None)
         flow.balance(np.split(outer, groups), reason)
-        flow.cost("conv", total, outer)
+        flow.cost(counted, total, outer)
         _produces(flow, weight, 0, outer)
         return None, outer
     if entering is None or outer is None:
-        flow.cost("conv", total, outer if entering is None and transposed else None)
+        flow.cost(counted, total, outer if entering is None and transposed else None)
         flow.freeze([entering, outer], "convolves, in groups, channels that must all stay")
         flow.freeze([inner], None)
         return None, None
@@ -92,7 +117,7 @@ def _conv_grouped(
     else:
         fan_in, fan_out = weight.shape[0] // groups, weight.shape[1]
     if groups >= max(fan_in, fan_out):
-        flow.cost("conv", total, outer)
+        flow.cost(counted, total, outer)
         flow.freeze([inner], None)
         flow.role(weight, 0, "passed")
         flow.attribute(weight, "groups", entering, fan_in)
@@ -103,7 +128,7 @@ def _conv_grouped(
     flow.role(weight, 0, "consumer" if transposed else "filter")
     flow.role(weight, 1, "filter" if transposed else "consumer")
     if weight.key is None or entering.shape[1] > 1 or inner is None:
-        return _conv_same_places(flow, entering, weight, groups, transposed, total)
+        return _conv_same_places(flow, entering, weight, groups, transposed, total, counted)
     across = flow.units.axis(groups * (fan_out if transposed else fan_in))  # axis 1, a block's choice after another's
     if (weight.key, 1) in flow.blocked:
         flow.tie(across, flow.blocked[weight.key, 1])
@@ -114,7 +139,7 @@ def _conv_grouped(
     for axis in (outer, across):
         parts = np.split(axis, groups)
         flow.balance(parts, reason)
-    flow.cost("conv", total, outer, across, divisor=groups)
+    flow.cost(counted, total, outer, across, divisor=groups)
     if transposed:
         flow.produced.append(Produced(flow.depth, weight.key, 1, across))
     else:
@@ -134,7 +159,7 @@ def _whole(flow: Flow, axis: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _conv_same_places(
-    flow: Flow, entering: np.ndarray, weight: Value, groups: int, transposed: bool, total: int
+    flow: Flow, entering: np.ndarray, weight: Value, groups: int, transposed: bool, total: int, counted: str
 ) -> tuple[Axis, Axis]:
     if transposed:
         raise Unsupported("grouped transposed convolutions of such channels have no rule")
@@ -146,7 +171,7 @@ def _conv_same_places(
     flow.tie(places, weight.axes[1])
     if places is not None and weight.key is None and weight.at(1) != 0.0:
         flow.changing.append(places)
-    flow.cost("conv", total, made, weight.axes[1])
+    flow.cost(counted, total, made, weight.axes[1])
     _produces(flow, weight, 0, made)
     return entering, made
 
