@@ -17,7 +17,7 @@ from torch.nn.utils import spectral_norm, weight_norm
 
 import structprune as sp
 from structprune.modules import skeleton_copy
-from tests.same import assert_slim_equals_masked
+from structprune.suites.equality import assert_slim_equals_masked
 
 X = torch.randn(2, 3, 8, 8)
 

@@ -10,6 +10,7 @@ from .comparison import TOLERANCE, Comparison
 from .gate import Gate, verify
 from .reference import expanded, masked
 from .running import batches_of, compare_finest
+from .slim_and_masked import compare_slim_with_masked
 from .training import compare_training
 from .weights import compare_random
 
@@ -20,6 +21,7 @@ __all__ = [
     "batches_of",
     "compare_finest",
     "compare_random",
+    "compare_slim_with_masked",
     "compare_training",
     "expanded",
     "masked",

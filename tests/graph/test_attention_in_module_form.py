@@ -6,7 +6,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.graph.balance import hindrance, merge, rates, strata
-from tests.same import assert_slim_equals_masked, random_plan
+from structprune.suites.equality import assert_slim_equals_masked, random_plan
 
 TOKENS = torch.randn(2, 5, 8)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import structprune as sp
+from structprune.suites.equality import assert_slim_equals_masked
 from structprune.verify import masked
-from tests.same import assert_slim_equals_masked
 
 IMAGE = torch.randn(2, 3, 8, 8)
 

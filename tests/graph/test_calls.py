@@ -11,9 +11,9 @@ import structprune as sp
 from structprune.errors import ModelError
 from structprune.graph.barriers import UNKNOWN
 from structprune.plan.planning import realise
+from structprune.suites.equality import zeroed
 from structprune.verify import masked
 from tests.graph.calls import CALLS, RANK, SHAPE
-from tests.same import zeroed
 
 INPUT = torch.randn(SHAPE[1], SHAPE[2], SHAPE[3], 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.plan.planning import realise
+from structprune.suites.equality import assert_exact_is_exact, assert_slim_equals_masked
 from structprune.verify import masked
-from tests.same import assert_exact_is_exact, assert_slim_equals_masked
 
 IMAGES, TOKENS = torch.randn(2, 3, 8, 8), torch.randn(2, 6, 5)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.same import assert_exact_is_exact
+from structprune.suites.equality import assert_exact_is_exact
 
 IMAGES = torch.randn(2, 3, 4, 4)
 

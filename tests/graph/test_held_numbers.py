@@ -14,7 +14,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.held import read
-from tests.same import assert_slim_equals_masked, random_plan
+from structprune.suites.equality import assert_slim_equals_masked, random_plan
 
 TOKENS = torch.randn(2, 5, 8)
 

@@ -17,7 +17,7 @@ from structprune.recipe import check_recipe
 from structprune.run import runner_of
 from structprune.run.stage import STAGES
 from structprune.store.artefacts import Artefacts
-from tests.same import assert_slim_equals_masked
+from structprune.suites.equality import assert_slim_equals_masked
 from tests.toys import Chain
 
 ROOT = Path(__file__).parents[2]

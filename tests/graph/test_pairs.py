@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import structprune as sp
-from tests.same import assert_slim_equals_masked
+from structprune.suites.equality import assert_slim_equals_masked
 
 TOKENS = torch.randn(2, 6, 8)
 HEADS, WIDTH = 4, 8

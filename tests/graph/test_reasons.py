@@ -12,9 +12,8 @@ from torch.nn.utils import parametrizations
 
 import structprune as sp
 from structprune.graph.barriers import NOT_MADE, UNKNOWN
-from tests.random_blocks import BLOCKS
-from tests.random_networks import SIZE, RandomNet
-from tests.same import assert_slim_equals_masked
+from structprune.suites.equality import assert_slim_equals_masked
+from structprune.suites.random_networks import BLOCKS, SIZE, RandomNet
 
 IMAGES = torch.randn(2, 3, 8, 8)
 NO_BARRIER = (

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import structprune as sp
-from tests.same import assert_slim_equals_masked, random_plan
+from structprune.suites.equality import assert_slim_equals_masked, random_plan
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "tanh": nn.RNN, "relu": lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k)}
 SEQUENCE = torch.randn(3, 5, 8)

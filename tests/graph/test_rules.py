@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 import structprune as sp
-from tests.same import assert_slim_equals_masked, random_plan
+from structprune.suites.equality import assert_slim_equals_masked, random_plan
 
 PLACES = 6
 TOKENS = torch.randn(2, PLACES, 5)

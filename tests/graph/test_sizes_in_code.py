@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import structprune as sp
-from tests.same import assert_slim_equals_masked
+from structprune.suites.equality import assert_slim_equals_masked
 
 IMAGE = torch.randn(2, 3, 6, 6)
 FORMS = ("module", "graph")

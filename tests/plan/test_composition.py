@@ -13,9 +13,9 @@ from structprune.errors import BudgetError, PlanError
 from structprune.ops import Inputs, outputs
 from structprune.plan import realise
 from structprune.report.report import describe_groups
+from structprune.suites.random_networks import Case
 from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked
 from structprune.verify.running import refusals, size_of
-from tests.random_networks import Case
 from tests.toys import Chain, Tied, randomise
 
 X = torch.randn(2, 3, 10, 10)

@@ -17,4 +17,6 @@ BLOCKS: dict[str, type[nn.Module]] = {
     for block in module.BLOCKS
 }
 
-NO_ONNX = {"ShuffledByTorch", "TorchAttention", "RootMeanSquaredByTorch"}  # ops that the older exporter does not know
+NO_ONNX = frozenset(
+    ["ShuffledByTorch", "TorchAttention", "RootMeanSquaredByTorch"]
+)  # ops that the older exporter does not know

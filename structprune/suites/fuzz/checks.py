@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,32 +10,19 @@ import torch
 from torch import Tensor, nn
 
 import structprune as sp
-from structprune.errors import BudgetError, ModelError
-from structprune.ops import Inputs
-from structprune.report import count_macs
-from structprune.report.counts import MAC_OPERATORS
-from structprune.verify import (
-    TOLERANCE,
-    Comparison,
-    batches_of,
-    compare_finest,
-    compare_random,
-    compare_training,
-    masked,
-)
-from structprune.verify.running import attempt
-from tests.random_networks import Case
+
+from ...errors import BudgetError, ModelError
+from ...ops import Inputs
+from ...report import count_macs
+from ...report.counts import MAC_OPERATORS
+from ...verify import Comparison, compare_finest, compare_slim_with_masked, masked
+from ...verify.running import attempt
+from ..equality import Wrong
+from ..random_networks import Case
+from .stages import stage
 
 SIZES = ((16, 16), (24, 12))  # of images, beside the size at which the network was traced
 REACH = 0.7  # the next budget to try leaves this share of the cut that is out of reach
-
-
-class Wrong(AssertionError):
-    """The slim network is not the planned one: `kind` says in which comparison."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
-        self.kind, self.detail = kind, detail
 
 
 @dataclass(frozen=True)
@@ -53,10 +38,19 @@ class Figures:
 
 
 def check(case: Case, onnx: bool = False) -> Figures:
-    """Prunes the network of `case` and compares it; with `onnx`, by the whole of `structprune.verify`.
+    """Prunes a random network and compares it with the masked dense one.
 
-    Raises Wrong for a slim network that differs. Any other exception is structprune's (or, in stage "dense", the
-    network's own) and carries the stage in which it came as its attribute `stage`.
+    Args:
+        case: The network and its plan.
+        onnx: Whether the whole of `structprune.verify` runs, ONNX and reload included.
+
+    Returns:
+        How much was pruned.
+
+    Raises:
+        Wrong: The slim network differs, or is counted wrongly.
+        Exception: structprune's own (or, in stage "dense", the network's); it carries the stage in which it came as its
+            attribute `stage`.
     """
     model, x = case.build()
     with stage("dense"):
@@ -105,28 +99,23 @@ def reachable(graph: Any, case: Case) -> sp.Plan:
 
 def _check_dense(model: nn.Module, x: Tensor) -> None:
     with torch.no_grad():
-        made = model(x)
-    if not bool(torch.isfinite(made).all()):
+        output = model(x)
+    if not bool(torch.isfinite(output).all()):
         raise ValueError("the dense network's outputs are not finite")
 
 
 def _check_outputs(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:
     """In float64 at two batch sizes with the network's own weights, with random ones, and after a training step."""
-    batches = batches_of(model, Inputs.of(x))
-    own = Comparison(tolerance=TOLERANCE["float64"])
-    compare_finest(own, masked(model, plan), slim, batches)
+    comparisons = compare_slim_with_masked(model, slim, plan, x, training=True)
+    own, random, step = comparisons.values()
     if not own.passed:
         raise Wrong("own weights", own.detail)
     if own.batches != [1, 2] or own.detail:
         raise Wrong("own weights", f"compared at batch sizes {own.batches}: {own.detail}")
-    random = Comparison(tolerance=TOLERANCE["float64"])
-    compare_random(random, model, slim, plan, batches)
     if not random.passed:
         raise Wrong("random weights", random.detail)
-    training = Comparison(tolerance=TOLERANCE["float64"])
-    compare_training(training, model, slim, plan, batches, right=True)
-    if training.failed:
-        raise Wrong("a training step", training.detail)
+    if step.failed:
+        raise Wrong("a training step", step.detail)
 
 
 def _check_sizes(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:
@@ -135,18 +124,18 @@ def _check_sizes(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) ->
     reference = masked(model, plan)
     for size in SIZES:
         inputs = Inputs.of(torch.randn(3, *x.shape[1:-2], *size, generator=torch.Generator().manual_seed(size[0])))
-        wanted = attempt(reference, inputs)
-        if wanted is None or len(wanted[0]) != 3:  # `view(-1, n)` may make other samples of an image twice as large
+        expected = attempt(reference, inputs)
+        if expected is None or len(expected[0]) != 3:  # `view(-1, n)` may make other samples of an image twice as large
             continue
-        made = Comparison(tolerance=TOLERANCE["float64"])
+        comparison = Comparison.of(torch.float64)
         try:
-            compare_finest(made, reference, slim, [inputs])
+            compare_finest(comparison, reference, slim, [inputs])
         except ModelError:
             if plan.program is None:
                 raise
             continue
-        if made.failed:
-            raise Wrong("other sizes", f"at {size}: {made.detail}")
+        if comparison.failed:
+            raise Wrong("other sizes", f"at {size}: {comparison.detail}")
 
 
 def _check_gate(model: nn.Module, slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:
@@ -177,13 +166,3 @@ def _check_counts(slim: nn.Module, plan: sp.Plan, x: Tensor) -> None:
     params = sum(parameter.numel() for parameter in slim.parameters())
     if params != plan.params["slim"]:
         raise Wrong("parameters", f"{plan.params['slim']} in the plan, {params} in the slim network")
-
-
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Stamps an exception with the stage in which it came."""
-    try:
-        yield
-    except Exception as error:
-        error.stage = name  # type: ignore[attr-defined]
-        raise

@@ -1,4 +1,4 @@
-"""One random network through torch-pruning, and what can be said of the result (part of tools/fuzz.py).
+"""One random network through torch-pruning, and what can be said of the result.
 
 Half of every layer's channels go by L1 magnitude; the last layer's outputs stay. No two values of the dense network
 are equal, so the values that are left tell which slices were removed. The network is *right* if its output is that
@@ -17,12 +17,13 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from structprune.compare.peer import distinct, kept_indices, zeroed
-from structprune.errors import PlanError
-from structprune.modules import tensors
-from structprune.report import count_macs
-from tests.random_checks import Wrong, stage
-from tests.random_networks import Case
+from ...compare.peer import distinct, kept_indices, zeroed
+from ...errors import PlanError
+from ...modules import tensors
+from ...report import count_macs
+from ..equality import Wrong
+from ..random_networks import Case
+from .stages import stage
 
 RATIO, TOLERANCE = 0.5, 1e-9
 SPREAD = 0.1  # by which values are made distinct
@@ -58,10 +59,10 @@ def check(case: Case) -> float:
         with torch.no_grad():
             expected = reference(batch)
             with stage("the slim network's forward"):
-                made = slim(batch)
-        if made.shape != expected.shape or not bool(made.isfinite().all()):
-            raise Wrong("outputs", f"of shape {tuple(made.shape)}, or not finite")
-        difference = float((made - expected).abs().max() / expected.abs().max())
+                output = slim(batch)
+        if output.shape != expected.shape or not bool(output.isfinite().all()):
+            raise Wrong("outputs", f"of shape {tuple(output.shape)}, or not finite")
+        difference = float((output - expected).abs().max() / expected.abs().max())
         if difference > TOLERANCE:
             detail = f"relative difference {difference:.3g}"
             raise Unclear(detail) if case.statistic else Wrong("outputs", detail)

@@ -1,4 +1,4 @@
-"""Random small networks for the algebra: a list of block names and widths, built into an `nn.Module`."""
+"""Random small networks for the algebra, each known by a seed, or by a text that names its blocks and a seed."""
 
 from __future__ import annotations
 
@@ -7,49 +7,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from tests.random_blocks import BLOCKS
+from .as_users import users
 
-HEADS = ("pool", "flatten", "view", "number")
+_network = users("random_network")
+BLOCKS: dict[str, type[nn.Module]] = _network.BLOCKS
+NO_ONNX: frozenset[str] = users("blocks").NO_ONNX
+HEADS: tuple[str, ...] = _network.HEADS
+RandomNet: type[nn.Module] = _network.RandomNet
 WIDTHS = (4, 6, 8, 10, 12)  # most are even, as widths are; odd ones come in between
 SIZE = 12  # of the input: blocks count on 12 × 12 pixels
 
 
-class RandomNet(nn.Module):
-    def __init__(self, blocks: list[tuple[str, int]], head: str) -> None:
-        super().__init__()
-        layers, width = [], 3
-        for name, out in blocks:
-            layers.append(BLOCKS[name](width, out))
-            width = out
-        self.blocks, self.head = nn.ModuleList(layers), head
-        self.fc1 = nn.Linear(width * 16 if head != "pool" else width, 10)
-        self.fc2 = nn.Linear(10, 4)
-        self.flat = self.fc1.in_features  # a number in the code, where `view` reads a width that follows
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        if self.head == "pool":
-            x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        else:
-            x = F.avg_pool2d(x, 3)  # a flexible size can not always be exported
-            if self.head == "flatten":
-                x = x.flatten(1)
-            else:
-                x = x.contiguous().view(-1, self.fc1.in_features if self.head == "view" else self.flat)
-        return self.fc2(F.relu(self.fc1(x)))
-
-
 @dataclass(frozen=True)
 class Case:
-    """A network and a plan for it: the seed decides weights, input, scores and (its parity) the allocation; every
-    fourth seed has the graph form, the others the module form.
+    """A network and a plan for it.
 
-    `ratio` is the share of the MACs that may stay, or the nearest that can be reached.
+    Attributes:
+        blocks: The name and the width of each block.
+        head: One of `HEADS`.
+        seed: Decides weights, input, scores and (its parity) the allocation; every fourth seed has the graph form, the
+            others the module form.
+        ratio: The share of the MACs that may stay, or the nearest that can be reached.
     """
 
     blocks: tuple[tuple[str, int], ...]
@@ -68,7 +48,16 @@ class Case:
 
     @classmethod
     def parse(cls, spec: str, seed: int, ratio: float) -> Case:
-        """From `[["Shuffled", 8], ...] pool`; raises ValueError with the reason if it is no network."""
+        """The network that a text describes, as `spec` writes it.
+
+        Args:
+            spec: For example `[["Shuffled", 8], ["Plain", 6]] pool`: blocks with their widths, and a head.
+            seed: As of the class.
+            ratio: As of the class.
+
+        Raises:
+            ValueError: The text describes no network, for the reason that it gives.
+        """
         text, _, head = spec.strip().rpartition(" ")
         blocks = tuple((str(name), int(width)) for name, width in json.loads(text))
         unknown = [name for name, _ in blocks if name not in BLOCKS]
@@ -90,16 +79,10 @@ class Case:
 
     @property
     def statistic(self) -> bool:
-        """Whether a block computes a statistic over its channels (see `tests.random_blocks`)."""
+        """Whether a block computes a statistic over its channels (see `networks.blocks`)."""
         return any(getattr(BLOCKS[name], "statistic", False) for name, _ in self.blocks)
 
-    def build(self) -> tuple[RandomNet, Tensor]:
+    def build(self) -> tuple[nn.Module, Tensor]:
         """The network in evaluation mode, and one sample."""
         torch.manual_seed(self.seed)
         return RandomNet(list(self.blocks), self.head).eval(), torch.randn(1, 3, SIZE, SIZE)
-
-
-def cases() -> st.SearchStrategy[Case]:
-    width = st.one_of(st.sampled_from(WIDTHS), st.integers(4, 12))
-    blocks = st.lists(st.tuples(st.sampled_from(sorted(BLOCKS)), width), min_size=1, max_size=5).map(tuple)
-    return st.builds(Case, blocks, st.sampled_from(HEADS), st.integers(0, 1000), st.floats(0.2, 0.9))

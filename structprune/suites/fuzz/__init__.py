@@ -1,0 +1,1 @@
+"""Random networks and plans through structprune, and through torch-pruning beside it."""
