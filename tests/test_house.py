@@ -84,6 +84,64 @@ def test_no_function_is_over_60_lines():
     assert {name: lines for name, lines in lengths.items() if lines > 60} == {}
 
 
+# Who reads recordings: `calibration` shows criteria and recovery what goes on at each call while a network runs.
+READERS = ("graph", "ops", "calibration")
+OTHERS = {
+    "structprune.export.pinned": "writes another fx graph of a slim network that is one",
+    "structprune.store.hooks": "a partial function's arguments",
+}
+
+
+def looks_into_a_recording(node):
+    """Whether an expression reads a recorded pass, or the arguments or the values of one of its nodes."""
+    if isinstance(node, ast.Attribute):
+        inside = isinstance(node.value, ast.Attribute) and node.value.attr == "recorded"
+        return node.attr == "captured" or inside
+    if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Attribute):
+        return False
+    owner = ast.unparse(node.value.value)
+    of_node = node.value.attr == "meta" or (node.value.attr == "args" and "inputs" not in owner)
+    return of_node and isinstance(node.slice, (ast.Constant, ast.Slice))
+
+
+@pytest.mark.parametrize(
+    ("code", "looks"),
+    [
+        ("graph.captured", True),
+        ("graph.recorded.calls", True),
+        ("node.args[6]", True),
+        ("user.args[1:]", True),
+        ("n.meta['val']", True),
+        ("Calls(graph.recorded)", False),  # handed on whole
+        ("batch.inputs.args[0]", False),
+        ("args[0]", False),
+    ],
+)
+def test_what_looks_into_a_recording_is_seen(code, looks):
+    assert any(looks_into_a_recording(node) for node in ast.walk(ast.parse(code))) == looks
+
+
+def test_nobody_but_its_readers_looks_into_a_recording():
+    readers = tuple(f"structprune.{package}." for package in READERS)
+    looks = {
+        f"{name}, line {node.lineno}": ast.unparse(node)
+        for name, tree in TREES.items()
+        if not f"{name}.".startswith(readers) and name not in OTHERS
+        for node in ast.walk(tree)
+        if looks_into_a_recording(node)
+    }
+    assert looks == {}
+
+
+def test_no_module_of_the_graph_imports_another_back_for_its_types():
+    deferred = [
+        name
+        for name, tree in TREES.items()
+        if name.startswith("structprune.graph.") and "TYPE_CHECKING" in ast.unparse(tree)
+    ]
+    assert deferred == []
+
+
 def public():
     """The public names, and the public methods of those that are classes."""
     for name in sp.__all__:

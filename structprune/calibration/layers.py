@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from ..ops import Captured, op_name
-from ..ops.record import CONVOLUTIONS, OpRecord, record_of
+from ..ops.record import CONVOLUTIONS, OpRecord, in_order, record_of
 from ..ops.window import Window
 
 _FOUND = (*CONVOLUTIONS, "linear", "batch norm")
@@ -95,6 +96,28 @@ class Layer:
     def read(self, args: Sequence[Any]) -> Call:
         """What the arguments of a call of this layer say."""
         return read(record_of(self.op), self.node.target, args)
+
+    @property
+    def recorded_call(self) -> Call:
+        """What the layer was called with when it was recorded: tensors without values."""
+        args = in_order(self.node.target, self.node.args, self.node.kwargs)
+        return self.read([one.meta["val"] if isinstance(one, fx.Node) else one for one in args])
+
+    def without_bias(self, args: Sequence[Any], x: Tensor) -> Tensor:
+        """What the layer makes of `x`, less its bias, in float64; the other arguments are those of a call of it."""
+        input_at, bias_at = self.at("input"), self.at("bias")
+        schema = self.node.target._schema.arguments  # type: ignore[union-attr]
+        given: list[Any] = []
+        for place, value in enumerate(args):
+            if place == input_at:
+                given.append(x.double())
+            elif place == bias_at:
+                optional = isinstance(schema[place].type, torch.OptionalType)
+                given.append(None if optional else torch.zeros_like(value, dtype=torch.float64))
+            else:
+                floating = isinstance(value, Tensor) and value.is_floating_point()
+                given.append(value.double() if floating else value)
+        return self.node.target(*given)  # type: ignore[operator]
 
 
 def read(record: OpRecord, target: Any, args: Sequence[Any]) -> Call:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from ..memory import LIMIT
 from ..modules import plain_attention, plain_parallel, replace_tensors, skeleton_copy, tensors
 from ..ops import Captured, Inputs, capture
+from .batches import Batch
 from .expectation import Expectations, Expected
 from .layers import Layer, Norm, find_layers
+from .sweep import Sweep
 
 
 @dataclass
@@ -37,6 +41,10 @@ class Working:
         plain_parallel(module)
         captured = captured or capture(result, example)
         return cls(result, module, tensors(result), captured, *find_layers(captured))
+
+    def sweep(self, batches: Sequence[Batch], memory: float = LIMIT) -> Sweep:
+        """A pass over `batches` that stops at one call after the other, within `memory` bytes."""
+        return Sweep(self.module, self.captured, [batch.inputs for batch in batches], memory)
 
     @cached_property
     def expectations(self) -> Expectations:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -11,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from ..calibration import Batch, Layer, Observer, Sweep, Working, sample
-from ..calibration.expectation import AVERAGES, POINTWISE, TRANSPARENT, step
+from ..calibration.calls import Calls
 from ..calibration.layers import Norm as NormCall
-from ..calibration.layers import find_layers, ops
+from ..calibration.layers import find_layers
 from ..calibration.windows import places_of
 from ..graph import DependencyGraph, Group
 from ..memory import LIMIT
 from ..modules import evaluating, plain_transformers, tensors
-from ..ops import leaves_of, op_name
 from ..tasks.classification import Classification
 from ..tasks.task import Task
 from .gradients import with_gradients
@@ -75,17 +73,8 @@ class Collector:
         return {norm.weight: norm for norm in self._found[1] if norm.weight}
 
     @cached_property
-    def _nodes(self) -> list[fx.Node]:
-        return ops(self.graph.recorded)
-
-    @cached_property
-    def _calls(self) -> dict[fx.Node, tuple[str, int]]:
-        calls: Counter[str] = Counter()
-        found = {}
-        for node in self._nodes:
-            name = op_name(node.target)
-            found[node], calls[name] = (name, calls[name]), calls[name] + 1
-        return found
+    def _calls(self) -> Calls:
+        return Calls(self.graph.recorded)
 
     # --- views --------------------------------------------------------------------------------------------
 
@@ -107,7 +96,7 @@ class Collector:
                 state = self.state
                 scale = state[s.key].detach()
                 shift = state[norm.bias].detach() if norm.bias else torch.zeros_like(scale)
-                after = activation_after(self._nodes[norm.place])
+                after = self._calls.activation_after(norm)
                 found.append(
                     (
                         norm.place,
@@ -130,15 +119,8 @@ class Collector:
         """The same, but before an average over places: what goes into it, as criteria on feature maps mean it."""
         found = []
         for site in self.sites(group):
-            node: Any = site.layer.entering
-            while site.weight is not None and node in self._calls:
-                name, shape = self._calls[node][0], node.meta["val"].shape
-                if not (name in AVERAGES or name in TRANSPARENT or (name in ("flatten", "squeeze") and _flat(node))):
-                    if len(shape) > 2 and shape[1] == len(site.index) and node is not site.layer.entering:
-                        site = replace(site, node=self._calls[node])
-                    break
-                node = node.args[0]
-            found.append(site)
+            maps = self._calls.before_average(site.layer, len(site.index)) if site.weight is not None else None
+            found.append(site if maps is None else replace(site, node=maps))
         return found
 
     def _sites(self, group: Group, s: Any, consumes: bool) -> Iterator[Site]:
@@ -156,7 +138,7 @@ class Collector:
             yield Site(layer, index, Weights(s.key, s.dim, s.role, _tensor(s.index), weight) if consumes else None)
 
     def _channels(self, layer: Layer) -> int:
-        return int(layer.entering.meta["val"].shape[layer.axis])
+        return int(layer.recorded_call.x.shape[layer.axis])
 
     def expected(self, group: Group) -> tuple[Activation, ...]:
         """The consumers with what BatchNorms tell of what enters them, None where they don't."""
@@ -187,10 +169,9 @@ class Collector:
 
     def at_once(self, sites: Sequence[Site], gradients: bool) -> int:
         """How many images may be shown at a time."""
-        by_call = {call: node for node, call in self._calls.items()}
         each = 0.0
         for site in {site.key: site for site in sites}.values():
-            value = (site.layer.entering if site.key[2] else by_call[site.at]).meta["val"]
+            value = site.layer.recorded_call.x if site.key[2] else self._calls.made(site.at)
             each += value.numel() * value.element_size() / max(1, value.shape[0]) * (4 if gradients else 2)
         return max(1, int(self.memory * SHOWN / max(each, 1e-9)))
 
@@ -342,33 +323,6 @@ class Collector:
             shape[0], shape[weights.dim] = lines.shape[0] if blocks > 1 else shape[0], tensor.shape[weights.dim]
             with torch.no_grad():
                 tensor.masked_fill_(lines.reshape(shape).to(tensor.device), 0)
-
-
-def _flat(node: fx.Node) -> bool:
-    """Whether a flatten or squeeze only drops axes of one place."""
-    shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-    return math.prod(shape[2:]) == 1
-
-
-def activation_after(node: fx.Node) -> Callable[[Tensor], Tensor]:
-    """What the network does, element by element, to the result of `node`, as long as nothing else reads it."""
-    steps: list[Callable[[Tensor], Tensor]] = []
-    while len(node.users) == 1:
-        user = next(iter(node.users))
-        name = op_name(user.target) if user.op == "call_function" else ""
-        others = [x for x in leaves_of((user.args[1:], user.kwargs)) if isinstance(x, fx.Node)]
-        if name in POINTWISE and user.args[0] is node and not others:
-            steps.append(step(user))
-        elif name not in TRANSPARENT:
-            break
-        node = user
-
-    def activate(values: Tensor) -> Tensor:
-        for function in steps:
-            values = function(values)
-        return values
-
-    return activate
 
 
 def _tensor(index: np.ndarray) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import options
-from ..calibration import Batch, Sweep, Working, batches_for
+from ..calibration import Batch, Working, batches_for
 from ..calibration.batching import thinned
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
@@ -125,7 +125,7 @@ class _Scan:
             batches = batches[: len(self.dense)]
         self.images = sum(batch.images for batch in batches)
         self.halves = [list(range(len(batches) // 2)), list(range(len(batches) // 2, len(batches)))]
-        self.sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches], memory)
+        self.sweep = working.sweep(batches, memory)
 
     def losses(self, group: Group, progress: Callable[[float], None]) -> dict[int, float]:
         """What the outputs lose for each number of a group's units that stay."""

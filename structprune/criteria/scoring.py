@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Spread, Sweep, batches_for
+from ..calibration import Batch, Layer, Spread, batches_for
 from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
 from ..memory import LIMIT, allocation_failed
@@ -331,7 +331,7 @@ class _Run:
                 self._remove(group, view, [])
             return
         working = self.collector.working
-        sweep = Sweep(working.module, working.captured, [batch.inputs for batch in batches], self.collector.memory)
+        sweep = working.sweep(batches, self.collector.memory)
         images = sum(batch.images for batch in batches)
         sites = {group.name: self.collector.sampled(group) for group in groups}
         order = sorted(groups, key=self.collector.first)

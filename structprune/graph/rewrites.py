@@ -1,14 +1,14 @@
 """How the calls of a program are written where channels go: one rewrite for each kind of op.
 
-A rewrite gets the writer, the recorded node and its arguments as plain data. It returns what the program says instead
-(kind, target, arguments, keyword arguments), or None where the call stays as it is.
+A rewrite gets what follows the program's numbers, the recorded node and its arguments as plain data. It returns what
+the program says instead (kind, target, arguments, keyword arguments), or None where the call stays as it is.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
@@ -17,17 +17,15 @@ from ..ops import op_name
 from ..ops.provenance import Number
 from ..ops.record import place, record_of
 from .flow import Value
+from .following import Follower
 
-if TYPE_CHECKING:
-    from .program import Writer
-
-Rewrite = Callable[["Writer", fx.Node, list[Any], dict[str, Any]], "tuple[Any, ...] | None"]
+Rewrite = Callable[[Follower, fx.Node, list[Any], dict[str, Any]], "tuple[Any, ...] | None"]
 
 
 def sized(method: str) -> Rewrite:
     """Of ops that take the sizes of their result: a method of tensors stands for them."""
 
-    def rewrite(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    def rewrite(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
         if len(node.args) < 2 or not isinstance(node.args[1], (list, tuple)):  # view(dtype)
             return None
         shape = w.shape(node, node.args[1])
@@ -47,22 +45,22 @@ def _inferred(shape: list[Any]) -> list[Any]:
 def like(method: str) -> Rewrite:
     """Of ops whose result has the sizes of another tensor."""
 
-    def rewrite(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def rewrite(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         shape = w.shape(node)
         return "method", method, [args[0], shape if method == "expand" else _inferred(shape)]
 
     return rewrite
 
 
-def unflatten(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def unflatten(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "method", "reshape", [args[0], _inferred(w.shape(node))]
 
 
-def new(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def new(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "method", op_name(node.target), [args[0], w.shape(node, node.args[1]), *args[2:]], _plain(kwargs)
 
 
-def created(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def created(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "torch", op_name(node.target), [w.shape(node, node.args[0]), *args[1:]], _plain(kwargs)
 
 
@@ -70,14 +68,14 @@ def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if key in ("dtype", "device") and value is not None}
 
 
-def split(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def split(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     source: Value = w.value(node.args[0])
     dim = kwargs.get("dim", args[2] if len(args) > 2 else 0) % len(source.shape)
     sizes = [w.length(part.axes[dim], part.shape[dim]) for part in w.value(node)]
     return None if source.axes[dim] is None else ("torch", "split", [args[0], sizes, dim])
 
 
-def slice_(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def slice_(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     source: Value = w.value(node.args[0])
     dim = (args[1] if len(args) > 1 else 0) % len(source.shape)
     axis = source.axes[dim]
@@ -114,7 +112,7 @@ def _bounds(node: fx.Node) -> tuple[Any, Any, Any]:
 MOST = sys.maxsize  # as a slice's end: all that there is
 
 
-def grouped(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def grouped(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     """Of convolutions: as many groups as the channels that are left make blocks of the weight that is left."""
     record = record_of(op_name(node.target))
     at, recorded = record.place(node.target, "groups"), record.read(node, "groups")  # type: ignore[arg-type]
@@ -133,7 +131,7 @@ def grouped(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -
     return "op", str(node.target), args, {**kwargs, name: groups}
 
 
-def normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def normed(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     x: Value = w.value(node.args[0])
     given: Any = node.args[1]
     skipped = len(x.shape) - len(given)
@@ -142,14 +140,14 @@ def normed(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) ->
     return "op", str(node.target), [args[0], shape, *args[2:]], kwargs
 
 
-def grouped_norm(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def grouped_norm(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     x: Value = w.value(node.args[0])
     if x.axes[1] is None or node.args[1] != x.shape[1]:
         return None
     return "op", str(node.target), [args[0], w.width(node.args[0], 1), *args[2:]], kwargs  # each channel by itself
 
 
-def attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def attention(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     scale = kwargs.get("scale")
     q: Value = w.value(node.args[0])
     if scale is None and q.axes[-1] is None:
@@ -158,7 +156,7 @@ def attention(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any])
     return "op", str(node.target), args, {**kwargs, "scale": width**-0.5 if scale is None else scale}
 
 
-def repeat(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def repeat(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """An axis of one position is laid end to end as often as the result has positions."""
     made, before = w.value(node), w.value(node.args[0]).shape
     before = [1] * (len(made.shape) - len(before)) + list(before)
@@ -173,7 +171,7 @@ def repeat(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) ->
 def trains(argument: str) -> Rewrite:
     """Of ops that do something else in training, as this argument says: it follows the network's own mode."""
 
-    def rewrite(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    def rewrite(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
         at: Any = place(node.target, argument)  # type: ignore[arg-type]
         if op_name(node.target) == "batch_norm" and args[3] is not None and args[6] == 0.0:
             raise ModelError(
@@ -186,9 +184,9 @@ def trains(argument: str) -> Rewrite:
     return rewrite
 
 
-def fresh(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def fresh(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "op", "aten.clone.default", args  # of a constant that the code may write to
 
 
-def detached(w: Writer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def detached(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     return "op", "aten.detach.default", args  # also of a view, which can't be detached in place

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..calibration import Batch, Spread, Sweep, Working
+from ..calibration import Batch, Spread, Working
 from ..memory import LIMIT
 
 LEAST = 32  # values a channel, under which a variance says little
@@ -28,7 +28,7 @@ def reestimate(
     norms = [norm for norm in slim.norms if calls[norm.mean] == 1]
     for module in sorted({norm.module for norm in slim.norms if calls[norm.mean] > 1}):
         slim.notes.append(f"{module} is called several times and keeps its statistics")
-    sweep = Sweep(slim.module, slim.captured, [batch.inputs for batch in batches], memory)
+    sweep = slim.sweep(batches, memory)
     found: dict[str, int] = {}
     for number, norm in enumerate(norms):
         progress(number / len(norms))

@@ -54,7 +54,7 @@ def refit(
                 tasks.append(task)
             else:
                 slim.notes.append(task)
-    sweep = Sweep(slim.module, slim.captured, [batch.inputs for batch in batches], memory)
+    sweep = slim.sweep(batches, memory)
     slim.notes += unreached(slim, plan)
     fits = _Fits(dense, slim, plan, batches, sweep, per_channel, ridge, seed, memory)
     found: dict[str, Solution] = {}

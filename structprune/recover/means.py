@@ -114,26 +114,9 @@ def _offset(layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, 
             each = 8.0 * weight.shape[1]
             return torch.cat([weight[part].double() @ mean for part in parts(len(weight), each, AT_ONCE)]), True
         constant = mean.reshape(1, -1, *[1] * (x.dim() - 2)).expand(1, -1, *x.shape[2:]).contiguous()
-        made = layer.node.target(*_without_bias(layer, args, constant))[0].flatten(1)  # type: ignore[operator]
+        made = layer.without_bias(args, constant)[0].flatten(1)
     same = bool((made - made[:, :1]).abs().max() <= 1e-9 * made.abs().max().clamp_min(1e-300))
     return made.mean(1), same
-
-
-def _without_bias(layer: Layer, args: tuple[Any, ...], entering: Tensor) -> list[Any]:
-    """The arguments of a call in float64, with something else that enters it and without its bias."""
-    bias = layer.at("bias")
-    arguments = layer.node.target._schema.arguments  # type: ignore[union-attr]
-    found: list[Any] = []
-    for place, value in enumerate(args):
-        if place == layer.at("input"):
-            found.append(entering)
-        elif place == bias:
-            optional = isinstance(arguments[place].type, torch.OptionalType)
-            found.append(None if optional else torch.zeros_like(value, dtype=torch.float64))
-        else:
-            floating = isinstance(value, Tensor) and value.is_floating_point()
-            found.append(value.double() if floating else value)
-    return found
 
 
 def _ratio(layer: Layer, dense: Working, slim: Working, outputs: Any) -> Tensor | float:

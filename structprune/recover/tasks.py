@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import fx
 
 from ..calibration import Layer, Working
 from ..calibration.windows import places_of
 from ..memory import amount
-from ..ops.record import in_order
 from .moments import FOLDS
 
 ROWS_PER_INPUT = 8  # rows that are sampled for each unknown of an output
@@ -48,9 +44,7 @@ def task_of(
     """How a layer is fitted within `memory` bytes, or why it can't be."""
     weight = slim.state[layer.weight]
     inputs, channels = int(weight[0].numel()), int(weight.shape[1])
-    arguments = in_order(layer.node.target, layer.node.args, layer.node.kwargs)
-    args: list[Any] = [one.meta["val"] if isinstance(one, fx.Node) else one for one in arguments]
-    call = layer.read(args)
+    call = layer.recorded_call
     blocks = 1 if layer.kind == "linear" else max(1, int(call.x.shape[1]) // channels)
     outputs = len(weight) // blocks
     places = places_of(call)
