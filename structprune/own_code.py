@@ -7,7 +7,8 @@ looked up.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,8 @@ from .names import shown
 from .specs import beside_recipe
 
 
-def _checked(source: str, info: ValidationInfo) -> str:
+def checked_name(source: str, info: ValidationInfo) -> str:
+    """The name of code, relative to the current folder. Raises ValueError if there is no such code."""
     place, colon, name = source.rpartition(":")
     if colon and usercode.is_file_name(place):
         source = f"{beside_recipe(place, info)}:{name}"
@@ -27,7 +29,41 @@ def _checked(source: str, info: ValidationInfo) -> str:
     return source
 
 
-CodeName = Annotated[str, AfterValidator(_checked)]  # `file.py:Name`, relative to the recipe, or `package.module:Name`
+# `file.py:Name`, relative to the recipe, or `package.module:Name`
+CodeName = Annotated[str, AfterValidator(checked_name)]
+
+
+def callable_of(source: str, key: str, tell: usercode.Tell | None) -> Callable[..., Any]:
+    """Finds the function or class that `source` names.
+
+    Args:
+        source: `file.py:Name` or `package.module:Name`.
+        key: where it stands in the recipe, for messages.
+        tell: gets a line that says which file is run.
+
+    Returns:
+        The function or class itself.
+
+    Raises:
+        RecipeError: the name does not exist or can't be called.
+    """
+    with _importable(source):
+        code: Any = usercode.find(source, tell)
+    if not callable(code):
+        raise RecipeError(f"{key}: {source} is {shown(code)}: name a function or a class")
+    return code
+
+
+def code_named(source: str) -> list[str]:
+    """Reads the code that a name in a recipe refers to, on which all that is made by it depends.
+
+    Returns the texts of its files; nothing for a registered name, which has no colon.
+    """
+    if ":" not in source:
+        return []
+    files = usercode.files_of(source)
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()]
+    return texts or [usercode.code_of(usercode.split(source)[0])]
 
 
 def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) -> Any:
@@ -45,17 +81,19 @@ def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) 
     Raises:
         RecipeError: the name does not exist or can't be called, or the user's code raises.
     """
-    place, _ = usercode.split(source)
-    with usercode.importable(Path(place)) if usercode.is_file_name(place) else contextlib.nullcontext():
-        target = usercode.find(source, tell)
-        if not callable(target):
-            raise RecipeError(f"{key}: {source} is {shown(target)}: name a function or a class")
+    code = callable_of(source, key, tell)
+    with _importable(source):
         try:
-            return target(**kwargs)
+            return code(**kwargs)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever the user's code raises
             raise RecipeError(f"{key}: {source} failed: {reason(error)}") from error
+
+
+def _importable(source: str) -> AbstractContextManager[None]:
+    place, _ = usercode.split(source)
+    return usercode.importable(Path(place)) if usercode.is_file_name(place) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ class Scores:
 
     `unscored` says of groups without scores why; a plan keeps them whole. `notes` is what a user should know of the
     scores. `widths` are those for which a criterion ranked layer by layer, and the plan's then. `sensitivity` is for
-    the allocation of that name.
+    allocations that weigh measured losses.
     """
 
     criterion: str

@@ -26,8 +26,7 @@ def _registry():
     """What a test registers is gone after it."""
     before = dict(CRITERIA)
     yield
-    CRITERIA.clear()
-    CRITERIA.update(before)
+    CRITERIA._records = before
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,6 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import BudgetError, PlanError, RecipeError, StructPruneError
-from structprune.plan.allocations import ALLOCATIONS
 from structprune.records import Scores, Sensitivity
 
 X, IMAGES = torch.randn(1, 3, 8, 8), torch.randn(20, 3, 8, 8)
@@ -213,10 +212,12 @@ def test_criteria_that_give_no_scores(made, function, message):
 
 
 @pytest.mark.parametrize("gives", [None, [], {}, {"0": 16}, {"0": 1.5, "2": 8}, {"0": 99, "2": 8}, {"0": "8", "2": 8}])
-def test_allocations_that_give_no_widths(made, gives, monkeypatch):
-    monkeypatch.setitem(ALLOCATIONS, "mine", lambda choices, scores, load: gives)
+def test_allocations_that_give_no_widths(made, gives):
+    def mine(choices, scores, load):
+        return gives
+
     with pytest.raises(PlanError, match="allocation mine gave"):
-        sp.plan(made["graph"], made["scores"], budget={"macs": 0.5}, allocation="mine", align=1)
+        sp.plan(made["graph"], made["scores"], budget={"macs": 0.5}, allocation=mine, align=1)
 
 
 def test_a_scan_or_a_slim_network_of_another_graph(made):

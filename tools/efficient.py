@@ -13,15 +13,16 @@ import numpy as np
 from torch import nn
 
 from structprune.errors import BudgetError
-from structprune.plan.allocations import ALLOCATIONS, Allocation, Load, Widths
-from structprune.plan.budget import Choice
+from structprune.plan.allocations import Allocate, Load
+from structprune.plan.budget import Choice, Widths
+from structprune.plan.knapsack import knapsack
 from structprune.records import Scores
 
 SPARED = 0.98  # of the MACs that may stay: widths come in steps
 MOST_GROUPS, MOST_STEPS = 3, 4
 
 
-def most_efficient(model: nn.Module, least: float, tries: int) -> Allocation:
+def most_efficient(model: nn.Module, least: float, tries: int) -> Allocate:
     """An allocation for the budgets `macs` and `speedup`: the widths that use most of the first for what they use of
     the second, and keep at least a share of the outputs of convolutions and linear layers, in the geometric mean."""
     layers = (path for path, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
@@ -44,7 +45,7 @@ def _search(
         macs, latency = load.shares(at)
         return float(macs / latency) if SPARED <= macs <= 1 else 0.0
 
-    best = ALLOCATIONS["knapsack"](choices, scores, Load(lambda at: load.shares(at)[:1]))
+    best = knapsack(choices, scores, Load(lambda at: load.shares(at)[:1]))
     reached = efficiency(best)
     for _ in range(tries):
         moved = dict(best)

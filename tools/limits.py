@@ -37,7 +37,6 @@ from structprune.compare.peer import total_macs
 from structprune.cost import learn_cost
 from structprune.errors import BudgetError
 from structprune.names import architectures
-from structprune.plan.allocations import ALLOCATIONS
 from structprune.suites.command_line import Parser, check_known, fail
 from structprune.suites.timm_models import build, example
 
@@ -55,13 +54,14 @@ def limits(name: str, options: argparse.Namespace) -> Table:
     for column in ("", "MACs cut", "predicted", "measured (95 %)", "efficiency", "kept"):
         table.add_column(column, justify="right" if column else "left")
     peer = theirs(model, x, ROUNDINGS[-1])
-    for sharing, least in ((LEVEL, kept(model, peer)), (BEST, 1e-9)):
-        ALLOCATIONS[sharing] = most_efficient(model, least, options.tries)
+    searched = {LEVEL: kept(model, peer), BEST: 1e-9}
     made, predicted = {PEER: peer}, {PEER: "-"}
-    for sharing in ("knapsack", LEVEL, BEST):
-        budget = {"macs": CUT, **({"speedup": 1.01} if sharing != "knapsack" else {})}
+    for sharing in ("knapsack", *searched):
+        budget, allocation = {"macs": CUT}, sharing
+        if sharing in searched:
+            budget, allocation = budget | {"speedup": 1.01}, most_efficient(model, searched[sharing], options.tries)
         try:
-            plan = sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=sharing)
+            plan = sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=allocation)
         except BudgetError as error:
             table.add_row(sharing, escape(str(error)))
             continue

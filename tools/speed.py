@@ -50,7 +50,7 @@ from structprune.compare.peer import cut, search_ratio, total_macs, without_fuse
 from structprune.cost import CostModel, learn_cost, plan_measured
 from structprune.errors import BudgetError
 from structprune.names import architectures
-from structprune.plan.allocations import ALLOCATIONS
+from structprune.plan.allocations import Allocate
 from structprune.suites.command_line import Parser, check_known, fail, record_each
 from structprune.suites.timm_models import build, example
 from structprune.suites.worker import one_line
@@ -147,7 +147,7 @@ def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
         learned = time.perf_counter() - start
         record["cost_error"], record["learn_s"] = cost.error, learned
 
-        def planned(cost: CostModel, budget: dict[str, float], sharing: str = "knapsack") -> sp.Plan:
+        def planned(cost: CostModel, budget: dict[str, float], sharing: str | Allocate = "knapsack") -> sp.Plan:
             return sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=sharing)
 
         def measured(budget: dict[str, float]) -> sp.Plan:
@@ -174,8 +174,8 @@ def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
 
         plans: dict[str, Callable[[], sp.Plan]] = {OURS: at_half}
         if its_speed:
-            ALLOCATIONS[EFFICIENT] = most_efficient(model, rows[peer]["kept"], options.tries)
-            plans[EFFICIENT] = lambda: planned(cost, {"macs": CUT, "speedup": 1.01}, EFFICIENT)
+            searched = most_efficient(model, rows[peer]["kept"], options.tries)
+            plans[EFFICIENT] = lambda: planned(cost, {"macs": CUT, "speedup": 1.01}, searched)
         if its_speed > 1:
             plans[AT_ITS_SPEED] = lambda: measured({"speedup": LEVEL * its_speed})
         plans[ALONE] = lambda: measured({"speedup": 2.0})

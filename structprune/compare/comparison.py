@@ -30,6 +30,7 @@ from ..graph import DependencyGraph
 from ..graph.tracing import OUTPUT
 from ..models import build_model
 from ..modules import tensors
+from ..plan import allocation_of
 from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
 from ..records import Scores
@@ -43,7 +44,7 @@ from .peer import Settings
 SCHEMA = "structprune.compare/1"
 OURS, THEIRS = "structprune", "torch-pruning"
 AS_FAST = f"{OURS}-as-fast"
-BY_COST = ("sensitivity", "knapsack")  # the allocations that weigh what a width loses against what it costs
+FOR_SPEED = "knapsack"  # where the recipe's own allocation does not weigh what a width loses against what it costs
 ROUNDINGS = (1, 8, 16)
 Blocks = list[np.ndarray]
 SAME = 1e-9  # the relative difference, in float64, from which a network is not the masked dense one
@@ -54,6 +55,7 @@ _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "slimming": ("BNScaleImportance", {}),
     "random": ("RandomImportance", {}),
 }
+_IS_GLOBAL = {"uniform": False, "global": True, "threshold": True}  # allocations that torch-pruning has, as it has them
 
 
 def compare(
@@ -290,7 +292,7 @@ def _as_fast(
 
 def _with_speedup(recipe: Recipe, speedup: float) -> Recipe:
     """The recipe with this budget alone, shared by what widths cost. Raises RecipeError where that can't be."""
-    allocation = recipe.prune.allocation if recipe.prune.allocation in BY_COST else "knapsack"
+    allocation = recipe.prune.allocation if allocation_of(recipe.prune.allocation).for_speed else FOR_SPEED
     prune = {**recipe.prune.model_dump(mode="json"), "budget": {"speedup": speedup}, "allocation": allocation}
     return check_recipe({**recipe.model_dump(mode="json"), "prune": prune}, "as_fast")
 
@@ -305,7 +307,7 @@ def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
     spec, notes = recipe.prune, [f"{THEIRS} is cut to {OURS}'s MACs, by the pruning ratio that comes nearest"]
     if spec.criterion not in _SETTINGS:
         notes.append(f"{THEIRS} has no {spec.criterion}: its group L1 instead")
-    if spec.allocation not in ("uniform", "global", "threshold"):
+    if spec.allocation not in _IS_GLOBAL:
         notes.append(f"{THEIRS} has no allocation {spec.allocation}: the same ratio in every layer")
     if wants_latency(spec.budget.as_dict()):
         notes.append(
@@ -316,7 +318,7 @@ def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
     importance, arguments = _SETTINGS.get(spec.criterion, _SETTINGS["l1"])
     modules = [path for path, _ in build_model(recipe.model, recipe.seed, lambda line: None).named_modules()]
     ignored = [path for path in modules if any(fnmatch(path, glob) for glob in spec.ignore)]
-    return Settings(importance, arguments, spec.allocation in ("global", "threshold"), ignored, spec.max_ratio), notes
+    return Settings(importance, arguments, _IS_GLOBAL.get(spec.allocation, False), ignored, spec.max_ratio), notes
 
 
 def _theirs(

@@ -47,8 +47,10 @@ def may_time() -> bool:
     return switch == "on"
 
 
-def check_may_time(budget: Mapping[str, float]) -> None:
-    """Raises BudgetError for a budget that only timing can meet where nothing may be timed."""
+def check_may_time(budget: Mapping[str, float], other: str = "") -> None:
+    """Raises BudgetError for a budget that only timing can meet, or what `other` names, where nothing may be timed."""
+    if other and not may_time():
+        raise BudgetError(f"{other} needs costs, which are timed, and {SWITCH}=off allows no timing: set it to on")
     if wants_latency(budget) and not may_time():
         asked = " and ".join(f"{name}={value:g}" for name, value in budget.items() if wants_latency({name: value}))
         raise BudgetError(

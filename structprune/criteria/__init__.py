@@ -6,9 +6,6 @@ of a group, `collect` and `scoring` run one over a graph; the criteria are in `n
 `activations`, `taylor` and `reconstruction`. Nothing here knows of budgets, plans or surgery.
 """
 
-import importlib
-import pkgutil
-
 from .registry import CRITERIA, NEEDS, Criterion, criterion
 from .scan import scan_images, sensitivity
 from .scoring import score, unscorable
@@ -26,6 +23,3 @@ __all__ = [
     "sensitivity",
     "unscorable",
 ]
-
-for _module in pkgutil.iter_modules(__path__):  # each registers its criteria
-    importlib.import_module(f"{__name__}.{_module.name}")

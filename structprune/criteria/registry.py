@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from ..errors import RecipeError
-from ..names import unknown
+from ..registry import Registry
 from .views import COMBINE, Consumer, GroupView, Members
 
 Scored = Tensor | Members
@@ -67,7 +67,7 @@ class Criterion:
         return bool(self.needs & {"activations", "gradients"})
 
 
-CRITERIA: dict[str, Criterion] = {}
+CRITERIA: Registry[Criterion] = Registry("criterion", "structprune.criteria")
 
 
 def criterion(
@@ -109,10 +109,8 @@ def criterion(
         raise ValueError(f"criterion {name!r} combines by {combine!r}, which is none of {', '.join(COMBINE)}")
 
     def register(function: F) -> F:
-        if name in CRITERIA:
-            raise ValueError(f"a criterion named {name!r} is registered already")
-        CRITERIA[name] = Criterion(
-            name, function, description, source, frozenset(needs), combine, sequential, squares, mend, finish
+        CRITERIA.add(
+            Criterion(name, function, description, source, frozenset(needs), combine, sequential, squares, mend, finish)
         )
         return function
 
@@ -126,5 +124,5 @@ def criterion_of(criterion: str | CriterionFunction) -> Criterion:
         name = getattr(criterion, "__name__", type(criterion).__name__)
         return registered[0] if registered else Criterion(name, criterion, "", combine="leading")
     if not isinstance(criterion, str) or criterion not in CRITERIA:
-        raise RecipeError(unknown("criterion", criterion, CRITERIA))
+        raise RecipeError(CRITERIA.complain(criterion))
     return CRITERIA[criterion]

@@ -1,164 +1,138 @@
-"""How a budget is shared among the groups: the table of allocations, and those that go by the scores alone.
+"""What an allocation is: a way to share a budget among the groups, which says what it needs.
 
-An allocation gets the choices, the scores and `load`: `load(widths)` is the largest share of any budget that these
-widths use (1.0 is exactly all), `load.shares(widths)` that of each. It returns the widths. It may assume that the
-narrowest widths fit.
+It gets the choices, the scores and `load`: `load(widths)` is the largest share of any budget that these widths use (1.0
+is exactly all), `load.shares(widths)` that of each. It returns the widths. It may assume that the narrowest widths fit.
+Nothing else knows one by its name.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import RecipeError
+from ..own_code import callable_of
 from ..records import Scores
-from .budget import Choice, Widths
+from ..registry import Registry
+from .budget import Choice, Cost, Widths
+
+if TYPE_CHECKING:
+    from ..usercode import Tell
 
 
 @dataclass(frozen=True)
 class Load:
-    """What widths use of each budget: `shares` gives an array with one number a budget, 1.0 where it is all used."""
+    """What widths use of each budget.
+
+    Attributes:
+        shares: gives an array with one number a budget, 1.0 where it is all used.
+        cost: what widths cost on the runtime; None where the plan was given no costs.
+    """
 
     shares: Callable[[Widths], np.ndarray]
+    cost: Cost | None = None
 
     def __call__(self, widths: Widths) -> float:
         return float(self.shares(widths).max())
 
 
-Allocation = Callable[[list[Choice], Scores, Load], Widths]
+Allocate = Callable[[list[Choice], Scores, Load], Widths]
 
-ALLOCATIONS: dict[str, Allocation] = {}
+NEEDS = {
+    "scan": "what pruning each group alone loses (structprune.sensitivity), for which there are calibration images",
+    "cost": "what widths cost on the runtime (structprune.cost.learn_cost)",
+    "positive": "scores of at least 0",
+}
 
 
-def allocation(name: str) -> Callable[[Allocation], Allocation]:
-    """Registers an allocation under a name that recipes can use; a name that is taken raises ValueError."""
+@dataclass(frozen=True)
+class Allocation:
+    """A registered allocation.
 
-    def register(function: Allocation) -> Allocation:
-        if name in ALLOCATIONS:
-            raise ValueError(f"an allocation named {name!r} is registered already")
-        ALLOCATIONS[name] = function
-        return function
+    Attributes:
+        name: as recipes call it.
+        description: one line for lists.
+        allocate: a function from choices, scores and load to widths.
+        needs: of NEEDS, what it can't do without.
+        uses: of NEEDS, what it takes in place of the scores where it is there.
+        for_speed: whether it weighs what a width loses against what it saves, as a budget of speed asks for.
+        quick: whether it is done in no time; else whether there is a plan at all is looked at by another one first.
+    """
+
+    name: str
+    description: str
+    allocate: Allocate = field(repr=False)
+    needs: frozenset[str] = frozenset()
+    uses: frozenset[str] = frozenset()
+    for_speed: bool = False
+    quick: bool = True
+
+    def scans(self, has_images: bool) -> bool:
+        """Whether a scan is made for it, where there are calibration images or not."""
+        return "scan" in self.needs or (has_images and "scan" in self.uses)
+
+    def refuses_negative(self, scores: Scores) -> bool:
+        """Whether it can't be used with these scores if some are negative."""
+        return "positive" in self.needs and not (scores.sensitivity is not None and "scan" in self.needs | self.uses)
+
+
+ALLOCATIONS: Registry[Allocation] = Registry("allocation", "structprune.plan")
+
+
+def allocation(
+    name: str,
+    description: str,
+    *,
+    needs: Sequence[str] = (),
+    uses: Sequence[str] = (),
+    for_speed: bool = False,
+    quick: bool = True,
+) -> Callable[[Allocate], Allocate]:
+    """Registers an allocation under a name that recipes can use: `@allocation("mine", "what it does")` above it.
+
+    Args:
+        name: by which `plan` and recipes find it.
+        description: a line for lists.
+        needs: what it can't do without, of NEEDS.
+        uses: what it takes in place of the scores where it is there, of NEEDS.
+        for_speed: whether it weighs what a width loses against what it saves.
+        quick: whether it is done in no time.
+
+    Returns:
+        A decorator that leaves the function as it is.
+
+    Raises:
+        ValueError: the name is taken, or a need is not one of NEEDS.
+    """
+    if unfit := [need for need in (*needs, *uses) if need not in NEEDS]:
+        raise ValueError(f"allocation {name!r} needs {unfit[0]!r}, which is not one of {', '.join(NEEDS)}")
+
+    def register(allocate: Allocate) -> Allocate:
+        ALLOCATIONS.add(Allocation(name, description, allocate, frozenset(needs), frozenset(uses), for_speed, quick))
+        return allocate
 
     return register
 
 
-@allocation("uniform")
-def uniform(choices: list[Choice], scores: Scores, load: Load) -> Widths:
-    """The same pruning ratio in every group, as near as its widths allow.
+def allocation_of(wanted: str | Allocate, tell: Tell | None = None) -> Allocation:
+    """The allocation of a name, of code (`file.py:Name`), or of any function.
 
-    The ratio is found by bisection; what rounding leaves of the budget goes to the groups that it cut most.
+    Args:
+        wanted: what `plan` or a recipe names.
+        tell: gets a line that says which file of the user's is run.
+
+    Raises:
+        RecipeError: no such allocation, or code that is not there or can't be called.
     """
-
-    def at(ratio: float) -> Widths:
-        return {c.group.name: c.nearest(c.group.units * (1 - ratio)) for c in choices}
-
-    ratio = _bisect(lambda r: load(at(r)) <= 1)
-    widths = at(ratio)
-    cut = {c.group.name: (c.group.units * (1 - ratio) - widths[c.group.name]) / c.group.units for c in choices}
-    return fill(choices, widths, load, sorted(cut, key=lambda name: -cut[name]))
-
-
-@allocation("global")
-def global_(choices: list[Choice], scores: Scores, load: Load) -> Widths:
-    """One threshold for all groups, on each unit's score divided by the mean score of its group.
-
-    The division makes layers of different fan-in comparable: a unit stays if it is important for its layer.
-    """
-    relative = {}
-    for choice in choices:
-        if choice.group.name not in scores.values:  # stays whole
-            relative[choice.group.name] = np.full(choice.group.units, np.inf)
-            continue
-        values = scores.values[choice.group.name]
-        relative[choice.group.name] = np.sort(values / (values.mean() or 1.0))[::-1]
-    levels = np.unique(np.concatenate([*relative.values(), np.zeros(1)]))
-    levels = levels[np.isfinite(levels)]
-
-    def at(position: float) -> Widths:
-        level = levels[min(int(position * len(levels)), len(levels) - 1)]
-        above = {c.group.name: int((relative[c.group.name] > level).sum()) for c in choices}
-        if position <= 0:
-            above = {c.group.name: c.group.units for c in choices}
-        if position >= 1:
-            above = {c.group.name: 0 for c in choices}
-        return {c.group.name: c.nearest(above[c.group.name]) for c in choices}
-
-    widths = at(_bisect(lambda p: load(at(p)) <= 1))
-
-    def best_lost(choice: Choice) -> float:
-        values, kept = relative[choice.group.name], widths[choice.group.name]
-        return float(values[kept]) if kept < len(values) else -np.inf
-
-    order = [c.group.name for c in sorted(choices, key=best_lost, reverse=True)]
-    return fill(choices, widths, load, order)
-
-
-@allocation("threshold")
-def threshold(choices: list[Choice], scores: Scores, load: Load) -> Widths:
-    """One threshold for all groups on the scores as they are, and what is strictly greater stays.
-
-    With the criterion `slimming` and a budget of `channels`, the global percentile of Liu et al., Network Slimming,
-    ICCV 2017, section 3; `min_channels` and `max_ratio` are the least and the cap of each layer. Nothing is filled up.
-    For scores that compare over layers; `global` makes others comparable.
-    """
-    values = {c.group.name: np.sort(scores.values[c.group.name]) for c in choices if c.group.name in scores.values}
-    levels = np.unique(np.concatenate(list(values.values()))) if values else np.zeros(1)
-
-    def at(position: float) -> Widths:
-        level = levels[min(int(position * len(levels)), len(levels) - 1)] if position > 0 else -np.inf
-        return {
-            c.group.name: c.nearest(int((values[c.group.name] > level).sum()))
-            if c.group.name in values
-            else int(c.widths[-1])
-            for c in choices
-        }
-
-    return at(_bisect(lambda p: load(at(p)) <= 1))
-
-
-def fill(choices: list[Choice], widths: Widths, load: Load, order: list[str]) -> Widths:
-    """Gives each group in `order` its next wider width where the budget still holds.
-
-    Once round, so that the shares stay as they were allocated; again only while over 1 % is left. Where single
-    steps are too coarse for that, one group is widened for a step less in another.
-    """
-    of_name = {c.group.name: c for c in choices}
-    while True:
-        before = widths
-        for name in order:
-            wider = of_name[name].next_above(widths[name])
-            if wider is not None and load({**widths, name: wider}) <= 1:
-                widths = {**widths, name: wider}
-        if load(widths) >= 0.99:
-            return widths
-        if widths == before:
-            return _exchange(choices, widths, load)
-
-
-def _exchange(choices: list[Choice], widths: Widths, load: Load, tries: int = 400) -> Widths:
-    """The best of up to `tries` exchanges of a step between two groups; stops at 1 % below the budget."""
-    best, used = widths, load(widths)
-    up = {c.group.name: c.next_above(widths[c.group.name]) for c in choices}
-    down = {c.group.name: c.next_below(widths[c.group.name]) for c in choices}
-    pairs = ((a, b) for a in up for b in down if a != b)
-    steps = ((a, b, wide, narrow) for a, b in pairs if (wide := up[a]) is not None and (narrow := down[b]) is not None)
-    for a, b, wide, narrow in itertools.islice(steps, tries):
-        candidate = {**widths, a: wide, b: narrow}
-        if used < (now := load(candidate)) <= 1:
-            best, used = candidate, now
-            if used >= 0.99:
-                break
-    return best
-
-
-def _bisect(fits: Callable[[float], bool]) -> float:
-    """The smallest number in [0, 1], to 2**-20, for which `fits` holds; it holds at 1 and stays once it does."""
-    if fits(0.0):
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+    if isinstance(wanted, str) and ":" in wanted:
+        wanted = callable_of(wanted, "allocation", tell)
+    if callable(wanted):
+        registered = [entry for entry in ALLOCATIONS.values() if entry.allocate is wanted]
+        name = getattr(wanted, "__name__", type(wanted).__name__)
+        return registered[0] if registered else Allocation(name, "", wanted)
+    if not isinstance(wanted, str) or wanted not in ALLOCATIONS:
+        raise RecipeError(ALLOCATIONS.complain(wanted))
+    return ALLOCATIONS[wanted]

@@ -15,8 +15,7 @@ from ..graph import DependencyGraph
 from ..names import shown
 from ..options import Wrong, whole
 from ..records import Scores, Sensitivity
-
-SHARES_OF_SCORES = ("global", "knapsack")  # allocations that divide by sums of scores, which must not be negative
+from .allocations import Allocation
 
 
 def align_option(value: Any) -> Any:
@@ -36,7 +35,19 @@ def cost_option(value: Any) -> Any:
     return value
 
 
-def check_scores(graph: DependencyGraph, scores: Scores, allocation: str) -> Scores:
+def check_needs(allocation: Allocation, scores: Scores, cost: Any) -> None:
+    """Raises BudgetError where an allocation lacks what it needs."""
+    if "scan" in allocation.needs and scores.sensitivity is None:
+        raise BudgetError(
+            f"allocation {allocation.name} needs a scan: plan(..., sensitivity=structprune.sensitivity(...))"
+        )
+    if "cost" in allocation.needs and cost is None:
+        raise BudgetError(
+            f"allocation {allocation.name} needs costs: plan(..., cost=structprune.cost.learn_cost(graph))"
+        )
+
+
+def check_scores(graph: DependencyGraph, scores: Scores, allocation: Allocation) -> Scores:
     """The scores as float64 arrays, one for each group of the graph that is not `unscored`.
 
     Raises PlanError for groups that the graph does not have or that are missing, and for scores that are no finite real
@@ -57,10 +68,10 @@ def check_scores(graph: DependencyGraph, scores: Scores, allocation: str) -> Sco
         raise PlanError(f"the scores name group {shown(strange[0])}, which is not in this graph: score this graph")
     values = {name: _array(name, given, units[name]) for name, given in scores.values.items()}
     below = next((name for name, array in values.items() if (array < 0).any()), None)
-    if below is not None and allocation in SHARES_OF_SCORES and not (allocation == "knapsack" and scores.sensitivity):
+    if below is not None and allocation.refuses_negative(scores):
         raise BudgetError(
-            f"group {below} has a score of {values[below].min():.4g}, and allocation {allocation} weighs each score by "
-            "the sum of its group's: give scores of at least 0, or take allocation uniform or threshold"
+            f"group {below} has a score of {values[below].min():.4g}, and allocation {allocation.name} weighs each "
+            "score by the sum of its group's: give scores of at least 0, or take allocation uniform or threshold"
         )
     if scores.sensitivity is not None:
         _check_losses(units, scores.sensitivity)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..errors import BudgetError
 from ..records import Scores, Sensitivity
-from .allocations import Load, allocation, fill, uniform
+from .allocations import Load, allocation
 from .budget import Choice, Widths
+from .uniform import fill, uniform
 
 STEPS = 48  # the most steps in which a group is narrowed
 LOOKAHEAD = 3  # how many of them are weighed at once: a runtime may not gain by each
@@ -19,15 +19,14 @@ LOOKAHEAD = 3  # how many of them are weighed at once: a runtime may not gain by
 Losses = dict[str, Callable[[int], float]]  # for each group, what it costs to keep so many units
 
 
-@allocation("sensitivity")
+@allocation("sensitivity", "least sum of losses, as a scan measured them", needs=["scan"], for_speed=True)
 def sensitivity(choices: list[Choice], scores: Scores, load: Load) -> Widths:
     """The widths whose measured losses, one group pruned at a time, have the least sum within the budget.
 
     Losses between the measured widths are interpolated on their lower convex hull; then the group whose next step costs
     the least for what it saves of the budget is narrowed, again and again. Groups without a measurement stay whole.
     """
-    if scores.sensitivity is None:
-        raise BudgetError("allocation sensitivity needs a scan: plan(..., sensitivity=structprune.sensitivity(...))")
+    assert scores.sensitivity is not None
     return cheapest(choices, scanned(choices, scores.sensitivity), scores, load)
 
 

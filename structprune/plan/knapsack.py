@@ -10,16 +10,24 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ..progress import quiet
 from ..records import Scores
-from .allocations import Load, allocation, fill, uniform
+from .allocations import Load, allocation
 from .budget import Choice, Widths
 from .descent import cheapest, scanned
+from .uniform import fill, uniform
 
 WINDOW = 6  # how many widths a group may move by at once
 ROUNDS = 30
 NODES = 100  # of the solver's tree: a limit of time would make plans depend on what else the machine does
 
 
-@allocation("knapsack")
+@allocation(
+    "knapsack",
+    "the most that can be kept within all budgets at once, by integer programs",
+    needs=["positive"],
+    uses=["scan"],
+    for_speed=True,
+    quick=False,
+)
 def knapsack(choices: list[Choice], scores: Scores, load: Load) -> Widths:
     """The widths that keep most within all budgets, as integer programs that scipy's HiGHS solves.
 

@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import BudgetError, PlanError, RecipeError
+from ..errors import BudgetError, PlanError
 from ..graph import DependencyGraph, WidthCounter
 from ..graph.attributes import slim_attributes
 from ..graph.program import write_program
 from ..graph.removal import cut_statistics, kept_positions
 from ..modules import tensors
-from ..names import shown, unknown
+from ..names import shown
 from ..options import checked, instance, number, optional, several, whole
 from ..records import Plan, Scores, Sensitivity
 from .alignment import aligned, check_steps
-from .allocations import ALLOCATIONS, Load
-from .arguments import align_option, check_scores, cost_option
+from .allocations import Allocate, Allocation, Load, allocation_of
+from .arguments import align_option, check_needs, check_scores, cost_option
 from .budget import LATENCY, SPEEDUP, Choice, Cost, Limit, Widths, choices, read_budget
 from .configurations import stale_configurations
 
@@ -42,7 +42,7 @@ def plan(
     scores: Scores,
     budget: Mapping[str, float],
     *,
-    allocation: str = "uniform",
+    allocation: str | Allocate = "uniform",
     min_channels: int = 1,
     max_ratio: float = 0.9,
     align: int | Mapping[str, int] | Literal["auto"] = "auto",
@@ -60,7 +60,8 @@ def plan(
         scores: what `score` gives of it.
         budget: `macs`, `params` or `channels` (or several) to what may stay: a fraction of the dense network, or an
             absolute number over 1; `latency_ms` and `speedup` (how many times faster) as `cost` predicts them.
-        allocation: how the budget is shared among groups, by name.
+        allocation: how the budget is shared among groups: a name, or a function from choices, scores and load to the
+            widths that each group keeps (see CONTRIBUTING.md).
         min_channels: how many channels of each layer stay at least.
         max_ratio: the largest share of a group's units that goes.
         align: what widths are multiples of: one number (1: any width), or a runtime's steps by kind of layer
@@ -78,16 +79,16 @@ def plan(
         PlanError: the scores are not of this graph.
         RecipeError: there is no such allocation.
     """
-    if not isinstance(allocation, str) or allocation not in ALLOCATIONS:
-        raise RecipeError(unknown("allocation", allocation, ALLOCATIONS))
+    chosen = allocation_of(allocation)
     limits = read_budget(budget, graph, cost)
     amounts = {name: number()(amount) for name, amount in budget.items()}  # a NumPy scalar as a plain number
     if sensitivity is not None:
         scores = dataclasses.replace(scores, sensitivity=sensitivity)
-    scores = check_scores(graph, scores, allocation)
+    scores = check_scores(graph, scores, chosen)
+    check_needs(chosen, scores, cost)
     align, notes = (align, ()) if align != "auto" else _standard(cost)
     constraints = {"min_channels": min_channels, "max_ratio": max_ratio, "align": _plain(align), "ignore": list(ignore)}
-    return _Planning(graph, scores, limits, amounts, allocation, constraints, cost).in_steps(align, notes)
+    return _Planning(graph, scores, limits, amounts, chosen, constraints, cost).in_steps(align, notes)
 
 
 def _standard(cost: Cost | None) -> tuple[Mapping[str, int], Sequence[str]]:
@@ -116,7 +117,7 @@ class _Planning:
     scores: Scores
     limits: list[Limit]
     budget: dict[str, float]
-    allocation: str
+    allocation: Allocation
     constraints: dict[str, Any]
     cost: Cost | None
 
@@ -164,7 +165,7 @@ class _Planning:
             counts = used(widths)
             return np.array([counts[limit.name] / limit.allowed for limit in limits])
 
-        load = Load(shares)
+        load = Load(shares, cost)
         narrowest = {choice.group.name: int(choice.widths[0]) for choice in options}
         if load(narrowest) > 1:
             whole = all(narrowest[group.name] == group.units for group in graph.groups)
@@ -174,13 +175,13 @@ class _Planning:
         else:
             widths = _ranked_for(graph, options, scores)
         if load(widths) > 1:
-            whose = f"that {scores.criterion} ranked for" if scores.widths else f"of allocation {self.allocation}"
+            whose = f"that {scores.criterion} ranked for" if scores.widths else f"of allocation {self.allocation.name}"
             raise PlanError(
                 f"the widths {whose} are over the budget, with {len(scores.unscored)} groups that can't be scored and "
                 "stay whole: allow more, or choose another criterion or allocation"
             )
         kept = {name: ranking.best(name, width) for name, width in widths.items()}
-        plan = realise(graph, kept, scores.criterion, self.allocation, self.budget, self.constraints)
+        plan = realise(graph, kept, scores.criterion, self.allocation.name, self.budget, self.constraints)
         if cost is not None:
             plan.latency = {"dense": cost.dense_ms, "slim": counter.count(widths)[LATENCY]}
         notes = _notes(limits, used(widths), plan, self.constraints)
@@ -217,18 +218,18 @@ def _ranked_for(graph: DependencyGraph, options: list[Choice], scores: Scores) -
     return widths
 
 
-def _allocated(allocation: str, options: list[Choice], scores: Scores, load: Load) -> Widths:
+def _allocated(allocation: Allocation, options: list[Choice], scores: Scores, load: Load) -> Widths:
     """What an allocation gives, once it is known to be one of the widths of each group."""
-    widths = ALLOCATIONS[allocation](options, scores, load)
+    widths = allocation.allocate(options, scores, load)
     if not isinstance(widths, Mapping):
         raise PlanError(
-            f"allocation {allocation} gave {shown(widths)}: it must return the width of each group, by name"
+            f"allocation {allocation.name} gave {shown(widths)}: it must return the width of each group, by name"
         )
     for choice in options:
         width = widths.get(choice.group.name)
         if not isinstance(width, numbers.Integral) or int(width) not in choice.widths:
             raise PlanError(
-                f"allocation {allocation} gave {shown(width)} units to group {choice.group.name}, which may keep "
+                f"allocation {allocation.name} gave {shown(width)} units to group {choice.group.name}, which may keep "
                 f"{shown(choice.widths.tolist())}"
             )
     return {choice.group.name: int(widths[choice.group.name]) for choice in options}

@@ -14,6 +14,7 @@ from ..data.spec import AnyDataSpec
 from ..errors import RecipeError
 from ..memory import LIMIT
 from ..models.registry import ModelSpec, parse_model
+from ..own_code import checked_name
 from ..specs import Flaws, Number, Strict, Whole, only_read
 from ..tasks.spec import AnyTaskSpec, ClassificationSpec
 from ..train.spec import TrainSpec
@@ -112,7 +113,9 @@ class PruneSpec(Strict):
     )
     budget: BudgetSpec = Field(description="what may stay, how fast and how good")
     search: SearchSpec | None = Field(default=None, description="how a bound of quality is searched for")
-    allocation: str = Field(default="uniform", description="how the budget is shared among groups")
+    allocation: str = Field(
+        default="uniform", description="how the budget is shared among groups: a name, or `file.py:Name`"
+    )
     min_channels: Whole = Field(default=1, ge=1, description="how many channels each layer keeps at least")
     max_ratio: Number = Field(default=0.9, gt=0, le=1, description="the largest share of a group's units that may go")
     align: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
@@ -154,7 +157,7 @@ class PruneSpec(Strict):
     @field_validator("allocation")
     @classmethod
     def _allocation(cls, name: str, info: ValidationInfo) -> str:
-        return known.ALLOCATIONS.check(name, info)
+        return checked_name(name, info) if ":" in name else known.ALLOCATIONS.check(name, info)
 
 
 class RuntimeSpec(Strict):
@@ -301,19 +304,20 @@ def _calibration_flaws(recipe: Recipe) -> Iterator[str]:
     """Parts that lack calibration images, and a way to combine that the criterion does not use."""
     from ..calibration.batches import BATCH
     from ..criteria import CRITERIA
+    from ..plan import allocation_of
 
-    criterion, allocation = CRITERIA[recipe.prune.criterion], recipe.prune.allocation
+    criterion, allocation = CRITERIA[recipe.prune.criterion], allocation_of(recipe.prune.allocation)
     if recipe.data.calibration is None:
         for is_needed, what in (
             (criterion.needs_data, f"criterion {criterion.name}"),
-            (allocation == "sensitivity", "allocation sensitivity"),
+            ("scan" in allocation.needs, f"allocation {allocation.name}"),
             (any(needs_images(step) for step in recipe.recover), "recovery"),
             (recipe.int8, "int8"),
         ):
             if is_needed:
                 yield f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}"
-    elif allocation in ("sensitivity", "knapsack") and recipe.data.calibration.images <= BATCH:
-        yield f"allocation {allocation} needs two batches of {BATCH}: set data.calibration.images higher"
+    elif allocation.scans(has_images=True) and recipe.data.calibration.images <= BATCH:
+        yield f"allocation {allocation.name} needs two batches of {BATCH}: set data.calibration.images higher"
     if recipe.prune.combine and criterion.combine is None:
         yield f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out"
 

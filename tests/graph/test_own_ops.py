@@ -28,8 +28,9 @@ X = torch.randn(2, 3, 8, 8)
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     """Imports a block as a module; registries and modules are put back at the end."""
-    registries = (OPS, CRITERIA, ALLOCATIONS, STAGES)
-    before, folder, loaded = [dict(registry) for registry in registries], tmp_path_factory.mktemp("own"), {}
+    tables, registries = (OPS, STAGES), (CRITERIA, ALLOCATIONS)
+    before, records = [dict(table) for table in tables], [dict(registry) for registry in registries]
+    folder, loaded = tmp_path_factory.mktemp("own"), {}
 
     def load(name):
         if name not in loaded:
@@ -41,9 +42,11 @@ def imported(tmp_path_factory):
         return loaded[name]
 
     yield load
-    for registry, entries in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(entries)
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+    for registry, entries in zip(registries, records, strict=True):
+        registry._records = entries
     for name in loaded:
         del sys.modules[Path(name).stem]
 
@@ -126,6 +129,8 @@ def test_an_own_criterion_and_an_own_allocation(imported):
     assert kept["conv1"] == 8  # the last group alone is enough
     assert kept["conv2"] < 6
     assert plan.macs["slim"] <= 0.97 * plan.macs["dense"]
+    last_first = sys.modules["own_choices"].last_first
+    assert sp.plan(graph, scores, {"macs": 0.97}, allocation=last_first, align=1) == plan
 
 
 def test_an_own_stage(imported, tmp_path):

@@ -101,7 +101,8 @@ def test_the_names_that_are_known_are_those_that_are_registered(names, registry)
 
 
 def _home(record):
-    function = getattr(record, "function", getattr(record, "version", record))
+    own = (getattr(record, name, None) for name in ("function", "allocate", "version"))
+    function = next((function for function in own if function is not None), record)
     return str(function.__module__)
 
 

@@ -29,6 +29,8 @@ from ...criteria import unscorable
 from ...data import Data
 from ...errors import BudgetError
 from ...graph import DependencyGraph, trace
+from ...own_code import code_named
+from ...plan import allocation_of
 from ...plan import plan as make_plan
 from ...progress import Reporter
 from ...recipe import PruneSpec, Recipe
@@ -37,6 +39,7 @@ from ...runtimes import Runtime, environment
 from ...store import files
 from ..stage import Work, stage
 
+REHEARSED = "uniform"  # the allocation that stands in for one that is not quick
 LEARNING = 0.75  # of the time for planning may have gone when costs are learned; the rest is for timing plans
 
 
@@ -85,7 +88,7 @@ def machine(recipe: Recipe) -> dict[str, Any]:
     """What a plan hangs on beside the recipe's `prune`: where the network is to run, and whether that may be timed."""
     known = environment()
     here = {key: known[key] for key in ("processor", "instructions", "cores")}
-    return {"runtime": recipe.runtime, **here, "timed": may_time()}
+    return {"runtime": recipe.runtime, **here, "timed": may_time(), "allocation": code_named(recipe.prune.allocation)}
 
 
 @stage(
@@ -111,7 +114,8 @@ def trace_model(work: Work, model: nn.Module, data: Data) -> DependencyGraph:
 def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) -> Costs:
     """The costs, once a plan with them was found possible: in module form, or in graph form where that is allowed."""
     spec = work.spec["prune"]
-    check_may_time(spec.budget.as_dict())
+    allocation = allocation_of(spec.allocation, work.reporter.stage)
+    check_may_time(spec.budget.as_dict(), f"allocation {allocation.name}" if "cost" in allocation.needs else "")
     costs = Costs(work.spec["runtime"].runtime(), traced.form)
     try:
         _rehearse(costs, traced, spec, work.reporter)
@@ -165,7 +169,8 @@ def _rehearse(costs: Costs, graph: DependencyGraph, spec: PruneSpec, reporter: R
         what = "finding the channel counts that this machine's runtime is fast with"
         with reporter.bar(what) as update, costs.deadline(spec.planning_seconds, 1 - LEARNING) as deadline:
             costs.steps = learn_steps(runtime, deadline=deadline, progress=update, tell=costs.unsure.append)
-    if wants_latency(spec.budget.as_dict()):
+    allocation = allocation_of(spec.allocation)
+    if wants_latency(spec.budget.as_dict()) or "cost" in allocation.needs:
         what = f"timing the network's kernels at other widths (all planning: {spec.planning_seconds:g} s at most)"
         with reporter.bar(what) as update, costs.deadline(spec.planning_seconds, LEARNING) as deadline:
             options: dict[str, Any] = {"deadline": deadline, "progress": update, "tell": costs.unsure.append}
@@ -176,7 +181,7 @@ def _rehearse(costs: Costs, graph: DependencyGraph, spec: PruneSpec, reporter: R
         spec.criterion,
         {group.name: np.ones(group.units) for group in graph.groups if group.name not in left_out},
         left_out,
-        sensitivity=Sensitivity(curve) if spec.allocation == "sensitivity" else None,
+        sensitivity=Sensitivity(curve) if "scan" in allocation.needs else None,
     )
-    allocation = "uniform" if spec.allocation == "knapsack" else spec.allocation
-    costs.plan(graph, flat, spec.model_copy(update={"allocation": allocation}), costs.cost)
+    rehearsed = spec if allocation.quick else spec.model_copy(update={"allocation": REHEARSED})
+    costs.plan(graph, flat, rehearsed, costs.cost)

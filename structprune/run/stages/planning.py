@@ -14,6 +14,7 @@ from ...cost import plan_measured, wants_latency
 from ...criteria import CRITERIA, scan_images, score, sensitivity, unscorable
 from ...data import Data
 from ...graph import DependencyGraph
+from ...plan import allocation_of
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...store import files
@@ -81,8 +82,7 @@ def score_groups(work: Work, dense: nn.Module, graph: DependencyGraph, data: Dat
 
 
 def _scans(recipe: Recipe) -> bool:
-    wanted = recipe.prune.allocation
-    return wanted == "sensitivity" or (wanted == "knapsack" and recipe.data.calibration is not None)
+    return allocation_of(recipe.prune.allocation).scans(has_images=recipe.data.calibration is not None)
 
 
 @stage(
@@ -164,7 +164,9 @@ def make_plan(
     dense_onnx: Path | None = None,
     widths: Plan | None = None,
 ) -> None:
-    if widths is not None and widths.latency is not None:  # the scores are for its widths, which were measured
+    if (
+        widths is not None and widths.latency is not None and "correction" in widths.latency
+    ):  # the scores are for its widths, which were measured
         assert costs.cost is not None
         plan = costs.plan(graph, scores, work.spec["prune"], costs.cost.corrected(widths.latency["correction"]))
         plan.latency = {**(plan.latency or {}), **{key: widths.latency[key] for key in ("rounds", "correction")}}
@@ -177,8 +179,9 @@ def make_plan(
 def _measured(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, dense_onnx: Path | None) -> Plan:
     """A plan; if a budget is of latency, one whose network has been timed to meet it."""
     spec: PruneSpec = work.spec["prune"]
-    if costs.cost is None:
-        return costs.plan(graph, scores, spec)
+    if not wants_latency(spec.budget.as_dict()):
+        return costs.plan(graph, scores, spec, costs.cost)
+    assert costs.cost is not None
     assert dense_onnx is not None
 
     def tell(told: dict[str, Any]) -> None:
