@@ -104,23 +104,23 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
     with plain_errors(resume_command("run", recipe, out, set_)):
         _check_text(recipe, set_)
         from .report import also_table, int8_table, report_table
-        from .run import run as run_recipe
+        from .run import run_recipe
 
         report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
         folder = folder_of(out, recipe)
         console = output()
-        console.print(report_table(report, f"{recipe.stem}: {report['model']['name']}"))
-        for note in report["latency"]["notes"]:
+        console.print(report_table(report, f"{recipe.stem}: {report.model.name}"))
+        for note in report.latency.notes if report.latency else ():
             console.print(f"timing: {note}", highlight=False, markup=False)
-        if report["int8"]:
+        if report.int8:
             console.print(int8_table(report))
-        if report.get("also"):
-            console.print(also_table(report))
-            for row in report["also"]:
-                for note in row["notes"]:
-                    console.print(f"{row['engine']}: {note}", highlight=False, markup=False)
+        if report.also:
+            console.print(also_table(report.also))
+            for row in report.also:
+                for note in row.notes:
+                    console.print(f"{row.engine}: {note}", highlight=False, markup=False)
         console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False, markup=False)
-        if report.get("search") and not all(bound["met"] for bound in report["search"]["bounds"]):
+        if report.search and not all(bound.met for bound in report.search.bounds):
             raise typer.Exit(MISSED)
 
 
@@ -129,11 +129,11 @@ def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, 
     """Stop after plan.json; `run --resume` with the same recipe and folder goes on from there."""
     with plain_errors(resume_command("plan", recipe, out, set_)):
         _check_text(recipe, set_)
-        from .run import run as run_recipe
+        from .run import plan_recipe
 
-        counts = run_recipe(recipe, out, overrides=set_ or (), resume=resume, plan_only=True)
+        planned = plan_recipe(recipe, out, overrides=set_ or (), resume=resume)
         folder = folder_of(out, recipe)
-        macs, params = counts["macs"], counts["params"]
+        macs, params = planned.macs, planned.params
         typer.echo(
             f"{folder / 'plan.json'}: MACs {macs['slim'] / macs['dense']:.4f} and parameters "
             f"{params['slim'] / params['dense']:.4f} of dense"
@@ -157,11 +157,11 @@ def inspect(
             _check_text(model)
         from .inspecting import inspect_model
         from .report import graph_table
-        from .report.report import describe_graph
+        from .report.summaries import describe_graph
 
         graph = inspect_model(model, input_size, form.value, kwargs, code)
         if format_ is Format.json:
-            typer.echo(json.dumps(describe_graph(graph), indent=2))
+            typer.echo(json.dumps(describe_graph(graph).to_data(), indent=2))
             return
         console = output()
         title = f"{model}: {len(graph.groups)} groups, {graph.macs():,} MACs, {graph.params():,} parameters"
@@ -283,7 +283,7 @@ def profile(
             _check_text(model)
         from .inspecting import profile_model
         from .report import cost_tables
-        from .report.report import describe_cost
+        from .report.summaries import describe_cost
 
         graph, cost = profile_model(
             model,
@@ -295,7 +295,7 @@ def profile(
             code,
         )
         if format_ is Format.json:
-            typer.echo(json.dumps(describe_cost(graph, cost), indent=2))
+            typer.echo(json.dumps(describe_cost(graph, cost).to_data(), indent=2))
             return
         console = output()
         for table in cost_tables(graph, cost, f"{model}: where the time goes"):

@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from structprune.cli import app
 from structprune.cost import learning
 from structprune.cost.model import by_macs
 from structprune.errors import GateError, ModelError, RecipeError
-from structprune.report import SCHEMA
+from structprune.report import SCHEMA, Report
 from structprune.runtimes import ENGINES
 from tests.run.small import RECIPE, short_turns
 
@@ -120,6 +121,36 @@ def test_the_report_says_what_happened(finished):
     assert report["environment"]["packages"]["torch"] == importlib.metadata.version("torch")
     assert {"name", "channels", "kept_channels", "params", "macs", "kind"} <= set(report["groups"][0])
     assert report["barriers"] == []
+
+
+def test_the_report_has_the_fields_that_it_always_had(finished):
+    """Those of a file that was written before there were records."""
+    _, report = finished
+    before = json.loads((Path(__file__).parent / "report" / "report.json").read_text())
+    assert list(report) == list(before)
+    for name in ("verdict", "constraints", "macs", "params", "onnx", "latency", "gate", "environment", "data"):
+        assert list(report[name]) == list(before[name]), name
+    for name in ("by_operator", "fvcore"):
+        assert list(report["macs"][name]) == ["dense", "slim"]
+    for name in ("float64", "before_finetuning", "weights"):
+        assert list(report["gate"][name]) == list(before["gate"][name])
+    for name in ("layers", "groups"):
+        assert list(report[name][0]) == list(before[name][0])
+    unlabelled, recovery = {"random_weights", "kl"}, {"recovered"}
+    assert set(report["quality"]) == set(before["quality"]) - unlabelled - recovery
+    assert (report["int8"], report["also"], report["recovery"]) == ([], [], [])
+    assert (report["search"], report["planned_latency"]) == (None, None)
+    assert Report.model_validate(report).to_data() == report
+
+
+def test_a_broken_report_is_one_line(finished, recipe, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    report = json.loads((folder / "report.json").read_text())
+    del report["gate"]["float64"]
+    (folder / "report.json").write_text(json.dumps(report))
+    code, error, _ = cli("run", recipe, "--out", folder, "--resume")
+    assert code == 2
+    assert "report.json is damaged: gate.float64 is missing: give another folder by --out" in " ".join(error.split())
 
 
 def test_the_artefacts_agree_with_each_other(finished):
@@ -341,7 +372,7 @@ def test_a_slim_network_that_does_not_run_fails_the_gate(small, tmp_path, monkey
 
 def test_a_wrong_count_of_macs_fails_the_gate(small, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        importlib.import_module("structprune.report.findings"), "count_macs", lambda model, x: {"conv": 1}
+        importlib.import_module("structprune.report.counts"), "count_macs", lambda model, x: {"conv": 1}
     )
     with pytest.raises(GateError, match=r"conv MACs of the slim network: \d+ planned, 1 by fvcore"):
         sp.run(small, tmp_path / "run", overrides=["train.epochs=1", "finetune=null"])

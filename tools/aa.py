@@ -36,7 +36,7 @@ def main() -> None:
 
 def time_against_itself(options: argparse.Namespace, file: Path) -> None:
     machine = environment()
-    print(f"{machine['processor']}, {machine['cores']} cores; {options.threads} threads, batch {options.batch}")
+    print(f"{machine.processor}, {machine.cores} cores; {options.threads} threads, batch {options.batch}")
     covered = 0
     for repeat in range(options.repeats):
         result = sp.benchmark(

@@ -263,9 +263,8 @@ def remarks(compared: Comparison) -> list[str]:
 
 def machine() -> dict[str, Any]:
     described = environment()
-    packages = dict(described["packages"])  # type: ignore[call-overload]
-    packages[THEIRS] = version(THEIRS)
-    return {**described, "packages": packages, "torch_threads": torch.get_num_threads()}
+    packages = {**described.packages, THEIRS: version(THEIRS)}
+    return {**described.to_data(), "packages": packages, "torch_threads": torch.get_num_threads()}
 
 
 # --- command line ------------------------------------------------------------------------------------------

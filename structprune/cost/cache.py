@@ -60,7 +60,7 @@ def keep(kind: str, about: Mapping[str, Any], value: Any, version: str | None = 
 
 def _place(kind: str, about: Mapping[str, Any], version: str | None) -> tuple[Path, Any]:
     here = environment()
-    machine = [here["processor"], here["instructions"], here["cores"]]
+    machine = [here.processor, here.instructions, here.cores]
     text = json.dumps({"machine": machine, "runtime": version or Runtime().version, **about}, sort_keys=True)
     name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
     return cache_folder() / name, json.loads(text)

@@ -87,7 +87,7 @@ def known_steps() -> Steps:
     blocks). Matrix products take their second factor in panels of 16 columns everywhere. Where the processor is not
     known, 8 and 16.
     """
-    instructions = str(environment()["instructions"]).split()
+    instructions = environment().instructions.split()
     neon = "asimd" in instructions or platform.machine().lower() in ("arm64", "aarch64")
     block = 16 if neon or any(name.startswith("avx512f") for name in instructions) else 8
     return {"conv": block, "depthwise": block, "linear": 16}

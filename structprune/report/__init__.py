@@ -1,10 +1,14 @@
-"""What a run says at its end: report.json (versioned), report.html and the table in the terminal."""
+"""What a run says at its end: report.json (versioned), report.html and the table in the terminal.
 
-from .counts import count_macs
-from .findings import macs_disagreements, macs_or_none
+Enters: what the stages measured. Leaves: a `Report`, which `table` and `html` show. `records` and `gate` say what its
+fields mean, `report` fills them in, `verdict` says what it comes to.
+"""
+
+from .counts import CountedMacs, count_macs, counted_macs
 from .html import render_html
 from .quality import quality_record
-from .report import SCHEMA, build_report
+from .records import SCHEMA, Report, Verdict
+from .report import Measurements, build_report
 from .table import (
     also_table,
     benchmark_table,
@@ -15,21 +19,23 @@ from .table import (
     report_table,
     sensitivity_table,
 )
-from .verdict import Verdict, verdict_of
+from .verdict import verdict_of
 
 __all__ = [
     "SCHEMA",
+    "CountedMacs",
+    "Measurements",
+    "Report",
     "Verdict",
     "also_table",
     "benchmark_table",
     "build_report",
     "cost_tables",
     "count_macs",
+    "counted_macs",
     "criteria_table",
     "graph_table",
     "int8_table",
-    "macs_disagreements",
-    "macs_or_none",
     "quality_record",
     "render_html",
     "report_table",

@@ -1,10 +1,11 @@
-"""The independent count of MACs: fvcore's, on the finished network."""
+"""The independent count of MACs: fvcore's, on the finished networks, and where the plan says something else."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from fvcore.nn import FlopCountAnalysis
@@ -13,6 +14,7 @@ from torch import nn
 
 from ..modules import evaluating, plain_transformers, skeleton_copy
 from ..ops import Inputs
+from ..records import Plan
 
 # fvcore's terms that are multiply-adds of weights or matrices; its batch_norm and pooling terms are not.
 MAC_OPERATORS = ("conv", "linear", "matmul", "bmm", "addmm", "baddbmm", "einsum")
@@ -47,3 +49,46 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
         analysis.set_op_handle("aten::_convolution_mode", _count_same_padding)
         counted = analysis.by_operator()
     return {name: int(counted[name]) for name in MAC_OPERATORS if counted.get(name)}
+
+
+@dataclass(frozen=True)
+class CountedMacs:
+    """MACs by operator as fvcore counts them, None where it can't; and where they are not the plan's."""
+
+    dense: dict[str, int] | None
+    slim: dict[str, int] | None
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the counts are the plan's."""
+        return not self.problems
+
+    def reasons(self) -> list[str]:
+        """Where they are not."""
+        return list(self.problems)
+
+
+def counted_macs(plan: Plan, dense: nn.Module, slim: nn.Module, example: Any) -> CountedMacs:
+    """fvcore's counts of both networks, beside those of the plan."""
+    counts = {"dense": _macs_or_none(dense, example), "slim": _macs_or_none(slim, example)}
+    return CountedMacs(counts["dense"], counts["slim"], tuple(_disagreements(plan, counts)))
+
+
+def _macs_or_none(model: nn.Module, example: Any) -> dict[str, int] | None:
+    try:
+        return count_macs(model, example)
+    except Exception:  # fvcore counts by torch.jit.trace, which some models do not survive
+        return None
+
+
+def _disagreements(plan: Plan, counts: dict[str, dict[str, int] | None]) -> list[str]:
+    problems = []
+    for kind in ("dense", "slim"):
+        for operator, counted in (counts[kind] or {}).items():
+            if operator not in ("conv", "linear", "matmul"):
+                continue  # where fvcore counts in its own way
+            planned = plan.macs_by_operator[kind].get(operator, 0)
+            if planned != counted:
+                problems.append(f"{operator} MACs of the {kind} network: {planned} planned, {counted} by fvcore")
+    return problems

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from .gate import GateOfCut
+from .records import Report
 from .table import also_rows, gate_rows, int8_rows, summary_rows
+from .verdict import verdict_of
 
 
-def render_html(report: dict[str, Any], name: str) -> str:
-    template = _environment().get_template("report.html")
-    groups, layers = report["groups"], report["layers"]
-    widths = _bars([(g["name"], g["channels"], g["kept_channels"]) for g in groups], "channels", "groups", "kept")
-    times = _bars([(e["layer"], e["dense_ms"], e["slim_ms"]) for e in layers], "ms", "layers", "slim") if layers else ""
-    return template.render(
-        report=report,
-        name=name,
-        rows=summary_rows(report),
-        int8=int8_rows(report) if report["int8"] else None,
-        also=also_rows(report),
-        gate=Markup(gate_table(report["gate"])),
-        widths=Markup(widths),
-        times=Markup(times),
+def render_html(report: Report, name: str) -> str:
+    """A page of a report.
+
+    Args:
+        report: What a run came to.
+        name: What the page is called.
+
+    Returns:
+        HTML that needs nothing beside it.
+    """
+    groups = [(group.name, group.channels, group.kept_channels or 0) for group in report.groups]
+    layers = [(layer.layer, layer.dense_ms, layer.slim_ms) for layer in report.layers]
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            verdict=report.verdict or verdict_of(report),
+            name=name,
+            rows=summary_rows(report),
+            int8=int8_rows(report) if report.int8 else None,
+            also=also_rows(report.also),
+            gate=Markup(gate_table(report.gate)),
+            widths=Markup(_bars(groups, "channels", "groups", "kept")),
+            times=Markup(_bars(layers, "ms", "layers", "slim") if layers else ""),
+        )
     )
 
 
@@ -32,12 +47,12 @@ def _environment() -> Environment:
     return Environment(loader=PackageLoader("structprune.report"), autoescape=True, trim_blocks=True)
 
 
-def gate_table(gate: dict[str, Any]) -> str:
+def gate_table(gate: GateOfCut) -> str:
     """The gate's comparisons as a table in HTML: passed, failed or not compared, each with its reason."""
     return _environment().get_template("gate.html").render(rows=gate_rows(gate))
 
 
-def _bars(entries: list[tuple[str, float, float]], unit: str, what: str, slim: str) -> str:
+def _bars(entries: Sequence[tuple[str, float, float]], unit: str, what: str, slim: str) -> str:
     """An SVG with a bar for each entry: before, and after in front of it."""
     from matplotlib.figure import Figure
 

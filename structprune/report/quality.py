@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from ..judge import Quality
+from .. import judge
+from .records import Quality
 
 
-def quality_record(measured: Mapping[str, Quality], random_weights: bool = False) -> dict[str, Any]:
-    """What report.json says of quality (see docs/report.md).
+def quality_record(measured: Mapping[str, judge.Quality], random_weights: bool = False) -> Quality:
+    """What report.json says of quality.
 
     Args:
-        measured: by stage, `dense` among them.
-        random_weights: whether the dense network was never trained, which agreement with it says little of.
+        measured: By stage, `dense` among them.
+        random_weights: Whether the dense network was never trained, so that agreement with it says little.
+
+    Returns:
+        The record. What was not measured is not set.
     """
     dense = measured["dense"]
-    blind = not dense.labelled
-    record: dict[str, Any] = {
-        "metric": dense.metric,
-        "images": dense.n,
-        "higher_is_better": dense.higher_is_better,
-        **({"random_weights": random_weights} if blind else {}),
-        **{stage: quality.value for stage, quality in measured.items()},
-    }
-    names = [name for name in dense.likeness if not blind or name != dense.metric]
-    beside = {name: {stage: quality.likeness.get(name) for stage, quality in measured.items()} for name in names}
-    if blind and "kl" in beside:
-        record["kl"] = beside.pop("kl")
+    is_blind = not dense.labelled
+    names = [name for name in dense.likeness if not is_blind or name != dense.metric]
+    likeness = {name: {stage: quality.likeness.get(name) for stage, quality in measured.items()} for name in names}
     others = {name: {stage: quality.others.get(name) for stage, quality in measured.items()} for name in dense.others}
-    return {**record, "others": others, "likeness": beside}
+    without_labels = {"random_weights": random_weights} if is_blind else {}
+    return Quality.model_validate(
+        {
+            "metric": dense.metric,
+            "images": dense.n,
+            "higher_is_better": dense.higher_is_better,
+            **without_labels,
+            **{stage: quality.value for stage, quality in measured.items()},
+            **({"kl": likeness.pop("kl")} if is_blind and "kl" in likeness else {}),
+            "others": others,
+            "likeness": likeness,
+        }
+    )

@@ -1,198 +1,197 @@
-"""report.json: a flat, versioned record of one run. Its fields are documented in docs/report.md."""
+"""report.json of what the stages of a run measured. `records` says what its fields mean."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-import numpy as np
-
-from ..cost import CostModel
-from ..graph import DependencyGraph, Group, count_group
-from ..plan.alignment import aligned
+from .. import judge
+from ..export import opset_of
+from ..graph import DependencyGraph
 from ..recipe import Recipe, RuntimeSpec
 from ..records import Plan
-from ..runtimes import Benchmark
+from ..runtimes import Benchmark, environment
+from ..runtimes.other_runtimes import OtherRuntime
 from ..verify import Gate
-
-SCHEMA = "structprune.report/1"
-
-
-def build_report(
-    recipe: Recipe,
-    graph: DependencyGraph,
-    plan: Plan,
-    gates: dict[str, Gate],
-    quality: dict[str, Any],
-    counts: dict[str, dict[str, int] | None],
-    sizes: dict[str, int],
-    recovery: list[dict[str, Any]],
-    latency: Benchmark | None,
-    layers: dict[str, dict[str, float]] | None,
-    int8: dict[str, dict[str, Any]],
-    also: list[dict[str, Any]],
-    environment: dict[str, Any],
-    opset: int,
-) -> dict[str, Any]:
-    """`gates` holds `final`, and `pruned` (the network as cut) where it was recovered or fine-tuned since; `int8` the
-    quality and size of `dense-int8` and `slim-int8`, if they were made; `also` is `time_also`'s."""
-    final = gates["final"]
-    return {
-        "schema": SCHEMA,
-        "model": {"name": recipe.model.name, **recipe.model.model_dump(mode="json")},
-        "criterion": plan.criterion,
-        "allocation": plan.allocation,
-        "budget": plan.budget,
-        "search": None,  # of a budget within a bound of quality
-        "constraints": plan.constraints,
-        "form": graph.form,
-        "notes": plan.notes,
-        "macs": {**_cut(plan.macs), "by_operator": plan.macs_by_operator, "fvcore": counts},
-        "params": _cut(plan.params),
-        "onnx": {"opset": opset, "dense_bytes": sizes.get("dense"), "slim_bytes": sizes.get("slim")},
-        "latency": None if latency is None else _latency(latency, plan, recipe.runtime),
-        "int8": _int8(int8, latency, quality, sizes),
-        "also": also,
-        "planned_latency": plan.latency,
-        "layers": _layers(layers),
-        "quality": quality,
-        "recovery": recovery,
-        "gate": {
-            **final.to_dict(),
-            "passed": all(gate.passed for gate in gates.values()),
-            "before_finetuning": gates["pruned"].to_dict() if "pruned" in gates else None,
-        },
-        "barriers": [asdict(barrier) for barrier in graph.barriers],
-        "groups": describe_groups(graph, plan),
-        "environment": environment,
-    }
+from .counts import CountedMacs
+from .gate import gate_record
+from .quality import quality_record
+from .records import (
+    SCHEMA,
+    Barrier,
+    Budget,
+    Constraints,
+    Counts,
+    Data,
+    Int8,
+    Latency,
+    Layer,
+    Macs,
+    MacsByOperator,
+    Model,
+    Onnx,
+    Pair,
+    PlannedLatency,
+    Quality,
+    Quantised,
+    RecoveryStep,
+    Report,
+    Search,
+)
+from .summaries import describe_groups
+from .verdict import verdict_of
 
 
-def describe_groups(graph: DependencyGraph, plan: Plan | None = None) -> list[dict[str, Any]]:
-    """What `structprune inspect` and the report say of each group."""
-    result = []
-    for group in graph.groups:
-        entry = {
-            "name": group.name,
-            "channels": group.channels,
-            "units": group.units,
-            **count_group(graph, group),
-            "kind": _kind(group),
-        }
-        if plan is not None and group.name in plan.groups:
-            entry["kept_channels"] = group.channels_of(len(plan.groups[group.name]["kept"]))
-        elif plan is not None:  # composed of plans that do not tell
-            kept = plan.keep.get(group.leading.key, {}).get(str(group.leading.dim))
-            entry["kept_channels"] = group.channels if kept is None else len(np.ravel(kept))
-        result.append(entry)
-    return result
+@dataclass(frozen=True)
+class Measurements:
+    """What the stages of a run measured of its networks.
+
+    Attributes:
+        quality: by stage, `dense` and `final` among them.
+        gates: `final`, and `pruned` (the network as cut) where it was recovered or fine-tuned since.
+        macs: the independent count.
+        onnx: the files of `dense` and `slim`.
+        data: what is to be said of the data.
+        recovery: the steps of recovery.
+        latency: dense and slim timed side by side; None where the gate failed.
+        layers: milliseconds by layer, of `dense` and `slim`.
+        int8: of `dense-int8` and `slim-int8`, if they were made.
+        also: the same networks on other runtimes.
+        search: how the budget of cost was found, where a bound of quality was asked for.
+    """
+
+    quality: Mapping[str, judge.Quality]
+    gates: Mapping[str, Gate]
+    macs: CountedMacs
+    onnx: Mapping[str, Path]
+    data: Data
+    recovery: Sequence[RecoveryStep] = ()
+    latency: Benchmark | None = None
+    layers: Mapping[str, Mapping[str, float]] | None = None
+    int8: Mapping[str, Quantised] = field(default_factory=dict)
+    also: Sequence[OtherRuntime] = ()
+    search: Search | None = None
 
 
-def describe_graph(graph: DependencyGraph) -> dict[str, Any]:
-    """What `structprune inspect --format json` prints."""
-    return {
-        "form": graph.form,
-        "nodes": graph.nodes,
-        "macs": graph.macs(),
-        "params": graph.params(),
-        "groups": describe_groups(graph),
-        "barriers": [asdict(barrier) for barrier in graph.barriers],
-        "whole": graph.whole_layers,
-    }
+def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: Measurements) -> Report:
+    """The record of a run.
+
+    Args:
+        recipe: What was asked for.
+        graph: The dense network's.
+        plan: What was cut.
+        measured: What came of it.
+
+    Returns:
+        The report with its verdict.
+    """
+    sizes = {name: path.stat().st_size for name, path in measured.onnx.items()}
+    quality = quality_record(measured.quality, not recipe.model.trained)
+    timed = measured.latency
+    report = Report(
+        schema=SCHEMA,
+        model=Model.model_validate({"name": recipe.model.name, **recipe.model.model_dump(mode="json")}),
+        criterion=plan.criterion,
+        allocation=plan.allocation,
+        budget=measured.search.asked if measured.search else Budget.model_validate(plan.budget),
+        search=measured.search,
+        constraints=Constraints.model_validate(plan.constraints),
+        form=graph.form,
+        notes=plan.notes,
+        macs=_macs(plan, measured.macs),
+        params=_counts(plan.params),
+        onnx=Onnx(opset=opset_of(measured.onnx["slim"]), dense_bytes=sizes["dense"], slim_bytes=sizes["slim"]),
+        latency=None if timed is None else _latency(timed, plan, recipe.runtime),
+        int8=[] if timed is None else _int8(measured.int8, timed, quality, sizes),
+        also=list(measured.also),
+        planned_latency=None if plan.latency is None else PlannedLatency.model_validate(plan.latency),
+        layers=_layers(measured.layers),
+        quality=quality,
+        recovery=list(measured.recovery),
+        gate=gate_record(measured.gates["final"], measured.gates.get("pruned"), _all_passed(measured)),
+        barriers=[Barrier(**asdict(barrier)) for barrier in graph.barriers],
+        groups=describe_groups(graph, plan),
+        environment=environment(),
+        data=measured.data,
+    )
+    return report.model_copy(update={"verdict": verdict_of(report)})
 
 
-def _kind(group: Group) -> str:
-    """Whether removing channels is masking them with zero, always or without a batch's statistics."""
-    if not group.exact:
-        return "statistic-changing"
-    return "exact" if group.exact_in_training else "exact in evaluation"
+def _all_passed(measured: Measurements) -> bool:
+    return measured.macs.passed and all(gate.passed for gate in measured.gates.values())
 
 
-def describe_cost(graph: DependencyGraph, cost: CostModel) -> dict[str, Any]:
-    """What `structprune profile --format json` prints."""
-    multiples = aligned(graph, cost.steps)
-    return {
-        "runtime": cost.runtime.name,
-        "dense_ms": cost.dense_ms,
-        "steps": cost.steps,
-        "probes": cost.probes,
-        "error": cost.error,
-        "unmatched": cost.unmatched,
-        "fixed": cost.fixed,
-        "kernels": [{"name": k.name, "layer": k.layer, "op": k.op, "ms": k.dense_ms} for k in cost.kernels],
-        "groups": [{"name": g.name, "channels": g.channels, "step": multiples[g.name]} for g in graph.groups],
-    }
+def _counts(counts: Mapping[str, int]) -> Counts:
+    return Counts(dense=counts["dense"], slim=counts["slim"], cut=counts["dense"] / counts["slim"])
 
 
-def _cut(counts: dict[str, int]) -> dict[str, Any]:
-    return {**counts, "cut": counts["dense"] / counts["slim"]}
+def _macs(plan: Plan, counted: CountedMacs) -> Macs:
+    planned = MacsByOperator(dense=plan.macs_by_operator["dense"], slim=plan.macs_by_operator["slim"])
+    fvcore = MacsByOperator(dense=counted.dense, slim=counted.slim)
+    return Macs(**dict(_counts(plan.macs)), by_operator=planned, fvcore=fvcore)
 
 
-def _layers(layers: dict[str, dict[str, float]] | None) -> list[dict[str, Any]]:
+def _layers(layers: Mapping[str, Mapping[str, float]] | None) -> list[Layer]:
     """Where the time goes, in the order of the dense network; what only the slim one has comes last."""
     if layers is None:
         return []
-    names = list(dict.fromkeys([*layers["dense"], *layers["slim"]]))
-    return [{"layer": n, "dense_ms": layers["dense"].get(n, 0.0), "slim_ms": layers["slim"].get(n, 0.0)} for n in names]
+    dense, slim = layers["dense"], layers["slim"]
+    names = dict.fromkeys([*dense, *slim])
+    return [Layer(layer=name, dense_ms=dense.get(name, 0.0), slim_ms=slim.get(name, 0.0)) for name in names]
 
 
 def _int8(
-    int8: dict[str, dict[str, Any]], latency: Benchmark | None, quality: dict[str, Any], sizes: dict[str, int]
-) -> list[dict[str, Any]]:
+    quantised: Mapping[str, Quantised], timed: Benchmark, quality: Quality, sizes: Mapping[str, int]
+) -> list[Int8]:
     """Dense and slim, in float32 and int8, side by side; empty if there is no int8."""
-    if not int8 or latency is None:
+    if not quantised:
         return []
-    kl = quality.get("kl", {})
+    kl = quality.kl or {}
     rows = {
-        "dense": {"quality": quality["dense"], "kl": kl.get("dense"), "bytes": sizes["dense"]},
-        "slim": {"quality": quality["final"], "kl": kl.get("final"), "bytes": sizes["slim"]},
-        **int8,
+        "dense": Quantised(quality=quality.dense, kl=kl.get("dense"), bytes=sizes["dense"]),
+        "slim": Quantised(quality=quality.final, kl=kl.get("final"), bytes=sizes["slim"]),
+        **quantised,
     }
-    return [
-        {
-            "network": name,
-            **row,
-            **_speed(latency, name),
-        }
-        for name, row in rows.items()
-    ]
+    return [_int8_row(name, row, timed) for name, row in rows.items()]
 
 
-def _speed(latency: Benchmark, name: str) -> dict[str, Any]:
-    if name not in latency.ms:  # int8 where the runtime's engine is torch's
-        return {"ms": None, "speedup": None, "ci95": None}
-    interval = latency.ci95.get(name, (1.0, 1.0))
-    return {"ms": latency.ms[name], "speedup": latency.speedup.get(name, 1.0), "ci95": list(interval)}
+def _int8_row(name: str, row: Quantised, timed: Benchmark) -> Int8:
+    is_timed = name in timed.ms  # not int8 where the runtime's engine is torch's
+    return Int8(
+        network=name,
+        **dict(row),
+        ms=timed.ms[name] if is_timed else None,
+        speedup=timed.speedup.get(name, 1.0) if is_timed else None,
+        ci95=timed.ci95.get(name, (1.0, 1.0)) if is_timed else None,
+    )
 
 
-def _latency(latency: Benchmark, plan: Plan, runtime: RuntimeSpec) -> dict[str, Any]:
-    """Of the networks that the plan was made for: dense and slim in float32, or both in int8.
-
-    `efficiency` is speedup ÷ MACs cut: 1 where the slim network does as many MACs a second as the dense one.
-    """
+def _latency(timed: Benchmark, plan: Plan, runtime: RuntimeSpec) -> Latency:
+    """Of the networks that the plan was made for: dense and slim in float32, or both in int8."""
     suffix = "-int8" if runtime.dtype == "int8" else ""
-    dense, slim = latency.ms["dense" + suffix], latency.ms["slim" + suffix]
-    joules = latency.joules
-    speedup, interval = latency.ratio("dense" + suffix, "slim" + suffix)
-    return {
-        "runtime": latency.runtime,
-        "engine": runtime.engine,
-        "device": runtime.device,
-        "dtype": runtime.dtype,
-        "threads": latency.threads,
-        "batch": latency.batch,
-        "rounds": latency.rounds,
-        "turns": latency.turns,
-        "dense_ms": dense,
-        "slim_ms": slim,
-        "speedup": speedup,
-        "ci95": list(interval),
-        "notes": latency.notes,
-        "cores": latency.cores,
-        "joules": joules and {"dense": joules["dense" + suffix], "slim": joules["slim" + suffix]},
-        "efficiency": speedup * plan.macs["slim"] / plan.macs["dense"],
-        "gmacs_per_second": {
-            "dense": plan.macs["dense"] * latency.batch / dense / 1e6,
-            "slim": plan.macs["slim"] * latency.batch / slim / 1e6,
-        },
-    }
+    dense, slim = timed.ms["dense" + suffix], timed.ms["slim" + suffix]
+    joules = timed.joules
+    speedup, interval = timed.ratio("dense" + suffix, "slim" + suffix)
+    return Latency(
+        runtime=timed.runtime,
+        engine=runtime.engine,
+        device=runtime.device,
+        dtype=runtime.dtype,
+        threads=timed.threads,
+        batch=timed.batch,
+        rounds=timed.rounds,
+        turns=timed.turns,
+        dense_ms=dense,
+        slim_ms=slim,
+        speedup=speedup,
+        ci95=interval,
+        notes=timed.notes,
+        cores=timed.cores,
+        joules=Pair(dense=joules["dense" + suffix], slim=joules["slim" + suffix]) if joules else None,
+        efficiency=speedup * plan.macs["slim"] / plan.macs["dense"],
+        gmacs_per_second=Pair(
+            dense=plan.macs["dense"] * timed.batch / dense / 1e6,
+            slim=plan.macs["slim"] * timed.batch / slim / 1e6,
+        ),
+    )

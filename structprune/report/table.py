@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,140 +14,137 @@ from ..graph import DependencyGraph
 from ..plan.alignment import aligned
 from ..records import Sensitivity
 from ..runtimes import Benchmark, Runtime, pace
-from .report import describe_groups
+from ..runtimes.other_runtimes import OtherRuntime
+from .gate import Comparison, GateOfCut
+from .records import Latency, Quality, Report
+from .summaries import describe_groups
 from .verdict import verdict_of
 
+Row = tuple[str, str, str, str]
 _COLOURS = {"good": "bold green", "poor": "bold red", "broken": "bold red"}
 
 
-def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+def summary_rows(report: Report) -> list[Row]:
     """(what, dense, slim, change) for the terminal and the HTML page."""
-    macs, params, quality, latency = report["macs"], report["params"], report["quality"], report["latency"]
-    rows = quality_rows(quality)
-    rows.append(("parameters", f"{params['dense']:,}", f"{params['slim']:,}", f"{params['cut']:.2f}× fewer"))
-    rows.append(("MACs", f"{macs['dense']:,}", f"{macs['slim']:,}", f"{macs['cut']:.2f}× fewer"))
-    sizes = report["onnx"]
-    if sizes["slim_bytes"]:
-        dense, slim = sizes["dense_bytes"], sizes["slim_bytes"]
+    macs, params, latency = report.macs, report.params, report.latency
+    rows = quality_rows(report.quality)
+    rows.append(("parameters", f"{params.dense:,}", f"{params.slim:,}", f"{params.cut:.2f}× fewer"))
+    rows.append(("MACs", f"{macs.dense:,}", f"{macs.slim:,}", f"{macs.cut:.2f}× fewer"))
+    dense, slim = report.onnx.dense_bytes, report.onnx.slim_bytes
+    if dense and slim:
         rows.append(("ONNX file", f"{dense / 1e6:.2f} MB", f"{slim / 1e6:.2f} MB", f"{dense / slim:.2f}× smaller"))
-    if latency:
-        low, high = latency["ci95"]
-        usual = (latency["engine"], latency["device"]) == (Runtime.engine, Runtime.device)
-        rows.append(
-            (
-                f"latency, {_setting(latency)}" if usual else f"latency in {_engine(latency)}, {_setting(latency)}",
-                f"{latency['dense_ms']:.3f} ms",
-                f"{latency['slim_ms']:.3f} ms",
-                f"{latency['speedup']:.2f}× {'faster' if latency['speedup'] >= 1 else 'as fast'} "
-                f"(95 %: {low:.2f}–{high:.2f})",
-            )
+    return rows + (_latency_rows(latency) if latency else [])
+
+
+def _latency_rows(latency: Latency) -> list[Row]:
+    low, high = latency.ci95
+    is_usual = (latency.engine, latency.device) == (Runtime.engine, Runtime.device)
+    rows = [
+        (
+            f"latency, {_setting(latency)}" if is_usual else f"latency in {_engine(latency)}, {_setting(latency)}",
+            f"{latency.dense_ms:.3f} ms",
+            f"{latency.slim_ms:.3f} ms",
+            f"{latency.speedup:.2f}× {'faster' if latency.speedup >= 1 else 'as fast'} (95 %: {low:.2f}–{high:.2f})",
         )
-        if joules := latency.get("joules"):
-            dense, slim = joules["dense"], joules["slim"]
-            rows.append(
-                ("energy a pass", f"{dense:.3f} J", f"{slim:.3f} J", f"{dense / slim:.2f}× less, idle included")
-            )
-        pace = latency["gmacs_per_second"]
-        rows.append(
-            (
-                "MACs a second",
-                f"{pace['dense']:.1f} G",
-                f"{pace['slim']:.1f} G",
-                f"efficiency {latency['efficiency']:.2f} (speedup ÷ MACs cut)",
-            )
-        )
-    return rows
+    ]
+    if joules := latency.joules:
+        less = f"{joules.dense / joules.slim:.2f}× less, idle included"
+        rows.append(("energy a pass", f"{joules.dense:.3f} J", f"{joules.slim:.3f} J", less))
+    rate = latency.gmacs_per_second
+    efficiency = f"efficiency {latency.efficiency:.2f} (speedup ÷ MACs cut)"
+    return [*rows, ("MACs a second", f"{rate.dense:.1f} G", f"{rate.slim:.1f} G", efficiency)]
 
 
-def _engine(row: dict[str, Any]) -> str:
-    return f"{row['engine']}{' on cuda' if row['device'] == 'cuda' else ''}"
+def _engine(row: Latency | OtherRuntime) -> str:
+    return f"{row.engine}{' on cuda' if row.device == 'cuda' else ''}"
 
 
-def _setting(row: dict[str, Any]) -> str:
-    threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
-    return f"{threads}, batch {row['batch']}{', int8' if row['dtype'] == 'int8' else ''}"
+def _setting(row: Latency | OtherRuntime) -> str:
+    threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
+    return f"{threads}, batch {row.batch}{', int8' if row.dtype == 'int8' else ''}"
 
 
-def also_rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+def also_rows(also: Sequence[OtherRuntime]) -> list[Row]:
     """(runtime, dense, slim, change) of other runtimes; an error in the place of a change."""
     rows = []
-    for row in report.get("also", ()):
+    for row in also:
         what = f"{_engine(row)}, {_setting(row)}"
-        if row["error"]:
-            rows.append((what, "", "", row["error"]))
+        if row.ci95 is None:
+            rows.append((what, "", "", row.error or ""))
             continue
-        low, high = row["ci95"]
-        change = f"speedup {row['speedup']:.2f}× (95 %: {low:.2f}–{high:.2f})"
-        rows.append((what, f"{row['dense_ms']:.3f} ms", f"{row['slim_ms']:.3f} ms", change))
+        low, high = row.ci95
+        change = f"speedup {row.speedup:.2f}× (95 %: {low:.2f}–{high:.2f})"
+        rows.append((what, f"{row.dense_ms:.3f} ms", f"{row.slim_ms:.3f} ms", change))
     return rows
 
 
-def also_table(report: dict[str, Any]) -> Table:
+def also_table(also: Sequence[OtherRuntime]) -> Table:
+    """The networks on other runtimes."""
     table = Table(title="on other runtimes", title_justify="left")
     for name, justify in (("", "left"), ("dense", "right"), ("slim", "right"), ("", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in also_rows(report):
+    for row in also_rows(also):
         _add(table, *row)
     return table
 
 
-def quality_rows(quality: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+def quality_rows(quality: Quality) -> list[Row]:
     """As cut, after recovery if there was any, and at the end."""
     stages = [("as cut", "pruned"), ("recovered", "recovered"), ("final", "final")]
-    stages = [(words, stage) for words, stage in stages if stage in quality]
-    if quality["metric"] == "accuracy":
-        dense = quality["dense"]
-        rows = [(f"accuracy, {words}", f"{dense:.4f}", f"{quality[stage]:.4f}", "") for words, stage in stages]
-        rows[-1] = (*rows[-1][:3], f"{100 * (quality['final'] - dense):+.2f} points")
+    values = quality.stages()
+    stages = [(words, stage) for words, stage in stages if stage in values]
+    if quality.metric == "accuracy":
+        rows = [(f"accuracy, {words}", f"{quality.dense:.4f}", f"{values[stage]:.4f}", "") for words, stage in stages]
+        rows[-1] = (*rows[-1][:3], f"{100 * (quality.final - quality.dense):+.2f} points")
         return rows
-    if quality["metric"] != "agreement" or "kl" not in quality:
+    if quality.metric != "agreement" or quality.kl is None:
         return _other_rows(quality, stages)
-    crops = f"{quality['images']} crops{', random weights' if quality['random_weights'] else ''}"
-    rows = [(f"agreement with dense, {words}", "1.0000", f"{quality[stage]:.4f}", "") for words, stage in stages]
+    crops = f"{quality.images} crops{', random weights' if quality.random_weights else ''}"
+    rows = [(f"agreement with dense, {words}", "1.0000", f"{values[stage]:.4f}", "") for words, stage in stages]
     rows[-1] = (*rows[-1][:3], f"top-1, {crops}")
-    rows += [(f"KL from dense, {words}", "0.0000", f"{quality['kl'][stage]:.4f}", "") for words, stage in stages]
+    rows += [(f"KL from dense, {words}", "0.0000", f"{quality.kl[stage]:.4f}", "") for words, stage in stages]
     rows[-1] = (*rows[-1][:3], "nats a crop")
     return rows
 
 
-def _other_rows(quality: dict[str, Any], stages: list[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
+def _other_rows(quality: Quality, stages: list[tuple[str, str]]) -> list[Row]:
     """The same of any task's metric; the last row of each says how far the end is from the dense network."""
-    better = "higher" if quality.get("higher_is_better", True) else "lower"
-    about = f"{better} is better, {quality['images']} samples"
-    if quality.get("random_weights"):
+    better = "higher" if quality.higher_is_better else "lower"
+    about = f"; {better} is better, {quality.images} samples"
+    if quality.random_weights:
         about += ", random weights"
-    shown = {quality["metric"]: quality, **quality.get("likeness", {})}
-    rows = []
-    for name, values in shown.items():
-        rows += [(f"{name}, {words}", f"{values['dense']:.4f}", f"{values[stage]:.4f}", "") for words, stage in stages]
-        change = f"{values['final'] - values['dense']:+.4f}"
-        rows[-1] = (*rows[-1][:3], f"{change}; {about}" if values is quality else change)
+    shown: list[tuple[str, Mapping[str, float | None], str]] = [(quality.metric, quality.stages(), about)]
+    shown += [(name, values, "") for name, values in quality.likeness.items()]
+    rows: list[Row] = []
+    for name, values, more in shown:
+        rows += [(f"{name}, {words}", _number(values["dense"]), _number(values[stage]), "") for words, stage in stages]
+        first, last = values["dense"], values["final"]
+        change = "" if first is None or last is None else f"{last - first:+.4f}"
+        rows[-1] = (*rows[-1][:3], change + more)
     return rows
 
 
-def int8_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Dense and slim in float32 and int8, after the names of what is told; KL only where it was measured."""
-    told = any(row["kl"] is not None for row in report["int8"])
-    rows = [
-        (
-            "network",
-            report["quality"]["metric"],
-            *(("KL, nats",) if told else ()),
-            "ONNX file",
-            "speed, from dense float32",
-        )
-    ]
-    for row in report["int8"]:
-        kl = ("" if row["kl"] is None else f"{row['kl']:.4f}",) if told else ()
-        speed = "1×" if row["network"] == "dense" else ""
-        if row["network"] != "dense" and row["ci95"]:
-            low, high = row["ci95"]
-            speed = f"{row['speedup']:.2f}× ({low:.2f}–{high:.2f})"
-        rows.append((row["network"], f"{row['quality']:.4f}", *kl, f"{row['bytes'] / 1e6:.2f} MB", speed))
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def int8_rows(report: Report) -> list[tuple[str, ...]]:
+    """Dense and slim in float32 and int8, after the names of the columns; KL only where it was measured."""
+    has_kl = any(row.kl is not None for row in report.int8)
+    kl_name = ("KL, nats",) if has_kl else ()
+    rows = [("network", report.quality.metric, *kl_name, "ONNX file", "speed, from dense float32")]
+    for row in report.int8:
+        kl = ("" if row.kl is None else f"{row.kl:.4f}",) if has_kl else ()
+        speed = "1×" if row.network == "dense" else ""
+        if row.network != "dense" and row.ci95:
+            low, high = row.ci95
+            speed = f"{row.speedup:.2f}× ({low:.2f}–{high:.2f})"
+        rows.append((row.network, f"{row.quality:.4f}", *kl, f"{row.bytes / 1e6:.2f} MB", speed))
     return rows
 
 
-def int8_table(report: dict[str, Any]) -> Table:
+def int8_table(report: Report) -> Table:
+    """Dense and slim in float32 and int8."""
     table = Table(title="float32 and int8", title_justify="left")
     names, *rows = int8_rows(report)
     for name in names:
@@ -254,17 +251,17 @@ def sensitivity_table(graph: DependencyGraph, found: Sensitivity, title: str) ->
     return table
 
 
-def report_table(report: dict[str, Any], title: str) -> Table:
+def report_table(report: Report, title: str) -> Table:
     """The table that a run ends with; first of all its verdict, red where it is bad."""
-    verdict = report.get("verdict") or verdict_of(report).to_dict()  # of an earlier version
-    colour = _COLOURS[verdict["state"]]
-    first = f"[{colour}]{escape(verdict['text'])}[/{colour}]"
+    verdict = report.verdict or verdict_of(report)  # of an early version
+    colour = _COLOURS[verdict.state]
+    first = f"[{colour}]{escape(verdict.text)}[/{colour}]"
     table = Table(title=f"{first}\n{escape(title)}", title_justify="left", caption_justify="left")
     for name, justify in (("", "left"), ("dense", "right"), ("slim", "right"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in summary_rows(report):
         _add(table, *row)
-    table.caption = gate_caption(report["gate"])
+    table.caption = gate_caption(report.gate)
     return table
 
 
@@ -278,26 +275,31 @@ COMPARISONS = {
 }
 
 
-def gate_rows(gate: dict[str, Any]) -> list[dict[str, Any]]:
-    """For each comparison what it compares, its verdict and figures; no figures where nothing was compared."""
-    rows = []
-    for name, what in COMPARISONS.items():
-        found = gate[name]
-        measured = bool(found["batches"])
-        rows.append({"what": what, "measured": measured, **found})
-    return rows
+class GateRow(NamedTuple):
+    """A comparison with what it compares, and whether anything was: without, its figures say nothing."""
+
+    what: str
+    is_measured: bool
+    comparison: Comparison
 
 
-def gate_caption(gate: dict[str, Any]) -> str:
+def gate_rows(gate: GateOfCut) -> list[GateRow]:
+    """A row for each comparison, in the order in which they are made."""
+    comparisons = gate.comparisons()
+    return [GateRow(what, bool(comparisons[name].batches), comparisons[name]) for name, what in COMPARISONS.items()]
+
+
+def gate_caption(gate: GateOfCut) -> str:
     """The gate's verdict in a sentence, with what was not compared and why."""
     short = {"masked_vs_slim": "masked/slim", "float64": "in float64", "reload": "reload", "onnx": "ONNX"}
-    figures = [f"{words} {gate[name]['max_rel']:.1e}" for name, words in short.items() if gate[name]["batches"]]
-    caption = f"gate {'passed' if gate['passed'] else 'failed'}: largest relative difference {', '.join(figures)}"
-    if gate["training"]["state"] == "passed":
-        caption += f", after a training step {gate['training']['max_rel']:.1e}"
-    said = [f"{name}: {gate[name]['detail']}" for name in COMPARISONS if gate[name]["detail"]]
-    whose = gate.get("weights", {}).get("detail", "")
-    return escape("; ".join([caption, *said, *([whose] if whose else [])]))
+    comparisons = gate.comparisons()
+    figures = [f"{words} {comparisons[name].max_rel:.1e}" for name, words in short.items() if comparisons[name].batches]
+    caption = f"gate {'passed' if gate.passed else 'failed'}: largest relative difference {', '.join(figures)}"
+    if gate.training.state == "passed":
+        caption += f", after a training step {gate.training.max_rel:.1e}"
+    details = [f"{name}: {comparison.detail}" for name, comparison in comparisons.items() if comparison.detail]
+    whose = gate.weights.detail if gate.weights else ""
+    return escape("; ".join([caption, *details, *([whose] if whose else [])]))
 
 
 def graph_table(graph: DependencyGraph, title: str) -> list[Table]:
@@ -308,12 +310,12 @@ def graph_table(graph: DependencyGraph, title: str) -> list[Table]:
     for entry in describe_groups(graph):
         _add(
             groups,
-            entry["name"],
-            str(entry["channels"]),
-            str(entry["units"]),
-            f"{entry['params']:,}",
-            f"{entry['macs']:,}",
-            entry["kind"],
+            entry.name,
+            str(entry.channels),
+            str(entry.units),
+            f"{entry.params:,}",
+            f"{entry.macs:,}",
+            entry.kind,
         )
     tables = [groups]
     if graph.barriers:

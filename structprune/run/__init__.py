@@ -6,9 +6,9 @@ stage is, `stages` has them, `runner` runs them and finds in the store (`store.a
 """
 
 from ..on_demand import call_like
-from .api import rehearse, run, runner_of
+from .api import plan_recipe, rehearse, run, run_recipe, runner_of
 from .folder import RunFolder, held, store_of
 
-__all__ = ["RunFolder", "held", "rehearse", "run", "runner_of", "store_of"]
+__all__ = ["RunFolder", "held", "plan_recipe", "rehearse", "run", "run_recipe", "runner_of", "store_of"]
 
 call_like(__name__, run)

@@ -19,6 +19,7 @@ from ..options import checked, flag, instance, optional, several
 from ..progress import Reporter
 from ..recipe import Recipe, read_recipe
 from ..records import Plan
+from ..report import Report
 from ..store import files
 from ..store.artefacts import Artefacts
 from ..store.cleaning import at_work
@@ -28,7 +29,7 @@ from .folder import RunFolder
 from .runner import Runner
 from .search import search
 
-__all__ = ["rehearse", "run", "runner_of", "stages"]
+__all__ = ["plan_recipe", "rehearse", "run", "run_recipe", "runner_of", "stages"]
 
 
 @checked(
@@ -70,6 +71,49 @@ def run(
         GateError: the slim network is not the one planned. A report.json says why (but where the network does not run),
             and there is no slim artefact.
     """
+    if plan_only:
+        plan = plan_recipe(recipe, out, overrides=overrides, resume=resume, reporter=reporter)
+        return json.loads(plan.to_json())
+    return run_recipe(recipe, out, overrides=overrides, resume=resume, reporter=reporter).to_data()
+
+
+def run_recipe(
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> Report:
+    """As `run`, which gives plain data: the report as the record that report.json is written from."""
+    report = _claimed(recipe, out, overrides, resume, False, reporter)
+    assert isinstance(report, Report)
+    return report
+
+
+def plan_recipe(
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> Plan:
+    """As `run` up to plan.json: the plan."""
+    plan = _claimed(recipe, out, overrides, resume, True, reporter)
+    assert isinstance(plan, Plan)
+    return plan
+
+
+def _claimed(
+    recipe: str | Path | Recipe,
+    out: str | Path | None,
+    overrides: Sequence[str],
+    resume: bool,
+    plan_only: bool,
+    reporter: Reporter | None,
+) -> Report | Plan:
+    """Runs in a folder that takes this recipe: its plan, or its report."""
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
     checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     if out is not None and not str(out).strip():
@@ -78,7 +122,7 @@ def run(
     folder, reporter = RunFolder(Path(out) if out is not None else Path("runs") / name), reporter or Reporter()
     finished = folder.claim(checked, resume)
     if finished is not None:
-        return json.loads(Plan.read(folder.path / "plan.json").to_json()) if plan_only else finished
+        return Plan.read(folder.path / "plan.json") if plan_only else finished
     try:
         with at_work(folder.store.root):
             return _run(checked, folder, name, resume, plan_only, reporter)
@@ -93,7 +137,7 @@ def run(
 
 def _run(
     recipe: Recipe, folder: RunFolder, name: str, resume: bool, plan_only: bool, reporter: Reporter
-) -> dict[str, Any]:
+) -> Report | Plan:
     runner = runner_of(recipe, reporter, folder.store)
     with reporter.console.status(escape(f"{recipe.model.name}: building and tracing")):  # no line before an error's
         traced = runner.value("traced")
@@ -108,8 +152,8 @@ def _run(
         _say(plan, recipe, reporter)
         if plan_only:
             folder.place(runner, ("dense",))
-            return json.loads(plan.to_json())
-        report = runner.value("report")
+            return plan
+        report: Report = runner.value("report")
         problems = [reason for name in ("pruned", "final", "macs") for reason in runner.reasons(name)]
         folder.close(report, runner, name, not problems)
         if problems:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ..errors import RecipeError
 from ..judge import Quality
 from ..recipe import Recipe
+from ..report.records import Bound
 from ..tasks import Task
 
 ROUNDING = 1e-9  # what sums of floats may add to a drop
@@ -35,7 +35,7 @@ def is_met(name: str, found: float, asked: float) -> bool:
 
 def bounds_record(
     bounds: Mapping[str, float], validation: tuple[Quality, Quality], held_out: tuple[Quality, Quality]
-) -> list[dict[str, Any]]:
+) -> list[Bound]:
     """What report.json says of each bound: it is met where the held-out data says so, by which nothing was chosen.
 
     Args:
@@ -45,12 +45,12 @@ def bounds_record(
     """
     chosen_by, seen = found_beside(*validation, bounds), found_beside(*held_out, bounds)
     return [
-        {
-            "name": name,
-            "asked": asked,
-            "validation": chosen_by[name],
-            "held_out": seen[name],
-            "met": is_met(name, seen[name], asked),
-        }
+        Bound(
+            name=name,
+            asked=asked,
+            validation=chosen_by[name],
+            held_out=seen[name],
+            met=is_met(name, seen[name], asked),
+        )
         for name, asked in bounds.items()
     ]

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from ..errors import GateError, RecipeError
+from ..errors import GateError, RecipeError, StoreError
+from ..json_records import read_record
 from ..progress import Reporter
 from ..recipe import Recipe, read_yaml
 from ..records import Plan
-from ..report import render_html
+from ..report import Report, render_html
 from ..runtimes import environment
 from ..store import files
 from ..store.artefacts import Artefacts
@@ -67,7 +67,7 @@ class RunFolder:
         self.path = path
         self.store = Artefacts(store_of(path.parent))
 
-    def claim(self, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
+    def claim(self, recipe: Recipe, resume: bool) -> Report | None:
         """Checks that this run can go here; the report of a finished run that is to be resumed.
 
         Raises RecipeError where it can't, and GateError for a finished run whose gate failed.
@@ -104,7 +104,7 @@ class RunFolder:
             reporter.log = self.path / "log.jsonl"
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
             files.write_text(self.path / "recipe.yaml", text)
-            files.write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            files.write_text(self.path / "environment.json", json.dumps(environment().to_data(), indent=2) + "\n")
             try:
                 yield
             finally:
@@ -122,11 +122,11 @@ class RunFolder:
             for file in _NETWORKS[name]:
                 files.write(self.path / file, partial(shutil.copyfile, kept / file))
 
-    def close(self, report: dict[str, Any], runner: Runner, name: str, passed: bool) -> None:
+    def close(self, report: Report, runner: Runner, name: str, passed: bool) -> None:
         """Puts what may stay into place, the report last: a folder with a report.json is complete."""
         self.place(runner, tuple(_NETWORKS) if passed else ("dense", "dense_onnx"))
         files.write_text(self.path / "report.html", render_html(report, name))
-        files.write_text(self.path / "report.json", json.dumps(report, indent=2) + "\n")
+        files.write_text(self.path / "report.json", json.dumps(report.to_data(), indent=2) + "\n")
         runner.reporter.event("finished", passed=passed)
 
     def _can_be_made(self) -> None:
@@ -147,13 +147,11 @@ class RunFolder:
                 f"the output folder {folder} can't be written ({existing} is read-only): give another by --out"
             )
 
-    def _finished(self) -> dict[str, Any]:
-        file = self.path / "report.json"
+    def _finished(self) -> Report:
         try:
-            report = json.loads(file.read_text(encoding="utf-8"))
-            passed = report["gate"]["passed"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RecipeError(f"{file} is damaged ({error}): give another folder by --out") from error
-        if not passed:
+            report = read_record(self.path / "report.json", Report)
+        except StoreError as error:
+            raise RecipeError(f"{error}: give another folder by --out") from error
+        if not report.gate.passed:
             raise GateError(f"the run in {self.path} ended with a failed gate: see its report.json")
         return report

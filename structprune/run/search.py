@@ -8,33 +8,20 @@ the best network found is one within the bound beside which a smaller one that w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import BudgetError, TrainingError
 from ..judge import Quality
 from ..progress import Reporter
 from ..recipe import BudgetSpec, Recipe, SearchSpec
+from ..report.records import Budget, Trial
 from .bounds import found_beside, is_met
 from .runner import Runner
 
 FINE = 1 / 128  # of the way from no cut to the least that was asked for: nearer, nothing more is tried
 START = 0.5  # of the way, for the first network where no cost is asked for
-Budget = Callable[[float], BudgetSpec]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One network: its budget of cost, the share of MACs that stays, and by how much each bound was met.
-
-    `found` has the drop or the agreement, by the bound's name, and `error` why there is none.
-    """
-
-    budget: dict[str, float]
-    within: bool
-    macs: float | None = None
-    found: dict[str, float] = field(default_factory=dict)
-    error: str = ""
+BudgetAt = Callable[[float], BudgetSpec]
 
 
 @dataclass(frozen=True)
@@ -45,13 +32,10 @@ class Search:
     "quality" where they stopped the cut. `images` is the number of samples that it was chosen by.
     """
 
-    asked: dict[str, float]
+    asked: Budget
     trials: list[Trial]
-    held: str
+    held: Literal["cost", "quality"]
     images: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def search(runner: Runner, recipe: Recipe, reporter: Reporter) -> Runner:
@@ -77,12 +61,12 @@ def search(runner: Runner, recipe: Recipe, reporter: Reporter) -> Runner:
         last = trials.done[-1] if trials.done else trial
         raise BudgetError(
             f"no network that was tried is within the bound ({_shown(wanted.bounds)}): the nearest, to "
-            f"{_shown(last.budget)}, is {_outcome(last, wanted)}: allow more, or recover and fine-tune more "
+            f"{_shown(last.budget.asked())}, is {_outcome(last, wanted)}: allow more, or recover and fine-tune more "
             "(prune.search.epochs)"
         )
-    held = "cost" if least == 1.0 else "quality"
-    found = Search(wanted.model_dump(exclude_none=True), trials.done, held, trials.dense.n)
-    chosen = _with_budget(recipe, BudgetSpec(**best.budget, **wanted.bounds))
+    asked = Budget.model_validate(wanted.model_dump(exclude_none=True))
+    found = Search(asked, trials.done, "cost" if least == 1.0 else "quality", trials.dense.n)
+    chosen = _with_budget(recipe, BudgetSpec(**best.budget.asked(), **wanted.bounds))
     return runner.beside(chosen, {"search": found})
 
 
@@ -111,7 +95,7 @@ class _Trials:
         try:
             plan = candidate.value("plan")
         except BudgetError as error:  # no network is so small, so none is tried
-            return Trial(budget.costs, False, error=str(error))
+            return _trial(budget, error=str(error))
         widths, share = tuple(plan.widths.values()), plan.macs["slim"] / plan.macs["dense"]
         if widths not in self._of_widths:
             which = f"trial {len(self.done) + 1} of {self.spec.trials} at most"
@@ -123,23 +107,32 @@ class _Trials:
         try:
             quality = candidate.value("validation")
         except TrainingError as error:  # too small to be fine-tuned
-            return Trial(budget.costs, False, share, error=str(error))
+            return _trial(budget, share, error=str(error))
         if reasons := candidate.reasons("pruned"):  # recovery and fine-tuning were left out
-            return Trial(budget.costs, False, share, error=f"its gate failed: {'; '.join(reasons)}")
+            return _trial(budget, share, error=f"its gate failed: {'; '.join(reasons)}")
         found = found_beside(self.dense, quality, budget.bounds)
-        return Trial(budget.costs, all(is_met(n, found[n], asked) for n, asked in budget.bounds.items()), share, found)
+        return _trial(budget, share, found)
 
     def _note(self, trial: Trial) -> Trial:
         self.done.append(trial)
-        self._reporter.stage(f"trial {len(self.done)}: {_outcome(trial, self._recipe.prune.budget)}", **asdict(trial))
+        self._reporter.stage(f"trial {len(self.done)}: {_outcome(trial, self._recipe.prune.budget)}", **trial.to_data())
         return trial
+
+
+def _trial(
+    budget: BudgetSpec, macs: float | None = None, found: dict[str, float] | None = None, error: str = ""
+) -> Trial:
+    """What is kept of a network; it is within the bounds if it was measured and each of them is met."""
+    is_within = found is not None and all(is_met(name, found[name], asked) for name, asked in budget.bounds.items())
+    costs = Budget.model_validate(budget.costs)
+    return Trial(budget=costs, within=is_within, macs=macs, found=found or {}, error=error)
 
 
 def _with_budget(recipe: Recipe, budget: BudgetSpec) -> Recipe:
     return recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"budget": budget})})
 
 
-def _budgets(runner: Runner, wanted: BudgetSpec) -> Budget:
+def _budgets(runner: Runner, wanted: BudgetSpec) -> BudgetAt:
     """The budget at each part of the way from no cut (0) to the least that is asked for (1)."""
     if not wanted.costs:
         return lambda part: BudgetSpec(macs=max(1 - part, FINE), **wanted.bounds)

@@ -7,28 +7,41 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import Field
+
+from ..json_records import JsonRecord
+
 _SIMD = ("sse4", "avx", "amx", "fma", "asimd", "sve")  # flags by which runtimes choose kernels
 _PACKAGES = ("structprune", "torch", "timm", "onnx", "onnxruntime", "openvino", "accelerate", "fvcore", "numpy")
 
 
-def environment() -> dict[str, object]:
-    """Processor and its vector instructions, cores, system, Python and the versions of the packages that a result
-    depends on."""
+class Environment(JsonRecord):
+    """The machine, and the versions of the packages that a result depends on."""
+
+    processor: str = Field(description="its name")
+    instructions: str = Field(default="", description="its vector instructions, by which runtimes choose kernels")
+    cores: int | None = Field(description="those that the process may use")
+    system: str = Field(description="the operating system")
+    python: str = Field(description="Python's version")
+    packages: dict[str, str] = Field(description="versions by the package's name, or `not installed`")
+
+
+def environment() -> Environment:
+    """The machine that this process runs on."""
     versions = {}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
-        "instructions": _instructions(_cpuinfo("flags") or _cpuinfo("Features")),
-        "cores": cores,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "packages": versions,
-    }
+    return Environment(
+        processor=_cpuinfo("model name") or platform.processor() or platform.machine(),
+        instructions=_instructions(_cpuinfo("flags") or _cpuinfo("Features")),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        system=platform.platform(),
+        python=platform.python_version(),
+        packages=versions,
+    )
 
 
 def _instructions(flags: str) -> str:

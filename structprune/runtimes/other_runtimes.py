@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+
+from pydantic import Field
 
 from ..errors import StructPruneError
-from .latency import Source, benchmark
+from ..json_records import Interval, JsonRecord
+from .latency import Benchmark, Source, benchmark
 from .runtime import Runtime
+
+
+class OtherRuntime(JsonRecord):
+    """Dense and slim timed side by side on another runtime."""
+
+    runtime: str = Field(description="its name with versions and settings")
+    threads: int = Field(description="intra-op threads")
+    batch: int = Field(description="samples in a forward pass")
+    dtype: str = Field(description="of both networks")
+    engine: str = Field(description="what ran the networks")
+    device: str = Field(description="`cpu` or `cuda`")
+    dense_ms: float | None = Field(default=None, description="median milliseconds of a forward pass")
+    slim_ms: float | None = Field(default=None, description="likewise")
+    speedup: float | None = Field(default=None, description="median of the ratios dense ÷ slim within a turn")
+    ci95: Interval | None = Field(default=None, description="its 95 % interval")
+    notes: list[str] = Field(default_factory=list, description="what disturbed the timing")
+    error: str | None = Field(
+        default=None, description="why the engine failed on the networks; the figures are `null` then"
+    )
 
 
 def time_also(
@@ -17,31 +38,39 @@ def time_also(
     seconds: float = 10.0,
     pin: bool = False,
     progress: Callable[[float], None] = lambda share: None,
-) -> list[dict[str, Any]]:
+) -> list[OtherRuntime]:
     """A row for each runtime, `seconds` on each: what `dense` and `slim` of `networks(runtime)` take there.
 
     An engine that fails on a network leaves its error in its row, and no figures.
     """
     rows = []
     for number, runtime in enumerate(runtimes):
-        row: dict[str, Any] = {"runtime": runtime.name, **runtime.to_dict(), "dense_ms": None, "slim_ms": None}
-        row |= {"speedup": None, "ci95": None, "notes": [], "error": None}
+
+        def advance(share: float, number: int = number) -> None:
+            progress((number + share) / len(runtimes))
+
         try:
-            found = benchmark(
-                networks(runtime),
-                runtime=runtime,
-                seconds=seconds,
-                pin=pin,
-                progress=lambda share, n=number: progress((n + share) / len(runtimes)),  # type: ignore[misc]
-            )
+            timed = benchmark(networks(runtime), runtime=runtime, seconds=seconds, pin=pin, progress=advance)
         except StructPruneError as error:
-            row["error"] = str(error)
+            rows.append(_row(runtime, error=str(error)))
         except Exception as error:  # whatever an engine raises on a network that it does not know
             lines = str(error).strip().splitlines() or [""]
-            row["error"] = f"{type(error).__name__}: {lines[0][:200]}"
+            rows.append(_row(runtime, error=f"{type(error).__name__}: {lines[0][:200]}"))
         else:
-            row |= {"dense_ms": found.ms["dense"], "slim_ms": found.ms["slim"], "notes": found.notes}
-            row |= {"speedup": found.speedup["slim"], "ci95": list(found.ci95["slim"])}
-        rows.append(row)
-        progress((number + 1) / len(runtimes))
+            rows.append(_row(runtime, timed))
+        advance(1)
     return rows
+
+
+def _row(runtime: Runtime, timed: Benchmark | None = None, error: str | None = None) -> OtherRuntime:
+    """Every field is set, so that each row of a report has the same ones."""
+    return OtherRuntime(
+        runtime=runtime.name,
+        **runtime.to_dict(),
+        dense_ms=timed.ms["dense"] if timed else None,
+        slim_ms=timed.ms["slim"] if timed else None,
+        speedup=timed.speedup["slim"] if timed else None,
+        ci95=timed.ci95["slim"] if timed else None,
+        notes=timed.notes if timed else [],
+        error=error,
+    )

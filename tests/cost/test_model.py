@@ -204,8 +204,8 @@ def test_the_cache_tells_networks_apart_and_does_without_a_folder(monkeypatch, t
 
 def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
-    machine = {"processor": "a virtual one", "cores": 2}
+    machine = cache.environment()
     for made, instructions in ((1, "avx2"), (2, "avx2 avx512f"), (1, "avx2")):
-        monkeypatch.setattr(cache, "environment", lambda i=instructions: {**machine, "instructions": i})
+        monkeypatch.setattr(cache, "environment", lambda i=instructions: machine.model_copy(update={"instructions": i}))
         assert cached("probes", {"a": 1}, lambda made=made: made) == made
     assert len(list(tmp_path.iterdir())) == 2

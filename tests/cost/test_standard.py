@@ -134,7 +134,8 @@ def test_a_cache_that_can_t_be_written_is_no_error(timed, tmp_path, monkeypatch)
     ],
 )
 def test_the_table_of_processors(monkeypatch, instructions, machine, block):
-    monkeypatch.setattr(standard, "environment", lambda: {"instructions": instructions})
+    here = standard.environment().model_copy(update={"instructions": instructions})
+    monkeypatch.setattr(standard, "environment", lambda: here)
     monkeypatch.setattr(standard.platform, "machine", lambda: machine)
     assert known_steps() == {"conv": block, "depthwise": block, "linear": 16}
 

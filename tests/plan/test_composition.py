@@ -12,7 +12,7 @@ import structprune as sp
 from structprune.errors import BudgetError, PlanError
 from structprune.ops import Inputs, outputs
 from structprune.plan import realise
-from structprune.report.report import describe_groups
+from structprune.report.summaries import describe_groups
 from structprune.suites.random_networks import Case
 from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked
 from structprune.verify.running import refusals, size_of
@@ -270,7 +270,7 @@ def test_recovery_and_reports_take_a_composed_plan():
     done = sp.recover(model, slim, composed, torch.randn(32, 3, 10, 10), ["means", "least_squares"]).model
     assert sp.verify(model, done, composed, X, trained=True).passed
     told = describe_groups(graph, composed)
-    assert {entry["name"]: entry["kept_channels"] for entry in told} == composed.widths
+    assert {entry.name: entry.kept_channels for entry in told} == composed.widths
     assert describe_groups(graph, dataclasses.replace(composed, groups={})) == told
 
 

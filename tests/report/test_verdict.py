@@ -1,26 +1,28 @@
 """A run's verdict: what is said first, and how bad it is."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 
-from structprune.report import report_table, verdict_of
+from structprune.report import Report, report_table, verdict_of
 
-REPORT = {
-    "gate": {"passed": True},
-    "budget": {"macs": 0.25},
-    "latency": {"speedup": 3.3, "ci95": [3.2, 3.4], "dense_ms": 3.3, "slim_ms": 1.0},
-    "params": {"cut": 4.4},
-    "macs": {"cut": 4.0},
-    "quality": {"metric": "accuracy", "images": 360, "dense": 1.0, "pruned": 0.1, "final": 1.0},
-}
+EXAMPLE = json.loads((Path(__file__).parent / "report.json").read_text())
+EXAMPLE |= {"verdict": None, "search": None, "budget": {"macs": 0.25}}
+EXAMPLE["latency"] |= {"speedup": 3.3, "ci95": [3.2, 3.4], "dense_ms": 3.3, "slim_ms": 1.0}
+EXAMPLE["params"]["cut"], EXAMPLE["macs"]["cut"] = 4.4, 4.0
+EXAMPLE["quality"] = {"metric": "accuracy", "images": 360, "dense": 1.0, "pruned": 0.1, "final": 1.0}
+
+REPORT = Report.model_validate(EXAMPLE)
 
 
 def changed(**parts):
-    report = copy.deepcopy(REPORT)
+    """The example with other values; those of a mapping are changed one by one."""
+    data = copy.deepcopy(EXAMPLE)
     for name, values in parts.items():
-        report[name] = {**report[name], **values} if isinstance(values, dict) else values
-    return report
+        data[name] = {**data[name], **values} if isinstance(values, dict) else values
+    return Report.model_validate(data)
 
 
 def test_a_good_run():
@@ -107,13 +109,5 @@ def test_metrics_that_are_better_lower():
 
 
 def test_the_table_begins_with_it_in_colour():
-    report = changed(quality={"dense": 0.95, "final": 0.2})
-    report |= {"onnx": {"slim_bytes": 0, "dense_bytes": 0}, "recovery": []}
-    report["params"] |= {"dense": 4, "slim": 1}
-    report["macs"] |= {"dense": 4, "slim": 1}
-    report["latency"] = None
-    report["gate"] |= {"not_compared": []}
-    for name in ("masked_vs_slim", "float64", "random_weights", "reload", "onnx", "training"):
-        report["gate"][name] = {"state": "passed", "passed": True, "max_rel": 0.0, "detail": "", "batches": []}
-    table = report_table(report, "net")
+    table = report_table(changed(quality={"dense": 0.95, "final": 0.2}, latency=None), "net")
     assert str(table.title).startswith("[bold red]accuracy broken: 0.9500 to 0.2000")

@@ -11,7 +11,7 @@ import structprune as sp
 from structprune.cli import app
 from structprune.errors import BudgetError, RecipeError
 from structprune.recipe import check_recipe
-from structprune.report import render_html, report_table
+from structprune.report import Report, render_html, report_table
 from structprune.run import search as search_module
 from structprune.run.stages import surgery
 from tests.run.small import RECIPE, short_turns
@@ -130,12 +130,12 @@ def test_the_verdict_tells_the_bound(bounded):
     assert "quality drop" in text
     assert "where 0.05 was asked for" in text
     assert "of 4 networks tried" in text
-    assert text.split(";")[0] in report_table(report, "").title
+    assert text.split(";")[0] in report_table(Report.model_validate(report), "").title
 
 
 def test_the_page_shows_what_was_tried(bounded):
     report, _ = bounded
-    page = render_html(report, "bounded")
+    page = render_html(Report.model_validate(report), "bounded")
     tried = page.partition("<h2>Networks tried")[2].partition("</table>")[0]
     assert tried.count("<tr>") == 1 + len(report["search"]["trials"])
     assert tried.count(">taken<") == 1

@@ -155,11 +155,11 @@ def test_a_runtime_that_fails_leaves_its_error_in_its_row():
     runtimes = [Runtime(batch=batch, engine="torch") for batch in (2, 3, 1)]
     shares = []
     rows = time_also(runtimes, networks, seconds=0.05, progress=shares.append)
-    assert [row["error"] for row in rows] == ["can't be compiled", "ValueError: first line", None]
-    assert rows[0]["speedup"] is rows[0]["ci95"] is rows[0]["dense_ms"] is None
-    assert rows[2]["ci95"][0] <= rows[2]["speedup"] <= rows[2]["ci95"][1]
+    assert [row.error for row in rows] == ["can't be compiled", "ValueError: first line", None]
+    assert rows[0].speedup is rows[0].ci95 is rows[0].dense_ms is None
+    assert rows[2].ci95[0] <= rows[2].speedup <= rows[2].ci95[1]
     assert shares[-1] == 1.0
-    assert [row[3] for row in also_rows({"also": rows[:2]})] == ["can't be compiled", "ValueError: first line"]
+    assert [row[3] for row in also_rows(rows[:2])] == ["can't be compiled", "ValueError: first line"]
 
 
 def test_what_was_pinned_and_what_was_spent_is_in_the_table():

@@ -86,8 +86,7 @@ class Costs:
 
 def machine(recipe: Recipe) -> dict[str, Any]:
     """What a plan hangs on beside the recipe's `prune`: where the network is to run, and whether that may be timed."""
-    known = environment()
-    here = {key: known[key] for key in ("processor", "instructions", "cores")}
+    here = environment().model_dump(include={"processor", "instructions", "cores"})
     return {"runtime": recipe.runtime, **here, "timed": may_time(), "allocation": code_named(recipe.prune.allocation)}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from ...export import export_onnx, quantize
 from ...judge import Judge
 from ...recipe import Recipe
 from ...records import Plan
-from ...report import macs_disagreements, macs_or_none
+from ...report import counted_macs
+from ...report.records import Quantised
 from ...runtimes.made_up_inputs import made_up_inputs
 from ...store import files, save
 from ...verify import Gate, verify
@@ -27,22 +27,6 @@ from ..stage import Work, stage
 from .surgery import changes_weights
 
 INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
-
-
-@dataclass(frozen=True)
-class Counts:
-    """MACs by operator as fvcore counts them, None where it can't; and where they are not the plan's."""
-
-    dense: dict[str, int] | None
-    slim: dict[str, int] | None
-    problems: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        return not self.problems
-
-    def reasons(self) -> list[str]:
-        return list(self.problems)
 
 
 @stage(
@@ -84,9 +68,7 @@ def gate(
     """The acceptance gate, and an independent count of MACs."""
     work.reporter.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
     final: Gate = verify(dense, slim, plan, data.example, trained=bool(work.spec), folder=saved, onnx=slim_onnx)
-    counts = {kind: macs_or_none(net, data.one) for kind, net in (("dense", dense), ("slim", slim))}
-    problems = macs_disagreements(plan, counts)
-    return {"gates.final": final, "gates.macs": Counts(counts["dense"], counts["slim"], tuple(problems))}
+    return {"gates.final": final, "gates.macs": counted_macs(plan, dense, slim, data.one)}
 
 
 def _makes_int8(recipe: Recipe) -> bool:
@@ -99,10 +81,7 @@ def _makes_int8(recipe: Recipe) -> bool:
     needs=("dense_onnx", "slim_onnx", "data", "judge", "gates.*"),
     makes=("int8", "int8_files"),
     when=_makes_int8,
-    read=lambda work: {
-        "int8": json.loads((work.folder / "int8.json").read_text(encoding="utf-8")),
-        "int8_files": work.folder,
-    },
+    read=lambda work: {"int8": _read_int8(work.folder), "int8_files": work.folder},
     sound_only=True,
     title="dense and slim in int8",
 )
@@ -115,9 +94,14 @@ def quantise(work: Work, dense_onnx: Path, slim_onnx: Path, data: Data, judge: J
         target = work.folder / f"{kind}-int8.onnx"
         quantize(source, target, [_feed(batch, list(made_up_inputs(source))) for batch in batches])
         quality = judge(target)
-        entry = {"quality": quality.value, "kl": quality.kl}
-        result[f"{kind}-int8"] = {**entry, "bytes": target.stat().st_size}
-    files.write_text(work.folder / "int8.json", json.dumps(result))
+        result[f"{kind}-int8"] = Quantised(quality=quality.value, kl=quality.kl, bytes=target.stat().st_size)
+    text = json.dumps({name: entry.to_data() for name, entry in result.items()})
+    files.write_text(work.folder / "int8.json", text)
+
+
+def _read_int8(folder: Path) -> dict[str, Quantised]:
+    entries = json.loads((folder / "int8.json").read_text(encoding="utf-8"))
+    return {name: Quantised.model_validate(entry) for name, entry in entries.items()}
 
 
 def _feed(batch: Batch, names: list[str]) -> dict[str, np.ndarray]:

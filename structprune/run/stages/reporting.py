@@ -1,4 +1,4 @@
-"""The report, of all that was found."""
+"""The report, of all that was measured."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ...data import Data
-from ...export import opset_of
 from ...graph import DependencyGraph
 from ...judge import Judge, Quality
 from ...records import Plan
-from ...report import build_report, quality_record, verdict_of
-from ...runtimes import Benchmark, environment
+from ...report import Measurements, Report, build_report, records
+from ...runtimes import Benchmark
+from ...runtimes.other_runtimes import OtherRuntime
 from ..bounds import bounds_record
 from ..search import Search
 from ..stage import Work, stage
@@ -36,40 +36,33 @@ def report(
     gates: dict[str, Any],
     dense_onnx: Path,
     slim_onnx: Path,
-    recovery: list[dict[str, Any]] | None,
+    recovery: list[records.RecoveryStep] | None,
     latency: Benchmark | None,
     layers: dict[str, dict[str, float]] | None,
-    int8: dict[str, dict[str, Any]] | None,
-    also: list[dict[str, Any]] | None,
+    int8: dict[str, records.Quantised] | None,
+    also: list[OtherRuntime] | None,
     search: Search | None,
     chooser: Judge | None,
     validation: Quality | None,
-) -> dict[str, Any]:
-    recipe, counts = work.spec, gates["macs"]
-    made = build_report(
-        recipe,
-        graph,
-        plan,
-        {name: gate for name, gate in gates.items() if name != "macs"},
-        quality_record(quality, not recipe.model.trained),
-        {"dense": counts.dense, "slim": counts.slim},
-        {"dense": dense_onnx.stat().st_size, "slim": slim_onnx.stat().st_size},
-        recovery or [],
-        latency,
-        layers,
-        int8 or {},
-        also or [],
-        environment(),
-        opset_of(slim_onnx),
-    )
-    made["data"] = {"notes": list(data.notes), "skipped": data.skipped}
+) -> Report:
+    """The record of the run."""
+    searched = None
     if search is not None and chooser is not None and validation is not None:
-        bounds, held_out = recipe.prune.budget.bounds, (quality["dense"], quality["final"])
-        made["budget"] = search.asked
-        made["search"] = search.to_dict() | {
-            "budget": plan.budget,
-            "bounds": bounds_record(bounds, (chooser.dense, validation), held_out),
-        }
-    if not counts.passed:
-        made["gate"]["passed"] = False
-    return {"schema": made.pop("schema"), "verdict": verdict_of(made).to_dict(), **made}
+        bounds = bounds_record(
+            work.spec.prune.budget.bounds, (chooser.dense, validation), (quality["dense"], quality["final"])
+        )
+        searched = records.Search(**vars(search), budget=records.Budget.model_validate(plan.budget), bounds=bounds)
+    measured = Measurements(
+        quality=quality,
+        gates={name: gate for name, gate in gates.items() if name != "macs"},
+        macs=gates["macs"],
+        onnx={"dense": dense_onnx, "slim": slim_onnx},
+        data=records.Data(notes=list(data.notes), skipped=data.skipped),
+        recovery=recovery or (),
+        latency=latency,
+        layers=layers,
+        int8=int8 or {},
+        also=also or (),
+        search=searched,
+    )
+    return build_report(work.spec, graph, plan, measured)

@@ -15,6 +15,7 @@ from ...ops import Inputs
 from ...recipe import Recipe
 from ...records import Plan
 from ...recover import recover
+from ...report.records import RecoveryStep
 from ...store import files
 from ...surgery import prune
 from ...verify import Gate, verify
@@ -78,16 +79,17 @@ def mend(
         slim, seconds = done.model, time.perf_counter() - start
         quality = quality_of(slim, judge)
         entry = {**step.model_dump(mode="json"), "layers": done.layers[0], "notes": done.notes, "seconds": seconds}
-        steps.append({**entry, "quality": quality.value, "kl": quality.kl})
+        steps.append(RecoveryStep(**entry, quality=quality.value, kl=quality.kl))
         work.reporter.stage(
             f"recovery by {step.method}: {done.layers[0]} layers, {quality.metric} {quality.value:.4f}",
             **entry,
         )
         work.say_notes(done.notes)
     write_weights(slim, work.folder / "recovered.safetensors")
-    files.write_text(work.folder / "recovery.json", json.dumps(steps))
+    files.write_text(work.folder / "recovery.json", json.dumps([step.to_data() for step in steps]))
 
 
 def _recovered(work: Work, slim: nn.Module) -> dict[str, Any]:
     steps = json.loads((work.folder / "recovery.json").read_text(encoding="utf-8"))
-    return {"slim": with_weights(own_copy(slim), work.folder / "recovered.safetensors"), "recovery": steps}
+    recovery = [RecoveryStep.model_validate(step) for step in steps]
+    return {"slim": with_weights(own_copy(slim), work.folder / "recovered.safetensors"), "recovery": recovery}

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...data import Data
 from ...runtimes import Runtime, benchmark, time_also, time_layers
+from ...runtimes.other_runtimes import OtherRuntime
 from ..stage import Work, stage
 
 
@@ -53,7 +54,7 @@ def time_networks(
         batch = runtime.batch if runtime.device == "cpu" else 1  # which a CPU runs here
         watcher = Runtime(runtime.threads, batch, runtime.dtype)
     layers = time_layers(opened(watcher), runtime=watcher, seconds=bench.seconds / 4)
-    also: list[dict[str, Any]] = []
+    also: list[OtherRuntime] = []
     if work.spec["also"]:
         work.reporter.stage(f"timing dense and slim on other runtimes, {bench.seconds:g} s on each")
         with work.reporter.bar("timing") as update:
