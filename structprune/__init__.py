@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from . import _compat
 from .on_demand import names_of
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # packages that are called like a function are that function to a type checker
+    from . import cost as cost
+    from . import criteria as criteria
+    from . import data as data
+    from . import errors as errors
+    from . import models as models
+    from . import recipe as recipe
+    from . import runtimes as runtimes
+    from . import tasks as tasks
     from .criteria import criterion, score, sensitivity
     from .export import export_onnx
     from .graph import trace
@@ -21,10 +29,12 @@ if TYPE_CHECKING:
     from .runtimes import benchmark
     from .store import load, save
     from .surgery import prune
+    from .typing import Budget
     from .verify import verify
 
 __version__ = "0.1.0"
 __all__ = [
+    "Budget",
     "Plan",
     "benchmark",
     "criterion",
@@ -42,6 +52,7 @@ __all__ = [
 ]
 
 _PLACES = {  # of the names that no package inside has; those are called like their function (see on_demand.call_like)
+    "Budget": "typing",
     "Plan": "records",
     "benchmark": "runtimes",
     "criterion": "criteria",
@@ -53,7 +64,8 @@ _PLACES = {  # of the names that no package inside has; those are called like th
     "sensitivity": "criteria",
     "trace": "graph",
 }
-__getattr__ = names_of(__name__, _PLACES)
+if not TYPE_CHECKING:  # for which any name would be one of ours
+    __getattr__ = names_of(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

@@ -24,12 +24,13 @@ from .runtimes import Runtime
 from .shipped import shipped
 from .store.artefacts import Artefacts
 from .tasks.own import make_task
+from .typing import Form
 
 
 def inspect_model(
     name: str,
     input_size: str | None = None,
-    form: str = "module",
+    form: Form = "module",
     kwargs: str | None = None,
     code: str | None = None,
     tell: Callable[[str], object] | None = None,

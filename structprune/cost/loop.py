@@ -10,7 +10,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import BudgetError
 from ..graph import DependencyGraph
@@ -19,6 +19,7 @@ from ..records import Plan
 from ..runtimes import Benchmark, Runtime, benchmark
 from ..runtimes.engine import Network
 from ..surgery import prune
+from ..typing import Budget
 from .deadline import Deadline
 from .model import CostModel
 
@@ -32,7 +33,7 @@ Progress = Callable[[float], None]
 
 def plan_measured(
     graph: DependencyGraph,
-    budget: Mapping[str, float],
+    budget: Budget,
     cost: CostModel,
     make: Callable[[CostModel], Plan],
     *,
@@ -54,7 +55,7 @@ def plan_measured(
     so near, or the `deadline` comes first, the nearest is returned, with a note; if it comes before the first round,
     the plan by the costs as they are. Raises BudgetError where no plan can meet the budget.
     """
-    search, until, runtime = _Search(budget, tolerance), deadline or Deadline(), cost.runtime
+    search, until, runtime = _Search(cast(Mapping[str, float], budget), tolerance), deadline or Deadline(), cost.runtime
     with tempfile.TemporaryDirectory() as folder:
         reference = _reference(graph, runtime, dense, Path(folder) / "dense.onnx")
         while not search.exhausted and len(search.rounds) < rounds:
@@ -232,5 +233,5 @@ def _others_bind(budget: Mapping[str, float], plan: Plan) -> bool:
     return False
 
 
-def wants_latency(budget: Mapping[str, float]) -> bool:
+def wants_latency(budget: Mapping[str, object]) -> bool:
     return SPEEDUP in budget or LATENCY in budget

@@ -47,7 +47,7 @@ def may_time() -> bool:
     return switch == "on"
 
 
-def check_may_time(budget: Mapping[str, float], other: str = "") -> None:
+def check_may_time(budget: Mapping[str, object], other: str = "") -> None:
     """Raises BudgetError for a budget that only timing can meet, or what `other` names, where nothing may be timed."""
     if other and not may_time():
         raise BudgetError(f"{other} needs costs, which are timed, and {SWITCH}=off allows no timing: set it to on")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import RecipeError
 from ..registry import Registry
+from ..typing import Combination, Need
 from .views import COMBINE, Consumer, GroupView, Members
 
 Scored = Tensor | Members
@@ -75,8 +76,8 @@ def criterion(
     description: str,
     *,
     source: str = "",
-    needs: Sequence[str] = (),
-    combine: str | None = None,
+    needs: Sequence[Need] = (),
+    combine: Combination | None = None,
     sequential: bool = False,
     squares: bool = False,
     mend: Mend | None = None,

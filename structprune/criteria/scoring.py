@@ -17,6 +17,7 @@ from ..names import shown, unknown
 from ..options import checked, function, instance, mapping, number, optional, whole
 from ..records import Scores
 from ..tasks.task import Task
+from ..typing import Combination, CriterionName
 from .collect import Collector
 from .portions import kept_to, portions
 from .registry import DATA, NEEDS, Criterion, CriterionFunction, Unscored, criterion_of
@@ -37,12 +38,12 @@ Progress = Callable[[float], None]
 )
 def score(
     graph: DependencyGraph,
-    criterion: str | CriterionFunction,
+    criterion: CriterionName | str | CriterionFunction,
     data: Any = None,
     *,
     labels: Tensor | None = None,
     task: Task | None = None,
-    combine: str | None = None,
+    combine: Combination | None = None,
     widths: Mapping[str, int] | None = None,
     seed: int = 0,
     memory: float = LIMIT,

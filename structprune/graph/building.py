@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from ..ops import Captured
+from ..typing import Form
 from .attributes import follow_attributes
 from .channels import Place, Term
 from .dependency import DependencyGraph
@@ -21,7 +22,7 @@ from .units import Resolution
 
 def build_graph(
     model: nn.Module,
-    form: str,
+    form: Form,
     flow: Flow,
     parameters: Mapping[str, Value],
     recorded: Captured,

@@ -15,6 +15,7 @@ import numpy as np
 from torch import nn
 
 from ..ops import Captured, Inputs
+from ..typing import Form
 from .axes import Axis
 from .flow import Attribute, Statistic
 from .group import Group
@@ -65,7 +66,7 @@ class ChannelGraph:
     """
 
     model: nn.Module
-    form: str
+    form: Form
     groups: tuple[Group, ...]
     recorded: Captured
     values: Mapping[str, Any]

@@ -20,6 +20,7 @@ from ..ops.answers import short_line
 from ..ops.conditions import Condition
 from ..ops.provenance import Size, Source, followed, leaves, settled
 from ..ops.record import record_of
+from ..typing import Form
 from ..wrappers import unwrapped
 from .building import build_graph
 from .constants import with_constants
@@ -36,7 +37,7 @@ FORMS = ("module", "graph")
 OUTPUT = "the network's output"  # why a layer's channels stay, in DependencyGraph.whole_layers
 
 
-def trace(model: nn.Module, example_inputs: Any, form: str = "module") -> DependencyGraph:
+def trace(model: nn.Module, example_inputs: Any, form: Form = "module") -> DependencyGraph:
     """Finds the groups of coupled channels of a network, and what keeps the other channels.
 
     One forward pass is recorded in evaluation mode, on meta copies of the inputs: nothing is computed, unless the code
@@ -96,7 +97,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def analyse(
-    model: nn.Module, looks: Looks, barred: Bars, form: str = "module"
+    model: nn.Module, looks: Looks, barred: Bars, form: Form = "module"
 ) -> tuple[DependencyGraph, dict[str, Any]]:
     """Applies the rules to each node in turn; channels that enter a node in `barred` stay, for the reason given there.
 

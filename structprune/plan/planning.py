@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..modules import tensors
 from ..names import shown
 from ..options import checked, instance, number, optional, several, whole
 from ..records import Plan, Scores, Sensitivity
+from ..typing import AllocationName, Budget
 from .alignment import aligned, check_steps
 from .allocations import Allocate, Allocation, Load, allocation_of
 from .arguments import align_option, check_needs, check_scores, cost_option
@@ -40,9 +41,9 @@ from .configurations import stale_configurations
 def plan(
     graph: DependencyGraph,
     scores: Scores,
-    budget: Mapping[str, float],
+    budget: Budget,
     *,
-    allocation: str | Allocate = "uniform",
+    allocation: AllocationName | str | Allocate = "uniform",
     min_channels: int = 1,
     max_ratio: float = 0.9,
     align: int | Mapping[str, int] | Literal["auto"] = "auto",
@@ -80,8 +81,8 @@ def plan(
         RecipeError: there is no such allocation.
     """
     chosen = allocation_of(allocation)
-    limits = read_budget(budget, graph, cost)
-    amounts = {name: number()(amount) for name, amount in budget.items()}  # a NumPy scalar as a plain number
+    limits = read_budget(cast(Mapping[str, float], budget), graph, cost)
+    amounts: dict[str, float] = {name: number()(amount) for name, amount in budget.items()}  # no NumPy scalars
     if sensitivity is not None:
         scores = dataclasses.replace(scores, sensitivity=sensitivity)
     scores = check_scores(graph, scores, chosen)

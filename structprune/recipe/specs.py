@@ -6,7 +6,7 @@ Nothing here imports torch. What takes more than the recipe's text is checked on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
@@ -18,6 +18,7 @@ from ..own_code import checked_name
 from ..specs import Flaws, Number, Strict, Whole, only_read
 from ..tasks.spec import AnyTaskSpec, ClassificationSpec
 from ..train.spec import TrainSpec
+from ..typing import Budget
 from . import known
 from .recovery import RecoverSpec, Recovery, check_order, needs_images
 
@@ -92,9 +93,9 @@ class BudgetSpec(Strict):
         """The bounds of quality that are given, by name."""
         return self.model_dump(exclude_none=True, include=set(QUALITY))
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> Budget:
         """The budget of one plan: the bounds of cost, or all of the MACs if only quality is bounded."""
-        return self.costs or {"macs": 1.0}
+        return cast(Budget, self.costs) or {"macs": 1.0}
 
 
 class SearchSpec(Strict):

@@ -18,6 +18,7 @@ from ..options import checked, function, instance, number, several, whole
 from ..recipe import BatchNormSpec, LeastSquaresSpec, MeansSpec, RecoverSpec, check_order
 from ..records import Plan
 from ..surgery import wrong_shape
+from ..typing import RecoveryStep
 from ..wrappers import unwrapped
 from .batchnorm import reestimate
 from .least_squares import refit
@@ -52,7 +53,7 @@ def recover(
     slim: nn.Module,
     plan: Plan,
     data: Any,
-    steps: Sequence[Any] = ("means", "least_squares"),
+    steps: Sequence[RecoveryStep] = ("means", "least_squares"),
     *,
     seed: int = 0,
     memory: float = LIMIT,

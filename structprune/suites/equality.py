@@ -14,6 +14,7 @@ from ..errors import BudgetError
 from ..graph import DependencyGraph
 from ..modules import replace_tensors, skeleton_copy, tensors
 from ..ops import Inputs, outputs
+from ..typing import Budget, Form
 from ..verify import compare_slim_with_masked
 
 PLANS = 3
@@ -32,7 +33,7 @@ class Wrong(AssertionError):
         self.kind, self.detail = kind, detail
 
 
-def assert_slim_equals_masked(model: nn.Module, inputs: Any, *, form: str = "module") -> DependencyGraph:
+def assert_slim_equals_masked(model: nn.Module, inputs: Any, *, form: Form = "module") -> DependencyGraph:
     """Traces a network, prunes it by random plans, and compares in float64, with its own weights and with random ones.
 
     Args:
@@ -58,7 +59,7 @@ def assert_slim_equals_masked(model: nn.Module, inputs: Any, *, form: str = "mod
     return graph
 
 
-def assert_exact_is_exact(model: nn.Module, inputs: Any, *, form: str = "module") -> DependencyGraph:
+def assert_exact_is_exact(model: nn.Module, inputs: Any, *, form: Form = "module") -> DependencyGraph:
     """`assert_slim_equals_masked`; and where all groups are called exact, removing is masking with zero.
 
     Args:
@@ -126,12 +127,11 @@ def random_plan(graph: DependencyGraph, seed: int) -> sp.Plan:
     """
     rng = np.random.default_rng(seed)
     scores = sp.score(graph, lambda group: torch.from_numpy(rng.random(group.units)))
-    measure, share = "macs" if graph.macs() else "params", float(rng.uniform(0.2, 0.8))
+    share = float(rng.uniform(0.2, 0.8))
     while share < 0.999:
+        budget: Budget = {"macs": share} if graph.macs() else {"params": share}
         try:
-            plan = sp.plan(
-                graph, scores, {measure: share}, allocation=("uniform", "global")[seed % 2], max_ratio=1.0, align=1
-            )
+            plan = sp.plan(graph, scores, budget, allocation=("uniform", "global")[seed % 2], max_ratio=1.0, align=1)
         except BudgetError:
             share += 0.3 * (1 - share)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 import structprune as sp
 
 from ..errors import BudgetError, StructPruneError
+from ..typing import Form
 from .worker import Notes, Record, describe
 
 
@@ -26,9 +26,9 @@ class Reached:
     facts: Record
 
 
-def forms() -> tuple[str, ...]:
-    """The forms that `trace` offers for the slim network, the preferred one first; "" is a trace without forms."""
-    return ("module", "graph") if "form" in inspect.signature(sp.trace).parameters else ("",)
+def forms() -> tuple[Form, ...]:
+    """The forms that `trace` offers for the slim network, the preferred one first."""
+    return "module", "graph"
 
 
 def reach(model: nn.Module, x: Tensor, criterion: Any, task: Record, notes: Notes) -> Reached:
@@ -52,7 +52,7 @@ def reach(model: nn.Module, x: Tensor, criterion: Any, task: Record, notes: Note
             if plans[-1].cut >= 0.999 / task["budget"]:
                 break
     for form in forms():
-        if form and form not in notes.record["forms"]:
+        if form not in notes.record["forms"]:
             notes.record["forms"][form] = traced_alone(model, x, form, notes)
     if not plans:
         assert first is not None
@@ -64,7 +64,7 @@ def reach(model: nn.Module, x: Tensor, criterion: Any, task: Record, notes: Note
     return best
 
 
-def traced_alone(model: nn.Module, x: Tensor, form: str, notes: Notes) -> Record:
+def traced_alone(model: nn.Module, x: Tensor, form: Form, notes: Notes) -> Record:
     """What could go in a form that was not needed: its share of the MACs stands beside the other's."""
     try:
         with notes.stage("trace"):
@@ -73,9 +73,9 @@ def traced_alone(model: nn.Module, x: Tensor, form: str, notes: Notes) -> Record
         return describe(error)
 
 
-def attempt(model: nn.Module, x: Tensor, form: str, criterion: Any, budget: float, notes: Notes) -> Reached:
+def attempt(model: nn.Module, x: Tensor, form: Form, criterion: Any, budget: float, notes: Notes) -> Reached:
     with notes.stage("trace"):
-        graph = sp.trace(model, x, form=form) if form else sp.trace(model, x)
+        graph = sp.trace(model, x, form=form)
     facts = describe_graph(graph)
     notes.record.update({} if "groups" in notes.record else facts)  # the preferred form's, should all be refused
     with notes.stage("plan"):

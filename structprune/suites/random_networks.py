@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..typing import Form
 from .as_users import users
 
 _network = users("random_network")
@@ -74,7 +75,7 @@ class Case:
         return f"{json.dumps([list(block) for block in self.blocks])} {self.head}"
 
     @property
-    def form(self) -> str:
+    def form(self) -> Form:
         return "graph" if self.seed % 4 == 3 else "module"
 
     @property

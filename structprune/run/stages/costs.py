@@ -6,7 +6,7 @@ What widths cost on the runtime is learned here, if the budget asks for it, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...runtimes import Runtime, environment
 from ...store import files
+from ...typing import Form
 from ..stage import Work, stage
 
 REHEARSED = "uniform"  # the allocation that stands in for one that is not quick
@@ -53,7 +54,7 @@ class Costs:
     """
 
     runtime: Runtime
-    form: str = "module"
+    form: Form = "module"
     note: str = ""
     steps: dict[str, int] = field(default_factory=dict)
     cost: CostModel | None = None
@@ -99,7 +100,7 @@ def machine(recipe: Recipe) -> dict[str, Any]:
 )
 def trace_model(work: Work, model: nn.Module, data: Data) -> DependencyGraph:
     """In module form where the recipe leaves it open, but what is an fx graph already (of an earlier run) stays one."""
-    form = work.spec if work.spec != "auto" else "graph" if isinstance(model, fx.GraphModule) else "module"
+    form: Form = work.spec if work.spec != "auto" else "graph" if isinstance(model, fx.GraphModule) else "module"
     return trace(model, data.one, form=form)
 
 
@@ -141,7 +142,7 @@ def keep_form(work: Work, costs: Costs) -> None:
 
 @stage("graph", after="form", needs=("traced", "form", "model", "data"), makes=("graph",))
 def choose_graph(
-    work: Work, traced: DependencyGraph, form: dict[str, str], model: nn.Module, data: Data
+    work: Work, traced: DependencyGraph, form: Mapping[str, Any], model: nn.Module, data: Data
 ) -> DependencyGraph:
     return traced if traced.form == form["form"] else trace(model, data.one, form=form["form"])
 

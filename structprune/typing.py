@@ -1,0 +1,94 @@
+"""Types of what the public functions take: an editor completes the names, and a type checker refuses misspelt ones.
+
+Names that a registry holds are here as those that come with the package; any other text is taken too, as users register
+their own. `tests/test_typing.py` holds these lists against the registries.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, TypedDict
+
+
+class Budget(TypedDict, total=False):
+    """What a slim network may use, by any of these names.
+
+    Attributes:
+        macs: multiply-adds: up to 1 a fraction of the dense network's, over 1 an absolute number.
+        params: parameters, likewise.
+        channels: units of all groups, likewise.
+        latency_ms: milliseconds of a forward pass, as the costs of a runtime predict them.
+        speedup: how many times as fast as the dense network, likewise.
+    """
+
+    macs: float
+    params: float
+    channels: float
+    latency_ms: float
+    speedup: float
+
+
+Form: TypeAlias = Literal["module", "graph"]
+CriterionName: TypeAlias = Literal[
+    "apoz",
+    "bn_expectation",
+    "bn_variance",
+    "chip",
+    "fpgm",
+    "fpgm_mix",
+    "group_l1",
+    "group_l2",
+    "l1",
+    "l1_greedy",
+    "l2",
+    "obs",
+    "random",
+    "slimming",
+    "taylor",
+    "taylor_activation",
+    "thinet",
+    "thinet_forward",
+    "variance",
+]
+AllocationName: TypeAlias = Literal["global", "knapsack", "sensitivity", "threshold", "uniform"]
+Combination: TypeAlias = Literal["leading", "sum", "mean", "max", "normalised"]
+Need: TypeAlias = Literal["bn", "activations", "moments", "expected", "gradients", "samples", "widths"]
+RecoveryName: TypeAlias = Literal["means", "least_squares", "batchnorm"]
+
+
+class Means(TypedDict, total=False):
+    """The recovery `means` with its options (see docs/recipes.md).
+
+    Attributes:
+        method: its name.
+        source: where the means are from.
+    """
+
+    method: Literal["means"]
+    source: Literal["calibration", "batchnorm"]
+
+
+class LeastSquares(TypedDict, total=False):
+    """The recovery `least_squares` with its options.
+
+    Attributes:
+        method: its name.
+        weights: all weights, or one factor for each input channel.
+        ridge: how strongly weights are held to what they were; None: cross-validated for each layer.
+    """
+
+    method: Literal["least_squares"]
+    weights: Literal["full", "scales"]
+    ridge: float | None
+
+
+class BatchNorm(TypedDict):
+    """The recovery `batchnorm`, which has no options.
+
+    Attributes:
+        method: its name.
+    """
+
+    method: Literal["batchnorm"]
+
+
+RecoveryStep: TypeAlias = RecoveryName | Means | LeastSquares | BatchNorm
