@@ -1,13 +1,13 @@
-"""What a comparison of two networks' outputs found: passed, failed, or not compared and why.
+"""The result of comparing two networks' outputs: passed, failed, or not compared and why.
 
 A difference is relative to *its own* scale, so that a column of 1e9 hides nothing beside it. An element lies in one
 slice of the reference's output for each axis (its sample, its channel, its row); its scale is the largest magnitude in
 that slice where this is smallest. Where that is near zero by cancellation, the difference is rounding, and the noise
-of the computation sets the scale instead: what the reference's own output moves by when its weights and inputs are
-rounded otherwise (`running.noise_of`), `ROOM` times over.
+of the computation sets the scale instead: how far the reference's own output moves when its weights and inputs are
+rounded differently (`running.noise_of`), times `ROOM`.
 
 Noise is no excuse without end: where rounding alone moves outputs so far that a wrong cut could hide behind it (choices
-between equal numbers, steps), the comparison proves nothing, and is none (`share`).
+between equal numbers, jumps), the comparison proves nothing, and does not count (`share`).
 
 Tolerances are those of the dtype that is computed in.
 
@@ -58,14 +58,14 @@ def reload_tolerance(dtype: torch.dtype) -> float:
 class Comparison:
     """The largest absolute difference, and the largest relative to the scale of where it is.
 
-    `state` is "not compared" until something has been; `passed` is true only for what was compared, all of it, and
-    found equal. `detail` says why it failed, what was not compared, or what differs in the dense network as well.
-    `noise` is what rounding alone does to the reference, relative to the same scale, where that had to be measured;
-    `dense` is what the dense network shows in the same comparison with its own file, where that was. With `capped`,
-    noise makes no scale larger than the largest magnitude of the whole output. With a `share`, for comparisons that are
-    to prove something, what only noise of more than that share of it would excuse is not compared. `broken` says that
-    something did not run, or made other shapes: no random numbers explain that. `worst` is `max_rel` of each output,
-    and `left_out` says which inputs it was not given.
+    `state` is "not compared" until something has been; `passed` is true only if all of it was compared and is equal.
+    `detail` says why it failed, what was not compared, or what differs in the dense network as well. `noise` is what
+    rounding alone does to the reference, relative to the same scale, if that had to be measured; `dense` is what the
+    dense network shows in the same comparison with its own file, if that was made. With `capped`, noise makes no scale
+    larger than the largest magnitude of the whole output. With a `share`, for comparisons that are to prove something,
+    what only noise of more than that share of it would excuse is not compared. `broken` says that something did not
+    run, or made other shapes: no random numbers explain that. `worst` is `max_rel` of each output, and `left_out` says
+    which inputs it was not given.
     """
 
     max_abs: float = 0.0
@@ -88,14 +88,14 @@ class Comparison:
 
     @classmethod
     def of(cls, dtype: torch.dtype, tolerance: float | None = None, proves: bool = False) -> Comparison:
-        """For networks that compute in `dtype`; `proves` where no finer comparison stands behind it."""
-        made = cls(share=0.0 if proves else None)
-        made.hold_to(dtype)
-        made.tolerance = made.tolerance if tolerance is None else tolerance
-        return made
+        """For networks that compute in `dtype`. `proves`: whether no finer comparison backs this one."""
+        comparison = cls(share=0.0 if proves else None)
+        comparison.hold_to(dtype)
+        comparison.tolerance = comparison.tolerance if tolerance is None else tolerance
+        return comparison
 
     def hold_to(self, dtype: torch.dtype) -> None:
-        """Takes the tolerance of a dtype, and what goes with it."""
+        """Uses the tolerance of a dtype, and what goes with it."""
         self.tolerance, self.room, self.eps = tolerance_of(dtype), room_of(dtype), torch.finfo(dtype).eps
         if self.share is not None:
             self.share = SHARE.get(str(dtype).removeprefix("torch."), _SHARE_OF_HALF)
@@ -109,29 +109,29 @@ class Comparison:
         return self.state == "failed"
 
     def fail(self, detail: str, numbers: bool = False, broken: bool = False) -> None:
-        """`numbers`: only by how much numbers differ; `broken`: by more than any numbers."""
+        """Marks it as failed. `numbers`: only as numbers differ too much; `broken`: as no numbers could explain it."""
         self.broken = self.broken or broken
         self.only_numbers = numbers and self.only_numbers
         if self.state != "failed":
             self.state, self.detail = "failed", detail
 
     def excuse(self, reason: str) -> None:
-        """Passes what differs only in numbers, for a reason that `detail` gives."""
+        """Marks it as passed though numbers differ, for the reason given."""
         assert self.only_numbers
         self.state, self.detail = "passed", reason
 
     def skip(self, reason: str) -> None:
-        """Says that this, or a part of it, can't be compared. What has failed stays failed."""
+        """Marks it, or a part of it, as not comparable. What has failed stays failed."""
         if self.state != "failed":
             self.state, self.detail = "not compared", f"not compared: {reason}"
             self.skipped = True
 
     def withdraw(self, reason: str) -> None:
-        """Says that what differs proves nothing, and why: not compared."""
+        """Marks it as not compared, for the reason why its difference proves nothing."""
         self.state, self.skipped, self.detail = "not compared", True, f"not compared: {reason}"
 
     def leave_out(self, text: str) -> None:
-        """Says which inputs were not given to it, and why. It passes without them."""
+        """Notes which inputs were left out, and why. It can pass without them."""
         self.left_out.append(text)
         self.note(text)
 
@@ -175,11 +175,11 @@ class Comparison:
                 return
             if not a.numel():
                 continue
-            one, own = _one(noise, i), _one(nan, i)
+            noise_of_one, dense_of_one = _one(noise, i), _one(nan, i)
             if not (a.is_floating_point() or a.is_complex()):
-                compared = self._add_integers(a, b, batch, what, one) or compared
-            elif self._same_non_finite(a, b, batch, what, own):
-                compared = self._add_numbers(a, b, what, one, pooled, largest) or compared
+                compared = self._add_integers(a, b, batch, what, noise_of_one) or compared
+            elif self._same_non_finite(a, b, batch, what, dense_of_one):
+                compared = self._add_numbers(a, b, what, noise_of_one, pooled, largest) or compared
         if not compared and not self.failed:
             if any(a.numel() for a in reference):
                 self.skip(f"no finite value at batch {batch}")
@@ -191,7 +191,7 @@ class Comparison:
             self.state = "passed"
 
     def _same_non_finite(self, a: Tensor, b: Tensor, batch: int, what: str, nan: Callable[[], Tensor] | None) -> bool:
-        """Whether infinities are the same in both, and NaN is where the dense network has it as well."""
+        """Whether infinities are the same in both, and NaN occurs only where the dense network has it too."""
         if bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all()):
             return True
         a, b = a.detach().cpu(), b.detach().cpu()
@@ -239,16 +239,16 @@ class Comparison:
         self.worst[what] = max(self.worst.get(what, 0.0), worst)
         if worst > self.tolerance:
             place = "" if what == "output" else f" in {what}"
-            said = f"relative difference {worst:.3g}{place} over {self.tolerance:.2g}"
+            message = f"relative difference {worst:.3g}{place} over {self.tolerance:.2g}"
             if self.share is not None and float(free.max()) <= self.tolerance:
-                self.skip(f"{said}, but rounding alone may make as much{place}: with these inputs it proves nothing")
+                self.skip(f"{message}, but rounding alone may make as much{place}: with these inputs it proves nothing")
             else:
-                self.fail(said, numbers=True)
+                self.fail(message, numbers=True)
         return True
 
     def _most(self, top: float, largest: float) -> float:
         """The largest scale that noise may make in a tensor whose largest magnitude is `top`, and `largest` in all of
-        them: one that is zero but for rounding beside others is left to the noise."""
+        them. For one that is zero but for rounding, beside others, it is infinite."""
         if self.capped:
             return top
         if self.share is None or top <= self.eps**0.5 * largest:
@@ -256,19 +256,19 @@ class Comparison:
         return top * self.share / self.tolerance
 
     def _add_integers(self, a: Tensor, b: Tensor, batch: int, what: str, noise: Callable[[], Tensor] | None) -> bool:
-        """Integers and booleans are equal, but for choices so close that rounding makes them (`argmax`)."""
+        """Compares integers and booleans: equal, except for choices so close that rounding decides them (`argmax`)."""
         differ = a.cpu() != b.cpu()
         if not differ.any():
             return True
         close = int((noise() != 0).sum()) if noise is not None else 0
-        said = f"{what}: {int(differ.sum())} of {differ.numel()} integers differ at batch {batch}"
+        message = f"{what}: {int(differ.sum())} of {differ.numel()} integers differ at batch {batch}"
         if int(differ.sum()) > 2 * close:
             self.max_rel = max(self.max_rel, float(differ.float().mean()))
-            self.fail(said)
+            self.fail(message)
         elif self.share is not None and int(differ.sum()) > self.share * differ.numel():
-            self.skip(f"{said}, but rounding alone changes {close}: with these inputs it proves nothing")
+            self.skip(f"{message}, but rounding alone changes {close}: with these inputs it proves nothing")
         else:
-            self.note(f"{said}, and rounding alone changes {close}")
+            self.note(f"{message}, and rounding alone changes {close}")
         return True
 
     def to_dict(self) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def _largest(x: Tensor) -> float:
-    """The largest finite magnitude, of numbers that are no integers."""
+    """The largest finite magnitude; 0 for integers."""
     if not x.numel() or not (x.is_floating_point() or x.is_complex()):
         return 0.0
     x = wide(x)
@@ -314,7 +314,7 @@ def own_scale(magnitude: Tensor) -> Tensor:
 
 
 def _ratio(difference: Tensor, scale: Tensor) -> Tensor:
-    """Relative difference; 0 where both are 0, and 1 where only the scale is."""
+    """The relative difference; 0 where both are 0, and 1 where only the scale is 0."""
     return torch.where(
         scale > 0, difference / scale.clamp_min(torch.finfo(scale.dtype).tiny), (difference > 0).double()
     )

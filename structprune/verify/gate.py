@@ -49,15 +49,15 @@ from .weights import compare_random, shows_cut
 
 ESSENTIAL = ("masked_vs_slim", "float64", "reload")  # without these nothing is proven
 _UNSEEN = (
-    "the outputs are the dense network's, uncut, with its own weights and with others: for these inputs nothing of the "
-    "cut shows in them. Give real inputs"
+    "the outputs are the dense network's, uncut, with its own weights and with others: for these inputs they do not "
+    "show the cut. Give real inputs"
 )
 __all__ = ["TOLERANCE", "Comparison", "Gate", "verify"]
 
 
 @dataclass
 class Gate:
-    """`passed`, and what was measured.
+    """The gate's comparisons, and whether it passed.
 
     `masked_vs_slim` in the network's own dtype, `float64` and `random_weights` in float64, `reload`, `onnx`, and
     `training`, one step. `passed` needs all that could be compared to be equal, and the first two and `reload` to
@@ -75,7 +75,7 @@ class Gate:
 
     @classmethod
     def of(cls, native: torch.dtype, weights: Weights) -> Gate:
-        """Comparisons that are still to be made, of a network that computes in `native`."""
+        """A gate whose comparisons are still to be made, for a network that computes in `native`."""
         return cls(
             masked_vs_slim=Comparison.of(native),
             float64=Comparison.of(torch.float64, proves=True),
@@ -94,7 +94,7 @@ class Gate:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "weights"}
 
     def reasons(self) -> list[str]:
-        """Why the gate did not pass: what failed, and what was not compared though nothing is proven without it."""
+        """Why the gate did not pass: comparisons that failed, and essential ones that were not made."""
         reasons = [
             f"{name}: {c.detail or 'nothing was compared'}"
             for name, c in self.comparisons().items()
@@ -104,20 +104,20 @@ class Gate:
         return [*reasons, *([f"weights: {whose}"] if whose else [])]
 
     def not_compared(self) -> list[str]:
-        """What could not be compared, and why: it is no part of what `passed` says."""
+        """What could not be compared, and why: `passed` does not cover it."""
         missing = [f"{name}: {c.detail}" for name, c in self.comparisons().items() if c.state == "not compared"]
-        left_out = {said: None for comparison in self.comparisons().values() for said in comparison.left_out}
+        left_out = {line: None for comparison in self.comparisons().values() for line in comparison.left_out}
         return [*missing, *left_out]
 
     def to_dict(self) -> dict[str, Any]:
-        found = {name: comparison.to_dict() for name, comparison in self.comparisons().items()}
+        comparisons = {name: comparison.to_dict() for name, comparison in self.comparisons().items()}
         weights = {"weights": self.weights.to_dict()} if self.weights else {}
-        return {"passed": self.passed, "not_compared": self.not_compared(), **weights, **found}
+        return {"passed": self.passed, "not_compared": self.not_compared(), **weights, **comparisons}
 
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """On a GPU, torch may otherwise round the factors of convolutions and matrix products to TF32's 10 bits."""
+    """Keeps torch on a GPU from rounding the factors of convolutions and matrix products to TF32's 10 bits."""
     cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
     as_is = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
     torch.set_float32_matmul_precision("highest")
@@ -190,7 +190,7 @@ def verify(
 
 @dataclass(frozen=True)
 class _Case:
-    """What is compared: the masked `model` and `slim` on `batches`. `random` says what draws numbers, if anything."""
+    """What is compared: the masked `model` and `slim` on `batches`. `random` is a message if the network is random."""
 
     model: nn.Module
     slim: nn.Module
@@ -205,7 +205,7 @@ class _Case:
 def _compare_all(gate: Gate, case: _Case, folder: str | Path | None, onnx: str | Path | None) -> None:
     """Makes the gate's comparisons, one after the other."""
     model, slim, plan, batches = case.model, case.slim, case.plan, case.batches
-    steps: dict[str, Callable[[], None]] = {
+    makers: dict[str, Callable[[], None]] = {
         "masked_vs_slim": lambda: compare_finest(
             gate.masked_vs_slim, case.masked(), slim, batches, order=_from_its_own, dense=model
         ),
@@ -217,9 +217,9 @@ def _compare_all(gate: Gate, case: _Case, folder: str | Path | None, onnx: str |
             gate.training, model, slim, plan, batches, gate.float64.passed and not gate.random_weights.failed
         ),
     }
-    for name, step in steps.items():
+    for name, make in makers.items():
         try:
-            step()
+            make()
         except Exception as error:  # a slim model that is wrong may fail in any way
             if files.no_room(error):
                 raise StoreError(
@@ -230,22 +230,22 @@ def _compare_all(gate: Gate, case: _Case, folder: str | Path | None, onnx: str |
 
 
 def _weigh(gate: Gate, case: _Case) -> None:
-    """What the comparisons prove, given each other and the network: nothing where the cut does not show, rounding where
-    the network rounds coarsely, and little where it draws numbers."""
+    """Weighs the comparisons against each other and the network: they prove nothing if the outputs do not depend on the
+    cut; rounding is excused if the network rounds coarsely; a random network proves little."""
     if gate.float64.passed and not shows_cut(case.model, case.plan, case.batches):
         gate.float64.skip(_UNSEEN)
     if gate.float64.passed and gate.float64.tolerance == TOLERANCE["float64"] and not case.random:
         excuse_rounding(gate.masked_vs_slim, case.masked(), case.slim, case.batches)
     if case.random:
-        _say_random(gate, case.random)
+        _note_random(gate, case.random)
 
 
 def _from_its_own(native: torch.dtype) -> list[torch.dtype]:
     return [native, *(dtype for dtype in reversed(levels(native)) if dtype != native)]
 
 
-def _say_random(gate: Gate, random: str) -> None:
-    """Of a network that draws numbers, a difference proves nothing; that it is the same from one seed on, does."""
+def _note_random(gate: Gate, random: str) -> None:
+    """For a random network a difference proves nothing, but equal outputs from one seed do."""
     for comparison in gate.comparisons().values():
         if comparison.failed and not comparison.broken:
             comparison.withdraw(f"{random}; here {comparison.detail}")

@@ -1,9 +1,9 @@
-"""Runs a network while each op is watched: statistics over the channels left, one dtype throughout, dropout off.
+"""Runs a network while it changes its ops: statistics over the channels left, one dtype throughout, dropout off.
 
-What the masked reference needs beside zeros in its weights. It knows calls by number, op and module, as the plan
-names them: no graph, no rule. What it must know of an op (which norms have weights that shrink with what is left, which
-op takes its scale from a width) stands here once more, and is not taken from the op's record (`ops.record`) on purpose:
-a mistake there would be made in the slim network and in what the gate holds it against, and so not be seen.
+The masked reference needs this beside zeros in its weights. It knows calls by number, op and module, as the plan names
+them, and uses neither graph nor rules. What it must know of an op (which norms have weights that shrink with what is
+left, which op takes its scale from a width) stands here once more, and is not taken from the op's record (`ops.record`)
+on purpose: a mistake there would be made in the slim network and in what the gate compares it with, and so stay hidden.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCALED_BY_WIDTH = "scaled_dot_product_attention"
 
 
 class OtherPath(RuntimeError):
-    """The model makes other calls than when it was traced, so that the plan's can't be told among them."""
+    """The model makes other calls than when it was traced, so that the plan's calls can't be identified."""
 
 
 class Watched(nn.Module):
@@ -64,9 +64,9 @@ class Watched(nn.Module):
         return result
 
     def _check(self, mode: _Masking) -> None:
-        told = f"{mode.met} of the {len(self.statistics)} calls that take statistics over channels were made"
+        message = f"{mode.met} of the {len(self.statistics)} calls that take statistics over channels were made"
         if mode.met != len(self.statistics):
-            raise OtherPath(f"{told}: the model does not take the same path as when it was traced")
+            raise OtherPath(f"{message}: the model does not take the same path as when it was traced")
         names = {op for op, _ in self.statistics}
         calls = Counter({name: count for name, count in mode.calls.items() if name in names})
         first = self.counted.setdefault(self.training, calls)
@@ -80,7 +80,7 @@ class Watched(nn.Module):
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
-    """What the model makes within, without naming a dtype, is of `dtype` too."""
+    """Makes `dtype` the default for tensors that the model creates without naming a dtype."""
     before = torch.get_default_dtype()
     if dtype is not None:
         torch.set_default_dtype(dtype)
@@ -152,7 +152,7 @@ class _Masking(OpMode):
 
 
 def _without_dropout(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The same arguments with a share of 0 where an op drops something itself (attention, recurrent layers)."""
+    """The same arguments, with a dropout of 0 for an op that drops something itself (attention, recurrent layers)."""
     names = [argument.name for argument in op._schema.arguments]
     for name in ("dropout_p", "dropout"):
         if name in kwargs:
@@ -166,7 +166,7 @@ def _without_dropout(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 def _over_what_is_left(
     op: Any, name: str, entry: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """The op on the channels that are left; its result in their old places, unless these axes end in it."""
+    """Runs the op on the channels that are left. Returns its result with these in their old places, if it has them."""
     inner, tensors = list(args), list(args[1] if name == "einsum" else args)
     for place, cut in entry["keep"].items():
         tensors[int(place)] = _selected(tensors[int(place)], cut)
@@ -182,10 +182,12 @@ def _over_what_is_left(
     if name == "group_norm" and len({len(b) for b in _blocks(kept[1], whole.shape[1], args[1])}) > 1:
         raise RuntimeError(f"{entry['module']}: the groups of a GroupNorm keep unequal numbers of channels")
     inner[1:] = [_narrow(a, whole.dim(), kept, name) for a in inner[1:]]
-    made = op(*inner, **{k: _narrow(v, whole.dim(), kept, name) for k, v in kwargs.items()})
-    if isinstance(made, Tensor):
-        return _widen(made, whole, kept)
-    return type(made)(_widen(m, whole, kept) if isinstance(m, Tensor) and m.dim() == whole.dim() else m for m in made)
+    result = op(*inner, **{k: _narrow(v, whole.dim(), kept, name) for k, v in kwargs.items()})
+    if isinstance(result, Tensor):
+        return _widen(result, whole, kept)
+    return type(result)(
+        _widen(m, whole, kept) if isinstance(m, Tensor) and m.dim() == whole.dim() else m for m in result
+    )
 
 
 def _blocks(kept: list[int], width: int, groups: int) -> list[list[int]]:
@@ -199,7 +201,7 @@ def _selected(tensor: Tensor, cut: Mapping[str, list[int]]) -> Tensor:
 
 
 def _narrow(value: Any, rank: int, keep: Mapping[int, list[int]], op: str) -> Any:
-    """An argument of a norm as it is for the channels left: its weights, or the shape that is normed."""
+    """An argument of a norm for the channels left: their weights, or the shape that is normalised."""
     if op in ("layer_norm", "rms_norm", "_fused_rms_norm"):
         if isinstance(value, Tensor):
             return _selected(value, {str(d - rank + value.dim()): indices for d, indices in keep.items()})

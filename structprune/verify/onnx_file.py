@@ -1,9 +1,9 @@
-"""Slim in PyTorch against its ONNX file in onnxruntime, and what the dense network shows beside it.
+"""Compares the slim network with its ONNX file in onnxruntime, and the dense network with its own file.
 
-A difference that the dense network shows against its own file as well is the runtime's: it is said, and no failure of
-the cut. But a file that computes something else (an op that the exporter writes wrongly) shows in both too. So what
-dense shows in an output excuses only what is small there; what is large, but no more than the runtime's own noise on
-the slim file, proves nothing, and is not compared.
+A difference that the dense network shows too is the runtime's: it is noted, and not a failure of the cut. But a file
+that computes something else (an op that the exporter writes wrongly) shows in both too. So what the dense network shows
+in an output excuses only a small difference there. A large one that is no more than the runtime's own noise on the slim
+file proves nothing, and counts as not compared.
 """
 
 from __future__ import annotations
@@ -80,24 +80,24 @@ class _Session:
         self.names = [entry.name for entry in self.session.get_inputs()]
 
     def run(self, model: nn.Module, inputs: Inputs) -> list[Tensor]:
-        given = dict(zip(inputs.names(model), inputs.flat(), strict=True))
-        feed = {name: given[name].detach().cpu().numpy() for name in self.names}
+        arguments = dict(zip(inputs.names(model), inputs.flat(), strict=True))
+        feed = {name: arguments[name].detach().cpu().numpy() for name in self.names}
         return [torch.from_numpy(np.asarray(array)) for array in self.session.run(None, feed)]
 
 
 def _compare(
     comparison: Comparison, network: nn.Module, session: _Session, batches: Sequence[Inputs]
 ) -> dict[int, Exception]:
-    """Compares batch by batch. Returns why the file refuses those that it does not take; raises if it takes none."""
+    """Compares batch by batch. Returns, by size, why the file refuses a batch; raises if it refuses all."""
     refused: dict[int, Exception] = {}
     for inputs in batches:
         try:
-            made = session.run(network, inputs)
+            results = session.run(network, inputs)
         except Exception as error:  # onnxruntime's own classes, and numpy's
             refused[size_of(inputs)] = error
             continue
         expected = _fresh(network, inputs)
-        comparison.add(expected, made, size_of(inputs), noise_of(network, inputs, expected))
+        comparison.add(expected, results, size_of(inputs), noise_of(network, inputs, expected))
     if len(refused) == len(batches):
         raise next(iter(refused.values()))
     return refused
@@ -106,9 +106,9 @@ def _compare(
 def _refused(
     comparison: Comparison, model: nn.Module, batches: list[Inputs], folder: Path, refused: dict[int, Exception]
 ) -> None:
-    """A file that takes one batch size only: no fault of the cut where the dense network's takes no other either."""
-    taken = next(inputs for inputs in batches if size_of(inputs) not in refused)
-    session = _Session(export_onnx(model, taken, folder / "dense.onnx"))
+    """Judges a file that takes only one batch size: not a fault of the cut if the dense network's does the same."""
+    accepted = next(inputs for inputs in batches if size_of(inputs) not in refused)
+    session = _Session(export_onnx(model, accepted, folder / "dense.onnx"))
     for inputs in batches:
         batch = size_of(inputs)
         if batch not in refused:
@@ -128,7 +128,7 @@ def _refused(
 def _without_kernel(
     comparison: Comparison, model: nn.Module, slim: nn.Module, batches: list[Inputs], error: Exception
 ) -> None:
-    """What can be compared where a file can't be written or run for its dtype: that of a float32 copy."""
+    """Compares a float32 copy if a file can't be written or run in the network's dtype."""
     native = dtype_of(slim, batches[0])
     if _is_complex(slim, batches[0]):
         comparison.skip(f"ONNX has no complex numbers, and this network has: {first_line(error)[:160]}")
@@ -157,7 +157,7 @@ def _without_kernel(
 
 
 def _of_float32(model: nn.Module, slim: nn.Module, batches: list[Inputs]) -> Comparison:
-    """The same comparison of float32 copies."""
+    """Makes the same comparison of float32 copies."""
     own = Comparison.of(torch.float32)
     inputs = [x.map(lambda t: t.float() if t.is_floating_point() else t) for x in batches]
     compare_onnx(own, _float32(model), _float32(slim), inputs, None)
@@ -171,8 +171,8 @@ def _float32(model: nn.Module) -> nn.Module:
 
 
 def _rounded(comparison: Comparison, model: nn.Module, slim: nn.Module, batches: list[Inputs], file: Path) -> None:
-    """In half precision rounding may weigh more than the tolerance of the largest output. What it weighs is measured;
-    that nothing else differs, float32 copies say."""
+    """Excuses rounding in half precision that is larger than the tolerance of the largest output: if it is no more than
+    the measured noise, and float32 copies are equal."""
     free = Comparison(tolerance=comparison.tolerance, room=comparison.room)
     _compare(free, slim, _Session(file), batches)
     if not free.passed:
@@ -187,12 +187,12 @@ def _rounded(comparison: Comparison, model: nn.Module, slim: nn.Module, batches:
 
 
 def _is_complex(slim: nn.Module, inputs: Inputs) -> bool:
-    made = attempt(slim, inputs) or []
-    return any(isinstance(x, Tensor) and x.is_complex() for x in (*tensors(slim).values(), *inputs.flat(), *made))
+    results = attempt(slim, inputs) or []
+    return any(isinstance(x, Tensor) and x.is_complex() for x in (*tensors(slim).values(), *inputs.flat(), *results))
 
 
 def _lacks_kernel(error: Exception) -> bool:
-    """Whether it is the runtime that has no kernel for a dtype, or numpy no such dtype."""
+    """Whether the runtime lacks a kernel for a dtype, or numpy lacks the dtype."""
     text = str(error)
     return isinstance(error, NoKernel) or any(word in text for word in ("NOT_IMPLEMENTED", "bfloat16", "BFloat16"))
 
@@ -200,7 +200,7 @@ def _lacks_kernel(error: Exception) -> bool:
 def _beside_dense(
     comparison: Comparison, model: nn.Module, slim: nn.Module, batches: list[Inputs], folder: Path, file: Path | None
 ) -> None:
-    """Measures what the dense network shows against its own file, and lets that much pass where it is precision."""
+    """Compares the dense network with its own file, and excuses as much of a difference if it is one of precision."""
     dense = Comparison(tolerance=comparison.tolerance, room=comparison.room, capped=True)
     try:
         session = _Session(export_onnx(model, batches[0], folder / "dense.onnx"))
@@ -209,27 +209,29 @@ def _beside_dense(
         comparison.detail += f"; the dense network's file could not be run beside it: {first_line(error)[:160]}"
         return
     comparison.dense = dense.max_rel
-    said = f"{comparison.max_rel:.2g} in slim, and {dense.max_rel:.2g} between the dense network and its own file"
+    message = f"{comparison.max_rel:.2g} in slim, and {dense.max_rel:.2g} between the dense network and its own file"
     over = [what for what, worst in comparison.worst.items() if worst > comparison.tolerance]
     if dense.only_numbers and _loses_digits(
         comparison, (model, session), (slim, _Session(file or folder / "slim.onnx")), batches
     ):
-        comparison.excuse(f"last digits beside the largest values of the output, as in the dense network: {said}")
+        comparison.excuse(f"last digits beside the largest values of the output, as in the dense network: {message}")
         return
     shown = dense.worst
     if any(comparison.worst[w] > AS_DENSE * shown.get(w, 0.0) for w in over):
         rounded = rounding_of(slim, batches)  # which of the roundings falls out otherwise is chance
         shown = {w: max(shown.get(w, 0.0), rounded.get(w, 0.0)) for w in over}
-        said += f"; {max(rounded.values(), default=0.0):.2g} between slim in its own dtype and in float64"
+        message += f"; {max(rounded.values(), default=0.0):.2g} between slim in its own dtype and in float64"
     if not dense.only_numbers or any(comparison.worst[w] > AS_DENSE * shown.get(w, 0.0) for w in over):
-        comparison.detail += f" ({said})"
+        comparison.detail += f" ({message})"
         return
     if comparison.max_rel <= max(SMALL, 4 * comparison.tolerance):
-        comparison.excuse(f"precision of the runtime, as with the dense network: {said}")
+        comparison.excuse(f"precision of the runtime, as with the dense network: {message}")
     elif _is_noise(comparison, slim, batches, file or folder / "slim.onnx"):
-        comparison.withdraw(f"rounding alone moves what the file computes as much, as with the dense network's: {said}")
+        comparison.withdraw(
+            f"rounding alone moves what the file computes as much, as with the dense network's: {message}"
+        )
     else:
-        comparison.detail = f"the exporter or the runtime computes something else, in the dense network too: {said}"
+        comparison.detail = f"the exporter or the runtime computes something else, in the dense network too: {message}"
 
 
 def _loses_digits(
@@ -238,10 +240,10 @@ def _loses_digits(
     slim: tuple[nn.Module, _Session],
     batches: list[Inputs],
 ) -> bool:
-    """Whether all that differs is last digits of values next to nothing, there where the dense network's differ too.
+    """Whether only the last digits of tiny values differ, and only where the dense network's differ too.
 
-    They are last digits beside one, or beside the output's largest value where that is less: a column of 1e9 makes no
-    digits of its neighbours. "There" is in each slice in which the value lies.
+    "Last digits" are relative to 1, or to the output's largest value if that is less. "Where" means in each slice in
+    which the value lies.
     """
     left = Comparison(tolerance=comparison.tolerance, room=comparison.room, capped=True)
     for inputs in batches:
@@ -261,7 +263,7 @@ def _loses_digits(
 
 
 def _without_lost_digits(a: Tensor, b: Tensor, c: Tensor, d: Tensor, tolerance: float, eps: float) -> Tensor:
-    """`b`, of slim's file, made `a`, slim's own, where it loses such digits as `d`, of dense's file, loses of `c`."""
+    """`b`, of slim's file, with the values of slim's own `a` where it loses digits as dense's file `d` does of `c`."""
     if not a.numel() or a.shape != b.shape or c.shape != d.shape:
         return b
     own, theirs = wide(c).abs(), distance(c, d)
@@ -271,13 +273,13 @@ def _without_lost_digits(a: Tensor, b: Tensor, c: Tensor, d: Tensor, tolerance: 
 
 
 def _fresh(network: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """Its outputs, as when it was exported."""
+    """The outputs of a copy, as when the network was exported."""
     with evaluating(skeleton_copy(network)) as fresh:
         return call(fresh, inputs)
 
 
 def _is_noise(comparison: Comparison, slim: nn.Module, batches: list[Inputs], file: Path) -> bool:
-    """Whether the runtime's own outputs move as much, when its inputs are rounded otherwise."""
+    """Whether the runtime's own outputs move as far when its inputs are rounded differently."""
     session, most = _Session(file), 0.0
     for inputs in batches:
         expected = session.run(slim, inputs)

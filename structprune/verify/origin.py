@@ -1,9 +1,9 @@
-"""Whose weights a slim network has: the dense network's at the plan's places, some trained since, or wrong ones.
+"""Checks whose weights a slim network has: the dense network's at the plan's places, trained ones, or wrong ones.
 
 Surgery copies numbers, so what was cut and left alone is the dense network's bit for bit. What differs was trained
 since, or the cut is wrong, and numbers alone do not tell which: a caller must say that it was trained. Then the gate
-holds the slim network against the dense architecture with the slim network's own weights at the plan's places, which
-proves the surgery and not where the weights are from. One thing it still tells: training makes new numbers, so a
+compares the slim network with the dense architecture that has the slim network's own weights at the plan's places,
+which proves the surgery, but not where the weights are from. One fault still shows: training makes new numbers, so a
 tensor whose numbers are all the dense network's, but not of the plan's places, was cut wrongly and not trained.
 """
 
@@ -26,9 +26,9 @@ _NAMED = 3
 
 @dataclass
 class Weights:
-    """How a slim network's tensors stand to the dense network's at the plan's places.
+    """How a slim network's tensors differ from the dense network's at the plan's places.
 
-    `trained` is what the caller said of it. `parameters` and `buffers` name those that differ, `moved` those
+    `trained` is what the caller said. `parameters` and `buffers` name those that differ, `moved` those
     whose numbers are the dense network's of other places, `of` counts all that were looked at. `error` says why the
     dense architecture can't hold the slim network's weights.
     """
@@ -41,8 +41,8 @@ class Weights:
     error: str = ""
 
     def reason(self, others_failed: bool) -> str:
-        """Why the gate can't pass, or nothing. Buffers alone may be what a network notes when it runs, so that they
-        count only where a comparison failed as well."""
+        """Why the gate can't pass, or an empty text. Buffers alone may be what a network records when it runs, so they
+        count only if a comparison failed too."""
         if self.error:
             return f"the dense network can't hold the slim network's weights: {self.error}"
         if self.moved:
@@ -60,7 +60,7 @@ class Weights:
 
     @property
     def detail(self) -> str:
-        """What the comparisons were made with, for a network that was said to be trained; else nothing."""
+        """What a network that was trained was compared with; an empty text for others."""
         if not self.trained:
             return ""
         differing = [*self.parameters, *self.buffers]
@@ -77,31 +77,31 @@ class Weights:
 
 
 def weights_of(model: nn.Module, slim: nn.Module, plan: Plan, trained: bool) -> Weights:
-    """Compares the tensors of both, those of the same key and of the shape that the plan leaves."""
-    found = Weights(trained, [], [], [], 0)
+    """Compares the tensors of both networks that have the same key and the shape that the plan leaves."""
+    weights = Weights(trained, [], [], [], 0)
     own, names = tensors(slim), {name for name, _ in slim.named_parameters(remove_duplicate=False)}
     for key, tensor in tensors(model).items():
-        held = own.get(key)
-        if held is None or held.is_meta or tensor.is_meta:
+        own_tensor = own.get(key)
+        if own_tensor is None or own_tensor.is_meta or tensor.is_meta:
             continue
         axes = plan.keep.get(key, {})
-        expected = cut(tensor.detach(), axes).to("cpu", held.dtype)
-        held = held.detach().cpu()
-        if held.shape != expected.shape:
+        expected = cut(tensor.detach(), axes).to("cpu", own_tensor.dtype)
+        own_tensor = own_tensor.detach().cpu()
+        if own_tensor.shape != expected.shape:
             continue
-        found.of += 1
-        new = (held != expected) & ~((held != held) & (expected != expected))
+        weights.of += 1
+        new = (own_tensor != expected) & ~((own_tensor != own_tensor) & (expected != expected))
         if not new.any():
             continue
-        (found.parameters if key in names else found.buffers).append(key)
-        if axes and _is_of(tensor.detach().cpu(), held[new]):
-            found.moved.append(key)
-    return found
+        (weights.parameters if key in names else weights.buffers).append(key)
+        if axes and _is_of(tensor.detach().cpu(), own_tensor[new]):
+            weights.moved.append(key)
+    return weights
 
 
 def _is_of(dense: Tensor, numbers: Tensor) -> bool:
-    """Whether numbers are all among those of a dense tensor, and that is no chance: not for few or coarse ones, nor
-    where the tensor repeats itself. Zero may come of training."""
+    """Whether all numbers are among those of a dense tensor, and not by chance, as few or coarse numbers may be, or any
+    in a tensor that repeats itself. Zeros do not count, as training may make them."""
     numbers = numbers[numbers != 0]
     if dense.dtype not in (torch.float32, torch.float64) or numbers.dtype != dense.dtype or not numbers.numel():
         return False

@@ -1,4 +1,5 @@
-"""Runs copies of a network for a comparison: the same seeds, one dtype, batches that it takes, rounding otherwise."""
+"""Runs copies of a network for a comparison: with the same seeds, in one dtype, on batches that it takes, or rounded
+differently."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """What draws random numbers draws the same ones; the user's own generators are put back at the end."""
+    """Within it, random numbers are the same each time; the user's own generators are restored at the end."""
     own, numbers = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -51,10 +52,10 @@ def first_line(error: BaseException) -> str:
 
 
 def dtype_of(model: nn.Module, inputs: Inputs) -> torch.dtype:
-    """The coarsest dtype that a network or its inputs are of."""
-    given = [x for x in inputs.flat() if isinstance(x, Tensor)]
-    found = {x.dtype.to_real() for x in (*tensors(model).values(), *given) if x.is_floating_point() or x.is_complex()}
-    known = [dtype for dtype in found if dtype.itemsize > 1]  # 8 bits are for storage
+    """The coarsest floating-point dtype of a network and its inputs."""
+    values = (*tensors(model).values(), *(x for x in inputs.flat() if isinstance(x, Tensor)))
+    dtypes = {x.dtype.to_real() for x in values if x.is_floating_point() or x.is_complex()}
+    known = [dtype for dtype in dtypes if dtype.itemsize > 1]  # 8 bits are for storage
     return max(known, key=lambda dtype: torch.finfo(dtype).eps) if known else torch.get_default_dtype()
 
 
@@ -69,7 +70,7 @@ def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
 
 
 def in_dtype(model: nn.Module, dtype: torch.dtype, native: torch.dtype, still: bool = False) -> nn.Module:
-    """A copy that computes in `dtype` throughout; as it is where that is its own dtype."""
+    """A copy that computes in `dtype` throughout; a plain copy if that is its own dtype."""
     copy = skeleton_copy(model)
     if dtype == native and not still:
         return copy
@@ -83,13 +84,13 @@ def in_dtype(model: nn.Module, dtype: torch.dtype, native: torch.dtype, still: b
 
 def _finer(x: Tensor, dtype: torch.dtype) -> Tensor:
     if x.is_complex():
-        wanted = _COMPLEX.get(dtype, x.dtype)
-        return x.to(wanted) if wanted.itemsize > x.dtype.itemsize else x
+        finer = _COMPLEX.get(dtype, x.dtype)
+        return x.to(finer) if finer.itemsize > x.dtype.itemsize else x
     return x.to(dtype) if x.is_floating_point() and x.dtype.itemsize < dtype.itemsize else x
 
 
 class ReferenceFails(Exception):
-    """The reference does not run, which is no fault of the network that is held against it."""
+    """The reference does not run, which is not a fault of the network that is compared with it."""
 
 
 def compare(
@@ -100,10 +101,10 @@ def compare(
     dense: nn.Module | None = None,
     same_dtypes: bool = False,
 ) -> None:
-    """Compares two networks of the same dtype as they are, batch by batch.
+    """Compares two networks of the same dtype, batch by batch.
 
-    `dense` tells whether NaN is the network's own, `same_dtypes` whether outputs must be of the same dtypes. Raises
-    ReferenceFails where the reference does not run.
+    `dense` shows whether NaN is the network's own; `same_dtypes` says whether outputs must have the same dtypes. Raises
+    ReferenceFails if the reference does not run.
     """
     rounded = reference
     reference, other = skeleton_copy(reference), skeleton_copy(other)  # some models write to their buffers
@@ -115,15 +116,15 @@ def compare(
                 raise ReferenceFails(f"at batch {size_of(inputs)}: {first_line(error)}") from error
             noise = noise_of(rounded, inputs, expected)
             own = functools.cache(functools.partial(_evaluated, dense, inputs)) if dense is not None else None
-            made = call(other, inputs)
-            comparison.add(expected, made, size_of(inputs), noise, nan=own)
+            results = call(other, inputs)
+            comparison.add(expected, results, size_of(inputs), noise, nan=own)
             if same_dtypes:
-                _compare_dtypes(comparison, expected, made)
+                _compare_dtypes(comparison, expected, results)
 
 
-def _compare_dtypes(comparison: Comparison, expected: list[Tensor], made: list[Tensor]) -> None:
-    kinds = [[str(x.dtype).removeprefix("torch.") for x in tensors] for tensors in (expected, made)]
-    if len(expected) == len(made) and kinds[0] != kinds[1]:
+def _compare_dtypes(comparison: Comparison, expected: list[Tensor], results: list[Tensor]) -> None:
+    kinds = [[str(x.dtype).removeprefix("torch.") for x in tensors] for tensors in (expected, results)]
+    if len(expected) == len(results) and kinds[0] != kinds[1]:
         own, theirs = (", ".join(each) for each in kinds)
         comparison.fail(f"outputs are {theirs}, and the dense network's {own}", broken=True)
 
@@ -135,7 +136,7 @@ def _evaluated(model: nn.Module, inputs: Inputs) -> list[Tensor]:
 
 
 def attempt(model: nn.Module, inputs: Inputs) -> list[Tensor] | None:
-    """The outputs in evaluation mode, or None where the network does not run: it may be written for one dtype, or for
+    """The outputs in evaluation mode; None if the network does not run, as it may be written for one dtype, or for
     weights of another kind."""
     try:
         return _evaluated(model, inputs)
@@ -157,10 +158,10 @@ def compare_finest(
     `order` gives them for the network's own dtype, by default float64 first.
     """
     native = dtype_of(reference, batches[0])
-    wanted = order(native)
-    for dtype in wanted:
-        first, now = (str(d).removeprefix("torch.") for d in (wanted[0], dtype))
-        if dtype != wanted[0]:
+    dtypes = order(native)
+    for dtype in dtypes:
+        first, now = (str(d).removeprefix("torch.") for d in (dtypes[0], dtype))
+        if dtype != dtypes[0]:
             comparison.hold_to(dtype)
         inputs = [cast(x, dtype) for x in batches]
         own = in_dtype(dense, dtype, native) if dense is not None else None
@@ -174,7 +175,7 @@ def compare_finest(
             if comparison.batches:  # it does run, but not with every batch
                 break
             continue
-        if dtype != wanted[0]:
+        if dtype != dtypes[0]:
             comparison.note(f"compared in {now}: the dense network does not run in {first}")
         return
     comparison.skip(f"the dense network, masked, does not run {reason}")
@@ -183,24 +184,24 @@ def compare_finest(
 def rounding_of(model: nn.Module, batches: list[Inputs]) -> dict[str, float]:
     """The largest relative difference of each output between a network's own dtype and float64.
 
-    It is empty where the network does not run in float64. Noise that moved weights and inputs make is too little for a
-    network that rounds coarsely on its way: what is added to a large number and taken from it again loses digits that
-    no eps of a weight reaches.
+    It is empty if the network does not run in float64. The noise of moved weights and inputs is too small for a network
+    that rounds coarsely inside: what is added to a large number and subtracted again loses more digits than an eps of a
+    weight can show.
     """
     native = dtype_of(model, batches[0])
     rounded, finer = Comparison.of(native), in_dtype(model, torch.float64, native)
     for inputs in batches:
-        made, exact = attempt(model, inputs), attempt(finer, cast(inputs, torch.float64))
-        if made is None or exact is None:
+        results, exact = attempt(model, inputs), attempt(finer, cast(inputs, torch.float64))
+        if results is None or exact is None:
             return {}
-        rounded.add(made, exact, size_of(inputs))
+        rounded.add(results, exact, size_of(inputs))
     return rounded.worst if rounded.only_numbers else {}
 
 
 def excuse_rounding(comparison: Comparison, reference: nn.Module, other: nn.Module, batches: list[Inputs]) -> None:
-    """Passes what differs by no more than the dtype makes of the reference's own outputs, there where it differs.
+    """Excuses a difference that is no larger, in its place, than the dtype's rounding of the reference's own outputs.
 
-    It is for networks whose float64 copies were compared and are the same.
+    Only for networks whose float64 copies were compared and are equal.
     """
     native = dtype_of(reference, batches[0])
     if not (comparison.failed and comparison.only_numbers) or native == torch.float64:
@@ -208,24 +209,26 @@ def excuse_rounding(comparison: Comparison, reference: nn.Module, other: nn.Modu
     between, finer = Comparison.of(native), in_dtype(reference, torch.float64, native)
     between.room = AS_ROUNDED
     for inputs in batches:
-        made, exact = attempt(reference, inputs), attempt(finer, cast(inputs, torch.float64))
-        if made is None or exact is None or [x.shape for x in made] != [x.shape for x in exact]:
+        results, exact = attempt(reference, inputs), attempt(finer, cast(inputs, torch.float64))
+        if results is None or exact is None or [x.shape for x in results] != [x.shape for x in exact]:
             return
-        rounded = [distance(a, b) for a, b in zip(made, exact, strict=True)]
-        between.add(made, _evaluated(other, inputs), size_of(inputs), functools.partial(list, rounded))
+        rounded = [distance(a, b) for a, b in zip(results, exact, strict=True)]
+        between.add(results, _evaluated(other, inputs), size_of(inputs), functools.partial(list, rounded))
     name = str(native).removeprefix("torch.")
-    said = f"{comparison.max_rel:.2g} between masked and slim"
+    message = f"{comparison.max_rel:.2g} between masked and slim"
     if between.passed:
-        comparison.excuse(f"{name} rounds too coarsely for this network: {said}, as masked in {name} does from float64")
+        comparison.excuse(
+            f"{name} rounds too coarsely for this network: {message}, as masked in {name} does from float64"
+        )
     else:
-        comparison.detail += f" ({said}, more than between masked in {name} and in float64)"
+        comparison.detail += f" ({message}, more than between masked in {name} and in float64)"
 
 
 def noise_of(model: nn.Module, inputs: Inputs, expected: list[Tensor]) -> Noise:
-    """Makes, for each output, how far its elements move when rounding falls out otherwise.
+    """Makes a function that measures, for each output, how far its elements move when rounding differs.
 
     Weights and inputs are moved by up to four of their own eps, several times, and the largest change counts:
-    that is as much as what rounding every weight and input anew would do, and what follows in between.
+    that is as much as rounding every weight and input again would do, with all that follows.
     """
 
     @functools.cache
@@ -235,10 +238,10 @@ def noise_of(model: nn.Module, inputs: Inputs, expected: list[Tensor]) -> Noise:
             generator = torch.Generator().manual_seed(sample)
             copy = skeleton_copy(model)
             replace_tensors(copy, {key: nudged(t.detach(), generator) for key, t in tensors(model).items()})
-            made = attempt(copy, inputs.map(lambda x, g=generator: nudged(x, g)))
-            if made is None or [x.shape for x in made] != [x.shape for x in expected]:
+            results = attempt(copy, inputs.map(lambda x, g=generator: nudged(x, g)))
+            if results is None or [x.shape for x in results] != [x.shape for x in expected]:
                 continue
-            moved = [torch.maximum(m, distance(a, b)) for m, a, b in zip(moved, expected, made, strict=True)]
+            moved = [torch.maximum(m, distance(a, b)) for m, a, b in zip(moved, expected, results, strict=True)]
         return moved
 
     return measure
@@ -250,7 +253,7 @@ def samples_of(dtype: torch.dtype) -> int:
 
 
 def nudged(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each number larger or smaller by up to four times the eps of its dtype."""
+    """Moves each number up or down by at most four times the eps of its dtype."""
     if not x.is_floating_point() or x.dtype.itemsize == 1 or x.is_meta:
         return x
     moves = torch.rand(x.shape, generator=generator, dtype=torch.float32).sub_(0.5).mul_(8 * torch.finfo(x.dtype).eps)
@@ -262,14 +265,12 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.detach().cpu(), b.detach().cpu()
     if not (a.is_floating_point() or a.is_complex()):
         return (a != b).double()
-    made = (
-        (a.to(torch.complex128) - b.to(torch.complex128)).abs() if a.is_complex() else (a.double() - b.double()).abs()
-    )
-    return torch.where(torch.isfinite(made), made, 0)
+    gap = (a.to(torch.complex128) - b.to(torch.complex128)).abs() if a.is_complex() else (a.double() - b.double()).abs()
+    return torch.where(torch.isfinite(gap), gap, 0)
 
 
 def draws(model: nn.Module, inputs: Inputs) -> str:
-    """What is to be said of a network that is not the same twice; empty if it is."""
+    """A message about a network that gives other outputs the second time; empty if it does not."""
     first, second = skeleton_copy(model), skeleton_copy(model)
     with evaluating(first), evaluating(second):
         try:
@@ -286,7 +287,7 @@ def draws(model: nn.Module, inputs: Inputs) -> str:
 
 
 def _of_order(x: Tensor) -> float:
-    """By how much outputs may differ when a GPU sums in another order; a CPU does the same twice."""
+    """How far outputs may differ as a GPU sums in another order; 0 on a CPU."""
     if x.device.type == "cpu" or not (x.is_floating_point() or x.is_complex()):
         return 0.0
     return 16 * torch.finfo(x.dtype).eps * float(torch.where(torch.isfinite(x), x, 0).abs().max())
@@ -295,7 +296,7 @@ def _of_order(x: Tensor) -> float:
 def batches_of(model: nn.Module, inputs: Inputs) -> list[Inputs]:
     """The inputs at batch 1 and at another size: as given, or one sample and a shifted copy of it.
 
-    Where the dense model itself runs at only one batch size, only that one.
+    If the dense model itself runs at only one batch size, only that one.
     """
     size = size_of(inputs)
     if size > 1:
@@ -305,10 +306,10 @@ def batches_of(model: nn.Module, inputs: Inputs) -> list[Inputs]:
     return [candidate for candidate in candidates if attempt(model, candidate) is not None] or [inputs]
 
 
-def refusals(slim: nn.Module, batches: list[Inputs], given: Inputs) -> dict[int, str]:
-    """What a slim network says of the batch sizes that it refuses by name; of the inputs as given it may refuse none.
+def refusals(slim: nn.Module, batches: list[Inputs], example: Inputs) -> dict[int, str]:
+    """The messages of a slim network about batch sizes that it refuses, by size; it may not refuse that of `example`.
 
-    A graph form holds the batch size of its example where the network's code reads values at some batch sizes only.
+    A graph form is tied to the batch size of its example if the network's code reads values at some batch sizes only.
     """
     refused: dict[int, str] = {}
     if not isinstance(slim, fx.GraphModule):
@@ -322,7 +323,7 @@ def refusals(slim: nn.Module, batches: list[Inputs], given: Inputs) -> dict[int,
                 refused[size_of(inputs)] = str(refusal)
             except Exception:  # whatever else is wrong is for the comparisons to say
                 continue
-    refused.pop(size_of(given), None)
+    refused.pop(size_of(example), None)
     return refused
 
 

@@ -1,9 +1,9 @@
-"""One training step of masked dense and slim: outputs, gradients and running statistics.
+"""Compares one training step of masked dense and slim: outputs, gradients and running statistics.
 
 Same seeds, dropout off, in float64. What is left of a masked filter has the gradient of the slim network's filter, and
 a BatchNorm, which takes the statistics of each channel alone, the same running statistics there. Where a removed
 channel takes part in what the others compute in training mode (statistics of a batch over the channels themselves), the
-cut is exact in evaluation only, and that is said.
+cut is exact in evaluation only, and the message says so.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class _NoStep(Exception):
 
 
 def _kept_bytes(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> int:
-    """What a step in `dtype` keeps for its backward pass, told by a pass in which nothing is computed; 0 if there is
-    none."""
+    """The bytes that a training step in `dtype` keeps for its backward pass, measured without computing; 0 if that
+    fails."""
     copy = meta_copy(model, {})
     replace_tensors(copy, {k: t.to(dtype) for k, t in tensors(copy).items() if t.is_floating_point()})
     storages: dict[int, int] = {}
@@ -66,31 +66,31 @@ def _kept_bytes(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> int:
 
 @dataclass
 class Step:
-    """What one step showed: tensors by name. Gradients are None where none reaches a weight."""
+    """The tensors of one training step by name. Weights that no gradient reaches have zeros."""
 
     outputs: dict[str, Tensor]
     gradients: dict[str, Tensor]
     buffers: dict[str, Tensor]
 
     def kept(self, plan: Plan) -> Step:
-        """The same at what a plan leaves."""
+        """The same step, with only what a plan leaves of each tensor."""
 
-        def left(found: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {key: cut(tensor, plan.keep.get(key, {})) for key, tensor in found.items()}
+        def left(tensors_by_key: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {key: cut(tensor, plan.keep.get(key, {})) for key, tensor in tensors_by_key.items()}
 
         return Step(self.outputs, left(self.gradients), left(self.buffers))
 
     def flat(self) -> dict[str, Tensor]:
         named = [("", self.outputs), ("gradient of ", self.gradients), ("", self.buffers)]
-        return {f"{kind}{key}": tensor for kind, found in named for key, tensor in found.items()}
+        return {f"{kind}{key}": tensor for kind, tensors_by_key in named for key, tensor in tensors_by_key.items()}
 
 
 def compare_training(
     comparison: Comparison, model: nn.Module, slim: nn.Module, plan: Plan, batches: list[Inputs], right: bool
 ) -> None:
-    """Compares one step; not compared where the dense network takes none, or draws numbers of its own.
+    """Compares one training step; not compared if the dense network can't take one, or is random.
 
-    `right` says that slim is right in evaluation: only then may what differs be training mode's.
+    `right` says that slim is right in evaluation: only then may a difference be due to training mode.
     """
     native, few = dtype_of(model, batches[-1]), _few(batches[-1], SAMPLES_OF_STEP)
     fitting = [(dtype, some) for dtype in levels(native) if (some := _fitting(model, few, dtype)) is not None]
@@ -117,10 +117,10 @@ def compare_training(
 
     is_graph = plan.program is not None
     try:
-        made = weights.step(in_dtype(slim, dtype, native, still=True))
+        result = weights.step(in_dtype(slim, dtype, native, still=True))
         if is_graph:  # it has no code that counts batches
-            made.buffers = {key: b for key, b in made.buffers.items() if b.is_floating_point()}
-        _add(comparison, expected, made, size_of(inputs), _noise(weights, reference, inputs, expected, plan))
+            result.buffers = {key: b for key, b in result.buffers.items() if b.is_floating_point()}
+        _add(comparison, expected, result, size_of(inputs), _noise(weights, reference, inputs, expected, plan))
     except Exception as error:  # a slim network that is wrong may fail in any way
         comparison.fail(f"slim takes no training step: {first_line(error)}", broken=True)
     if comparison.failed and not comparison.broken and is_graph and right:
@@ -130,7 +130,7 @@ def compare_training(
 
 
 def _fitting(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Inputs | None:
-    """The inputs, or two or one sample of them, whose step keeps no more than `MOST`; None where not even that does."""
+    """The inputs, or two samples or one, whose training step keeps at most `MOST` bytes; None if one keeps more."""
     for some in (inputs, _few(inputs, 2), _few(inputs, 1)):
         if _kept_bytes(model, some, dtype) <= MOST:
             return some
@@ -138,20 +138,20 @@ def _fitting(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Inputs | N
 
 
 def _few(inputs: Inputs, most: int) -> Inputs:
-    """At most so many of the samples."""
+    """At most `most` of the samples."""
     size = size_of(inputs)
     return inputs.map(lambda x: x[:most] if x.dim() and x.shape[0] == size else x)
 
 
 class _Weighted:
-    """A step with a loss that weighs each output by fixed random numbers, over its size in the first network."""
+    """Training steps whose loss weighs each output by fixed random numbers, over its size in the first network."""
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
         self.factors: list[Tensor] | None = None
 
     def step(self, network: nn.Module, seed: int = 0, inputs: Inputs | None = None) -> Step:
-        """Forward in training mode, and backward. Raises what the network raises, and _NoStep without a gradient."""
+        """Runs forward and backward in training mode. Raises _NoStep without gradients, and what the network raises."""
         network = skeleton_copy(network)
         leaves = {key: t.detach().clone() for key, t in tensors(network).items()}
         replace_tensors(network, leaves)
@@ -160,19 +160,19 @@ class _Weighted:
             parameters = {key: p for key, p in network.named_parameters() if p.is_floating_point() or p.is_complex()}
             for parameter in parameters.values():
                 parameter.requires_grad_(True)
-            given = (inputs or self.inputs).map(lambda x: x.detach().clone())
-            made = outputs(given.call(network))
-            gradients = self._gradients(made, parameters)
+            arguments = (inputs or self.inputs).map(lambda x: x.detach().clone())
+            results = outputs(arguments.call(network))
+            gradients = self._gradients(results, parameters)
         buffers = {key: t.detach() for key, t in tensors(network).items() if key in state and key not in parameters}
         strip = "model." if hasattr(network, "counted") else ""
         return Step(
-            {f"output {i}" if len(made) > 1 else "output": x.detach() for i, x in enumerate(made)},
+            {f"output {i}" if len(results) > 1 else "output": x.detach() for i, x in enumerate(results)},
             {key.removeprefix(strip): g for key, g in gradients.items()},
             {key.removeprefix(strip): b for key, b in buffers.items()},
         )
 
-    def _gradients(self, made: list[Tensor], parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-        real = [torch.view_as_real(x) if x.is_complex() else x for x in made]
+    def _gradients(self, results: list[Tensor], parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+        real = [torch.view_as_real(x) if x.is_complex() else x for x in results]
         if self.factors is None:
             self.factors = [_factors(x) for x in real]
         loss: Tensor | None = None
@@ -182,13 +182,13 @@ class _Weighted:
                 loss = term if loss is None else loss + term
         if loss is None:
             raise _NoStep("no output has a gradient")
-        wanted = list(parameters.values())
-        found = torch.autograd.grad(loss, wanted, allow_unused=True)
-        if all(g is None for g in found):
+        leaves = list(parameters.values())
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        if all(g is None for g in gradients):
             raise _NoStep("no gradient reaches a weight")
         return {
             key: torch.zeros_like(p) if g is None else g.detach()
-            for (key, p), g in zip(parameters.items(), found, strict=True)
+            for (key, p), g in zip(parameters.items(), gradients, strict=True)
         }
 
 
@@ -203,7 +203,7 @@ def _factors(x: Tensor) -> Tensor:
 
 @contextmanager
 def _training(model: nn.Module) -> Iterator[None]:
-    """Training mode, but for what only drops."""
+    """Puts a model into training mode, except for what only drops."""
     modes = [(module, module.training) for _, module in walk(model)]
     model.train()
     for _, module in walk(model):
@@ -216,10 +216,10 @@ def _training(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _add(comparison: Comparison, expected: Step, made: Step, batch: int, noise: Noise | None) -> None:
-    a, b = expected.flat(), made.flat()
-    if len(expected.outputs) != len(made.outputs):
-        comparison.fail(f"{len(expected.outputs)} outputs against {len(made.outputs)} in training mode")
+def _add(comparison: Comparison, expected: Step, result: Step, batch: int, noise: Noise | None) -> None:
+    a, b = expected.flat(), result.flat()
+    if len(expected.outputs) != len(result.outputs):
+        comparison.fail(f"{len(expected.outputs)} outputs against {len(result.outputs)} in training mode")
         return
     names = [name for name in a if name in b]
     every = {name: i for i, name in enumerate(a)}
@@ -228,8 +228,8 @@ def _add(comparison: Comparison, expected: Step, made: Step, batch: int, noise: 
 
 
 def _noise(weights: _Weighted, reference: nn.Module, inputs: Inputs, expected: Step, plan: Plan) -> Noise:
-    """How far rounding alone moves outputs, gradients and statistics; at least an eps of the largest gradient, which
-    is what a gradient that is zero but for rounding may be."""
+    """Makes a function that measures how far rounding alone moves outputs, gradients and statistics: at least an eps of
+    the largest gradient, as a gradient that is zero but for rounding may be that large."""
     cached: list[list[Tensor]] = []
 
     def measure() -> list[Tensor]:
@@ -262,7 +262,7 @@ def _explain(
     model: nn.Module,
     evaluated: Callable[[nn.Module], list[Tensor] | None],
 ) -> None:
-    """Says whether a difference is the cut's: not where the reference itself is none in training mode."""
+    """Withdraws a difference that is not the cut's, as the reference itself is not one in training mode."""
     first, detail = again(masked(model, plan)), comparison.detail
     if _differ(first, again(masked(model, plan), seed=1)):
         comparison.withdraw(f"the network draws random numbers in training mode ({detail})")
@@ -273,20 +273,20 @@ def _explain(
 
 
 def _differ(a: Step, b: Step) -> bool:
-    found = Comparison(tolerance=1e-7)
-    _add(found, a, b, 1, None)
-    return found.failed
+    comparison = Comparison(tolerance=1e-7)
+    _add(comparison, a, b, 1, None)
+    return comparison.failed
 
 
 def _unseen(model: nn.Module, plan: Plan, evaluated: Callable[[nn.Module], list[Tensor] | None]) -> list[str]:
-    """The tensors in whose removed places evaluation does not see other values."""
+    """The keys of tensors whose removed places do not matter in evaluation."""
     expected = evaluated(refilled(model, plan, []))
 
     def unseen(keys: list[str]) -> bool:
-        found, made = Comparison(tolerance=1e-9), evaluated(refilled(model, plan, keys))
-        if expected is not None and made is not None:
-            found.add(expected, made, 1)
-        return found.passed
+        comparison, results = Comparison(tolerance=1e-9), evaluated(refilled(model, plan, keys))
+        if expected is not None and results is not None:
+            comparison.add(expected, results, 1)
+        return comparison.passed
 
     keys = list(plan.keep)
     if not unseen(keys):

@@ -1,6 +1,6 @@
-"""The comparison with other weights than the network's own, which may hide a wrong cut.
+"""Compares with other weights than the network's own, as those may hide a wrong cut.
 
-A BatchNorm whose scale starts at zero switches a whole branch off; random weights can't.
+A BatchNorm whose scale starts at zero switches a whole branch off; random weights don't.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .running import attempt, compare_finest
 def compare_random(
     comparison: Comparison, model: nn.Module, slim: nn.Module, plan: Plan, batches: list[Inputs]
 ) -> None:
-    """Holds slim against the masked network, both with random weights, or with the dense network's own disturbed ones
-    where random ones give no finite output."""
-    found = _with_others(model, plan, batches[0])
-    if found is None:
+    """Compares slim with the masked network, both with random weights; or with the dense network's own, disturbed, if
+    random ones give no finite output."""
+    others = _with_others(model, plan, batches[0])
+    if others is None:
         comparison.skip("the dense network gives no finite output with other weights")
         return
-    (dense, weights), small = found, skeleton_copy(slim)
+    (dense, weights), small = others, skeleton_copy(slim)
     replace_tensors(small, {key: cut(tensor, plan.keep.get(key, {})).contiguous() for key, tensor in weights.items()})
     compare_finest(comparison, masked(dense, plan), small, batches[:1])
 
@@ -33,35 +33,35 @@ def compare_random(
 def shows_cut(model: nn.Module, plan: Plan, batches: list[Inputs]) -> bool:
     """Whether outputs for these inputs tell the masked network from the dense one, with its own weights or with others.
 
-    Where they do not, as for an image of zeros in a network without biases, they tell no right cut from a wrong one.
+    If they don't, as for an image of zeros in a network without biases, they can't tell a right cut from a wrong one.
     """
     if not plan.keep or any(_differs(model, plan, inputs) for inputs in batches):
         return True
-    found = _with_others(model, plan, batches[-1])
-    return found is not None and _differs(found[0], plan, batches[-1])
+    others = _with_others(model, plan, batches[-1])
+    return others is not None and _differs(others[0], plan, batches[-1])
 
 
 def _differs(model: nn.Module, plan: Plan, inputs: Inputs) -> bool:
-    found = Comparison.of(torch.float64, proves=True)
-    compare_finest(found, masked(model, plan), model, [inputs])
-    return not found.passed
+    comparison = Comparison.of(torch.float64, proves=True)
+    compare_finest(comparison, masked(model, plan), model, [inputs])
+    return not comparison.passed
 
 
 def _with_others(model: nn.Module, plan: Plan, inputs: Inputs) -> tuple[nn.Module, dict[str, Tensor]] | None:
-    """The dense network with other weights, and these; None where none give finite outputs."""
+    """The dense network with other weights, and these weights; None if none give finite outputs."""
     dense = skeleton_copy(model)
     infinite = _infinite(attempt(masked(model, plan), inputs))
     for make in (random_weights, disturbed_weights):
         weights = make(model)
         replace_tensors(dense, weights)
-        if (made := attempt(masked(dense, plan), inputs)) is not None and _infinite(made) <= infinite:
+        if (results := attempt(masked(dense, plan), inputs)) is not None and _infinite(results) <= infinite:
             return dense, weights
     return None
 
 
-def _infinite(made: list[Tensor] | None) -> int:
+def _infinite(results: list[Tensor] | None) -> int:
     """How many output values are not finite: some networks fill places with infinity."""
-    return sum(int((~torch.isfinite(x)).sum()) for x in made or ())
+    return sum(int((~torch.isfinite(x)).sum()) for x in results or ())
 
 
 def disturbed_weights(model: nn.Module) -> dict[str, Tensor]:
