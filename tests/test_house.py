@@ -189,15 +189,12 @@ STILL_THERE = {
     "calibration": 13,
     "compare": 18,
     "cost": 27,
-    "criteria": 31,
+    "criteria": 11,
     "graph": 128,
-    "ops": 20,
     "plan": 14,
-    "recover": 28,
     "report": 8,
-    "run": 33,
-    "runtimes": 7,
-    "suites": 5,
+    "run": 11,
+    "suites": 4,
 }
 
 

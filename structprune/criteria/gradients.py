@@ -25,6 +25,6 @@ def with_gradients(working: Working) -> Iterator[None]:
     finally:
         for m, mode in modes:
             m.training = mode
-        for parameter, wanted in parameters:
-            parameter.requires_grad_(wanted)
+        for parameter, trains in parameters:
+            parameter.requires_grad_(trains)
             parameter.grad = None

@@ -51,13 +51,13 @@ def in_parts(consumer: Consumer, limit: float, together: bool = True) -> list[Co
     return [Consumer(consumer.module, index, windows, weight) for index, windows, weight in pieces]
 
 
-def joined(made: Sequence[tuple[Tensor, Tensor]], positions: int) -> tuple[Tensor, Tensor]:
+def joined(blocks: Sequence[tuple[Tensor, Tensor]], positions: int) -> tuple[Tensor, Tensor]:
     """The weight and the offsets of a whole layer from those of its blocks, one after the other, each of `positions`
     input channels in one or several parts."""
     weights: list[Tensor] = []
     offsets: list[Tensor] = []
     row: list[tuple[Tensor, Tensor]] = []
-    for piece in made:
+    for piece in blocks:
         row.append(piece)
         if sum(weight.shape[1] for weight, _ in row) == positions:
             weights.append(torch.cat([weight for weight, _ in row], dim=1))

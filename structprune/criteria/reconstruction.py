@@ -70,8 +70,8 @@ def obs(group: GroupView) -> Tensor:
 def contributions(group: GroupView, consumer: Consumer) -> tuple[Tensor, Tensor]:
     """x̂, shape (rows, units), for one output filter drawn for each row, and y (rows,), what the group's channels make
     of it together (the output less its bias and less what stays whatever goes)."""
-    made, total = zip(*_contributions(group, consumer), strict=True)
-    return torch.cat(made), torch.cat(total)
+    products, total = zip(*_contributions(group, consumer), strict=True)
+    return torch.cat(products), torch.cat(total)
 
 
 def _contributions(group: GroupView, consumer: Consumer) -> Iterator[tuple[Tensor, Tensor]]:
@@ -80,11 +80,11 @@ def _contributions(group: GroupView, consumer: Consumer) -> Iterator[tuple[Tenso
     filters = torch.randint(len(consumer.weight), (len(consumer.windows),), generator=group.generator)
     each = 8.0 * (consumer.windows[:1].numel() + group.units)
     for part in parts(len(filters), each, min(AT_ONCE, group.memory / 8)):
-        made = (consumer.windows[part] * consumer.weight[filters[part]]).sum(2).double().cpu()
-        units = torch.zeros(len(made), group.units, dtype=torch.float64)
+        products = (consumer.windows[part] * consumer.weight[filters[part]]).sum(2).double().cpu()
+        units = torch.zeros(len(products), group.units, dtype=torch.float64)
         for column in consumer.index.T:
-            units.index_add_(1, column[column >= 0], made[:, column >= 0])
-        yield units, made[:, own].sum(1)
+            units.index_add_(1, column[column >= 0], products[:, column >= 0])
+        yield units, products[:, own].sum(1)
 
 
 def _grams(group: GroupView) -> tuple[Tensor, Tensor]:
@@ -95,16 +95,16 @@ def _grams(group: GroupView) -> tuple[Tensor, Tensor]:
             f"pairs of its {group.units} units take {amount(3 * size)}, and memory allows {amount(group.memory)}"
         )
     total = torch.zeros(group.units, group.units, dtype=torch.float64)
-    wanted = torch.zeros(group.units, dtype=torch.float64)
+    target = torch.zeros(group.units, dtype=torch.float64)
     for consumer in group.consumers:
-        gram, product, energy = torch.zeros_like(total), torch.zeros_like(wanted), 0.0
+        gram, product, energy = torch.zeros_like(total), torch.zeros_like(target), 0.0
         for x, y in _contributions(group, consumer):
             gram.addmm_(x.mT, x)
             product += x.mT @ y
             energy += float(y.square().sum())
         total += gram.div_(max(energy, 1e-300))
-        wanted += product / max(energy, 1e-300)
-    return total, wanted
+        target += product / max(energy, 1e-300)
+    return total, target
 
 
 def removal_order(gram: Tensor) -> Tensor:
@@ -138,8 +138,8 @@ def scaled(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor, 
     scale = torch.zeros(group.units + 1, dtype=torch.float64)
     scale[:-1][used] = solved
     scale[-1] = 1.0  # what -1 looks up
-    made = consumer.weight * scale[consumer.index].prod(1).to(consumer.weight)[None, :, None]
-    return made, made.new_zeros(len(made))
+    weight = consumer.weight * scale[consumer.index].prod(1).to(consumer.weight)[None, :, None]
+    return weight, weight.new_zeros(len(weight))
 
 
 def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,10 +148,10 @@ def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor
     weight, covariance = _flat(consumer)
     stays = torch.cat([kept, kept.new_ones(1)])[consumer.index].all(1).repeat_interleave(consumer.windows.shape[2])
     system = covariance[stays][:, stays]
-    wanted = weight @ covariance[:, stays]
-    made = torch.zeros_like(weight)
-    made[:, stays] = torch.cholesky_solve(wanted.mT, torch.linalg.cholesky(system)).mT
-    new = made.reshape(consumer.weight.shape).to(consumer.weight)
+    target = weight @ covariance[:, stays]
+    solution = torch.zeros_like(weight)
+    solution[:, stays] = torch.cholesky_solve(target.mT, torch.linalg.cholesky(system)).mT
+    new = solution.reshape(consumer.weight.shape).to(consumer.weight)
     return new, ((consumer.weight - new) * consumer.windows.mean(0)).sum((1, 2))
 
 
@@ -202,9 +202,9 @@ class _State:
 
     def costs(self) -> Tensor:
         """What the removal of each unit would add to the error, as a share of the outputs' variance."""
-        found = torch.zeros(len(self.columns), dtype=torch.float64)
-        found[self.here] = self._costs().cpu()
-        return found
+        costs = torch.zeros(len(self.columns), dtype=torch.float64)
+        costs[self.here] = self._costs().cpu()
+        return costs
 
     def _costs(self) -> Tensor:
         """Those of the units that it has."""

@@ -179,13 +179,13 @@ class _Scan:
 
 def _outputs(working: Working, batches: Sequence[Batch], memory: float) -> list[list[Tensor]]:
     """The network's outputs of as many batches as fit into their share of the memory, two at least."""
-    found: list[list[Tensor]] = []
-    held = 0
+    results: list[list[Tensor]] = []
+    size = 0
     with evaluating(working.module):
         for batch in batches:
-            made = outputs(batch.inputs.call(working.module))
-            held += sum(x.numel() * x.element_size() for x in made)
-            if held > memory * SHOWN and len(found) >= 2:
+            tensors = outputs(batch.inputs.call(working.module))
+            size += sum(x.numel() * x.element_size() for x in tensors)
+            if size > memory * SHOWN and len(results) >= 2:
                 break
-            found.append(made)
-    return found
+            results.append(tensors)
+    return results

@@ -126,14 +126,14 @@ class _Run:
         graph: DependencyGraph,
         criterion: Criterion,
         how: str | None,
-        asked: bool,
+        combines: bool,
         widths: Mapping[str, int] | None,
         seed: int,
         progress: Progress,
         memory: float = LIMIT,
         task: Task | None = None,
     ) -> None:
-        self.graph, self.criterion, self.how, self.asked = graph, criterion, how, asked
+        self.graph, self.criterion, self.how, self.combines = graph, criterion, how, combines
         self.widths, self.progress = widths, progress
         self.collector = Collector(graph, seed, memory, task)
         self.own = str(getattr(criterion.function, "__module__", "")).startswith("structprune.")
@@ -153,8 +153,8 @@ class _Run:
             moments = self._moments(groups, batches) if "moments" in self.criterion.needs else {}
             for place, group in enumerate(groups):
                 self.progress(place / len(groups))
-                told = self.collector.expected(group) if "expected" in self.criterion.needs else ()
-                view = self._view(group, activations=moments.get(group.name, told))
+                expectations = self.collector.expected(group) if "expected" in self.criterion.needs else ()
+                view = self._view(group, activations=moments.get(group.name, expectations))
                 with self._or_unscored(group):
                     self.values[group.name] = self._whole(view, self._call(view))
         if not self.values and self.graph.groups:
@@ -229,21 +229,21 @@ class _Run:
     def _members(self, view: GroupView, result: Any) -> Tensor:
         """(members, units): one row where the criterion scored the group as a whole."""
         rows = list(result) if isinstance(result, (list, tuple)) else [result]
-        if self.asked and not isinstance(result, (list, tuple)):
+        if self.combines and not isinstance(result, (list, tuple)):
             raise RecipeError(
                 f"criterion {self.criterion.name} scores a group as a whole, so there is nothing to combine: leave "
                 "combine out"
             )
-        made = [self._row(view, row) for row in rows]
-        for row in made:
+        scores = [self._row(view, row) for row in rows]
+        for row in scores:
             if tuple(row.shape) != (view.units,):
                 raise RecipeError(
                     f"criterion {self.criterion.name!r} gave shape {tuple(row.shape)} for group {view.name}, which has "
                     f"{view.units} units: return a tensor of shape ({view.units},)"
                 )
-        if not made:
+        if not scores:
             raise ModelError(f"criterion {self.criterion.name!r} gave no scores for group {view.name}")
-        return torch.stack(made)
+        return torch.stack(scores)
 
     def _row(self, view: GroupView, row: Any) -> Tensor:
         """What a criterion gave for one layer, as float64 on the CPU."""
@@ -276,22 +276,22 @@ class _Run:
 
     def _by_batch(self, groups: list[Group], batches: Sequence[Batch]) -> None:
         gradients = "gradients" in self.criterion.needs
-        wanted = "activations" in self.criterion.needs
-        sites = {group.name: self.collector.maps(group) if wanted else [] for group in groups}
+        has_activations = "activations" in self.criterion.needs
+        sites = {group.name: self.collector.maps(group) if has_activations else [] for group in groups}
         sums: dict[str, Tensor] = {}
         images = 0
         every = [s for own in sites.values() for s in own]
-        for place, given in enumerate(batches):
+        for place, full_batch in enumerate(batches):
             self.progress(place / len(batches))
-            for batch in portions(given, self.collector.at_once(every, gradients)) if every else [given]:
-                seen: Seen = self.collector.run(batch, every, gradients)
+            for batch in portions(full_batch, self.collector.at_once(every, gradients)) if every else [full_batch]:
+                recording: Seen = self.collector.run(batch, every, gradients)
                 images += batch.images
                 for group in [group for group in groups if group.name not in self.unscored]:
                     with self._or_unscored(group):
                         view = self._view(
                             group,
-                            gradients=seen.gradients,
-                            activations=self.collector.activations(sites[group.name], seen, gradients),
+                            gradients=recording.gradients,
+                            activations=self.collector.activations(sites[group.name], recording, gradients),
                         )
                         members = self._members(view, self._call(view)) * batch.images
                         sums[group.name] = members + sums.get(group.name, 0)
@@ -370,7 +370,7 @@ class _Run:
     def _notes(self) -> list[str]:
         notes = kept_to(self.collector.notes, self.collector.memory)
         for reason in dict.fromkeys(self.unscored.values()):
-            names = [name for name, given in self.unscored.items() if given == reason]
+            names = [name for name, cause in self.unscored.items() if cause == reason]
             some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             notes.append(f"{some} can't be scored by {self.criterion.name} and stay whole: {reason}")
         if self.criterion.name == "slimming":

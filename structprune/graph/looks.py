@@ -66,7 +66,7 @@ def look(model: nn.Module, inputs: Inputs, form: str) -> Looks:
         looks.main = made_anew(model, looks.main)
     looks.others += other_paths(model, looks.main, looks.notes)
     _train(model, inputs, looks, form)
-    if looks.main.asked:
+    if looks.main.questions:
         _decide(model, inputs, looks, form)
     return looks
 
@@ -148,7 +148,7 @@ def _counts(node: fx.Node) -> bool:
 
 def _decide(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
     heard: dict[tuple[str, str], Answer] = {}
-    for asked in looks.main.asked:
+    for asked in looks.main.questions:
         heard.setdefault((asked.answer.op, asked.answer.line), asked.answer)
     texts = [answer.text() for answer in heard.values()]
     told = "anything else is an error there" if form == "graph" else "the module goes on by its own code"
@@ -169,10 +169,10 @@ def _decide(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
 
 def _flips(main: Captured) -> Iterator[Flip]:
     """Where the code could go another way, and how."""
-    sized = [asked for asked in main.asked if asked.answer.dtypes]
+    sized = [asked for asked in main.questions if asked.answer.dtypes]
     counts = {size for asked in sized for shape in asked.answer.shapes for size in shape[:1]}
     reached = _reached(asked.node for asked in sized)
-    for asked in main.asked:
+    for asked in main.questions:
         answer = asked.answer
         if answer.dtypes:
             yield Flip(answer.line, "zero" if any(shape and shape[0] for shape in answer.shapes) else "more")

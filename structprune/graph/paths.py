@@ -24,7 +24,7 @@ def other_paths(model: nn.Module, main: Captured, notes: list[str]) -> list[Capt
     What can't be recorded is said in `notes`.
     """
     batch, _ = axes_of(main.inputs)
-    if not batch or main.asked:
+    if not batch or main.questions:
         return []
     found, tried = [main], {batch_of(main.inputs)}
     for captured in found:  # grows

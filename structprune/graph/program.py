@@ -83,7 +83,7 @@ class Writer(Follower):
         self.typical = self.of_the_dtype(given)
         self.guard(given)
         waiting = self.conditions()
-        asked = {question.node: question.answer for question in self.graph.recorded.asked}
+        asked = {question.node: question.answer for question in self.graph.recorded.questions}
         output: Any = None
         for node in self.graph.recorded.graph.nodes:
             if node.op == "output":

@@ -40,8 +40,8 @@ class Answer:
         return f"{self.op} in {self.module or 'forward'} ({short_line(self.line)})"
 
     def text(self) -> str:
-        made = f"made {' and '.join(map(str, self.shapes))}" if self.dtypes else f"was {_short(self.value)}"
-        return f"{self.question} {made}"
+        outcome = f"made {' and '.join(map(str, self.shapes))}" if self.dtypes else f"was {_short(self.value)}"
+        return f"{self.question} {outcome}"
 
 
 def short_line(line: str) -> str:
@@ -98,7 +98,7 @@ class Scenario:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """An answer, and the node of the graph that it was given at."""
 
     node: fx.Node
@@ -169,37 +169,37 @@ class Answers:
 
     scenario: Scenario
     run: int
-    given: int = 0
+    position: int = 0
     unknown: str = ""  # the first question without an answer: the code may have caught the error
-    asked: list[Asked] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
 
     def next_(self, op: str, module: str, line: str) -> Answer:
         if self.scenario.answers is None:
             self.unknown = self.unknown or Answer(op, module, line).question
             raise UnknownAnswerError(self.unknown)
-        rest = self.scenario.answers[self.given :]
+        rest = self.scenario.answers[self.position :]
         if not rest or (rest[0].op, rest[0].line) != (op, line):
             before = f"for {rest[0].question}" if rest else "for nothing more"
             raise OtherPathError(
                 f"its code asks for {Answer(op, module, line).question}, and on the real example asks {before}"
             )
-        self.given += 1
+        self.position += 1
         return rest[0]
 
     def remembered(self, value: Any) -> Any:
         """A value for the code, which remembers that it is the answer given last."""
-        return remembering(value, Read(self.given - 1, 0, self.run))
+        return remembering(value, Read(self.position - 1, 0, self.run))
 
 
 def of_shapes(answer: Answer) -> Any:
     """Meta tensors as an op with this answer makes them."""
-    made = [
+    tensors = [
         torch.empty(shape, dtype=dtype, device="meta")
         for shape, dtype in zip(answer.shapes, answer.dtypes, strict=True)
     ]
     if answer.op == "nonzero_numpy":
-        return made
-    return made[0] if len(made) == 1 else tuple(made)
+        return tensors
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)
 
 
 def answer_of(op: str, module: str, line: str, result: Any) -> Answer:

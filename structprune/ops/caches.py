@@ -30,7 +30,7 @@ def apart(model: nn.Module, empty: bool) -> Iterator[None]:
     """
     dicts, helpers = _found(model)
     before = [(held, dict(held)) for held in dicts]
-    asked = [(helper, helper.cache_info()) for helper in helpers]
+    counts = [(helper, helper.cache_info()) for helper in helpers]
     names = [(owner, dict(vars(owner))) for owner in _owners(model)]
     if empty:
         for held in dicts:
@@ -49,7 +49,7 @@ def apart(model: nn.Module, empty: bool) -> Iterator[None]:
             if len(held) != len(was) or any(held.get(key) is not value for key, value in was.items()):
                 held.clear()
                 held.update(was)
-        for helper, info in asked:
+        for helper, info in counts:
             if empty or helper.cache_info().misses != info.misses:
                 helper.cache_clear()
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError, OtherSizeError
 from ..modules import plain_attention, plain_parallel, replace_tensors, set_attributes, skeleton_copy, tensors
-from .answers import Answer, Asked, Scenario, seeded
+from .answers import Answer, Question, Scenario, seeded
 from .caches import apart, emptied
 from .conditions import Condition
 from .inputs import Inputs, outputs
@@ -34,7 +34,7 @@ class Captured:
     `parameters` maps a placeholder's name to the state_dict key of the parameter or buffer that it stands
     for. Each call's node carries `meta["val"]` (the meta tensor or tensors that it made), `meta["module"]`, the path
     of the module that called it, `meta["native"]`, whether that is PyTorch's own, and `meta["line"]`, the line of code.
-    `conditions` are the comparisons of sizes and attributes that the code made, `asked` what it asked tensors for,
+    `conditions` are the comparisons of sizes and attributes that the code made, `questions` what it asked tensors for,
     `reads_mode` says that code outside PyTorch looked whether it trains, `unknown` is the question about a value at
     which the recording stopped, as the scenario has no answer. To record once more in the same way, give `inputs`
     and `scenario`.
@@ -43,7 +43,7 @@ class Captured:
     graph: fx.Graph
     parameters: dict[str, str]
     conditions: list[Condition]
-    asked: list[Asked]
+    questions: list[Question]
     inputs: Inputs
     scenario: Scenario
     reads_mode: bool = False
@@ -150,8 +150,8 @@ def record(
     unknown = recorder.answers.unknown
     if unknown:
         error = f"it asks there for the values of tensors, by {unknown}"
-    asked, conditions = recorder.answers.asked, recorder.conditions
-    return Captured(recorder.graph, placeholders, conditions, asked, inputs, scenario, mode.happened, unknown), error
+    answers, conditions = recorder.answers.questions, recorder.conditions
+    return Captured(recorder.graph, placeholders, conditions, answers, inputs, scenario, mode.happened, unknown), error
 
 
 def _one_line(error: Exception) -> str:

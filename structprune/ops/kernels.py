@@ -22,8 +22,8 @@ def is_plain(op: Any, args: tuple[Any, ...]) -> bool:
     if op is _ATEN.linear.default:
         x, weight = args[:2]
         bias = args[2] if len(args) > 2 else None
-        given = [x, weight] if bias is None else [x, weight, bias]
-        plain = all(t.is_meta and t.dtype == x.dtype and t.is_floating_point() for t in given)
+        operands = [x, weight] if bias is None else [x, weight, bias]
+        plain = all(t.is_meta and t.dtype == x.dtype and t.is_floating_point() for t in operands)
         fits = x.dim() > 1 and weight.dim() == 2 and x.shape[-1] == weight.shape[1]
         return plain and fits and (bias is None or bias.shape == weight.shape[:1])
     if op is _ATEN.lstm.input and len(args) == 9:

@@ -67,32 +67,32 @@ class Known(NamedTuple):
     recorded: Callable[[At], tuple[int, ...]]
     slim: Look
 
-    def fits(self, term: Term, wanted: Wanted, slim_term: Term = None) -> bool:
+    def fits(self, term: Term, goal: Wanted, slim_term: Term = None) -> bool:
         """Whether a term gives what is wanted; `slim_term` is the form for slim widths, where that is another."""
         try:
             sizes = {at: self.recorded(at) for at in places(term)}
-            for i, number in enumerate(wanted.recorded):
+            for i, number in enumerate(goal.recorded):
                 now = {at: recorded[i] for at, recorded in sizes.items()}
                 if result(term, now.__getitem__) != number:
                     return False
-            return result(term if slim_term is None else slim_term, self.slim) == wanted.slim
+            return result(term if slim_term is None else slim_term, self.slim) == goal.slim
         except (KeyError, IndexError, ZeroDivisionError, OverflowError, TypeError, ValueError):
             return False
 
 
-def solve(wanted: Wanted, own: Term, near: Sequence[At], known: Known) -> Term | None:
+def solve(goal: Wanted, own: Term, near: Sequence[At], known: Known) -> Term | None:
     """A term for a number that changes, or None. `own` is the model's own expression (None if lost), `near` are the
     axes that it may follow, the likeliest first."""
     if own is not None:
-        for slim_term in (own, *_scaled(own, wanted.slim, result(own, known.slim))):
-            if known.fits(own, wanted, slim_term):
+        for slim_term in (own, *_scaled(own, goal.slim, result(own, known.slim))):
+            if known.fits(own, goal, slim_term):
                 return slim_term
     moving = [at for at in near if len(set(known.recorded(at))) > 1]
     for term in moving:
-        if known.fits(term, wanted):
+        if known.fits(term, goal):
             return term
-    for term, slim_term in _forms(wanted, moving, known):
-        if known.fits(term, wanted, slim_term):
+    for term, slim_term in _forms(goal, moving, known):
+        if known.fits(term, goal, slim_term):
             return slim_term
     return None
 
@@ -118,21 +118,21 @@ def _scaled(term: Term, slim: int, now: int) -> Iterator[Term]:
         yield (operator.floordiv, term, now // slim)
 
 
-def _forms(wanted: Wanted, moving: list[At], known: Known) -> Iterator[tuple[Term, Term]]:
+def _forms(goal: Wanted, moving: list[At], known: Known) -> Iterator[tuple[Term, Term]]:
     """Terms that may be the number, each as recorded and with slim widths."""
-    first = wanted.recorded[0]
+    first = goal.recorded[0]
     for at in moving:
         for dense in _scaled(at, first, known.recorded(at)[0]):
-            yield from ((dense, slim) for slim in _scaled(at, wanted.slim, known.slim(at)))
+            yield from ((dense, slim) for slim in _scaled(at, goal.slim, known.slim(at)))
     for i, one in enumerate(moving):
         for two in moving[i:]:
             product = (operator.mul, one, two)
             for dense in _scaled(product, first, known.recorded(one)[0] * known.recorded(two)[0]):
-                yield from ((dense, slim) for slim in _scaled(product, wanted.slim, result(product, known.slim)))
-    if wanted.slim != first:
+                yield from ((dense, slim) for slim in _scaled(product, goal.slim, result(product, known.slim)))
+    if goal.slim != first:
         return  # it follows widths too, of which only one value is known
     for at in moving:
-        lines = [t for t in _lines(at, known.recorded(at), wanted.recorded) if known.fits(t, wanted)]
+        lines = [t for t in _lines(at, known.recorded(at), goal.recorded) if known.fits(t, goal)]
         if lines and _alike(lines, max(known.recorded(at))):
             yield lines[0], lines[0]
 

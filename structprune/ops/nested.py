@@ -35,21 +35,21 @@ def map_leaves(value: Any, function: Any) -> Any:
     return function(value)
 
 
-def noted(value: Any, tensor: Any, given: list[float]) -> Any:
-    """`value` with `tensor` applied to tensors, and each number replaced by the first equal one of `given` left.
+def noted(value: Any, tensor: Any, numbers: list[float]) -> Any:
+    """`value` with `tensor` applied to tensors, and each number replaced by the first equal one left in `numbers`.
 
     An op gets the numbers of the torch function that calls it, so these tell which of them are `Number`s.
     """
     if isinstance(value, Tensor):
         return tensor(value)
     if isinstance(value, (list, tuple)):
-        return type(value)([noted(item, tensor, given) for item in value]) if value else value
+        return type(value)([noted(item, tensor, numbers) for item in value]) if value else value
     if isinstance(value, dict):
-        return {key: noted(item, tensor, given) for key, item in value.items()}
-    if given and type(value) in (int, float):
-        for position, number in enumerate(given):
+        return {key: noted(item, tensor, numbers) for key, item in value.items()}
+    if numbers and type(value) in (int, float):
+        for position, number in enumerate(numbers):
             if plain(number) == value and isinstance(number, float) == isinstance(value, float):
-                return given.pop(position)
+                return numbers.pop(position)
     return value
 
 

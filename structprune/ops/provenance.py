@@ -249,9 +249,9 @@ def _settled(expression: Any, kinds: tuple[type, ...]) -> Any:
 
 def remember(model: nn.Module, original: nn.Module) -> None:
     """Makes every whole number that the modules of `model`, a copy of `original`, hold a `Number`."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     for (path, module), (_, source) in zip(walk(model), walk(original), strict=True):
-        for name, value in list(held_numbers(module, source, seen)):
+        for name, value in list(held_numbers(module, source, visited)):
             if isinstance(value, (tuple, list)):
                 write(module, name, [Number.of(int(item), Source(path, name, i)) for i, item in enumerate(value)])
             else:

@@ -177,8 +177,8 @@ def in_order(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], least:
     """The arguments of a call in the op's own order: those that were given, and at least so many; else defaults."""
     if not kwargs and len(args) >= least:
         return args
-    found = list(args)
+    ordered = list(args)
     last = max((place(target, name) or 0 for name in kwargs), default=-1) + 1
     for argument in target._schema.arguments[len(args) : max(last, least)]:
-        found.append(kwargs.get(argument.name, argument.default_value))
-    return found
+        ordered.append(kwargs.get(argument.name, argument.default_value))
+    return ordered

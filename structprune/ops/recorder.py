@@ -30,8 +30,8 @@ from .answers import (
     READERS,
     Answer,
     Answers,
-    Asked,
     Flip,
+    Question,
     Scenario,
     answer_of,
     asks,
@@ -61,7 +61,7 @@ class OpMode(SchemaCheckMode):
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
-        self.given = _Given(self)
+        self.torch_call = _TorchCall(self)
         self._open = ExitStack()
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -88,7 +88,7 @@ class OpMode(SchemaCheckMode):
         self._open.enter_context(enable_python_dispatcher())
         super().__enter__()
         self._open.callback(super().__exit__, None, None, None)
-        self._open.enter_context(self.given)
+        self._open.enter_context(self.torch_call)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -99,7 +99,7 @@ _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _SIZES = frozenset([_SHAPE, Tensor.size, Tensor.__len__, Tensor.numel, Tensor.nelement])
 
 
-class _Given(TorchFunctionMode):
+class _TorchCall(TorchFunctionMode):
     """Keeps the arguments of the torch function that runs now."""
 
     def __init__(self, mode: OpMode) -> None:
@@ -269,7 +269,7 @@ class Recorder(Watcher):
             shape = tensor.shape
         sizes = [Number.of(size, Size(name, dim, size, self.run)) for dim, size in enumerate(shape)]
         for place, dim, start, stop, step in bounds_of(parts, sizes):
-            self.given.arguments = ((tensor, dim, start, stop, step), {})
+            self.torch_call.arguments = ((tensor, dim, start, stop, step), {})
             tensor = torch.ops.aten.slice.Tensor(tensor, dim, plain(start), plain(stop), plain(step))
             parts[place] = slice(None)
         return tensor, tuple(parts) if isinstance(index, tuple) else parts[0]
@@ -278,18 +278,20 @@ class Recorder(Watcher):
         """A number as it is, but with plain numbers for what was read from tensors or kept from another recording."""
         if not isinstance(number, (Number, Real)):
             return number
-        found = leaves(number.expression)
-        if any(isinstance(leaf, (Size, Read)) and leaf.run != self.run for leaf in found):
+        sources = leaves(number.expression)
+        if any(isinstance(leaf, (Size, Read)) and leaf.run != self.run for leaf in sources):
             return settled(number)
-        return settled(number, (Read,)) if any(isinstance(leaf, Read) for leaf in found) else number
+        return settled(number, (Read,)) if any(isinstance(leaf, Read) for leaf in sources) else number
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if op.namespace == "profiler":  # the marks of record_function
             return op(*args, **kwargs)
         op, args = without_masks(op, args, self.call)
-        given = [x for x in leaves_of(self.given.arguments) if isinstance(x, (int, float)) and not isinstance(x, bool)]
-        numbers = any(isinstance(x, (Number, Real)) for x in given)
-        call = noted((args, kwargs), self.node_of, [self._own(x) for x in given] if numbers else [])
+        arguments = [
+            x for x in leaves_of(self.torch_call.arguments) if isinstance(x, (int, float)) and not isinstance(x, bool)
+        ]
+        numbers = any(isinstance(x, (Number, Real)) for x in arguments)
+        call = noted((args, kwargs), self.node_of, [self._own(x) for x in arguments] if numbers else [])
         answer: Answer | None = None
         if asks(op) and (self.scenario.answers is not None or any(_are_meta(args))):
             answer = self.answers.next_(op_name(op), self.path, _line())
@@ -313,7 +315,7 @@ class Recorder(Watcher):
         node = self._named(self.graph.call_function(op, args, kwargs))
         node.meta |= {"val": result, "module": self.path, "line": _line(), "native": self.native, "numbers": numbers}
         if answer is not None:
-            self.answers.asked.append(Asked(node, answer))
+            self.answers.questions.append(Question(node, answer))
         if isinstance(result, Tensor):
             self._know(result, node)
         elif isinstance(result, (list, tuple)):
@@ -347,7 +349,7 @@ class Listener(Watcher):
         line = _line()
         result = flipped(result, line, self.scenario.flips)
         self.heard.append(answer_of(op, self.path, line, result))
-        self.answers.given += 1
+        self.answers.position += 1
         return result
 
 

@@ -31,8 +31,8 @@ def _from_start(bound: Any, size: Number) -> Any:
 
 def _axes(rank: int, index: Sequence[Any]) -> list[int | None]:
     """The axis that each part of an index is for, if it has numbers and slices only; else no axes."""
-    taken = [part for part in index if part is not None and part is not Ellipsis]
-    if not all(type(part) in (int, Number, slice) for part in taken):
+    indices = [part for part in index if part is not None and part is not Ellipsis]
+    if not all(type(part) in (int, Number, slice) for part in indices):
         return [None] * len(index)
     axes: list[int | None] = []
     dim = 0

@@ -29,26 +29,26 @@ def reestimate(
     for module in sorted({norm.module for norm in slim.norms if calls[norm.mean] > 1}):
         slim.notes.append(f"{module} is called several times and keeps its statistics")
     sweep = slim.sweep(batches, memory)
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for number, norm in enumerate(norms):
         progress(number / len(norms))
-        seen = Spread()
+        spread = Spread()
 
-        def see(batch: int, args: tuple[Any, ...], seen: Spread = seen) -> None:
+        def see(batch: int, args: tuple[Any, ...], spread: Spread = spread) -> None:
             if args[0].numel():
-                seen.add(args[0].transpose(0, 1))
+                spread.add(args[0].transpose(0, 1))
 
         sweep.go(norm.place, see)
-        if seen.count < 2:
-            slim.notes.append(f"{norm.module} sees {seen.count} values a channel and keeps its statistics")
+        if spread.count < 2:
+            slim.notes.append(f"{norm.module} sees {spread.count} values a channel and keeps its statistics")
             continue
-        variance = seen.variance() * (seen.count / (seen.count - 1))
-        slim.write(norm.mean, seen.mean().to(slim.state[norm.mean]))
+        variance = spread.variance() * (spread.count / (spread.count - 1))
+        slim.write(norm.mean, spread.mean().to(slim.state[norm.mean]))
         slim.write(norm.variance, variance.to(slim.state[norm.variance]))
-        found[norm.mean] = seen.count
-    few = [count for count in found.values() if count < LEAST]
+        counts[norm.mean] = spread.count
+    few = [count for count in counts.values() if count < LEAST]
     if few:
         slim.notes.append(
             f"{len(few)} BatchNorms saw as few as {min(few)} values a channel: give more calibration images"
         )
-    return found
+    return counts

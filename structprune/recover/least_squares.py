@@ -57,13 +57,13 @@ def refit(
     sweep = slim.sweep(batches, memory)
     slim.notes += unreached(slim, plan)
     fits = _Fits(dense, slim, plan, batches, sweep, per_channel, ridge, seed, memory)
-    found: dict[str, Solution] = {}
+    solutions: dict[str, Solution] = {}
     for tasks_of_pass in in_passes(tasks, memory):
-        wanted = fits.wanted(tasks_of_pass)
+        targets = fits.wanted(tasks_of_pass)
         for task in tasks_of_pass:
             progress(tasks.index(task) / len(tasks))
             try:
-                found[task.layer.weight] = fits.fit(task, wanted.pop(task.layer))
+                solutions[task.layer.weight] = fits.fit(task, targets.pop(task.layer))
             except Exception as error:
                 if not allocation_failed(error):
                     raise
@@ -71,13 +71,13 @@ def refit(
                     f"{task.describe()} keeps its weights: there was no memory left to refit it, within a bound of "
                     f"{amount(memory)}. Set a lower bound (memory), or give fewer calibration images"
                 )
-    slim.notes += _notes(tasks, found, sweep, memory)
-    return found
+    slim.notes += _notes(tasks, solutions, sweep, memory)
+    return solutions
 
 
-def _notes(tasks: list[Task], found: dict[str, Solution], sweep: Sweep, memory: float) -> list[str]:
+def _notes(tasks: list[Task], solutions: dict[str, Solution], sweep: Sweep, memory: float) -> list[str]:
     notes = []
-    done = [task for task in tasks if task.layer.weight in found]
+    done = [task for task in tasks if task.layer.weight in solutions]
     wide = [task for task in done if task.from_rows]
     if wide:
         worst = max(wide, key=lambda task: task.moments)
@@ -86,18 +86,18 @@ def _notes(tasks: list[Task], found: dict[str, Solution], sweep: Sweep, memory: 
             f"moments of all inputs would take more than memory ({amount(memory)}) allows: {amount(worst.moments)} for "
             f"{worst.describe()}"
         )
-    few = [task for task in done if not task.from_rows and found[task.layer.weight].rows < 2 * task.inputs]
+    few = [task for task in done if not task.from_rows and solutions[task.layer.weight].rows < 2 * task.inputs]
     if few:
-        task = min(few, key=lambda task: found[task.layer.weight].rows / task.inputs)
-        solution = found[task.layer.weight]
+        task = min(few, key=lambda task: solutions[task.layer.weight].rows / task.inputs)
+        solution = solutions[task.layer.weight]
         notes.append(
             f"{len(few)} of {len(tasks)} layers had fewer than two rows for each unknown (the worst, "
             f"{task.layer.module}, {solution.rows:.0f} rows for {task.inputs}; ridge {solution.ridge:g}): give more "
             "calibration images"
         )
-    kept = [key for key, solution in found.items() if math.isinf(solution.ridge)]
+    kept = [key for key, solution in solutions.items() if math.isinf(solution.ridge)]
     if kept:
-        notes.append(f"{len(kept)} of {len(found)} layers keep their weights, as no fit was better on unseen rows")
+        notes.append(f"{len(kept)} of {len(solutions)} layers keep their weights, as no fit was better on unseen rows")
     if sweep.anew:
         notes.append(
             f"what layers make of {sweep.anew} of {len(sweep.batches)} batches was computed anew for each layer, as "
@@ -161,14 +161,14 @@ class _Fits:
 
     def wanted(self, tasks: list[Task]) -> dict[Layer, list[Tensor]]:
         """What the dense network's layers make at the sampled places, for each batch."""
-        found: dict[Layer, list[Tensor]] = {task.layer: [] for task in tasks}
+        results: dict[Layer, list[Tensor]] = {task.layer: [] for task in tasks}
 
         def see(task: Task, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
             layer = task.layer
 
             def keep(args: tuple[Any, ...], result: Tensor) -> None:
                 chosen = choose(layer.read(args), task.each, self.generator(layer, batch))
-                found[layer].append(outputs_at(result, layer.axis, *chosen))
+                results[layer].append(outputs_at(result, layer.axis, *chosen))
 
             return keep
 
@@ -176,20 +176,20 @@ class _Fits:
             for b, batch in enumerate(self.batches):
                 with Observer({task.layer.site: see(task, b) for task in tasks}):
                     batch.inputs.call(self.dense.module)
-        return found
+        return results
 
-    def target(self, layer: Layer, made: Tensor) -> Tensor:
-        """What the slim layer is to make (rows, outputs) where the dense one made `made`."""
+    def target(self, layer: Layer, rows: Tensor) -> Tensor:
+        """What the slim layer is to make (rows, outputs) where the dense one made `rows`."""
         outputs = keeps(self.plan, layer.weight, 0)
-        y = _as_slim(layer, self.dense, self.slim, made if outputs is None else made[:, outputs], outputs)
+        y = _as_slim(layer, self.dense, self.slim, rows if outputs is None else rows[:, outputs], outputs)
         if layer.bias and not self.slim.can_shift(layer):
             y = y - self.slim.state[layer.bias]  # which others share, so that it stays
         return y
 
-    def fit(self, task: Task, wanted: list[Tensor]) -> Solution:
-        return self.by_rows(task, wanted) if task.from_rows else self.by_moments(task, wanted)
+    def fit(self, task: Task, targets: list[Tensor]) -> Solution:
+        return self.by_rows(task, targets) if task.from_rows else self.by_moments(task, targets)
 
-    def by_moments(self, task: Task, wanted: list[Tensor]) -> Solution:
+    def by_moments(self, task: Task, targets: list[Tensor]) -> Solution:
         layer, slim = task.layer, self.slim
         weight, intercept = slim.state[layer.weight].detach(), slim.can_shift(layer)
         origin: list[Tensor] = []
@@ -198,30 +198,30 @@ class _Fits:
         def see(batch: int, args: tuple[Any, ...]) -> None:
             call = layer.read(args)
             image, place = choose(call, task.each, self.generator(layer, batch))
-            y = self.target(layer, wanted[batch])
-            wanted[batch] = y[:0]
+            y = self.target(layer, targets[batch])
+            targets[batch] = y[:0]
             for part in parts(len(image), row_bytes(call), self.memory * WINDOWS):
                 x = blocks_of(_whole(take(call, image[part], place[part])), weight)
                 out = _whole(y[part]).reshape(-1, len(x), task.outputs).transpose(0, 1)
                 if not origin:  # about which nothing cancels
                     origin.extend(t.mean(1, keepdim=True) * intercept for t in (x, out))
-                held = folds[self.fold(batch)]
-                if held is None:
-                    held = folds[self.fold(batch)] = Moments.zeros(
+                moments = folds[self.fold(batch)]
+                if moments is None:
+                    moments = folds[self.fold(batch)] = Moments.zeros(
                         len(x), task.inputs, task.outputs, intercept=intercept, device=x.device
                     )
-                held.see(x - origin[0], out - origin[1])
+                moments.see(x - origin[0], out - origin[1])
 
         self.sweep.go(layer.place, see)
         ox, oy = (value.squeeze(1).double() for value in origin)
         bias = self.bias(layer)
-        given = weight.double().reshape(len(ox), -1, task.inputs)
+        start = weight.double().reshape(len(ox), -1, task.inputs)
         places = math.prod(weight.shape[2:])
         solve = functools.partial(scales, places=places) if self.per_channel else full
         solution = ridge_solution(
             [fold for fold in folds if fold is not None],
-            given,
-            bias.reshape(len(ox), -1) - oy + _times(given, ox),
+            start,
+            bias.reshape(len(ox), -1) - oy + _times(start, ox),
             self.ridge,
             solve,
         )
@@ -229,27 +229,27 @@ class _Fits:
             self.write(layer, solution.weight, (solution.bias + oy - _times(solution.weight, ox)).flatten())
         return solution
 
-    def by_rows(self, task: Task, wanted: list[Tensor]) -> Solution:
+    def by_rows(self, task: Task, targets: list[Tensor]) -> Solution:
         layer, slim = task.layer, self.slim
         self.sweep.go(layer.place)
         rows = [self.chosen(task, batch, args) for batch, args in self.sweep.arguments()]
-        y = torch.cat([_whole(self.target(layer, made)) for made in wanted])
+        y = torch.cat([_whole(self.target(layer, target)) for target in targets])
         folds = torch.cat([torch.full((len(at[0]),), self.fold(batch)) for batch, at in enumerate(rows)])
-        given = _whole(slim.state[layer.weight].detach()).reshape(task.blocks, task.outputs, task.inputs)
+        start = _whole(slim.state[layer.weight].detach()).reshape(task.blocks, task.outputs, task.inputs)
         bias = self.bias(layer).reshape(task.blocks, -1)
-        made = []
+        fits = []
         for block, out in enumerate(y.split(task.outputs, dim=1)):
             fit: Callable[..., FromRows] = rows_solution
             if self.per_channel:
                 places, drawn = math.prod(slim.state[layer.weight].shape[2:]), self.generator(layer, block)
                 fit = functools.partial(scales_from_rows, places=places, generator=drawn)
             windows = functools.partial(self.windows, task, rows, block)
-            made.append(fit(windows, out, given[block], bias[block], folds, self.ridge, slim.can_shift(layer)))
-        ridge = min(one.ridge for one in made)
+            fits.append(fit(windows, out, start[block], bias[block], folds, self.ridge, slim.can_shift(layer)))
+        ridge = min(one.ridge for one in fits)
         if math.isfinite(ridge):
-            self.write(layer, torch.stack([one.weight for one in made]), torch.cat([one.bias for one in made]))
-        before, after = (sum(getattr(one, name) for one in made) / len(made) for name in ("before", "after"))
-        return Solution(given, bias, ridge, before, after, float(len(y)))
+            self.write(layer, torch.stack([one.weight for one in fits]), torch.cat([one.bias for one in fits]))
+        before, after = (sum(getattr(one, name) for one in fits) / len(fits) for name in ("before", "after"))
+        return Solution(start, bias, ridge, before, after, float(len(y)))
 
     def chosen(self, task: Task, batch: int, args: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         return choose(task.layer.read(args), task.each, self.generator(task.layer, batch))
@@ -262,8 +262,8 @@ class _Fits:
         for part in parts(channels, each, self.memory * WINDOWS):
             at = slice(block * channels + part.start, block * channels + part.stop)
             calls = ((batch, task.layer.read(args)) for batch, args in self.sweep.arguments())
-            taken = [_whole(take(call, *rows[batch], at)).flatten(1) for batch, call in calls]
-            yield slice(part.start * places, part.stop * places), torch.cat(taken)
+            windows = [_whole(take(call, *rows[batch], at)).flatten(1) for batch, call in calls]
+            yield slice(part.start * places, part.stop * places), torch.cat(windows)
 
     def bias(self, layer: Layer) -> Tensor:
         """The offsets that may be shifted, in float64."""

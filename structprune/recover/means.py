@@ -41,15 +41,15 @@ def fold_means(
     for layer in [layer for layer, mean in known.items() if mean is None]:
         slim.notes.append(f"{layer.module} does not read channels straight from BatchNorms, so their means are unknown")
         chosen.remove(layer)
-    seen = _Seen(chosen)
+    totals = _Seen(chosen)
     with evaluating(dense.module):
         for batch in batches[:1] if from_batchnorm else batches:
-            with Observer({layer.site: seen.at(layer) for layer in chosen}):
+            with Observer({layer.site: totals.at(layer) for layer in chosen}):
                 batch.inputs.call(dense.module)
     exact = {}
     for layer in chosen:
-        args = seen.arguments[layer]
-        mean = known[layer] if from_batchnorm else seen.sums[layer] / seen.counts[layer]
+        args = totals.arguments[layer]
+        mean = known[layer] if from_batchnorm else totals.sums[layer] / totals.counts[layer]
         assert mean is not None
         mean = mean.to(dense.state[layer.weight].device)
         offsets, same = _offset(layer, args, _removed(mean, layer, plan, dense.state[layer.weight]))
@@ -87,8 +87,8 @@ class _Seen:
 
 
 def _expected(dense: Working, layer: Layer) -> Tensor | None:
-    found = dense.expected(layer)
-    return None if found is None else found.mean
+    expectation = dense.expected(layer)
+    return None if expectation is None else expectation.mean
 
 
 def _places(kept: Any, axis: int, total: int) -> list[int]:
@@ -114,9 +114,9 @@ def _offset(layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, 
             each = 8.0 * weight.shape[1]
             return torch.cat([weight[part].double() @ mean for part in parts(len(weight), each, AT_ONCE)]), True
         constant = mean.reshape(1, -1, *[1] * (x.dim() - 2)).expand(1, -1, *x.shape[2:]).contiguous()
-        made = layer.without_bias(args, constant)[0].flatten(1)
-    same = bool((made - made[:, :1]).abs().max() <= 1e-9 * made.abs().max().clamp_min(1e-300))
-    return made.mean(1), same
+        outputs = layer.without_bias(args, constant)[0].flatten(1)
+    same = bool((outputs - outputs[:, :1]).abs().max() <= 1e-9 * outputs.abs().max().clamp_min(1e-300))
+    return outputs.mean(1), same
 
 
 def _ratio(layer: Layer, dense: Working, slim: Working, outputs: Any) -> Tensor | float:

@@ -122,21 +122,21 @@ def ridge_solution(folds: list[Moments], weight: Tensor, bias: Tensor, ridge: fl
         for fold in folds:
             rest = Moments.sum([other for other in folds if other is not fold]).centre()
             for value in RIDGES:
-                made = solve(rest, weight, value)
-                error = float(fold.error(made, rest.bias(made)))
+                new_weight = solve(rest, weight, value)
+                error = float(fold.error(new_weight, rest.bias(new_weight)))
                 errors[value] += (error if math.isfinite(error) else math.inf) * fold.rows / rows
         ridge = min(errors, key=lambda value: errors[value])
         after = errors[ridge]
         if not after < before:
             return Solution(weight, bias, math.inf, before / variance, before / variance, rows)
     whole = Moments.sum(folds).centre()
-    made = solve(whole, weight, ridge)
-    if not torch.isfinite(made).all():
+    new_weight = solve(whole, weight, ridge)
+    if not torch.isfinite(new_weight).all():
         return Solution(weight, bias, math.inf, before / variance, before / variance, rows)
-    made_bias = whole.bias(made)
+    new_bias = whole.bias(new_weight)
     if math.isnan(after):
-        after = sum(float(fold.error(made, made_bias)) * fold.rows for fold in folds) / rows
-    return Solution(made, made_bias, ridge, before / variance, after / variance, rows)
+        after = sum(float(fold.error(new_weight, new_bias)) * fold.rows for fold in folds) / rows
+    return Solution(new_weight, new_bias, ridge, before / variance, after / variance, rows)
 
 
 def full(moments: Moments, weight: Tensor, ridge: float) -> Tensor:
@@ -156,17 +156,17 @@ def scales(moments: Moments, weight: Tensor, ridge: float, places: int) -> Tenso
     channels = inputs // places
     shape = (blocks, channels, places, channels, places)
     system = (weight.mT @ weight).mul_(moments.xx).reshape(shape).sum((2, 4))
-    wanted = (weight.mT * moments.xy).sum(2).reshape(blocks, channels, places).sum(2)
-    left = wanted - system.sum(2)
+    target = (weight.mT * moments.xy).sum(2).reshape(blocks, channels, places).sum(2)
+    left = target - system.sum(2)
     diagonal = system.diagonal(dim1=1, dim2=2)
     diagonal.add_(ridge * diagonal.mean(1, keepdim=True).clamp_min(1e-12))
     change = _solved(system, left.unsqueeze(2)).squeeze(2)
     return weight * (1 + change).repeat_interleave(places, dim=1).unsqueeze(1)
 
 
-def _solved(system: Tensor, wanted: Tensor) -> Tensor:
+def _solved(system: Tensor, target: Tensor) -> Tensor:
     """NaN where the system is singular to rounding."""
     factor, failed = torch.linalg.cholesky_ex(system)
     if failed.any():
-        return torch.full_like(wanted, torch.nan)
-    return torch.cholesky_solve(wanted, factor)
+        return torch.full_like(target, torch.nan)
+    return torch.cholesky_solve(target, factor)

@@ -68,12 +68,12 @@ def rows_solution(
         return FromRows(weight, bias, math.inf, before / variance, before / variance)
     if math.isnan(after):
         after = float((solved.residual - solved.products @ alpha).square().sum()) / rows
-    made, offset = weight.clone(), residual.mean(0) if intercept else residual.new_zeros(outputs)
+    new_weight, offset = weight.clone(), residual.mean(0) if intercept else residual.new_zeros(outputs)
     for (place, x), mean in zip(parts(), centre, strict=True):
         change = alpha.to(x).mT @ (x - mean)
-        made[:, place] += change.to(made)
+        new_weight[:, place] += change.to(new_weight)
         offset = offset - (change @ mean).double()
-    return FromRows(made, offset, ridge, before / variance, after / variance)
+    return FromRows(new_weight, offset, ridge, before / variance, after / variance)
 
 
 def scales_from_rows(
@@ -100,17 +100,17 @@ def scales_from_rows(
 
     def contributions() -> Iterator[tuple[slice, Tensor]]:
         for place, x in parts():
-            made = (x - mean[place]) * weight[:, place][drawn]
-            yield slice(place.start // places, place.stop // places), made.reshape(rows, -1, places).sum(2)
+            products = (x - mean[place]) * weight[:, place][drawn]
+            yield slice(place.start // places, place.stop // places), products.reshape(rows, -1, places).sum(2)
 
-    wanted = (y - y.mean(0) if intercept else y)[torch.arange(rows), drawn].unsqueeze(1)
+    target = (y - y.mean(0) if intercept else y)[torch.arange(rows), drawn].unsqueeze(1)
     ones, missing = y.new_ones(1, weight.shape[1] // places), (bias.to(y) - offset)[drawn].unsqueeze(1)
-    found = rows_solution(contributions, wanted, ones, missing, folds, ridge, False)
-    if math.isinf(found.ridge):
-        return FromRows(weight, bias, math.inf, found.before, found.after)
-    made = weight * found.weight[0].repeat_interleave(places)
-    shift = (y.mean(0) - made @ mean if intercept else y.new_zeros(outputs)).double()
-    return FromRows(made, shift, found.ridge, found.before, found.after)
+    solution = rows_solution(contributions, target, ones, missing, folds, ridge, False)
+    if math.isinf(solution.ridge):
+        return FromRows(weight, bias, math.inf, solution.before, solution.after)
+    new_weight = weight * solution.weight[0].repeat_interleave(places)
+    shift = (y.mean(0) - new_weight @ mean if intercept else y.new_zeros(outputs)).double()
+    return FromRows(new_weight, shift, solution.ridge, solution.before, solution.after)
 
 
 @dataclass

@@ -175,12 +175,14 @@ def rehearse(recipe: Recipe, reporter: Reporter | None = None) -> None:
         runner.settle("form")
 
 
-def runner_of(recipe: Recipe, reporter: Reporter, store: Artefacts, given: Mapping[str, Any] | None = None) -> Runner:
+def runner_of(
+    recipe: Recipe, reporter: Reporter, store: Artefacts, artefacts: Mapping[str, Any] | None = None
+) -> Runner:
     """The stages of a recipe, none of them run yet, under the recipe's seed."""
     torch.manual_seed(recipe.seed)
     np.random.seed(recipe.seed)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    return Runner(recipe, store, reporter, given)
+    return Runner(recipe, store, reporter, artefacts)
 
 
 def _say(plan: Plan, recipe: Recipe, reporter: Reporter) -> None:

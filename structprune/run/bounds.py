@@ -25,12 +25,12 @@ def check_bounds(recipe: Recipe, task: Task) -> None:
 
 def found_beside(dense: Quality, quality: Quality, bounds: Mapping[str, float]) -> dict[str, float]:
     """The drop from the dense network and the agreement with it, as far as they are bounded, by name."""
-    found = {"quality_drop": quality.drop_from(dense), "agreement": quality.likeness.get("agreement", 0.0)}
-    return {name: found[name] for name in bounds}
+    measures = {"quality_drop": quality.drop_from(dense), "agreement": quality.likeness.get("agreement", 0.0)}
+    return {name: measures[name] for name in bounds}
 
 
-def is_met(name: str, found: float, asked: float) -> bool:
-    return found <= asked + ROUNDING if name == "quality_drop" else found >= asked - ROUNDING
+def is_met(name: str, value: float, bound: float) -> bool:
+    return value <= bound + ROUNDING if name == "quality_drop" else value >= bound - ROUNDING
 
 
 def bounds_record(
@@ -43,14 +43,14 @@ def bounds_record(
         validation: the quality of the dense and of the final network on the split that the budget was chosen by.
         held_out: the same on the held-out split.
     """
-    chosen_by, seen = found_beside(*validation, bounds), found_beside(*held_out, bounds)
+    chosen_by, measures = found_beside(*validation, bounds), found_beside(*held_out, bounds)
     return [
         Bound(
             name=name,
-            asked=asked,
+            asked=bound,
             validation=chosen_by[name],
-            held_out=seen[name],
-            met=is_met(name, seen[name], asked),
+            held_out=measures[name],
+            met=is_met(name, measures[name], bound),
         )
-        for name, asked in bounds.items()
+        for name, bound in bounds.items()
     ]

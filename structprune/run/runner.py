@@ -41,13 +41,13 @@ class Runner:
         recipe: Recipe,
         store: Artefacts,
         reporter: Reporter,
-        given: Mapping[str, Any] | None = None,
+        artefacts: Mapping[str, Any] | None = None,
         stages: Iterable[Stage] | None = None,
     ) -> None:
         self.recipe, self.store, self.reporter = recipe, store, reporter
         self._line = [entry for entry in (stages or ordered(STAGES)) if entry.when(recipe)]
         self._versions = versions(self._line)
-        self._given = dict(given or {})
+        self._given = dict(artefacts or {})
         self._values: dict[tuple[str, str], Any] = {}
         self._digests: dict[tuple[str, str], str] = {}
         self._kept: dict[str, Artefact] = {}
@@ -73,9 +73,9 @@ class Runner:
         name = f"gates.{gate}"
         return self.value(name).reasons() if self._maker(name, len(self._line)) is not None else []
 
-    def beside(self, recipe: Recipe, given: Mapping[str, Any] | None = None) -> Runner:
+    def beside(self, recipe: Recipe, artefacts: Mapping[str, Any] | None = None) -> Runner:
         """The runner of another recipe over the same store, which takes over what is the same there."""
-        other = Runner(recipe, self.store, self.reporter, {**self._given, **(given or {})})
+        other = Runner(recipe, self.store, self.reporter, {**self._given, **(artefacts or {})})
         same: set[str] = set()
         for place, entry in enumerate(other._line):
             if entry not in self._line or (entry.name, entry.makes[0]) not in self._digests:
@@ -85,12 +85,12 @@ class Runner:
                 makers == self._makers(entry, self._line.index(entry))
                 and _decides(entry, recipe) == _decides(entry, self.recipe)
                 and all(maker is None or maker.name in same for maker in makers.values())
-                and not makers.keys() & set(given or {})
+                and not makers.keys() & set(artefacts or {})
             ):
                 same.add(entry.name)
         for mine, theirs in ((self._digests, other._digests), (self._values, other._values)):
             theirs.update({key: value for key, value in mine.items() if key[0] in same})
-        other._kept.update({name: made for name, made in self._kept.items() if name in same})
+        other._kept.update({name: artefact for name, artefact in self._kept.items() if name in same})
         return other
 
     # --- which stages --------------------------------------------------------------------------------------
@@ -118,22 +118,22 @@ class Runner:
         """The names of the artefacts that a need may mean."""
         if not need.endswith(".*"):
             return [need.rstrip("?")]
-        made = (name for entry in self._line[:before] for name in entry.makes if name.startswith(need[:-1]))
-        return list(dict.fromkeys(made))
+        names = (name for entry in self._line[:before] for name in entry.makes if name.startswith(need[:-1]))
+        return list(dict.fromkeys(names))
 
     def _required(self, names: Iterable[str]) -> list[Stage]:
-        wanted: set[str] = set()
+        required: set[str] = set()
         waiting = [(name, len(self._line)) for name in names]
         while waiting:
             name, before = waiting.pop()
             entry = None if name in self._given else self._maker(name, before)
-            if entry is None or entry.name in wanted:
+            if entry is None or entry.name in required:
                 continue
-            wanted.add(entry.name)
+            required.add(entry.name)
             place = self._line.index(entry)
             needs = (*entry.needs(self.recipe), *entry.first)
             waiting += [(each, place) for need in needs for each in self._names(need, place)]
-        return [entry for entry in self._line if entry.name in wanted]
+        return [entry for entry in self._line if entry.name in required]
 
     # --- settling ------------------------------------------------------------------------------------------
 
@@ -142,8 +142,8 @@ class Runner:
         if (entry.name, entry.makes[0]) in self._digests or entry.name in self._left_out:
             return
         key = self._key(entry)
-        made = None if entry.read is None else self.store.find(key)
-        if made is None and entry.sound_only and not self._is_sound(entry):
+        artefact = None if entry.read is None else self.store.find(key)
+        if artefact is None and entry.sound_only and not self._is_sound(entry):
             self._left_out.add(entry.name)
             return
         if entry.read is None:
@@ -152,15 +152,15 @@ class Runner:
                 known = key.digest if entry.content is None else entry.content(artefacts[name], entry.spec(self.recipe))
                 self._digests[entry.name, name] = digest_of([known, name])
             return
-        if made is None:
-            made = self._make(entry, key)
+        if artefact is None:
+            artefact = self._make(entry, key)
         else:
             if entry.title:
                 self.reporter.stage(f"{entry.title}: found, made before")
-            self.reporter.event("found", stage=entry.name, artefact=made.folder.name)
-        self._kept[entry.name] = made
+            self.reporter.event("found", stage=entry.name, artefact=artefact.folder.name)
+        self._kept[entry.name] = artefact
         for name in entry.makes:
-            self._digests[entry.name, name] = digest_of([made.digest, name])
+            self._digests[entry.name, name] = digest_of([artefact.digest, name])
 
     def _is_sound(self, entry: Stage) -> bool:
         place = self._line.index(entry)
@@ -189,11 +189,11 @@ class Runner:
         def waiting() -> None:
             self.reporter.stage(f"waiting for another run that is at work on the same {entry.name}")
 
-        made = self.store.make(key, write, waiting)
+        artefact = self.store.make(key, write, waiting)
         self.reporter.event(
-            "made", stage=entry.name, artefact=made.folder.name, seconds=round(time.perf_counter() - start, 3)
+            "made", stage=entry.name, artefact=artefact.folder.name, seconds=round(time.perf_counter() - start, 3)
         )
-        return made
+        return artefact
 
     # --- values --------------------------------------------------------------------------------------------
 
@@ -211,11 +211,11 @@ class Runner:
     def _run(self, entry: Stage) -> dict[str, Any]:
         """The artefacts of a stage, by name: of a live one made, of a kept one read."""
         if entry.read is None:
-            made = entry.run(self._work(entry, self.store.root), **self._inputs(entry, entry.needs(self.recipe)))
+            results = entry.run(self._work(entry, self.store.root), **self._inputs(entry, entry.needs(self.recipe)))
         else:
             work = self._work(entry, self._kept[entry.name].folder)
-            made = entry.read(work, **self._inputs(entry, entry.reads))
-        artefacts = made if len(entry.makes) > 1 else {entry.makes[0]: made}
+            results = entry.read(work, **self._inputs(entry, entry.reads))
+        artefacts = results if len(entry.makes) > 1 else {entry.makes[0]: results}
         for name in entry.makes:
             self._values[entry.name, name] = artefacts[name]
         return artefacts
@@ -267,8 +267,8 @@ def _registered() -> Iterator[Any]:
 
 @cache
 def _packages() -> dict[str, str]:
-    found = {}
+    packages = {}
     for name in _VERSIONS:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            packages[name] = metadata.version(name)
+    return packages

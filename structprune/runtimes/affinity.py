@@ -63,13 +63,13 @@ def _busy(stat: Path) -> dict[int, int]:
         lines = stat.read_text().splitlines()
     except OSError:
         return {}
-    found = {}
+    busy = {}
     for line in lines:
         name, *ticks = line.split()
         if name.startswith("cpu") and name != "cpu":
             idle, waiting = int(ticks[3]), int(ticks[4])
-            found[int(name[3:])] = sum(map(int, ticks[:8])) - idle - waiting
-    return found
+            busy[int(name[3:])] = sum(map(int, ticks[:8])) - idle - waiting
+    return busy
 
 
 def _physical(core: int, cpus: Path) -> str:

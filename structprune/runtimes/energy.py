@@ -40,12 +40,12 @@ def joules_per_run(run: Callable[[], Any], seconds: float = 1.0, root: Path = PO
 
 def _counters(root: Path) -> dict[str, tuple[int, int]]:
     """Microjoules of each package so far, and where its counter starts again."""
-    found = {}
+    counters = {}
     for domain in sorted(root.glob("intel-rapl:*")):  # also of AMD's processors
         try:
             if (domain / "name").read_text().startswith("package"):  # others are parts of it, or contain it
                 most = int((domain / "max_energy_range_uj").read_text())
-                found[domain.name] = (int((domain / "energy_uj").read_text()), most)
+                counters[domain.name] = (int((domain / "energy_uj").read_text()), most)
         except (OSError, ValueError):  # only root may read it on many systems
             continue
-    return found
+    return counters

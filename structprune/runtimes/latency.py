@@ -223,14 +223,14 @@ def _pinned(pin: bool, runtime: Runtime) -> Iterator[list[int] | None]:
 
 def _energy(sources: Mapping[str, str | Path | Network], runtime: Runtime, seconds: float) -> dict[str, float] | None:
     """Of the CPU; one network after the other."""
-    found = {}
+    energies = {}
     for name, source in sources.items() if runtime.device == "cpu" and available() else ():
         opened = runtime.open(source)
         _warm_up(opened.run, seconds / 4)
         joules = joules_per_run(opened.run, seconds)
         if joules is not None:
-            found[name] = joules
-    return found or None
+            energies[name] = joules
+    return energies or None
 
 
 def _round(
@@ -250,23 +250,23 @@ def _round(
     turns: list[list[float]] = []
     start = time.perf_counter()
     while len(turns) < 4 or time.perf_counter() - start < seconds:
-        taken = {}
+        medians = {}
         for name in order if len(turns) % 2 == 0 else order[::-1]:
-            taken[name] = float(np.median(later_half(in_a_row(runs[name]))))
-        turns.append([taken[name] for name in order])
+            medians[name] = float(np.median(later_half(in_a_row(runs[name]))))
+        turns.append([medians[name] for name in order])
         progress((number + min(1.0, (time.perf_counter() - start) / seconds)) / rounds)
     return np.array(turns)
 
 
 def in_a_row(run: Callable[[], Any], at_least: int = 1) -> list[float]:
     """The seconds of each of some runs, in all about ROW or more."""
-    taken: list[float] = []
+    durations: list[float] = []
     start = time.perf_counter()
-    while len(taken) < at_least or time.perf_counter() - start < ROW:
+    while len(durations) < at_least or time.perf_counter() - start < ROW:
         before = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - before)
-    return taken
+        durations.append(time.perf_counter() - before)
+    return durations
 
 
 def later_half(runs: Sequence[T]) -> Sequence[T]:
@@ -304,13 +304,13 @@ def _too_wide(speedup: Mapping[str, float], interval: Mapping[str, tuple[float, 
 def _warm_up(run: Callable[[], Any], seconds: float) -> None:
     """Runs until five runs in a row are within a few per cent of the five before, at most for `seconds` or so."""
     start = time.perf_counter()
-    taken: list[float] = []
-    while len(taken) < 3 or time.perf_counter() - start < seconds:
+    durations: list[float] = []
+    while len(durations) < 3 or time.perf_counter() - start < seconds:
         before = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - before)
-        if len(taken) >= 10:
-            earlier, later = np.median(taken[-10:-5]), np.median(taken[-5:])
+        durations.append(time.perf_counter() - before)
+        if len(durations) >= 10:
+            earlier, later = np.median(durations[-10:-5]), np.median(durations[-5:])
             if abs(later / earlier - 1) < STEADY:
                 return
 

@@ -33,13 +33,13 @@ class Runtime:
     device: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
-        for kind, given, known in (
+        for kind, name, known in (
             ("engine", self.engine, ENGINES),
             ("device", self.device, DEVICES),
             ("dtype", self.dtype, DTYPES),
         ):
-            if given not in known:
-                raise RecipeError(unknown(kind, given, known))
+            if name not in known:
+                raise RecipeError(unknown(kind, name, known))
         if self.threads < 1 or self.batch < 1:
             raise RecipeError(f"a runtime of threads={self.threads}, batch={self.batch}: give 1 or more")
         engine = ENGINES[self.engine]

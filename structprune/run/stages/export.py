@@ -106,7 +106,7 @@ def _read_int8(folder: Path) -> dict[str, Quantised]:
 
 def _feed(batch: Batch, names: list[str]) -> dict[str, np.ndarray]:
     """A batch as an ONNX file of these inputs takes it. Raises RecipeError where it has other inputs."""
-    given = [x for x in batch.inputs.flat() if isinstance(x, Tensor)]
-    if len(given) != len(names):
-        raise RecipeError(f"int8 needs the ONNX file's inputs ({', '.join(names)}), and a batch has {len(given)}")
-    return {name: x.numpy() for name, x in zip(names, given, strict=True)}
+    tensors = [x for x in batch.inputs.flat() if isinstance(x, Tensor)]
+    if len(tensors) != len(names):
+        raise RecipeError(f"int8 needs the ONNX file's inputs ({', '.join(names)}), and a batch has {len(tensors)}")
+    return {name: x.numpy() for name, x in zip(names, tensors, strict=True)}

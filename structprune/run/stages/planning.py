@@ -43,13 +43,13 @@ def _scored_by(recipe: Recipe, criterion: str) -> dict[str, Any]:
 def read_scores(work: Work) -> Scores:
     about = json.loads((work.folder / "scores.json").read_text(encoding="utf-8"))
     curves = about.pop("sensitivity")
-    held = load_file(work.folder / "scores.safetensors")
-    found = None
+    arrays = load_file(work.folder / "scores.safetensors")
+    scan = None
     if curves is not None:
         losses = {name: {int(units): loss for units, loss in curve.items()} for name, curve in curves["losses"].items()}
-        found = Sensitivity(losses, curves["notes"])
-    values = {name: held[str(index)] for index, name in enumerate(about.pop("groups"))}
-    return Scores(values=values, sensitivity=found, **about)
+        scan = Sensitivity(losses, curves["notes"])
+    values = {name: arrays[str(index)] for index, name in enumerate(about.pop("groups"))}
+    return Scores(values=values, sensitivity=scan, **about)
 
 
 def _write_scores(work: Work, scores: Scores) -> None:
@@ -98,8 +98,8 @@ def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data, 
     assert data.calibration is not None
     with work.reporter.bar("scanning the sensitivity of each group") as update:
         options: dict[str, Any] = {"task": task, "seed": work.seed, "memory": work.memory, "progress": update}
-        found = sensitivity(graph, scores, scan_images(data.calibration), **options)
-    return dataclasses.replace(scores, sensitivity=found, notes=scores.notes + found.notes)
+        scan = sensitivity(graph, scores, scan_images(data.calibration), **options)
+    return dataclasses.replace(scores, sensitivity=scan, notes=scores.notes + scan.notes)
 
 
 def _inputs_of_plan(recipe: Recipe) -> tuple[str, ...]:
@@ -184,10 +184,11 @@ def _measured(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, 
     assert costs.cost is not None
     assert dense_onnx is not None
 
-    def tell(told: dict[str, Any]) -> None:
-        low, high = told["ci95"]
+    def tell(figures: dict[str, Any]) -> None:
+        low, high = figures["ci95"]
         work.reporter.stage(
-            f"planned for {told['predicted']:.2f}×, measured {told['measured']:.2f}× ({low:.2f} to {high:.2f})", **told
+            f"planned for {figures['predicted']:.2f}×, measured {figures['measured']:.2f}× ({low:.2f} to {high:.2f})",
+            **figures,
         )
 
     with (

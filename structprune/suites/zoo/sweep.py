@@ -124,21 +124,21 @@ class Zoo:
             The records of all that were selected, in their order.
         """
         settings, entries = self.settings, results.section(self.settings.section)
-        asked = {"seed": settings.seed, "budget": settings.budget}
+        request = {"seed": settings.seed, "budget": settings.budget}
 
         def is_there(model: str) -> bool:
             record = entries.get(model)
-            if settings.again or record is None or record["asked"] != asked:
+            if settings.again or record is None or record["asked"] != request:
                 return False
             return record["status"] in GOOD or not settings.failed
 
         waiting = [(family, model) for family, model in selected if not is_there(model)]
         if len(waiting) < len(selected):
             note(f"{len(selected) - len(waiting)} results are in {results.path} already (--again makes them anew)")
-        tasks = [{"op": settings.op, "family": family, "model": model, **asked} for family, model in waiting]
+        tasks = [{"op": settings.op, "family": family, "model": model, **request} for family, model in waiting]
         limits = settings.limits if settings.op == "sweep" else settings.short
         for task, record in follow(TASKS, tasks, limits, settings.op):
-            record = {"family": task["family"], "model": task["model"], **record, "asked": asked}
+            record = {"family": task["family"], "model": task["model"], **record, "asked": request}
             record["made"] = stamp(self.versions)
             if settings.op == "plan" and "barriers" in record:
                 record["barriers"] = merged(record["barriers"])
