@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Scores:
     sensitivity: Sensitivity | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """Which channels stay. Plain data: it can be saved, edited, compared and applied to another copy.
 
@@ -83,6 +84,24 @@ class Plan:
     latency: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     schema: str = PLAN_SCHEMA
+
+    def __repr__(self) -> str:
+        try:
+            return f"<Plan {self._summary()}>"
+        except (AttributeError, KeyError, TypeError, ValueError):  # one that was edited, and holds together no more
+            return object.__repr__(self)
+
+    def _summary(self) -> str:
+        """What it was asked for, and what that comes to."""
+        cut = sum(len(group["kept"]) < group["units"] for group in self.groups.values())
+        limits = [f"{name} {amount:,}" for name, amount in self.budget.items()]
+        parts = [
+            f"{cut} of {len(self.groups)} groups cut",
+            *(_share(counts, name) for counts, name in ((self.macs, "MACs"), (self.params, "parameters"))),
+            *([f"{len(self.notes)} notes"] if self.notes else []),
+        ]
+        about = [text for text in (self.criterion, self.allocation, " and ".join(limits)) if text]
+        return f"by {', '.join(about) or 'hand'}: {', '.join(parts)}"
 
     @property
     def widths(self) -> dict[str, int]:
@@ -216,3 +235,9 @@ def _json(value: Any) -> str:
         return strict_json.dump(value)
     except (TypeError, ValueError) as error:
         raise PlanError(f"the plan can't be written as JSON: {error}") from error
+
+
+def _share(counts: Mapping[str, int], name: str) -> str:
+    """What is left of a count, as a person reads it."""
+    slim, dense = counts["slim"], counts["dense"]
+    return f"{slim:,} of {dense:,} {name}" + (f" ({100 * slim / dense:.1f} %)" if dense else "")

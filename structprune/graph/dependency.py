@@ -17,6 +17,13 @@ from .counting import count_macs, count_macs_by_operator, count_params
 class DependencyGraph(ChannelGraph):
     """What can be removed from a model, and what each removal costs and saves (see `ChannelGraph` for its data)."""
 
+    def __repr__(self) -> str:
+        whose, units = type(self.model).__name__, sum(group.units for group in self.groups)
+        return (
+            f"<DependencyGraph of {whose} in {self.form} form: {len(self.groups)} groups of {units:,} units, "
+            f"{len(self.barriers)} barriers, {self.macs():,} MACs, {self.params():,} parameters>"
+        )
+
     @functools.cached_property
     def reasons(self) -> Mapping[Place, str]:
         """Why positions stay, for each parameter or buffer and axis of which some do, whatever is planned."""

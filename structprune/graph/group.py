@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+Kind = Literal["exact", "exact in evaluation", "statistic-changing"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Slice:
     index: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Group:
     """Channels that are ranked together: a layer's filters, with everything that is coupled to them.
 
@@ -44,11 +47,26 @@ class Group:
     exact: bool
     exact_in_training: bool
     slices: tuple[Slice, ...]
-    floors: tuple[tuple[np.ndarray, int], ...] = field(repr=False)
-    ids: np.ndarray = field(repr=False)
-    strata: np.ndarray = field(repr=False)
-    rates: tuple[int, ...] = field(repr=False)
-    allowed: frozenset[int] | None = field(default=None, repr=False)
+    floors: tuple[tuple[np.ndarray, int], ...]
+    ids: np.ndarray
+    strata: np.ndarray
+    rates: tuple[int, ...]
+    allowed: frozenset[int] | None = None
+
+    def __repr__(self) -> str:
+        channels = f", {self.channels} channels" if self.channels != self.units else ""
+        steps = f", {self.step} at a time" if self.step > 1 else ""
+        tensors = len({s.key for s in self.slices})
+        return (
+            f"<Group {self.name}: {self.units} units{channels}{steps}, {self.kind}, in {tensors} tensors of the model>"
+        )
+
+    @property
+    def kind(self) -> Kind:
+        """Whether removing channels is masking them with zero: always, without a batch's statistics, or never."""
+        if not self.exact:
+            return "statistic-changing"
+        return "exact" if self.exact_in_training else "exact in evaluation"
 
     @property
     def leading(self) -> Slice:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,8 +14,6 @@ from ..json_records import JsonRecord
 from ..plan.alignment import aligned
 from ..records import Plan
 from .records import Barrier, Group
-
-Kind = Literal["exact", "exact in evaluation", "statistic-changing"]
 
 
 class GraphSummary(JsonRecord):
@@ -79,7 +76,7 @@ def _group(graph: DependencyGraph, group: graphs.Group) -> Group:
         units=group.units,
         params=counts["params"],
         macs=counts["macs"],
-        kind=_kind(group),
+        kind=group.kind,
     )
 
 
@@ -101,13 +98,6 @@ def describe_graph(graph: DependencyGraph) -> GraphSummary:
         barriers=[Barrier(**asdict(barrier)) for barrier in graph.barriers],
         whole=dict(graph.whole_layers),
     )
-
-
-def _kind(group: graphs.Group) -> Kind:
-    """Whether removing channels is masking them with zero, always or without a batch's statistics."""
-    if not group.exact:
-        return "statistic-changing"
-    return "exact" if group.exact_in_training else "exact in evaluation"
 
 
 def describe_cost(graph: DependencyGraph, cost: CostModel) -> CostSummary:

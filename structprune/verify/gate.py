@@ -55,7 +55,7 @@ _UNSEEN = (
 __all__ = ["TOLERANCE", "Comparison", "Gate", "verify"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Gate:
     """The gate's comparisons, and whether it passed.
 
@@ -86,6 +86,11 @@ class Gate:
             weights=weights,
         )
 
+    def __repr__(self) -> str:
+        lines = [f"{name}: {_said(comparison)}" for name, comparison in self.comparisons().items()]
+        weights = [reason for reason in self.reasons() if reason.startswith("weights: ")]
+        return "\n  ".join([f"<Gate {'passed' if self.passed else 'failed'}", *lines, *weights]) + ">"
+
     @property
     def passed(self) -> bool:
         return not self.reasons()
@@ -113,6 +118,13 @@ class Gate:
         comparisons = {name: comparison.to_dict() for name, comparison in self.comparisons().items()}
         weights = {"weights": self.weights.to_dict()} if self.weights else {}
         return {"passed": self.passed, "not_compared": self.not_compared(), **weights, **comparisons}
+
+
+def _said(comparison: Comparison) -> str:
+    """What a comparison came to, in one line."""
+    if comparison.passed:
+        return f"passed, differs by {comparison.max_rel:.1e} where {comparison.tolerance:.0e} is allowed"
+    return f"failed, {comparison.detail}" if comparison.failed else comparison.detail or "not compared"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import structprune as sp
 from structprune.calibration import Working, sample
 from structprune.ops import Inputs
 from structprune.ops.record import OPS
-from tests.same import assert_slim_equals_masked
+from structprune.suites.equality import assert_slim_equals_masked
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 (BLOCK,) = re.findall(r"```python\n# own_convolution.py\n(.*?)```", TEXT, re.DOTALL)
