@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, fx
 
 from ..ops import Captured, leaves_of, op_name
-from .expectation import AVERAGES, POINTWISE, TRANSPARENT, step
+from ..ops.record import record_of
+from .expectation import step
 from .layers import Layer, Norm, ops
 
 Call = tuple[str, int]  # the name of an op, and how many calls of it come before
@@ -38,7 +39,8 @@ class Calls:
         node: Any = layer.entering
         while node in self._calls:
             name, shape = self._calls[node][0], node.meta["val"].shape
-            if not (name in AVERAGES or name in TRANSPARENT or (name in ("flatten", "squeeze") and _flat(node))):
+            effect = record_of(name).effect
+            if effect not in ("average", "mean", "same") and not (effect == "squeezed" and _flat(node)):
                 averaged = node is not layer.entering and len(shape) > 2 and shape[1] == channels
                 return self._calls[node] if averaged else None
             node = node.args[0]
@@ -49,11 +51,11 @@ class Calls:
         node, steps = self._nodes[norm.place], []
         while len(node.users) == 1:
             user = next(iter(node.users))
-            name = op_name(user.target) if user.op == "call_function" else ""
+            effect = record_of(op_name(user.target)).effect if user.op == "call_function" else ""
             others = [x for x in leaves_of((user.args[1:], user.kwargs)) if isinstance(x, fx.Node)]
-            if name in POINTWISE and user.args[0] is node and not others:
+            if effect == "activation" and user.args[0] is node and not others:
                 steps.append(step(user))
-            elif name not in TRANSPARENT:
+            elif effect != "same":
                 break
             node = user
 

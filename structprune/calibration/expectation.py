@@ -7,7 +7,7 @@ it follows by Gauss-Hermite quadrature, and sums add up as if their terms were i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,8 @@ import torch
 from torch import Tensor, fx
 
 from ..ops import Captured, leaves_of, op_name
+from ..ops.record import record_of
 
-_NAMES = """relu relu6 hardtanh silu sigmoid tanh gelu elu selu celu leaky_relu hardswish hardsigmoid mish softplus
-clamp clamp_min clamp_max abs"""
-POINTWISE = frozenset(_NAMES.split())
-TRANSPARENT = frozenset(["dropout", "contiguous", "clone", "detach", "alias"])
-AVERAGES = frozenset(["adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean"])
 POINTS = 128
 
 
@@ -47,41 +43,46 @@ class Expectations:
         return self._known[node]
 
     def _of(self, node: fx.Node) -> Expected | None:
-        name = op_name(node.target)
+        record = record_of(op_name(node.target))
         given = [argument for argument in leaves_of(node.args) if isinstance(argument, fx.Node)]
-        if name == "batch_norm":
-            scale, shift = (self._parameter(argument) for argument in node.args[1:3])
+        if record.kind == "batch norm":
+            scale, shift = (self._parameter(record.read(node, role)) for role in ("weight", "bias"))
             if scale is None or shift is None:
                 return None
             return Expected(shift, scale.square(), normal=True)
-        if name == "add" and len(given) == 2 and len(node.args) == 2 and not node.kwargs:
-            a, b = (self.of(argument) for argument in given)
-            if a is None or b is None or a.variance is None or b.variance is None or a.mean.shape != b.mean.shape:
-                return None
-            return Expected(a.mean + b.mean, a.variance + b.variance, normal=a.normal and b.normal)
-        if name == "cat" and (node.args[1] if len(node.args) > 1 else 0) == 1:
-            parts = [self.of(argument) for argument in given]
-            if not all(part is not None and part.variance is not None for part in parts):
-                return None
-            return Expected(
-                torch.cat([part.mean for part in parts if part is not None]),
-                torch.cat([part.variance for part in parts if part is not None and part.variance is not None]),
-                normal=all(part is not None and part.normal for part in parts),
-            )
+        if record.effect == "sum" and len(given) == 2 and len(node.args) == 2 and not node.kwargs:
+            return self._sum(*given)
+        if record.effect == "joined" and (node.args[1] if len(node.args) > 1 else 0) == 1:
+            return self._joined(given)
         if not given or not isinstance(node.args[0], fx.Node):
             return None
         before = self.of(node.args[0])
-        if before is None or name in TRANSPARENT:
+        if before is None or record.effect == "same":
             return before
-        if name in POINTWISE and len(given) == 1 and before.normal and before.variance is not None:
+        if record.effect == "activation" and len(given) == 1 and before.normal and before.variance is not None:
             return through(step(node), before.mean, before.variance)
         shape = node.args[0].meta["val"].shape
-        averaged = sorted(d % len(shape) for d in _dims(node)) if name == "mean" else list(range(2, len(shape)))
-        if name in AVERAGES and averaged == list(range(2, len(shape))):
+        places = list(range(2, len(shape)))
+        over_all = record.effect == "mean" and sorted(d % len(shape) for d in _dims(node)) == places
+        if record.effect == "average" or over_all:
             return Expected(before.mean, None, normal=False)
-        if name in ("flatten", "squeeze") and math.prod(shape[2:]) == 1:
+        if record.effect == "squeezed" and math.prod(shape[2:]) == 1:
             return before
         return None
+
+    def _sum(self, *nodes: fx.Node) -> Expected | None:
+        a, b = (self.of(node) for node in nodes)
+        if a is None or b is None or a.variance is None or b.variance is None or a.mean.shape != b.mean.shape:
+            return None
+        return Expected(a.mean + b.mean, a.variance + b.variance, normal=a.normal and b.normal)
+
+    def _joined(self, nodes: Sequence[fx.Node]) -> Expected | None:
+        parts = [part for node in nodes if (part := self.of(node)) is not None]
+        variances = [part.variance for part in parts if part.variance is not None]
+        if len(variances) < len(nodes):
+            return None
+        mean = torch.cat([part.mean for part in parts])
+        return Expected(mean, torch.cat(variances), normal=all(part.normal for part in parts))
 
     def _parameter(self, argument: object) -> Tensor | None:
         key = self.captured.parameters.get(argument.name) if isinstance(argument, fx.Node) else None

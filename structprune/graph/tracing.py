@@ -245,7 +245,7 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, 
             raise Unsupported("writes to a tensor that is given by out=")
         made = record.rule(flow, *args, **kwargs)
         _check(made, flow.shape)
-        made = with_constants(flow.op, node, args, kwargs, made)
+        made = with_constants(record, node, args, kwargs, made)
         if node.name in barred and record.spreads:
             flow.freeze(all_axes(made), barred[node.name].reason)
         return made

@@ -32,6 +32,16 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "batch norm": _NORM,
     "recurrent": {},
 }
+EFFECTS = {
+    "": "not known",
+    "same": "leaves each number as it is",
+    "activation": "a function of one number, without anything else that it reads",
+    "average": "means over places, of each channel by itself",
+    "mean": "the same over the axes that its argument `dim` names",
+    "sum": "of two tensors, place by place",
+    "joined": "tensors one after the other",
+    "squeezed": "leaves the numbers, and drops axes",
+}
 CONVOLUTIONS = ("convolution", "transposed convolution")
 R = TypeVar("R", bound=Callable[..., Any])
 
@@ -51,6 +61,9 @@ class OpRecord:
             number that changes with a width is one that the model's code works out. Or a function from a recorded call
             to such names.
         spreads: whether it makes channels of its own: copies of one, or a tensor of one number.
+        masked: what stands where channels were removed, in the dense network whose removed slices of parameters are
+            zero: a law of `graph.constants`; None if that is not known, or follows from the kind.
+        effect: what it does to the means and variances of channels, one of `EFFECTS`; "" if they can't be followed.
         rewrite: how the graph form writes a call where channels go (see `graph.rewrites`); None if as it was recorded.
         trusts: whether it reads memory that its arguments may not hold, as it trusts the sizes that it is given: no
             stored program may call it.
@@ -63,12 +76,16 @@ class OpRecord:
     windows: Callable[..., Window] | None = None
     sizes: Sizes = ()
     spreads: bool = False
+    masked: Callable[..., Any] | None = None
+    effect: str = ""
     rewrite: Callable[..., Any] | None = None
     trusts: bool = False
 
     def __post_init__(self) -> None:
         if self.kind and self.kind not in KINDS:
             raise ValueError(f"op {self.name}: {unknown('kind', self.kind, KINDS)}")
+        if self.effect not in EFFECTS:
+            raise ValueError(f"op {self.name}: {unknown('effect', self.effect, EFFECTS)}")
         if (self.kind == "convolution") != (self.windows is not None):
             raise ValueError(f"op {self.name}: a convolution, and nothing else, says where its windows lie (windows)")
         for role in self.arguments:
@@ -133,6 +150,8 @@ def op(
     windows: Callable[..., Window] | None = None,
     sizes: Sizes = (),
     spreads: bool = False,
+    masked: Callable[..., Any] | None = None,
+    effect: str = "",
     rewrite: Callable[..., Any] | None = None,
     trusts: bool = False,
 ) -> Callable[[R], R]:
@@ -145,6 +164,8 @@ def op(
         windows: where the windows of a convolution lie.
         sizes: which arguments are sizes.
         spreads: whether they make channels of their own.
+        masked: what stands where channels were removed.
+        effect: what they do to the means and variances of channels.
         rewrite: how the graph form writes a call.
         trusts: whether they read memory that their arguments may not hold.
 
@@ -155,7 +176,11 @@ def op(
 
     def register(function: R) -> R:
         for name in names:
-            OPS.add(OpRecord(name, function, kind, arguments or {}, windows, sizes, spreads, rewrite, trusts))
+            OPS.add(
+                OpRecord(
+                    name, function, kind, arguments or {}, windows, sizes, spreads, masked, effect, rewrite, trusts
+                )
+            )
         return function
 
     return register

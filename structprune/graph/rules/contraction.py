@@ -10,7 +10,7 @@ import numpy as np
 from ...ops.provenance import Source
 from ...ops.record import op, rule
 from ...ops.window import window
-from .. import rewrites
+from .. import constants, rewrites
 from ..axes import Axis
 from ..flow import Attribute, Flow, Produced, Unsupported, Value
 from .pointwise import broadcast, pointwise
@@ -201,8 +201,9 @@ def linear(flow: Flow, x: Value, weight: Value, bias: Value | None = None) -> Va
 _SCALED = "takes its scale from this width, which would change"
 
 
-@op("matmul", "bmm", "mm", kind="product")
-@rule("mv", "dot", "vdot")
+@op("matmul", "bmm", "mm", kind="product", masked=constants.product)
+@op("mv", masked=constants.product)
+@rule("dot", "vdot")
 def matmul(flow: Flow, a: Value, b: Value) -> Value:
     """Batch axes broadcast and are coupled; the axis that both sides contract is coupled."""
     if flow.module_form and flow.native and len(a.shape) == len(b.shape) == 3:  # in nn.MultiheadAttention
@@ -255,7 +256,7 @@ def addmm(flow: Flow, bias: Value, a: Value, b: Value, **_: Any) -> Value:
     return pointwise(flow, matmul(flow, a, b), bias)
 
 
-@op("scaled_dot_product_attention", rewrite=rewrites.attention)
+@op("scaled_dot_product_attention", masked=constants.attended, rewrite=rewrites.attention)
 def attention(
     flow: Flow, q: Value, k: Value, v: Value, mask: Value | None = None, *_: Any, scale: float | None = None, **__: Any
 ) -> Value:
@@ -287,7 +288,7 @@ def attention(
     return Value(tuple(flow.shape), (*lead, None, v.axes[-1]))
 
 
-@op("einsum", kind="product")
+@op("einsum", kind="product", masked=constants.einsum)
 def einsum(flow: Flow, equation: str, operands: list[Value], **_: Any) -> Value:
     """Indices of one letter are coupled, whichever of them are summed over."""
     inputs, arrow, result = equation.replace(" ", "").partition("->")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...ops.record import rule
+from ...ops.record import op, rule
+from .. import constants
 from ..flow import Flow, Produced, Unsupported, Value
 from .pointwise import broadcast, pointwise
 
@@ -13,7 +14,7 @@ _REASON = "picks channels by their numbers"
 LAST = 1 << 30  # the depth of what leads a group only where no other layer makes its channels
 
 
-@rule("embedding")
+@op("embedding", masked=constants.embedded)
 def embedding(flow: Flow, weight: Value, index: Value, *_: Any, **__: Any) -> Value:
     flow.freeze([weight.axes[0], *index.axes], _REASON)
     flow.attribute(weight, "embedding_dim", weight.axes[1])
@@ -24,13 +25,14 @@ def embedding(flow: Flow, weight: Value, index: Value, *_: Any, **__: Any) -> Va
     return Value(tuple(flow.shape), (*(None,) * len(index.shape), *weight.axes[1:]))
 
 
-@rule("index_select", "index_fill")
+@op("index_select", masked=constants.first)
+@rule("index_fill")
 def index_select(flow: Flow, x: Value, dim: int, index: Value, *_: Any) -> Value:
     flow.freeze([x.axes[dim], *index.axes], _REASON)
     return _without(x, dim, flow.shape)
 
 
-@rule("index_add", "index_copy")
+@op("index_add", "index_copy", masked=constants.zeros_stay)
 def index_add(flow: Flow, x: Value, dim: int, index: Value, source: Value, **_: Any) -> Value:
     """`source` is written to the places `index` of axis `dim`; the other axes are those of `x`."""
     flow.freeze([x.axes[dim], source.axes[dim], *index.axes], _REASON)
@@ -40,7 +42,8 @@ def index_add(flow: Flow, x: Value, dim: int, index: Value, source: Value, **_: 
     return _without(x, dim, flow.shape)
 
 
-@rule("gather", "scatter", "scatter_add", "scatter_reduce")
+@op("gather", masked=constants.first)
+@rule("scatter", "scatter_add", "scatter_reduce")
 def gather(flow: Flow, x: Value, dim: int, index: Value, *arguments: Any, **_: Any) -> Value:
     """`index` names a place of axis `dim` for each position of the other axes, so they are coupled with its own."""
     tensors = [x, index, *(a for a in arguments if isinstance(a, Value) and a.shape)]
@@ -62,7 +65,7 @@ def take_along_dim(flow: Flow, x: Value, index: Value, *_: Any, **__: Any) -> Va
     return Value.fixed(flow.shape)
 
 
-@rule("index")
+@op("index", masked=constants.first)
 def index(flow: Flow, x: Value, indices: Sequence[Value | None]) -> Value:
     given = {d: where for d, where in enumerate(indices) if where is not None}
     used = list(given)

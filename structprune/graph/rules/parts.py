@@ -14,13 +14,18 @@ import numpy as np
 
 from ...ops.provenance import Number
 from ...ops.record import op, rule
-from .. import rewrites
+from .. import constants, rewrites
 from ..axes import Axis
 from ..flow import Flow, Unsupported, Value
 
 
-@op("split", "split_with_sizes", sizes=("split_size", "split_sizes"), rewrite=rewrites.split)
-@op("chunk", "unsafe_chunk", "unsafe_split", "tensor_split", "unsafe_split_with_sizes", rewrite=rewrites.split)
+@op("split", sizes=("split_size", "split_sizes"), masked=constants.moved, rewrite=rewrites.split)
+@op("split_with_sizes", sizes=("split_sizes",), masked=constants.moved, rewrite=rewrites.split)
+@op(
+    *("chunk", "unsafe_chunk", "unsafe_split", "tensor_split", "unsafe_split_with_sizes"),
+    masked=constants.moved,
+    rewrite=rewrites.split,
+)
 def split(flow: Flow, x: Value, *arguments: Any, **options: Any) -> list[Value]:
     dim = options.get("dim", arguments[1] if len(arguments) > 1 else 0) % len(x.shape)
     sizes = [shape[dim] for shape in flow.shape]
@@ -37,7 +42,7 @@ def split(flow: Flow, x: Value, *arguments: Any, **options: Any) -> list[Value]:
     return [_with_axis(x, dim, part, shape) for part, shape in zip(parts, flow.shape, strict=True)]
 
 
-@rule("hsplit", "vsplit", "dsplit")
+@op("hsplit", "vsplit", "dsplit", masked=constants.moved)
 def split_along(flow: Flow, x: Value, sections: Any) -> list[Value]:
     if not isinstance(sections, int):
         raise Unsupported("cuts at places that are numbers in the model's code")
@@ -69,7 +74,8 @@ def _follow_count(flow: Flow, parts: list[Axis], given: Any) -> None:
         flow.follow(given, parts[0])
 
 
-@op("slice", "narrow", sizes=("start", "end", "length"), rewrite=rewrites.slice_)
+@op("slice", sizes=("start", "end"), masked=constants.moved, rewrite=rewrites.slice_)
+@op("narrow", sizes=("start", "length"), masked=constants.moved, rewrite=rewrites.slice_)
 def slice_(flow: Flow, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     dim %= len(x.shape)
     axis, size = x.axes[dim], x.shape[dim]
@@ -111,21 +117,21 @@ def _every(flow: Flow, axis: np.ndarray, picked: range, step: int) -> Axis:
     return axis[picked.start :: step]
 
 
-@rule("select")
+@op("select", masked=constants.moved)
 def select(flow: Flow, x: Value, dim: int, index: Any) -> Value:
     dim %= len(x.shape)
     flow.freeze([x.axes[dim]], "picks one channel by its number")
     return Value(tuple(flow.shape), tuple(a for d, a in enumerate(x.axes) if d != dim))
 
 
-@rule("unbind")
+@op("unbind", masked=constants.moved)
 def unbind(flow: Flow, x: Value, dim: int = 0) -> list[Value]:
     dim %= len(x.shape)
     flow.freeze([x.axes[dim]], "takes the channels apart one by one")
     return [Value(tuple(s), tuple(a for d, a in enumerate(x.axes) if d != dim)) for s in flow.shape]
 
 
-@rule("glu")
+@op("glu", masked=constants.gated)
 def glu(flow: Flow, x: Value, dim: int = -1) -> Value:
     """Halves multiplied: what goes from one goes from the other."""
     dim %= len(x.shape)
@@ -136,13 +142,14 @@ def glu(flow: Flow, x: Value, dim: int = -1) -> Value:
     return _with_axis(x, dim, flow.tie(axis[:half], axis[half:]), flow.shape)
 
 
-@rule("tril", "triu")
+@op("tril", "triu", masked=constants.zeros_stay)
 def triangle(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
     flow.freeze(x.axes[-2:], "picks channels by their numbers")
     return Value(tuple(flow.shape), (*x.axes[:-2], None, None))
 
 
-@rule("diagonal", "linalg_diagonal")
+@op("diagonal", masked=constants.zeros_stay)
+@rule("linalg_diagonal")
 def diagonal(flow: Flow, x: Value, offset: int = 0, dim1: int | None = None, dim2: int | None = None) -> Value:
     """What two axes hold at equal places goes to the end."""
     default = (-2, -1) if flow.op == "linalg_diagonal" else (0, 1)

@@ -15,48 +15,66 @@ from torch import fx
 
 from ...ops.provenance import Number, Source
 from ...ops.record import op, rule
-from .. import rewrites
+from .. import constants, elementwise, rewrites
 from ..axes import Axis, concatenate
 from ..flow import Attribute, Flow, Statistic, Unsupported, Value
 
+# How many of the last axes an op mixes.
+_MIXED = {
+    1: "max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest1d upsample_linear1d "
+    "_upsample_nearest_exact1d",
+    2: "max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d max_pool2d_with_indices lp_pool2d "
+    "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+    "_upsample_nearest_exact2d",
+    3: "max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d upsample_nearest3d upsample_trilinear3d "
+    "_upsample_nearest_exact3d",
+}
+_MIXES = {name: axes for axes, names in _MIXED.items() for name in names.split()}
+_AVERAGES = ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+_WITH_PLACES = ("max_pool2d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 
-@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d")
-@rule("adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d")
-@rule("upsample_bicubic2d", "upsample_nearest1d", "upsample_nearest3d", "upsample_linear1d", "upsample_trilinear3d")
-@rule("adaptive_max_pool1d", "adaptive_max_pool3d", "max_pool2d_with_indices", "_upsample_bilinear2d_aa", "lp_pool2d")
-@rule("_upsample_bicubic2d_aa", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d")
+
+@op(*_AVERAGES, masked=constants.zeros_stay, effect="average")
+@op(*_WITH_PLACES, masked=constants.picked)
+@op(*(name for name in _MIXES if name not in (*_AVERAGES, *_WITH_PLACES)), masked=constants.zeros_stay)
 def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
     """Mixes positions of the trailing axes only; every other axis passes through."""
     shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
-    mixed = next(int(c) for c in flow.op if c in "123")  # the op's name says 1d, 2d or 3d
+    mixed = _MIXES[flow.op]
     flow.freeze(x.axes[-mixed:], "mixes positions of an axis that carries channels")
     kept = x.axes[: len(x.shape) - mixed]
     made = [Value(tuple(s), (*kept, *(None,) * mixed)) for s in shapes]
     return made if isinstance(flow.shape, list) else made[0]
 
 
-@rule("max_unpool2d", "max_unpool3d")
+@op("max_unpool2d", "max_unpool3d", masked=constants.zeros_of_first)
 def max_unpool(flow: Flow, x: Value, places: Value, *_: Any) -> Value:
     """Puts each channel's pixels back where a pooling took them from."""
-    channel = len(x.shape) - int(flow.op[-2]) - 1
+    channel = len(x.shape) - {"max_unpool2d": 2, "max_unpool3d": 3}[flow.op] - 1
     flow.freeze([*x.axes[:channel], *places.axes[:channel]], "puts samples back where a pooling took them from")
     return _spatial(flow, x, flow.tie(x.axes[channel], places.axes[channel]), channel)
 
 
-@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+@op("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", masked=constants.zeros_of_first)
 def grid_sampler(flow: Flow, x: Value, grid: Value, *_: Any) -> Value:
     """Every channel is sampled at the places of one grid."""
     flow.freeze([x.axes[0], *grid.axes], "samples at places that are channels")
     return _spatial(flow, x, x.axes[1], 1)
 
 
-@rule("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2")
-@rule("fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn")
+_FOURIER = {
+    1: ("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft"),
+    2: ("fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2"),
+    None: ("fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn"),  # all axes, or as many as sizes are given
+}
+_TRANSFORMED = {name: axes for axes, names in _FOURIER.items() for name in names}
+
+
+@op(*_TRANSFORMED, masked=constants.zeros_stay)
 def fourier(flow: Flow, x: Value, size: Any = None, dim: Any = None, *_: Any) -> Value:
     """Mixes the places along the axes that it transforms; every other axis passes."""
     if dim is None:
-        last = {"2": 2, "n": len(size or x.shape)}.get(flow.op[-1], 1)
-        dim = range(-last, 0)
+        dim = range(-(_TRANSFORMED[flow.op] or len(size or x.shape)), 0)
     mixed = {d % len(x.shape) for d in ([dim] if isinstance(dim, int) else dim)}
     if any(x.axes[d] is not None for d in mixed):
         raise Unsupported("transforms along an axis that carries channels")
@@ -68,11 +86,15 @@ def _spatial(flow: Flow, x: Value, axis: Axis, channel: int) -> Value:
     return Value(tuple(flow.shape), tuple(axis if d == channel else None for d in range(len(flow.shape))))
 
 
-@rule(
-    "mean", "sum", "amax", "amin", "var", "std", "logsumexp", "linalg_vector_norm", "norm", "max", "min", "all", "any"
+@op("mean", masked=constants.zeros_stay, effect="mean")
+@op(
+    *("sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "all", "any", "var_mean", "std_mean", "prod"),
+    *("count_nonzero", "nansum", "nanmean", "linalg_norm"),
+    masked=constants.zeros_stay,
 )
-@rule("var_mean", "std_mean", "argmax", "argmin", "prod", "count_nonzero", "nansum", "nanmean", "linalg_norm", "median")
-@rule("nanmedian", "mode", "kthvalue", "aminmax")
+@op("max", "min", masked=elementwise.larger)
+@op("median", "nanmedian", "mode", "kthvalue", masked=constants.picked)
+@rule("logsumexp", "argmax", "argmin", "aminmax")
 def reduce(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | list[Value]:
     """Over given axes or all; a statistic where one of them carries channels."""
     if flow.op in ("max", "min") and arguments and isinstance(arguments[0], Value):
@@ -128,7 +150,7 @@ def softmax(flow: Flow, x: Value, dim: int, *_: Any, **__: Any) -> Value:
     return Value(tuple(flow.shape), x.axes)
 
 
-@op("layer_norm", "rms_norm", sizes=("normalized_shape",), rewrite=rewrites.normed)
+@op("layer_norm", "rms_norm", sizes=("normalized_shape",), masked=constants.normed, rewrite=rewrites.normed)
 @rule("_fused_rms_norm")
 def layer_norm(flow: Flow, x: Value, shape: Sequence[int], *affine: Any, **_: Any) -> Value:
     rank, inner = len(x.shape), len(shape)
@@ -161,7 +183,7 @@ def _blocks(node: fx.Node) -> tuple[str, ...]:
     return ("num_groups",) if node.args[1] == node.meta["val"].shape[1] else ()
 
 
-@op("group_norm", sizes=_blocks, rewrite=rewrites.grouped_norm)
+@op("group_norm", sizes=_blocks, masked=constants.group_normed, rewrite=rewrites.grouped_norm)
 def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Value:
     """Statistics of blocks of channels: blocks stay equally wide, the choice within each is free."""
     axis = x.axes[1]
@@ -189,7 +211,7 @@ def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Val
 
 @op("batch_norm", kind="batch norm", rewrite=rewrites.trains("training"))
 @op("_native_batch_norm_legit_no_training", "cudnn_batch_norm", trusts=True)
-@rule("instance_norm")
+@op("instance_norm", masked=constants.instance_normed)
 def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
     axis = x.axes[1]
     for value in arguments[:4]:
@@ -208,8 +230,10 @@ def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
     return Value(tuple(flow.shape), (x.axes[0], axis, *x.axes[2:]))
 
 
-@rule("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk", "argsort", "flip", "roll", "rot90")
-@rule("fliplr", "flipud", "msort")
+@op("cumsum", "cumprod", "msort", masked=constants.zeros_stay)
+@op("cummax", "cummin", "sort", "topk", masked=constants.picked)
+@op("flip", "roll", "rot90", "fliplr", "flipud", masked=constants.moved)
+@rule("logcumsumexp", "argsort")
 def ordered(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | list[Value]:
     """Fine along an axis from which nothing is removed; that of channels stays."""
     rank = len(x.shape)
@@ -226,9 +250,9 @@ def ordered(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | li
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@op("pad", "constant_pad_nd", sizes=("pad",))
-@rule("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
-@rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
+@op("pad", "constant_pad_nd", sizes=("pad",), masked=constants.padded)
+@op("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", masked=constants.repeated)
+@op("replication_pad1d", "replication_pad2d", "replication_pad3d", masked=constants.repeated)
 def pad(flow: Flow, x: Value, widths: Sequence[int], mode: Any = "constant", *_: Any, **__: Any) -> Value:
     """New positions carry nothing, so what they are added to stays."""
     rank = len(x.shape)

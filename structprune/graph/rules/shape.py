@@ -10,19 +10,20 @@ import numpy as np
 
 from ...ops.provenance import Number, expression, parts
 from ...ops.record import op, rule
-from .. import rewrites
+from .. import constants, rewrites
 from ..axes import Axis, concatenate, merge
 from ..flow import Flow, Unsupported, Value
 
 
-@op("view", sizes=("size",), rewrite=rewrites.sized("view"))
-@op("reshape", sizes=("shape",), rewrite=rewrites.sized("reshape"))
-@op("_unsafe_view", sizes=("size",), rewrite=rewrites.sized("reshape"), trusts=True)
-@op("_reshape_alias", rewrite=rewrites.sized("reshape"), trusts=True)
-@op("view_as", rewrite=rewrites.like("view"))
-@op("reshape_as", rewrite=rewrites.like("reshape"))
-@op("unflatten", sizes=("sizes",), rewrite=rewrites.unflatten)
-@rule("flatten", "squeeze", "unsqueeze", "ravel")
+@op("view", sizes=("size",), masked=constants.moved, rewrite=rewrites.sized("view"))
+@op("reshape", sizes=("shape",), masked=constants.moved, rewrite=rewrites.sized("reshape"))
+@op("_unsafe_view", sizes=("size",), masked=constants.moved, rewrite=rewrites.sized("reshape"), trusts=True)
+@op("_reshape_alias", masked=constants.moved, rewrite=rewrites.sized("reshape"), trusts=True)
+@op("view_as", masked=constants.moved, rewrite=rewrites.like("view"))
+@op("reshape_as", masked=constants.moved, rewrite=rewrites.like("reshape"))
+@op("unflatten", sizes=("sizes",), masked=constants.moved, rewrite=rewrites.unflatten)
+@op("flatten", "squeeze", masked=constants.moved, effect="squeezed")
+@op("unsqueeze", "ravel", masked=constants.moved)
 def reshape(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
     """Follows any row-major reshape: axes that merge carry all their units, an axis that splits is a product."""
     shape = tuple(flow.shape)
@@ -107,12 +108,12 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     return blocks
 
 
-@rule("permute")
+@op("permute", masked=constants.moved)
 def permute(flow: Flow, x: Value, dims: Sequence[int]) -> Value:
     return Value(tuple(flow.shape), tuple(x.axes[d] for d in dims))
 
 
-@rule("movedim", "moveaxis")
+@op("movedim", "moveaxis", masked=constants.moved)
 def movedim(flow: Flow, x: Value, source: Any, destination: Any) -> Value:
     rank = len(x.shape)
     source = [d % rank for d in (source if isinstance(source, (list, tuple)) else [source])]
@@ -122,7 +123,7 @@ def movedim(flow: Flow, x: Value, source: Any, destination: Any) -> Value:
     return permute(flow, x, order)
 
 
-@rule("view_as_complex", "view_as_real")
+@op("view_as_complex", "view_as_real", masked=constants.moved)
 def complex_view(flow: Flow, x: Value) -> Value:
     """The last axis holds the real and the imaginary part."""
     if flow.op == "view_as_real":
@@ -131,23 +132,23 @@ def complex_view(flow: Flow, x: Value) -> Value:
     return Value(tuple(flow.shape), x.axes[:-1])
 
 
-@rule("transpose", "swapaxes", "swapdims")
+@op("transpose", "swapaxes", "swapdims", masked=constants.moved)
 def transpose(flow: Flow, x: Value, a: int, b: int) -> Value:
     axes = list(x.axes)
     axes[a], axes[b] = axes[b], axes[a]
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("t", "numpy_T", "mT", "adjoint", "matrix_H")
+@op("t", "numpy_T", "mT", "adjoint", "matrix_H", masked=constants.moved)
 def transpose_matrix(flow: Flow, x: Value) -> Value:
     if len(x.shape) < 2:
         return x
     return transpose(flow, x, -1, -2) if flow.op != "numpy_T" else permute(flow, x, range(len(x.shape))[::-1])
 
 
-@op("expand", sizes=("size",), spreads=True, rewrite=rewrites.sized("expand"))
-@op("expand_as", spreads=True, rewrite=rewrites.like("expand"))
-@op("broadcast_to", spreads=True)
+@op("expand", sizes=("size",), spreads=True, masked=constants.expanded, rewrite=rewrites.sized("expand"))
+@op("expand_as", spreads=True, masked=constants.expanded, rewrite=rewrites.like("expand"))
+@op("broadcast_to", spreads=True, masked=constants.expanded)
 def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
     """Copies of one position: any of them can go, if what they meet goes."""
     new = len(flow.shape) - len(x.shape)
@@ -164,8 +165,8 @@ def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@op("repeat", sizes=("repeats",), spreads=True, rewrite=rewrites.repeat)
-@op("tile", spreads=True, rewrite=rewrites.repeat)
+@op("repeat", sizes=("repeats",), spreads=True, masked=constants.moved, rewrite=rewrites.repeat)
+@op("tile", spreads=True, masked=constants.moved, rewrite=rewrites.repeat)
 def repeat(flow: Flow, x: Value, times: Sequence[int]) -> Value:
     """Copies of a whole axis; those of one position are like those that `expand` makes."""
     times = [1] * (len(flow.shape) - len(times)) + list(times)
@@ -183,7 +184,7 @@ def repeat(flow: Flow, x: Value, times: Sequence[int]) -> Value:
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("repeat_interleave")
+@op("repeat_interleave", masked=constants.moved)
 def repeat_interleave(flow: Flow, x: Value, times: Any, dim: Any = None, **_: Any) -> Value:
     if not isinstance(times, int) or (dim is None and len(x.shape) > 1):
         raise Unsupported("repeats channels unequally")
@@ -192,7 +193,8 @@ def repeat_interleave(flow: Flow, x: Value, times: Any, dim: Any = None, **_: An
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("cat", "concat", "concatenate")
+@op("cat", masked=constants.moved, effect="joined")
+@op("concat", "concatenate", masked=constants.moved)
 def cat(flow: Flow, tensors: Sequence[Value], dim: int = 0) -> Value:
     tensors = [x for x in tensors if x.shape != (0,)]
     rank = len(flow.shape)
@@ -208,7 +210,7 @@ def cat(flow: Flow, tensors: Sequence[Value], dim: int = 0) -> Value:
     return Value(tuple(flow.shape), tuple(axes))
 
 
-@rule("hstack", "vstack", "dstack", "column_stack")
+@op("hstack", "vstack", "dstack", "column_stack", masked=constants.moved)
 def cat_along(flow: Flow, tensors: Sequence[Value]) -> Value:
     dim = {"vstack": 0, "dstack": 2}.get(flow.op, 1)
     if any(len(x.shape) <= max(dim, 1) for x in tensors):
@@ -216,7 +218,7 @@ def cat_along(flow: Flow, tensors: Sequence[Value]) -> Value:
     return cat(flow, tensors, dim)
 
 
-@rule("stack")
+@op("stack", masked=constants.moved)
 def stack(flow: Flow, tensors: Sequence[Value], dim: int = 0) -> Value:
     axes = list(tensors[0].axes)
     for other in tensors[1:]:
@@ -231,7 +233,7 @@ def side_by_side(flow: Flow, tensors: Sequence[Value], **_: Any) -> list[Value]:
     return [Value.fixed(shape) for shape in flow.shape]
 
 
-@rule("pixel_shuffle", "pixel_unshuffle")
+@op("pixel_shuffle", "pixel_unshuffle", masked=constants.moved)
 def pixel_shuffle(flow: Flow, x: Value, factor: int) -> Value:
     """(C·r·r, H, W) to (C, H·r, W·r) and back: a channel goes with all its r·r places."""
     channel = len(x.shape) - 3
@@ -245,7 +247,7 @@ def pixel_shuffle(flow: Flow, x: Value, factor: int) -> Value:
     return Value(tuple(flow.shape), (*x.axes[:channel], axis, None, None))
 
 
-@rule("channel_shuffle")
+@op("channel_shuffle", masked=constants.moved)
 def channel_shuffle(flow: Flow, x: Value, groups: int) -> Value:
     """The number of groups is a number in the code, so groups stay and each loses the same places."""
     axis = x.axes[1]
@@ -257,7 +259,7 @@ def channel_shuffle(flow: Flow, x: Value, groups: int) -> Value:
     return Value(tuple(flow.shape), (x.axes[0], shuffled, *x.axes[2:]))
 
 
-@rule("im2col")
+@op("im2col", masked=constants.zeros_stay)
 def im2col(flow: Flow, x: Value, kernel: Sequence[int], *_: Any, **__: Any) -> Value:
     """(N, C, H, W) to (N, C·kh·kw, places): a channel goes with all its kh·kw entries."""
     flow.freeze(x.axes[2:], "mixes an axis that carries channels with places")
@@ -266,7 +268,7 @@ def im2col(flow: Flow, x: Value, kernel: Sequence[int], *_: Any, **__: Any) -> V
     return Value(tuple(flow.shape), (x.axes[0], wide, None))
 
 
-@rule("col2im")
+@op("col2im", masked=constants.zeros_stay)
 def col2im(flow: Flow, x: Value, size: Sequence[int], kernel: Sequence[int], *_: Any, **__: Any) -> Value:
     axis, places = x.axes[1], math.prod(kernel)
     if axis is not None:
@@ -275,7 +277,7 @@ def col2im(flow: Flow, x: Value, size: Sequence[int], kernel: Sequence[int], *_:
     return Value(tuple(flow.shape), (x.axes[0], axis, None, None))
 
 
-@rule("unfold")
+@op("unfold", masked=constants.moved)
 def unfold(flow: Flow, x: Value, dim: int, *_: Any) -> Value:
     if x.axes[dim] is not None:
         raise Unsupported("cuts windows of channels")
