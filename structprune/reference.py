@@ -1,6 +1,6 @@
-"""The parts of the documents that are generated: every key of a recipe, and the criteria with their sources.
+"""The parts of the documents that are generated: every key of a recipe, every field of a report, and the criteria.
 
-Enters nothing but the specs and registries; leaves Markdown. It knows nothing of sites.
+Enters nothing but the specs, records and registries; leaves Markdown. It knows nothing of sites.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .data.code import OwnDataSpec
 from .models import ModelSpec
 from .models.registry import MODEL_SOURCES
 from .recipe import Recipe
+from .report import Report
 from .tasks import TASKS, TaskSpec
 from .tasks.own import OwnTaskSpec
 from .train.method import TRAINING_METHODS, MethodSpec, OwnMethodSpec
@@ -39,6 +40,18 @@ def recipe_parts() -> dict[Spec, list[str]]:
     """The specs that a recipe is made of, each with the places where it stands, the recipe itself first."""
     parts: dict[Spec, list[str]] = {Recipe: ["The recipe"]}
     _add_parts(parts, Recipe, "")
+    return parts
+
+
+def report_reference() -> str:
+    """Every field of report.json, in Markdown: a section for each part, with types."""
+    return "\n".join(_record_section(record, titles) for record, titles in report_parts().items())
+
+
+def report_parts() -> dict[Spec, list[str]]:
+    """The records that a report is made of, each with the places where it stands, the report itself first."""
+    parts: dict[Spec, list[str]] = {Report: ["The report"]}
+    _add_parts(parts, Report, "")
     return parts
 
 
@@ -63,9 +76,20 @@ def _add_parts(parts: dict[Spec, list[str]], spec: Spec, place: str) -> None:
                 _add_parts(parts, part, path)
 
 
+def _head(spec: Spec, titles: list[str], columns: tuple[str, ...]) -> list[str]:
+    title = f"### {'; '.join(titles)}"
+    return [title, "", inspect.getdoc(spec) or "", "", _row(columns), "|" + "---|" * len(columns)]
+
+
+def _record_section(record: Spec, titles: list[str]) -> str:
+    lines = _head(record, titles, ("field", "type", "meaning"))
+    for name, field in _fields(record):
+        lines.append(_row((f"`{name}`", _kind(field.annotation), field.description or "")))
+    return "\n".join(lines) + "\n"
+
+
 def _section(spec: Spec, titles: list[str]) -> str:
-    lines = [f"### {'; '.join(titles)}", "", inspect.getdoc(spec) or "", ""]
-    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    lines = _head(spec, titles, ("key", "type", "default", "meaning"))
     for name, field in _fields(spec):
         kind = " ".join([_kind(field.annotation), *_bounds(field)])
         lines.append(_row((f"`{name}`", kind, _default(field), field.description or "")))
@@ -78,7 +102,7 @@ def _row(cells: tuple[str, ...]) -> str:
 
 def _fields(spec: Spec) -> list[tuple[str, FieldInfo]]:
     """The keys of a part; a field that a spec sets itself is not a key."""
-    return [(name, field) for name, field in spec.model_fields.items() if not field.exclude]
+    return [(field.alias or name, field) for name, field in spec.model_fields.items() if not field.exclude]
 
 
 def _alternatives(annotation: Any) -> Iterator[tuple[Spec, str]]:
@@ -118,10 +142,10 @@ def _kind(annotation: Any) -> str:
         parts = [part for part in inner if part is not type(None)]
         if len(parts) > 1 and all(isinstance(part, type) and issubclass(part, BaseModel) for part in parts):
             return "mapping"
-        return " or ".join(_kind(part) for part in parts)
+        return " or ".join(_kind(part) for part in parts if part is not int or float not in parts)
+    if origin is list or (origin is tuple and inner[-1] is Ellipsis):
+        return f"list of {_kind(inner[0])}s"
     if origin is tuple:
-        if inner[-1] is Ellipsis:
-            return f"list of {_kind(inner[0])}s" if inner[0] is not str else "list of texts"
         return "[" + ", ".join(_kind(part) for part in inner) + "]"
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "mapping"

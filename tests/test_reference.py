@@ -63,6 +63,20 @@ def test_defaults_bounds_and_types_are_the_specs():
     assert "| `source` | `calibration` or `batchnorm` | `calibration` |" in SECTIONS["`recover`, `means`"]
 
 
+def test_every_field_of_a_report_stands_in_its_section():
+    sections = dict(re.findall(r"^### (.*)\n((?:(?!### ).*\n)*)", reference.report_reference(), re.MULTILINE))
+    parts = reference.report_parts()
+    assert len(sections) == len(parts)
+    for record, titles in parts.items():
+        fields = [field.alias or name for name, field in record.model_fields.items()]
+        assert keys_of(sections["; ".join(titles)]) == fields
+    assert "| `ci95` | [number, number] | its 95 % interval |" in sections["`latency`"]
+    assert "| `notes` | list of texts | what disturbed the timing |" in sections["`latency`"]
+    assert "| `trials` | list of mappings |" in sections["`search`"]
+    assert "`budget`; `search.asked`; `search.trials.budget`; `search.budget`" in " ".join(sections)
+    assert "| `macs` | number |" in next(body for title, body in sections.items() if title.startswith("`budget`"))
+
+
 def test_every_criterion_is_there_with_its_source():
     text = reference.criteria_reference()
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == sorted(CRITERIA)
@@ -74,5 +88,9 @@ def test_the_pages_get_what_is_made():
     spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
     hooks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hooks)
-    for page, made in (("recipes.md", TEXT), ("choosing.md", reference.criteria_reference())):
-        assert made in hooks.on_page_markdown((DOCS / page).read_text(), page=None)
+    for page, text in (
+        ("recipes.md", TEXT),
+        ("choosing.md", reference.criteria_reference()),
+        ("report.md", reference.report_reference()),
+    ):
+        assert text in hooks.on_page_markdown((DOCS / page).read_text(), page=None)

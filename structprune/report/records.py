@@ -99,19 +99,8 @@ class Search(JsonRecord):
     bounds: list[Bound] = Field(description="each bound that was asked for")
 
 
-class Cut(JsonRecord):
-    """One cut of a plan that was composed by `Plan.then`."""
-
-    criterion: str = Field(description="what ranked the filters")
-    allocation: str = Field(description="how the budget was shared among layers")
-    budget: Budget = Field(description="what was asked of this cut")
-    constraints: Constraints = Field(description="its constraints")
-    macs: dict[str, int] = Field(description="of `dense` and `slim`, those of this cut")
-    params: dict[str, int] = Field(description="likewise")
-
-
-class Constraints(JsonRecord):
-    """What the plan had to keep to. Of a plan by `Plan.then` there are only `cuts`."""
+class Limits(JsonRecord):
+    """What a cut had to keep to."""
 
     min_channels: int = Field(default=1, description="the fewest units that stay in a group")
     max_ratio: float = Field(default=1.0, description="the largest share of a group's units that may go")
@@ -119,6 +108,22 @@ class Constraints(JsonRecord):
         default=1, description="what widths are multiples of: a number, or the runtime's steps by kind of layer"
     )
     ignore: list[str] = Field(default_factory=list, description="globs of the module paths that stay whole")
+
+
+class Cut(JsonRecord):
+    """One cut of a plan that was composed by `Plan.then`."""
+
+    criterion: str = Field(description="what ranked the filters")
+    allocation: str = Field(description="how the budget was shared among layers")
+    budget: Budget = Field(description="what was asked of this cut")
+    constraints: Limits = Field(description="its constraints")
+    macs: dict[str, int] = Field(description="of `dense` and `slim`, those of this cut")
+    params: dict[str, int] = Field(description="likewise")
+
+
+class Constraints(Limits):
+    """What the plan had to keep to. Of a plan by `Plan.then` there are only `cuts`."""
+
     cuts: list[Cut] = Field(default_factory=list, description="what was asked of each cut, in turn")
 
 

@@ -11,7 +11,6 @@ from structprune.json_records import JsonRecord, read_record
 from structprune.report import Report, render_html, report_table
 
 FILE = Path(__file__).parent / "report.json"  # a run's, of before there were records, with parts of others
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_a_file_of_before_reads_back_field_by_field():
@@ -106,10 +105,6 @@ def test_what_is_no_report_at_all(tmp_path, text):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(StoreError, match=r"report\.json can't be read"):
         read_record(tmp_path / "report.json", Report)
-
-
-def test_the_published_schema_is_that_of_the_code():
-    assert json.loads((DOCS / "report.schema.json").read_text(encoding="utf-8")) == Report.model_json_schema()
 
 
 def records(kind):

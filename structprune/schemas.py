@@ -1,0 +1,34 @@
+"""The JSON schemas that docs/ publishes, each made of the record that reads or writes such a file.
+
+`python -m structprune.schemas docs` writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from .plan_schema import PlanData
+from .report import Report
+
+RECORDS: dict[str, type[BaseModel]] = {"plan": PlanData, "report": Report}
+
+
+def schemas() -> Iterator[tuple[str, str]]:
+    """Each file's name and text."""
+    for name, record in RECORDS.items():
+        yield f"{name}.schema.json", json.dumps(record.model_json_schema(), indent=1) + "\n"
+
+
+def main(folder: str) -> None:
+    """Writes the schemas into a folder."""
+    for name, text in schemas():
+        (Path(folder) / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
