@@ -155,7 +155,7 @@ def inspect(
     with plain_errors(lambda: "nothing was written"):
         if model.endswith((".yaml", ".yml")):
             _check_text(model)
-        from .inspecting import inspect_model
+        from .inspection import inspect_model
         from .report import graph_table
         from .report.summaries import describe_graph
 
@@ -203,7 +203,7 @@ def init(
     """Write a short commented recipe for a model, and a folder of images, which runs as it is."""
     with plain_errors(lambda: "nothing was written"):
         from .first_recipe import first_recipe, write_recipe
-        from .inspecting import parse_size
+        from .inspection import parse_size
         from .progress import Reporter
 
         tell = Reporter().stage
@@ -250,7 +250,7 @@ def sensitivity(
     """Prune each group alone by a recipe's criterion and print what the outputs lose."""
     with plain_errors(lambda: "nothing was written"):
         _check_text(recipe, set_)
-        from .inspecting import scan
+        from .inspection import scan
         from .report import sensitivity_table
 
         graph, result = scan(recipe, set_ or ())
@@ -281,7 +281,7 @@ def profile(
     with plain_errors(lambda: "nothing was written"):
         if model.endswith((".yaml", ".yml")):
             _check_text(model)
-        from .inspecting import profile_model
+        from .inspection import profile_model
         from .report import cost_tables
         from .report.summaries import describe_cost
 

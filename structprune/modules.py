@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .copying import copied
 from .errors import ModelError
-from .held import write
+from .module_numbers import write
 
 
 def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -102,7 +102,7 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
 
 
 def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes `{module path: {number: value}}` (see `held`); a list goes into a tuple as a tuple."""
+    """Writes `{module path: {number: value}}` (see `module_numbers`); a list goes into a tuple as a tuple."""
     modules = dict(walk(model))
     for path, values in attributes.items():
         for name, value in values.items():

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from .criteria import CRITERIA
 from .criteria.registry import NEEDS
 from .data import SOURCES, DataSpec
-from .data.code import OwnDataSpec
+from .data.user_function import OwnDataSpec
 from .models import ModelSpec
 from .models.registry import MODEL_SOURCES
 from .recipe import Recipe

@@ -463,7 +463,7 @@ def test_inspect(tmp_path):
 
 
 def test_groups_are_the_same_by_name_and_by_recipe(recipe):
-    from structprune.inspecting import inspect_model
+    from structprune.inspection import inspect_model
 
     names = [[g.name for g in inspect_model(what).groups] for what in ("test_resnet", str(recipe))]
     assert names[0] == names[1]

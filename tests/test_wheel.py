@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.pictures import write_digits
-from tests.test_shipped import build_wheel
+from tests.test_shipped_recipes import build_wheel
 
 ROOT = Path(__file__).parents[1]
 NET = """

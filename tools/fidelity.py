@@ -38,10 +38,10 @@ from structprune.calibration import Batch
 from structprune.compare import peer
 from structprune.criteria import CRITERIA, scan_images
 from structprune.data import Data, load_data
-from structprune.judge import Judge
 from structprune.models import build_model
 from structprune.names import unknown
 from structprune.plan import ALLOCATIONS
+from structprune.quality_judge import Judge
 from structprune.recipe import check_recipe
 from structprune.suites.command_line import Parser, fail
 from structprune.tasks.own import make_task

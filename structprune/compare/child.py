@@ -28,9 +28,9 @@ from torch import nn
 from ..data import Data, load_data
 from ..errors import PlanError, RecipeError
 from ..export import export_onnx
-from ..judge import Judge
 from ..models import build_model
 from ..progress import Reporter
+from ..quality_judge import Judge
 from ..recipe import Recipe
 from ..report import quality_record
 from ..store import files

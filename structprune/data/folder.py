@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import RecipeError
 from ..names import unknown
-from .files import SUFFIXES, ImageFiles, is_hidden, readable, same_file
+from .image_files import SUFFIXES, ImageFiles, is_hidden, readable, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source
 from .spec import FolderSpec

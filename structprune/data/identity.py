@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import Subset, TensorDataset
 
-from .files import ImageFiles
+from .image_files import ImageFiles
 from .loading import is_dataset
 from .record import Data
 

@@ -14,8 +14,8 @@ from torch.utils.data import TensorDataset
 
 from ..calibration.batching import batches_from
 from ..errors import RecipeError
-from ..own_code import reason
-from .files import SUFFIXES, converted, is_hidden, same_file
+from ..user_objects import reason
+from .image_files import SUFFIXES, converted, is_hidden, same_file
 from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source
 from .spec import CalibrationSpec, ImagesSpec

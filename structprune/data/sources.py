@@ -11,9 +11,9 @@ from ..modules import evaluating
 from ..ops import Inputs
 from ..tasks.task import Task
 from ..usercode import Tell
-from .code import load_own_data
 from .record import SOURCES, Data, Request
 from .spec import DataSpec, OwnDataSpec
+from .user_function import load_own_data
 
 
 def _to_stderr(line: str) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from ..own_code import CodeName
 from ..registry import SpecRegistry
 from ..specs import Number, RecipePath, Strict, Whole
+from ..user_objects import CodeName
 
 if TYPE_CHECKING:
     from .record import Source

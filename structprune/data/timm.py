@@ -9,8 +9,8 @@ from typing import Any
 from torch.utils.data import IterableDataset, Subset
 
 from ..errors import RecipeError
-from ..own_code import reason
-from .files import ImageFiles, converted, same_file
+from ..user_objects import reason
+from .image_files import ImageFiles, converted, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source
 from .spec import TimmSpec

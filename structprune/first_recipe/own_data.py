@@ -11,15 +11,15 @@ from torch.utils.data import default_collate
 
 from ..calibration.batches import Batch
 from ..data import load_data
-from ..data.code import OwnDataSpec
 from ..data.loading import is_dataset
+from ..data.user_function import OwnDataSpec
 from ..errors import ModelError, RecipeError
 from ..models import ModelSpec, TimmSpec, build_model
 from ..modules import evaluating
-from ..own_code import in_one_line
 from ..specs import mistakes
 from ..tasks import Task
-from .looking import Network, params_of, scores_of
+from ..user_objects import in_one_line
+from .inspection import Network, params_of, scores_of
 from .purpose import build_task, task_by_name, task_of_outputs, task_of_targets
 
 

@@ -19,7 +19,7 @@ from ..models import CodeSpec, ModelSpec, RunSpec, TimmSpec, spec_from_text
 from ..models.sources.timm_names import missing_weights
 from ..names import shown
 from ..recipe import check_recipe
-from .looking import SMALL, Folder, Network, look_at_folder, look_at_model
+from .inspection import SMALL, Folder, Network, look_at_folder, look_at_model
 from .own_data import look_at_own_data
 from .purpose import is_classes
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..held import is_number, read
+from ..module_numbers import is_number, read
 from ..modules import tensors, walk
 from ..ops.provenance import Source, evaluate, sources
 from .axes import Axis, alive

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from ..held import read
+from ..module_numbers import read
 from ..modules import replace_tensors, skeleton_copy, tensors
 from ..ops import Captured, Inputs, leaves_of
 from ..ops.conditions import Condition

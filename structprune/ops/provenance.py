@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ..held import held_numbers, write
+from ..module_numbers import held_numbers, write
 from ..modules import walk
 from .conditions import compared
 
 
 class Source(NamedTuple):
-    """A number that a module holds (see `held`); `place` counts within it if it is a tuple or list, else None."""
+    """A number that a module holds (see `module_numbers`); `place` counts within a tuple or list, else it is None."""
 
     module: str
     name: str

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import RecipeError
-from ..own_code import callable_of
 from ..records import Scores
 from ..registry import Registry
+from ..user_objects import callable_of
 from .budget import Choice, Cost, Widths
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..held import is_number
+from ..module_numbers import is_number
 from ..modules import walk
 from ..records import Plan
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from .. import strict_yaml
 from ..errors import RecipeError
 from ..names import shown
-from ..shipped import find_recipe
+from ..shipped_recipes import find_recipe
 from .mistakes import lines, plain
 from .specs import Recipe
 

@@ -14,11 +14,11 @@ from ..data.spec import AnyDataSpec
 from ..errors import RecipeError
 from ..memory import LIMIT
 from ..models.registry import ModelSpec, parse_model
-from ..own_code import checked_name
 from ..specs import Flaws, Number, Strict, Whole, only_read
 from ..tasks.spec import AnyTaskSpec, ClassificationSpec
 from ..train.spec import TrainSpec
 from ..typing import Budget
+from ..user_objects import checked_name
 from . import known
 from .recovery import RecoverSpec, Recovery, check_order, needs_images
 

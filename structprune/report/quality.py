@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .. import judge
+from .. import quality_judge
 from .records import Quality
 
 
-def quality_record(measured: Mapping[str, judge.Quality], random_weights: bool = False) -> Quality:
+def quality_record(measured: Mapping[str, quality_judge.Quality], random_weights: bool = False) -> Quality:
     """What report.json says of quality.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .. import judge
+from .. import quality_judge
 from ..export import opset_of
 from ..graph import DependencyGraph
 from ..recipe import Recipe, RuntimeSpec
@@ -61,7 +61,7 @@ class Measurements:
         search: how the budget of cost was found, where a bound of quality was asked for.
     """
 
-    quality: Mapping[str, judge.Quality]
+    quality: Mapping[str, quality_judge.Quality]
     gates: Mapping[str, Gate]
     macs: CountedMacs
     onnx: Mapping[str, Path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..errors import RecipeError
-from ..judge import Quality
+from ..quality_judge import Quality
 from ..recipe import Recipe
 from ..report.records import Bound
 from ..tasks import Task

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import BudgetError, TrainingError
-from ..judge import Quality
 from ..progress import Reporter
+from ..quality_judge import Quality
 from ..recipe import BudgetSpec, Recipe, SearchSpec
 from ..report.records import Budget, Trial
 from .bounds import found_beside, is_met

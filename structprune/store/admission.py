@@ -6,8 +6,8 @@ to be called with arguments of their choice:
 
 - **Modules**: classes of `torch.nn` and timm, and other `nn.Module` subclasses that the user's code has imported.
   Not those that run code given as data (scripted modules, `fx.GraphModule`) or wrap others for several devices.
-- **Functions**: the list in `pure`. Beyond it only functions, classes and methods of the user's own package that
-  `__init__` or `forward` of one of the network's own classes refers to by name, as in `self.act = my_swish`: then
+- **Functions**: the list in `pure_functions`. Beyond it only functions, classes and methods of the user's own package
+  that `__init__` or `forward` of one of the network's own classes refers to by name, as in `self.act = my_swish`: then
   the class itself hands the function to its forward pass. With arguments bound (`functools.partial`) these take numbers
   alone, never a string, so no path, address or command reaches a function that was not listed. A method has
   `forward` in its name, or `__init__` refers to it, and is never one of `nn.Module`'s.
@@ -36,7 +36,7 @@ import torch
 from torch import nn
 
 from ..errors import StoreError
-from . import pure
+from . import pure_functions as pure
 
 ADVICE = "import the code that defines the model first{}, or pass a dense instance, load(folder, model=...)"
 INTERNAL = frozenset(nn.Module().__dict__)

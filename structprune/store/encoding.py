@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import StoreError
-from . import pure
+from . import pure_functions as pure
 from .admission import Admission, check_attribute, is_closed, name_of, recomputed
 from .values import FIXED, MAPPINGS, MUTABLE, SEQUENCES, SPACES, TORCH, bindable
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import pure
+from . import pure_functions as pure
 from .admission import Admission
 
 SPACES: dict[str, type] = {"$namespace": types.SimpleNamespace, "$arguments": argparse.Namespace}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ..errors import RecipeError
-from ..own_code import made_by
+from ..user_objects import made_by
 from ..usercode import Tell
 from .spec import TASKS, OwnTaskSpec, TaskSpec
 from .task import Task

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from ..own_code import CodeName
 from ..registry import SpecRegistry
 from ..specs import Number, Strict, Whole
+from ..user_objects import CodeName
 
 if TYPE_CHECKING:
     from .task import TaskKind

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from .. import on_demand
 
 if TYPE_CHECKING:
-    from ..tasks.at_once import accuracy, agreement, predict, predict_onnx
+    from ..tasks.whole_outputs import accuracy, agreement, predict, predict_onnx
     from .loop import fit
     from .stage import train_stage
 
 __all__ = ["accuracy", "agreement", "fit", "predict", "predict_onnx", "train_stage"]
 
-_AT_ONCE = dict.fromkeys(("accuracy", "agreement", "predict", "predict_onnx"), ".tasks.at_once")
+_AT_ONCE = dict.fromkeys(("accuracy", "agreement", "predict", "predict_onnx"), ".tasks.whole_outputs")
 __getattr__ = on_demand.names_of(__name__, {**_AT_ONCE, "fit": "loop", "train_stage": "stage"})

@@ -16,10 +16,10 @@ from ..copying import release
 from ..data.loading import Stream, check_readable, data_loader, guarded, is_dataset
 from ..errors import RecipeError, TrainingError
 from ..modules import tensors
-from ..own_code import in_one_line
 from ..seeds import derived
 from ..tasks import Task
 from ..tasks.own import make_task
+from ..user_objects import in_one_line
 from ..usercode import Tell
 from .checkpoint import restore, store
 from .method import TrainingMethod, make_method

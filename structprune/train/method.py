@@ -16,9 +16,9 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from .. import usercode
 from ..errors import RecipeError
-from ..own_code import CodeName, made_by
 from ..registry import SpecRegistry
 from ..specs import Strict
+from ..user_objects import CodeName, made_by
 
 if TYPE_CHECKING:
     import torch

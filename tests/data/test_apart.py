@@ -9,7 +9,6 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from structprune.data import images, load_data
-from structprune.data.code import OwnDataSpec
 from structprune.data.folder import FolderSpec
 from structprune.data.identity import data_digest
 from structprune.data.images import ImagesSpec
@@ -17,6 +16,7 @@ from structprune.data.loading import loader_of
 from structprune.data.preprocessing import preprocessing
 from structprune.data.spec import PreprocessingKeys
 from structprune.data.timm import TimmSpec
+from structprune.data.user_function import OwnDataSpec
 from structprune.errors import RecipeError
 from tests.data.test_folder import net
 from tests.pictures import write_digits

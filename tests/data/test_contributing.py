@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from structprune.data import SOURCES, load_data
-from structprune.judge import Judge
+from structprune.quality_judge import Judge
 from structprune.recipe import check_recipe
 from structprune.tasks import TASKS
 from structprune.tasks.own import make_task

@@ -10,7 +10,7 @@ from structprune.data import Data, load_data
 from structprune.data.folder import FolderSpec
 from structprune.data.loading import loader_of
 from structprune.errors import RecipeError
-from structprune.judge import Judge
+from structprune.quality_judge import Judge
 from structprune.tasks.own import make_task
 from tests.pictures import write_digits
 

@@ -9,13 +9,13 @@ from PIL import Image
 
 from structprune.calibration.batching import batches_from, one_batch, rebatched, thinned
 from structprune.data import SOURCES, Data, DataSpec, Source, load_data
-from structprune.data.code import OwnDataSpec
 from structprune.data.digits import DigitsSpec
 from structprune.data.folder import FolderSpec
 from structprune.data.identity import data_digest
 from structprune.data.images import ImagesSpec
 from structprune.data.spec import CalibrationSpec
 from structprune.data.timm import TimmSpec
+from structprune.data.user_function import OwnDataSpec
 from structprune.errors import RecipeError
 from tests.data.test_folder import net
 from tests.pictures import write_digits

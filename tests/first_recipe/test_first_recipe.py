@@ -14,7 +14,7 @@ from structprune.cli import app
 from structprune.data import load_data
 from structprune.errors import ModelError, RecipeError
 from structprune.first_recipe import first_recipe, look_at_folder, write_recipe
-from structprune.inspecting import inspect_model
+from structprune.inspection import inspect_model
 from structprune.models import CodeSpec, build_model
 from structprune.recipe import Recipe, read_recipe
 from tests.models.files import write_network

@@ -10,8 +10,8 @@ from structprune.cli import app
 from structprune.data import load_data
 from structprune.errors import RecipeError
 from structprune.first_recipe import first_recipe, write_recipe
-from structprune.judge import Judge
 from structprune.models import build_model
+from structprune.quality_judge import Judge
 from structprune.recipe import read_recipe
 from structprune.tasks.own import make_task
 from structprune.train import fit

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from structprune.cli import app
 from structprune.errors import ModelError, RecipeError
-from structprune.inspecting import inspect_model
+from structprune.inspection import inspect_model
 from structprune.models import TimmSpec, build_model, example_inputs, resolve_model_data_config, spec_from_text
 from tests.models.files import write_network
 

@@ -1,6 +1,6 @@
 """What a report says of quality, for labels and without, and of any task's metric."""
 
-from structprune.judge import Quality
+from structprune.quality_judge import Quality
 from structprune.report.quality import quality_record
 from structprune.report.table import quality_rows
 

@@ -29,7 +29,6 @@ from ...criteria import unscorable
 from ...data import Data
 from ...errors import BudgetError
 from ...graph import DependencyGraph, trace
-from ...own_code import code_named
 from ...plan import allocation_of
 from ...plan import plan as make_plan
 from ...progress import Reporter
@@ -38,6 +37,7 @@ from ...records import Plan, Scores, Sensitivity
 from ...runtimes import Runtime, environment
 from ...store import files
 from ...typing import Form
+from ...user_objects import code_named
 from ..stage import Work, stage
 
 REHEARSED = "uniform"  # the allocation that stands in for one that is not quick

@@ -15,7 +15,7 @@ from ...calibration.batching import rebatched
 from ...data import Data
 from ...errors import RecipeError
 from ...export import export_onnx, quantize
-from ...judge import Judge
+from ...quality_judge import Judge
 from ...recipe import Recipe
 from ...records import Plan
 from ...report import counted_macs

@@ -13,7 +13,7 @@ from torch import nn
 from ...data import Data
 from ...data.loading import is_dataset
 from ...errors import GateError
-from ...judge import Judge, Quality
+from ...quality_judge import Judge, Quality
 from ...store import files
 from ...tasks import Task
 from ..stage import Work, stage

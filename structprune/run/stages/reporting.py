@@ -7,7 +7,7 @@ from typing import Any
 
 from ...data import Data
 from ...graph import DependencyGraph
-from ...judge import Judge, Quality
+from ...quality_judge import Judge, Quality
 from ...records import Plan
 from ...report import Measurements, Report, build_report, records
 from ...runtimes import Benchmark

@@ -10,8 +10,8 @@ from torch import nn
 
 from ...calibration import Batch
 from ...data import Data
-from ...judge import Judge
 from ...ops import Inputs
+from ...quality_judge import Judge
 from ...recipe import Recipe
 from ...records import Plan
 from ...recover import recover

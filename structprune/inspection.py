@@ -21,7 +21,7 @@ from .recipe import Recipe, read_recipe
 from .records import Sensitivity
 from .run import runner_of
 from .runtimes import Runtime
-from .shipped import shipped
+from .shipped_recipes import shipped
 from .store.artefacts import Artefacts
 from .tasks.own import make_task
 from .typing import Form

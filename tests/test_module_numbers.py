@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.held import read
+from structprune.module_numbers import read
 from structprune.suites.equality import assert_slim_equals_masked, random_plan
 
 TOKENS = torch.randn(2, 5, 8)

@@ -14,7 +14,7 @@ from ..calibration.batching import rebatched
 from ..errors import RecipeError
 from ..names import unknown
 from ..ops import Inputs
-from ..own_code import made_by
+from ..user_objects import made_by
 from .loading import is_dataset, loader_of
 from .record import Data, Request
 from .spec import OwnDataSpec

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from structprune import shipped
+from structprune import shipped_recipes
 from structprune.errors import RecipeError
-from structprune.inspecting import inspect_model
+from structprune.inspection import inspect_model
 from structprune.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -69,9 +69,9 @@ def test_the_recipes_are_in_the_wheel(tmp_path, monkeypatch):
         assert sorted(n for n in names if n.endswith(".yaml")) == [f"structprune/recipes/{n}.yaml" for n in NAMES]
         assert {"structprune/__main__.py", "structprune/report/templates/report.html"} <= set(names)
         archive.extractall(tmp_path / "installed")
-    monkeypatch.setattr(shipped, "_INSIDE", tmp_path / "installed" / "structprune" / "recipes")
-    assert sorted(shipped.shipped()) == NAMES
-    assert shipped.find_recipe("quickstart").is_relative_to(tmp_path / "installed")
+    monkeypatch.setattr(shipped_recipes, "_INSIDE", tmp_path / "installed" / "structprune" / "recipes")
+    assert sorted(shipped_recipes.shipped()) == NAMES
+    assert shipped_recipes.find_recipe("quickstart").is_relative_to(tmp_path / "installed")
 
 
 KEPT = {"structprune", "recipes", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"}

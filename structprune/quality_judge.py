@@ -18,9 +18,9 @@ from .calibration.batches import Batch
 from .data.loading import Stream, loader_of
 from .errors import ModelError, RecipeError
 from .modules import evaluating
-from .own_code import in_one_line
 from .tasks.metrics import Metric, Tally
 from .tasks.task import Task
+from .user_objects import in_one_line
 
 BATCH_SIZE = 32
 KEPT = 2**28  # bytes of the dense network's outputs that are kept; beyond, it runs beside each network

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from structprune.errors import ModelError, RecipeError
 from structprune.export import export_onnx
-from structprune.judge import Judge
+from structprune.quality_judge import Judge
 from structprune.tasks import Metric
 from structprune.tasks.classification import Classification
 from structprune.tasks.metrics import Mean
@@ -26,7 +26,7 @@ IMAGES, LABELS = torch.randn(75, 3, 8, 8), torch.randint(0, 7, (75,))
 
 @pytest.mark.parametrize("kept", [2**28, 1000])
 def test_the_numbers_are_those_of_all_outputs_at_once(monkeypatch, kept):
-    monkeypatch.setattr("structprune.judge.KEPT", kept)
+    monkeypatch.setattr("structprune.quality_judge.KEPT", kept)
     dense, slim = _net(0), _net(1)
     a, b = predict(dense, IMAGES), predict(slim, IMAGES)
     judge = Judge(make_task(), TensorDataset(IMAGES, LABELS), dense)
@@ -77,7 +77,7 @@ def test_outputs_in_a_dict_are_found_again_in_an_onnx_file(tmp_path):
 
 
 def test_dense_maps_are_measured_without_being_held(monkeypatch):
-    monkeypatch.setattr("structprune.judge.KEPT", 0)
+    monkeypatch.setattr("structprune.quality_judge.KEPT", 0)
     monkeypatch.setattr("structprune.tasks.classification.HELD", 0)
     task = make_task("embedding")
     dense, slim = nn.Conv2d(3, 4, 1).eval(), nn.Conv2d(3, 4, 1).eval()
