@@ -96,7 +96,7 @@ OTHERS = {
 def looks_into_a_recording(node):
     """Whether an expression reads a recorded pass, or the arguments or the values of one of its nodes."""
     if isinstance(node, ast.Attribute):
-        inside = isinstance(node.value, ast.Attribute) and node.value.attr == "recorded"
+        inside = isinstance(node.value, ast.Attribute) and node.value.attr == "recording"
         return node.attr == "captured" or inside
     if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Attribute):
         return False
@@ -109,11 +109,11 @@ def looks_into_a_recording(node):
     ("code", "looks"),
     [
         ("graph.captured", True),
-        ("graph.recorded.calls", True),
+        ("graph.recording.calls", True),
         ("node.args[6]", True),
         ("user.args[1:]", True),
         ("n.meta['val']", True),
-        ("Calls(graph.recorded)", False),  # handed on whole
+        ("Calls(graph.recording)", False),  # handed on whole
         ("batch.inputs.args[0]", False),
         ("args[0]", False),
     ],

@@ -47,7 +47,7 @@ class Collector:
 
     @cached_property
     def working(self) -> Working:
-        return Working.of(self.graph.model, self.graph.inputs, self.graph.recorded)
+        return Working.of(self.graph.model, self.graph.inputs, self.graph.recording)
 
     def copy(self) -> None:
         """Makes the working copy now, so that views show it."""
@@ -59,7 +59,7 @@ class Collector:
 
     @cached_property
     def _found(self) -> tuple[list[Layer], list[NormCall]]:
-        return find_layers(self.graph.recorded)
+        return find_layers(self.graph.recording)
 
     @cached_property
     def by_weight(self) -> dict[str, list[Layer]]:
@@ -74,7 +74,7 @@ class Collector:
 
     @cached_property
     def _calls(self) -> Calls:
-        return Calls(self.graph.recorded)
+        return Calls(self.graph.recording)
 
     # --- views --------------------------------------------------------------------------------------------
 

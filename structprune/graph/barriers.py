@@ -45,7 +45,7 @@ def find_barriers(graph: ChannelGraph, reasons: Mapping[Place, str]) -> tuple[Ba
             frozen_by.setdefault(cause, []).append(classes)
     stays = np.append(graph.resolution.frozen, True)
     layers = _layers(graph)
-    axes = [*graph.made, *(graph.axes[place] for place in layers if place in graph.axes)]
+    axes = [*graph.channel_axes, *(graph.axes[place] for place in layers if place in graph.axes)]
     # one channel stays anywhere; of a product, a position may still go by another factor
     made = [(axis, stays[axis].all(axis=1)) for axis in axes if len(axis) > 1]
     found = []
@@ -75,13 +75,13 @@ def find_reasons(graph: ChannelGraph) -> dict[Place, str]:
     for classes, cause in graph.resolution.freezes:
         fixed[classes] |= cause == FIXED
     made = np.zeros(graph.classes + 1, bool)
-    for axis in graph.made:
+    for axis in graph.channel_axes:
         made[axis] = True
-    parameters = graph.recorded.parameters
-    used = {parameters[n.name] for n in graph.recorded.graph.nodes if n.users and n.name in parameters}
+    parameters = graph.recording.parameters
+    used = {parameters[n.name] for n in graph.recording.graph.nodes if n.users and n.name in parameters}
     found = {}
     for (key, dim), axis in graph.axes.items():
-        stays = axis[~graph.grouped[axis].any(axis=1)]
+        stays = axis[~graph.in_group[axis].any(axis=1)]
         if not len(stays):
             continue
         known = cause_of[stays]
@@ -103,7 +103,7 @@ def find_whole_layers(graph: ChannelGraph, reasons: Mapping[Place, str]) -> dict
     found = {}
     for place, path in _layers(graph).items():
         axis = graph.axes.get(place)
-        if axis is not None and place in reasons and not graph.grouped[axis].any():
+        if axis is not None and place in reasons and not graph.in_group[axis].any():
             found[path] = reasons[place]
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,17 @@ def build_graph(
     form: Form,
     flow: Flow,
     parameters: Mapping[str, Value],
-    recorded: Captured,
-    values: Mapping[str, Any],
+    recording: Captured,
+    values: dict[str, Any],
 ) -> DependencyGraph:
-    """The graph of a model from what the rules wrote to `flow`, which is used up.
+    """The graph of a model from what the rules wrote down.
 
     Args:
         model: the traced model.
         form: what the slim network will be.
         flow: what the rules wrote down on all passes.
         parameters: the parameters and buffers by their keys.
-        recorded: the forward pass on the example inputs.
+        recording: the forward pass on the example inputs.
         values: what each node of that pass makes, by its name.
     """
     if flow.module_form:
@@ -50,24 +51,26 @@ def build_graph(
     }
     axes |= {place: resolution.of(axis) for place, axis in flow.blocked.items()}
     statistics = tuple(_of_classes(statistic, resolution) for statistic in flow.statistics)
-    groups = _groups(flow, resolution, statistics, axes)  # which adds to what stays, and why
+    members, stays = families(flow, resolution)
+    first = len(flow.units.causes)
+    resolution = resolution.freezing([(classes, first + i) for i, (classes, _) in enumerate(stays)])
     return DependencyGraph(
         model=model,
         form=form,
-        groups=groups,
-        recorded=recorded,
-        values=values,
-        axes=axes,
+        groups=_groups(flow, resolution, members, statistics, axes),
+        recording=recording,
+        values=MappingProxyType(values),
+        axes=MappingProxyType(axes),
         blocked=frozenset(flow.blocked),
-        shapes=shapes,
+        shapes=MappingProxyType(shapes),
         macs_terms=tuple(Term(c.constant, tuple(map(resolution.of, c.axes)), c.divisor, c.op) for c in flow.costs),
         params_terms=tuple(_parameter_term(key, shapes[key], axes) for key, _ in model.named_parameters()),
         statistics=statistics,
         attributes=tuple(replace(a, axis=resolution.of(a.axis)) for a in flow.attributes if a.axis is not None),
         expressions=tuple((e, resolution.of(axis)) for e, axis in flow.expressions if axis is not None),
-        made=tuple(resolution.of(produced.axis) for produced in flow.produced),
+        channel_axes=tuple(resolution.of(produced.axis) for produced in flow.produced),
         resolution=resolution,
-        causes=tuple(flow.units.causes),
+        causes=(*flow.units.causes, *(cause for _, cause in stays)),
     )
 
 
@@ -91,9 +94,13 @@ def _parameter_term(key: str, shape: Sequence[int], axes: Mapping[Place, np.ndar
 
 
 def _groups(
-    flow: Flow, resolution: Resolution, statistics: Sequence[Statistic], axes: Mapping[Place, np.ndarray]
+    flow: Flow,
+    resolution: Resolution,
+    members: Sequence[Family],
+    statistics: Sequence[Statistic],
+    axes: Mapping[Place, np.ndarray],
 ) -> tuple[Group, ...]:
-    members = families(flow, resolution)
+    """The groups of the families, with what each controls."""
     depths: dict[Place, int] = {}
     for produced in flow.produced:
         depths.setdefault((produced.key, produced.dim), produced.depth)

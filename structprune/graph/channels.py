@@ -48,7 +48,7 @@ class ChannelGraph:
         form: what the slim network will be, "module" or "graph".
         groups: what is ranked and removed together.
         notes: what a user should know of how the model was traced.
-        recorded: the forward pass on the example inputs; those who run it again get it whole, `graph` looks inside.
+        recording: the forward pass on the example inputs; those who run it again get it whole, `graph` looks inside.
         values: what each call of that pass makes, by the name of its node: axes of units, see `classes_of`.
         paths: the same graph on the other ways that the code goes at other batch sizes, for the graph form.
         axes: the classes on each axis of each parameter and buffer of which anything might go.
@@ -60,7 +60,7 @@ class ChannelGraph:
         statistics: calls that take a statistic over channels, with axes of classes.
         attributes: numbers of modules that follow the length of an axis of classes.
         expressions: expressions of such numbers that must come to the length of an axis of classes.
-        made: the axes of classes that layers make.
+        channel_axes: of each layer the axis of classes that it makes.
         resolution: which class each unit is in, and which classes stay.
         causes: why they do; `resolution.freezes` has the index of a cause.
     """
@@ -68,7 +68,7 @@ class ChannelGraph:
     model: nn.Module
     form: Form
     groups: tuple[Group, ...]
-    recorded: Captured
+    recording: Captured
     values: Mapping[str, Any]
     axes: Mapping[Place, np.ndarray]
     blocked: frozenset[Place]
@@ -78,7 +78,7 @@ class ChannelGraph:
     statistics: tuple[Statistic, ...]
     attributes: tuple[Attribute, ...]
     expressions: tuple[tuple[Any, Axis], ...]
-    made: tuple[np.ndarray, ...]
+    channel_axes: tuple[np.ndarray, ...]
     resolution: Resolution
     causes: tuple[Cause, ...]
     notes: tuple[str, ...] = ()
@@ -87,12 +87,12 @@ class ChannelGraph:
     @property
     def inputs(self) -> Inputs:
         """The example inputs."""
-        return self.recorded.inputs
+        return self.recording.inputs
 
     @functools.cached_property
     def nodes(self) -> int:
         """The number of ops in one forward pass."""
-        return len(self.recorded.calls)
+        return len(self.recording.calls)
 
     @property
     def classes(self) -> int:
@@ -100,17 +100,17 @@ class ChannelGraph:
         return self.resolution.classes
 
     @functools.cached_property
-    def grouped(self) -> np.ndarray:
+    def in_group(self) -> np.ndarray:
         """Whether each class is in a group, with one False more for positions that carry none."""
-        grouped = np.zeros(self.classes + 1, bool)
+        in_group = np.zeros(self.classes + 1, bool)
         for group in self.groups:
-            grouped[group.ids] = True
-        return grouped
+            in_group[group.ids] = True
+        return in_group
 
     @functools.cached_property
     def sizes(self) -> Sizes:
         """Which axes of the inputs may have other sizes, by recordings at such."""
-        return explore(self.model, self.recorded)
+        return explore(self.model, self.recording)
 
     def group(self, name: str) -> Group:
         """The group of that name. Raises KeyError if there is none."""
@@ -125,4 +125,4 @@ class ChannelGraph:
 
     def removable(self, axis: np.ndarray) -> bool:
         """Whether any position of an axis of units can go."""
-        return bool(self.grouped[self.classes_of(axis)].any())
+        return bool(self.in_group[self.classes_of(axis)].any())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class DependencyGraph(ChannelGraph):
     @functools.cached_property
     def reasons(self) -> Mapping[Place, str]:
         """Why positions stay, for each parameter or buffer and axis of which some do, whatever is planned."""
-        return find_reasons(self)
+        return MappingProxyType(find_reasons(self))
 
     @functools.cached_property
     def barriers(self) -> tuple[Barrier, ...]:
@@ -37,7 +38,7 @@ class DependencyGraph(ChannelGraph):
     @functools.cached_property
     def whole_layers(self) -> Mapping[str, str]:
         """The layers all of whose channels stay, whatever is planned, by their paths, and why."""
-        return find_whole_layers(self, self.reasons)
+        return MappingProxyType(find_whole_layers(self, self.reasons))
 
     def macs(self, kept: Mapping[str, np.ndarray] | None = None) -> int:
         """The multiply-adds of one forward pass on the example inputs, after a removal (see `count_macs`)."""

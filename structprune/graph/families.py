@@ -25,33 +25,34 @@ class Family:
     rates: tuple[int, ...]
 
 
-def families(flow: Flow, resolved: Resolution) -> list[Family]:
-    """Families in the order in which their leading layers were met.
+def families(flow: Flow, resolution: Resolution) -> tuple[list[Family], list[tuple[np.ndarray, Cause]]]:
+    """Families in the order in which their leading layers were met, and classes that can't be in one, each with why.
 
     Classes that appear in one column of a layer's channels belong together, and so do classes that must lose the same
     number. Where a layer's channels are a product, its factors are families of their own.
     """
-    columns = [(p, column) for p in flow.produced for column in _columns(resolved.of(p.axis))]
+    columns = [(p, column) for p in flow.produced for column in _columns(resolution.of(p.axis))]
     links = [(column[:-1], column[1:]) for _, column in columns]
-    for balanced in resolved.strata:
+    for balanced in resolution.strata:
         together = np.concatenate(balanced)
         links.append((together[:-1], together[1:]))
     if not links:
-        return []
+        return [], []
     left, right = (np.concatenate(side) for side in zip(*links, strict=True))
-    shape = (resolved.classes, resolved.classes)
+    shape = (resolution.classes, resolution.classes)
     _, labels = connected_components(coo_array((np.ones(len(left), bool), (left, right)), shape=shape), directed=False)
-    balance, stratum = np.zeros(resolved.classes, int), np.zeros(resolved.classes, int)
-    for which, balanced in enumerate(resolved.strata):
+    balance, stratum = np.zeros(resolution.classes, int), np.zeros(resolution.classes, int)
+    for which, balanced in enumerate(resolution.strata):
         for number, part in enumerate(balanced):
             balance[part], stratum[part] = which + 1, number
     found: dict[tuple[int, int], list[tuple[Produced, np.ndarray]]] = {}
     for produced, column in columns:
-        free = column[~resolved.frozen[column]]
+        free = column[~resolution.frozen[column]]
         for which in sorted(set(balance[free].tolist())):  # each balance apart, and what is in none
             part = free[balance[free] == which]
             found.setdefault((int(labels[part[0]]), which), []).append((produced, part))
-    result = []
+    result: list[Family] = []
+    stays: list[tuple[np.ndarray, Cause]] = []
     for (_, which), members in found.items():
         leader = min((p for p, _ in members), key=lambda p: p.depth)
         ordered = [part for p, part in members if p is leader] + [part for _, part in members]
@@ -59,28 +60,24 @@ def families(flow: Flow, resolved: Resolution) -> list[Family]:
         _, first = np.unique(ids, return_index=True)
         ids = ids[np.sort(first)]  # in the order of the leading layer's filters
         _, own = np.unique(stratum[ids], return_inverse=True)
-        if which and int(own.max()) + 1 < len(resolved.strata[which - 1]):
+        if which and int(own.max()) + 1 < len(resolution.strata[which - 1]):
             reason = "must lose as many channels as a part beside it, from which nothing can go"
-            _freeze(flow, resolved, ids, leader, reason)
+            stays.append((ids, _because(leader, reason)))
             continue
-        rates = tuple(resolved.rates[which - 1]) if which else (1,)
+        rates = tuple(resolution.rates[which - 1]) if which else (1,)
         if (np.bincount(own.ravel()) <= rates).any():  # one of each must stay
             alone = len(leader.axis) == 1
             reason = "the only channel of a layer" if alone else "these channels could only go all together"
-            _freeze(flow, resolved, ids, leader, reason, barrier=not alone)
+            stays.append((ids, _because(leader, reason, barrier=not alone)))
             continue
         result.append(Family(_layer_name(leader.key), leader, ids, own.ravel(), rates))
-    _name_factors(result, flow, resolved)
-    return result
+    _name_factors(result, flow, resolution)
+    return result, stays
 
 
-def _freeze(
-    flow: Flow, resolved: Resolution, ids: np.ndarray, leader: Produced, reason: str, barrier: bool = True
-) -> None:
-    """Keeps, with a reason, classes that can't go without others that must stay."""
-    flow.units.causes.append(Cause("balance", leader.key, _layer_name(leader.key), reason, barrier=barrier))
-    resolved.frozen[ids] = True
-    resolved.freezes.append((ids, len(flow.units.causes) - 1))
+def _because(leader: Produced, reason: str, barrier: bool = True) -> Cause:
+    """Why classes stay that can't go without others."""
+    return Cause("balance", leader.key, _layer_name(leader.key), reason, barrier=barrier)
 
 
 def _columns(axis: np.ndarray) -> list[np.ndarray]:
@@ -90,7 +87,7 @@ def _columns(axis: np.ndarray) -> list[np.ndarray]:
     return [column for rows, pattern in alike(axis) for column in axis[rows][:, pattern].T]
 
 
-def _name_factors(found: list[Family], flow: Flow, resolved: Resolution) -> None:
+def _name_factors(found: list[Family], flow: Flow, resolution: Resolution) -> None:
     """Tells apart families of one layer: by the attribute that counts them (num_heads), else by a number."""
     taken: dict[str, int] = {}
     for family in found:
@@ -98,7 +95,7 @@ def _name_factors(found: list[Family], flow: Flow, resolved: Resolution) -> None
     counted: dict[frozenset[int], str] = {}
     for attribute in flow.attributes:
         if attribute.source is not None and attribute.axis is not None and attribute.flag is None:
-            classes = resolved.of(attribute.axis)
+            classes = resolution.of(attribute.axis)
             if classes.shape[1] == 1:
                 counted.setdefault(frozenset(classes[:, 0].tolist()), attribute.source.name.rpartition(".")[2])
     used: set[str] = set()

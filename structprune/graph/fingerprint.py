@@ -13,7 +13,7 @@ from .channels import ChannelGraph
 def fingerprint(graph: ChannelGraph) -> str:
     """A hash of a network's calls, shapes and groups, whatever its weights."""
     digest = hashlib.sha256(graph.form.encode())
-    for node in graph.recorded.graph.nodes:
+    for node in graph.recording.graph.nodes:
         value = node.meta.get("val")
         made = (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else ()
         digest.update(f"{op_name(node.target)} {made} {node.args} {node.kwargs}".encode())

@@ -37,8 +37,8 @@ class Follower:
 
     def __init__(self, graph: ChannelGraph, removed: np.ndarray, sizes: Sizes) -> None:
         self.graph, self.removed, self.sizes = graph, removed, sizes
-        entering = [n for n in graph.recorded.graph.nodes if n.op == "placeholder"]
-        self.inputs = [n.name for n in entering if n.name not in graph.recorded.parameters]
+        entering = [n for n in graph.recording.graph.nodes if n.op == "placeholder"]
+        self.inputs = [n.name for n in entering if n.name not in graph.recording.parameters]
         self.known = Known(self.recorded, self.slim)
 
     def term(self, term: Term) -> Any:

@@ -27,10 +27,10 @@ class LayerKind:
 def layer_kinds(graph: ChannelGraph) -> dict[str, LayerKind]:
     """The kind of the layer that uses each weight, by the weight's key; of several the last convolution's."""
     kinds: dict[str, LayerKind] = {}
-    for node in graph.recorded.calls:
+    for node in graph.recording.calls:
         record = record_of(op_name(node.target))
         for parent in node.all_input_nodes:
-            key = graph.recorded.parameters.get(parent.name)
+            key = graph.recording.parameters.get(parent.name)
             shape = tuple(getattr(parent.meta.get("val"), "shape", ()))
             if key is None or len(shape) < 2:
                 continue

@@ -83,13 +83,13 @@ class Writer(Follower):
         self.typical = self.of_the_dtype(given)
         self.guard(given)
         waiting = self.conditions()
-        asked = {question.node: question.answer for question in self.graph.recorded.questions}
+        asked = {question.node: question.answer for question in self.graph.recording.questions}
         output: Any = None
-        for node in self.graph.recorded.graph.nodes:
+        for node in self.graph.recording.graph.nodes:
             if node.op == "output":
                 output = self.encode(node.args[0], node)
             elif node.op == "placeholder":
-                key = self.graph.recorded.parameters.get(node.name)
+                key = self.graph.recording.parameters.get(node.name)
                 if key is not None:
                     self.renamed[node.name] = f"p_{node.name}"  # apart from the names of inputs
                     if node.users:
@@ -115,8 +115,8 @@ class Writer(Follower):
         """What has the model's dtype when the program runs: a parameter or else an input, by its name there."""
         if self.sizes.retyped is None:
             return ""
-        for node in self.graph.recorded.graph.nodes:
-            key = self.graph.recorded.parameters.get(node.name) if node.op == "placeholder" else None
+        for node in self.graph.recording.graph.nodes:
+            key = self.graph.recording.parameters.get(node.name) if node.op == "placeholder" else None
             if key is not None and node.users and node.meta["val"].dtype == self.sizes.retyped.traced:
                 return f"p_{node.name}"
         typed = [n for n, x in zip(given, self.tensors(), strict=True) if x.dtype == self.sizes.retyped.traced]
@@ -175,10 +175,10 @@ class Writer(Follower):
 
     def conditions(self) -> dict[str, list[tuple[Term, bool, str]]]:
         """The comparisons that steer the model's code and follow the inputs, by the node after which all is known."""
-        order = {node.name: i for i, node in enumerate(self.graph.recorded.graph.nodes)}
+        order = {node.name: i for i, node in enumerate(self.graph.recording.graph.nodes)}
         waiting: dict[str, list[tuple[Term, bool, str]]] = {}
         seen = set()
-        for i, condition in enumerate(trials.conditions_of(self.graph.recorded)):
+        for i, condition in enumerate(trials.conditions_of(self.graph.recording)):
             sides = [
                 self.compared(condition, place, [trial.compared[i][place] for trial in self.sizes.trials])
                 for place in (0, 1)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -129,7 +130,7 @@ def analyse(
     return replace(
         graph,
         notes=(*looks.notes, *dict.fromkeys(f"{_place(c)}: {kept_widths(c)}" for c in compared)),
-        paths=tuple(replace(graph, recorded=path, values=values) for path in others),
+        paths=tuple(replace(graph, recording=path, values=MappingProxyType(values)) for path in others),
     ), values
 
 

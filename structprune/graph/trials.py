@@ -106,14 +106,14 @@ _GROWTHS: tuple[Callable[[int, int], int], ...] = (
 )
 
 
-def explore(model: nn.Module, recorded: Captured) -> Sizes:
+def explore(model: nn.Module, recording: Captured) -> Sizes:
     """Records a model once more, at other sizes of the inputs that it was recorded with."""
-    batch, others = axes_of(recorded.inputs)
-    sizes, growth = Sizes((), {}, (), _retyped(model, recorded)), {}
+    batch, others = axes_of(recording.inputs)
+    sizes, growth = Sizes((), {}, (), _retyped(model, recording)), {}
     for axis in [*batch, *others]:
         if any(axis.members[0] in free.members for free in sizes.free):
             continue
-        found = _grown(model, recorded, axis, others)
+        found = _grown(model, recording, axis, others)
         if isinstance(found, str):
             sizes = replace(sizes, fixed={**sizes.fixed, axis: found})
         else:
@@ -122,11 +122,11 @@ def explore(model: nn.Module, recorded: Captured) -> Sizes:
             sizes = replace(sizes, free=(*sizes.free, *trial.sizes), trials=(*sizes.trials, trial))
     joint = {m for axis in sizes.free for m in axis.members}
     sizes = replace(sizes, fixed={a: why for a, why in sizes.fixed.items() if not joint & set(a.members)})
-    return _again(model, recorded, sizes, growth)
+    return _again(model, recording, sizes, growth)
 
 
 def _grown(
-    model: nn.Module, recorded: Captured, axis: Axis, others: list[Axis]
+    model: nn.Module, recording: Captured, axis: Axis, others: list[Axis]
 ) -> tuple[Trial, Callable[[int, int], int]] | str:
     """The first way of growing in which the network makes the same calls, or why there is none."""
     reason = ""
@@ -137,7 +137,7 @@ def _grown(
             if size <= axis.size or size in tried:
                 continue
             tried.add(size)
-            result = _attempt(model, recorded, {axes: size})
+            result = _attempt(model, recording, {axes: size})
             if isinstance(result, Trial):
                 return result, grow
             if not result.startswith((REFUSED, COMPARED)):
@@ -147,7 +147,7 @@ def _grown(
 
 
 def _again(
-    model: nn.Module, recorded: Captured, sizes: Sizes, growth: Mapping[Axis, Callable[[int, int], int]]
+    model: nn.Module, recording: Captured, sizes: Sizes, growth: Mapping[Axis, Callable[[int, int], int]]
 ) -> Sizes:
     """With a second size of each free axis, all together and no two alike; or one by one where that does not run.
 
@@ -156,11 +156,11 @@ def _again(
     second = {axis: growth[axis](axis.size, 7 if axis.is_batch else 6 + 5 * i) for i, axis in enumerate(sizes.free)}
     if not second:
         return sizes
-    result = _attempt(model, recorded, second)
+    result = _attempt(model, recording, second)
     if isinstance(result, Trial):
         return replace(sizes, trials=(*sizes.trials, result))
     for axis, size in second.items():
-        result = _attempt(model, recorded, {axis: size})
+        result = _attempt(model, recording, {axis: size})
         if isinstance(result, Trial):
             sizes = replace(sizes, trials=(*sizes.trials, result))
         elif not result.startswith((REFUSED, COMPARED)):
@@ -196,10 +196,10 @@ def _constants(captured: Captured) -> list[bool]:
     return [node.meta["val"].is_meta for node in captured.graph.nodes if node.op == "get_attr"]
 
 
-def _retyped(model: nn.Module, recorded: Captured) -> Retyped | None:
+def _retyped(model: nn.Module, recording: Captured) -> Retyped | None:
     """A recording in double precision (in single, of a double network), if the model makes the same calls then."""
     state = tensors(model)
-    dtypes = Counter(t.dtype for t in (*state.values(), *tensors_of(recorded.inputs.flat())) if t.is_floating_point())
+    dtypes = Counter(t.dtype for t in (*state.values(), *tensors_of(recording.inputs.flat())) if t.is_floating_point())
     if not dtypes:
         return None
     traced = dtypes.most_common(1)[0][0]
@@ -210,8 +210,8 @@ def _retyped(model: nn.Module, recorded: Captured) -> Retyped | None:
 
     copy = skeleton_copy(model, buffers=False)
     replace_tensors(copy, {key: cast(tensor) for key, tensor in state.items()})
-    found, error = record(copy, recorded.inputs.map(cast), scenario=recorded.scenario)
-    here, there = list(recorded.graph.nodes), list(found.graph.nodes)
+    found, error = record(copy, recording.inputs.map(cast), scenario=recording.scenario)
+    here, there = list(recording.graph.nodes), list(found.graph.nodes)
     if error is not None or [_kind(a) for a in here] != [_kind(b) for b in there]:
         return None
     return Retyped(traced, other, {a.name: b for a, b in zip(here, there, strict=True)})
@@ -244,12 +244,12 @@ def _alone_or_together(axis: Axis, others: list[Axis]) -> Iterator[Axis]:
         yield Axis(members, axis.size, False)
 
 
-def _attempt(model: nn.Module, recorded: Captured, sizes: Mapping[Axis, int]) -> Trial | str:
+def _attempt(model: nn.Module, recording: Captured, sizes: Mapping[Axis, int]) -> Trial | str:
     """A recording at other sizes, or why it does not tell how numbers follow them."""
-    found, error = record(model, resized(recorded.inputs, sizes), scenario=recorded.scenario)
+    found, error = record(model, resized(recording.inputs, sizes), scenario=recording.scenario)
     if error is not None and not found.unknown:
         return f"{REFUSED} ({error})"
-    return _aligned(model, recorded, found, sizes)
+    return _aligned(model, recording, found, sizes)
 
 
 def resized(inputs: Inputs, sizes: Mapping[Axis, int]) -> Inputs:
@@ -264,9 +264,9 @@ def resized(inputs: Inputs, sizes: Mapping[Axis, int]) -> Inputs:
     return inputs.rebuild(flat)
 
 
-def _aligned(model: nn.Module, recorded: Captured, other: Captured, sizes: Mapping[Axis, int]) -> Trial | str:
-    here, there = list(recorded.graph.nodes), list(other.graph.nodes)
-    ours, theirs = conditions_of(recorded), conditions_of(other)
+def _aligned(model: nn.Module, recording: Captured, other: Captured, sizes: Mapping[Axis, int]) -> Trial | str:
+    here, there = list(recording.graph.nodes), list(other.graph.nodes)
+    ours, theirs = conditions_of(recording), conditions_of(other)
     for one, two in zip(ours, theirs, strict=False):
         if (one.test[0], one.line) != (two.test[0], two.line):
             return "the model's code takes another path at another size, before a comparison shows which"

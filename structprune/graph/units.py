@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -39,7 +39,7 @@ class Cause:
     barrier: bool = True
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Resolution:
     """What the relations come to.
 
@@ -51,9 +51,9 @@ class Resolution:
     classes: int
     table: np.ndarray
     frozen: np.ndarray
-    freezes: list[tuple[np.ndarray, int]]
-    strata: list[list[np.ndarray]]
-    rates: list[list[int]]
+    freezes: Sequence[tuple[np.ndarray, int]]
+    strata: Sequence[Sequence[np.ndarray]]
+    rates: Sequence[Sequence[int]]
     _known: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def of(self, axis: np.ndarray) -> np.ndarray:
@@ -62,6 +62,13 @@ class Resolution:
             classes = compress(self.table[axis].reshape(len(axis), axis.shape[1] * self.table.shape[1]))
             self._known[id(axis)] = axis, classes
         return self._known[id(axis)][1]
+
+    def freezing(self, stays: Sequence[tuple[np.ndarray, int]]) -> Resolution:
+        """The same, but more classes stay: pairs of classes and the number of a cause."""
+        frozen = self.frozen.copy()
+        for classes, _ in stays:
+            frozen[classes] = True
+        return replace(self, frozen=frozen, freezes=[*self.freezes, *stays])
 
 
 class Units:

@@ -123,7 +123,7 @@ def _live(
                 axis = None if units is None else graph.classes_of(units)
         elif isinstance(leaf, Source) and leaf in sources:
             axis, divisor = sources[leaf]
-        if axis is not None and graph.grouped[axis].any():
+        if axis is not None and graph.in_group[axis].any():
             assert not isinstance(leaf, Read)
             yield leaf, Followed(axis, divisor)
 

@@ -26,6 +26,13 @@ def test_what_a_graph_lists_are_tuples():
         assert isinstance(getattr(graph, name), tuple), name
 
 
+@pytest.mark.parametrize("name", ["axes", "shapes", "values", "reasons", "whole_layers"])
+def test_what_a_graph_maps_stays_as_it_is(name):
+    graph = sp.trace(Chain().eval(), X)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        getattr(graph, name)["x"] = None
+
+
 @pytest.mark.parametrize("form", ["module", "graph"])
 def test_planning_leaves_the_graph_as_it_was(form):
     graph = sp.trace(Chain().eval(), X, form=form)
@@ -40,6 +47,6 @@ def test_a_graph_with_other_groups_counts_by_those():
     first, *others = graph.groups
     fewer = dataclasses.replace(graph, groups=tuple(others))
     kept = {first.name: np.arange(1)}
-    assert graph.grouped[first.ids].all()
-    assert not fewer.grouped[first.ids].any()
+    assert graph.in_group[first.ids].all()
+    assert not fewer.in_group[first.ids].any()
     assert fewer.macs(kept) == fewer.macs() == graph.macs() > graph.macs(kept)
