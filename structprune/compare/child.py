@@ -114,7 +114,7 @@ def _do(task: Task, result: dict[str, Any]) -> None:
         train_stage(slim, recipe.finetune, data, purpose, folder, "slim", recipe.seed, say)
     result["stage"] = "forward"
     quality["final"] = judge(slim)
-    result["quality"] = quality_record(quality, not recipe.model.trained)
+    result["quality"] = quality_record(quality, not recipe.model.trained).to_data()
     result["stage"] = "export"
     export_onnx(slim, data.example, folder / "slim.onnx")
 

@@ -144,7 +144,7 @@ def _compare(
         "dense": {"macs": report["macs"]["dense"], "quality": report["quality"]["dense"]},
         "rows": rows,
         "notes": notes,
-        "environment": environment(),
+        "environment": environment().to_data(),
     }
     files.write_text(folder / "compare.json", json.dumps(result, indent=1) + "\n")
     return result
