@@ -194,7 +194,6 @@ STILL_THERE = {
     "plan": 14,
     "report": 8,
     "run": 11,
-    "suites": 4,
 }
 
 

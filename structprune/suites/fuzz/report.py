@@ -80,9 +80,9 @@ def failures(records: Sequence[Record]) -> list[dict[str, Any]]:
             if one is not None and one.outcome in (*BAD, "refused"):
                 sorts.setdefault((tool, one.outcome, one.kind), []).append((record.case, one))
     result = []
-    for (tool, outcome, kind), seen in sorted(sorts.items(), key=lambda item: (item[0][0], -len(item[1]))):
-        case, example = min(seen, key=lambda pair: (len(pair[0].blocks), pair[0].seed))
-        same = {"tool": tool, "outcome": outcome, "kind": kind, "count": len(seen)}
+    for (tool, outcome, kind), pairs in sorted(sorts.items(), key=lambda item: (item[0][0], -len(item[1]))):
+        case, example = min(pairs, key=lambda pair: (len(pair[0].blocks), pair[0].seed))
+        same = {"tool": tool, "outcome": outcome, "kind": kind, "count": len(pairs)}
         result.append({**same, "detail": example.detail, "case": case})
     return result
 

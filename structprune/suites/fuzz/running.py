@@ -41,16 +41,16 @@ def run_all(cases: Sequence[Case], settings: Settings, peers: int, jobs: int) ->
     Returns:
         The records, as they come.
     """
-    asked = {case: number < peers for number, case in enumerate(cases)}
+    with_peer = {case: number < peers for number, case in enumerate(cases)}
     if jobs == 1:
         prepare(in_child=False)
-        yield from (examine(case, settings, peer) for case, peer in asked.items())
+        yield from (examine(case, settings, peer) for case, peer in with_peer.items())
         return
-    waiting = list(asked)
+    waiting = list(with_peer)
     while waiting:
         done: set[Case] = set()
         with _pool(jobs) as pool:
-            futures: dict[Future[Record], Case] = {pool.submit(examine, c, settings, asked[c]): c for c in waiting}
+            futures: dict[Future[Record], Case] = {pool.submit(examine, c, settings, with_peer[c]): c for c in waiting}
             try:
                 for future in as_completed(futures):
                     yield future.result()
@@ -62,7 +62,7 @@ def run_all(cases: Sequence[Case], settings: Settings, peers: int, jobs: int) ->
                 raise
         waiting = [case for case in waiting if case not in done]
         for case in waiting[: 2 * jobs + 1]:  # those that may have been running
-            yield _alone(case, settings, asked[case])
+            yield _alone(case, settings, with_peer[case])
         waiting = waiting[2 * jobs + 1 :]
 
 

@@ -76,10 +76,10 @@ class Filled(nn.Module):
         self.a, self.b = nn.Conv2d(width, self.half, 1), nn.Conv2d(width, self.rest, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        made = x.new_zeros((x.shape[0], self.half + self.rest, *x.shape[2:]))
-        made[:, : self.half] = self.a(x)
-        made[:, self.half :] = self.b(x).tanh()
-        return made
+        result = x.new_zeros((x.shape[0], self.half + self.rest, *x.shape[2:]))
+        result[:, : self.half] = self.a(x)
+        result[:, self.half :] = self.b(x).tanh()
+        return result
 
 
 class Mapped(nn.Module):

@@ -193,10 +193,10 @@ class Res2Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = torch.split(F.relu(self.bn(self.enter(x))), self.width, 1)
-        made = [F.relu(self.convs[0](parts[0]))]
+        result = [F.relu(self.convs[0](parts[0]))]
         for conv, part in zip(self.convs[1:], parts[1:3], strict=True):
-            made.append(F.relu(conv(made[-1] + part)))
-        return F.relu(self.leave(torch.cat([*made, parts[3]], 1)) + self.shortcut(x))
+            result.append(F.relu(conv(result[-1] + part)))
+        return F.relu(self.leave(torch.cat([*result, parts[3]], 1)) + self.shortcut(x))
 
 
 BLOCKS = (

@@ -13,7 +13,8 @@ from typing import Any
 HOSTILE = [
     "os:system", "torch:load", "torch:save", "torch.hub:load", "builtins:eval", "builtins:exec", "subprocess:Popen",
     "torch:_import_dotted_name", "torch.serialization:load", "importlib:import_module", "functools:partial",
-    "tests.reader_checks:canary", "tests.reader_checks:Canary", "torch.nn.modules.conv:Conv2d", "torch.nn:Module",
+    "suite_networks.reader_networks:canary", "suite_networks.reader_networks:Canary",
+    "torch.nn.modules.conv:Conv2d", "torch.nn:Module",
     "torch.jit:load", "operator:attrgetter", "types:FunctionType", "torch.utils.data:DataLoader", "pickle:loads",
     "_compiled_call_impl", "__call__", "__class__", "__dict__", "__init__", "forward", "_modules", "_parameters",
     "_buffers", "_forward_hooks", "_backward_hooks", "training", "register_buffer", "eval", "weight", "",
@@ -93,14 +94,14 @@ def odd_list(rng: random.Random, known: list[Any]) -> list[Any]:
 
 def places(data: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) of nested lists and dicts."""
-    found, waiting = [], [data] if isinstance(data, (dict, list)) else []
+    pairs, waiting = [], [data] if isinstance(data, (dict, list)) else []
     while waiting:
         here = waiting.pop()
         for key in list(here) if isinstance(here, dict) else range(len(here)):
-            found.append((here, key))
+            pairs.append((here, key))
             if isinstance(here[key], (dict, list)):
                 waiting.append(here[key])
-    return found
+    return pairs
 
 
 def changed(data: Any, rng: random.Random, times: tuple[int, ...] = (1, 1, 2, 4)) -> Any:

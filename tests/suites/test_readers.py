@@ -1,11 +1,13 @@
 """A short run of tools/fuzz_readers.py: changed files give what is read, or an error of our own."""
 
+import json
 import os
 from collections import Counter
 
 import pytest
 
-from tests.reader_checks import KINDS, WATCH, Readers
+from structprune.suites.readers import chunks
+from structprune.suites.readers.reading import KINDS, WATCH, Readers
 
 FILES = 400
 
@@ -45,4 +47,29 @@ def test_what_readers_must_not_do_is_seen(readers, tmp_path):
     ):
         with WATCH[0].on():
             step()
-        assert WATCH[0].seen
+        assert WATCH[0].events
+
+
+def test_a_process_that_dies_is_counted_and_the_next_goes_on_behind_it(monkeypatch, tmp_path):
+    """A child that reads one file of three and dies on the second; what a results file says of both."""
+    child = tmp_path / "child.py"
+    child.write_text("""
+import json, os, sys
+task = json.loads(sys.argv[1])
+state = {"counts": {}, "slowest": 0.5, "base_mib": 1, "peak_mib": 2}
+for number in range(task["start"], task["end"]):
+    if number == 1:
+        print("no room", file=sys.stderr)
+        os._exit(9)
+    state["counts"] = {"plan": {"read": state["counts"].get("plan", {}).get("read", 0) + 1}}
+    state["next"] = number + 1
+    open(os.path.join(task["folder"], "status.json"), "w").write(json.dumps(state))
+""")
+    monkeypatch.setattr(chunks, "CHILD", "child")
+    monkeypatch.setattr(chunks, "_HOME", tmp_path)
+    done = chunks.count_outcomes(seed=0, memory=64, start=0, count=3)
+    assert done["counts"] == {"plan": {"read": 2}, "?": {"died": 1}}
+    assert done["failures"] == [{"number": 1, "kind": "?", "outcome": "died", "detail": "exit code 9 no room"}]
+    whole = chunks.report(0, {"0": done})
+    assert (whole["files"], whole["wrong"], whole["slowest"]) == (3, 1, 0.5)
+    assert json.loads(json.dumps(whole))["chunks"]["0"] == done

@@ -24,58 +24,19 @@ from typing import Any
 import torch
 import yaml
 from torch import nn
-from torch.nn import functional as F
 
 import structprune as sp
-from structprune.errors import StructPruneError
-from structprune.recipe import read_recipe
-from structprune.store.weights import digest
-from tests.random_files import as_json, changed, mangled, other_header
+
+from ...errors import StructPruneError
+from ...recipe import read_recipe
+from ...shipped_recipes import shipped
+from ...store.weights import digest
+from ..as_users import users
+from .mutations import as_json, changed, mangled, other_header
 
 SECONDS = 1.0  # of the processor's time, for one file
 KINDS = ("plan", "prune", "load", "load with model", "recipe")
-RECIPES = Path(__file__).parent.parent / "recipes"
-called: list[str] = []  # what a file got called
-
-
-def canary(*args: Any, **kwargs: Any) -> None:
-    called.append("a function")
-
-
-class Canary(nn.Module):
-    def __new__(cls, *args: Any) -> Any:
-        if args:
-            called.append("a class")
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        called.append("__setstate__")
-
-
-class Held(nn.Module):
-    """Holds attributes of many kinds, buffers of both, a weight twice, blocks and a statistic."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
-        self.b, self.c, self.d = nn.Conv2d(8, 12, 1, groups=2), nn.Conv2d(12, 8, 1), nn.Conv2d(8, 8, 1)
-        self.ln, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
-        self.d.weight = nn.Parameter(self.d.weight.detach().clone())
-        self.act, self.part = F.relu, partial(F.leaky_relu, negative_slope=0.1)
-        self.table = {"a": (1, 2.5, None), 3: [True, {"x"}], "size": torch.Size([1, 2])}
-        self.kind, self.window, self.limit = torch.float32, slice(None, 3), float("inf")
-        self.first, self.plain = self.a, torch.ones(2)
-        self.register_buffer("hidden", torch.arange(3.0), persistent=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.c(self.part(self.b(self.act(self.norm(self.a(x))))))
-        return self.head(self.ln(self.d(x).mean((2, 3)))) * self.plain.sum() + self.hidden.sum()
-
-
-def _blocks() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(6, 6, 1), nn.GELU()), nn.Conv2d(6, 2, 1)
-    )
+_own = users("reader_networks")
 
 
 @dataclass
@@ -90,24 +51,26 @@ class Saved:
 
 def saved_networks(folder: Path) -> list[Saved]:
     """Two networks in both forms."""
-    found = []
+    networks: list[Saved] = []
     torch.manual_seed(0)
-    for model in (Held().eval(), _blocks().eval()):
+    for model in (_own.Held().eval(), _own.blocks().eval()):
         for form in ("module", "graph"):
             graph = sp.trace(model, torch.randn(1, 3, 9, 9), form=form)
             plan = sp.plan(graph, sp.score(graph, "l1"), budget={"params": 0.5}, align=1)
-            place = sp.save(sp.prune(model, plan), plan, folder / f"good{len(found)}")
+            place = sp.save(sp.prune(model, plan), plan, folder / f"good{len(networks)}")
             text = (place / "plan.json").read_bytes()
             sp.load(place)  # once, before anything is watched: torch imports parts of itself
             sp.load(place, model)
-            found.append(Saved(model, json.loads(text), text, (place / "slim.safetensors").read_bytes()))
-    return found
+            networks.append(Saved(model, json.loads(text), text, (place / "slim.safetensors").read_bytes()))
+    return networks
 
 
 def recipes() -> list[bytes]:
-    for path in sorted(RECIPES.glob("*.yaml")):
+    """The recipes that come with the package."""
+    paths = sorted(shipped().values())
+    for path in paths:
         read_recipe(path)
-    return [path.read_bytes() for path in sorted(RECIPES.glob("*.yaml"))]
+    return [path.read_bytes() for path in paths]
 
 
 class Watch:
@@ -120,7 +83,7 @@ class Watch:
     _KNOWN = ("torch", "timm", "structprune", "numpy", "yaml", "pydantic", "pydantic_core", "safetensors", "functorch")
 
     def __init__(self) -> None:
-        self.active, self.seen = False, list[str]()
+        self.active, self.events = False, list[str]()
         sys.addaudithook(self._event)  # which can't be taken out again, so it is one for all
 
     def _event(self, event: str, args: tuple[Any, ...]) -> None:
@@ -129,15 +92,15 @@ class Watch:
         if event == "open":
             flags = args[2] if isinstance(args[2], int) else 0
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
-                self.seen.append(f"open {args[0]!r} to write")
+                self.events.append(f"open {args[0]!r} to write")
         elif event in self._EVENTS:
-            self.seen.append(event)
+            self.events.append(event)
         elif event == "import" and args[0].partition(".")[0] not in (*self._KNOWN, *sys.stdlib_module_names):
-            self.seen.append(f"import {args[0]}")
+            self.events.append(f"import {args[0]}")
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        self.active, self.seen = True, []
+        self.active, self.events = True, []
         try:
             yield
         finally:
@@ -160,7 +123,7 @@ class Result:
 MISTAKES = 11  # lines that a recipe's error may have: one for each of ten, and how many more there are
 
 
-def _is_said_in_lines(text: str, most: int) -> bool:
+def _is_in_lines(text: str, most: int) -> bool:
     """Whether an error has no more lines than it may, each of which begins with the file that it is about."""
     lines = text.split("\n")
     return len(lines) <= most and all(line.startswith(lines[0].partition(": ")[0]) for line in lines)
@@ -183,7 +146,7 @@ class Readers:
         kind = rng.choices(KINDS, (2, 2, 4, 2, 2))[0]
         step = self._recipe(rng) if kind == "recipe" else self._network(kind, rng)
         before = self._files()
-        called.clear()
+        _own.called.clear()
         error, start = None, time.process_time()
         with warnings.catch_warnings(), WATCH[0].on():
             warnings.simplefilter("ignore")
@@ -198,31 +161,31 @@ class Readers:
                 detail = f"{type(raised).__name__}: {str(raised)[:200]} ({where.filename}:{where.lineno})"
                 return Result(kind, "raised", detail)
         seconds = time.process_time() - start
-        if seen := [*WATCH[0].seen, *called]:
-            return Result(kind, "executed", ", ".join(seen[:5]), seconds)
+        if events := [*WATCH[0].events, *_own.called]:
+            return Result(kind, "executed", ", ".join(events[:5]), seconds)
         if self._files() != before:
             return Result(kind, "wrote", str(sorted(self._files() ^ before)[:3]), seconds)
-        if error is not None and not _is_said_in_lines(str(error), MISTAKES if kind == "recipe" else 1):
+        if error is not None and not _is_in_lines(str(error), MISTAKES if kind == "recipe" else 1):
             return Result(kind, "not one line", repr(str(error)[:300]), seconds)
         if seconds > SECONDS:
             return Result(kind, "slow", f"{seconds:.1f} s", seconds)
         return Result(kind, "read" if error is None else "refused", str(error or ""), seconds)
 
     def _files(self) -> set[tuple[str, int, int]]:
-        found = [entry.stat() for entry in os.scandir(self.place)]
+        entries = [entry.stat() for entry in os.scandir(self.place)]
         names = sorted(entry.name for entry in os.scandir(self.place))
-        return {(name, 0, 0) for name in (*names, *os.listdir())} | {("", e.st_size, e.st_mtime_ns) for e in found}
+        return {(name, 0, 0) for name in (*names, *os.listdir())} | {("", e.st_size, e.st_mtime_ns) for e in entries}
 
     def _recipe(self, rng: random.Random) -> Any:
         text = rng.choice(self.recipes)
         if rng.random() < 0.5:
             text = mangled(text, rng)
         else:
-            made = changed(yaml.safe_load(text), rng)
+            data = changed(yaml.safe_load(text), rng)
             try:
-                text = yaml.safe_dump(made, sort_keys=False).encode("utf-8", "replace")
-            except RecursionError:  # of yaml's writer, for what was made very deep
-                text = as_json(made, rng)
+                text = yaml.safe_dump(data, sort_keys=False).encode("utf-8", "replace")
+            except RecursionError:  # of yaml's writer, for what is very deep now
+                text = as_json(data, rng)
         (self.place / "recipe.yaml").write_bytes(text)
         return partial(read_recipe, self.place / "recipe.yaml")
 
@@ -254,8 +217,8 @@ class Readers:
             return changed(data, rng)
         fields = [name for name in ("architecture", "program", "keep", "attributes") if data.get(name)]
         name = rng.choice(fields if rng.random() < 0.85 else list(data))
-        made = changed([data[name]], rng)
-        return {**data, name: made[0]} if made else {key: value for key, value in data.items() if key != name}
+        field = changed([data[name]], rng)
+        return {**data, name: field[0]} if field else {key: value for key, value in data.items() if key != name}
 
     def _part(self, data: dict[str, Any], rng: random.Random) -> Any:
         return data if rng.random() < 0.7 else data.get(rng.choice(list(data)), {}) or {}

@@ -1,0 +1,1 @@
+"""Changed files through the readers of plans, saved networks and recipes."""
