@@ -20,7 +20,8 @@ from .data import SOURCES, DataSpec
 from .data.user_function import OwnDataSpec
 from .models import ModelSpec
 from .models.registry import MODEL_SOURCES
-from .recipe import Recipe
+from .recipe import RECOVERIES, Recipe, RecoverySpec
+from .recipe.recovery import OwnRecoverySpec
 from .report import Report
 from .tasks import TASKS, TaskSpec
 from .tasks.own import OwnTaskSpec
@@ -115,11 +116,14 @@ def _alternatives(annotation: Any) -> Iterator[tuple[Spec, str]]:
             *((TRAINING_METHODS[name].spec, f"`{name}`") for name in TRAINING_METHODS),
             (OwnMethodSpec, "your own"),
         ],
+        RecoverySpec: [
+            *((RECOVERIES[name].spec, f"`{name}`") for name in RECOVERIES),
+            (OwnRecoverySpec, "your own"),
+        ],
     }
     specs = [kind for kind in _leaves(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
     for spec in specs:
-        label = f"`{spec.model_fields['method'].default}`" if len(specs) > 1 else ""
-        yield from families.get(spec, [(spec, label)])
+        yield from families.get(spec, [(spec, "")])
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:

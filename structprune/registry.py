@@ -7,6 +7,7 @@ A module of the package adds its record with no edit elsewhere; a user's own cod
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 import sys
 import types
@@ -138,8 +139,9 @@ class SpecRegistry(Registry[C]):
 
     def _has_more(self) -> bool:
         """Whether a module that was put into the package may add a record that `specs` lacks."""
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
+        package = sys.modules.get(self.package) or importlib.util.find_spec(self.package)
+        folders = getattr(package, "__path__", None) or getattr(package, "submodule_search_locations", None)
+        for module in pkgutil.iter_modules(folders):
             if module.name in self.specs or f"{self.package}.{module.name}" in sys.modules:
                 continue
             finder: Any = module.module_finder

@@ -6,7 +6,7 @@ their own. `tests/test_typing.py` holds these lists against the registries.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 
 class Budget(TypedDict, total=False):
@@ -91,4 +91,16 @@ class BatchNorm(TypedDict):
     method: Literal["batchnorm"]
 
 
-RecoveryStep: TypeAlias = RecoveryName | Means | LeastSquares | BatchNorm
+class OwnRecovery(TypedDict, total=False):
+    """A recovery of a user's own, a function of a file.
+
+    Attributes:
+        method: `file.py:function`.
+        kwargs: its arguments.
+    """
+
+    method: str
+    kwargs: dict[str, Any]
+
+
+RecoveryStep: TypeAlias = RecoveryName | str | Means | LeastSquares | BatchNorm | OwnRecovery

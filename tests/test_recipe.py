@@ -78,7 +78,10 @@ def test_what_a_recipe_asks_for_is_there(monkeypatch):
         (["prune.allocation=sensitivity"], "allocation sensitivity needs calibration images: add data.calibration"),
         (["recover=[least_squares]"], "recovery needs calibration images: add data.calibration"),
         (["recover=[means, mean]"], r"recover\.1: unknown recovery 'mean': did you mean means"),
-        (["recover=[batchnorm, means]", "data.calibration.images=8"], r"recover: means come after batchnorm"),
+        (
+            ["recover=[batchnorm, means]", "data.calibration.images=8"],
+            "recover: put `means` before `batchnorm`",
+        ),
         (["recover=[{method: least_squares, ridgee: 1}]"], r"recover\.0.*: unknown key 'ridgee': did you mean ridge"),
         (["prune.combine=maximum"], "unknown way to combine 'maximum': did you mean max"),
         (["prune.combine=max", "prune.criterion=group_l1"], "group_l1 scores coupled layers as a whole"),

@@ -38,4 +38,4 @@ def is_own(registry, name):
 @pytest.mark.parametrize("step", [typing.Means, typing.LeastSquares, typing.BatchNorm])
 def test_options_of_recoveries_are_those_of_recipes(step):
     (method,) = get_args(get_type_hints(step)["method"])
-    assert set(get_type_hints(step)) == set(RECOVERIES[method].model_fields)
+    assert set(get_type_hints(step)) == set(RECOVERIES[method].spec.model_fields)

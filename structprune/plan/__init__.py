@@ -5,11 +5,12 @@ Enters: a `DependencyGraph` and `Scores`. Leaves: a `Plan`, plain data. `budget`
 together. No weight is read or written here.
 """
 
-from ..on_demand import call_like
+from ..on_demand import call_like, names_of
 from .allocations import ALLOCATIONS, Allocation, allocation, allocation_of
 from .budget import choices
 from .planning import plan, realise
 
 __all__ = ["ALLOCATIONS", "Allocation", "allocation", "allocation_of", "choices", "plan", "realise"]
 
+__getattr__ = names_of(__name__, {})  # modules inside
 call_like(__name__, plan)

@@ -10,15 +10,7 @@ from ..data.spec import DigitsSpec, ImagesSpec
 from ..models import TimmSpec as ModelSpec  # its old name
 from ..train.spec import TrainSpec
 from .reading import check_recipe, check_text, read_recipe, read_yaml
-from .recovery import (
-    METHODS,
-    BatchNormSpec,
-    LeastSquaresSpec,
-    MeansSpec,
-    RecoverSpec,
-    check_order,
-    needs_images,
-)
+from .recovery import RECOVERIES, RecoverySpec
 from .specs import (
     QUALITY,
     AlsoSpec,
@@ -32,28 +24,23 @@ from .specs import (
 )
 
 __all__ = [
-    "METHODS",
     "QUALITY",
+    "RECOVERIES",
     "AlsoSpec",
-    "BatchNormSpec",
     "BenchSpec",
     "BudgetSpec",
     "DigitsSpec",
     "ExportSpec",
     "ImagesSpec",
-    "LeastSquaresSpec",
-    "MeansSpec",
     "ModelSpec",
     "PruneSpec",
     "Recipe",
-    "RecoverSpec",
+    "RecoverySpec",
     "RuntimeSpec",
     "SearchSpec",
     "TrainSpec",
-    "check_order",
     "check_recipe",
     "check_text",
-    "needs_images",
     "read_recipe",
     "read_yaml",
 ]

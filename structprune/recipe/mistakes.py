@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from ..names import shown, unknown
 from ..specs import mistakes
 from ..train.spec import TrainSpec
-from .recovery import METHODS, RECOVERIES, LeastSquaresSpec
 from .specs import AlsoSpec, BenchSpec, BudgetSpec, ExportSpec, PruneSpec, Recipe, RuntimeSpec, SearchSpec
 
 _EXTRA = "extra_forbidden"  # pydantic's word for a key that is not known
@@ -60,11 +59,11 @@ def _text(mistake: _Mistake) -> str:
 
 def _mistake(problem: dict[str, Any], spec: type[BaseModel] | None) -> _Mistake:
     location, kind = problem["loc"], problem["type"]
-    named = [str(part) for index, part in enumerate(location) if index == 0 or part not in METHODS]
+    named = [str(part) for part in location]
     place = tuple(part for part in named if part not in _TYPES and "[" not in part) if kind != _EXTRA else tuple(named)
     message, value = problem["msg"].removeprefix("Value error, "), ""
     if kind == _EXTRA:
-        message = unknown("key", place[-1], _own_keys(spec) if spec else _keys(named[:-1], location))
+        message = unknown("key", place[-1], _own_keys(spec) if spec else _keys(named[:-1]))
     elif kind not in ("value_error", "missing"):
         value = shown(problem["input"])
     return _Mistake(place, kind, message, value, len(place) < len(named))
@@ -103,12 +102,11 @@ def _own_keys(spec: type[BaseModel]) -> list[str]:
     return [key for key, field in spec.model_fields.items() if not field.exclude]
 
 
-def _keys(parents: list[str], location: tuple[Any, ...]) -> list[str]:
+def _keys(parents: list[str]) -> list[str]:
     """The known keys at a place in a recipe."""
     specs: dict[str, type[BaseModel]] = {
         "": Recipe,
         "train": TrainSpec,
-        "recover": next((spec for name, spec in RECOVERIES.items() if name in location), LeastSquaresSpec),
         "finetune": TrainSpec,
         "prune": PruneSpec,
         "prune.budget": BudgetSpec,

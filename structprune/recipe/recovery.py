@@ -1,26 +1,57 @@
-"""How the weights that stay make up for what was removed: the steps of `recover` in a recipe."""
+"""What a recipe may say of `recover`: the keys of each step, and the registry of recoveries.
+
+Nothing here imports torch, so that a recipe can be read without it. A recovery that comes later has its spec in its own
+file.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from ..names import unknown
+from ..registry import SpecRegistry
 from ..specs import Number, Strict
+from ..user_objects import CodeName
+
+if TYPE_CHECKING:
+    from ..recover.recovery import Recovery
 
 
-class MeansSpec(Strict):
+class RecoverySpec(Strict):
+    """A step of `recover` in a recipe. `method` is registered, or `file.py:Name`.
+
+    `comes_first` says why no other step may come before it: what each of them already does. It is empty where any may.
+    """
+
+    comes_first: ClassVar[str] = ""
+
+    method: str = Field(description="the step's name")
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it looks at calibration images; else it gets one batch of any, which has their sizes."""
+        return True
+
+
+class MeansSpec(RecoverySpec):
     """Removed channels leave their mean in the offsets of the layers that consumed them."""
+
+    comes_first = "already corrects the means"
 
     method: Literal["means"] = Field(default="means", description="the step's name")
     source: Literal["calibration", "batchnorm"] = Field(
         default="calibration", description="where the means are from: images, or γ and β of BatchNorms"
     )
 
+    @property
+    def needs_images(self) -> bool:
+        return self.source == "calibration"
 
-class LeastSquaresSpec(Strict):
+
+class LeastSquaresSpec(RecoverySpec):
     """Layers that lost inputs are fitted to the dense network's outputs: all weights, or one factor an input channel.
 
     `ridge` holds them near what they were, in shares of the mean variance of an input; by default it is chosen for each
@@ -39,46 +70,35 @@ class LeastSquaresSpec(Strict):
     )
 
 
-class BatchNormSpec(Strict):
+class BatchNormSpec(RecoverySpec):
     """Running means and variances are taken anew on the calibration images."""
 
     method: Literal["batchnorm"] = Field(default="batchnorm", description="the step's name")
 
 
-RECOVERIES: dict[str, type[BaseModel]] = {
-    "means": MeansSpec,
-    "least_squares": LeastSquaresSpec,
-    "batchnorm": BatchNormSpec,
-}
-METHODS = tuple(RECOVERIES)
+class OwnRecoverySpec(RecoverySpec):
+    """A recovery of the user's own: `method` is `file.py:function`, called with `kwargs`."""
+
+    method: CodeName = Field(description="`file.py:function`")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the function")
 
 
-def _named(step: Any) -> Any:
-    """A step that is given by its name alone."""
-    name = step.get("method") if isinstance(step, dict) else step
-    if isinstance(name, str) and name not in METHODS:
-        raise ValueError(unknown("recovery", name, METHODS))
-    return {"method": step} if isinstance(step, str) else step
+RECOVERIES: SpecRegistry[Recovery] = SpecRegistry(
+    "recovery",
+    "structprune.recover",
+    "RECOVERIES",
+    {"batchnorm": BatchNormSpec, "least_squares": LeastSquaresSpec, "means": MeansSpec},
+)
+AnyRecoverySpec = Annotated[SerializeAsAny[RecoverySpec], BeforeValidator(RECOVERIES.parser("method", OwnRecoverySpec))]
 
 
-Recovery = MeansSpec | LeastSquaresSpec | BatchNormSpec
-RecoverSpec = Annotated[Annotated[Recovery, Field(discriminator="method")], BeforeValidator(_named)]
-
-
-def check_order(steps: Sequence[Recovery]) -> None:
-    """Raises ValueError for steps that come twice, and for means after what has made up for them already."""
-    methods: list[str] = [step.method for step in steps]
-    for method in METHODS:
-        if methods.count(method) > 1:
-            raise ValueError(f"{method} is there {methods.count(method)} times: once does it all")
-    if "means" in methods:
-        before = methods[: methods.index("means")]
-        if before:
-            raise ValueError(
-                f"means come after {before[-1]}, which has made up for the removed channels' means already: put them "
-                "first"
-            )
-
-
-def needs_images(step: Recovery) -> bool:
-    return not (isinstance(step, MeansSpec) and step.source == "batchnorm")
+def check_order(steps: Sequence[RecoverySpec]) -> None:
+    """Raises ValueError for steps that come twice, and for one that must come first and does not."""
+    methods = [step.method for step in steps]
+    for method, times in Counter(methods).items():
+        if times > 1:
+            raise ValueError(f"{method} is there {times} times: once does it all")
+    for index, step in enumerate(steps):
+        if step.comes_first and index:
+            before = methods[index - 1]
+            raise ValueError(f"put `{step.method}` before `{before}`: `{before}` {step.comes_first}")

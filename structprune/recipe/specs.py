@@ -20,7 +20,7 @@ from ..train.spec import TrainSpec
 from ..typing import Budget
 from ..user_objects import checked_name
 from . import known
-from .recovery import RecoverSpec, Recovery, check_order, needs_images
+from .recovery import AnyRecoverySpec, RecoverySpec, check_order
 
 if TYPE_CHECKING:
     from ..runtimes import Runtime
@@ -256,7 +256,7 @@ class Recipe(Strict):
         default=None, description="training before the cut; none: the weights are as the model brings them"
     )
     prune: PruneSpec = Field(description="how the network is cut")
-    recover: tuple[RecoverSpec, ...] = Field(
+    recover: tuple[AnyRecoverySpec, ...] = Field(
         default=(),
         description="what wins quality back without labels, in this order, before any fine-tuning: names or mappings",
     )
@@ -288,7 +288,7 @@ class Recipe(Strict):
 
     @field_validator("recover")
     @classmethod
-    def _order(cls, steps: tuple[Recovery, ...]) -> tuple[Recovery, ...]:
+    def _order(cls, steps: tuple[RecoverySpec, ...]) -> tuple[RecoverySpec, ...]:
         check_order(steps)
         return steps
 
@@ -312,7 +312,7 @@ def _calibration_flaws(recipe: Recipe) -> Iterator[str]:
         for is_needed, what in (
             (criterion.needs_data, f"criterion {criterion.name}"),
             ("scan" in allocation.needs, f"allocation {allocation.name}"),
-            (any(needs_images(step) for step in recipe.recover), "recovery"),
+            (any(step.needs_images for step in recipe.recover), "recovery"),
             (recipe.int8, "int8"),
         ):
             if is_needed:

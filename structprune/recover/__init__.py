@@ -1,13 +1,17 @@
 """What can be won back without labels and without training.
 
-Enters: the dense and the slim network, the plan and calibration data. Leaves: a mended copy of the slim network. Each
-method has its module: `means`, `least_squares` (with `moments`, its solver) and `batchnorm`; `steps` does them in turn.
+Enters: the dense and the slim network, the plan and calibration data. Leaves: a mended copy of the slim network.
+`recovery` says what a method is; each has its module: `means`, `least_squares` (with `moments`, its solver) and
+`batchnorm`; `steps` does them in turn.
 Nothing here knows of groups, scores or budgets.
 """
 
-from ..on_demand import call_like
+from ..on_demand import call_like, names_of
+from ..recipe.recovery import RECOVERIES, RecoverySpec
+from .recovery import Mending, Recovery
 from .steps import Recovered, recover
 
-__all__ = ["Recovered", "recover"]
+__all__ = ["RECOVERIES", "Mending", "Recovered", "Recovery", "RecoverySpec", "recover"]
 
+__getattr__ = names_of(__name__, {})  # modules inside
 call_like(__name__, recover)

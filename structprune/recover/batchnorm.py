@@ -8,6 +8,8 @@ from typing import Any
 
 from ..calibration import Batch, Spread, Working
 from ..memory import LIMIT
+from ..recipe.recovery import RECOVERIES, BatchNormSpec
+from .recovery import Mending, Recovery
 
 LEAST = 32  # values a channel, under which a variance says little
 
@@ -52,3 +54,10 @@ def reestimate(
             f"{len(few)} BatchNorms saw as few as {min(few)} values a channel: give more calibration images"
         )
     return counts
+
+
+def _mend(spec: BatchNormSpec, mending: Mending) -> int:
+    return len(reestimate(mending.slim, mending.batches, memory=mending.memory, progress=mending.progress))
+
+
+RECOVERIES.add(Recovery("batchnorm", "running means and variances are taken anew", BatchNormSpec, _mend))

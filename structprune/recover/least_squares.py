@@ -20,8 +20,10 @@ from ..calibration import Batch, Layer, Observer, Sweep, Working, choose, take
 from ..calibration.windows import blocks_of, outputs_at, row_bytes
 from ..memory import LIMIT, allocation_failed, amount, parts
 from ..modules import evaluating
+from ..recipe.recovery import RECOVERIES, LeastSquaresSpec
 from ..records import Plan
 from .moments import FOLDS, Moments, Solution, full, ridge_solution, scales
+from .recovery import Mending, Recovery
 from .rows import FromRows, rows_solution, scales_from_rows
 from .tasks import WINDOWS, Task, in_passes, task_of
 
@@ -295,3 +297,23 @@ def _as_slim(layer: Layer, dense: Working, slim: Working, y: Tensor, outputs: An
 
 def _times(weight: Tensor, x: Tensor) -> Tensor:
     return (weight @ x.unsqueeze(2)).squeeze(2)
+
+
+def _mend(spec: LeastSquaresSpec, mending: Mending) -> int:
+    solutions = refit(
+        mending.dense,
+        mending.slim,
+        mending.plan,
+        mending.batches,
+        per_channel=spec.weights == "scales",
+        ridge=spec.ridge,
+        seed=mending.seed,
+        memory=mending.memory,
+        progress=mending.progress,
+    )
+    return sum(solution.ridge != float("inf") for solution in solutions.values())
+
+
+RECOVERIES.add(
+    Recovery("least_squares", "consumers' weights are fitted to the dense network's outputs", LeastSquaresSpec, _mend)
+)

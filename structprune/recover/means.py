@@ -15,8 +15,10 @@ from ..calibration import Batch, Layer, Observer, Working
 from ..calibration.spread import AT_ONCE
 from ..memory import parts
 from ..modules import evaluating
+from ..recipe.recovery import RECOVERIES, MeansSpec
 from ..records import Plan
 from .least_squares import keeps, loses_inputs, unreached
+from .recovery import Mending, Recovery
 
 
 def fold_means(
@@ -125,3 +127,11 @@ def _ratio(layer: Layer, dense: Working, slim: Working, outputs: Any) -> Tensor 
         return 1.0
     there, here = (net.state[layer.norm.variance].double() + layer.norm.eps for net in (dense, slim))
     return (here / (there if outputs is None else there[outputs])).sqrt()
+
+
+def _mend(spec: MeansSpec, mending: Mending) -> int:
+    plan, batches = mending.plan, mending.batches
+    return len(fold_means(mending.dense, mending.slim, plan, batches, from_batchnorm=not spec.needs_images))
+
+
+RECOVERIES.add(Recovery("means", "removed channels leave their mean in consumers' offsets", MeansSpec, _mend))

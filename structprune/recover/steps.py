@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from ..calibration import Batch, Working, batches_of
+from ..calibration import Working, batches_of
 from ..errors import RecipeError
 from ..memory import LIMIT, allocation_failed
 from ..modules import evaluating, tensors
 from ..ops import Inputs, outputs
 from ..options import checked, function, instance, number, several, whole
-from ..recipe import BatchNormSpec, LeastSquaresSpec, MeansSpec, RecoverSpec, check_order
+from ..recipe.recovery import AnyRecoverySpec, RecoverySpec, check_order
 from ..records import Plan
+from ..specs import mistakes
 from ..surgery import wrong_shape
 from ..typing import RecoveryStep
 from ..wrappers import unwrapped
-from .batchnorm import reestimate
-from .least_squares import refit
-from .means import fold_means
+from .recovery import Mending, mend_by
 
-Step: TypeAlias = MeansSpec | LeastSquaresSpec | BatchNormSpec
-
-_STEPS: TypeAdapter[list[Step]] = TypeAdapter(list[RecoverSpec])
+_STEPS: TypeAdapter[list[RecoverySpec]] = TypeAdapter(list[AnyRecoverySpec])
 
 
 @dataclass
@@ -53,7 +50,7 @@ def recover(
     slim: nn.Module,
     plan: Plan,
     data: Any,
-    steps: Sequence[RecoveryStep] = ("means", "least_squares"),
+    steps: Sequence[RecoveryStep | RecoverySpec] = ("means", "least_squares"),
     *,
     seed: int = 0,
     memory: float = LIMIT,
@@ -66,7 +63,8 @@ def recover(
     - `means`, or {"method": "means", "source": "batchnorm"}: removed channels leave their mean in consumers' offsets;
     - `least_squares`, or {"method": "least_squares", "weights": "scales", "ridge": 0.1}: consumers' weights are fitted
       to the dense network's outputs, layer by layer;
-    - `batchnorm`: running means and variances are taken anew.
+    - `batchnorm`: running means and variances are taken anew;
+    - {"method": "file.py:function", "kwargs": {…}}: a recovery of your own (see CONTRIBUTING.md).
 
     Args:
         model: the dense network that `slim` was cut from.
@@ -91,77 +89,51 @@ def recover(
         raise RecipeError(f"recover: {wrong}")
     batches = [batch.beside(model) for batch in batches_of(data)]
     example = batches[0].inputs
-    mending = _Mending(Working.of(model, example), Working.of(slim, example), plan, batches, seed, memory)
+    mending = Mending(Working.of(model, example), Working.of(slim, example), plan, batches, seed, memory)
     result = Recovered(mending.slim.result)
     for index, spec in enumerate(specs):
 
         def at(share: float, index: int = index) -> None:
             progress((index + share) / len(specs))
 
-        result.layers.append(mending.by(spec, at))
+        mending.progress = at
+        result.layers.append(_mend(spec, mending))
     result.notes = list(dict.fromkeys(mending.slim.notes))
+    if wrong := wrong_shape(tensors(result.model), plan, "slim"):
+        raise RecipeError(f"recover: {wrong}")
     _check(result.model, example)
     return result
 
 
-def _read(steps: Sequence[Any]) -> list[Step]:
+def _read(steps: Sequence[Any]) -> list[RecoverySpec]:
     """The specs of methods. Raises RecipeError for unknown ones and for an order that can't work."""
     try:
         specs = _STEPS.validate_python(list(steps))
         check_order(specs)
     except ValidationError as error:
-        raise RecipeError(f"recover: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        problem, _ = next(mistakes(error))
+        raise RecipeError(f"recover: {problem['msg'].removeprefix('Value error, ')}") from error
     except ValueError as error:
         raise RecipeError(f"recover: {error}") from error
     return specs
 
 
-@dataclass
-class _Mending:
-    """What the methods have in common; `slim` is the network that they change."""
-
-    dense: Working
-    slim: Working
-    plan: Plan
-    batches: list[Batch]
-    seed: int
-    memory: float
-
-    def by(self, spec: Step, progress: Callable[[float], None]) -> int:
-        """Mends by one method. Returns how many layers that changed, and notes what a user should know."""
-        progress(0.0)
-        changed = 0
-        try:
-            changed = self._changed(spec, progress)
-        except Exception as error:
-            if not allocation_failed(error):
-                raise
-            self.slim.notes.append(
-                f"{spec.method} was broken off, as there is no memory left: give fewer images, in smaller batches (a "
-                "list of tensors)"
-            )
-        if not changed:
-            self.slim.notes.append(f"{spec.method} changed nothing: no layer of this network can take it")
-        return changed
-
-    def _changed(self, spec: Step, progress: Callable[[float], None]) -> int:
-        if isinstance(spec, MeansSpec):
-            from_batchnorm = spec.source == "batchnorm"
-            return len(fold_means(self.dense, self.slim, self.plan, self.batches, from_batchnorm=from_batchnorm))
-        if isinstance(spec, LeastSquaresSpec):
-            solutions = refit(
-                self.dense,
-                self.slim,
-                self.plan,
-                self.batches,
-                per_channel=spec.weights == "scales",
-                ridge=spec.ridge,
-                seed=self.seed,
-                memory=self.memory,
-                progress=progress,
-            )
-            return sum(solution.ridge != float("inf") for solution in solutions.values())
-        return len(reestimate(self.slim, self.batches, memory=self.memory, progress=progress))
+def _mend(spec: RecoverySpec, mending: Mending) -> int:
+    """Mends by one method. Returns how many layers that changed, and notes what a user should know."""
+    mending.progress(0.0)
+    notes, changed = mending.slim.notes, 0
+    try:
+        changed = mend_by(spec, mending)
+    except Exception as error:
+        if not allocation_failed(error):
+            raise
+        notes.append(
+            f"{spec.method} was broken off, as there is no memory left: give fewer images, in smaller batches (a "
+            "list of tensors)"
+        )
+    if not changed:
+        notes.append(f"{spec.method} changed nothing: no layer of this network can take it")
+    return changed
 
 
 def _check(model: nn.Module, example: Inputs) -> None:

@@ -292,7 +292,7 @@ class RecoveryStep(JsonRecord):
 
     model_config = ConfigDict(extra="allow")
 
-    method: str = Field(description="`means`, `least_squares` or `batchnorm`")
+    method: str = Field(description="the recovery's name")
     layers: int = Field(description="how many it changed")
     notes: list[str] = Field(description="what a user should know of it")
     seconds: float = Field(description="how long it took")

@@ -19,7 +19,7 @@ from ..models.registry import MODEL_SOURCES
 from ..ops.record import OPS
 from ..plan import ALLOCATIONS
 from ..progress import Reporter
-from ..recipe import Recipe
+from ..recipe import RECOVERIES, Recipe
 from ..runtimes import ENGINES
 from ..store.artefacts import Artefact, Artefacts, Key, code_digest, digest_of
 from ..tasks import TASKS
@@ -261,7 +261,7 @@ def versions(stages: Iterable[Stage]) -> dict[str, str]:
 
 def _registered() -> Iterator[Any]:
     """All that a user can register beside stages and that a recipe can hang on without naming its code."""
-    for registry in (CRITERIA, ALLOCATIONS, OPS, MODEL_SOURCES, SOURCES, TASKS, ENGINES, TRAINING_METHODS):
+    for registry in (CRITERIA, ALLOCATIONS, OPS, MODEL_SOURCES, SOURCES, TASKS, ENGINES, RECOVERIES, TRAINING_METHODS):
         yield from registry.values()
 
 

@@ -5,6 +5,7 @@ Enters: ONNX files, or modules for engines that take them. Leaves: a `Benchmark`
 one.
 """
 
+from ..on_demand import names_of
 from .engine import ENGINES, Engine
 from .latency import Benchmark, benchmark, pace
 from .layers import time_layers
@@ -13,3 +14,5 @@ from .other_runtimes import time_also
 from .runtime import Runtime
 
 __all__ = ["ENGINES", "Benchmark", "Engine", "Runtime", "benchmark", "environment", "pace", "time_also", "time_layers"]
+
+__getattr__ = names_of(__name__, {})  # modules inside

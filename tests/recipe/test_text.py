@@ -9,7 +9,7 @@ import pytest
 from structprune.criteria import COMBINE, CRITERIA
 from structprune.data import SOURCES
 from structprune.plan import ALLOCATIONS
-from structprune.recipe import known
+from structprune.recipe import RECOVERIES, known
 from structprune.runtimes import ENGINES
 from structprune.tasks import TASKS
 from tests.test_recipe import QUICKSTART, RECIPES
@@ -106,7 +106,7 @@ def _home(record):
     return str(function.__module__)
 
 
-@pytest.mark.parametrize("registry", [SOURCES, TASKS], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", [RECOVERIES, SOURCES, TASKS], ids=lambda registry: registry.kind)
 def test_specs_that_are_declared_are_those_of_the_records(registry):
     own = {name: record.spec for name, record in registry.items() if record.spec.__module__.startswith("structprune.")}
     assert dict(registry.specs) == own

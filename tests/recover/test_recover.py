@@ -218,7 +218,7 @@ def test_steps_in_an_order_that_can_not_work_are_refused():
     model = randomise(Chain())
     plan, slim = pruned(model, DATA[:1])
     for steps, message in (
-        (["least_squares", "means"], "means come after least_squares, which has made up"),
+        (["least_squares", "means"], "put `means` before `least_squares`: `least_squares` already corrects the means"),
         (["means", "means"], "means is there 2 times"),
         (["mean"], "unknown recovery 'mean': did you mean means"),
         ([{"method": "least_squares", "ridge": 0}], "greater than 0"),

@@ -18,6 +18,7 @@ from ...recover import recover
 from ...report.records import RecoveryStep
 from ...store import files
 from ...surgery import prune
+from ...user_objects import code_named
 from ...verify import Gate, verify
 from ..stage import Work, stage
 from .quality import quality_of
@@ -52,7 +53,7 @@ def check(work: Work, dense: nn.Module, slim: nn.Module, plan: Plan, data: Data)
     after="check",
     needs=("dense", "slim", "plan", "data", "judge", "gates.*"),
     makes=("slim", "recovery"),
-    spec=lambda recipe: {"steps": recipe.recover},
+    spec=lambda recipe: {"steps": recipe.recover, "code": [code_named(step.method) for step in recipe.recover]},
     when=lambda recipe: bool(recipe.recover),
     read=lambda work, slim: _recovered(work, slim),
     reads=("slim",),
@@ -79,7 +80,7 @@ def mend(
         slim, seconds = done.model, time.perf_counter() - start
         quality = quality_of(slim, judge)
         entry = {**step.model_dump(mode="json"), "layers": done.layers[0], "notes": done.notes, "seconds": seconds}
-        steps.append(RecoveryStep(**entry, quality=quality.value, kl=quality.kl))
+        steps.append(RecoveryStep(**{**entry, "quality": quality.value, "kl": quality.kl}))
         work.reporter.stage(
             f"recovery by {step.method}: {done.layers[0]} layers, {quality.metric} {quality.value:.4f}",
             **entry,
