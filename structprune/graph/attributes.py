@@ -61,8 +61,8 @@ def _follow_attention(flow: Flow, weights: dict[str, Value], width: int) -> Axis
     """
     if "in_proj_weight" in weights:
         packed = weights["in_proj_weight"]
-        entering, made = packed.axes[1], packed.axes[0]
-        parts: list[Axis] = [None] * 3 if made is None else list(np.split(made, 3))
+        entering, projected = packed.axes[1], packed.axes[0]
+        parts: list[Axis] = [None] * 3 if projected is None else list(np.split(projected, 3))
         for name in ("kdim", "vdim"):
             flow.attribute(packed, name, entering)
     else:
@@ -126,15 +126,15 @@ def axes_of_sources(graph: ChannelGraph) -> dict[Source, tuple[np.ndarray, int]]
     """The attributes that follow channels: each is the number of positions left on an axis of classes, over a
     divisor."""
     modules, owners = dict(walk(graph.model)), _owners(graph.model)
-    found: dict[Source, tuple[np.ndarray, int]] = {}
+    axes: dict[Source, tuple[np.ndarray, int]] = {}
     for attribute in graph.attributes:
         if attribute.axis is None or attribute.flag is not None:
             continue
         targets = [attribute.source] if attribute.source else [Source(p, attribute.name) for p in owners[attribute.key]]
         for target in targets:
             if _read(modules, target) == len(attribute.axis) // attribute.divisor:
-                found[target] = attribute.axis, attribute.divisor
-    return found
+                axes[target] = attribute.axis, attribute.divisor
+    return axes
 
 
 def _solve(graph: ChannelGraph, modules: dict[str, Any], removed: np.ndarray, values: dict[Source, int]) -> None:
@@ -145,13 +145,13 @@ def _solve(graph: ChannelGraph, modules: dict[str, Any], removed: np.ndarray, va
         unknown = {s for s in sources(expression) if s not in values and _read(modules, s) is not None}
         if axis is not None and len(unknown) == 1:
             conditions.setdefault(unknown.pop(), []).append((expression, int(alive(axis, removed).sum())))
-    for target, wanted in conditions.items():
+    for target, lengths in conditions.items():
         dense = _read(modules, target)
-        known = {s: values.get(s, _read(modules, s)) for expression, _ in wanted for s in sources(expression)}
+        known = {s: values.get(s, _read(modules, s)) for expression, _ in lengths for s in sources(expression)}
 
-        def right(value: int, target: Source = target, wanted: Any = wanted, known: Any = known) -> bool:
+        def right(value: int, target: Source = target, lengths: Any = lengths, known: Any = known) -> bool:
             try:
-                return all(evaluate(expression, {**known, target: value}) == length for expression, length in wanted)
+                return all(evaluate(expression, {**known, target: value}) == length for expression, length in lengths)
             except ArithmeticError:  # no value for this expression
                 return False
 

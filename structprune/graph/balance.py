@@ -61,14 +61,14 @@ def _column(blocks: np.ndarray, full: bool) -> Strata | None:
             times.setdefault(label, set()).add(count)
         if full and len(classes) * int(counts[0]) != len(column):
             return None
-    found: dict[tuple[int, ...], set[int]] = {}
+    columns: dict[tuple[int, ...], set[int]] = {}
     for label, where in members.items():
-        found.setdefault(tuple(where), set()).add(label)
-    touched = [b for where in found for b in where]
+        columns.setdefault(tuple(where), set()).add(label)
+    touched = [b for where in columns for b in where]
     if len(touched) != len(set(touched)) or len(touched) != len(blocks):
         return None
     result: Strata = {}
-    for labels in found.values():
+    for labels in columns.values():
         alike = set().union(*(times[label] for label in labels))
         if len(alike) > 1:
             return None

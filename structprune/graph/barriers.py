@@ -47,20 +47,20 @@ def find_barriers(graph: ChannelGraph, reasons: Mapping[Place, str]) -> tuple[Ba
     layers = _layers(graph)
     axes = [*graph.channel_axes, *(graph.axes[place] for place in layers if place in graph.axes)]
     # one channel stays anywhere; of a product, a position may still go by another factor
-    made = [(axis, stays[axis].all(axis=1)) for axis in axes if len(axis) > 1]
-    found = []
+    axes_of_layers = [(axis, stays[axis].all(axis=1)) for axis in axes if len(axis) > 1]
+    result = []
     for cause, frozen in frozen_by.items():
         kept = np.zeros(graph.classes + 1, bool)
         kept[np.concatenate(frozen)] = True
-        channels = max((int((kept[axis].any(axis=1) & whole).sum()) for axis, whole in made), default=0)
+        channels = max((int((kept[axis].any(axis=1) & whole).sum()) for axis, whole in axes_of_layers), default=0)
         c = graph.causes[cause]
         if channels and c.barrier:
-            found.append(Barrier(c.op, c.node, c.module, c.reason, channels, "/".join(c.line.split(os.sep)[-3:])))
+            result.append(Barrier(c.op, c.node, c.module, c.reason, channels, "/".join(c.line.split(os.sep)[-3:])))
     for place, path in layers.items():
         reason = reasons.get(place, "")
         if reason in (UNKNOWN, NOT_MADE):
-            found.append(Barrier("", place[0], path, reason, len(graph.axes[place])))
-    return tuple(found)
+            result.append(Barrier("", place[0], path, reason, len(graph.axes[place])))
+    return tuple(result)
 
 
 def find_reasons(graph: ChannelGraph) -> dict[Place, str]:
@@ -74,43 +74,43 @@ def find_reasons(graph: ChannelGraph) -> dict[Place, str]:
     fixed = np.zeros(graph.classes + 1, bool)
     for classes, cause in graph.resolution.freezes:
         fixed[classes] |= cause == FIXED
-    made = np.zeros(graph.classes + 1, bool)
+    of_layers = np.zeros(graph.classes + 1, bool)
     for axis in graph.channel_axes:
-        made[axis] = True
+        of_layers[axis] = True
     parameters = graph.recording.parameters
     used = {parameters[n.name] for n in graph.recording.graph.nodes if n.users and n.name in parameters}
-    found = {}
+    result = {}
     for (key, dim), axis in graph.axes.items():
         stays = axis[~graph.in_group[axis].any(axis=1)]
         if not len(stays):
             continue
         known = cause_of[stays]
         if key not in used:
-            found[key, dim] = "not used in this forward pass"
+            result[key, dim] = "not used in this forward pass"
         elif len(axis) == 1:
-            found[key, dim] = "its only position"
+            result[key, dim] = "its only position"
         elif (known >= 0).any(axis=1).all():
-            found[key, dim] = causes[int(known[known >= 0][0])].reason
+            result[key, dim] = causes[int(known[known >= 0][0])].reason
         elif fixed[stays].any(axis=1).all():
-            found[key, dim] = WHOLE
+            result[key, dim] = WHOLE
         else:
-            found[key, dim] = UNKNOWN if made[stays].any() else NOT_MADE
-    return found
+            result[key, dim] = UNKNOWN if of_layers[stays].any() else NOT_MADE
+    return result
 
 
 def find_whole_layers(graph: ChannelGraph, reasons: Mapping[Place, str]) -> dict[str, str]:
     """The layers all of whose channels stay, whatever is planned, by their paths, and why (of `find_reasons`)."""
-    found = {}
+    layers = {}
     for place, path in _layers(graph).items():
         axis = graph.axes.get(place)
         if axis is not None and place in reasons and not graph.in_group[axis].any():
-            found[path] = reasons[place]
-    return found
+            layers[path] = reasons[place]
+    return layers
 
 
 def _layers(graph: ChannelGraph) -> dict[Place, str]:
     """The weights of layers with the axis along which they make channels, and the path of the layer."""
-    found: dict[Place, str] = {}
+    layers: dict[Place, str] = {}
     for path, module in walk(graph.model):
         dim = 0
         if isinstance(module, nn.modules.conv._ConvNd):
@@ -126,5 +126,5 @@ def _layers(graph: ChannelGraph) -> dict[Place, str]:
         if is_parametrized(module, "weight"):
             originals = dict(module.named_parameters()).items()
             names = [name for name, p in originals if name.startswith("parametrizations.weight.") and p.dim() > dim]
-        found.update({(f"{path}.{name}".lstrip("."), dim): path for name in names})
-    return found
+        layers.update({(f"{path}.{name}".lstrip("."), dim): path for name in names})
+    return layers

@@ -110,12 +110,12 @@ def _groups(
     in_training = _touched(resolution, [resolution.of(axis) for axis in flow.statistics_in_training])
     groups = []
     local = np.full(resolution.classes + 1, -1)
-    wanted = [(resolution.of(axis), least) for axis, least in flow.floors]
-    wanted += [(axis, 1) for axis, _ in reduced]
+    floors_of_all = [(resolution.of(axis), least) for axis, least in flow.floors]
+    floors_of_all += [(axis, 1) for axis, _ in reduced]
     for family, own in zip(members, _slices(flow, resolution, members, axes), strict=True):
         local[:] = -1
         local[family.ids] = np.arange(len(family.ids))
-        floors = [(local[axis], least) for axis, least in wanted]
+        floors = [(local[axis], least) for axis, least in floors_of_all]
         first = (family.leader.key, family.leader.dim)
         own.sort(key=lambda s: -1 if (s.key, s.dim) == first else depths.get((s.key, s.dim), 1 << 60))
         groups.append(

@@ -45,15 +45,15 @@ def families(flow: Flow, resolution: Resolution) -> tuple[list[Family], list[tup
     for which, balanced in enumerate(resolution.strata):
         for number, part in enumerate(balanced):
             balance[part], stratum[part] = which + 1, number
-    found: dict[tuple[int, int], list[tuple[Produced, np.ndarray]]] = {}
+    members_of: dict[tuple[int, int], list[tuple[Produced, np.ndarray]]] = {}
     for produced, column in columns:
         free = column[~resolution.frozen[column]]
         for which in sorted(set(balance[free].tolist())):  # each balance apart, and what is in none
             part = free[balance[free] == which]
-            found.setdefault((int(labels[part[0]]), which), []).append((produced, part))
+            members_of.setdefault((int(labels[part[0]]), which), []).append((produced, part))
     result: list[Family] = []
     stays: list[tuple[np.ndarray, Cause]] = []
-    for (_, which), members in found.items():
+    for (_, which), members in members_of.items():
         leader = min((p for p, _ in members), key=lambda p: p.depth)
         ordered = [part for p, part in members if p is leader] + [part for _, part in members]
         ids = np.concatenate(ordered)
@@ -89,9 +89,9 @@ def _columns(axis: np.ndarray) -> list[np.ndarray]:
 
 def _name_factors(found: list[Family], flow: Flow, resolution: Resolution) -> None:
     """Tells apart families of one layer: by the attribute that counts them (num_heads), else by a number."""
-    taken: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for family in found:
-        taken[family.name] = taken.get(family.name, 0) + 1
+        counts[family.name] = counts.get(family.name, 0) + 1
     counted: dict[frozenset[int], str] = {}
     for attribute in flow.attributes:
         if attribute.source is not None and attribute.axis is not None and attribute.flag is None:
@@ -101,7 +101,7 @@ def _name_factors(found: list[Family], flow: Flow, resolution: Resolution) -> No
     used: set[str] = set()
     for family in found:
         name = family.name
-        if taken[name] > 1:
+        if counts[name] > 1:
             members = set(family.ids.tolist())
             label = next((n for axis, n in counted.items() if members <= axis), "")
             name = f"{name}:{label}" if label else name

@@ -15,8 +15,8 @@ def fingerprint(graph: ChannelGraph) -> str:
     digest = hashlib.sha256(graph.form.encode())
     for node in graph.recording.graph.nodes:
         value = node.meta.get("val")
-        made = (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else ()
-        digest.update(f"{op_name(node.target)} {made} {node.args} {node.kwargs}".encode())
+        result = (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else ()
+        digest.update(f"{op_name(node.target)} {result} {node.args} {node.kwargs}".encode())
     for group in graph.groups:
         digest.update(f"{group.name} {group.units} {[(s.key, s.dim) for s in group.slices]}".encode())
     return digest.hexdigest()

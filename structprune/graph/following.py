@@ -94,11 +94,11 @@ class Follower:
         own = self.expression(number.expression) if isinstance(number, Number) else None
         if all(other == number for other in others) and not self.moves(own):
             return slim
-        wanted = Wanted((int(number), *map(int, others)), slim)
-        term = solve(wanted, own, self.near(node), self.known)
+        numbers = Wanted((int(number), *map(int, others)), slim)
+        term = solve(numbers, own, self.near(node), self.known)
         if term is None and all(other == number for other in others):
             return slim
-        return Unsolved(wanted.recorded) if term is None else self.term(term)
+        return Unsolved(numbers.recorded) if term is None else self.term(term)
 
     def moves(self, term: Term) -> bool:
         """Whether a term reads sizes that follow the inputs."""
@@ -126,23 +126,23 @@ class Follower:
         others = [float(found_at(trial.nodes[node.name], path)) for trial in self.sizes.trials]
         own = self.expression(number.expression) if isinstance(number, Real) else None
         if own is not None and self.moves(own):
-            wanted = Wanted((float(number), *others), float(number))
-            return self.term(own) if self.known.fits(own, wanted) else Unsolved(wanted.recorded)
+            numbers = Wanted((float(number), *others), float(number))
+            return self.term(own) if self.known.fits(own, numbers) else Unsolved(numbers.recorded)
         if all(other == number for other in others):
             return float(number)
         term = solve_real((float(number), *others), self.near(node), self.known)
         return Unsolved((float(number), *others)) if term is None else self.term(term)
 
-    def shape(self, node: fx.Node, asked: Any = None) -> list[Any]:
-        """The slim shape of what a node makes. `asked` is what the code gave, whose -1 stay as they are."""
-        made: Value = self.value(node)
+    def shape(self, node: fx.Node, sizes: Any = None) -> list[Any]:
+        """The slim shape of what a node makes. `sizes` is what the code gave, whose -1 stay as they are."""
+        value: Value = self.value(node)
         shapes = [trial.nodes[node.name].meta["val"].shape for trial in self.sizes.trials]
         result: list[Any] = []
-        for dim, (size, axis) in enumerate(zip(made.shape, made.axes, strict=True)):
-            if asked is not None and dim < len(asked) and isinstance(asked[dim], int) and asked[dim] == -1:
+        for dim, (size, axis) in enumerate(zip(value.shape, value.axes, strict=True)):
+            if sizes is not None and dim < len(sizes) and isinstance(sizes[dim], int) and sizes[dim] == -1:
                 result.append(-1)
                 continue
-            own = asked[dim] if asked is not None and dim < len(asked) and isinstance(asked[dim], Number) else size
+            own = sizes[dim] if sizes is not None and dim < len(sizes) and isinstance(sizes[dim], Number) else size
             own = own if int(own) == size else size
             result.append(self.number(node, own, [int(s[dim]) for s in shapes], self.length(axis, size)))
         return result
@@ -187,7 +187,7 @@ class Follower:
 
 def found_at(node: fx.Node, path: tuple[Any, ...]) -> Any:
     """The argument of a call at a path: ("args", 1, 0)."""
-    found: Any = getattr(node, path[0])
+    value: Any = getattr(node, path[0])
     for key in path[1:]:
-        found = found[key]
-    return found
+        value = value[key]
+    return value

@@ -148,12 +148,12 @@ class Group:
     def least(self, min_channels: int) -> list[tuple[np.ndarray, int]]:
         """Axes, as (positions, k of this group's units), and how many positions of each must stay: `min_channels` of
         what a layer makes, one of what anything consumes."""
-        found: dict[bytes, tuple[np.ndarray, int]] = {}
-        wanted = [(s.index, min_channels if s.role == "filter" else 1) for s in self.slices]
-        for index, least in (*wanted, *self.floors):
+        floors: dict[bytes, tuple[np.ndarray, int]] = {}
+        indices = [(s.index, min_channels if s.role == "filter" else 1) for s in self.slices]
+        for index, least in (*indices, *self.floors):
             key = index.tobytes()
-            found[key] = (index, max(least, found[key][1] if key in found else 0))
-        return list(found.values())
+            floors[key] = (index, max(least, floors[key][1] if key in floors else 0))
+        return list(floors.values())
 
     def narrowed(self, share: int) -> np.ndarray:
         """One unit in `share`, spread evenly, but two of each stratum of three or more, and no empty layer."""

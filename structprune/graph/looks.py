@@ -78,9 +78,9 @@ def _train(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
     if not looks.main.reads_mode and not any(_switches(module) for _, module in walk(model)):
         return
     error: str | None = ""
-    for given in (inputs, _doubled(inputs)):  # BatchNorm refuses to train on one value a channel
+    for example in (inputs, _doubled(inputs)):  # BatchNorm refuses to train on one value a channel
         try:
-            captured, error = follow(model, given, Scenario(training=True, label="t_"))
+            captured, error = follow(model, example, Scenario(training=True, label="t_"))
         except ModelError as refused:
             error = str(refused)
         if error is None:
@@ -188,13 +188,13 @@ def _flips(main: Captured) -> Iterator[Flip]:
 
 
 def _reached(nodes: Iterator[fx.Node]) -> set[str]:
-    waiting, seen = list(nodes), set()
+    waiting, reached = list(nodes), set()
     while waiting:
         node = waiting.pop()
-        if node.name not in seen:
-            seen.add(node.name)
+        if node.name not in reached:
+            reached.add(node.name)
             waiting += node.users
-    return seen
+    return reached
 
 
 def _flip(model: nn.Module, inputs: Inputs, looks: Looks, flips: frozenset[Flip], label: str) -> Captured | None:

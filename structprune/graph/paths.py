@@ -26,10 +26,10 @@ def other_paths(model: nn.Module, main: Captured, notes: list[str]) -> list[Capt
     batch, _ = axes_of(main.inputs)
     if not batch or main.questions:
         return []
-    found, tried = [main], {batch_of(main.inputs)}
-    for captured in found:  # grows
+    paths, tried = [main], {batch_of(main.inputs)}
+    for captured in paths:  # grows
         for size in _turning(captured):
-            if size in tried or len(found) == MOST_PATHS:
+            if size in tried or len(paths) == MOST_PATHS:
                 continue
             tried.add(size)
             inputs = resized(main.inputs, {batch[0]: size})
@@ -39,22 +39,22 @@ def other_paths(model: nn.Module, main: Captured, notes: list[str]) -> list[Capt
                 other, error = main, str(refused)
             if error is not None and (other is main or other.unknown):
                 notes.append(f"the way that the model's code goes at a batch of {size} was not seen: {error}")
-            if error is None and all(_calls(other) != _calls(path) for path in found):
-                found.append(other)
-    return found[1:]
+            if error is None and all(_calls(other) != _calls(path) for path in paths):
+                paths.append(other)
+    return paths[1:]
 
 
 def _turning(captured: Captured) -> Iterator[int]:
     """For each comparison of the batch's size, the least at which it comes out otherwise."""
     batch = batch_of(captured.inputs)
     for condition in captured.conditions:
-        found = leaves(condition.test)
-        if not any(_is_batch(leaf, batch) for leaf in found):
+        numbers = leaves(condition.test)
+        if not any(_is_batch(leaf, batch) for leaf in numbers):
             continue
         function, left, right = condition.test
         for size in range(1, _MOST_BATCH + 1):
-            known = {leaf: size if _is_batch(leaf, batch) else leaf.value for leaf in found if isinstance(leaf, Size)}
-            if len(known) < len(set(found)):
+            known = {leaf: size if _is_batch(leaf, batch) else leaf.value for leaf in numbers if isinstance(leaf, Size)}
+            if len(known) < len(set(numbers)):
                 break  # attributes stand for themselves: seldom beside a batch
             try:
                 outcome = bool(evaluate((function, left, right), known))

@@ -48,24 +48,24 @@ def unfollowed(graph: ChannelGraph, captured: Captured, values: dict[str, Any], 
         return compared
     removed = mark_removed(graph, kept)
     lengths: dict[int, int] = {}
-    seen = trial.calls
+    again = trial.calls
     for position, node in enumerate(nodes):
         why, dims = "", None
-        if position >= len(seen) or seen[position].target != node.target:
+        if position >= len(again) or again[position].target != node.target:
             why = error or "the model's code takes another path at another width"
         elif not isinstance(node.meta["val"], (Tensor, list, tuple)):  # a number read from a tensor
-            if seen[position].meta["val"] != node.meta["val"]:
+            if again[position].meta["val"] != node.meta["val"]:
                 why = "it reads a number that depends on a width"
-        elif _shapes(seen[position]) != _predicted(values[node.name], graph, removed, lengths):
+        elif _shapes(again[position]) != _predicted(values[node.name], graph, removed, lengths):
             why = "its size is a number in the model's code"
-        elif _starts_elsewhere(seen[position], node):
+        elif _starts_elsewhere(again[position], node):
             why = "it cuts at a place that the model's code works out from a width"
-        elif _numbers(seen[position]) != _numbers(node):
+        elif _numbers(again[position]) != _numbers(node):
             why = "it gets a number that the model's code works out from a width"
             dims = _decisive(graph, captured, values, node, position)
         if why:
             if dims and node.name not in barred:
-                differ = [n for n, other in zip(nodes, seen, strict=False) if _differ(n, other)]
+                differ = [n for n, other in zip(nodes, again, strict=False) if _differ(n, other)]
                 like = [n for n in differ if _place(n) == _place(node) and n.name not in barred]
                 return {n.name: Bar(f"{why}, so its channels can't go", dims=dims) for n in like}
             return _culprits(node, captured, values, graph, barred, why, error is not None)
@@ -135,7 +135,7 @@ def _decisive(
         for back, axis in enumerate(reversed(value.axes), 1) if not isinstance(value, list) and not value.key else ():
             if axis is not None and graph.removable(axis):
                 axes.setdefault(-back, []).append(graph.classes_of(axis))
-    found = set()
+    dims = set()
     for dim, on in axes.items():
         kept = {g.name: g.narrowed(2) for g in graph.groups if any(np.isin(g.ids, classes).any() for classes in on)}
         slim = slim_shapes(graph, kept), slim_attributes(graph, kept)
@@ -143,8 +143,8 @@ def _decisive(
         calls = [] if trial.unknown else trial.calls  # on another path the code asks for values
         same = position < len(calls) and calls[position].target == node.target
         if not same or _numbers(calls[position]) != _numbers(node):
-            found.add(dim)
-    return frozenset(found) or None
+            dims.add(dim)
+    return frozenset(dims) or None
 
 
 def _culprits(

@@ -77,11 +77,11 @@ class Writer(Follower):
         self.written: dict[Term, str] = {}
 
     def run(self) -> dict[str, Any]:
-        given = [n for n, x in zip(self.names, self.graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
-        self.first = next((n for n, x in zip(given, self.tensors(), strict=True) if x.dim()), given[0] if given else "")
-        self.renamed.update(zip(self.inputs, given, strict=True))
-        self.typical = self.of_the_dtype(given)
-        self.guard(given)
+        names = [n for n, x in zip(self.names, self.graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
+        self.first = next((n for n, x in zip(names, self.tensors(), strict=True) if x.dim()), names[0] if names else "")
+        self.renamed.update(zip(self.inputs, names, strict=True))
+        self.typical = self.of_the_dtype(names)
+        self.guard(names)
         waiting = self.conditions()
         asked = {question.node: question.answer for question in self.graph.recording.questions}
         output: Any = None
@@ -111,7 +111,7 @@ class Writer(Follower):
         constants = {name: _as_data(tensor) for name, tensor in self.constants.items()}
         return {"inputs": self.names, "constants": constants, "nodes": self.nodes, "output": output}
 
-    def of_the_dtype(self, given: list[str]) -> str:
+    def of_the_dtype(self, names: list[str]) -> str:
         """What has the model's dtype when the program runs: a parameter or else an input, by its name there."""
         if self.sizes.retyped is None:
             return ""
@@ -119,7 +119,7 @@ class Writer(Follower):
             key = self.graph.recording.parameters.get(node.name) if node.op == "placeholder" else None
             if key is not None and node.users and node.meta["val"].dtype == self.sizes.retyped.traced:
                 return f"p_{node.name}"
-        typed = [n for n, x in zip(given, self.tensors(), strict=True) if x.dtype == self.sizes.retyped.traced]
+        typed = [n for n, x in zip(names, self.tensors(), strict=True) if x.dtype == self.sizes.retyped.traced]
         return next(iter(typed), "")
 
     def add(self, name: str, kind: str, target: str, args: Any = (), kwargs: Any = None) -> dict[str, Any]:
@@ -141,8 +141,8 @@ class Writer(Follower):
             self.add(f"g_{node.name}", "guard_sizes", question, [self.encode(node, node), shapes])
             return
         value = answer.value.tolist() if isinstance(answer.value, np.ndarray) else answer.value
-        given = [self.encode(argument, node) for argument in node.args]
-        self.add(f"g_{node.name}", "guard", question, [answer.op, self.encode(value, node), *given])
+        args = [self.encode(argument, node) for argument in node.args]
+        self.add(f"g_{node.name}", "guard", question, [answer.op, self.encode(value, node), *args])
 
     def write(self, node: fx.Node) -> None:
         rewrite = record_of(op_name(node.target)).rewrite
@@ -166,18 +166,18 @@ class Writer(Follower):
 
     # --- what the program checks ------------------------------------------------------------------------------
 
-    def guard(self, given: list[str]) -> None:
+    def guard(self, names: list[str]) -> None:
         """Checks what no trial has shown to be free: the number of axes of each input, and the sizes of some."""
         fixed = {member for axis in self.sizes.fixed for member in axis.members}
-        for place, (name, tensor) in enumerate(zip(given, self.tensors(), strict=True)):
-            wanted = [int(size) if (place, dim) in fixed else None for dim, size in enumerate(tensor.shape)]
-            self.add(f"k_{name}", "takes", name, [{"$node": name}, wanted])
+        for place, (name, tensor) in enumerate(zip(names, self.tensors(), strict=True)):
+            sizes = [int(size) if (place, dim) in fixed else None for dim, size in enumerate(tensor.shape)]
+            self.add(f"k_{name}", "takes", name, [{"$node": name}, sizes])
 
     def conditions(self) -> dict[str, list[tuple[Term, bool, str]]]:
         """The comparisons that steer the model's code and follow the inputs, by the node after which all is known."""
         order = {node.name: i for i, node in enumerate(self.graph.recording.graph.nodes)}
         waiting: dict[str, list[tuple[Term, bool, str]]] = {}
-        seen = set()
+        tests = set()
         for i, condition in enumerate(trials.conditions_of(self.graph.recording)):
             sides = [
                 self.compared(condition, place, [trial.compared[i][place] for trial in self.sizes.trials])
@@ -185,8 +185,8 @@ class Writer(Follower):
             ]
             test = (condition.test[0], *sides)
             moving = places(test)
-            if moving and test not in seen:
-                seen.add(test)
+            if moving and test not in tests:
+                tests.add(test)
                 last = max(moving, key=lambda at: order[at.node]).node
                 waiting.setdefault(last, []).append((test, condition.outcome, condition.line.rpartition("/")[2]))
         return waiting

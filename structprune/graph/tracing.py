@@ -67,12 +67,12 @@ def trace(model: nn.Module, example_inputs: Any, form: Form = "module") -> Depen
         barred: Bars = {}
         while True:
             graph, values = analyse(model, looks, barred, form)
-            found: Bars = {}
+            bars: Bars = {}
             for captured in looks.all if form == "module" else ():
-                found = found or _unfollowed(graph, captured, values, barred, looks)
-            if not found:
+                bars = bars or _unfollowed(graph, captured, values, barred, looks)
+            if not bars:
                 return graph
-            barred.update(found)
+            barred.update(bars)
 
 
 def _unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: Bars, looks: Looks) -> Bars:
@@ -271,25 +271,25 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, 
 
 def _written(captured: Captured) -> set[int]:
     """The storages that an op writes to in place."""
-    found: set[int] = set()
+    storages: set[int] = set()
     for node in captured.calls:
         schema = getattr(node.target, "_schema", None)
         if schema is not None and schema.is_mutable:
             for argument, value in zip(schema.arguments, node.args, strict=False):
                 if argument.is_write and isinstance(value, fx.Node):
-                    found.add(_storage(value.meta.get("val")))
-            found |= {_storage(v.meta.get("val")) for v in node.kwargs.values() if isinstance(v, fx.Node)}
-    return found
+                    storages.add(_storage(value.meta.get("val")))
+            storages |= {_storage(v.meta.get("val")) for v in node.kwargs.values() if isinstance(v, fx.Node)}
+    return storages
 
 
 def _storage(value: Any) -> int:
     return value.untyped_storage()._cdata if isinstance(value, Tensor) else 0
 
 
-def _check(made: Any, shape: Any) -> None:
+def _check(result: Any, shape: Any) -> None:
     """Raises Unsupported unless a rule made what the op made, and axes as long as it has: no rule may be believed
     that forgot an argument."""
-    for value, size in zip(made, shape, strict=True) if isinstance(made, list) else [(made, shape)]:
+    for value, size in zip(result, shape, strict=True) if isinstance(result, list) else [(result, shape)]:
         lengths = [n if axis is None else len(axis) for axis, n in zip(value.axes, value.shape, strict=True)]
         if value.shape != tuple(size) or lengths != list(value.shape):
             raise Unsupported(f"its rule takes the result for {lengths}, and it is {list(size)}")

@@ -113,11 +113,11 @@ def explore(model: nn.Module, recording: Captured) -> Sizes:
     for axis in [*batch, *others]:
         if any(axis.members[0] in free.members for free in sizes.free):
             continue
-        found = _grown(model, recording, axis, others)
-        if isinstance(found, str):
-            sizes = replace(sizes, fixed={**sizes.fixed, axis: found})
+        growth_of_axis = _grown(model, recording, axis, others)
+        if isinstance(growth_of_axis, str):
+            sizes = replace(sizes, fixed={**sizes.fixed, axis: growth_of_axis})
         else:
-            trial, grow = found
+            trial, grow = growth_of_axis
             growth.update(dict.fromkeys(trial.sizes, grow))
             sizes = replace(sizes, free=(*sizes.free, *trial.sizes), trials=(*sizes.trials, trial))
     joint = {m for axis in sizes.free for m in axis.members}
@@ -183,11 +183,11 @@ def made_anew(model: nn.Module, captured: Captured) -> Captured:
     ]
     for first in [*tries, None]:
         try:
-            found, error = record(model, captured.inputs, scenario=replace(captured.scenario, anew=True, first=first))
+            again, error = record(model, captured.inputs, scenario=replace(captured.scenario, anew=True, first=first))
         except Exception:  # the model does not take that size, or asks for values at it
             continue
-        if error is None and len(_constants(found)) < len(constants) and not any(_constants(found)):
-            return found
+        if error is None and len(_constants(again)) < len(constants) and not any(_constants(again)):
+            return again
     return captured
 
 
@@ -210,8 +210,8 @@ def _retyped(model: nn.Module, recording: Captured) -> Retyped | None:
 
     copy = skeleton_copy(model, buffers=False)
     replace_tensors(copy, {key: cast(tensor) for key, tensor in state.items()})
-    found, error = record(copy, recording.inputs.map(cast), scenario=recording.scenario)
-    here, there = list(recording.graph.nodes), list(found.graph.nodes)
+    again, error = record(copy, recording.inputs.map(cast), scenario=recording.scenario)
+    here, there = list(recording.graph.nodes), list(again.graph.nodes)
     if error is not None or [_kind(a) for a in here] != [_kind(b) for b in there]:
         return None
     return Retyped(traced, other, {a.name: b for a, b in zip(here, there, strict=True)})
@@ -219,12 +219,12 @@ def _retyped(model: nn.Module, recording: Captured) -> Retyped | None:
 
 def axes_of(inputs: Inputs) -> tuple[list[Axis], list[Axis]]:
     """The axis of the batch, if there is one, and all others."""
-    given = tensors_of(inputs.flat())
+    tensors = tensors_of(inputs.flat())
     batch = batch_of(inputs)
-    first = tuple((i, 0) for i, x in enumerate(given) if x.dim() and x.shape[0] == batch)
+    first = tuple((i, 0) for i, x in enumerate(tensors) if x.dim() and x.shape[0] == batch)
     others = [
         Axis(((i, d),), int(size), False)
-        for i, x in enumerate(given)
+        for i, x in enumerate(tensors)
         for d, size in enumerate(x.shape)
         if (i, d) not in first
     ]
@@ -246,10 +246,10 @@ def _alone_or_together(axis: Axis, others: list[Axis]) -> Iterator[Axis]:
 
 def _attempt(model: nn.Module, recording: Captured, sizes: Mapping[Axis, int]) -> Trial | str:
     """A recording at other sizes, or why it does not tell how numbers follow them."""
-    found, error = record(model, resized(recording.inputs, sizes), scenario=recording.scenario)
-    if error is not None and not found.unknown:
+    again, error = record(model, resized(recording.inputs, sizes), scenario=recording.scenario)
+    if error is not None and not again.unknown:
         return f"{REFUSED} ({error})"
-    return _aligned(model, recording, found, sizes)
+    return _aligned(model, recording, again, sizes)
 
 
 def resized(inputs: Inputs, sizes: Mapping[Axis, int]) -> Inputs:

@@ -164,13 +164,13 @@ class Units:
             if len(varies) < 2:
                 continue
             grid = grid[tuple(slice(None) if d in varies else 0 for d in range(len(sizes)))]
-            made = [self.axis(n)[:, 0] for n in grid.shape]
-            spread = np.stack([np.broadcast_to(_on(m, i, grid.ndim), grid.shape) for i, m in enumerate(made)], axis=-1)
+            axes = [self.axis(n)[:, 0] for n in grid.shape]
+            spread = np.stack([np.broadcast_to(_on(m, i, grid.ndim), grid.shape) for i, m in enumerate(axes)], axis=-1)
             fixed = grid < 0
             if fixed.any():
                 self.freeze(spread[fixed], cause)
             self.derive(grid[~fixed], spread[~fixed], cause)
-            for d, units in zip(varies, made, strict=True):
+            for d, units in zip(varies, axes, strict=True):
                 found[d].append(units)
         return [np.stack(columns, axis=1) if columns else None for columns in found]
 
@@ -309,7 +309,7 @@ class Units:
     def _settle(self, table: np.ndarray, labels: np.ndarray) -> list[Strata] | None:
         """The strata of all balances; None if one had to be met by ties, or by what stays, so that all is to be settled
         again."""
-        found: list[Strata] = []
+        balances: list[Strata] = []
         kept = []
         frozen = np.zeros(int(table.max(initial=-1)) + 2, bool)
         for units, _ in self._frozen:
@@ -317,13 +317,13 @@ class Units:
         frozen[-1] = False
         for blocks, cause in self._balanced:
             classes = without(table[blocks].reshape(*blocks.shape[:2], -1), frozen)
-            wanted = strata_of(classes)
-            merged = None if wanted is None else merge_strata(found, wanted)
+            strata = strata_of(classes)
+            merged = None if strata is None else merge_strata(balances, strata)
             if merged is not None:
-                found = merged
+                balances = merged
                 kept.append((blocks, cause))
                 continue
-            stay = hindrance(classes, found)
+            stay = hindrance(classes, balances)
             if stay is not None and not frozen[stay].all():
                 why = _because(cause, f"{cause.reason}, and of heads times channels only one can follow")
                 self.freeze(np.flatnonzero(np.isin(labels, stay)), why)
@@ -333,7 +333,7 @@ class Units:
         if len(kept) < len(self._balanced):
             self._balanced = kept
             return None
-        return found
+        return balances
 
 
 FIXED = -1  # the cause of a freeze that is no barrier

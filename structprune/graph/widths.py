@@ -51,25 +51,25 @@ def decided(
     """
     sources = axes_of_sources(graph)
     removed = mark_removed(graph, kept)
-    found: dict[Size | Source | Condition, Condition] = {}
-    seen: set[Any] = set()
+    conditions: dict[Size | Source | Condition, Condition] = {}
+    tests: set[Any] = set()
     for condition, again in zip(captured.conditions, trial.conditions, strict=False):
         if (condition.line, condition.test[0]) != (again.line, again.test[0]):
             break
         live = dict(_live(condition, graph, values, sources))
         test = _canonical(condition.test, live)
-        if not live or test in seen or test[1] == test[2]:
+        if not live or test in tests or test[1] == test[2]:
             continue
-        seen.add(test)
+        tests.add(test)
         whole = _outcome(condition, live, removed) == again.outcome
         if whole and _outcome(condition, live, None) == condition.outcome:
             groups, counts = _counts(graph, condition, live)
             if not all(counts.values()):
                 several = len(groups) == 1 and sum(counts.values()) > 1
-                found |= {condition: condition} if several else dict.fromkeys(live, condition)
+                conditions |= {condition: condition} if several else dict.fromkeys(live, condition)
         elif again.outcome != condition.outcome:
-            found |= dict.fromkeys(live, condition)
-    return found
+            conditions |= dict.fromkeys(live, condition)
+    return conditions
 
 
 Graph = TypeVar("Graph", bound=ChannelGraph)
