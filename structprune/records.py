@@ -66,6 +66,10 @@ class Plan:
             what was measured.
         notes: where a budget could not be met closely, and what else a user should know.
         schema: the version of this record.
+
+    Example:
+        >>> sorted(plan.keep)
+        ['0.bias', '0.weight', '2.bias', '2.weight', '4.weight']
     """
 
     criterion: str
@@ -105,7 +109,12 @@ class Plan:
 
     @property
     def widths(self) -> dict[str, int]:
-        """How many units of each group stay."""
+        """How many units of each group stay.
+
+        Example:
+            >>> list(plan.widths)
+            ['0', '2']
+        """
         return {name: len(group["kept"]) for name, group in self.groups.items()}
 
     def then(self, other: Plan) -> Plan:
@@ -127,6 +136,13 @@ class Plan:
         Raises:
             PlanError: where `other` was made for another network, and where the plans do not tell which of its groups
                 are which of this plan's.
+
+        Example:
+            >>> once = sp.prune(model, plan)
+            >>> again = sp.trace(once, x)
+            >>> second = sp.plan(again, sp.score(again, "l1"), budget={"macs": 0.8}, align=1)
+            >>> plan.then(second).macs["slim"] == second.macs["slim"]
+            True
         """
         from .plan.composition import compose  # which needs this module
 
@@ -142,6 +158,10 @@ class Plan:
 
         Raises:
             PlanError: the plan could not be read back.
+
+        Example:
+            >>> plan.to_json()[:20]
+            '{\\n "criterion": "l1"'
         """
         self.check()
         return pretty_json(self._fields())
@@ -160,6 +180,10 @@ class Plan:
             PlanError: this is no JSON (a key twice and NaN included) or no sound plan: keys that a plan does not have,
                 values of other types (1.0 and true are not whole numbers), indices that do not rise or that the shape
                 does not have, blocks where a weight has none. The message names the place.
+
+        Example:
+            >>> sp.Plan.from_json(plan.to_json()) == plan
+            True
         """
         if not isinstance(text, str):
             raise PlanError(f"not a plan: {type(text).__name__}, where text is wanted")
@@ -181,6 +205,11 @@ class Plan:
 
         Raises:
             PlanError: the file can't be read or holds no sound plan.
+
+        Example:
+            >>> _ = Path("plan.json").write_text(plan.to_json())
+            >>> sp.Plan.read(Path("plan.json")) == plan
+            True
         """
         try:
             return cls.from_data(strict_json.read(path))
@@ -199,6 +228,10 @@ class Plan:
 
         Raises:
             PlanError: these are not a sound plan's fields.
+
+        Example:
+            >>> sp.Plan.from_data(json.loads(plan.to_json())).widths == plan.widths
+            True
         """
         if not isinstance(data, dict):
             raise PlanError(f"not a plan: {shown(data)}, where an object is wanted")
@@ -211,6 +244,9 @@ class Plan:
 
         Raises:
             PlanError: one is not; the message names the place.
+
+        Example:
+            >>> plan.check()
         """
         check_plan(self._fields())
 

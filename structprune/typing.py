@@ -18,6 +18,9 @@ class Budget(TypedDict, total=False):
         channels: units of all groups, likewise.
         latency_ms: milliseconds of a forward pass, as the costs of a runtime predict them.
         speedup: how many times as fast as the dense network, likewise.
+
+    Example:
+        >>> budget: sp.Budget = {"macs": 0.5, "params": 100_000}
     """
 
     macs: float

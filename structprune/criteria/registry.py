@@ -102,6 +102,13 @@ def criterion(
 
     Raises:
         ValueError: the name is taken, or a need or a way to combine is none.
+
+    Example:
+        >>> @sp.criterion("largest", "the largest weight of a filter")
+        ... def largest(group):
+        ...     return group.per_unit(group.weights[0], group.weights[0].positions().abs().amax(1))
+        >>> sp.score(graph, "largest").criterion
+        'largest'
     """
     for need in needs:
         if need not in NEEDS:

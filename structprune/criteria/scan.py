@@ -83,28 +83,19 @@ def sensitivity(
 
     Raises:
         RecipeError: there are fewer than two batches, or no group can be scanned.
+
+    Example:
+        >>> images = torch.randn(64, 3, 16, 16)
+        >>> scan = sp.sensitivity(graph, scores, images, ratios=[0.25, 0.5])
+        >>> sorted(scan.losses["0"])
+        [4, 6, 8]
     """
     collector = Collector(graph, seed, memory, task)
     scan = _Scan(collector, batches_for(graph.model, data, task=task), scores, ratios, memory)
     groups = [group for group in graph.groups if group.name in scores.values and collector.consumers(group)]
     if not groups:
         raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
-    order = sorted(groups, key=collector.first)
-    losses: dict[str, dict[int, float]] = {}
-    for number, group in enumerate(order):
-
-        def at(share: float, number: int = number) -> None:
-            progress((number + share) / len(order))
-
-        scan.sweep.go(collector.first(group))
-        try:
-            measured = scan.losses(group, at)
-        except Exception as error:
-            if not allocation_failed(error):
-                raise
-            collector.notes[group.name] = "was left out of the scan, as there was no memory left"
-        else:
-            losses[group.name] = dict(sorted(measured.items()))
+    losses = scan.all_losses(sorted(groups, key=collector.first), progress)
     return Sensitivity(losses, kept_to(collector.notes, memory))
 
 
@@ -126,6 +117,25 @@ class _Scan:
         self.images = sum(batch.images for batch in batches)
         self.halves = [list(range(len(batches) // 2)), list(range(len(batches) // 2, len(batches)))]
         self.sweep = working.sweep(batches, memory)
+
+    def all_losses(self, groups: Sequence[Group], progress: Callable[[float], None]) -> dict[str, dict[int, float]]:
+        """The losses of each group, in the order in which the network reaches them."""
+        losses: dict[str, dict[int, float]] = {}
+        for number, group in enumerate(groups):
+
+            def at(share: float, number: int = number) -> None:
+                progress((number + share) / len(groups))
+
+            self.sweep.go(self.collector.first(group))
+            try:
+                measured = self.losses(group, at)
+            except Exception as error:
+                if not allocation_failed(error):
+                    raise
+                self.collector.notes[group.name] = "was left out of the scan, as there was no memory left"
+            else:
+                losses[group.name] = dict(sorted(measured.items()))
+        return losses
 
     def losses(self, group: Group, progress: Callable[[float], None]) -> dict[int, float]:
         """What the outputs lose for each number of a group's units that stay."""

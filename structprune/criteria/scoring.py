@@ -65,8 +65,7 @@ def score(
         widths: how many units each group will keep, for criteria that rank layer by layer on the already pruned
             network: `plan(...).widths` of a first plan.
         seed: draws the samples that are looked at.
-        memory: bytes that may come on top of the network, the images and a forward pass. For less, criteria are shown
-            fewer images at a time, fewer rows, or consumers in parts, and `notes` of the result says so.
+        memory: bytes that may come on top of the network, the images and a pass; `notes` tells what was left out
         progress: is called with the share that is done.
 
     Returns:
@@ -75,6 +74,10 @@ def score(
     Raises:
         RecipeError: an unknown name, a need that is not met, or scores of a wrong shape.
         ModelError: weights or scores are not finite, or memory ran out.
+
+    Example:
+        >>> (scores := sp.score(graph, "l1")).values["0"].shape
+        (8,)
     """
     chosen = criterion_of(criterion)
     how = _combining(chosen, data, widths, combine)

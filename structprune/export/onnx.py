@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,10 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
 
     Raises:
         ModelError: the model does not run on the example inputs, or neither of torch's exporters can write it.
+
+    Example:
+        >>> [sp.export_onnx(network, x, f"{name}.onnx").name for name, network in (("dense", model), ("slim", slim))]
+        ['dense.onnx', 'slim.onnx']
     """
     model = unwrapped(model)
     inputs = Inputs.of(example_inputs).beside(model)
@@ -78,21 +84,18 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
     try:
         expected, static = run(examples), pinned(model, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise ModelError(
-            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}: {reason})"
+            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}: "
+            f"{_first_line(error)[:300]})"
         ) from error
-    stem = "output" if "output" not in names else "result"  # ONNX has one space of names
-    result_names = [stem] if len(expected) == 1 else [f"{stem}_{i}" for i in range(len(expected))]
+    result_names = _result_names(names, len(expected))
     batch = examples[0].shape[0] if examples and examples[0].dim() else None
     followers = [n for n, x in zip(result_names, expected, strict=True) if x.dim() and x.shape[0] == batch]
     errors = []
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     for exporter, version in ((_older, opset), (_newer, max(opset, _NEWER_OPSET))):
 
         def write(aside: Path, exporter: Any = exporter, version: int = version) -> None:
-            with evaluating(skeleton_copy(static)) as copy, warnings.catch_warnings(), quiet(), plain_transformers():
-                warnings.simplefilter("ignore")
+            with evaluating(skeleton_copy(static)) as copy, _silent(), plain_transformers():
                 exporter(copy, inputs, aside, version, names, result_names, followers)
             onnx.checker.check_model(str(aside), full_check=True)
             parity.check(aside, Path(path).name, names, examples, expected, run)
@@ -100,11 +103,34 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
         try:
             return files.write(Path(path), write)
         except Exception as error:  # whatever the exporter or the checker raises
-            detail = (str(error).strip().splitlines() or [""])[0]
-            errors.append(f"{type(error).__name__}: {detail[:200]}")
+            errors.append(f"{type(error).__name__}: {_first_line(error)[:200]}")
     raise ModelError(
         f"{type(model).__name__} can't be exported to ONNX: {errors[0]} (and by torch's newer exporter: {errors[1]})"
     )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing that exporters print, warn of or log below errors is shown; all is put back at the end."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), quiet():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def _result_names(names: Sequence[str], count: int) -> list[str]:
+    """Names for the outputs beside those of the inputs, as ONNX has one space of names."""
+    stem = "output" if "output" not in names else "result"
+    return [stem] if count == 1 else [f"{stem}_{i}" for i in range(count)]
 
 
 def opset_of(path: str | Path) -> int:

@@ -57,6 +57,13 @@ def trace(model: nn.Module, example_inputs: Any, form: Form = "module") -> Depen
 
     Raises:
         ModelError: the model can't run on the inputs, or there is no such form.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        >>> x = torch.randn(1, 3, 16, 16)
+        >>> graph = sp.trace(model, x)
+        >>> [(group.name, group.units) for group in graph.groups]
+        [('0', 8), ('2', 8)]
     """
     if form not in FORMS:
         raise ModelError(f"form={shown(form)}: the slim network can have the form {' or '.join(map(repr, FORMS))}")

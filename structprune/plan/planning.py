@@ -79,6 +79,11 @@ def plan(
         BudgetError: no plan can meet the budget, or an option makes no sense.
         PlanError: the scores are not of this graph.
         RecipeError: there is no such allocation.
+
+    Example:
+        >>> plan = sp.plan(graph, scores, budget={"macs": 0.5}, align=1)
+        >>> plan.macs["slim"] / plan.macs["dense"] <= 0.5
+        True
     """
     chosen = allocation_of(allocation)
     limits = read_budget(cast(Mapping[str, float], budget), graph, cost)

@@ -82,6 +82,10 @@ def recover(
 
     Raises:
         RecipeError: methods are unknown or in an order that can't work, or `slim` is not what the plan makes.
+
+    Example:
+        >>> sp.recover(model, slim, plan, images, ["means", "least_squares"]).layers
+        [2, 2]
     """
     specs = _read(steps)
     model, slim = unwrapped(model), unwrapped(slim)
@@ -99,9 +103,7 @@ def recover(
         mending.progress = at
         result.layers.append(_mend(spec, mending))
     result.notes = list(dict.fromkeys(mending.slim.notes))
-    if wrong := wrong_shape(tensors(result.model), plan, "slim"):
-        raise RecipeError(f"recover: {wrong}")
-    _check(result.model, example)
+    _check(result.model, plan, example)
     return result
 
 
@@ -136,7 +138,10 @@ def _mend(spec: RecoverySpec, mending: Mending) -> int:
     return changed
 
 
-def _check(model: nn.Module, example: Inputs) -> None:
+def _check(model: nn.Module, plan: Plan, example: Inputs) -> None:
+    """Raises RecipeError where tensors are no longer of the plan's shapes, or outputs are not finite."""
+    if wrong := wrong_shape(tensors(model), plan, "slim"):
+        raise RecipeError(f"recover: {wrong}")
     with evaluating(model):
         if not all(bool(x.isfinite().all()) for x in outputs(example.call(model))):
             raise RecipeError("recovery made outputs that are not finite: give more calibration images, or set ridge")

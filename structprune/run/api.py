@@ -70,6 +70,12 @@ def run(
         StructPruneError: for other bad input, before anything is written into `out`.
         GateError: the slim network is not the one planned. A report.json says why (but where the network does not run),
             and there is no slim artefact.
+
+    Example:
+        >>> quick = ["model.name=test_resnet", "data.image_size=16", "train=null", "finetune=null"]
+        >>> plan = sp.run("recipes/quickstart.yaml", "runs/quick", overrides=quick, plan_only=True)
+        >>> plan["macs"]["slim"] < 0.26 * plan["macs"]["dense"]
+        True
     """
     if plan_only:
         plan = plan_recipe(recipe, out, overrides=overrides, resume=resume, reporter=reporter)

@@ -153,6 +153,11 @@ def benchmark(
     Raises:
         RecipeError: a file is missing or no ONNX model, the runtime does not run it, or a batch or threads are given
             beside another runtime's.
+
+    Example:
+        >>> measured = sp.benchmark({"dense": "dense.onnx", "slim": "slim.onnx"}, seconds=0.2, rounds=2)
+        >>> sorted(measured.ms)
+        ['dense', 'slim']
     """
     runtime = _runtime(len(models), runtime, threads, batch)
     sources = {name: _source(name, model, example_inputs) for name, model in models.items()}

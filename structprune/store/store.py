@@ -43,6 +43,10 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
     Raises:
         PlanError: the plan is not sound.
         StoreError: `slim` is not what the plan makes, or files can't be written.
+
+    Example:
+        >>> sorted(file.name for file in sp.save(slim, plan, "slim").iterdir() if file.suffix)
+        ['plan.json', 'slim.safetensors']
     """
     folder = _folder(folder)
     if folder.exists() and not folder.is_dir():
@@ -54,16 +58,8 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
     slim = unwrapped(slim)
     data = strict_json.parse(plan.to_json())
     _check_shapes(dict(tensors(slim)), plan, "the network", every=False)
-    description: dict[str, Any]
     try:
-        if plan.program is not None:
-            description, stored = {"layout": layout_of(slim)}, dict(tensors(slim))
-        else:
-            description, stored = architecture.describe(slim)
-            try:
-                strict_json.parse(pretty_json({"architecture": description}))
-            except ValueError as error:  # too deep or too large to be read back
-                raise StoreError(f"{type(slim).__name__} can't be described in {PLAN}: {error}") from error
+        description, stored = _description(slim, plan)
     except StoreError as error:
         description, stored = {"missing": str(error)}, dict(tensors(slim))
         warnings.warn(f"saved, but {error}: it loads onto a dense instance only, load(folder, model=...)", stacklevel=2)
@@ -86,6 +82,18 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
     return folder
 
 
+def _description(slim: nn.Module, plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `load` builds the network from, and its tensors. Raises StoreError where it can't be described."""
+    if plan.program is not None:
+        return {"layout": layout_of(slim)}, dict(tensors(slim))
+    description, stored = architecture.describe(slim)
+    try:
+        strict_json.parse(pretty_json({"architecture": description}))
+    except ValueError as error:  # too deep or too large to be read back
+        raise StoreError(f"{type(slim).__name__} can't be described in {PLAN}: {error}") from error
+    return description, stored
+
+
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     """Loads the slim model that `save` or a run wrote.
 
@@ -102,6 +110,10 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     Raises:
         StoreError: files are damaged or of two runs (the plan holds the weights' hash), what the plan keeps was edited
             since, or tensors have other shapes than it says.
+
+    Example:
+        >>> torch.equal(sp.load("slim")(x), slim(x))
+        True
     """
     folder = _folder(folder)
     if model is not None and not isinstance(model, nn.Module):

@@ -28,6 +28,11 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
 
     Raises:
         PlanError: the plan is not sound, or was not made for this architecture.
+
+    Example:
+        >>> slim = sp.prune(model, plan)
+        >>> slim[0].out_channels == plan.widths["0"]
+        True
     """
     model = unwrapped(model)
     check(model, plan)

@@ -179,6 +179,11 @@ def verify(
         The comparisons: see `.passed` and `.reasons()`, `.not_compared()` for what that leaves out, and `.weights`.
     Raises:
         StoreError: there is no room for the files that it compares.
+
+    Example:
+        >>> gate = sp.verify(model, slim, plan, x)
+        >>> gate.passed
+        True
     """
     model, slim = unwrapped(model), unwrapped(slim)
     inputs = Inputs.of(example_inputs).beside(model)
