@@ -67,6 +67,18 @@ def test_the_package_imports_nothing_from_tools_or_tests():
     assert {(name, top) for name, top in tops if top in ("tools", "tests")} == set()
 
 
+TOOLS = ROOT.parent / "tools"
+
+
+@pytest.mark.parametrize("path", sorted(TOOLS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_tool_imports_nothing_from_another_or_from_tests(path):
+    """Each is one command: what two of them need is in the package."""
+    tree = ast.parse(path.read_text())
+    tops = {module.partition(".")[0] for node in ast.walk(tree) for module in modules_of(node)}
+    assert tops & {"tools", "tests", *(other.stem for other in TOOLS.glob("*.py"))} == set()
+    assert 'if __name__ == "__main__":' in path.read_text()
+
+
 def modules_of(node):
     """The names of modules in an import statement; of a relative import, none."""
     if isinstance(node, ast.Import):

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import machine
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -43,6 +42,7 @@ from structprune.names import unknown
 from structprune.plan import ALLOCATIONS
 from structprune.quality_judge import Judge
 from structprune.recipe import check_recipe
+from structprune.suites.beside_peer import machine
 from structprune.suites.command_line import Parser, fail
 from structprune.tasks.own import make_task
 from structprune.train import fit

@@ -22,16 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import machine
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from speed import CUT, NETWORKS
 
 import structprune as sp
 from structprune.cost import learn_steps
 from structprune.names import architectures
 from structprune.runtimes import Runtime
+from structprune.suites.beside_peer import CUT, NETWORKS, machine
 from structprune.suites.command_line import Parser, check_known, fail, record_each
 from structprune.suites.timm_models import build, example
 from structprune.suites.worker import one_line
@@ -100,7 +99,7 @@ def summary(records: Sequence[Record]) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--models", metavar="A,B", default=NETWORKS.replace(" ", ","), help="timm names (ten)")
+    parser.add_argument("--models", metavar="A,B", default=NETWORKS, help="timm names (ten)")
     parser.add_argument("--seconds", type=float, default=20.0, help="for the timing of a network (20)")
     parser.add_argument("--threads", type=int, default=1, help="of onnxruntime (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results, anew after each network")

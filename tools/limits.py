@@ -11,8 +11,8 @@ Efficiency is speedup ÷ MACs cut. Four networks are timed beside the dense one:
 - the most efficient that it finds, whatever becomes of the importance.
 
 What a network's widths cost is learned as tools/speed.py does it (and found on disk where that has run with the same
---learn). The search is that of tools/efficient.py. *Kept* is, as in tools/speed.py, the geometric mean over
-convolutions and linear layers of the share of outputs that stay.
+--learn). The search is that of structprune/suites/efficiency.py. *Kept* is, as in tools/speed.py, the geometric mean
+over convolutions and linear layers of the share of outputs that stay.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from efficient import most_efficient
-from peers import THEIRS
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from speed import CUT, NETWORKS, ROUNDINGS, kept, theirs
 
 import structprune as sp
 from structprune.compare.peer import total_macs
 from structprune.cost import learn_cost
 from structprune.errors import BudgetError
 from structprune.names import architectures
+from structprune.suites.beside_peer import CUT, NETWORKS, ROUNDINGS, THEIRS, prune_by_peer, share_kept
 from structprune.suites.command_line import Parser, check_known, fail
+from structprune.suites.efficiency import most_efficient
 from structprune.suites.timm_models import build, example
 
 PEER = f"{THEIRS}, {ROUNDINGS[-1]}"
@@ -53,8 +52,8 @@ def limits(name: str, options: argparse.Namespace) -> Table:
     table = Table(title=f"{name}: costs off by {100 * cost.error:.1f} %, in the median", title_justify="left")
     for column in ("", "MACs cut", "predicted", "measured (95 %)", "efficiency", "kept"):
         table.add_column(column, justify="right" if column else "left")
-    peer = theirs(model, x, ROUNDINGS[-1])
-    searched = {LEVEL: kept(model, peer), BEST: 1e-9}
+    peer = prune_by_peer(model, x, ROUNDINGS[-1])
+    searched = {LEVEL: share_kept(model, peer), BEST: 1e-9}
     made, predicted = {PEER: peer}, {PEER: "-"}
     for sharing in ("knapsack", *searched):
         budget, allocation = {"macs": CUT}, sharing
@@ -74,14 +73,14 @@ def limits(name: str, options: argparse.Namespace) -> Table:
         timed = sp.benchmark(files, seconds=options.seconds)
     for row, slim in made.items():
         cut, speedup, (low, high) = total_macs(model, x) / total_macs(slim, x), timed.speedup[row], timed.ci95[row]
-        measured = (f"{speedup:.2f}× ({low:.2f}-{high:.2f})", f"{speedup / cut:.2f}", f"{kept(model, slim):.3f}")
+        measured = (f"{speedup:.2f}× ({low:.2f}-{high:.2f})", f"{speedup / cut:.2f}", f"{share_kept(model, slim):.3f}")
         table.add_row(row, f"{cut:.2f}×", predicted[row], *measured)
     return table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--models", metavar="A,B", default=NETWORKS.replace(" ", ","), help="timm names (ten)")
+    parser.add_argument("--models", metavar="A,B", default=NETWORKS, help="timm names (ten)")
     parser.add_argument("--learn", type=float, default=60.0, help="seconds for learning what widths cost (60)")
     parser.add_argument("--seconds", type=float, default=20.0, help="for timing the networks (20)")
     parser.add_argument("--tries", type=int, default=5000, help="moves of the search (5000)")

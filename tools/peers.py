@@ -47,10 +47,9 @@ from structprune.errors import StructPruneError
 from structprune.models import build_model
 from structprune.names import architectures, unknown
 from structprune.recipe import ModelSpec
-from structprune.runtimes import Benchmark, environment
+from structprune.runtimes import Benchmark
+from structprune.suites.beside_peer import OURS, THEIRS, machine, prune_by_plan
 from structprune.suites.command_line import Parser, fail
-
-OURS, THEIRS = "structprune", "torch-pruning"
 
 
 @dataclass
@@ -110,15 +109,6 @@ class Comparison:
         }
 
 
-# --- the two tools -----------------------------------------------------------------------------------------
-
-
-def prune_ours(model: nn.Module, x: Tensor, share: float, align: int) -> tuple[nn.Module, sp.Plan]:
-    graph = sp.trace(model, x)
-    plan = sp.plan(graph, sp.score(graph, "group_l1"), {"macs": 1 - share}, allocation="uniform", align=align)
-    return sp.prune(model, plan), plan
-
-
 # --- one network -------------------------------------------------------------------------------------------
 
 
@@ -134,7 +124,7 @@ def compare(name: str, options: argparse.Namespace) -> Comparison:
     plan = None
     stage = "prune"
     try:
-        ours.slim, plan = prune_ours(model, x, options.cut, options.align)
+        ours.slim, plan = prune_by_plan(model, x, options.cut, options.align)
         stage = "count"
         _count(ours, x)
         ours.gate = sp.verify(model, ours.slim, plan, x).passed
@@ -170,7 +160,7 @@ def _time_preparation(model: nn.Module, x: Tensor, compared: Comparison, options
             gc.collect()  # or one tool pays for the other's cycles
             start = time.perf_counter()
             if result.tool == OURS:
-                prune_ours(given, x, options.cut, options.align)
+                prune_by_plan(given, x, options.cut, options.align)
             else:
                 assert result.ratio is not None
                 cut(given, x, result.ratio, options.align)
@@ -259,12 +249,6 @@ def remarks(compared: Comparison) -> list[str]:
             f"{SEARCH_STEPS} prunings and counts), which is not in its preparation"
         )
     return lines
-
-
-def machine() -> dict[str, Any]:
-    described = environment()
-    packages = {**described.packages, THEIRS: version(THEIRS)}
-    return {**described.to_data(), "packages": packages, "torch_threads": torch.get_num_threads()}
 
 
 # --- command line ------------------------------------------------------------------------------------------

@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import OURS, THEIRS, machine, prune_ours
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -46,6 +45,7 @@ from structprune.compare.peer import cut, without_fused_attention
 from structprune.errors import BudgetError
 from structprune.names import architectures
 from structprune.ops import Inputs, capture
+from structprune.suites.beside_peer import OURS, THEIRS, machine, prune_by_plan
 from structprune.suites.command_line import Parser, check_known, fail, interrupt
 from structprune.suites.planning import smallest_budget
 from structprune.suites.timm_models import build, example
@@ -92,7 +92,7 @@ def measure(task: Record) -> None:
     work: dict[str, Callable[[nn.Module], Any]] = {
         CAPTURE: lambda given: capture(given, Inputs.of(x)),
         TRACE: lambda given: sp.trace(given, x),
-        OURS: lambda given: prune_ours(given, x, 1 - record["budget"], 1),
+        OURS: lambda given: prune_by_plan(given, x, 1 - record["budget"], 1),
         THEIRS: lambda given: cut(given, x, SHARE, attn_dim=task["attn_dim"]),
     }
     for tool in list(work) if task["theirs"] else [CAPTURE, TRACE, OURS]:

@@ -11,7 +11,7 @@ widths rounded to nothing, 8 and 16. structprune plans four times, but for the s
   was measured to be as fast, the same with the MACs that it has left, where these are fewer; and if it still is, a
   `speedup` 3 % over its own, whatever MACs that takes;
 - *most efficient*: half of the MACs, and the greatest efficiency that a search by the learned costs finds among
-  networks that keep no less than torch-pruning's with 16 (tools/efficient.py);
+  networks that keep no less than torch-pruning's with 16 (structprune/suites/efficiency.py);
 - *at its speed*: a `speedup` 2 % over what torch-pruning with 16 was measured to have, and nothing else;
 - *speedup 2*: `speedup: 2.0` alone.
 
@@ -38,56 +38,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from efficient import SPARED, most_efficient
-from peers import OURS, THEIRS, machine
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 import structprune as sp
-from structprune.compare.peer import cut, search_ratio, total_macs, without_fused_attention
+from structprune.compare.peer import total_macs
 from structprune.cost import CostModel, learn_cost, plan_measured
 from structprune.errors import BudgetError
 from structprune.names import architectures
 from structprune.plan.allocations import Allocate
+from structprune.suites.beside_peer import CUT, NETWORKS, OURS, ROUNDINGS, THEIRS, machine, prune_by_peer, share_kept
 from structprune.suites.command_line import Parser, check_known, fail, record_each
+from structprune.suites.efficiency import SPARED, most_efficient
 from structprune.suites.timm_models import build, example
 from structprune.suites.worker import one_line
 
-NETWORKS = (
-    "resnet50 resnet18 mobilenetv2_100 tf_efficientnet_lite0 regnetx_002 densenet121 vgg16_bn convnext_atto "
-    "vit_tiny_patch16_224 mobilenetv3_small_100"
-)
-CUT = 0.5
 MOST = 1.05  # the speedup that is looked for, times the MACs cut that is asked for
 LEVEL = 1.02  # times its speed, to be as fast
 OUTRUN = 1.03  # times the speed of torch-pruning's: plans are measured to be within 3 % of what was asked
 TRIES = 3  # where it was expected, and not measured
 EFFICIENT, AT_ITS_SPEED, ALONE = (f"{OURS}, {what}" for what in ("most efficient", "at its speed", "speedup 2"))
-ROUNDINGS = (1, 8, 16)
 Record = dict[str, Any]
-
-
-def theirs(model: nn.Module, x: Tensor, align: int) -> nn.Module:
-    """torch-pruning's network nearest to half of the MACs; fused attention off, as its example for timm asks."""
-
-    def prune(given: nn.Module, x: Tensor, ratio: float, align: int) -> nn.Module:
-        return cut(given, x, ratio, align, attn_dim=True)
-
-    dense = without_fused_attention(model)
-    ratio = search_ratio(dense, x, round(total_macs(model, x) * CUT), align, prune)
-    return prune(dense, x, ratio, align)
-
-
-def kept(dense: nn.Module, slim: nn.Module) -> float:
-    """The geometric mean, over convolutions and linear layers, of the share of outputs that stay."""
-    shares = []
-    modules = dict(slim.named_modules())
-    for path, layer in dense.named_modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)) and path in modules:
-            shares.append(modules[path].weight.shape[0] / layer.weight.shape[0])
-    return math.exp(sum(map(math.log, shares)) / len(shares)) if shares else math.nan
 
 
 def fastest(planned: Callable[[dict[str, float]], sp.Plan], share: float) -> sp.Plan:
@@ -123,7 +96,7 @@ def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
             rows[row] = {
                 "macs": macs,
                 "cut": dense_macs / macs,
-                "kept": kept(model, slim),
+                "kept": share_kept(model, slim),
                 "prepare_s": seconds,
                 **more,
             }
@@ -132,7 +105,7 @@ def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
             row = f"{THEIRS}, {align}" if align > 1 else THEIRS
             start = time.perf_counter()
             try:
-                add(row, theirs(model, x, align), time.perf_counter() - start)
+                add(row, prune_by_peer(model, x, align), time.perf_counter() - start)
             except Exception as error:  # what a tool raises is part of the comparison, whatever it is
                 rows[row] = {"error": f"{type(error).__name__}: {one_line(error, 120)}"}
         peer = f"{THEIRS}, {ROUNDINGS[-1]}"
@@ -243,7 +216,7 @@ def summary(records: Sequence[Record]) -> list[str]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--models", metavar="A,B", default=NETWORKS.replace(" ", ","), help="timm names (ten)")
+    parser.add_argument("--models", metavar="A,B", default=NETWORKS, help="timm names (ten)")
     parser.add_argument("--seconds", type=float, default=30.0, help="for the last timing of a network (30)")
     parser.add_argument("--learn", type=float, default=60.0, help="for learning what its widths cost (60)")
     parser.add_argument("--tries", type=int, default=3000, help="moves of the search for efficiency (3000)")

@@ -12,19 +12,28 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from structprune.errors import BudgetError
-from structprune.plan.allocations import Allocate, Load
-from structprune.plan.budget import Choice, Widths
-from structprune.plan.knapsack import knapsack
-from structprune.records import Scores
+from ..errors import BudgetError
+from ..plan.allocations import Allocate, Load
+from ..plan.budget import Choice, Widths
+from ..plan.knapsack import knapsack
+from ..records import Scores
 
 SPARED = 0.98  # of the MACs that may stay: widths come in steps
 MOST_GROUPS, MOST_STEPS = 3, 4
 
 
 def most_efficient(model: nn.Module, least: float, tries: int) -> Allocate:
-    """An allocation for the budgets `macs` and `speedup`: the widths that use most of the first for what they use of
-    the second, and keep at least a share of the outputs of convolutions and linear layers, in the geometric mean."""
+    """Makes an allocation for the budgets `macs` and `speedup`, in this order.
+
+    Args:
+        model: The dense network.
+        least: The share of the outputs of convolutions and linear layers that stay at least, in the geometric mean.
+        tries: Moves of the search.
+
+    Returns:
+        An allocation that chooses the widths which use most of the first budget for what they use of the second. It
+        raises BudgetError where the search meets none.
+    """
     layers = (path for path, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
     return partial(_search, weights={f"{path}.weight" for path in layers}, least=least, tries=tries)
 
@@ -49,7 +58,8 @@ def _search(
     reached = efficiency(best)
     for _ in range(tries):
         moved = dict(best)
-        for name in rng.choice(names, size=min(len(names), rng.integers(1, MOST_GROUPS + 1)), replace=False):
+        count = min(len(names), int(rng.integers(1, MOST_GROUPS + 1)))
+        for name in rng.choice(names, size=count, replace=False):
             ladder = ladders[name]
             place = ladder.index(moved[name]) + rng.integers(-MOST_STEPS, MOST_STEPS + 1)
             moved[name] = ladder[int(np.clip(place, 0, len(ladder) - 1))]
