@@ -44,7 +44,7 @@ class Batching(Protocol):
 
     def collate(self, items: list[Any]) -> Any: ...
 
-    def batch(self, made: Any) -> Batch: ...
+    def batch(self, raw: Any) -> Batch: ...
 
 
 def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = None) -> list[Batch]:
@@ -65,7 +65,7 @@ def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = 
             + (f" of {len(data)}" if isinstance(data, Tensor) else "; a Dataset or loader gives (image, label) itself")
         )
     if isinstance(data, Tensor):
-        given = (
+        items = (
             list(data.split(BATCH))
             if labels is None
             else list(zip(data.split(BATCH), labels.split(BATCH), strict=True))
@@ -74,7 +74,7 @@ def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = 
         whole = isinstance(data, Dataset) and not isinstance(data, Stream)
         try:
             collate = task.collate if task is not None else None
-            given = list(DataLoader(data, batch_size=BATCH, collate_fn=collate) if whole else data)  # type: ignore[arg-type]
+            items = list(DataLoader(data, batch_size=BATCH, collate_fn=collate) if whole else data)  # type: ignore[arg-type]
         except Exception as error:  # whatever a loader of the user's raises
             raise RecipeError(f"the calibration data can't be read: {type(error).__name__}: {error}") from error
     else:
@@ -82,8 +82,8 @@ def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = 
             f"calibration data is a {type(data).__name__}: give a tensor of images, a torch Dataset, or an iterable of "
             "batches"
         )
-    made = []
-    for item in given:
+    batches = []
+    for item in items:
         if isinstance(item, Batch):
             one = item
         elif task is not None and not isinstance(data, Tensor):
@@ -97,10 +97,10 @@ def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = 
                 f"a batch of the calibration data holds no tensor ({shown(item)}): give tensors of images"
             )
         if one.images:
-            made.append(_checked(one))
-    if not made:
+            batches.append(_checked(one))
+    if not batches:
         raise RecipeError("there is no calibration data: give at least one image")
-    return made
+    return batches
 
 
 def batches_for(model: nn.Module, data: Any, labels: Tensor | None = None, task: Batching | None = None) -> list[Batch]:
@@ -109,12 +109,12 @@ def batches_for(model: nn.Module, data: Any, labels: Tensor | None = None, task:
     Raises RecipeError, also for data that the model does not take.
     """
     batches = [batch.beside(model) for batch in batches_of(data, labels, task)]
-    seen = set()
+    kinds = set()
     for batch in batches:
         kind = tuple((x.dtype, x.shape[1:]) if isinstance(x, Tensor) else None for x in batch.inputs.flat())
-        if kind in seen:
+        if kind in kinds:
             continue
-        seen.add(kind)
+        kinds.add(kind)
         try:
             with evaluating(skeleton_copy(model)) as copy:
                 batch.inputs.call(copy)

@@ -44,22 +44,22 @@ class Expectations:
 
     def _of(self, node: fx.Node) -> Expected | None:
         record = record_of(op_name(node.target))
-        given = [argument for argument in leaves_of(node.args) if isinstance(argument, fx.Node)]
+        inputs = [argument for argument in leaves_of(node.args) if isinstance(argument, fx.Node)]
         if record.kind == "batch norm":
             scale, shift = (self._parameter(record.read(node, role)) for role in ("weight", "bias"))
             if scale is None or shift is None:
                 return None
             return Expected(shift, scale.square(), normal=True)
-        if record.effect == "sum" and len(given) == 2 and len(node.args) == 2 and not node.kwargs:
-            return self._sum(*given)
+        if record.effect == "sum" and len(inputs) == 2 and len(node.args) == 2 and not node.kwargs:
+            return self._sum(*inputs)
         if record.effect == "joined" and (node.args[1] if len(node.args) > 1 else 0) == 1:
-            return self._joined(given)
-        if not given or not isinstance(node.args[0], fx.Node):
+            return self._joined(inputs)
+        if not inputs or not isinstance(node.args[0], fx.Node):
             return None
         before = self.of(node.args[0])
         if before is None or record.effect == "same":
             return before
-        if record.effect == "activation" and len(given) == 1 and before.normal and before.variance is not None:
+        if record.effect == "activation" and len(inputs) == 1 and before.normal and before.variance is not None:
             return through(step(node), before.mean, before.variance)
         shape = node.args[0].meta["val"].shape
         places = list(range(2, len(shape)))
@@ -94,8 +94,8 @@ def through(activate: Callable[[Tensor], Tensor], mean: Tensor, variance: Tensor
     nodes, weights = np.polynomial.hermite_e.hermegauss(POINTS)
     share = torch.from_numpy(weights / weights.sum())[:, None]
     values = activate(torch.from_numpy(nodes)[:, None] * variance.double().cpu().sqrt() + mean.double().cpu())
-    made = (values * share).sum(0)
-    return Expected(made, ((values - made).square() * share).sum(0), normal=False)
+    result = (values * share).sum(0)
+    return Expected(result, ((values - result).square() * share).sum(0), normal=False)
 
 
 def step(node: fx.Node) -> Callable[[Tensor], Tensor]:

@@ -107,17 +107,17 @@ class Layer:
         """What the layer makes of `x`, less its bias, in float64; the other arguments are those of a call of it."""
         input_at, bias_at = self.at("input"), self.at("bias")
         schema = self.node.target._schema.arguments  # type: ignore[union-attr]
-        given: list[Any] = []
+        values: list[Any] = []
         for place, value in enumerate(args):
             if place == input_at:
-                given.append(x.double())
+                values.append(x.double())
             elif place == bias_at:
                 optional = isinstance(schema[place].type, torch.OptionalType)
-                given.append(None if optional else torch.zeros_like(value, dtype=torch.float64))
+                values.append(None if optional else torch.zeros_like(value, dtype=torch.float64))
             else:
                 floating = isinstance(value, Tensor) and value.is_floating_point()
-                given.append(value.double() if floating else value)
-        return self.node.target(*given)  # type: ignore[operator]
+                values.append(value.double() if floating else value)
+        return self.node.target(*values)  # type: ignore[operator]
 
 
 def read(record: OpRecord, target: Any, args: Sequence[Any]) -> Call:
@@ -131,12 +131,12 @@ def read(record: OpRecord, target: Any, args: Sequence[Any]) -> Call:
 def find_layers(captured: Captured) -> tuple[list[Layer], list[Norm]]:
     """The layers and the BatchNorms of a forward pass, in the order in which they are called."""
     calls: Counter[str] = Counter()
-    found: dict[fx.Node, tuple[OpRecord, int, int]] = {}
+    entries: dict[fx.Node, tuple[OpRecord, int, int]] = {}
     for place, node in enumerate(ops(captured)):
         name = op_name(node.target)
         record = record_of(name)
         if record.kind in _FOUND:
-            found[node] = (record, calls[name], place)
+            entries[node] = (record, calls[name], place)
         calls[name] += 1
 
     def key(record: OpRecord, node: fx.Node, role: str) -> str | None:
@@ -144,7 +144,7 @@ def find_layers(captured: Captured) -> tuple[list[Layer], list[Norm]]:
         return captured.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
 
     norms: dict[fx.Node, Norm] = {}
-    for node, (record, call, place) in found.items():
+    for node, (record, call, place) in entries.items():
         if record.kind == "batch norm":
             weight, bias, mean, variance = (key(record, node, role) for role in ("weight", "bias", "mean", "variance"))
             if mean is not None and variance is not None:
@@ -152,7 +152,7 @@ def find_layers(captured: Captured) -> tuple[list[Layer], list[Norm]]:
                 module = node.meta["module"]
                 norms[node] = Norm(record.name, call, place, module, weight, bias, mean, variance, eps)
     layers = []
-    for node, (record, call, place) in found.items():
+    for node, (record, call, place) in entries.items():
         if record.kind == "batch norm":
             continue
         weight, entering = key(record, node, "weight"), record.read(node, "input")
@@ -161,7 +161,7 @@ def find_layers(captured: Captured) -> tuple[list[Layer], list[Norm]]:
         rank, kernel = entering.meta["val"].dim(), record.read(node, "weight").meta["val"].dim()
         if rank < 2 or (record.kind != "linear" and rank != kernel):
             continue  # no batch axis
-        users = [user for user in node.users if user in norms and found[user][0].read(user, "input") is node]
+        users = [user for user in node.users if user in norms and entries[user][0].read(user, "input") is node]
         norm = norms[users[0]] if len(users) == len(node.users) == 1 else None
         if record.kind == "linear" and rank != 2:
             norm = None  # which is over places, not over what the layer makes

@@ -72,9 +72,9 @@ class Sweep:
     def arguments(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """The number of each batch, and the arguments of the call at which it stands; one batch is held at a time."""
         for number in range(len(self.batches)):
-            found: dict[int, tuple[Any, ...]] = {}
-            self._run(self.done, {self.done: found.__setitem__}, keep=False, batches=[number])
-            yield number, found.pop(number)
+            arguments: dict[int, tuple[Any, ...]] = {}
+            self._run(self.done, {self.done: arguments.__setitem__}, keep=False, batches=[number])
+            yield number, arguments.pop(number)
 
     def look(self, watch: Mapping[int, See]) -> None:
         """Looks ahead: calls `watch[place](batch, args)` at calls further on, and stays where it is."""
@@ -106,7 +106,7 @@ class Sweep:
                         result = inputs.call(self.model)
                 except _Stop:
                     if keep:  # with what the calls of this run have written to it
-                        kept = {i: made for i, made in replay.handed.items() if self.last[i] >= end}
+                        kept = {i: value for i, value in replay.handed.items() if self.last[i] >= end}
                         more = held | _storages(kept)
                         fits = sum(more.values()) <= self.memory
                         self.kept[number], self.starts[number] = (kept, end) if fits else ({}, 0)
@@ -158,12 +158,12 @@ class _Replay(OpMode):
 
 def _storages(kept: Mapping[int, Any]) -> dict[int, int]:
     """The bytes of what is kept, by where they lie: views share theirs."""
-    found = {}
+    sizes = {}
     for value in leaves_of(tuple(kept.values())):
         if isinstance(value, Tensor):
             storage = value.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
-    return found
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sizes
 
 
 def _last(user: Any, place: dict[Any, int]) -> int:

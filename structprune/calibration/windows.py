@@ -81,8 +81,8 @@ def take(call: Call, image: Tensor, place: Tensor, channels: slice = slice(None)
     flat = torch.zeros(at.shape[:2], dtype=torch.long)
     for d, extent in enumerate(padded.shape[2:]):
         flat = flat * extent + at[:, :, d]
-    taken = padded.flatten(2)[image[:, None], :, flat]  # (rows, places of the kernel, channels)
-    return taken.transpose(1, 2)
+    windows = padded.flatten(2)[image[:, None], :, flat]  # (rows, places of the kernel, channels)
+    return windows.transpose(1, 2)
 
 
 def row_bytes(call: Call) -> int:

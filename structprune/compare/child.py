@@ -88,9 +88,9 @@ def _do(task: Task, result: dict[str, Any]) -> None:
     quality = {"dense": judge.dense}
     dense_macs = total_macs(model, x)
 
-    def prune(given: nn.Module, x: torch.Tensor, ratio: float, align: int) -> nn.Module:
+    def prune(network: nn.Module, x: torch.Tensor, ratio: float, align: int) -> nn.Module:
         torch.manual_seed(recipe.seed)  # for the importance that is random
-        return cut(given, x, ratio, align, settings, attn_dim=True)  # or timm's attention would not run
+        return cut(network, x, ratio, align, settings, attn_dim=True)  # or timm's attention would not run
 
     result["stage"] = "search for the ratio"
     with _seconds(result, "search_seconds"):
@@ -110,8 +110,8 @@ def _do(task: Task, result: dict[str, Any]) -> None:
     result["gate"] = _check(model, prune, ratio, task, data, folder)
     if recipe.finetune:
         result["stage"] = "fine-tune"
-        say = Reporter(Console(file=io.StringIO()))
-        train_stage(slim, recipe.finetune, data, purpose, folder, "slim", recipe.seed, say)
+        reporter = Reporter(Console(file=io.StringIO()))
+        train_stage(slim, recipe.finetune, data, purpose, folder, "slim", recipe.seed, reporter)
     result["stage"] = "forward"
     quality["final"] = judge(slim)
     result["quality"] = quality_record(quality, not recipe.model.trained).to_data()
@@ -132,8 +132,8 @@ def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, f
     held = {f"{key}/{axis}": index for key, axes in kept.items() for axis, index in enumerate(axes)}
     files.write(folder / "kept.safetensors", lambda aside: save_file(held, aside))
     with torch.no_grad():
-        expected, made = zeroed(dense, kept)(x), slim(x)
-    return {"max_rel": float((made - expected).abs().max() / expected.abs().max())}
+        expected, results = zeroed(dense, kept)(x), slim(x)
+    return {"max_rel": float((results - expected).abs().max() / expected.abs().max())}
 
 
 @contextmanager

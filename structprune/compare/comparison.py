@@ -91,7 +91,7 @@ def compare(
             f"compare cuts all networks to the same cost, and {', '.join(bounds)} bounds quality: give macs or a "
             "speedup, for instance what a run with this bound came to"
         )
-    folder, say = Path(out) if out is not None else Path("runs") / f"{name}-compare", reporter or Reporter()
+    folder, reporter = Path(out) if out is not None else Path("runs") / f"{name}-compare", reporter or Reporter()
     if as_fast:
         check_may_time(
             _with_speedup(checked, 1.0).prune.budget.as_dict()
@@ -99,26 +99,26 @@ def compare(
     if not _claim(folder, checked, roundings, resume, as_fast):
         return json.loads((folder / "compare.json").read_text(encoding="utf-8"))
 
-    say.stage(f"{checked.model.name}: rehearsing the recipe")
-    rehearse(checked, say)
+    reporter.stage(f"{checked.model.name}: rehearsing the recipe")
+    rehearse(checked, reporter)
     with held(folder):
         _claim(folder, checked, roundings, resume, as_fast)  # anew, now that nobody else can change it
-        return _compare(checked, folder, roundings, timeout, as_fast, say)
+        return _compare(checked, folder, roundings, timeout, as_fast, reporter)
 
 
 def _compare(
-    checked: Recipe, folder: Path, roundings: Sequence[int], timeout: float, as_fast: bool, say: Reporter
+    checked: Recipe, folder: Path, roundings: Sequence[int], timeout: float, as_fast: bool, reporter: Reporter
 ) -> dict[str, Any]:
     files.clear(folder)
     files.write_text(folder / "recipe.yaml", yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
-    started = _dense(checked, folder, say)
-    report, tool = _ours(started, folder / OURS, say)
-    graph, scores = _scored(started, folder / OURS, say)
+    started = _dense(checked, folder, reporter)
+    report, tool = _ours(started, folder / OURS, reporter)
+    graph, scores = _scored(started, folder / OURS, reporter)
     rows = [_our_row(folder / OURS, report, tool, graph, scores)]
     settings, notes = _settings(started)
     settings = dataclasses.replace(settings, ignored=[*settings.ignored, *_outputs(graph)])
     for align in roundings:
-        row = _theirs(started, report["macs"]["slim"], align, settings, folder, timeout, say)
+        row = _theirs(started, report["macs"]["slim"], align, settings, folder, timeout, reporter)
         if "error" not in row and row["gate"]["max_rel"] is not None:
             row["kept_importance"] = share_kept(graph, scores, _stored(folder / row["network"] / "kept.safetensors"))
             # where a statistic is taken over channels, zeros count in it: a difference tells nothing
@@ -127,10 +127,10 @@ def _compare(
     if scores.criterion != started.prune.criterion:
         notes.append(f"{started.prune.criterion} has no scores of the dense network: importance kept is by l1")
     if as_fast:
-        extra, note = _as_fast(started, max(rows[1:], key=lambda row: row["align"]), graph, scores, folder, say)
+        extra, note = _as_fast(started, max(rows[1:], key=lambda row: row["align"]), graph, scores, folder, reporter)
         rows += [extra] if extra else []
         notes.append(note)
-    _time(rows, started, folder, say)
+    _time(rows, started, folder, reporter)
     result = {
         "schema": SCHEMA,
         "model": started.model.name,
@@ -205,37 +205,37 @@ def _claim(folder: Path, recipe: Recipe, roundings: Sequence[int], resume: bool,
     return as_fast and not json.loads(finished.read_text(encoding="utf-8")).get("as_fast", False)
 
 
-def _dense(recipe: Recipe, folder: Path, say: Reporter) -> Recipe:
+def _dense(recipe: Recipe, folder: Path, reporter: Reporter) -> Recipe:
     """The recipe with a trained network to start from, if it trains one itself: all tools get the same."""
     if recipe.train is None:
         return recipe
     weights = folder / "dense" / "weights.safetensors"
     if not weights.is_file():
-        model = runner_of(recipe, say, RunFolder(folder / OURS).store).value("dense")
+        model = runner_of(recipe, reporter, RunFolder(folder / OURS).store).value("dense")
         state = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
         files.write(weights, lambda path: save_file(state, path))
     model_spec = recipe.model.model_copy(update={"weights": str(weights.resolve())})
     return recipe.model_copy(update={"train": None, "model": model_spec})
 
 
-def _ours(recipe: Recipe, place: Path, say: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
+def _ours(recipe: Recipe, place: Path, reporter: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
     """The report of the run into `place`; and how long it took to plan, and with how much memory."""
     noted = place / "planning.json"
-    say.stage(f"{place.name}: budget {recipe.prune.budget.as_dict()}")
+    reporter.stage(f"{place.name}: budget {recipe.prune.budget.as_dict()}")
     if not noted.is_file():
         resumed = (place / "recipe.yaml").is_file()
         start = time.perf_counter()
         with PeakMemory() as peak:
-            run(recipe, place, plan_only=True, resume=resumed, reporter=say)
+            run(recipe, place, plan_only=True, resume=resumed, reporter=reporter)
         seconds = None if resumed else time.perf_counter() - start
         files.write_text(noted, json.dumps({"seconds": seconds, "peak_bytes": peak.bytes}))
-    report = run(recipe, place, resume=True, reporter=say)
+    report = run(recipe, place, resume=True, reporter=reporter)
     return report, json.loads(noted.read_text(encoding="utf-8"))
 
 
-def _scored(recipe: Recipe, place: Path, say: Reporter) -> tuple[DependencyGraph, Scores]:
+def _scored(recipe: Recipe, place: Path, reporter: Reporter) -> tuple[DependencyGraph, Scores]:
     """The dense network's graph and scores of the run in `place`, by which importance kept is reckoned for all."""
-    runner = runner_of(recipe, say, RunFolder(place).store)
+    runner = runner_of(recipe, reporter, RunFolder(place).store)
     return runner.value("graph"), runner.value("first_scores")
 
 
@@ -257,7 +257,7 @@ def _our_row(
 
 
 def _as_fast(
-    recipe: Recipe, peer: Mapping[str, Any], graph: DependencyGraph, scores: Scores, folder: Path, say: Reporter
+    recipe: Recipe, peer: Mapping[str, Any], graph: DependencyGraph, scores: Scores, folder: Path, reporter: Reporter
 ) -> tuple[dict[str, Any] | None, str]:
     """structprune's row at the speed that torch-pruning's network `peer` is measured to have, and a note on it.
 
@@ -268,11 +268,11 @@ def _as_fast(
         return None, f"no {AS_FAST}: {name} failed"
     stored = place / "asked.json"
     if not stored.is_file():
-        timed = _timed([name], recipe, folder, say)
-        told = {"speedup": round(timed.speedup[name], 3), "ci95": list(timed.ci95[name]), "of": name}
-        files.write_text(stored, json.dumps(told))
-    asked = json.loads(stored.read_text(encoding="utf-8"))
-    speedup, (low, high) = asked["speedup"], asked["ci95"]
+        timed = _timed([name], recipe, folder, reporter)
+        speed = {"speedup": round(timed.speedup[name], 3), "ci95": list(timed.ci95[name]), "of": name}
+        files.write_text(stored, json.dumps(speed))
+    goal = json.loads(stored.read_text(encoding="utf-8"))
+    speedup, (low, high) = goal["speedup"], goal["ci95"]
     measured = f"{name} was measured to be {speedup:.2f}× as fast as dense (95 %: {low:.2f}-{high:.2f})"
     if speedup <= 1:
         return None, f"no {AS_FAST}: {measured}, which is no speed to ask for"
@@ -283,11 +283,11 @@ def _as_fast(
     )
     row = {"network": AS_FAST, "tool": OURS}
     try:
-        rehearse(faster, say)
-        row = _our_row(place, *_ours(faster, place, say), graph, scores)
+        rehearse(faster, reporter)
+        row = _our_row(place, *_ours(faster, place, reporter), graph, scores)
     except StructPruneError as error:  # beside what the others did it is a result, as theirs are
         row["error"] = str(error)
-    return {**row, "asked": asked}, note
+    return {**row, "asked": goal}, note
 
 
 def _with_speedup(recipe: Recipe, speedup: float) -> Recipe:
@@ -322,14 +322,14 @@ def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
 
 
 def _theirs(
-    recipe: Recipe, macs: int, align: int, settings: Settings, folder: Path, timeout: float, say: Reporter
+    recipe: Recipe, macs: int, align: int, settings: Settings, folder: Path, timeout: float, reporter: Reporter
 ) -> dict[str, Any]:
     network = THEIRS if align == 1 else f"{THEIRS}-{align}"
     row: dict[str, Any] = {"network": network, "tool": THEIRS, "align": align}
     task = Task(recipe.model_dump(mode="json"), macs, align, asdict(settings), str(folder / network))
     result = folder / network / "result.json"
     if not result.is_file():
-        say.stage(f"{THEIRS}" + (f", rounded to {align}" if align > 1 else ""))
+        reporter.stage(f"{THEIRS}" + (f", rounded to {align}" if align > 1 else ""))
         command = [sys.executable, "-m", "structprune.compare.child", str(task.write())]
         with (folder / network / "log.txt").open("w") as log:
             try:
@@ -338,27 +338,27 @@ def _theirs(
                 return {**row, "error": f"no result in {timeout:g} s"}
         if not result.is_file():
             return {**row, "error": f"its process ended with {_ending(ended.returncode)}"}
-    told = json.loads(result.read_text(encoding="utf-8"))
-    if "error" in told:
-        return {**row, **told}
-    counts = told.pop("macs")
-    difference = told["gate"]["max_rel"]
-    gate = {"passed": difference is not None and difference <= SAME, **told.pop("gate")}
-    quality = {k: v for k, v in told.pop("quality").items() if k in ("pruned", "final", "kl")}
-    return {**row, "macs": counts["slim"], "cut": counts["cut"], "gate": gate, "quality": quality, **told}
+    record = json.loads(result.read_text(encoding="utf-8"))
+    if "error" in record:
+        return {**row, **record}
+    counts = record.pop("macs")
+    difference = record["gate"]["max_rel"]
+    gate = {"passed": difference is not None and difference <= SAME, **record.pop("gate")}
+    quality = {k: v for k, v in record.pop("quality").items() if k in ("pruned", "final", "kl")}
+    return {**row, "macs": counts["slim"], "cut": counts["cut"], "gate": gate, "quality": quality, **record}
 
 
 def _ending(code: int) -> str:
     return f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
 
 
-def _timed(networks: Sequence[str], recipe: Recipe, folder: Path, say: Reporter) -> Benchmark:
+def _timed(networks: Sequence[str], recipe: Recipe, folder: Path, reporter: Reporter) -> Benchmark:
     """The dense network and these in turns, in one run, on the recipe's runtime."""
     runtime = recipe.runtime.runtime()
     paths = {"dense": folder / OURS / "dense.onnx"} | {name: folder / name / "slim.onnx" for name in networks}
     converted = {name: _converted(path, runtime) for name, path in paths.items()}
-    say.stage(f"timing {', '.join(converted)}, {recipe.bench.seconds:g} s")
-    with say.bar("timing") as update:
+    reporter.stage(f"timing {', '.join(converted)}, {recipe.bench.seconds:g} s")
+    with reporter.bar("timing") as update:
         return benchmark(
             converted, runtime=runtime, seconds=recipe.bench.seconds, pin=recipe.bench.pin, progress=update
         )
@@ -370,8 +370,8 @@ def _converted(path: Path, runtime: Runtime) -> Path:
     return own if runtime.dtype == "int8" and own.is_file() else runtime.converted(path)
 
 
-def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, say: Reporter) -> None:
-    timed = _timed([row["network"] for row in rows if "error" not in row], recipe, folder, say)
+def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, reporter: Reporter) -> None:
+    timed = _timed([row["network"] for row in rows if "error" not in row], recipe, folder, reporter)
     for row in rows:
         if row["network"] in timed.speedup:
             speedup = timed.speedup[row["network"]]

@@ -82,9 +82,9 @@ def cut(
 
 def without_fused_attention(model: nn.Module) -> nn.Module:
     """A copy for torch-pruning, which can't follow fused attention."""
-    made = copy.deepcopy(model)
-    plain_attention(made)
-    return made
+    twin = copy.deepcopy(model)
+    plain_attention(twin)
+    return twin
 
 
 def search_ratio(model: nn.Module, x: Tensor, target: int, align: int, prune: Prune = cut) -> float:

@@ -19,11 +19,11 @@ def compare_table(result: Mapping[str, Any]) -> Table:
     timed = [row for row in result["rows"] if "error" not in row]
     slower = [pace("dense", row["network"], row["speedup"], row["ci95"]) for row in timed]
     title = titled(escape(f"{result['model']}: {result['runtime']}"), slower)
-    made = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=title, title_justify="left", caption_justify="left")
     for column in COLUMNS:
-        made.add_column(column, justify="left" if column in ("network", "gate") else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in ("network", "gate") else "right", overflow="fold")
     for row in result["rows"]:
-        made.add_row(*map(escape, cells(row)))
+        table.add_row(*map(escape, cells(row)))
     dense = result["dense"]
     errors = [f"{row['network']}: {row['error']}" for row in result["rows"] if "error" in row]
     timing: list[str] = next((row["timing"] for row in result["rows"] if row.get("timing")), [])
@@ -36,8 +36,8 @@ def compare_table(result: Mapping[str, Any]) -> Table:
         *timing,
         *errors,
     ]
-    made.caption = escape("\n".join(about))
-    return made
+    table.caption = escape("\n".join(about))
+    return table
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -62,8 +62,8 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _reached(row: Mapping[str, Any]) -> str:
-    asked, (low, high) = row["asked"], row["asked"]["reached_ci95"]
-    return f"{row['network']} is {asked['reached']:.2f}× as fast as {asked['of']} (95 %: {low:.2f}-{high:.2f})"
+    goal, (low, high) = row["asked"], row["asked"]["reached_ci95"]
+    return f"{row['network']} is {goal['reached']:.2f}× as fast as {goal['of']} (95 %: {low:.2f}-{high:.2f})"
 
 
 def _verdict(gate: Mapping[str, Any]) -> str:

@@ -26,17 +26,18 @@ def cached(
     make: Callable[[], Any],
     refresh: bool = False,
     version: str | None = None,
-    sure: Callable[[Any], bool] = lambda value: True,
+    is_sure: Callable[[Any], bool] = lambda value: True,
 ) -> Any:
     """What `make` gave, plain JSON, when it was called for the same machine, runtime and `about`.
 
     `version` is the runtime's engine with its version, by default that of the default runtime. With `refresh`, made
-    anew. A file that can't be read counts as none; where none can be written, none is kept; nor is what is not `sure`.
+    anew. A file that can't be read counts as none; where none can be written, none is kept; nor is what is not sure by
+    `is_sure`.
     """
-    if not refresh and (found := held(kind, about, version)) is not None:
-        return found
+    if not refresh and (entry := held(kind, about, version)) is not None:
+        return entry
     value = make()
-    if sure(value):
+    if is_sure(value):
         keep(kind, about, value, version)
     return value
 
@@ -45,8 +46,8 @@ def held(kind: str, about: Mapping[str, Any], version: str | None = None) -> Any
     """What is kept of this machine, runtime and `about`; None where nothing is, or nothing that can be read."""
     try:
         path, key = _place(kind, about, version)
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found["value"] if found["key"] == key else None
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        return entry["value"] if entry["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: no home
         return None
 

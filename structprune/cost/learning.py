@@ -55,13 +55,15 @@ def learn_steps(
     def measure() -> dict[str, list[int]]:
         return measure_steps(replace(chosen, batch=1), progress=progress, deadline=deadline)
 
-    def sure(seen: dict[str, list[int]]) -> bool:
-        return all(len(steps) == 1 for steps in seen.values())
+    def sure(steps_of_kinds: dict[str, list[int]]) -> bool:
+        return all(len(steps) == 1 for steps in steps_of_kinds.values())
 
-    seen = cached("steps", _about_steps(chosen), measure, refresh, chosen.version, sure)
-    if not sure(seen):
-        unsure = [f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in seen.items() if len(steps) > 1]
-        untimed = [kind for kind, steps in seen.items() if not steps]
+    steps_of_kinds = cached("steps", _about_steps(chosen), measure, refresh, chosen.version, sure)
+    if not sure(steps_of_kinds):
+        unsure = [
+            f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in steps_of_kinds.items() if len(steps) > 1
+        ]
+        untimed = [kind for kind, steps in steps_of_kinds.items() if not steps]
         if unsure:
             tell(
                 f"timings do not agree on the step of the widths of {', '.join(unsure)}, as where other work is "
@@ -72,7 +74,7 @@ def learn_steps(
                 f"there was no time to find the step of the widths of {', '.join(untimed)}: steps of {UNTIMED} were "
                 "taken; for faster networks give planning more seconds"
             )
-    return {kind: max(steps, default=UNTIMED) for kind, steps in seen.items()}
+    return {kind: max(steps, default=UNTIMED) for kind, steps in steps_of_kinds.items()}
 
 
 def steps_are_kept(runtime: Runtime) -> bool:
@@ -110,20 +112,22 @@ def learn_cost(
     """
     chosen, until = runtime or Runtime(), deadline or Deadline()
     steps = steps or learn_steps(chosen, refresh=refresh, deadline=until)
-    told = chosen if chosen.tells_kernels else Runtime(chosen.threads, chosen.batch)
-    told = replace(told, batch=_batch(graph, told, until.left if told == chosen else seconds, probes, refresh))
+    timer = chosen if chosen.tells_kernels else Runtime(chosen.threads, chosen.batch)
+    timer = replace(timer, batch=_batch(graph, timer, until.left if timer == chosen else seconds, probes, refresh))
     ones = {group.name: np.ones(group.units) for group in graph.groups}
     options = choices(graph.groups, ones, 1, MAX_RATIO, aligned(graph, steps), ())
     dense, *between, narrowest = design(options, probes, seed)
     widths = [dense, narrowest, *between]  # those that matter most come first
 
     def measure() -> dict[str, Any]:
-        made, dense_ms = measure_probes(graph, widths, runtime=told, seconds=seconds, progress=progress, deadline=until)
-        return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in made]}
+        timings, dense_ms = measure_probes(
+            graph, widths, runtime=timer, seconds=seconds, progress=progress, deadline=until
+        )
+        return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in timings]}
 
-    asked = {"threads": told.threads, "batch": told.batch, "dtype": told.dtype}
-    about = {**asked, "network": fingerprint(graph), "widths": widths, "seconds": seconds, "version": 7}
-    timed = cached("probes", about, measure, refresh, told.version, lambda timed: len(timed["probes"]) == len(widths))
+    settings = {"threads": timer.threads, "batch": timer.batch, "dtype": timer.dtype}
+    about = {**settings, "network": fingerprint(graph), "widths": widths, "seconds": seconds, "version": 7}
+    timed = cached("probes", about, measure, refresh, timer.version, lambda timed: len(timed["probes"]) == len(widths))
     read = [Probe.from_dict(probe) for probe in timed["probes"]]
     enough = len(read) >= min(FEWEST, len(widths))
     if len(read) < len(widths):
@@ -132,8 +136,8 @@ def learn_cost(
             + ("costs of widths are the less exact" if enough else "costs are taken to go with MACs")
             + "; for a surer plan give planning more seconds"
         )
-    cost = fit(graph, read, timed["dense_ms"], steps=steps, runtime=told) if enough else None
-    if cost is not None and chosen == told:
+    cost = fit(graph, read, timed["dense_ms"], steps=steps, runtime=timer) if enough else None
+    if cost is not None and chosen == timer:
         return cost
     about = {**chosen.to_dict(), "network": fingerprint(graph), "version": 2}
     rounds = 1 if until.over else 2
@@ -141,15 +145,15 @@ def learn_cost(
     return by_macs(graph, dense_ms, steps, chosen) if cost is None else cost.scaled(chosen, dense_ms)
 
 
-def _batch(graph: DependencyGraph, told: Runtime, seconds: float, probes: int, refresh: bool) -> int:
-    """The largest batch up to that of `told`, halved as often as needed, at which the kernels of all probes are timed
-    in about so many seconds. The shape of the costs is nearly the same at every batch; the scale is measured."""
-    if told.batch == 1 or math.isinf(seconds):
-        return told.batch
-    one = replace(told, batch=1)
+def _batch(graph: DependencyGraph, timer: Runtime, seconds: float, probes: int, refresh: bool) -> int:
+    """The largest batch up to that of `timer`, halved as often as needed, at which all probes' kernels are
+    timed in about so many seconds. The shape of the costs is nearly the same at every batch; the scale is measured."""
+    if timer.batch == 1 or math.isinf(seconds):
+        return timer.batch
+    one = replace(timer, batch=1)
     about = {**one.to_dict(), "network": fingerprint(graph), "version": 3}
     each = cached("dense", about, lambda: _dense_ms(graph, one, 1, 0.2), refresh, one.version) / 1e3
-    batch = told.batch
+    batch = timer.batch
     while batch > 1 and batch * each * probes * RUNS_OF_A_PROBE > seconds:
         batch //= 2
     return batch
@@ -158,5 +162,5 @@ def _batch(graph: DependencyGraph, told: Runtime, seconds: float, probes: int, r
 def _dense_ms(graph: DependencyGraph, runtime: Runtime, rounds: int = 2, seconds: float = 2.0) -> float:
     with tempfile.TemporaryDirectory() as folder:
         dense = runtime.prepare(graph.model, graph.inputs, Path(folder) / "dense.onnx")
-        found = benchmark({"dense": dense, "again": dense}, runtime=runtime, seconds=seconds, rounds=rounds)
-        return found.ms["dense"]
+        result = benchmark({"dense": dense, "again": dense}, runtime=runtime, seconds=seconds, rounds=rounds)
+        return result.ms["dense"]

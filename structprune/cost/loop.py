@@ -42,7 +42,7 @@ def plan_measured(
     rounds: int = ROUNDS,
     seconds: float = 4.0,
     deadline: Deadline | None = None,
-    tell: Tell = lambda told: None,
+    tell: Tell = lambda record: None,
     progress: Progress = lambda share: None,
 ) -> Plan:
     """The plan by `make(cost)` whose network, timed beside the dense one, is as fast as the budget of latency asks.
@@ -194,8 +194,8 @@ def _rounds(cost: CostModel, seconds: float, until: Deadline) -> int:
 
 
 def _asked(budget: Mapping[str, float]) -> str:
-    wanted = [f"{budget[SPEEDUP]:.2f}×"] if SPEEDUP in budget else []
-    return " and ".join([*wanted, *([f"{budget[LATENCY]:g} ms"] if LATENCY in budget else [])])
+    texts = [f"{budget[SPEEDUP]:.2f}×"] if SPEEDUP in budget else []
+    return " and ".join([*texts, *([f"{budget[LATENCY]:g} ms"] if LATENCY in budget else [])])
 
 
 class _Bracket:
@@ -210,8 +210,8 @@ class _Bracket:
             self.slow = max(self.slow, tried)
         else:
             self.fast = min(self.fast, tried)
-        found = estimate if self.slow < estimate < self.fast else math.sqrt(self.slow * self.fast)
-        return found if self.slow * NARROW < found < self.fast / NARROW else None
+        middle = estimate if self.slow < estimate < self.fast else math.sqrt(self.slow * self.fast)
+        return middle if self.slow * NARROW < middle < self.fast / NARROW else None
 
 
 def _goal(budget: Mapping[str, float], timed: Benchmark) -> float:

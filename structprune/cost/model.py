@@ -135,22 +135,22 @@ def fit(
 ) -> CostModel:
     """The model that explains the probes; the first must be at the dense widths."""
     axes = _Axes(graph, probes)
-    found = _fit(probes, axes)
+    model = _fit(probes, axes)
     errors = []
     for fold in range(FOLDS):
-        seen = [p for i, p in enumerate(probes) if i == 0 or i % FOLDS != fold]
+        training = [p for i, p in enumerate(probes) if i == 0 or i % FOLDS != fold]
         others = [p for i, p in enumerate(probes) if i and i % FOLDS == fold]
-        trained = _fit(seen, axes)
+        trained = _fit(training, axes)
         errors += [abs(_predict(graph, trained, p) / p.ms - 1) for p in others]
-    total = sum(kernel.dense_ms for kernel in found.kernels) or 1.0
-    lost = sum(k.dense_ms for k in found.kernels if k.name in axes.unmatched or k.name not in axes.common)
+    total = sum(kernel.dense_ms for kernel in model.kernels) or 1.0
+    lost = sum(k.dense_ms for k in model.kernels if k.name in axes.unmatched or k.name not in axes.common)
     return CostModel(
         runtime or Runtime(),
         dict(steps),
         dense_ms,
-        found.kernels,
-        found.scale,
-        found.base_ms,
+        model.kernels,
+        model.scale,
+        model.base_ms,
         statistics.median(errors) if errors else math.nan,
         lost / total,
         len(probes),
@@ -228,7 +228,7 @@ class _Axes:
         """What a kernel's time may be made of: 1, and whichever of its sizes are known as functions of the widths."""
         if name not in self._monomials:
             calls = self._calls[name]
-            found: list[Monomial] = [(1.0, ())]
+            monomials: list[Monomial] = [(1.0, ())]
             candidates = (
                 [_output, _input, _work] if any(kind in calls[0].op for kind in _WORKING) else [_output, _input]
             )
@@ -241,25 +241,25 @@ class _Axes:
                 if monomial is None:
                     self.unmatched.add(name)
                 elif monomial[1]:
-                    found.append(monomial)
+                    monomials.append(monomial)
                     if sizes is _work:
-                        found += self._in_sets(monomial, columns[:, _made(calls[0])])
-            self._monomials[name] = found
+                        monomials += self._in_sets(monomial, columns[:, _made(calls[0])])
+            self._monomials[name] = monomials
         return self._monomials[name]
 
-    def _in_sets(self, work: Monomial, made: np.ndarray) -> list[Monomial]:
-        """The work if the channels that a kernel makes, `made` in each probe, are made so many at a time."""
-        known = self._known.get(_proportions(made))
-        if known is None or (made == made[0]).all():
+    def _in_sets(self, work: Monomial, outputs: np.ndarray) -> list[Monomial]:
+        """The work if the channels that a kernel makes, `outputs` in each probe, are made so many at a time."""
+        known = self._known.get(_proportions(outputs))
+        if known is None or (outputs == outputs[0]).all():
             return []
         (axis, block), (constant, factors) = known, work
         place = next(i for i, (other, _) in enumerate(factors) if _key(other) == _key(axis))
-        found = []
+        monomials = []
         for size in SETS:
-            if block < size < made[0]:
+            if block < size < outputs[0]:
                 whole = self.lengths(axis, block)[0] / self.lengths(axis, size)[0]
-                found.append((constant * whole, (*factors[:place], (axis, size), *factors[place + 1 :])))
-        return found
+                monomials.append((constant * whole, (*factors[:place], (axis, size), *factors[place + 1 :])))
+        return monomials
 
     def _nearest(self, sizes: np.ndarray) -> Factor | None:
         """The axis and block that explain a size in most probes: a runtime may pad all but the narrowest widths."""

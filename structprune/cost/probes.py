@@ -56,8 +56,8 @@ class Probe:
         return cls({name: int(width) for name, width in data["widths"].items()}, float(data["ms"]), kernels)
 
 
-def _shapes(given: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(shape) for shape in given)
+def _shapes(shapes: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(shape) for shape in shapes)
 
 
 def design(choices: Sequence[Choice], count: int, seed: int = 0) -> list[Widths]:
@@ -88,7 +88,7 @@ def measure_probes(
     there may be fewer than widths, or none.
     """
     until = deadline or Deadline()
-    made: list[tuple[Widths, tuple[float, list[Kernel]]]] = []
+    timings: list[tuple[Widths, tuple[float, list[Kernel]]]] = []
     paces: list[float] = []
     with tempfile.TemporaryDirectory() as name, runtime.active():
         folder = Path(name)
@@ -106,15 +106,15 @@ def measure_probes(
                 progress((number + share) / len(widths))
 
             probe, pace = _turns(dense, plain, watched, seconds / len(widths), at, until)
-            made.append((chosen, probe))
+            timings.append((chosen, probe))
             paces += pace
             at(1.0)
-    if not made:
+    if not timings:
         return [], math.nan
     usual = statistics.median(paces)
     probes = [
         Probe(chosen, ms * usual, tuple(replace(k, microseconds=k.microseconds * usual) for k in kernels))
-        for chosen, (ms, kernels) in made
+        for chosen, (ms, kernels) in timings
     ]
     return probes, probes[0].ms
 
@@ -131,26 +131,27 @@ def _turns(
 
     Medians over turns. `plain` and `watched` open the probe, which each turn does.
     """
-    taken: list[float] = []
+    ratios: list[float] = []
     recorded: list[list[Kernel]] = []
     pace = [_fastest(dense)]
     start = time.perf_counter()
-    while not taken or (
-        not until.over and (len(taken) < TURNS[0] or (len(taken) < TURNS[1] and time.perf_counter() - start < seconds))
+    while not ratios or (
+        not until.over
+        and (len(ratios) < TURNS[0] or (len(ratios) < TURNS[1] and time.perf_counter() - start < seconds))
     ):
-        progress(min(1.0, len(taken) / TURNS[0]))
+        progress(min(1.0, len(ratios) / TURNS[0]))
         ms, looked_at = _fastest(plain()), watched()
         in_a_row(looked_at.run, RUNS)
         pace.append(_fastest(dense))
         beside = (pace[-2] + pace[-1]) / 2
-        taken.append(ms / beside)
+        ratios.append(ms / beside)
         for run in later_half(looked_at.kernels()):
             recorded.append([replace(kernel, microseconds=kernel.microseconds / beside) for kernel in run])
     kernels = [
         replace(same[0], microseconds=statistics.median(kernel.microseconds for kernel in same))
         for same in zip(*recorded, strict=True)
     ]
-    return (statistics.median(taken), kernels), pace
+    return (statistics.median(ratios), kernels), pace
 
 
 def _fastest(network: Running) -> float:

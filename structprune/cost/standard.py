@@ -52,10 +52,10 @@ def check_may_time(budget: Mapping[str, object], other: str = "") -> None:
     if other and not may_time():
         raise BudgetError(f"{other} needs costs, which are timed, and {SWITCH}=off allows no timing: set it to on")
     if wants_latency(budget) and not may_time():
-        asked = " and ".join(f"{name}={value:g}" for name, value in budget.items() if wants_latency({name: value}))
+        bounds = " and ".join(f"{name}={value:g}" for name, value in budget.items() if wants_latency({name: value}))
         raise BudgetError(
-            f"a budget of {asked} is met by timing networks, and {SWITCH}=off allows none: set it to on, or give macs, "
-            "params or channels"
+            f"a budget of {bounds} is met by timing networks, and {SWITCH}=off allows none: set it to on, or give "
+            "macs, params or channels"
         )
 
 
@@ -100,10 +100,10 @@ def _table() -> str:
 def _kept_or_learned(runtime: Runtime) -> Standard:
     about = {"threads": runtime.threads, "dtype": runtime.dtype, "day": date.today().isoformat()}
     with _alone():
-        found = None if steps_are_kept(runtime) else held(_TODAY, about, runtime.version)
-        if found is not None:
-            check_steps(found["steps"])
-            return Standard(found["steps"], tuple(found["notes"]))
+        entry = None if steps_are_kept(runtime) else held(_TODAY, about, runtime.version)
+        if entry is not None:
+            check_steps(entry["steps"])
+            return Standard(entry["steps"], tuple(entry["notes"]))
         notes: list[str] = []
         with Reporter().bar(_WHAT) as progress:
             steps = learn_steps(runtime, deadline=Deadline(SECONDS), progress=progress, tell=notes.append)

@@ -48,7 +48,7 @@ def measure_steps(
     One step, or several where timings don't agree (see `seen_steps`), or none where the deadline came first.
     """
     until = deadline or Deadline()
-    found: dict[str, list[int]] = {}
+    steps_of_kinds: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, kind in enumerate(KINDS):
 
@@ -56,8 +56,8 @@ def measure_steps(
                 progress((number + share) / len(KINDS))
 
             rounds = _rounds(kind, Path(folder), runtime, seconds, at, until)
-            found[kind] = sorted(seen_steps(WIDTHS, rounds)) if len(rounds) >= 2 else []
-    return found
+            steps_of_kinds[kind] = sorted(seen_steps(WIDTHS, rounds)) if len(rounds) >= 2 else []
+    return steps_of_kinds
 
 
 def seen_steps(widths: Sequence[int], rounds: Sequence[Sequence[float]]) -> set[int]:
@@ -107,15 +107,15 @@ def _rounds(
                     running.append(runtime.open(source))
             if until.over:
                 return rounds
-            taken = []
+            times = []
             for network in running if len(rounds) % 2 else running[::-1]:
                 runs = []
                 for _ in range(4):
                     before = time.perf_counter()
                     network.run()
                     runs.append(time.perf_counter() - before)
-                taken.append(min(runs))
-            rounds.append(taken if len(rounds) % 2 else taken[::-1])
+                times.append(min(runs))
+            rounds.append(times if len(rounds) % 2 else times[::-1])
             spent = time.perf_counter() - start
             if spent >= seconds and len(rounds) % OPENED == 0:
                 plain = len(seen_steps(WIDTHS, rounds)) == 1

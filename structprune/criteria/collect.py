@@ -63,10 +63,10 @@ class Collector:
 
     @cached_property
     def by_weight(self) -> dict[str, list[Layer]]:
-        found: dict[str, list[Layer]] = {}
+        layers: dict[str, list[Layer]] = {}
         for layer in self._found[0]:
-            found.setdefault(layer.weight, []).append(layer)
-        return found
+            layers.setdefault(layer.weight, []).append(layer)
+        return layers
 
     @cached_property
     def _norms(self) -> dict[str, NormCall]:
@@ -89,7 +89,7 @@ class Collector:
 
     def norms(self, group: Group) -> tuple[Norm, ...]:
         """The BatchNorms that scale a group's channels, in the order of the network."""
-        found = []
+        norms = []
         for s in group.slices:
             norm = self._norms.get(s.key)
             if norm is not None:
@@ -97,7 +97,7 @@ class Collector:
                 scale = state[s.key].detach()
                 shift = state[norm.bias].detach() if norm.bias else torch.zeros_like(scale)
                 after = self._calls.activation_after(norm)
-                found.append(
+                norms.append(
                     (
                         norm.place,
                         Norm(
@@ -105,23 +105,23 @@ class Collector:
                         ),
                     )
                 )
-        return tuple(norm for _, norm in sorted(found, key=lambda pair: pair[0]))
+        return tuple(norm for _, norm in sorted(norms, key=lambda pair: pair[0]))
 
     def consumers(self, group: Group) -> list[Site]:
         return [site for s in group.slices if s.role == "consumer" for site in self._sites(group, s, True)]
 
     def sites(self, group: Group) -> list[Site]:
         """The consumers of a group's channels; if no layer consumes them, the layers that make them."""
-        made = [site for s in group.slices if s.role == "filter" for site in self._sites(group, s, False)]
-        return self.consumers(group) or made
+        makers = [site for s in group.slices if s.role == "filter" for site in self._sites(group, s, False)]
+        return self.consumers(group) or makers
 
     def maps(self, group: Group) -> list[Site]:
         """The same, but before an average over places: what goes into it, as criteria on feature maps mean it."""
-        found = []
+        sites = []
         for site in self.sites(group):
             maps = self._calls.before_average(site.layer, len(site.index)) if site.weight is not None else None
-            found.append(site if maps is None else replace(site, node=maps))
-        return found
+            sites.append(site if maps is None else replace(site, node=maps))
+        return sites
 
     def _sites(self, group: Group, s: Any, consumes: bool) -> Iterator[Site]:
         weight = self.state[s.key]
@@ -142,12 +142,12 @@ class Collector:
 
     def expected(self, group: Group) -> tuple[Activation, ...]:
         """The consumers with what BatchNorms tell of what enters them, None where they don't."""
-        found = []
+        activations = []
         for site in self.consumers(group):
-            told = self.working.expected(site.layer)
-            mean, variance = (None, None) if told is None else (told.mean, told.variance)
-            found.append(Activation(site.layer.module, site.index, site.weight, mean=mean, variance=variance))
-        return tuple(found)
+            expectation = self.working.expected(site.layer)
+            mean, variance = (None, None) if expectation is None else (expectation.mean, expectation.variance)
+            activations.append(Activation(site.layer.module, site.index, site.weight, mean=mean, variance=variance))
+        return tuple(activations)
 
     # --- one batch ----------------------------------------------------------------------------------------
 
@@ -177,15 +177,15 @@ class Collector:
 
     def run(self, batch: Batch, sites: Sequence[Site], gradients: bool) -> Seen:
         """One forward pass, and with `gradients` a backward pass of the loss."""
-        seen, module = Seen(), self.working.module
+        recording, module = Seen(), self.working.module
 
         def see(site: Site) -> Callable[[Any, Any], None]:
             def keep(args: Any, result: Any) -> None:
                 value = site.seen(args, result)
                 if gradients and value.requires_grad:
                     value.retain_grad()
-                    seen.live[site.key] = value
-                seen.values[site.key] = value.detach().clone()  # later calls may write to it
+                    recording.live[site.key] = value
+                recording.values[site.key] = value.detach().clone()  # later calls may write to it
 
             return keep
 
@@ -206,23 +206,23 @@ class Collector:
         if not gradients:
             with evaluating(module), Observer(watch):
                 batch.inputs.call(module)
-            return seen
+            return recording
         with with_gradients(self.working), plain_transformers():
             with Observer(watch):
-                made = batch.inputs.call(module)
-            self.task.importance_loss(made, batch.labels).backward()
+                results = batch.inputs.call(module)
+            self.task.importance_loss(results, batch.labels).backward()
             for key, tensor in self.working.state.items():
                 if tensor.grad is not None:
-                    seen.gradients[key] = tensor.grad / batch.images  # of the mean loss
+                    recording.gradients[key] = tensor.grad / batch.images  # of the mean loss
                     tensor.grad = None
-        return seen
+        return recording
 
-    def activations(self, sites: Sequence[Site], seen: Seen, gradients: bool) -> tuple[Activation, ...]:
-        found = []
+    def activations(self, sites: Sequence[Site], recording: Seen, gradients: bool) -> tuple[Activation, ...]:
+        activations = []
         for site in sites:
-            value, gradient = flat(seen.values[site.key], site.axis), None
+            value, gradient = flat(recording.values[site.key], site.axis), None
             if gradients:
-                live = seen.live.get(site.key)
+                live = recording.live.get(site.key)
                 known = None if live is None else live.grad
                 gradient = torch.zeros_like(value) if known is None else flat(known, site.axis)
             index = site.index
@@ -230,8 +230,8 @@ class Collector:
             if order is not None:  # several positions of one unit are places of one map
                 index, value = torch.arange(len(order))[:, None], value[:, order].flatten(2)
                 gradient = None if gradient is None else gradient[:, order].flatten(2)
-            found.append(Activation(site.layer.module, index, site.weight, value, gradient))
-        return tuple(found)
+            activations.append(Activation(site.layer.module, index, site.weight, value, gradient))
+        return tuple(activations)
 
     # --- samples ------------------------------------------------------------------------------------------
 
@@ -297,8 +297,8 @@ class Collector:
 
     def mended(self, view: GroupView, consumers: Sequence[Consumer], kept: Tensor, mend: Mend, layer: Layer) -> None:
         """Writes the weight of a layer, block by block, as `mend` finds it, and shifts its outputs."""
-        made = [mend(view, consumer, kept) for consumer in consumers]
-        weight, offset = joined(made, self.working.state[layer.weight].shape[1])
+        blocks = [mend(view, consumer, kept) for consumer in consumers]
+        weight, offset = joined(blocks, self.working.state[layer.weight].shape[1])
         self.working.write(layer.weight, weight)
         if self.working.can_shift(layer):
             self.working.shift(layer, offset)

@@ -25,13 +25,13 @@ Constants = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Call:
-    """A call of an op whose rule has made `made`, the result of number `place`: what laws of `OpRecord.masked` get."""
+    """A call of an op whose rule has made `result`, number `place` of several: what laws of `OpRecord.masked` get."""
 
     record: OpRecord
     node: fx.Node
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
-    made: Value
+    result: Value
     place: int
 
     def read(self, role: str) -> Any:
@@ -43,20 +43,20 @@ class Call:
 Law = Callable[[Call], Constants]
 
 
-def with_constants(record: OpRecord, node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any], made: Any) -> Any:
-    """What a rule `made` (a Value or a list of them), with what stands at the removed positions of its axes."""
+def with_constants(record: OpRecord, node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any], values: Any) -> Any:
+    """Adds to `values`, which a rule made (a Value or a list), the constants at removed positions of their axes."""
     law = record.masked or _OF_KIND.get(record.kind)
     if law is None:
-        return made
+        return values
 
-    def told(one: Value, place: int) -> Value:
+    def with_law(one: Value, place: int) -> Value:
         if one.is_fixed or one.key is not None:
             return one
         return dataclasses.replace(one, masked=law(Call(record, node, args, kwargs, one, place)))
 
-    if isinstance(made, list):
-        return [told(part, i) if isinstance(part, Value) else part for i, part in enumerate(made)]
-    return told(made, 0)
+    if isinstance(values, list):
+        return [with_law(part, i) if isinstance(part, Value) else part for i, part in enumerate(values)]
+    return with_law(values, 0)
 
 
 def plain(value: Any) -> float | None:
@@ -72,14 +72,14 @@ def _tensors(args: Sequence[Any]) -> list[Value]:
 
 def moved(call: Call) -> Constants:
     """Each position is one of the tensors' own: by the axis that it came from, else by what all axes agree on."""
-    return _moved(_tensors(call.args), call.made)
+    return _moved(_tensors(call.args), call.result)
 
 
-def _moved(tensors: Sequence[Value], made: Value) -> Constants:
+def _moved(tensors: Sequence[Value], output: Value) -> Constants:
     live = {x.at(d) for x in tensors for d, axis in enumerate(x.axes) if axis is not None}
     common = live.pop() if len(live) == 1 else None
     result = []
-    for axis in made.axes:
+    for axis in output.axes:
         own = {x.at(d) for x in tensors for d, a in enumerate(x.axes) if axis is not None and a is axis}
         result.append(own.pop() if len(own) == 1 and len(tensors) == 1 else common)
     return tuple(result)
@@ -87,7 +87,7 @@ def _moved(tensors: Sequence[Value], made: Value) -> Constants:
 
 def first(call: Call) -> Constants:
     """Each position is one of the first tensor's."""
-    return _moved(_tensors(call.args[:1]), call.made)
+    return _moved(_tensors(call.args[:1]), call.result)
 
 
 def zeros_stay(call: Call) -> Constants:
@@ -102,7 +102,7 @@ def zeros_of_first(call: Call) -> Constants:
 
 def picked(call: Call) -> Constants:
     """The same, with a second result that tells places."""
-    return (None,) * len(call.made.axes) if call.place else zeros_stay(call)
+    return (None,) * len(call.result.axes) if call.place else zeros_stay(call)
 
 
 def _summed(*values: float | None) -> float | None:
@@ -115,10 +115,10 @@ def _summed(*values: float | None) -> float | None:
 
 def expanded(call: Call) -> Constants:
     """As in the tensor that is expanded, on its own axes."""
-    x, made = call.args[0], call.made
-    new = len(made.shape) - len(x.shape)
-    same = [d >= new and made.axes[d] is x.axes[d - new] for d in range(len(made.shape))]
-    return tuple(x.at(d - new) if same[d] else None for d in range(len(made.shape)))
+    x, output = call.args[0], call.result
+    new = len(output.shape) - len(x.shape)
+    same = [d >= new and output.axes[d] is x.axes[d - new] for d in range(len(output.shape))]
+    return tuple(x.at(d - new) if same[d] else None for d in range(len(output.shape)))
 
 
 def padded(call: Call) -> Constants:
@@ -147,24 +147,24 @@ def convolved_transposed(call: Call) -> Constants:
     """The same of transposed convolutions, whose filters are along axis 1: and in several groups along both."""
     x, weight = call.read("input"), call.read("weight")
     channel = len(x.shape) - len(weight.shape) + 1
-    in_one_group = weight.shape[0] == x.shape[channel] and weight.shape[1] == call.made.shape[channel]
+    in_one_group = weight.shape[0] == x.shape[channel] and weight.shape[1] == call.result.shape[channel]
     return _convolved(call, [weight.at(1)] if in_one_group else [weight.at(1), weight.at(0)])
 
 
 def _convolved(call: Call, rows: list[float | None]) -> Constants:
     x, weight = call.read("input"), call.read("weight")
-    return _affine(call.made, x, len(x.shape) - len(weight.shape) + 1, rows, call.read("bias"))
+    return _affine(call.result, x, len(x.shape) - len(weight.shape) + 1, rows, call.read("bias"))
 
 
-def _affine(made: Value, x: Value, channel: int, rows: list[float | None], bias: Any) -> Constants:
+def _affine(output: Value, x: Value, channel: int, rows: list[float | None], bias: Any) -> Constants:
     """Zero where filters and biases are; along another axis where the input is, without a bias."""
     biased = isinstance(bias, Value)
     filters = [_summed(row) for row in rows]
     finite = not any(row is not None and math.isnan(row) for row in filters)
     unknown = None in filters or (biased and bias.at(0) != 0.0)
     result: list[float | None] = []
-    for d in range(len(made.axes)):
-        if d == channel % len(made.axes):
+    for d in range(len(output.axes)):
+        if d == channel % len(output.axes):
             result.append(math.nan if not finite else None if unknown else 0.0)
         else:
             sums = _summed(x.at(d))
@@ -174,13 +174,13 @@ def _affine(made: Value, x: Value, channel: int, rows: list[float | None], bias:
 
 def linear(call: Call) -> Constants:
     """As a convolution, along the last axis."""
-    return _affine(call.made, call.read("input"), -1, [call.read("weight").at(0)], call.read("bias"))
+    return _affine(call.result, call.read("input"), -1, [call.read("weight").at(0)], call.read("bias"))
 
 
 def product(call: Call) -> Constants:
     """Of matrices: zero where either is, on the axes that it brings."""
     a, b = call.args[0], call.args[1]
-    rank = len(call.made.shape)
+    rank = len(call.result.shape)
     ends = [(a, -2)] * (len(a.shape) > 1) + [(b, -1)] * (len(b.shape) > 1)
     result: list[float | None] = []
     for d in range(-rank, -len(ends)):
@@ -205,7 +205,7 @@ def einsum(call: Call) -> Constants:
 def attended(call: Call) -> Constants:
     """Sums of the values, whatever their weights."""
     values: Value = call.args[2]
-    rank = len(call.made.axes)
+    rank = len(call.result.axes)
     return tuple(None if d == rank - 2 else _summed(values.at(d)) for d in range(rank))
 
 
@@ -261,7 +261,7 @@ def _scaled(
 
 def embedded(call: Call) -> Constants:
     """As in the table, on the last axis."""
-    rank = len(call.made.axes)
+    rank = len(call.result.axes)
     return tuple(call.args[0].at(1) if d == rank - 1 else None for d in range(rank))
 
 
@@ -272,12 +272,12 @@ def gated(call: Call) -> Constants:
 
 def filled(number: float) -> Law:
     """With one number everywhere."""
-    return lambda call: (number,) * len(call.made.axes)
+    return lambda call: (number,) * len(call.result.axes)
 
 
 def filled_by(place: int) -> Law:
     """With the number that is argument `place`."""
-    return lambda call: (plain(call.args[place]),) * len(call.made.axes)
+    return lambda call: (plain(call.args[place]),) * len(call.result.axes)
 
 
 _OF_KIND: dict[str, Law] = {

@@ -20,8 +20,8 @@ def applied(call: Call, otherwise: Callable[[Call, list[Any], int], float | None
     Where one of them is not known, `otherwise` may tell all the same, by the numbers and the axis from the end.
     """
     return tuple(
-        None if axis is None else _at(call, d - len(call.made.shape), otherwise)
-        for d, axis in enumerate(call.made.axes)
+        None if axis is None else _at(call, d - len(call.result.shape), otherwise)
+        for d, axis in enumerate(call.result.axes)
     )
 
 
@@ -80,10 +80,10 @@ def zero_alone(call: Call) -> Constants:
     tensors = [x for x in call.args if isinstance(x, Value)]
 
     def drawn(dim: int) -> float | None:
-        live = call.made.axes[dim] is not None
+        live = call.result.axes[dim] is not None
         return 0.0 if live and len(tensors) == 1 and _number(tensors[0], dim) == 0.0 else None
 
-    return tuple(drawn(dim) for dim in range(-len(call.made.shape), 0))
+    return tuple(drawn(dim) for dim in range(-len(call.result.shape), 0))
 
 
 def larger(call: Call) -> Constants:
@@ -105,13 +105,13 @@ def _run(target: Any, args: tuple[Any, ...], numbers: tuple[Any, ...], kwargs: d
     options = {k: v for k, v in kwargs.items() if k not in ("device", "layout", "memory_format", "pin_memory")}
     key = (target, places, repr(numbers), repr(options))
     if key not in _RESULTS:
-        given = [
+        scalars = [
             torch.tensor(n, dtype=torch.float64) if tensor else int(n) if isinstance(n, Number) else n
             for n, tensor in zip(numbers, places, strict=True)
         ]
         try:
             with torch.no_grad():
-                result = target(*given, **options)
+                result = target(*scalars, **options)
             _RESULTS[key] = float(result) if isinstance(result, Tensor) and result.numel() == 1 else None
         except (RuntimeError, TypeError, NotImplementedError, ValueError):  # wants booleans, or a device
             _RESULTS[key] = None

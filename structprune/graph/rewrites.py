@@ -91,9 +91,9 @@ def slice_(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
             return None
         return "op", "aten.slice.Tensor", [args[0], dim, args[2] if len(args) > 2 else 0, MOST, step]
     picked = [range(call.args[0].meta["val"].shape[dim])[slice(*_bounds(call))] for call in calls]
-    given: list[Any] = [*node.args[2:], None, None][:2]
+    limits: list[Any] = [*node.args[2:], None, None][:2]
     bounds = []
-    for bound, places in zip(given, zip(*((r.start, r.stop) for r in picked), strict=True), strict=True):
+    for bound, places in zip(limits, zip(*((r.start, r.stop) for r in picked), strict=True), strict=True):
         own = bound if isinstance(bound, Number) and int(bound) == places[0] else places[0]
         bounds.append(w.number(node, own, list(places[1:]), w.length(axis[: places[0]], places[0])))
     return "op", "aten.slice.Tensor", [args[0], dim, bounds[0], MOST if ends else bounds[1]]
@@ -101,8 +101,8 @@ def slice_(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
 
 def _bounds(node: fx.Node) -> tuple[Any, Any, Any]:
     """The start, stop and step of a slice."""
-    given: list[Any] = [*node.args[2:], None, None, None]
-    start, stop, step = given[:3]
+    bounds: list[Any] = [*node.args[2:], None, None, None]
+    start, stop, step = bounds[:3]
     if op_name(node.target) == "narrow" and start < 0:
         x: Any = node.args[0]
         start += x.meta["val"].shape[node.args[1]]
@@ -119,9 +119,9 @@ def grouped(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any])
     if at is None or recorded == 1:
         return None
     entering, weights = record.read(node, "input"), record.read(node, "weight")
-    x, weight, made = w.value(entering), w.value(weights), w.value(node)
+    x, weight, output = w.value(entering), w.value(weights), w.value(node)
     channel = len(x.shape) - len(weight.shape) + 1
-    whole = made if record.kind == "transposed convolution" else x
+    whole = output if record.kind == "transposed convolution" else x
     groups = w.length(whole.axes[channel], whole.shape[channel]) // w.width(weights, 1)
     if at < len(args):
         groups = w.number(node, recorded, w.others(node, "args", at), groups)
@@ -133,10 +133,10 @@ def grouped(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any])
 
 def normed(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     x: Value = w.value(node.args[0])
-    given: Any = node.args[1]
-    skipped = len(x.shape) - len(given)
+    shape_of_norm: Any = node.args[1]
+    skipped = len(x.shape) - len(shape_of_norm)
     slim = [w.length(axis, size) for axis, size in zip(x.axes[skipped:], x.shape[skipped:], strict=True)]
-    shape = [w.number(node, n, w.others(node, "args", 1, i), slim[i]) for i, n in enumerate(given)]
+    shape = [w.number(node, n, w.others(node, "args", 1, i), slim[i]) for i, n in enumerate(shape_of_norm)]
     return "op", str(node.target), [args[0], shape, *args[2:]], kwargs
 
 
@@ -158,12 +158,12 @@ def attention(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any
 
 def repeat(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """An axis of one position is laid end to end as often as the result has positions."""
-    made, before = w.value(node), w.value(node.args[0]).shape
-    before = [1] * (len(made.shape) - len(before)) + list(before)
-    given = [1] * (len(before) - len(args[1])) + list(args[1])
+    output, before = w.value(node), w.value(node.args[0]).shape
+    before = [1] * (len(output.shape) - len(before)) + list(before)
+    repeats = [1] * (len(before) - len(args[1])) + list(args[1])
     times = [
         slim if size == 1 and axis is not None else n
-        for size, axis, n, slim in zip(before, made.axes, given, w.shape(node), strict=True)
+        for size, axis, n, slim in zip(before, output.axes, repeats, w.shape(node), strict=True)
     ]
     return "op", str(node.target), [args[0], times], kwargs
 

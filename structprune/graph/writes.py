@@ -35,8 +35,8 @@ class Writes:
 
     def _is_stale(self, node: fx.Node) -> bool:
         whole: Any = node.args[0] if node.args and node not in self._order else node  # a part of several results
-        made = self._order.get(whole, 0)
-        return any(self._written.get(memory, 0) > made for memory in _memories(node))
+        order = self._order.get(whole, 0)
+        return any(self._written.get(memory, 0) > order for memory in _memories(node))
 
 
 def _memories(node: fx.Node) -> list[int]:

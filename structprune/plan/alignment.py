@@ -32,7 +32,7 @@ def aligned(graph: DependencyGraph, steps: Mapping[str, int], share: int = 1) ->
     gets the largest part of the step that some width fits.
     """
     kinds = layer_kinds(graph)
-    found = {}
+    steps_of_groups = {}
     for group in graph.groups:
         on = {kinds[s.key] for s in group.slices if s.role in ("filter", "passed", "consumer") and s.key in kinds}
         block = math.lcm(*(max(1, steps.get(layer.kind, 1) // share) for layer in on)) if on else 1
@@ -40,8 +40,8 @@ def aligned(graph: DependencyGraph, steps: Mapping[str, int], share: int = 1) ->
         stays = step > block and group.channels % step == 0
         while step > 1 and group.channels > block and not stays and not _fits(group, step):
             step //= 2
-        found[group.name] = step
-    return found
+        steps_of_groups[group.name] = step
+    return steps_of_groups
 
 
 def _fits(group: Group, step: int) -> bool:

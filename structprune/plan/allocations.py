@@ -117,22 +117,22 @@ def allocation(
     return register
 
 
-def allocation_of(wanted: str | Allocate, tell: Tell | None = None) -> Allocation:
+def allocation_of(choice: str | Allocate, tell: Tell | None = None) -> Allocation:
     """The allocation of a name, of code (`file.py:Name`), or of any function.
 
     Args:
-        wanted: what `plan` or a recipe names.
+        choice: what `plan` or a recipe names.
         tell: gets a line that says which file of the user's is run.
 
     Raises:
         RecipeError: no such allocation, or code that is not there or can't be called.
     """
-    if isinstance(wanted, str) and ":" in wanted:
-        wanted = callable_of(wanted, "allocation", tell)
-    if callable(wanted):
-        registered = [entry for entry in ALLOCATIONS.values() if entry.allocate is wanted]
-        name = getattr(wanted, "__name__", type(wanted).__name__)
-        return registered[0] if registered else Allocation(name, "", wanted)
-    if not isinstance(wanted, str) or wanted not in ALLOCATIONS:
-        raise RecipeError(ALLOCATIONS.complain(wanted))
-    return ALLOCATIONS[wanted]
+    if isinstance(choice, str) and ":" in choice:
+        choice = callable_of(choice, "allocation", tell)
+    if callable(choice):
+        registered = [entry for entry in ALLOCATIONS.values() if entry.allocate is choice]
+        name = getattr(choice, "__name__", type(choice).__name__)
+        return registered[0] if registered else Allocation(name, "", choice)
+    if not isinstance(choice, str) or choice not in ALLOCATIONS:
+        raise RecipeError(ALLOCATIONS.complain(choice))
+    return ALLOCATIONS[choice]

@@ -66,7 +66,7 @@ def check_scores(graph: DependencyGraph, scores: Scores, allocation: Allocation)
     strange = [name for name in (*scores.values, *scores.unscored) if name not in units]
     if strange:
         raise PlanError(f"the scores name group {shown(strange[0])}, which is not in this graph: score this graph")
-    values = {name: _array(name, given, units[name]) for name, given in scores.values.items()}
+    values = {name: _array(name, raw, units[name]) for name, raw in scores.values.items()}
     below = next((name for name, array in values.items() if (array < 0).any()), None)
     if below is not None and allocation.refuses_negative(scores):
         raise BudgetError(
@@ -78,14 +78,14 @@ def check_scores(graph: DependencyGraph, scores: Scores, allocation: Allocation)
     return dataclasses.replace(scores, values=values)
 
 
-def _array(name: str, given: Any, units: int) -> np.ndarray:
+def _array(name: str, value: Any, units: int) -> np.ndarray:
     try:
-        array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         sound = array.dtype.kind in "fiub"
     except (TypeError, ValueError, RuntimeError):  # ragged lists, dtypes that NumPy has not
         sound = False
     if not sound:
-        raise PlanError(f"the scores of group {name} are no real numbers ({shown(given)}): give a float array")
+        raise PlanError(f"the scores of group {name} are no real numbers ({shown(value)}): give a float array")
     if array.shape != (units,):
         raise PlanError(f"the scores of group {name} have shape {array.shape}, and it has {units} units")
     array = array.astype(np.float64)

@@ -54,12 +54,12 @@ def compose(first: Plan, other: Plan) -> Plan:
 
 def _check_counts(first: Plan, other: Plan) -> None:
     """The second plan must start from what the first ends with."""
-    for name, given in (("parameters", "params"), ("MACs", "macs")):
-        left, dense = getattr(first, given)["slim"], getattr(other, given)["dense"]
+    for name, field in (("parameters", "params"), ("MACs", "macs")):
+        left, dense = getattr(first, field)["slim"], getattr(other, field)["dense"]
         if left != dense:
             reason = (
                 "it was made for another network"
-                if given == "params"
+                if field == "params"
                 else "trace the network that is left with example inputs of the same size"
             )
             raise _refused(f"the first leaves {left:,} {name}, and the second starts from {dense:,}: {reason}")
@@ -164,18 +164,18 @@ def _attributes(first: Plan, other: Plan) -> dict[str, dict[str, Any]]:
 
 def _statistics(first: Plan, other: Plan) -> list[dict[str, Any]]:
     """The calls by their number, which slim and dense network share: they run the same ops in the same order."""
-    found = {(entry["op"], entry["call"]): {**entry, "keep": dict(entry["keep"])} for entry in first.statistics}
+    calls = {(entry["op"], entry["call"]): {**entry, "keep": dict(entry["keep"])} for entry in first.statistics}
     for entry in other.statistics:
         call = (entry["op"], entry["call"])
-        if call not in found:  # the first cuts nothing there
+        if call not in calls:  # the first cuts nothing there
             # a graph form's calls are all its own: which module makes them in the dense network it does not say
-            found[call] = {**entry, "module": None} if first.program is not None else entry
+            calls[call] = {**entry, "module": None} if first.program is not None else entry
             continue
-        keep = found[call]["keep"]
+        keep = calls[call]["keep"]
         for place, axes in entry["keep"].items():
             old = keep.get(place, {})
             keep[place] = {**old, **{d: _picked(old[d], kept) if d in old else kept for d, kept in axes.items()}}
-    return list(found.values())
+    return list(calls.values())
 
 
 def _cuts(plan: Plan) -> list[dict[str, Any]]:
@@ -193,10 +193,10 @@ def _in_turn(names: Iterator[str]) -> str:
 
 def _budget(first: Plan, other: Plan) -> dict[str, float]:
     """What the last network is to be within, of the dense one: amounts are absolute, speedups multiplied."""
-    asked = [_absolute(first), _absolute(other)]
+    budgets = [_absolute(first), _absolute(other)]
     result: dict[str, float] = {}
-    for name in dict.fromkeys([*asked[0], *asked[1]]):
-        amounts = [amount[name] for amount in asked if name in amount]
+    for name in dict.fromkeys([*budgets[0], *budgets[1]]):
+        amounts = [amount[name] for amount in budgets if name in amount]
         result[name] = amounts[0] * amounts[-1] if name == "speedup" and len(amounts) > 1 else min(amounts)
     return result
 
@@ -236,8 +236,8 @@ def _groups(first: Plan, other: Plan) -> tuple[dict[str, dict[str, Any]], list[s
         matched = _matched(own, theirs, first, other)
         if matched is None:
             left = {name: len(first.groups[name]["kept"]) for name in own}
-            found = {name: other.groups[name]["units"] for name in theirs}
-            note = f"the first leaves groups of {shown(left)} units of layer {layer}, and the second has {shown(found)}"
+            units = {name: other.groups[name]["units"] for name in theirs}
+            note = f"the first leaves groups of {shown(left)} units of layer {layer}, and the second has {shown(units)}"
             return {}, [f"the composed plan names no groups, only what is kept of each parameter: {note}"]
         for mine, name in matched.items():
             kept = first.groups[mine]["kept"]
@@ -268,8 +268,8 @@ def _matched(own: Sequence[str], theirs: Sequence[str], first: Plan, other: Plan
     def in_order(mine: Sequence[str], names: Sequence[str]) -> list[str] | None:
         """The earliest of `mine` that each of `names` can be, in order."""
         left = iter(mine)
-        found = [next((a for a in left if _fits(first, a, other, name)), None) for name in names]
-        return None if None in found else [a for a in found if a is not None]
+        matches = [next((a for a in left if _fits(first, a, other, name)), None) for name in names]
+        return None if None in matches else [a for a in matches if a is not None]
 
     if list(own) == list(theirs) and all(_fits(first, name, other, name) for name in own):
         return dict(zip(own, theirs, strict=True))

@@ -54,8 +54,8 @@ def knapsack(choices: list[Choice], scores: Scores, load: Load) -> Widths:
         return sum(lost[name][at[name]] for name in lost)
 
     starts = [cheapest(choices, losses, scores, load), uniform(choices, scores, load)]
-    found = [_improved(choices, lost, start, load) for start in starts if load(start) <= 1]
-    widths = min(found, key=total) if found else starts[0]
+    candidates = [_improved(choices, lost, start, load) for start in starts if load(start) <= 1]
+    widths = min(candidates, key=total) if candidates else starts[0]
     return fill(choices, widths, load, sorted(lost, key=lambda name: -lost[name][widths[name]]))
 
 
@@ -69,15 +69,15 @@ def _improved(choices: list[Choice], lost: Mapping[str, Mapping[int, float]], st
     margin = np.zeros(len(load.shares(widths)))
     for _ in range(ROUNDS):
         near = {c.group.name: _near(c, widths[c.group.name], window if c.group.name in lost else 0) for c in choices}
-        found, expected = _solve(near, lost, widths, load, margin)
-        if found is None or total(found) >= total(widths) - 1e-9:
+        candidate, expected = _solve(near, lost, widths, load, margin)
+        if candidate is None or total(candidate) >= total(widths) - 1e-9:
             if window == 1:
                 break
             window, margin = window // 2, 0 * margin
             continue
-        shares = load.shares(found)
+        shares = load.shares(candidate)
         if shares.max() <= 1:
-            widths, margin = found, 0 * margin
+            widths, margin = candidate, 0 * margin
         else:  # the program saw less than is used
             margin = margin + np.maximum(shares - np.minimum(expected, 1.0), 0) + 1e-4
     return _traded(choices, lost, widths, load)
@@ -157,5 +157,5 @@ def _solve(
         )
     if result.x is None:
         return None, here
-    taken = result.x > 0.5
-    return {**widths, **{name: w for (name, w), t in zip(places, taken, strict=True) if t}}, here + used @ taken
+    chosen = result.x > 0.5
+    return {**widths, **{name: w for (name, w), t in zip(places, chosen, strict=True) if t}}, here + used @ chosen

@@ -285,10 +285,10 @@ def _out_of_reach(
     if whole:
         barriers = f": {len(graph.barriers)} barriers keep every channel" if graph.barriers else ""
         return f"budget {limit.text(limit.allowed)} can't be met: nothing can be removed from this network{barriers}"
-    given = {key: value for key, value in constraints.items() if value}
+    settings = {key: value for key, value in constraints.items() if value}
     if isinstance(constraints["align"], dict):
-        given["align"] = "auto"
-    reason = ", ".join(f"{key}={value}" for key, value in given.items())
+        settings["align"] = "auto"
+    reason = ", ".join(f"{key}={value}" for key, value in settings.items())
     barriers = f" and {len(graph.barriers)} barriers (see `structprune inspect`)" if graph.barriers else ""
     return (
         f"budget {limit.text(limit.allowed)}, {limit.allowed / limit.dense:.4f} of the dense "

@@ -38,13 +38,13 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     """MACs of one forward pass by operator, as fvcore counts them: `{"conv": ..., "linear": ...}`."""
     inputs = Inputs.of(example_inputs).beside(model)
     copy: nn.Module = skeleton_copy(model)
-    given: tuple[Any, ...] = inputs.args
+    arguments: tuple[Any, ...] = inputs.args
     if inputs.kwargs:
-        copy, given = _Positional(copy, list(inputs.kwargs)), tuple(inputs.kwargs.values())
+        copy, arguments = _Positional(copy, list(inputs.kwargs)), tuple(inputs.kwargs.values())
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     with evaluating(copy), plain_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(copy, given)
+        analysis = FlopCountAnalysis(copy, arguments)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::_convolution_mode", _count_same_padding)
         counted = analysis.by_operator()

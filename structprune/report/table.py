@@ -154,26 +154,31 @@ def int8_table(report: Report) -> Table:
     return table
 
 
-def benchmark_table(found: Benchmark) -> Table:
+def benchmark_table(benchmark: Benchmark) -> Table:
     """Milliseconds of ONNX files, and how many times as fast as the first each is."""
-    reference = next(iter(found.ms))
-    slower = [pace(reference, name, found.speedup[name], found.ci95[name]) for name in found.speedup]
+    reference = next(iter(benchmark.ms))
+    slower = [pace(reference, name, benchmark.speedup[name], benchmark.ci95[name]) for name in benchmark.speedup]
     table = Table(title=titled("", slower), title_justify="left", caption_justify="left")
-    for name in ("file", "median ms", *(["J a pass"] if found.joules else []), "speedup", "95 %", ""):
+    for name in ("file", "median ms", *(["J a pass"] if benchmark.joules else []), "speedup", "95 %", ""):
         table.add_column(name, justify="left" if name in ("file", "") else "right")
-    for name, ms in found.ms.items():
-        cells = [name, f"{ms:.3f}", *([f"{found.joules[name]:.3f}"] if found.joules else [])]
-        if name not in found.speedup:
+    for name, ms in benchmark.ms.items():
+        cells = [name, f"{ms:.3f}", *([f"{benchmark.joules[name]:.3f}"] if benchmark.joules else [])]
+        if name not in benchmark.speedup:
             _add(table, *cells, "1", "", "reference")
             continue
-        low, high = found.ci95[name]
-        _add(table, *cells, f"{found.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", found.verdict(name))
+        low, high = benchmark.ci95[name]
+        _add(table, *cells, f"{benchmark.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", benchmark.verdict(name))
+    threads = f"{benchmark.threads} thread{'s' if benchmark.threads > 1 else ''}"
     table.caption = escape(
-        f"{found.runtime}, {found.threads} thread{'s' if found.threads > 1 else ''}, batch {found.batch}: "
-        f"{found.turns} turns in {found.rounds} rounds"
-        + (f"; on core{'s' if len(found.cores) > 1 else ''} {', '.join(map(str, found.cores))}" if found.cores else "")
-        + ("; joules are the processor's, idle share included" if found.joules else "")
-        + "".join(f"; {note}" for note in found.notes if note not in slower)
+        f"{benchmark.runtime}, {threads}, batch {benchmark.batch}: "
+        f"{benchmark.turns} turns in {benchmark.rounds} rounds"
+        + (
+            f"; on core{'s' if len(benchmark.cores) > 1 else ''} {', '.join(map(str, benchmark.cores))}"
+            if benchmark.cores
+            else ""
+        )
+        + ("; joules are the processor's, idle share included" if benchmark.joules else "")
+        + "".join(f"; {note}" for note in benchmark.notes if note not in slower)
     )
     return table
 
@@ -231,9 +236,11 @@ def criteria_table() -> Table:
     return table
 
 
-def sensitivity_table(graph: DependencyGraph, found: Sensitivity, title: str) -> Table:
+def sensitivity_table(graph: DependencyGraph, sensitivity: Sensitivity, title: str) -> Table:
     """The loss for each share of a group's units that goes."""
-    shares = sorted({round(1 - kept / max(losses), 3) for losses in found.losses.values() for kept in losses} - {0.0})
+    shares = sorted(
+        {round(1 - kept / max(losses), 3) for losses in sensitivity.losses.values() for kept in losses} - {0.0}
+    )
     if len(shares) > 8:  # narrow groups round to shares of their own
         shares = [0.125, 0.25, 0.375, 0.5, 0.625, 0.75]
     table = Table(title=escape(title), title_justify="left", caption_justify="left")
@@ -242,7 +249,7 @@ def sensitivity_table(graph: DependencyGraph, found: Sensitivity, title: str) ->
     for share in shares:
         table.add_column(f"-{100 * share:.3g} %", justify="right")
     for group in graph.groups:
-        losses = found.losses.get(group.name)
+        losses = sensitivity.losses.get(group.name)
         if losses is None:
             _add(table, group.name, str(group.units), *["-"] * len(shares))
             continue

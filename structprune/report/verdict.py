@@ -54,9 +54,9 @@ def _speed(report: Report) -> tuple[str, bool]:
         return f"not shown to be faster: {speedup:.2f}× (95 %: {low:.2f} to {high:.2f})", False
     text = f"{speedup:.2f}× faster (95 %: {low:.2f} to {high:.2f})"
     budget = report.budget
-    asked = max(budget.speedup or 0.0, latency.dense_ms / (budget.latency_ms or math.inf))
-    if high < NEAR * asked:
-        return f"{text}, short of the {asked:.2f}× asked for", False
+    target = max(budget.speedup or 0.0, latency.dense_ms / (budget.latency_ms or math.inf))
+    if high < NEAR * target:
+        return f"{text}, short of the {target:.2f}× asked for", False
     return text, True
 
 

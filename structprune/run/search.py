@@ -44,10 +44,10 @@ def search(runner: Runner, recipe: Recipe, reporter: Reporter) -> Runner:
     Raises:
         BudgetError: no network that was tried is within the bounds.
     """
-    wanted = recipe.prune.budget
+    budget = recipe.prune.budget
     trials = _Trials(runner, recipe, reporter)
-    budget_at = _budgets(runner, wanted)
-    least, most, turn = 0.0, 1.0, 1.0 if wanted.costs else START
+    budget_at = _budgets(runner, budget)
+    least, most, turn = 0.0, 1.0, 1.0 if budget.costs else START
     best = trial = None
     while trials.left and most - least > FINE:
         trial = trials.judge(budget_at(turn))
@@ -60,14 +60,14 @@ def search(runner: Runner, recipe: Recipe, reporter: Reporter) -> Runner:
         assert trial is not None
         last = trials.done[-1] if trials.done else trial
         raise BudgetError(
-            f"no network that was tried is within the bound ({_shown(wanted.bounds)}): the nearest, to "
-            f"{_shown(last.budget.asked())}, is {_outcome(last, wanted)}: allow more, or recover and fine-tune more "
+            f"no network that was tried is within the bound ({_shown(budget.bounds)}): the nearest, to "
+            f"{_shown(last.budget.asked())}, is {_outcome(last, budget)}: allow more, or recover and fine-tune more "
             "(prune.search.epochs)"
         )
-    asked = Budget.model_validate(wanted.model_dump(exclude_none=True))
-    found = Search(asked, trials.done, "cost" if least == 1.0 else "quality", trials.dense.n)
-    chosen = _with_budget(recipe, BudgetSpec(**best.budget.asked(), **wanted.bounds))
-    return runner.beside(chosen, {"search": found})
+    whole_budget = Budget.model_validate(budget.model_dump(exclude_none=True))
+    result = Search(whole_budget, trials.done, "cost" if least == 1.0 else "quality", trials.dense.n)
+    chosen = _with_budget(recipe, BudgetSpec(**best.budget.asked(), **budget.bounds))
+    return runner.beside(chosen, {"search": result})
 
 
 class _Trials:
@@ -110,8 +110,8 @@ class _Trials:
             return _trial(budget, share, error=str(error))
         if reasons := candidate.reasons("pruned"):  # recovery and fine-tuning were left out
             return _trial(budget, share, error=f"its gate failed: {'; '.join(reasons)}")
-        found = found_beside(self.dense, quality, budget.bounds)
-        return _trial(budget, share, found)
+        measures = found_beside(self.dense, quality, budget.bounds)
+        return _trial(budget, share, measures)
 
     def _note(self, trial: Trial) -> Trial:
         self.done.append(trial)
@@ -120,36 +120,38 @@ class _Trials:
 
 
 def _trial(
-    budget: BudgetSpec, macs: float | None = None, found: dict[str, float] | None = None, error: str = ""
+    budget: BudgetSpec, macs: float | None = None, measures: dict[str, float] | None = None, error: str = ""
 ) -> Trial:
     """What is kept of a network; it is within the bounds if it was measured and each of them is met."""
-    is_within = found is not None and all(is_met(name, found[name], asked) for name, asked in budget.bounds.items())
+    is_within = measures is not None and all(
+        is_met(name, measures[name], bound) for name, bound in budget.bounds.items()
+    )
     costs = Budget.model_validate(budget.costs)
-    return Trial(budget=costs, within=is_within, macs=macs, found=found or {}, error=error)
+    return Trial(budget=costs, within=is_within, macs=macs, found=measures or {}, error=error)
 
 
 def _with_budget(recipe: Recipe, budget: BudgetSpec) -> Recipe:
     return recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"budget": budget})})
 
 
-def _budgets(runner: Runner, wanted: BudgetSpec) -> BudgetAt:
+def _budgets(runner: Runner, budget: BudgetSpec) -> BudgetAt:
     """The budget at each part of the way from no cut (0) to the least that is asked for (1)."""
-    if not wanted.costs:
-        return lambda part: BudgetSpec(macs=max(1 - part, FINE), **wanted.bounds)
+    if not budget.costs:
+        return lambda part: BudgetSpec(macs=max(1 - part, FINE), **budget.bounds)
     graph = runner.value("graph")
     whole = {"macs": graph.macs(), "params": graph.params(), "channels": sum(g.units for g in graph.groups)}
-    if "latency_ms" in wanted.costs:
+    if "latency_ms" in budget.costs:
         whole["latency_ms"] = runner.value("costs").cost.dense_ms
 
     def at(part: float) -> BudgetSpec:
         costs = {}
-        for name, asked in wanted.costs.items():
+        for name, bound in budget.costs.items():
             if name == "speedup":
-                costs[name] = 1 / (1 - part * (1 - 1 / asked))  # evenly in time
+                costs[name] = 1 / (1 - part * (1 - 1 / bound))  # evenly in time
             else:
-                dense = 1.0 if name != "latency_ms" and asked <= 1 else whole[name]
-                costs[name] = dense - part * (dense - asked)
-        return BudgetSpec(**(wanted.costs if part == 1 else costs), **wanted.bounds)
+                dense = 1.0 if name != "latency_ms" and bound <= 1 else whole[name]
+                costs[name] = dense - part * (dense - bound)
+        return BudgetSpec(**(budget.costs if part == 1 else costs), **budget.bounds)
 
     return at
 
@@ -158,8 +160,8 @@ def _shown(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def _outcome(trial: Trial, wanted: BudgetSpec) -> str:
+def _outcome(trial: Trial, budget: BudgetSpec) -> str:
     if trial.error:
         return f"outside the bound: {trial.error}"
-    told = ", ".join(f"{name} {value:.4f} of {wanted.bounds[name]:.4g}" for name, value in trial.found.items())
-    return f"{'within' if trial.within else 'outside'} the bound ({told})"
+    figures = ", ".join(f"{name} {value:.4f} of {budget.bounds[name]:.4g}" for name, value in trial.found.items())
+    return f"{'within' if trial.within else 'outside'} the bound ({figures})"

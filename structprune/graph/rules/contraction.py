@@ -72,18 +72,18 @@ def convolve(
         flow.freeze(weight.axes[2:], "uses these channels as the places of a kernel")
     if groups == 1:
         flow.contracts((0, x, channel), (1, weight, in_dim))
-        entering, made = flow.tie(x.axes[channel], weight.axes[in_dim]), weight.axes[out_dim]
+        entering, leaving = flow.tie(x.axes[channel], weight.axes[in_dim]), weight.axes[out_dim]
         flow.cost(counted, total, *x.axes[:channel], weight.axes[0], weight.axes[1])
-        _produces(flow, weight, out_dim, made)
+        _produces(flow, weight, out_dim, leaving)
         flow.role(weight, in_dim, "consumer")
     else:
-        entering, made = _conv_grouped(flow, x.axes[channel], weight, groups, transposed, total, counted)
+        entering, leaving = _conv_grouped(flow, x.axes[channel], weight, groups, transposed, total, counted)
     flow.attribute(weight, "in_channels", entering)
-    flow.attribute(weight, "out_channels", made)
+    flow.attribute(weight, "out_channels", leaving)
     if bias is not None:
-        flow.tie(made, bias.axes[0])
+        flow.tie(leaving, bias.axes[0])
         flow.role(bias, 0, "bias")
-    axes = [None if i != channel else made for i in range(len(flow.shape))]
+    axes = [None if i != channel else leaving for i in range(len(flow.shape))]
     if channel == 1:
         axes[0] = x.axes[0]
     return Value(tuple(flow.shape), tuple(axes))
@@ -123,8 +123,8 @@ def _conv_grouped(
         flow.attribute(weight, "groups", entering, fan_in)
         blocks = [_whole(flow, axis, groups) for axis in (entering, outer)]
         flow.follow(groups, flow.tie(*blocks))
-        made = np.repeat(blocks[0], fan_out, axis=0)
-        return (entering, made) if transposed else (entering, outer)
+        leaving = np.repeat(blocks[0], fan_out, axis=0)
+        return (entering, leaving) if transposed else (entering, outer)
     flow.role(weight, 0, "consumer" if transposed else "filter")
     flow.role(weight, 1, "filter" if transposed else "consumer")
     if weight.key is None or entering.shape[1] > 1 or inner is None:
@@ -134,7 +134,7 @@ def _conv_grouped(
         flow.tie(across, flow.blocked[weight.key, 1])
     flow.blocked[weight.key, 1] = across
     flow.freeze([inner], None)
-    made = across if transposed else outer
+    leaving = across if transposed else outer
     flow.tie(entering, outer if transposed else across)
     for axis in (outer, across):
         parts = np.split(axis, groups)
@@ -143,8 +143,8 @@ def _conv_grouped(
     if transposed:
         flow.produced.append(Produced(flow.depth, weight.key, 1, across))
     else:
-        _produces(flow, weight, 0, made)
-    return entering, made
+        _produces(flow, weight, 0, leaving)
+    return entering, leaving
 
 
 def _whole(flow: Flow, axis: np.ndarray, groups: int) -> np.ndarray:
@@ -164,16 +164,16 @@ def _conv_same_places(
     if transposed:
         raise Unsupported("grouped transposed convolutions of such channels have no rule")
     blocks, places = flow.split(entering, (groups, len(entering) // groups))
-    made = weight.axes[0]
-    assert made is not None
-    made_blocks, _ = flow.split(made, (groups, len(made) // groups))
-    flow.freeze([blocks, made_blocks], None)
+    leaving = weight.axes[0]
+    assert leaving is not None
+    leaving_blocks, _ = flow.split(leaving, (groups, len(leaving) // groups))
+    flow.freeze([blocks, leaving_blocks], None)
     flow.tie(places, weight.axes[1])
     if places is not None and weight.key is None and weight.at(1) != 0.0:
         flow.changing.append(places)
-    flow.cost(counted, total, made, weight.axes[1])
-    _produces(flow, weight, 0, made)
-    return entering, made
+    flow.cost(counted, total, leaving, weight.axes[1])
+    _produces(flow, weight, 0, leaving)
+    return entering, leaving
 
 
 def _produces(flow: Flow, weight: Value, dim: int, axis: Axis) -> None:
@@ -209,7 +209,7 @@ def matmul(flow: Flow, a: Value, b: Value) -> Value:
     if flow.module_form and flow.native and len(a.shape) == len(b.shape) == 3:  # in nn.MultiheadAttention
         flow.freeze([a.axes[-1]], _SCALED)
     rank = len(flow.shape)
-    made: list[Axis] = []
+    axes: list[Axis] = []
     batch = rank - (len(a.shape) > 1) - (len(b.shape) > 1)
     for position in range(-batch, 0):
         present = []
@@ -220,14 +220,14 @@ def matmul(flow: Flow, a: Value, b: Value) -> Value:
                     present.append(x.axes[at])
                 else:
                     flow.freeze([x.axes[at]], "spreads one channel over many")
-        made.append(present[0] if len(present) == 1 else flow.tie(*present))
+        axes.append(present[0] if len(present) == 1 else flow.tie(*present))
     first = 1 if flow.op in ("addmm", "baddbmm") else 0  # which have their bias before
     flow.contracts((first, a, -1), (first + 1, b, -2 if len(b.shape) > 1 else -1))
     contracted = flow.tie(a.axes[-1], b.axes[-2] if len(b.shape) > 1 else b.axes[-1])
     flow.cost(
         flow.op,
         math.prod(flow.shape) * a.shape[-1],
-        *made,
+        *axes,
         *((a.axes[-2],) if len(a.shape) > 1 else ()),
         contracted,
         *((b.axes[-1],) if len(b.shape) > 1 else ()),
@@ -236,19 +236,19 @@ def matmul(flow: Flow, a: Value, b: Value) -> Value:
         flow.attributes.append(Attribute(contracted, source=Source(flow.module, "fused_attn"), flag=False))
     _matrix_roles(flow, a, b)
     if len(a.shape) > 1:
-        made.append(a.axes[-2])
+        axes.append(a.axes[-2])
     if len(b.shape) > 1:
-        made.append(b.axes[-1])
-    return Value(tuple(flow.shape), tuple(made))
+        axes.append(b.axes[-1])
+    return Value(tuple(flow.shape), tuple(axes))
 
 
 def _matrix_roles(flow: Flow, a: Value, b: Value) -> None:
     """A parameter in a matrix product contracts one axis and makes channels along the other."""
-    for value, consumed, made in ((a, -1, -2), (b, -2, -1)):
+    for value, consumed, outputs in ((a, -1, -2), (b, -2, -1)):
         rank = len(value.shape)
         if value.key is not None and rank > 1:
             flow.role(value, consumed % rank, "consumer")
-            _produces(flow, value, made % rank, value.axes[made])
+            _produces(flow, value, outputs % rank, value.axes[outputs])
 
 
 @op("addmm", "baddbmm", kind="product")

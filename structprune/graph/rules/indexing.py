@@ -67,13 +67,13 @@ def take_along_dim(flow: Flow, x: Value, index: Value, *_: Any, **__: Any) -> Va
 
 @op("index", masked=constants.first)
 def index(flow: Flow, x: Value, indices: Sequence[Value | None]) -> Value:
-    given = {d: where for d, where in enumerate(indices) if where is not None}
-    used = list(given)
-    for d, where in given.items():
+    picked = {d: where for d, where in enumerate(indices) if where is not None}
+    used = list(picked)
+    for d, where in picked.items():
         flow.freeze([x.axes[d], *where.axes], _REASON)
     rest = [axis for d, axis in enumerate(x.axes) if d not in used]
     new = len(flow.shape) - len(rest)
-    if new != max((len(where.shape) for where in given.values()), default=0):  # a mask covers as many axes as it has
+    if new != max((len(where.shape) for where in picked.values()), default=0):  # a mask covers as many axes as it has
         raise Unsupported("picks by a mask")
     together = used == list(range(used[0], used[-1] + 1)) if used else True
     at = used[0] if used and together else 0
@@ -83,12 +83,12 @@ def index(flow: Flow, x: Value, indices: Sequence[Value | None]) -> Value:
 @rule("index_put")
 def index_put(flow: Flow, x: Value, indices: Sequence[Value | None], values: Value, *_: Any) -> Value:
     """`x[mask] = number`, where the mask may be as large as `x`; or `x[:, places] = values`."""
-    given = [(d, where) for d, where in enumerate(indices) if where is not None]
-    (d, where), number = given[0], all(size == 1 for size in values.shape)
+    picked = [(d, where) for d, where in enumerate(indices) if where is not None]
+    (d, where), number = picked[0], all(size == 1 for size in values.shape)
     if number and where.shape == x.shape:
         return pointwise(flow, x, where, values)
-    if len(given) > 1:
-        return _put(flow, x, given, values)
+    if len(picked) > 1:
+        return _put(flow, x, picked, values)
     if not number and len(where.shape) > 1:
         raise Unsupported("writes to places that are picked along several axes")
     axes = list(x.axes)
@@ -100,15 +100,15 @@ def index_put(flow: Flow, x: Value, indices: Sequence[Value | None], values: Val
     return Value(x.shape, tuple(axes))
 
 
-def _put(flow: Flow, x: Value, given: list[tuple[int, Value]], values: Value) -> Value:
+def _put(flow: Flow, x: Value, picked: list[tuple[int, Value]], values: Value) -> Value:
     """`x[:, rows, columns] = values`, where rows and columns name one place after the other."""
-    dims = [d for d, _ in given]
-    if dims != list(range(dims[0], dims[-1] + 1)) or len({where.shape for _, where in given}) > 1:
+    dims = [d for d, _ in picked]
+    if dims != list(range(dims[0], dims[-1] + 1)) or len({where.shape for _, where in picked}) > 1:
         raise Unsupported("writes to places that are picked along several axes")
     flow.freeze([x.axes[d] for d in dims], _REASON)
-    flow.freeze([axis for _, where in given for axis in where.axes], _REASON)
+    flow.freeze([axis for _, where in picked for axis in where.axes], _REASON)
     axes = [None if d in dims else axis for d, axis in enumerate(x.axes)]
-    places = given[0][1].shape
+    places = picked[0][1].shape
     shape = (*x.shape[: dims[0]], *places, *x.shape[dims[-1] + 1 :])
     broadcast(flow, values, shape, [*axes[: dims[0]], *(None for _ in places), *axes[dims[-1] + 1 :]])
     return Value(x.shape, tuple(axes))

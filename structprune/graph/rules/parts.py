@@ -34,11 +34,11 @@ def split(flow: Flow, x: Value, *arguments: Any, **options: Any) -> list[Value]:
     if axis is not None:
         starts = np.cumsum([0, *sizes])
         parts = [axis[a:b] for a, b in itertools.pairwise(starts)]
-        given = arguments[0] if arguments else None
-        if flow.module_form and isinstance(given, (list, tuple)):
-            _follow_sizes(flow, parts, given)
+        sizes_or_count = arguments[0] if arguments else None
+        if flow.module_form and isinstance(sizes_or_count, (list, tuple)):
+            _follow_sizes(flow, parts, sizes_or_count)
         elif flow.module_form or flow.op in ("hsplit", "vsplit", "dsplit"):  # else the graph form writes the sizes
-            _follow_count(flow, parts, given)
+            _follow_count(flow, parts, sizes_or_count)
     return [_with_axis(x, dim, part, shape) for part, shape in zip(parts, flow.shape, strict=True)]
 
 
@@ -65,13 +65,13 @@ def _follow_sizes(flow: Flow, parts: list[Axis], sizes: Sequence[Any]) -> None:
         flow.freeze(rest, "cuts out parts whose sizes are numbers in the model's code")
 
 
-def _follow_count(flow: Flow, parts: list[Axis], given: Any) -> None:
+def _follow_count(flow: Flow, parts: list[Axis], number: Any) -> None:
     if len({len(part) for part in parts if part is not None}) > 1:
         flow.freeze(parts, "cuts the channels into parts of one size, and a smaller last one")
         return
     flow.balance(parts, "cuts the channels into equal parts")
     if flow.op in ("split", "unsafe_split"):
-        flow.follow(given, parts[0])
+        flow.follow(number, parts[0])
 
 
 @op("slice", sizes=("start", "end"), masked=constants.moved, rewrite=rewrites.slice_)
@@ -153,7 +153,7 @@ def triangle(flow: Flow, x: Value, *_: Any, **__: Any) -> Value:
 def diagonal(flow: Flow, x: Value, offset: int = 0, dim1: int | None = None, dim2: int | None = None) -> Value:
     """What two axes hold at equal places goes to the end."""
     default = (-2, -1) if flow.op == "linalg_diagonal" else (0, 1)
-    both = {(d if given is None else given) % len(x.shape) for given, d in zip((dim1, dim2), default, strict=True)}
+    both = {(d if dim is None else dim) % len(x.shape) for dim, d in zip((dim1, dim2), default, strict=True)}
     flow.freeze([x.axes[d] for d in both], "picks channels by their numbers")
     return Value(tuple(flow.shape), (*(a for d, a in enumerate(x.axes) if d not in both), None))
 

@@ -115,10 +115,10 @@ def create(flow: Flow, *_: Any, **__: Any) -> Value:
 @op("ones", sizes=("size",), spreads=True, masked=constants.filled(1.0), rewrite=rewrites.created)
 @op("full", sizes=("size",), spreads=True, masked=constants.filled_by(1), rewrite=rewrites.created)
 @op("empty", sizes=("size",), spreads=True, rewrite=rewrites.created)
-def constant(flow: Flow, given: Any, *_: Any, **__: Any) -> Value:
+def constant(flow: Flow, numbers: Any, *_: Any, **__: Any) -> Value:
     """One number everywhere: of any axis, any position can go, if what it meets goes."""
-    asked = given if isinstance(given, (list, tuple)) and len(given) == len(flow.shape) else flow.shape
-    axes = tuple(flow.spread(number, size) for number, size in zip(asked, flow.shape, strict=True))
+    sizes = numbers if isinstance(numbers, (list, tuple)) and len(numbers) == len(flow.shape) else flow.shape
+    axes = tuple(flow.spread(number, size) for number, size in zip(sizes, flow.shape, strict=True))
     return Value(tuple(flow.shape), axes, uniform=flow.op not in ("empty", "new_empty") and not flow.written)
 
 
@@ -126,6 +126,6 @@ def constant(flow: Flow, given: Any, *_: Any, **__: Any) -> Value:
 @op("new_ones", sizes=("size",), spreads=True, masked=constants.filled(1.0), rewrite=rewrites.new)
 @op("new_full", sizes=("size",), spreads=True, masked=constants.filled_by(2), rewrite=rewrites.new)
 @op("new_empty", sizes=("size",), spreads=True, rewrite=rewrites.new)
-def new_constant(flow: Flow, like: Value, given: Any, *_: Any, **__: Any) -> Value:
+def new_constant(flow: Flow, like: Value, numbers: Any, *_: Any, **__: Any) -> Value:
     """The same, of the first tensor's kind."""
-    return constant(flow, given)
+    return constant(flow, numbers)

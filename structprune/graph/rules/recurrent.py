@@ -36,7 +36,7 @@ def recurrent(flow: Flow, x: Value, *arguments: Any) -> list[Value]:
     time, batch = (0, None) if packed else (1, 0) if rest[0] else (0, 1)
     flow.freeze([x.axes[time]], "runs along an axis that carries channels")
     steps = int(np.prod(x.shape[:-1]))
-    entering, made, cells = x.axes[-1], [], []
+    entering, outputs, cells = x.axes[-1], [], []
     width = x.shape[-1]
     for layer in range(layers):
         outgoing: list[Axis] = []
@@ -45,21 +45,21 @@ def recurrent(flow: Flow, x: Value, *arguments: Any) -> list[Value]:
             cell = weights[at : at + each]
             out, inner = _cell(flow, steps, entering, cell, has_biases, first=layer == 0)
             outgoing.append(out)
-            made.append(out)
+            outputs.append(out)
             cells.append(inner)
         width = weights[(layer * directions) * each + 1].shape[1]
         entering = concatenate(outgoing, [width] * directions)
     projected = each - 2 * has_biases == 3
-    if len(made) > 1:
-        flow.balance(made, _BALANCED)
+    if len(outputs) > 1:
+        flow.balance(outputs, _BALANCED)
         if projected:
             flow.balance(cells, _BALANCED)
     samples = None if batch is None else x.axes[batch]
-    for state, axes in zip(states, (made, cells), strict=False):
+    for state, axes in zip(states, (outputs, cells), strict=False):
         samples = _begin(flow, state, samples, axes)
     axes = [samples if d == batch else None for d in range(len(x.shape) - 1)]
     result: list[Value] = [Value(tuple(flow.shape[0]), (*axes, entering))]
-    for shape, ends in zip(flow.shape[1:], (made, cells), strict=False):
+    for shape, ends in zip(flow.shape[1:], (outputs, cells), strict=False):
         result.append(Stacked.of([Value(tuple(shape[1:]), (samples, axis)) for axis in ends]))
     return result
 
@@ -125,9 +125,9 @@ def _begin(flow: Flow, state: Value, samples: Axis, axes: list[Axis]) -> Axis:
 @rule("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 def cell(flow: Flow, x: Value, state: Any, *weights: Value | None) -> Value | list[Value]:
     """One step of one layer: shapes (batch, inputs) and (batch, units)."""
-    given = [w for w in weights if w is not None]
+    present = [w for w in weights if w is not None]
     states = list(state) if flow.op == "lstm_cell" else [state]
-    units, _ = _cell(flow, x.shape[0], x.axes[-1], given, len(given) > 2, first=True)
+    units, _ = _cell(flow, x.shape[0], x.axes[-1], present, len(present) > 2, first=True)
     samples = x.axes[0]
     for value in states:
         samples = flow.tie(samples, value.axes[0])

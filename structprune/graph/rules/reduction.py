@@ -43,8 +43,8 @@ def spatial(flow: Flow, x: Value, *_: Any, **__: Any) -> Value | list[Value]:
     mixed = _MIXES[flow.op]
     flow.freeze(x.axes[-mixed:], "mixes positions of an axis that carries channels")
     kept = x.axes[: len(x.shape) - mixed]
-    made = [Value(tuple(s), (*kept, *(None,) * mixed)) for s in shapes]
-    return made if isinstance(flow.shape, list) else made[0]
+    values = [Value(tuple(s), (*kept, *(None,) * mixed)) for s in shapes]
+    return values if isinstance(flow.shape, list) else values[0]
 
 
 @op("max_unpool2d", "max_unpool3d", masked=constants.zeros_of_first)
@@ -112,11 +112,11 @@ def reduce(flow: Flow, x: Value, *arguments: Any, **options: Any) -> Value | lis
     if flow.op in _SPREADS and math.prod(x.shape[d] for d in over - set(live)) == 1:
         flow.floors += [(axis, 2) for d in live if (axis := x.axes[d]) is not None]  # one channel has no spread
     shapes = flow.shape if isinstance(flow.shape, list) else [flow.shape]
-    made = []
+    values = []
     for shape in shapes:
         kept = [None if d in over else x.axes[d] for d in range(rank) if len(shape) == rank or d not in over]
-        made.append(Value(tuple(shape), tuple(kept)))
-    return made if isinstance(flow.shape, list) else made[0]
+        values.append(Value(tuple(shape), tuple(kept)))
+    return values if isinstance(flow.shape, list) else values[0]
 
 
 _SPREADS = frozenset(("var", "std", "var_mean", "std_mean"))
@@ -128,8 +128,8 @@ _PICKS = frozenset(
 def _dims(op: str, arguments: Sequence[Any]) -> Any:
     """Which argument names the axes: norms have their order first, variances may have a flag instead."""
     at = 1 if op in ("linalg_vector_norm", "linalg_norm", "norm", "kthvalue") else 0
-    found = arguments[at] if len(arguments) > at else -1 if op in ("mode", "kthvalue") else None
-    return None if isinstance(found, bool) or not isinstance(found, (list, tuple, int)) else found
+    dims = arguments[at] if len(arguments) > at else -1 if op in ("mode", "kthvalue") else None
+    return None if isinstance(dims, bool) or not isinstance(dims, (list, tuple, int)) else dims
 
 
 @rule("cosine_similarity")

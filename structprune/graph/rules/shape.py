@@ -152,16 +152,16 @@ def transpose_matrix(flow: Flow, x: Value) -> Value:
 def expand(flow: Flow, x: Value, *arguments: Any, **__: Any) -> Value:
     """Copies of one position: any of them can go, if what they meet goes."""
     new = len(flow.shape) - len(x.shape)
-    asked = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else flow.shape
+    numbers = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else flow.shape
     axes: list[Axis] = []
     for d, size in enumerate(flow.shape):
         if d >= new and x.shape[d - new] == size:
             axes.append(x.axes[d - new])
-            flow.follow(asked[d], axes[-1])
+            flow.follow(numbers[d], axes[-1])
             continue
         if d >= new:
             flow.freeze([x.axes[d - new]], "spreads one channel over many")
-        axes.append(flow.spread(asked[d], size))
+        axes.append(flow.spread(numbers[d], size))
     return Value(tuple(flow.shape), tuple(axes))
 
 
