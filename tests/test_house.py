@@ -225,3 +225,53 @@ def test_variables_are_named_by_nouns(part):
         if variable in NO_NAMES
     ]
     assert len(participles) <= STILL_THERE.get(part, 0), "\n".join(participles)
+
+
+def registries():
+    """Each registry of names, by the package that registers them."""
+    from structprune.criteria import CRITERIA
+    from structprune.data import SOURCES
+    from structprune.plan import ALLOCATIONS
+    from structprune.recipe import RECOVERIES
+    from structprune.runtimes import ENGINES
+    from structprune.tasks import TASKS
+    from structprune.train.method import TRAINING_METHODS
+
+    return {
+        "criteria": CRITERIA,
+        "data": SOURCES,
+        "plan": ALLOCATIONS,
+        "recover": RECOVERIES,
+        "runtimes": ENGINES,
+        "tasks": TASKS,
+        "train": TRAINING_METHODS,
+    }
+
+
+def compared(tree):
+    """The texts that a module compares something with, each with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            for part in (node.left, *node.comparators):
+                for leaf in part.elts if isinstance(part, (ast.Tuple, ast.List, ast.Set)) else [part]:
+                    if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str):
+                        yield leaf.value, node.lineno
+
+
+PACKAGES_OF_PYTHON = ("torch", "timm")  # names of packages, where they are compared, not of an engine or a source
+NAMED_ON_PURPOSE = {  # by module and text
+    ("structprune.first_recipe.purpose", "segmentation"),  # its spec has a key that no task can do without
+    ("structprune.first_recipe.writing", "regression"),  # a comment of the recipe that is written explains its key
+    ("structprune.first_recipe.writing", "digits"),  # how many there are to train on, without reading them
+}
+
+
+def test_no_package_compares_a_name_that_another_registers():
+    places = {}
+    for package, registry in registries().items():
+        for name, tree in TREES.items():
+            if not f"{name}.".startswith(f"structprune.{package}."):
+                for text, line in compared(tree):
+                    if text in registry and text not in PACKAGES_OF_PYTHON and (name, text) not in NAMED_ON_PURPOSE:
+                        places[f"{name}, line {line}"] = f"{registry.kind} {text}"
+    assert places == {}
