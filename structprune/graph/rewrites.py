@@ -173,15 +173,21 @@ def trains(argument: str) -> Rewrite:
 
     def rewrite(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
         at: Any = place(node.target, argument)  # type: ignore[arg-type]
-        if op_name(node.target) == "batch_norm" and args[3] is not None and args[6] == 0.0:
-            raise ModelError(
-                f"the graph form can't train {node.meta['module']}: BatchNorm with momentum=None counts in code"
-            )
         if len(args) <= at or args[at] is not False:
             return None  # statistics of the batch, always
         return "op", str(node.target), [*args[:at], {"$training": True}, *args[at + 1 :]], kwargs
 
     return rewrite
+
+
+def batch_norm(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+    """The same, of a BatchNorm. Raises ModelError for one whose momentum is worked out by its module."""
+    running, momentum = (place(node.target, name) or 0 for name in ("running_mean", "momentum"))  # type: ignore[arg-type]
+    if args[running] is not None and args[momentum] == 0.0:
+        raise ModelError(
+            f"the graph form can't train {node.meta['module']}: BatchNorm with momentum=None counts in code"
+        )
+    return trains("training")(w, node, args, kwargs)
 
 
 def fresh(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 RUNTIME = "(runtime)"  # the layer of kernels that the runtime adds: reorders, transposes
+# Of a file's own ops, which are ONNX's: those of a network have records (`ops.record`).
 _LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 

@@ -2,7 +2,9 @@
 
 Which ops are admitted is said in `graph.computing`. Those that trust sizes or places that they are given, and are
 common in networks (`lstm`, `_weight_norm`, `embedding_bag`), run behind a check. What makes a tensor without filling
-it (`empty`) gives zeros: code that fills it sees no difference, and code that does not sees no old memory.
+it (`empty`) gives zeros: code that fills it sees no difference, and code that does not sees no old memory. These lists
+are not in the records of ops: they hold for a program's methods and functions too, which have none, and what a file may
+ask for must not hang on what anyone registers.
 """
 
 from __future__ import annotations

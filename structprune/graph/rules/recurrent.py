@@ -19,7 +19,10 @@ from ..axes import Axis, concatenate
 from ..flow import Flow, Stacked, Unsupported, Value
 from .contraction import _produces
 
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+_GATES = {
+    **{"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1},
+    **{"lstm_cell": 4, "gru_cell": 3, "rnn_tanh_cell": 1, "rnn_relu_cell": 1},
+}
 _BALANCED = "has one width for all its layers and directions"
 
 
@@ -69,7 +72,7 @@ def _cell(
 ) -> tuple[Axis, Axis]:
     """One layer in one direction: what it hands on, and its inner state; the same but where it is projected."""
     into, back = weights[:2]
-    gates = _GATES[flow.op.removesuffix("_cell")]
+    gates = _GATES[flow.op]
     flow.tie(entering, into.axes[1])
     rows = flow.tie(into.axes[0], back.axes[0])
     for bias in weights[2:4] if has_biases else ():

@@ -209,7 +209,7 @@ def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Val
     return Value(tuple(flow.shape), (x.axes[0], axis, *(None,) * len(x.axes[2:])))
 
 
-@op("batch_norm", kind="batch norm", rewrite=rewrites.trains("training"))
+@op("batch_norm", kind="batch norm", rewrite=rewrites.batch_norm)
 @op("_native_batch_norm_legit_no_training", "cudnn_batch_norm", trusts=True)
 @op("instance_norm", masked=constants.instance_normed)
 def batch_norm(flow: Flow, x: Value, *arguments: Any, **_: Any) -> Value:
