@@ -69,6 +69,7 @@ def test_the_blocks_are_found():
         "counting_task.py",
         "slimming_method.py",
         "own_choices.py",
+        "own_recovery.py",
         "own_engine.py",
     ]
 
