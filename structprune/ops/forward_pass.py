@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError, OtherSizeError
 from ..modules import plain_attention, plain_parallel, replace_tensors, set_attributes, skeleton_copy, tensors
+from ..process import alone
 from .answers import Answer, Question, Scenario, seeded
 from .caches import apart, emptied
 from .conditions import Condition
@@ -99,7 +101,7 @@ def listen(model: nn.Module, inputs: Inputs, scenario: Scenario) -> tuple[Answer
     replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in state.items()})
     device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
     listener = Listener(copy, scenario)
-    with torch.set_grad_enabled(scenario.training), warnings.catch_warnings(), seeded():
+    with alone(), torch.set_grad_enabled(scenario.training), warnings.catch_warnings(), seeded():
         warnings.simplefilter("ignore")
         inputs.map(lambda x: x.detach().to(device, copy=True)).call_under(listener, copy)
     return tuple(listener.heard)
@@ -126,6 +128,7 @@ def record(
     mode = _ModeReads()
     try:
         with (
+            alone(),
             torch.set_grad_enabled(scenario.training),
             warnings.catch_warnings(),
             seeded() if scenario != _EVALUATION else nullcontext(),
@@ -165,6 +168,7 @@ class _ModeReads:
 
     def __init__(self) -> None:
         self.happened = False
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> None:
         def read(module: nn.Module) -> bool:
@@ -187,7 +191,8 @@ class _ModeReads:
 
     def _notice(self, frame: Any) -> None:
         file = frame.f_code.co_filename
-        if not file.startswith(_TORCH) and not file.endswith(_NORMS):
+        own = threading.get_ident() == self._thread  # other threads see the same numbers, and are none of its business
+        if own and not file.startswith(_TORCH) and not file.endswith(_NORMS):
             self.happened = True
 
     def __exit__(self, *_: object) -> None:

@@ -13,6 +13,7 @@ import math
 import operator
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -136,6 +137,7 @@ class Watcher(OpMode):
         self._paths = {id(module): name for name, module in walk(model)}
         self.native = False
         self._stack: list[tuple[str, bool]] = []
+        self._thread = threading.get_ident()  # the hooks are called for modules of all threads
         self.run = next(_RUNS)
         self.conditions: list[Condition] = []
         self.answers = Answers(scenario, self.run)
@@ -166,12 +168,15 @@ class Watcher(OpMode):
                 handle.remove()
 
     def _step_in(self, module: nn.Module, _: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         self._stack.append((self.path, self.native))
         self.path = self._paths.get(id(module), self.path)
         self.native = type(module).__module__.startswith("torch.")
 
     def _step_out(self, *_: Any) -> None:
-        self.path, self.native = self._stack.pop()
+        if threading.get_ident() == self._thread:
+            self.path, self.native = self._stack.pop()
 
     @property
     def last(self) -> str:

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from ..errors import GateError, RecipeError, StoreError
 from ..options import checked, flag, instance, optional, several
+from ..process import TORCH, settings_kept
 from ..progress import Reporter
 from ..recipe import Recipe, read_recipe
 from ..records import Plan
@@ -111,6 +112,7 @@ def plan_recipe(
     return plan
 
 
+@settings_kept()
 def _claimed(
     recipe: str | Path | Recipe,
     out: str | Path | None,
@@ -170,6 +172,7 @@ def _run(
         return report
 
 
+@settings_kept()
 def rehearse(recipe: Recipe, reporter: Reporter | None = None) -> None:
     """All that a run does before it writes anything: raises what is wrong with the recipe, its model, data or budget.
 
@@ -187,7 +190,7 @@ def runner_of(
     """The stages of a recipe, none of them run yet, under the recipe's seed."""
     torch.manual_seed(recipe.seed)
     np.random.seed(recipe.seed)
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    warnings.filterwarnings("ignore", category=UserWarning, module=TORCH)
     return Runner(recipe, store, reporter, artefacts)
 
 

@@ -8,6 +8,7 @@ on purpose: a mistake there would be made in the slim network and in what the ga
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -107,11 +108,15 @@ class _Masking(OpMode):
 
     @contextmanager
     def _hooks(self) -> Iterator[None]:
+        thread = threading.get_ident()  # the hooks are called for modules of all threads
+
         def enter(module: nn.Module, _: Any) -> None:
-            self.stack.append(self.paths.get(id(module), self.stack[-1]))
+            if threading.get_ident() == thread:
+                self.stack.append(self.paths.get(id(module), self.stack[-1]))
 
         def leave(*_: Any) -> None:
-            self.stack.pop()
+            if threading.get_ident() == thread:
+                self.stack.pop()
 
         with ExitStack() as hooks:
             hooks.callback(nn.modules.module.register_module_forward_pre_hook(enter).remove)

@@ -1,0 +1,99 @@
+"""What a process shares is as it was afterwards, and two threads at work are both right."""
+
+import builtins
+import gc
+import logging
+import os
+import random
+import signal
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import sklearn.datasets  # noqa: F401  (sets environment variables and warning filters of its own)
+import torch
+from torch import nn
+
+import structprune as sp
+from structprune.process import settings_kept
+
+
+class Deep(nn.Module):
+    """Blocks one in another, whose code looks at lengths and modes."""
+
+    def __init__(self, width, blocks):
+        super().__init__()
+        self.enter = nn.Conv2d(3, width, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(width, width, 3, padding=1)) for _ in range(blocks))
+        self.leave = nn.Conv2d(width, 4, 1)
+
+    def forward(self, x):
+        x = self.enter(x)
+        for block in self.blocks:
+            x = x + block(x.relu())
+        return self.leave(x.reshape(len(x), -1, *x.shape[2:]))
+
+
+X = torch.randn(1, 3, 8, 8)
+
+
+def facts(model):
+    graph = sp.trace(model, X)
+    return repr(graph.groups), graph.macs(), graph.params(), repr(graph.barriers)
+
+
+def state():
+    """The switches of this process."""
+    hooks = nn.modules.module
+    return {
+        "random": (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()),
+        "warnings": list(warnings.filters),
+        "logging": (logging.root.manager.disable, {name: logging.getLogger(name).level for name in ("torch.onnx",)}),
+        "functions": (builtins.len, torch.is_grad_enabled, nn.Module.__dict__.get("training")),
+        "hooks": (len(hooks._global_forward_hooks), len(hooks._global_forward_pre_hooks)),
+        "torch": (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()),
+        "modes": (torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled()),
+        "process": (gc.isenabled(), os.getcwd(), dict(os.environ), os.fstat(1).st_ino, signal.getsignal(signal.SIGINT)),
+    }
+
+
+def test_threads_trace_different_models_at_once_and_each_is_right():
+    models = [Deep(4 + 2 * number, 1 + number % 3) for number in range(6)]
+    alone, before, over = [facts(model) for model in models], state(), threading.Event()
+
+    def work_of_another_thread():
+        while not over.is_set():
+            with torch.no_grad():
+                models[0](X)
+
+    with ThreadPoolExecutor(4) as pool:
+        other = pool.submit(work_of_another_thread)
+        together = list(pool.map(facts, models * 2))
+        over.set()
+        other.result()
+    assert together == alone * 2
+    assert state() == before
+
+
+def test_a_run_leaves_the_process_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = {"model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}}}
+    recipe = {**model, "data": {"source": "digits", "image_size": 16}, "prune": {"budget": {"macs": 0.5}, "align": 1}}
+    checked, before = sp.recipe.check_recipe(recipe), state()
+    plan = sp.run(checked, tmp_path / "run", plan_only=True)
+    assert plan["budget"] == {"macs": 0.5}
+    assert state() == before
+
+
+def test_settings_are_put_back_after_an_error():
+    before = state()
+    try:
+        with settings_kept():
+            torch.manual_seed(3)
+            random.seed(3)
+            warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+            raise KeyError
+    except KeyError:
+        pass
+    assert state() == before
