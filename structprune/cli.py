@@ -355,10 +355,11 @@ def compare(
     flags = [*(["--as-fast"] if as_fast else []), *(["--timeout", f"{timeout:g}"] if timeout != TIMEOUT else [])]
     with plain_errors(resume_command("compare", recipe, out, set_, folder, flags)):
         _check_text(recipe, set_)
+        from .compare import Comparison, compare_table, draw
         from .compare import compare as compare_tools
-        from .compare import compare_table, draw
 
-        result = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
+        data = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
+        result = Comparison.model_validate(data)
         draw(result, folder / "compare.png")
         output(140).print(compare_table(result))
         files = "compare.json, compare.png, structprune/report.html"

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from .compare.records import Comparison
 from .plan_schema import PlanData
 from .report import Report
 
-RECORDS: dict[str, type[BaseModel]] = {"plan": PlanData, "report": Report}
+RECORDS: dict[str, type[BaseModel]] = {"compare": Comparison, "plan": PlanData, "report": Report}
 
 
 def schemas() -> Iterator[tuple[str, str]]:

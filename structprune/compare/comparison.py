@@ -19,17 +19,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from ..cost import check_may_time, wants_latency
-from ..errors import RecipeError, StructPruneError
+from ..errors import RecipeError, StoreError, StructPruneError
 from ..graph import DependencyGraph
 from ..graph.tracing import OUTPUT
+from ..json_records import read_record
 from ..models import build_model
-from ..modules import tensors
 from ..plan import allocation_of
 from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
@@ -38,15 +36,15 @@ from ..run import RunFolder, held, rehearse, run, runner_of
 from ..runtimes import ENGINES, Benchmark, Runtime, benchmark, environment
 from ..store import files
 from .child import Task
+from .importance import planned_indices, share_kept, stored_indices
 from .memory import PeakMemory
 from .peer import Settings
+from .records import SCHEMA, Comparison
 
-SCHEMA = "structprune.compare/1"
 OURS, THEIRS = "structprune", "torch-pruning"
 AS_FAST = f"{OURS}-as-fast"
 FOR_SPEED = "knapsack"  # where the recipe's own allocation does not weigh what a width loses against what it costs
 ROUNDINGS = (1, 8, 16)
-Blocks = list[np.ndarray]
 SAME = 1e-9  # the relative difference, in float64, from which a network is not the masked dense one
 _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     **dict.fromkeys(("l1", "group_l1"), ("GroupMagnitudeImportance", {"p": 1})),
@@ -97,7 +95,7 @@ def compare(
             _with_speedup(checked, 1.0).prune.budget.as_dict()
         )  # what can't be asked for is said before any work
     if not _claim(folder, checked, roundings, resume, as_fast):
-        return json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+        return _finished(folder).to_data()
 
     reporter.stage(f"{checked.model.name}: rehearsing the recipe")
     rehearse(checked, reporter)
@@ -120,7 +118,9 @@ def _compare(
     for align in roundings:
         row = _theirs(started, report["macs"]["slim"], align, settings, folder, timeout, reporter)
         if "error" not in row and row["gate"]["max_rel"] is not None:
-            row["kept_importance"] = share_kept(graph, scores, _stored(folder / row["network"] / "kept.safetensors"))
+            row["kept_importance"] = share_kept(
+                graph, scores, stored_indices(folder / row["network"] / "kept.safetensors")
+            )
             # where a statistic is taken over channels, zeros count in it: a difference tells nothing
             row["gate"]["unclear"] = not row["gate"]["passed"] and any(not group.exact for group in graph.groups)
         rows.append(row)
@@ -146,35 +146,9 @@ def _compare(
         "notes": notes,
         "environment": environment().to_data(),
     }
-    files.write_text(folder / "compare.json", json.dumps(result, indent=1) + "\n")
-    return result
-
-
-def share_kept(graph: DependencyGraph, scores: Scores, kept: Mapping[tuple[str, int], Blocks]) -> float:
-    """The geometric mean, over scored groups, of the share of scores that stays on the leading layer's positions.
-
-    `kept` has, for an axis of a tensor, the kept indices of each block of axis 0, or one entry for all; all positions
-    stay where it has none.
-    """
-    shares, sizes = [], {key: tensor.shape for key, tensor in tensors(graph.model).items()}
-    for group in graph.groups:
-        if group.name not in scores.values:
-            continue
-        leading = group.leading
-        each = scores.values[group.name] - min(0.0, float(scores.values[group.name].min()))
-        of_position = np.append(each, 0.0)[leading.index].sum(axis=1)  # -1, no unit, looks up the 0
-        blocks = kept.get((leading.key, leading.dim))
-        if of_position.sum() <= 0:
-            continue
-        if blocks is None:
-            shares.append(1.0)
-            continue
-        rows = of_position.reshape(-1, sizes[leading.key][leading.dim])
-        blocks = blocks * len(rows) if len(blocks) == 1 else blocks
-        stays = sum(row[index].sum() for row, index in zip(rows, blocks, strict=True))
-        shares.append(float(stays / of_position.sum()))
-    with np.errstate(divide="ignore"):
-        return float(np.exp(np.mean(np.log(shares)))) if shares else 1.0
+    data = Comparison.model_validate(result).to_data()
+    files.write_text(folder / "compare.json", json.dumps(data, indent=1) + "\n")
+    return data
 
 
 # --- stages --------------------------------------------------------------------------------------------------
@@ -202,7 +176,15 @@ def _claim(folder: Path, recipe: Recipe, roundings: Sequence[int], resume: bool,
     finished = folder / "compare.json"
     if not finished.is_file():
         return True
-    return as_fast and not json.loads(finished.read_text(encoding="utf-8")).get("as_fast", False)
+    return as_fast and not _finished(folder).as_fast
+
+
+def _finished(folder: Path) -> Comparison:
+    """The comparison that a folder holds. Raises RecipeError where its file is broken."""
+    try:
+        return read_record(folder / "compare.json", Comparison)
+    except StoreError as error:
+        raise RecipeError(f"{error}: give another folder by --out") from error
 
 
 def _dense(recipe: Recipe, folder: Path, reporter: Reporter) -> Recipe:
@@ -385,16 +367,3 @@ def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, reporter: Re
             if "asked" in row:
                 ratio, interval = timed.ratio(row["asked"]["of"], row["network"])
                 row["asked"] |= {"reached": ratio, "reached_ci95": list(interval)}
-
-
-def planned_indices(keep: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, int], Blocks]:
-    """What a plan keeps, as `share_kept` takes it."""
-    flat = ((key, int(dim), index) for key, dims in keep.items() for dim, index in dims.items())
-    return {
-        (key, dim): [np.array(block, int) for block in (i if i and isinstance(i[0], list) else [i])]
-        for key, dim, i in flat
-    }
-
-
-def _stored(path: Path) -> dict[tuple[str, int], Blocks]:
-    return {(key.rpartition("/")[0], int(key.rpartition("/")[2])): [index] for key, index in load_file(path).items()}

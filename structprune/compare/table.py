@@ -2,75 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.markup import escape
 from rich.table import Table
 
 from ..report.table import titled
 from ..runtimes import pace
+from .records import Asked, Comparison, FailedRow, Row, RowGate
 
 COLUMNS = ("network", "MACs cut", "faster (95 %)", "efficiency", "kept", "as cut", "final", "seconds", "memory", "gate")
 
 
-def compare_table(result: Mapping[str, Any]) -> Table:
+def compare_table(result: Comparison) -> Table:
     """A line for each network; where torch-pruning failed, its error as it is."""
-    timed = [row for row in result["rows"] if "error" not in row]
-    slower = [pace("dense", row["network"], row["speedup"], row["ci95"]) for row in timed]
-    title = titled(escape(f"{result['model']}: {result['runtime']}"), slower)
+    slower = [pace("dense", row.network, row.speedup, row.ci95) for row in result.finished()]
+    title = titled(escape(f"{result.model}: {result.runtime}"), slower)
     table = Table(title=title, title_justify="left", caption_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("network", "gate") else "right", overflow="fold")
-    for row in result["rows"]:
+    for row in result.rows:
         table.add_row(*map(escape, cells(row)))
-    dense = result["dense"]
-    errors = [f"{row['network']}: {row['error']}" for row in result["rows"] if "error" in row]
-    timing: list[str] = next((row["timing"] for row in result["rows"] if row.get("timing")), [])
+    timing: list[str] = next((row.timing for row in result.finished() if row.timing), [])
     about = [
-        f"as cut, final: {result['metric']} (dense: {dense['quality']:.4f}); kept: geometric mean over groups of the "
-        f"share of {result['kept_by']} scores that stays; seconds: from the recipe to the cut network + the search for "
+        f"as cut, final: {result.metric} (dense: {result.dense.quality:.4f}); kept: geometric mean over groups of the "
+        f"share of {result.kept_by} scores that stays; seconds: from the recipe to the cut network + the search for "
         "its ratio; memory: the process's peak until then; gate: against the masked dense network, in float64",
-        *result["notes"],
-        *(_reached(row) for row in result["rows"] if "reached" in row.get("asked", {})),
+        *result.notes,
+        *(_reached(row.network, row.goal) for row in result.finished() if row.goal and row.goal.reached_ci95),
         *timing,
-        *errors,
+        *(f"{row.network}: {row.error}" for row in result.failed()),
     ]
     table.caption = escape("\n".join(about))
     return table
 
 
-def cells(row: Mapping[str, Any]) -> list[str]:
-    if "error" in row:
-        return [row["network"], *["-"] * (len(COLUMNS) - 2), "failed"]
-    low, high = row["ci95"]
-    quality, gate, kept = row["quality"], row["gate"], row.get("kept_importance")
-    seconds = "-" if row["seconds"] is None else f"{row['seconds']:.1f}"
-    seconds += f" + {row['search_seconds']:.1f}" if "search_seconds" in row else ""
+def cells(row: Row | FailedRow) -> list[str]:
+    """A network's line."""
+    if isinstance(row, FailedRow):
+        return [row.network, *["-"] * (len(COLUMNS) - 2), "failed"]
+    low, high = row.ci95
+    seconds = "-" if row.seconds is None else f"{row.seconds:.1f}"
+    seconds += "" if row.search_seconds is None else f" + {row.search_seconds:.1f}"
     return [
-        row["network"],
-        f"{row['cut']:.2f}×",
-        f"{row['speedup']:.2f}× ({low:.2f}-{high:.2f})",
-        f"{row['efficiency']:.2f}",
-        "-" if kept is None else f"{kept:.3f}",
-        f"{quality['pruned']:.4f}",
-        f"{quality['final']:.4f}",
+        row.network,
+        f"{row.cut:.2f}×",
+        f"{row.speedup:.2f}× ({low:.2f}-{high:.2f})",
+        f"{row.efficiency:.2f}",
+        "-" if row.kept_importance is None else f"{row.kept_importance:.3f}",
+        f"{row.quality.pruned:.4f}",
+        f"{row.quality.final:.4f}",
         seconds,
-        f"{row['peak_bytes'] / 2**20:,.0f} MiB",
-        _verdict(gate),
+        f"{row.peak_bytes / 2**20:,.0f} MiB",
+        _verdict(row.gate),
     ]
 
 
-def _reached(row: Mapping[str, Any]) -> str:
-    goal, (low, high) = row["asked"], row["asked"]["reached_ci95"]
-    return f"{row['network']} is {goal['reached']:.2f}× as fast as {goal['of']} (95 %: {low:.2f}-{high:.2f})"
+def _reached(network: str, goal: Asked) -> str:
+    assert goal.reached_ci95 is not None
+    low, high = goal.reached_ci95
+    return f"{network} is {goal.reached:.2f}× as fast as {goal.of} (95 %: {low:.2f}-{high:.2f})"
 
 
-def _verdict(gate: Mapping[str, Any]) -> str:
-    if gate["passed"]:
+def _verdict(gate: RowGate) -> str:
+    if gate.passed:
         return "passed"
-    if gate["max_rel"] is None:
-        return f"can't be compared: {gate['detail']}"
-    if gate.get("unclear"):
-        return "unclear: a statistic over channels"
-    return f"differs by {gate['max_rel']:.1e}"
+    if gate.max_rel is None:
+        return f"can't be compared: {gate.detail}"
+    return "unclear: a statistic over channels" if gate.unclear else f"differs by {gate.max_rel:.1e}"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import structprune as sp
 from structprune.cli import app
-from structprune.compare import compare, compare_table, comparison, draw, table
+from structprune.compare import Comparison, compare, compare_table, comparison, draw, table
 from structprune.compare.memory import PeakMemory
 from structprune.compare.peer import (
     cut,
@@ -24,6 +24,7 @@ from structprune.compare.peer import (
     without_fused_attention,
     zeroed,
 )
+from structprune.compare.records import RowGate
 from structprune.cost import learning
 from structprune.errors import PlanError, RecipeError
 from structprune.models import build_model
@@ -170,7 +171,7 @@ def test_blocks_of_a_grouped_transposed_layer_keep_their_own():
     ],
 )
 def test_the_gate_of_torch_pruning_claims_no_more_than_is_known(gate, words):
-    assert words in table._verdict(gate)
+    assert words in table._verdict(RowGate(**gate))
 
 
 def test_peak_memory_sees_what_is_allocated_inside():
@@ -198,13 +199,19 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
         assert row["peak_bytes"] > 2**20
     report = json.loads((out / "structprune" / "report.json").read_text())
     assert report["quality"]["dense"] == result["dense"]["quality"]
-    assert draw(result, tmp_path / "picture.png").stat().st_size > 1000
-    assert compare_table(result).row_count == 2
+    assert draw(Comparison.model_validate(result), tmp_path / "picture.png").stat().st_size > 1000
+    assert compare_table(Comparison.model_validate(result)).row_count == 2
     assert compare(recipe, out, roundings=(8,), resume=True) == json.loads((out / "compare.json").read_text())
     with pytest.raises(RecipeError, match="already holds a comparison"):
         compare(recipe, out, roundings=(8,))
     with pytest.raises(RecipeError, match="by another recipe"):
         compare(check_recipe({**SMALL, "seed": 1}), out, resume=True)
+
+    text = (out / "compare.json").read_text()
+    (out / "compare.json").write_text(text.replace('"kept_by"', '"kept"'))
+    with pytest.raises(RecipeError, match=r"compare\.json is damaged: kept_by is missing: give another folder"):
+        compare(recipe, out, resume=True)
+    (out / "compare.json").write_text(text)
 
     peer_timed_as(monkeypatch, 1.3)  # added to what is there
     added = compare(recipe, out, roundings=(8,), resume=True, as_fast=True)
@@ -220,8 +227,10 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     graph, scores = comparison._scored(started, out / "structprune", Reporter())
     assert fast["kept_importance"] == comparison.share_kept(graph, scores, comparison.planned_indices(plan.keep))
     assert fast["asked"]["reached_ci95"][0] <= fast["asked"]["reached"] <= fast["asked"]["reached_ci95"][1]
-    assert "structprune-as-fast: the recipe with budget speedup=1.3 alone" in str(compare_table(added).caption)
-    assert "as fast as torch-pruning-8 (95 %: " in str(compare_table(added).caption)
+    assert "structprune-as-fast: the recipe with budget speedup=1.3 alone" in str(
+        compare_table(Comparison.model_validate(added)).caption
+    )
+    assert "as fast as torch-pruning-8 (95 %: " in str(compare_table(Comparison.model_validate(added)).caption)
     for flag in (True, False):  # a record that has more than is asked for stays as it is
         assert compare(recipe, out, resume=True, as_fast=flag) == json.loads((out / "compare.json").read_text())
 
@@ -230,11 +239,13 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     stopped = compare(recipe, out, roundings=(8,), resume=True, timeout=0.5)
     assert stopped["rows"][1]["error"] == "no result in 0.5 s"
     assert stopped["rows"][0]["kept_importance"] == ours["kept_importance"]
-    assert draw(stopped, tmp_path / "picture.png").is_file()
+    assert draw(Comparison.model_validate(stopped), tmp_path / "picture.png").is_file()
     (out / "compare.json").unlink()
     (out / "torch-pruning-8" / "result.json").write_text('{"align": 8, "error": "prune: IndexError: index 7"}')
     failed = compare(recipe, out, roundings=(8,), resume=True, as_fast=True)
-    assert "torch-pruning-8: prune: IndexError: index 7" in str(compare_table(failed).caption)
+    assert "torch-pruning-8: prune: IndexError: index 7" in str(
+        compare_table(Comparison.model_validate(failed)).caption
+    )
     assert [row["network"] for row in failed["rows"]] == ["structprune", "torch-pruning-8"]
     assert "no structprune-as-fast: torch-pruning-8 failed" in failed["notes"]
 

@@ -7,12 +7,12 @@ from rich.text import Text
 from torch import nn
 
 import structprune as sp
-from structprune.compare import compare_table
+from structprune.compare import SCHEMA, Comparison, compare_table
 from structprune.errors import ModelError, RecipeError
 from structprune.ops import Inputs
 from structprune.report import benchmark_table
 from structprune.report.table import also_rows
-from structprune.runtimes import Runtime, latency, time_also, time_layers
+from structprune.runtimes import Runtime, environment, latency, time_also, time_layers
 from structprune.runtimes.engine import Network
 from structprune.runtimes.kernel_layers import RUNTIME, LayerNames
 from structprune.runtimes.latency import Benchmark, _disturbances, _interval, _too_wide
@@ -218,10 +218,24 @@ def test_the_notes_of_a_benchmark_begin_with_what_is_slower(monkeypatch, tmp_pat
 @pytest.mark.parametrize(("speedup", "first"), [(0.8, "slim is slower than dense: 0.80×"), (1.8, "net: model")])
 def test_tables_of_comparisons_begin_with_it(speedup, first):
     ci95 = [0.98 * speedup, 1.02 * speedup]
-    row = {"network": "slim", "speedup": speedup, "ci95": ci95, "cut": 2.0, "efficiency": 0.4, "peak_bytes": 1}
-    row |= {"quality": {"pruned": 0.5, "final": 0.9}, "gate": {"passed": True}, "seconds": 1.0}
-    result = {"model": "net", "runtime": "model", "rows": [row, {"network": "peer", "error": "failed"}], "notes": []}
-    result |= {"dense": {"quality": 0.9}, "metric": "accuracy", "kept_by": "l1"}
-    lines = str(Text.from_markup(str(compare_table(result).title))).splitlines()
+    row = {
+        "network": "slim",
+        "tool": "structprune",
+        "macs": 1,
+        "params": 1,
+        "ms": 1.0,
+        "timing": [],
+        "speedup": speedup,
+        "ci95": ci95,
+        "cut": 2.0,
+        "efficiency": 0.4,
+        "peak_bytes": 1,
+    }
+    row |= {"quality": {"pruned": 0.5, "final": 0.9}, "gate": {"passed": True, "max_rel": 0.0}, "seconds": 1.0}
+    rows = [row, {"network": "peer", "tool": "torch-pruning", "error": "failed"}]
+    result = {"schema": SCHEMA, "model": "net", "runtime": "model", "rows": rows, "notes": [], "metric": "accuracy"}
+    result |= {"dense": {"macs": 2, "quality": 0.9}, "kept_by": "l1", "criterion": "l1", "allocation": "uniform"}
+    comparison = Comparison.model_validate({**result, "budget": {}, "environment": environment()})
+    lines = str(Text.from_markup(str(compare_table(comparison).title))).splitlines()
     assert lines[0].startswith(first)
     assert lines[-1] == "net: model"
