@@ -29,12 +29,10 @@ if TYPE_CHECKING:  # packages that are called like a function are that function 
     from .runtimes import benchmark
     from .store import load, save
     from .surgery import prune
-    from .typing import Budget
     from .verify import verify
 
 __version__ = "0.1.0"
 __all__ = [
-    "Budget",
     "Plan",
     "benchmark",
     "criterion",
@@ -52,7 +50,6 @@ __all__ = [
 ]
 
 _PLACES = {  # of the names that no package inside has; those are called like their function (see on_demand.call_like)
-    "Budget": "typing",
     "Plan": "records",
     "benchmark": "runtimes",
     "criterion": "criteria",

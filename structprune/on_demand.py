@@ -59,5 +59,5 @@ def call_like(package: str, function: Callable[..., Any]) -> None:
     """
     module = sys.modules[package]
     module.__class__ = CallablePackage
-    module.__dict__["__wrapped__"] = function
+    module.__dict__.update(__wrapped__=function, __module__=function.__module__)
     module.__doc__ = f"{inspect.getdoc(function)}\n\nThe package: {module.__doc__}"

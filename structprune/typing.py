@@ -20,7 +20,8 @@ class Budget(TypedDict, total=False):
         speedup: how many times as fast as the dense network, likewise.
 
     Example:
-        >>> budget: sp.Budget = {"macs": 0.5, "params": 100_000}
+        >>> from structprune.typing import Budget
+        >>> budget: Budget = {"macs": 0.5, "params": 100_000}
     """
 
     macs: float

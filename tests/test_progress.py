@@ -22,15 +22,11 @@ def test_brackets_are_text():
 
 def test_brackets_in_a_table_are_text():
     from structprune.report.table import also_table
+    from structprune.runtimes.other_runtimes import OtherRuntime
 
-    row = {
-        "engine": "torch",
-        "device": "cpu",
-        "threads": 1,
-        "batch": 1,
-        "dtype": "float32",
-        "error": "x[/y] is no z[i]",
-    }
+    row = OtherRuntime(
+        runtime="torch 2", engine="torch", device="cpu", threads=1, batch=1, dtype="float32", error="x[/y] is no z[i]"
+    )
     stream = io.StringIO()
-    Console(file=stream, width=200).print(also_table({"also": [row]}))
+    Console(file=stream, width=200).print(also_table([row]))
     assert "x[/y] is no z[i]" in stream.getvalue()

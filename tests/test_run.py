@@ -275,13 +275,13 @@ def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(small, tmp_pa
 
 
 def test_a_recovery_that_is_not_finite_is_refused(small, tmp_path, monkeypatch):
-    from structprune.recover import steps
+    from structprune.recover import least_squares
 
     def broken(dense, slim, *arguments, **options):
         slim.write("head.bias", slim.state["head.bias"] * torch.nan)
         return {}
 
-    monkeypatch.setattr(steps, "refit", broken)
+    monkeypatch.setattr(least_squares, "refit", broken)
     code, error, _ = cli("run", small, "--out", tmp_path / "run", *[x for o in RECOVERED for x in ("--set", o)])
     assert code == 2
     assert "outputs that are not finite" in " ".join(error.split())
