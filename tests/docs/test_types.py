@@ -23,6 +23,7 @@ scores = sp.score(graph, "l1")
 plan = sp.plan(graph, scores, {"macs": 0.5, "speedup": 2})
 sp.recover(model, model, plan, x, ["means", {"method": "least_squares", "ridge": 0.1}])
 sp.score(graph, "my_own", combine="sum")
+sp.recover(model, model, plan, x, ["my_own"])  # may be registered, as a criterion may; an unknown name is refused there
 
 sp.plan(graph, scores, {"mac": 0.5})  # wrong: "mac" is an undefined item
 sp.plan(graph, scores, {"macs": "half"})  # wrong: not assignable to "float"
@@ -30,7 +31,6 @@ sp.plan(graph, scores, {"macs": 0.5}, alignment=8)  # wrong: No parameter named 
 sp.trace(model, x, form="grph")  # wrong: not assignable to type "Form"
 sp.score(graph, "l1", combine="average")  # wrong: not assignable to type "Combination
 sp.criterion("mine", "what it is", needs=["activation"])  # wrong: parameter "needs" of type "Sequence[Need]"
-sp.recover(model, model, plan, x, ["mean"])  # wrong: not assignable to type "RecoveryStep"
 sp.recover(model, model, plan, x, [{"method": "means", "source": "images"}])  # wrong: not assignable to type "Rec
 sp.prune(plan, model)  # wrong: not assignable to "Module"
 sp.prnue(model, plan)  # wrong: "prnue" is not a known attribute
