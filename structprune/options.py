@@ -13,7 +13,7 @@ import inspect
 import math
 import numbers
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from .errors import RecipeError, StructPruneError
@@ -94,15 +94,6 @@ def instance(kind: type | tuple[type, ...], expected: str) -> Check:
     def check(value: Any) -> Any:
         if not isinstance(value, kind):
             raise Wrong(expected)
-        return value
-
-    return check
-
-
-def one_of(known: Collection[str]) -> Check:
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or value not in known:
-            raise Wrong(f"one of {', '.join(sorted(known))}")
         return value
 
     return check

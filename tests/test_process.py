@@ -97,3 +97,18 @@ def test_settings_are_put_back_after_an_error():
     except KeyError:
         pass
     assert state() == before
+
+
+def test_counting_by_fvcore_puts_its_log_level_back():
+    import logging
+
+    from structprune.report.counts import count_macs
+
+    logger = logging.getLogger("fvcore")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        count_macs(nn.Conv2d(3, 4, 3).eval(), torch.randn(1, 3, 8, 8))
+        assert logger.level == logging.INFO
+    finally:
+        logger.setLevel(before)

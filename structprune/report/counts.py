@@ -41,13 +41,18 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     arguments: tuple[Any, ...] = inputs.args
     if inputs.kwargs:
         copy, arguments = _Positional(copy, list(inputs.kwargs)), tuple(inputs.kwargs.values())
-    logging.getLogger("fvcore").setLevel(logging.ERROR)
-    with evaluating(copy), plain_transformers(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(copy, arguments)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        analysis.set_op_handle("aten::_convolution_mode", _count_same_padding)
-        counted = analysis.by_operator()
+    logger = logging.getLogger("fvcore")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with evaluating(copy), plain_transformers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            analysis = FlopCountAnalysis(copy, arguments)
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            analysis.set_op_handle("aten::_convolution_mode", _count_same_padding)
+            counted = analysis.by_operator()
+    finally:
+        logger.setLevel(level)
     return {name: int(counted[name]) for name in MAC_OPERATORS if counted.get(name)}
 
 
