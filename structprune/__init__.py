@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _compat
-from .on_demand import names_of
+from . import _before_torch
+from .lazy_imports import names_of
 
 if TYPE_CHECKING:  # packages that are called like a function are that function to a type checker
     from . import cost as cost
@@ -49,7 +49,7 @@ __all__ = [
     "verify",
 ]
 
-_PLACES = {  # of the names that no package inside has; those are called like their function (see on_demand.call_like)
+_PLACES = {  # of the names that no package inside has; those are called like their function (lazy_imports.call_like)
     "Plan": "records",
     "benchmark": "runtimes",
     "criterion": "criteria",
@@ -69,4 +69,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_compat.prepare()
+_before_torch.prepare()

@@ -15,7 +15,6 @@ from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
 from .models import build_model, example_inputs, inputs_of_onnx, spec_from_text
-from .names import architectures
 from .progress import Reporter
 from .recipe import Recipe, read_recipe
 from .records import Sensitivity
@@ -23,7 +22,8 @@ from .run import runner_of
 from .runtimes import Runtime
 from .shipped_recipes import shipped
 from .store.artefacts import Artefacts
-from .tasks.own import make_task
+from .tasks.building import make_task
+from .timm_names import architectures
 from .typing import Form
 
 

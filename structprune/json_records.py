@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import StoreError
-from .names import shown
+from .messages import shown
 
 Interval = tuple[float, float]
 

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from .errors import PlanError
-from .names import shown, unknown
+from .messages import shown, unknown
 
 PLAN_SCHEMA = "structprune.plan/2"
 READ = ("structprune.plan/1", PLAN_SCHEMA)  # those that `Plan.from_json` reads; their fields are the same

@@ -20,7 +20,7 @@ from .errors import ModelError, RecipeError
 from .modules import evaluating
 from .tasks.metrics import Metric, Tally
 from .tasks.task import Task
-from .user_objects import in_one_line
+from .user_code_calls import in_one_line
 
 BATCH_SIZE = 32
 KEPT = 2**28  # bytes of the dense network's outputs that are kept; beyond, it runs beside each network

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import strict_json
 from .errors import PlanError
-from .names import shown
+from .messages import shown
 from .plan_schema import PLAN_SCHEMA, check_plan
 
 BESIDE = ("architecture", "weights")  # what `structprune.save` adds to a plan in its file

@@ -1,7 +1,7 @@
 """Registries of named records, which the modules of a package add when they are imported.
 
 A module of the package adds its record with no edit elsewhere; a user's own code is named `file.py:Name` instead (see
-`usercode`). Enters a record, leaves the record of a name. It knows nothing of what the records do.
+`user_code`). Enters a record, leaves the record of a name. It knows nothing of what the records do.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationInfo
 
-from .names import shown, unknown
-from .specs import checked_by, only_read
+from .messages import shown, unknown
+from .strict_specs import checked_by, only_read
 
 
 class Named(Protocol):

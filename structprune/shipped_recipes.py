@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from .errors import RecipeError
-from .names import shown
+from .messages import shown
 
 _INSIDE = Path(__file__).parent / "recipes"
 _BESIDE = Path(__file__).parent.parent / "recipes"

@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .names import shown
+from .messages import shown
 
 MAX_BYTES = 32 * 2**20
 MAX_VALUES = 4_000_000  # each takes up to 100 bytes in memory

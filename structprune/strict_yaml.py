@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from .names import shown
+from .messages import shown
 
 MAX_BYTES = 256 * 2**10
 MAX_VALUES = 50_000

@@ -100,7 +100,7 @@ def test_no_function_is_over_60_lines():
 # Who reads recordings: `calibration` shows criteria and recovery what goes on at each call while a network runs.
 READERS = ("graph", "ops", "calibration")
 OTHERS = {
-    "structprune.export.pinned": "writes another fx graph of a slim network that is one",
+    "structprune.export.fixed_sizes": "writes another fx graph of a slim network that is one",
     "structprune.store.hooks": "a partial function's arguments",
 }
 
@@ -260,7 +260,7 @@ def compared(tree):
 
 PACKAGES_OF_PYTHON = ("torch", "timm")  # names of packages, where they are compared, not of an engine or a source
 NAMED_ON_PURPOSE = {  # by module and text
-    ("structprune.first_recipe.purpose", "segmentation"),  # its spec has a key that no task can do without
+    ("structprune.first_recipe.task_inference", "segmentation"),  # its spec has a key that no task can do without
     ("structprune.first_recipe.writing", "regression"),  # a comment of the recipe that is written explains its key
     ("structprune.first_recipe.writing", "digits"),  # how many there are to train on, without reading them
 }

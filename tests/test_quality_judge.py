@@ -10,9 +10,9 @@ from structprune.errors import ModelError, RecipeError
 from structprune.export import export_onnx
 from structprune.quality_judge import Judge
 from structprune.tasks import Metric
+from structprune.tasks.building import make_task
 from structprune.tasks.classification import Classification
 from structprune.tasks.metrics import Mean
-from structprune.tasks.own import make_task
 from structprune.train import accuracy, agreement, predict
 
 

@@ -23,7 +23,7 @@ from structprune.cost.model import by_macs
 from structprune.errors import GateError, ModelError, RecipeError
 from structprune.report import SCHEMA, Report
 from structprune.runtimes import ENGINES
-from tests.run.small import RECIPE, short_turns
+from tests.run.small_network import RECIPE, short_turns
 
 stages = {name: importlib.import_module(f"structprune.run.stages.{name}") for name in ("costs", "planning", "surgery")}
 train_module = importlib.import_module("structprune.train.stage")
@@ -372,7 +372,7 @@ def test_a_slim_network_that_does_not_run_fails_the_gate(small, tmp_path, monkey
 
 def test_a_wrong_count_of_macs_fails_the_gate(small, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        importlib.import_module("structprune.report.counts"), "count_macs", lambda model, x: {"conv": 1}
+        importlib.import_module("structprune.report.fvcore_counts"), "count_macs", lambda model, x: {"conv": 1}
     )
     with pytest.raises(GateError, match=r"conv MACs of the slim network: \d+ planned, 1 by fvcore"):
         sp.run(small, tmp_path / "run", overrides=["train.epochs=1", "finetune=null"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.pictures import write_digits
+from tests.image_folders import write_digits
 from tests.test_shipped_recipes import build_wheel
 
 ROOT = Path(__file__).parents[1]

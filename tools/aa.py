@@ -58,8 +58,9 @@ def time_against_itself(options: argparse.Namespace, file: Path) -> None:
 def _export(name: str, folder: Path) -> Path:
     import torch
 
+    from structprune.messages import unknown
     from structprune.models import build_model, resolve_model_data_config
-    from structprune.names import architectures, unknown
+    from structprune.timm_names import architectures
 
     if name not in architectures():
         raise sp.errors.RecipeError(unknown("model", name, architectures()))

@@ -37,14 +37,14 @@ from structprune.calibration import Batch
 from structprune.compare import peer
 from structprune.criteria import CRITERIA, scan_images
 from structprune.data import Data, load_data
+from structprune.messages import unknown
 from structprune.models import build_model
-from structprune.names import unknown
 from structprune.plan import ALLOCATIONS
 from structprune.quality_judge import Judge
 from structprune.recipe import check_recipe
 from structprune.suites.beside_peer import machine
 from structprune.suites.command_line import Parser, fail
-from structprune.tasks.own import make_task
+from structprune.tasks.building import make_task
 from structprune.train import fit
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

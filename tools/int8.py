@@ -28,12 +28,12 @@ from rich.table import Table
 
 import structprune as sp
 from structprune.cost import learn_steps
-from structprune.names import architectures
 from structprune.runtimes import Runtime
 from structprune.suites.beside_peer import CUT, NETWORKS, machine
 from structprune.suites.command_line import Parser, check_known, fail, record_each
 from structprune.suites.timm_models import build, example
 from structprune.suites.worker import one_line
+from structprune.timm_names import architectures
 
 Record = dict[str, Any]
 

@@ -33,11 +33,11 @@ import structprune as sp
 from structprune.compare.peer import total_macs
 from structprune.cost import learn_cost
 from structprune.errors import BudgetError
-from structprune.names import architectures
 from structprune.suites.beside_peer import CUT, NETWORKS, ROUNDINGS, THEIRS, prune_by_peer, share_kept
 from structprune.suites.command_line import Parser, check_known, fail
 from structprune.suites.efficiency import most_efficient
 from structprune.suites.timm_models import build, example
+from structprune.timm_names import architectures
 
 PEER = f"{THEIRS}, {ROUNDINGS[-1]}"
 LEVEL, BEST = "most efficient, no less kept", "most efficient"

@@ -44,12 +44,13 @@ from torch import Tensor, nn
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
 from structprune.compare.peer import SEARCH_STEPS, cut, search_ratio, total_macs
 from structprune.errors import StructPruneError
+from structprune.messages import unknown
 from structprune.models import build_model
-from structprune.names import architectures, unknown
 from structprune.recipe import ModelSpec
 from structprune.runtimes import Benchmark
 from structprune.suites.beside_peer import OURS, THEIRS, machine, prune_by_plan
 from structprune.suites.command_line import Parser, fail
+from structprune.timm_names import architectures
 
 
 @dataclass

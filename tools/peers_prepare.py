@@ -43,13 +43,13 @@ from torch.utils import _pytree as pytree
 import structprune as sp
 from structprune.compare.peer import cut, without_fused_attention
 from structprune.errors import BudgetError
-from structprune.names import architectures
 from structprune.ops import Inputs, capture
 from structprune.suites.beside_peer import OURS, THEIRS, machine, prune_by_plan
 from structprune.suites.command_line import Parser, check_known, fail, interrupt
 from structprune.suites.planning import smallest_budget
 from structprune.suites.timm_models import build, example
 from structprune.suites.worker import one_line
+from structprune.timm_names import architectures
 
 Record = dict[str, Any]
 SMALLEST = Path(__file__).resolve().parents[1] / "build" / "zoo" / "results.json"

@@ -47,13 +47,13 @@ import structprune as sp
 from structprune.compare.peer import total_macs
 from structprune.cost import CostModel, learn_cost, plan_measured
 from structprune.errors import BudgetError
-from structprune.names import architectures
 from structprune.plan.allocations import Allocate
 from structprune.suites.beside_peer import CUT, NETWORKS, OURS, ROUNDINGS, THEIRS, machine, prune_by_peer, share_kept
 from structprune.suites.command_line import Parser, check_known, fail, record_each
 from structprune.suites.efficiency import SPARED, most_efficient
 from structprune.suites.timm_models import build, example
 from structprune.suites.worker import one_line
+from structprune.timm_names import architectures
 
 MOST = 1.05  # the speedup that is looked for, times the MACs cut that is asked for
 LEVEL = 1.02  # times its speed, to be as fast

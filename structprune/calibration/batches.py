@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import IterableDataset as Stream
 
 from ..errors import RecipeError
-from ..memory import allocation_failed
+from ..memory_limits import allocation_failed
+from ..messages import shown
 from ..modules import evaluating, skeleton_copy
-from ..names import shown
 from ..ops import Inputs
 
 BATCH = 16  # images at a time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..memory import parts
+from ..memory_limits import parts
 
 AT_ONCE = 2**25  # bytes that are turned into float64 at a time
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError
-from ..memory import LIMIT
+from ..memory_limits import LIMIT
 from ..modules import evaluating
 from ..ops import Captured, Inputs, OpMode, leaves_of, op_name
 from ..ops.record import in_order

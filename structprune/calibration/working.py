@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..memory import LIMIT
+from ..memory_limits import LIMIT
 from ..modules import plain_attention, plain_parallel, replace_tensors, skeleton_copy, tensors
 from ..ops import Captured, Inputs, capture
 from .batches import Batch

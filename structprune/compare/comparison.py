@@ -34,11 +34,11 @@ from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
 from ..records import Scores
 from ..run import RunFolder, held, rehearse, run, runner_of
 from ..runtimes import ENGINES, Benchmark, Runtime, benchmark, environment
-from ..store import files
-from .child import Task
+from ..store import atomic_files
 from .importance import planned_indices, share_kept, stored_indices
-from .memory import PeakMemory
+from .peak_memory import PeakMemory
 from .peer import Settings
+from .peer_process import Task
 from .records import SCHEMA, Comparison
 
 OURS, THEIRS = "structprune", "torch-pruning"
@@ -107,8 +107,8 @@ def compare(
 def _compare(
     checked: Recipe, folder: Path, roundings: Sequence[int], timeout: float, as_fast: bool, reporter: Reporter
 ) -> dict[str, Any]:
-    files.clear(folder)
-    files.write_text(folder / "recipe.yaml", yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
+    atomic_files.clear(folder)
+    atomic_files.write_text(folder / "recipe.yaml", yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
     started = _dense(checked, folder, reporter)
     report, tool = _ours(started, folder / OURS, reporter)
     graph, scores = _scored(started, folder / OURS, reporter)
@@ -147,7 +147,7 @@ def _compare(
         "environment": environment().to_data(),
     }
     data = Comparison.model_validate(result).to_data()
-    files.write_text(folder / "compare.json", json.dumps(data, indent=1) + "\n")
+    atomic_files.write_text(folder / "compare.json", json.dumps(data, indent=1) + "\n")
     return data
 
 
@@ -195,7 +195,7 @@ def _dense(recipe: Recipe, folder: Path, reporter: Reporter) -> Recipe:
     if not weights.is_file():
         model = runner_of(recipe, reporter, RunFolder(folder / OURS).store).value("dense")
         state = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
-        files.write(weights, lambda path: save_file(state, path))
+        atomic_files.write(weights, lambda path: save_file(state, path))
     model_spec = recipe.model.model_copy(update={"weights": str(weights.resolve())})
     return recipe.model_copy(update={"train": None, "model": model_spec})
 
@@ -210,7 +210,7 @@ def _ours(recipe: Recipe, place: Path, reporter: Reporter) -> tuple[dict[str, An
         with PeakMemory() as peak:
             run(recipe, place, plan_only=True, resume=resumed, reporter=reporter)
         seconds = None if resumed else time.perf_counter() - start
-        files.write_text(noted, json.dumps({"seconds": seconds, "peak_bytes": peak.bytes}))
+        atomic_files.write_text(noted, json.dumps({"seconds": seconds, "peak_bytes": peak.bytes}))
     report = run(recipe, place, resume=True, reporter=reporter)
     return report, json.loads(noted.read_text(encoding="utf-8"))
 
@@ -252,7 +252,7 @@ def _as_fast(
     if not stored.is_file():
         timed = _timed([name], recipe, folder, reporter)
         speed = {"speedup": round(timed.speedup[name], 3), "ci95": list(timed.ci95[name]), "of": name}
-        files.write_text(stored, json.dumps(speed))
+        atomic_files.write_text(stored, json.dumps(speed))
     goal = json.loads(stored.read_text(encoding="utf-8"))
     speedup, (low, high) = goal["speedup"], goal["ci95"]
     measured = f"{name} was measured to be {speedup:.2f}× as fast as dense (95 %: {low:.2f}-{high:.2f})"
@@ -312,7 +312,7 @@ def _theirs(
     result = folder / network / "result.json"
     if not result.is_file():
         reporter.stage(f"{THEIRS}" + (f", rounded to {align}" if align > 1 else ""))
-        command = [sys.executable, "-m", "structprune.compare.child", str(task.write())]
+        command = [sys.executable, "-m", "structprune.compare.peer_process", str(task.write())]
         with (folder / network / "log.txt").open("w") as log:
             try:
                 ended = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=timeout)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..runtimes.machine import environment
 from ..runtimes.runtime import Runtime
-from ..store import files
+from ..store import atomic_files
 
 
 def cache_folder() -> Path:
@@ -56,7 +56,7 @@ def keep(kind: str, about: Mapping[str, Any], value: Any, version: str | None = 
     """Writes what `held` gives; where nothing can be written, nothing is."""
     with contextlib.suppress(OSError, RuntimeError):
         path, key = _place(kind, about, version)
-        files.write_text(path, json.dumps({"key": key, "value": value}) + "\n")
+        atomic_files.write_text(path, json.dumps({"key": key, "value": value}) + "\n")
 
 
 def _place(kind: str, about: Mapping[str, Any], version: str | None) -> tuple[Path, Any]:

@@ -6,7 +6,7 @@ of a group, `collect` and `scoring` run one over a graph; the criteria are in `n
 `activations`, `taylor` and `reconstruction`. Nothing here knows of budgets, plans or surgery.
 """
 
-from ..on_demand import names_of
+from ..lazy_imports import names_of
 from .registry import CRITERIA, NEEDS, Criterion, criterion
 from .scan import scan_images, sensitivity
 from .scoring import score, unscorable

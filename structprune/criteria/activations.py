@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..memory import LIMIT, amount
+from ..memory_limits import LIMIT, amount
 from .registry import Unscored, criterion
 from .views import Activation, GroupView
 

@@ -18,7 +18,7 @@ from ..calibration.layers import Norm as NormCall
 from ..calibration.layers import find_layers
 from ..calibration.windows import places_of
 from ..graph import DependencyGraph, Group
-from ..memory import LIMIT
+from ..memory_limits import LIMIT
 from ..modules import evaluating, plain_transformers, tensors
 from ..tasks.classification import Classification
 from ..tasks.task import Task

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..calibration.spread import AT_ONCE
-from ..memory import parts
+from ..memory_limits import parts
 from .norms import l2
 from .registry import criterion
 from .views import GroupView, Weights, combine

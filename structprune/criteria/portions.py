@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from ..calibration import Batch
 from ..calibration.batching import follows
-from ..memory import amount
+from ..memory_limits import amount
 from .views import Consumer
 
 SHOWN = 1 / 4  # of the memory for windows, and for activations

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..calibration.spread import AT_ONCE
-from ..memory import amount, parts
+from ..memory_limits import amount, parts
 from .registry import Unscored, criterion
 from .views import Consumer, GroupView
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import options
+from .. import argument_checks
 from ..calibration import Batch, Working, batches_for
 from ..calibration.batching import thinned
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
-from ..memory import LIMIT, allocation_failed
+from ..memory_limits import LIMIT, allocation_failed
 from ..modules import evaluating
 from ..ops import outputs
 from ..records import Scores, Sensitivity
@@ -38,14 +38,16 @@ def scan_images(images: Tensor | Sequence[Batch]) -> Any:
     return thinned(images, max(1, sum(batch.images for batch in images) // SCAN))
 
 
-@options.checked(
-    graph=options.instance(DependencyGraph, "what structprune.trace gives"),
-    scores=options.instance(Scores, "what structprune.score gives"),
-    ratios=options.several(options.number(above=0, most=1), "shares of a group's units, each over 0 and at most 1"),
-    task=options.optional(options.instance(Task, "a Task of structprune.tasks")),
-    seed=options.whole(0, 2**31),
-    memory=options.number(above=0),
-    progress=options.function,
+@argument_checks.checked(
+    graph=argument_checks.instance(DependencyGraph, "what structprune.trace gives"),
+    scores=argument_checks.instance(Scores, "what structprune.score gives"),
+    ratios=argument_checks.several(
+        argument_checks.number(above=0, most=1), "shares of a group's units, each over 0 and at most 1"
+    ),
+    task=argument_checks.optional(argument_checks.instance(Task, "a Task of structprune.tasks")),
+    seed=argument_checks.whole(0, 2**31),
+    memory=argument_checks.number(above=0),
+    progress=argument_checks.function,
 )
 def sensitivity(
     graph: DependencyGraph,

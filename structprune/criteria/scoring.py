@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..argument_checks import checked, function, instance, mapping, number, optional, whole
 from ..calibration import Batch, Layer, Spread, batches_for
 from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
-from ..memory import LIMIT, allocation_failed
-from ..names import shown, unknown
-from ..options import checked, function, instance, mapping, number, optional, whole
+from ..memory_limits import LIMIT, allocation_failed
+from ..messages import shown, unknown
 from ..records import Scores
 from ..tasks.task import Task
 from ..typing import Combination, CriterionName

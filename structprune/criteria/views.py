@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..memory import LIMIT
+from ..memory_limits import LIMIT
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ knows nothing of plans, training or reports.
 
 from typing import TYPE_CHECKING
 
-from .. import on_demand
+from .. import lazy_imports
 from .spec import SOURCES, AnyDataSpec, CalibrationSpec, DataSpec
 
 if TYPE_CHECKING:
@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "AnyDataSpec", "CalibrationSpec", "Data", "DataSpec", "Source", "load_data"]
 
-__getattr__ = on_demand.names_of(__name__, {"Data": "record", "Source": "record", "load_data": "sources"})
+__getattr__ = lazy_imports.names_of(__name__, {"Data": "record", "Source": "record", "load_data": "sources"})

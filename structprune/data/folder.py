@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RecipeError
-from ..names import unknown
+from ..messages import unknown
 from .image_files import SUFFIXES, ImageFiles, is_hidden, readable, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source

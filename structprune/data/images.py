@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from ..calibration.batching import batches_from
 from ..errors import RecipeError
-from ..user_objects import reason
+from ..user_code_calls import reason
 from .image_files import SUFFIXES, converted, is_hidden, same_file
 from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from ..errors import RecipeError, StructPruneError
-from ..user_objects import reason
+from ..user_code_calls import reason
 
 Stream = Dataset | Iterable[Any]  # a dataset of samples, or batches
 

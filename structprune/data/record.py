@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from ..calibration.batches import Batch
 from ..ops import Inputs
 from ..tasks.task import Task
-from ..usercode import Tell
+from ..user_code import Tell
 from .loading import Stream, whole
 from .spec import SOURCES as SOURCES
 from .spec import DataSpec

@@ -10,7 +10,7 @@ from ..errors import RecipeError
 from ..modules import evaluating
 from ..ops import Inputs
 from ..tasks.task import Task
-from ..usercode import Tell
+from ..user_code import Tell
 from .record import SOURCES, Data, Request
 from .spec import DataSpec, OwnDataSpec
 from .user_function import load_own_data
@@ -45,7 +45,7 @@ def load_data(
     Raises:
         RecipeError: the data is missing or broken, or does not fit the model.
     """
-    from ..tasks.own import make_task
+    from ..tasks.building import make_task
 
     request = Request(model, seed, task or make_task(), choosing, tell)
     if isinstance(spec, OwnDataSpec):

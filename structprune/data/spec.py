@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..registry import SpecRegistry
-from ..specs import Number, RecipePath, Strict, Whole
-from ..user_objects import CodeName
+from ..strict_specs import Number, RecipePath, Strict, Whole
+from ..user_code_calls import CodeName
 
 if TYPE_CHECKING:
     from .record import Source

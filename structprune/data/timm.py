@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, Subset
 
 from ..errors import RecipeError
-from ..user_objects import reason
+from ..user_code_calls import reason
 from .image_files import ImageFiles, converted, same_file
 from .preprocessing import Preprocessing, preprocessing
 from .record import SOURCES, Data, Request, Source

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
-from .. import usercode
+from .. import user_code
 from ..calibration.batches import BATCH, Batch
 from ..calibration.batching import rebatched
 from ..errors import RecipeError
-from ..names import unknown
+from ..messages import unknown
 from ..ops import Inputs
-from ..user_objects import made_by
+from ..user_code_calls import made_by
 from .loading import is_dataset, loader_of
 from .record import Data, Request
 from .spec import OwnDataSpec
@@ -154,7 +154,7 @@ def _first(source: Any, images: int, request: Request) -> list[Batch]:
 
 def _identity(spec: OwnDataSpec) -> str:
     """What the data depends on beside its samples: the code that makes it, and its arguments."""
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in usercode.files_of(spec.source)]
-    place, name = usercode.split(spec.source)
-    texts += [] if usercode.is_file_name(place) else [usercode.code_of(place)]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in user_code.files_of(spec.source)]
+    place, name = user_code.split(spec.source)
+    texts += [] if user_code.is_file_name(place) else [user_code.code_of(place)]
     return "\0".join([name, repr(sorted(spec.kwargs.items())), *texts])

@@ -15,7 +15,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ..errors import ModelError
 from ..progress import quiet
-from ..store import files
+from ..store import atomic_files
 
 Feed = dict[str, np.ndarray]
 
@@ -65,7 +65,7 @@ def quantize(source: str | Path, target: str | Path, feeds: Sequence[Feed]) -> P
                 logging.disable(level)
 
     try:
-        return files.write(Path(target), write)
+        return atomic_files.write(Path(target), write)
     except Exception as error:  # its exceptions share no base
         detail = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(

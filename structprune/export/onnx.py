@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.onnx.symbolic_helper import parse_args
 
+from ..argument_checks import checked, instance, whole
+from ..argument_checks import path as path_option
 from ..errors import ModelError
 from ..modules import evaluating, plain_transformers, skeleton_copy
 from ..ops import Inputs, outputs
-from ..options import checked, instance, whole
-from ..options import path as path_option
 from ..progress import quiet
-from ..store import files
+from ..store import atomic_files
 from ..wrappers import unwrapped
 from . import parity
-from .pinned import pinned
+from .fixed_sizes import pinned
 
 OPSET = 17
 _NEWER_OPSET = 18  # the least that the newer exporter writes
@@ -101,7 +101,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
             parity.check(aside, Path(path).name, names, examples, expected, run)
 
         try:
-            return files.write(Path(path), write)
+            return atomic_files.write(Path(path), write)
         except Exception as error:  # whatever the exporter or the checker raises
             errors.append(f"{type(error).__name__}: {_first_line(error)[:200]}")
     raise ModelError(

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import usercode
+from .. import user_code
 from ..errors import ModelError, RecipeError
 from ..models import CodeSpec, ModelSpec, TimmSpec, build_model, first_layer, resolve_model_data_config
 from ..models.inputs import says_its_images, says_its_size
 from ..modules import evaluating, tensors
-from .purpose import is_classes, task_by_name, task_of_outputs
+from .task_inference import is_classes, task_by_name, task_of_outputs
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -223,7 +223,7 @@ def _takes_num_classes(spec: ModelSpec) -> bool:
     if not isinstance(spec, CodeSpec):
         return False
     try:
-        parameters = inspect.signature(usercode.find(spec.source)).parameters
+        parameters = inspect.signature(user_code.find(spec.source)).parameters
     except (TypeError, ValueError):  # a builtin
         return False
     if "num_classes" in parameters:

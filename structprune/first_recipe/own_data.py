@@ -16,11 +16,11 @@ from ..data.user_function import OwnDataSpec
 from ..errors import ModelError, RecipeError
 from ..models import ModelSpec, TimmSpec, build_model
 from ..modules import evaluating
-from ..specs import mistakes
+from ..strict_specs import mistakes
 from ..tasks import Task
-from ..user_objects import in_one_line
+from ..user_code_calls import in_one_line
 from .inspection import Network, params_of, scores_of
-from .purpose import build_task, task_by_name, task_of_outputs, task_of_targets
+from .task_inference import build_task, task_by_name, task_of_outputs, task_of_targets
 
 
 class _Peek(Task):

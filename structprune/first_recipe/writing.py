@@ -15,13 +15,13 @@ import yaml
 from .. import strict_yaml
 from ..calibration.batches import BATCH
 from ..errors import RecipeError
+from ..messages import shown
 from ..models import CodeSpec, ModelSpec, RunSpec, TimmSpec, spec_from_text
-from ..models.sources.timm_names import missing_weights
-from ..names import shown
+from ..models.sources.timm import missing_weights
 from ..recipe import check_recipe
 from .inspection import SMALL, Folder, Network, look_at_folder, look_at_model
 from .own_data import look_at_own_data
-from .purpose import is_classes
+from .task_inference import is_classes
 
 DIGITS = 10  # classes of the digits
 MANY = 200  # images from which on a folder is judged by whole images, and not by crops

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError
+from ..messages import shown
 from ..modules import walk
-from ..names import shown
 from ..ops import Captured, Inputs, map_leaves, op_name
 from ..ops.answers import short_line
 from ..ops.conditions import Condition

@@ -6,7 +6,7 @@ what is wrong. Nothing here knows of data, graphs or plans. A source of models i
 
 from typing import TYPE_CHECKING
 
-from .. import on_demand
+from .. import lazy_imports
 from .registry import MODEL_SOURCES, ModelSource, ModelSpec, model_source, parse_model
 from .sources import CodeSpec, RunSpec, TimmSpec
 
@@ -34,4 +34,4 @@ __all__ = [
 
 _BUILDING = dict.fromkeys(("build_model", "check_finite", "spec_from_text"), "building")
 _INPUTS = dict.fromkeys(("example_inputs", "first_layer", "inputs_of_onnx", "resolve_model_data_config"), "inputs")
-__getattr__ = on_demand.names_of(__name__, {**_BUILDING, **_INPUTS})
+__getattr__ = lazy_imports.names_of(__name__, {**_BUILDING, **_INPUTS})

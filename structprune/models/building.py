@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..errors import ModelError, RecipeError
+from ..messages import shown
 from ..modules import tensors
-from ..names import shown
-from ..specs import mistakes
+from ..strict_specs import mistakes
 from .registry import MODEL_SOURCES, ModelSpec, Tell, source_of
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationInfo
 
-from ..names import shown, unknown
-from ..specs import Strict, checked_by
+from ..messages import shown, unknown
+from ..strict_specs import Strict, checked_by
 
 if TYPE_CHECKING:
     from torch import nn

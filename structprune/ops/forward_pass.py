@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError, OtherSizeError
 from ..modules import plain_attention, plain_parallel, replace_tensors, set_attributes, skeleton_copy, tensors
-from ..process import alone
+from ..process_state import alone
 from .answers import Answer, Question, Scenario, seeded
 from .caches import apart, emptied
 from .conditions import Condition

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import fx
 
-from ..names import unknown
+from ..messages import unknown
 from .window import Window
 
 Sizes = Sequence[str] | Callable[[fx.Node], Sequence[str]]

@@ -5,7 +5,7 @@ Enters: a `DependencyGraph` and `Scores`. Leaves: a `Plan`, plain data. `budget`
 together. No weight is read or written here.
 """
 
-from ..on_demand import call_like, names_of
+from ..lazy_imports import call_like, names_of
 from .allocations import ALLOCATIONS, Allocation, allocation, allocation_of
 from .budget import choices
 from .planning import plan, realise

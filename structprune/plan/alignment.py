@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ..errors import BudgetError
 from ..graph import DependencyGraph, Group
 from ..graph.layers import KINDS, layer_kinds
-from ..names import unknown
+from ..messages import unknown
 
 Steps = dict[str, int]  # channels between which a runtime gains nothing, for each of KINDS
 

@@ -16,11 +16,11 @@ import numpy as np
 from ..errors import RecipeError
 from ..records import Scores
 from ..registry import Registry
-from ..user_objects import callable_of
+from ..user_code_calls import callable_of
 from .budget import Choice, Cost, Widths
 
 if TYPE_CHECKING:
-    from ..usercode import Tell
+    from ..user_code import Tell
 
 
 @dataclass(frozen=True)

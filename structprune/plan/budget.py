@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
+from ..argument_checks import Wrong, number
 from ..errors import BudgetError
 from ..graph import DependencyGraph, Group, Polynomial
-from ..names import shown
-from ..options import Wrong, number
+from ..messages import shown
 
 Widths = dict[str, int]  # kept units of each group
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import PlanError
-from ..names import shown
+from ..messages import shown
 from ..records import Plan
-from .programs import composed_program, cut_constants, own_keys
+from .composed_programs import composed_program, cut_constants, own_keys
 
 CUTS = "cuts"  # in the constraints of a composed plan: what was asked of each cut, in order
 _ASKED = ("criterion", "allocation", "budget", "constraints", "macs", "params")

@@ -10,21 +10,21 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from ..argument_checks import checked, instance, number, optional, several, whole
 from ..errors import BudgetError, PlanError
 from ..graph import DependencyGraph, WidthCounter
 from ..graph.attributes import slim_attributes
 from ..graph.program import write_program
 from ..graph.removal import cut_statistics, kept_positions
+from ..messages import shown
 from ..modules import tensors
-from ..names import shown
-from ..options import checked, instance, number, optional, several, whole
 from ..records import Plan, Scores, Sensitivity
 from ..typing import AllocationName, Budget
 from .alignment import aligned, check_steps
 from .allocations import Allocate, Allocation, Load, allocation_of
-from .arguments import align_option, check_needs, check_scores, cost_option
+from .argument_checks import align_option, check_needs, check_scores, cost_option
 from .budget import LATENCY, SPEEDUP, Choice, Cost, Limit, Widths, choices, read_budget
-from .configurations import stale_configurations
+from .stale_configurations import stale_configurations
 
 
 @checked(

@@ -1,7 +1,7 @@
 """Recipes: YAML files checked by pydantic. Mistakes are reported before any work, all of them at once.
 
 Enters: a file, or the data in one, and overrides. Leaves: a `Recipe`, or a RecipeError with a line for each mistake.
-`specs` and `recovery` define a recipe, `known` has the names that it may use, `reading` reads and checks one,
+`specs` and `recovery` define a recipe, `known_names` has the names that it may use, `reading` reads and checks one,
 `mistakes` writes the messages. There are two steps: first the recipe's text, without importing torch; then what is here
 to run it.
 """

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..names import shown, unknown
-from ..specs import mistakes
+from ..messages import shown, unknown
+from ..strict_specs import mistakes
 from ..train.spec import TrainSpec
 from .specs import AlsoSpec, BenchSpec, BudgetSpec, ExportSpec, PruneSpec, Recipe, RuntimeSpec, SearchSpec
 

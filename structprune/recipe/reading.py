@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from .. import strict_yaml
 from ..errors import RecipeError
-from ..names import shown
+from ..messages import shown
 from ..shipped_recipes import find_recipe
 from .mistakes import lines, plain
 from .specs import Recipe

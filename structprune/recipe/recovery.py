@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from ..registry import SpecRegistry
-from ..specs import Number, Strict
-from ..user_objects import CodeName
+from ..strict_specs import Number, Strict
+from ..user_code_calls import CodeName
 
 if TYPE_CHECKING:
     from ..recover.recovery import Recovery

@@ -12,14 +12,14 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, fie
 
 from ..data.spec import AnyDataSpec
 from ..errors import RecipeError
-from ..memory import LIMIT
+from ..memory_limits import LIMIT
 from ..models.registry import ModelSpec, parse_model
-from ..specs import Flaws, Number, Strict, Whole, only_read
+from ..strict_specs import Flaws, Number, Strict, Whole, only_read
 from ..tasks.spec import AnyTaskSpec, ClassificationSpec
 from ..train.spec import TrainSpec
 from ..typing import Budget
-from ..user_objects import checked_name
-from . import known
+from ..user_code_calls import checked_name
+from . import known_names
 from .recovery import AnyRecoverySpec, RecoverySpec, check_order
 
 if TYPE_CHECKING:
@@ -148,17 +148,17 @@ class PruneSpec(Strict):
     @field_validator("criterion")
     @classmethod
     def _criterion(cls, name: str, info: ValidationInfo) -> str:
-        return known.CRITERIA.check(name, info)
+        return known_names.CRITERIA.check(name, info)
 
     @field_validator("combine")
     @classmethod
     def _combine(cls, name: str | None, info: ValidationInfo) -> str | None:
-        return None if name is None else known.COMBINE.check(name, info)
+        return None if name is None else known_names.COMBINE.check(name, info)
 
     @field_validator("allocation")
     @classmethod
     def _allocation(cls, name: str, info: ValidationInfo) -> str:
-        return checked_name(name, info) if ":" in name else known.ALLOCATIONS.check(name, info)
+        return checked_name(name, info) if ":" in name else known_names.ALLOCATIONS.check(name, info)
 
 
 class RuntimeSpec(Strict):
@@ -173,7 +173,7 @@ class RuntimeSpec(Strict):
     @field_validator("engine")
     @classmethod
     def _known(cls, name: str, info: ValidationInfo) -> str:
-        return known.ENGINES.check(name, info)
+        return known_names.ENGINES.check(name, info)
 
     @model_validator(mode="after")
     def _there(self, info: ValidationInfo) -> RuntimeSpec:

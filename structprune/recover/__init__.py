@@ -6,7 +6,7 @@ Enters: the dense and the slim network, the plan and calibration data. Leaves: a
 Nothing here knows of groups, scores or budgets.
 """
 
-from ..on_demand import call_like, names_of
+from ..lazy_imports import call_like, names_of
 from ..recipe.recovery import RECOVERIES, RecoverySpec
 from .recovery import Mending, Recovery
 from .steps import Recovered, recover

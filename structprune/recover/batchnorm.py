@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..calibration import Batch, Spread, Working
-from ..memory import LIMIT
+from ..memory_limits import LIMIT
 from ..recipe.recovery import RECOVERIES, BatchNormSpec
 from .recovery import Mending, Recovery
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..calibration import Batch, Layer, Observer, Sweep, Working, choose, take
 from ..calibration.windows import blocks_of, outputs_at, row_bytes
-from ..memory import LIMIT, allocation_failed, amount, parts
+from ..memory_limits import LIMIT, allocation_failed, amount, parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, LeastSquaresSpec
 from ..records import Plan

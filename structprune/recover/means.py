@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..calibration import Batch, Layer, Observer, Working
 from ..calibration.spread import AT_ONCE
-from ..memory import parts
+from ..memory_limits import parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, MeansSpec
 from ..records import Plan

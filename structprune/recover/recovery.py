@@ -8,11 +8,11 @@ from typing import Any
 
 from ..calibration import Batch, Working
 from ..errors import RecipeError
-from ..names import shown
+from ..messages import shown
 from ..recipe.recovery import RECOVERIES, OwnRecoverySpec, RecoverySpec
 from ..records import Plan
-from ..user_objects import callable_of, in_one_line
-from ..usercode import Tell
+from ..user_code import Tell
+from ..user_code_calls import callable_of, in_one_line
 
 
 @dataclass

@@ -9,15 +9,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from ..argument_checks import checked, function, instance, number, several, whole
 from ..calibration import Working, batches_of
 from ..errors import RecipeError
-from ..memory import LIMIT, allocation_failed
+from ..memory_limits import LIMIT, allocation_failed
 from ..modules import evaluating, tensors
 from ..ops import Inputs, outputs
-from ..options import checked, function, instance, number, several, whole
 from ..recipe.recovery import AnyRecoverySpec, RecoverySpec, check_order
 from ..records import Plan
-from ..specs import mistakes
+from ..strict_specs import mistakes
 from ..surgery import wrong_shape
 from ..typing import RecoveryStep
 from ..wrappers import unwrapped

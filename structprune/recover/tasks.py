@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..calibration import Layer, Working
 from ..calibration.windows import places_of
-from ..memory import amount
+from ..memory_limits import amount
 from .moments import FOLDS
 
 ROWS_PER_INPUT = 8  # rows that are sampled for each unknown of an output

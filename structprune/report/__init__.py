@@ -4,7 +4,7 @@ Enters: what the stages measured. Leaves: a `Report`, which `table` and `html` s
 fields mean, `report` fills them in, `verdict` says what it comes to.
 """
 
-from .counts import CountedMacs, count_macs, counted_macs
+from .fvcore_counts import CountedMacs, count_macs, counted_macs
 from .html import render_html
 from .quality import quality_record
 from .records import SCHEMA, Report, Verdict

@@ -14,7 +14,7 @@ from ..records import Plan
 from ..runtimes import Benchmark, environment
 from ..runtimes.other_runtimes import OtherRuntime
 from ..verify import Gate
-from .counts import CountedMacs
+from .fvcore_counts import CountedMacs
 from .gate import gate_record
 from .quality import quality_record
 from .records import (

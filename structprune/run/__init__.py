@@ -5,7 +5,7 @@ stage is, `stages` has them, `runner` runs them and finds in the store (`store.a
 `folder` looks after a run's folder.
 """
 
-from ..on_demand import call_like
+from ..lazy_imports import call_like
 from .api import plan_recipe, rehearse, run, run_recipe, runner_of
 from .folder import RunFolder, held, store_of
 

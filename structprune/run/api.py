@@ -14,21 +14,21 @@ import numpy as np
 import torch
 from rich.markup import escape
 
+from ..argument_checks import checked, flag, instance, optional, several
 from ..errors import GateError, RecipeError, StoreError
-from ..options import checked, flag, instance, optional, several
-from ..process import TORCH, settings_kept
+from ..process_state import TORCH, settings_kept
 from ..progress import Reporter
 from ..recipe import Recipe, read_recipe
 from ..records import Plan
 from ..report import Report
-from ..store import files
+from ..store import atomic_files
 from ..store.artefacts import Artefacts
 from ..store.cleaning import at_work
 from . import stages
-from .bounds import check_bounds
 from .folder import RunFolder
+from .quality_bounds import check_bounds
+from .quality_search import search
 from .runner import Runner
-from .search import search
 
 __all__ = ["plan_recipe", "rehearse", "run", "run_recipe", "runner_of", "stages"]
 
@@ -135,7 +135,7 @@ def _claimed(
         with at_work(folder.store.root):
             return _run(checked, folder, name, resume, plan_only, reporter)
     except Exception as error:
-        if files.no_room(error):
+        if atomic_files.no_room(error):
             raise StoreError(
                 f"there is no room left on the disk of {folder.path} or of the temporary folder "
                 f"{tempfile.gettempdir()}: make room, and go on by --resume; what was finished is kept"

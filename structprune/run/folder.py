@@ -20,7 +20,7 @@ from ..recipe import Recipe, read_yaml
 from ..records import Plan
 from ..report import Report, render_html
 from ..runtimes import environment
-from ..store import files
+from ..store import atomic_files
 from ..store.artefacts import Artefacts
 from .runner import Runner
 
@@ -100,18 +100,20 @@ class RunFolder:
         """
         with held(self.path):
             self.claim(recipe, resume)  # anew, now that nobody else can change it
-            files.clear(self.path)
+            atomic_files.clear(self.path)
             reporter.log = self.path / "log.jsonl"
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-            files.write_text(self.path / "recipe.yaml", text)
-            files.write_text(self.path / "environment.json", json.dumps(environment().to_data(), indent=2) + "\n")
+            atomic_files.write_text(self.path / "recipe.yaml", text)
+            atomic_files.write_text(
+                self.path / "environment.json", json.dumps(environment().to_data(), indent=2) + "\n"
+            )
             try:
                 yield
             finally:
                 reporter.log = None  # what comes after this run is not of its log
 
     def write_plan(self, plan: Plan) -> None:
-        files.write_text(self.path / "plan.json", plan.to_json())
+        atomic_files.write_text(self.path / "plan.json", plan.to_json())
 
     def place(self, runner: Runner, names: Sequence[str]) -> None:
         """Copies the files of artefacts into the folder: what is written over there changes no other run's."""
@@ -120,13 +122,13 @@ class RunFolder:
             if kept is None:
                 continue
             for file in _NETWORKS[name]:
-                files.write(self.path / file, partial(shutil.copyfile, kept / file))
+                atomic_files.write(self.path / file, partial(shutil.copyfile, kept / file))
 
     def close(self, report: Report, runner: Runner, name: str, passed: bool) -> None:
         """Puts what may stay into place, the report last: a folder with a report.json is complete."""
         self.place(runner, tuple(_NETWORKS) if passed else ("dense", "dense_onnx"))
-        files.write_text(self.path / "report.html", render_html(report, name))
-        files.write_text(self.path / "report.json", json.dumps(report.to_data(), indent=2) + "\n")
+        atomic_files.write_text(self.path / "report.html", render_html(report, name))
+        atomic_files.write_text(self.path / "report.json", json.dumps(report.to_data(), indent=2) + "\n")
         runner.reporter.event("finished", passed=passed)
 
     def _can_be_made(self) -> None:

@@ -24,7 +24,7 @@ from ..runtimes import ENGINES
 from ..store.artefacts import Artefact, Artefacts, Key, code_digest, digest_of
 from ..tasks import TASKS
 from ..train.method import TRAINING_METHODS
-from ..usercode import registered_code
+from ..user_code import registered_code
 from .stage import STAGES, Stage, Work, ordered
 
 _VERSIONS = ("timm", "accelerate", "numpy", "scipy", "safetensors", "onnx", "onnxruntime", "openvino")

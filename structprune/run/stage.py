@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError
-from ..names import unknown
+from ..messages import unknown
 from ..progress import Reporter
 from ..recipe import Recipe
 

@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
+from ..argument_checks import checked, flag, function, instance, mapping, number, optional, whole
 from ..errors import RecipeError
 from ..ops import Inputs
-from ..options import checked, flag, function, instance, mapping, number, optional, whole
 from .affinity import pinned
 from .energy import available, joules_per_run
 from .engine import Network

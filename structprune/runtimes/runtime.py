@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import RecipeError
 from ..export import export_onnx
 from ..export.int8 import Feed, quantize
-from ..names import unknown
+from ..messages import unknown
 from ..ops import Inputs
 from .engine import DEVICES, DTYPES, ENGINES, Network, Running, Watched
 from .made_up_inputs import made_up_inputs

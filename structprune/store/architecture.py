@@ -1,8 +1,8 @@
 """Describes a module tree as JSON and builds it again, without calling any constructor of the user's.
 
 For each module: its class (by import path), its attributes, its hooks of known kinds, and which of its parameters and
-buffers stand under which key in the weights file. What an attribute may be is in `values`. Anything else is refused
-with its name when it is saved: the network is saved all the same, and `load` then needs a dense instance.
+buffers stand under which key in the weights file. What an attribute may be is in `value_kinds`. Anything else is
+refused with its name when it is saved: the network is saved all the same, and `load` then needs a dense instance.
 
 A description is data that may come from anywhere. `admission` says what it may name; building calls nothing of it,
 and puts nothing in a place where a forward pass would call it that is not admitted. Hooks on `state_dict` and
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import StoreError
-from . import kernels
+from . import layer_sizes
 from .admission import FOREIGN, INTERNAL, Admission, check_attribute, name_of, recomputed
 from .decoding import Decoder
 from .encoding import Encoder
@@ -68,7 +68,7 @@ class _Writer:
         for name in _BACKWARD:
             if getattr(module, name, None):
                 raise StoreError(f"{path or 'the model'} has hooks ({name}), which can't be saved: remove them first")
-        kernels.check(module, path)
+        layer_sizes.check(module, path)
         description = {
             "class": self.admit(module, path),
             "parametrized": _parametrized(module),
@@ -135,7 +135,7 @@ def _parametrized(module: nn.Module) -> list[str]:
 def _attributes(module: nn.Module) -> dict[str, Any]:
     """A module's `__dict__`, without what can be computed from the rest."""
     cls = _class_of(module)
-    left_out = INTERNAL | FOREIGN | hooked(module) | (kernels.FLAT if isinstance(module, nn.RNNBase) else set())
+    left_out = INTERNAL | FOREIGN | hooked(module) | (layer_sizes.FLAT if isinstance(module, nn.RNNBase) else set())
     return {key: v for key, v in module.__dict__.items() if key not in left_out and not recomputed(cls, key)}
 
 
@@ -185,9 +185,9 @@ class _Reader:
                     read_hook(self.values, module, kind, entry)
         for module, path, _ in waiting:
             register_outputs(module)
-            kernels.check(module, path)
+            layer_sizes.check(module, path)
             if isinstance(module, nn.RNNBase):
-                kernels.connect(module)
+                layer_sizes.connect(module)
 
     def module(self, node: dict[str, Any], path: str, parent: nn.Module | None) -> nn.Module:
         if "same_as" in node:
@@ -197,7 +197,7 @@ class _Reader:
         if path in self.modules:
             raise StoreError(f"plan.json describes {path} twice")
         cls = self.admission.module_class(node["class"])
-        kernels.check_place(cls, parent, path)
+        layer_sizes.check_place(cls, parent, path)
         module = nn.Module.__new__(cls)
         module.__dict__.update(nn.Module().__dict__)
         module.training = bool(node["training"])

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import StoreError
-from . import files
+from . import atomic_files
 
 MANIFEST = "artefact.json"
 SCHEMA = "structprune.artefact/1"
@@ -112,7 +112,7 @@ class Artefacts:
             shutil.rmtree(self.root / key.name, ignore_errors=True)  # damaged
             part = self.root / f"{key.name}.part"
             part.mkdir(exist_ok=True)
-            files.clear(part)
+            atomic_files.clear(part)
             writer(part)
             return self._finish(key, part)
 
@@ -132,10 +132,10 @@ class Artefacts:
             "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "files": entries,
         }
-        files.write_text(part / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
+        atomic_files.write_text(part / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
         folder = self.root / key.name
         os.rename(part, folder)
-        files.flush(self.root)
+        atomic_files.flush(self.root)
         return Artefact(folder, _contents(entries))
 
     @contextmanager

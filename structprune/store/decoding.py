@@ -1,4 +1,4 @@
-"""JSON to values (see `values`): whoever wrote it is not trusted."""
+"""JSON to values (see `value_kinds`): whoever wrote it is not trusted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import StoreError
 from .admission import Admission, check_attribute
-from .values import FIXED, MAPPINGS, PLAIN, SEQUENCES, SPACES, TORCH, bindable
+from .value_kinds import FIXED, MAPPINGS, PLAIN, SEQUENCES, SPACES, TORCH, bindable
 
 
 class Decoder:

@@ -1,4 +1,4 @@
-"""Values to JSON (see `values`): plain ones, containers, and what a module refers to."""
+"""Values to JSON (see `value_kinds`): plain ones, containers, and what a module refers to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import StoreError
 from . import pure_functions as pure
 from .admission import Admission, check_attribute, is_closed, name_of, recomputed
-from .values import FIXED, MAPPINGS, MUTABLE, SEQUENCES, SPACES, TORCH, bindable
+from .value_kinds import FIXED, MAPPINGS, MUTABLE, SEQUENCES, SPACES, TORCH, bindable
 
 
 class Encoder:

@@ -23,7 +23,7 @@ from ..errors import StoreError
 from .admission import check_attribute
 from .decoding import Decoder
 from .encoding import Encoder
-from .kernels import check_weight_norm
+from .layer_sizes import check_weight_norm
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _FLAGS = {

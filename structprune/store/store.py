@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from .. import strict_json
 from ..errors import ModelError, PlanError, StoreError
+from ..messages import shown
 from ..modules import replace_tensors, tensors, walk
-from ..names import shown
 from ..plan_schema import PLAN_SCHEMA
 from ..records import Plan, pretty_json
 from ..surgery import graph_module, layout_of, prune, wrong_shape
 from ..wrappers import unwrapped
-from . import architecture, files, weights
+from . import architecture, atomic_files, weights
 from .weights import WEIGHTS
 
 PLAN = "plan.json"
@@ -75,8 +75,8 @@ def save(slim: nn.Module, plan: Plan, folder: str | Path) -> Path:
         path.write_text(text, encoding="utf-8")
 
     try:
-        with files.locked(folder):
-            files.write_all({folder / WEIGHTS: write_weights, folder / PLAN: write_plan})
+        with atomic_files.locked(folder):
+            atomic_files.write_all({folder / WEIGHTS: write_weights, folder / PLAN: write_plan})
     except (OSError, ValueError) as error:
         raise StoreError(f"{folder} can't be written: {error}") from error
     return folder
@@ -156,7 +156,7 @@ def _read(folder: Path) -> tuple[Plan, Any, dict[str, Tensor]]:
         try:
             return _read_once(folder)
         except weights.Mismatch as error:
-            if wait is None or (_stamp(folder) == before and not (folder / files.LOCK).exists()):
+            if wait is None or (_stamp(folder) == before and not (folder / atomic_files.LOCK).exists()):
                 raise StoreError(str(error)) from None
             time.sleep(wait)
     raise AssertionError("the last turn returns or raises")

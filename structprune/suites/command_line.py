@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..names import unknown
+from ..messages import unknown
 from .pool import Limits, Record, Worker, run
 
 console = Console(stderr=True)

@@ -4,8 +4,8 @@ The one place that slices weights. It knows state_dict keys, indices and attribu
 nothing of graphs, scores or tracing.
 """
 
-from .checks import check, wrong_shape
 from .graph_form import graph_module, layout_of
+from .plan_checks import check, wrong_shape
 from .slicing import prune
 
 __all__ = ["check", "graph_module", "layout_of", "prune", "wrong_shape"]

@@ -14,7 +14,7 @@ from ..errors import PlanError
 from ..ops.laws import power, root
 from ..ops.provenance import ceil, floor, larger, nearest
 from . import admission
-from .forked import Forked
+from .branched_form import Forked
 from .guards import check, guard, guard_sizes, limit, takes
 
 # Arithmetic and comparisons of sizes

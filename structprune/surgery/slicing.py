@@ -11,8 +11,8 @@ from ..errors import PlanError
 from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from ..records import Plan
 from ..wrappers import unwrapped
-from .checks import check, check_numbers
 from .graph_form import graph_module, layout_of
+from .plan_checks import check, check_numbers
 
 
 def prune(model: nn.Module, plan: Plan) -> nn.Module:

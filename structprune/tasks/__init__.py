@@ -6,7 +6,7 @@ It knows nothing of data, recipes, plans or training.
 
 from typing import TYPE_CHECKING
 
-from .. import on_demand
+from .. import lazy_imports
 from .spec import TASKS, TaskSpec
 
 if TYPE_CHECKING:
@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 __all__ = ["TASKS", "Metric", "Tally", "Task", "TaskKind", "TaskSpec"]
 
 _PLACES = {"Metric": "metrics", "Tally": "metrics", "Task": "task", "TaskKind": "task"}
-__getattr__ = on_demand.names_of(__name__, _PLACES)
+__getattr__ = lazy_imports.names_of(__name__, _PLACES)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..calibration.batches import Batch
 from ..errors import RecipeError
 from ..ops import Inputs
-from ..user_objects import reason
+from ..user_code_calls import reason
 from .metrics import Metric, Torchmetric, torchmetrics_class
 from .spec import TASKS, DetectionSpec
 from .task import Task, TaskKind

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from ..registry import SpecRegistry
-from ..specs import Number, Strict, Whole
-from ..user_objects import CodeName
+from ..strict_specs import Number, Strict, Whole
+from ..user_code_calls import CodeName
 
 if TYPE_CHECKING:
     from .task import TaskKind

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .. import on_demand
+from .. import lazy_imports
 
 if TYPE_CHECKING:
     from ..tasks.whole_outputs import accuracy, agreement, predict, predict_onnx
@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 __all__ = ["accuracy", "agreement", "fit", "predict", "predict_onnx", "train_stage"]
 
 _AT_ONCE = dict.fromkeys(("accuracy", "agreement", "predict", "predict_onnx"), ".tasks.whole_outputs")
-__getattr__ = on_demand.names_of(__name__, {**_AT_ONCE, "fit": "loop", "train_stage": "stage"})
+__getattr__ = lazy_imports.names_of(__name__, {**_AT_ONCE, "fit": "loop", "train_stage": "stage"})

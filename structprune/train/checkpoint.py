@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import StoreError
 from ..modules import tensors
-from ..store import files
+from ..store import atomic_files
 
 
 def store(
@@ -33,7 +33,7 @@ def store(
     plain = [_plain(optimizer.state_dict(), state, "the optimizer"), _plain(methods, state, "a training method")]
     held |= {f"state.{i}": tensor.detach().cpu().contiguous().clone() for i, tensor in enumerate(state)}
     metadata = {"epochs": str(epochs), "state": json.dumps(plain)}
-    files.write(path, lambda aside: save_file(held, aside, metadata))
+    atomic_files.write(path, lambda aside: save_file(held, aside, metadata))
 
 
 def restore(

@@ -18,9 +18,9 @@ from ..errors import RecipeError, TrainingError
 from ..modules import tensors
 from ..seeds import derived
 from ..tasks import Task
-from ..tasks.own import make_task
-from ..user_objects import in_one_line
-from ..usercode import Tell
+from ..tasks.building import make_task
+from ..user_code import Tell
+from ..user_code_calls import in_one_line
 from .checkpoint import restore, store
 from .method import TrainingMethod, make_method
 from .spec import TrainSpec

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from .. import usercode
+from .. import user_code
 from ..errors import RecipeError
 from ..registry import SpecRegistry
-from ..specs import Strict
-from ..user_objects import CodeName, made_by
+from ..strict_specs import Strict
+from ..user_code_calls import CodeName, made_by
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ TRAINING_METHODS: SpecRegistry[MethodKind] = SpecRegistry(
 AnyMethodSpec = Annotated[SerializeAsAny[MethodSpec], BeforeValidator(TRAINING_METHODS.parser("method", OwnMethodSpec))]
 
 
-def make_method(spec: MethodSpec, tell: usercode.Tell) -> TrainingMethod:
+def make_method(spec: MethodSpec, tell: user_code.Tell) -> TrainingMethod:
     """The method of a spec. Raises RecipeError for code of the user's that can't be used."""
     if not isinstance(spec, OwnMethodSpec):
         return TRAINING_METHODS[spec.method].make(spec)
@@ -108,7 +108,7 @@ def code_of(specs: Iterable[MethodSpec]) -> list[str]:
     texts = []
     for spec in specs:
         if isinstance(spec, OwnMethodSpec):
-            files = usercode.files_of(spec.method)
+            files = user_code.files_of(spec.method)
         else:
             file = inspect.getsourcefile(TRAINING_METHODS[spec.method].spec)
             files = [Path(file)] if file else []

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from ..names import optimizers, unknown
-from ..specs import Number, Strict, Whole, only_read
+from ..messages import unknown
+from ..strict_specs import Number, Strict, Whole, only_read
+from ..timm_names import optimizers
 from .method import AnyMethodSpec
 
 _REFUSED = {"adahessian": "it needs second derivatives of the loss, which the loop does not take"}

@@ -12,7 +12,7 @@ from ..data import Data
 from ..errors import RecipeError
 from ..modules import replace_tensors, tensors
 from ..progress import Reporter
-from ..store import files
+from ..store import atomic_files
 from ..tasks import Task
 from .loop import fit
 from .spec import TrainSpec
@@ -75,5 +75,5 @@ def train_stage(
     for note in notes:
         reporter.stage(note)
     held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
-    files.write(final, lambda path: save_file(held, path))
+    atomic_files.write(final, lambda path: save_file(held, path))
     return final

@@ -19,19 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..argument_checks import checked, flag, instance, optional, path
 from ..errors import StoreError
 from ..modules import replace_tensors, tensors
 from ..ops import Inputs
-from ..options import checked, flag, instance, optional, path
 from ..records import Plan
-from ..store import files, load, save
+from ..store import atomic_files, load, save
 from ..store.weights import digest
 from ..surgery import wrong_shape
 from ..wrappers import unwrapped
 from .comparison import TOLERANCE, Comparison, reload_tolerance
+from .masked_reference import expanded, masked
 from .onnx_file import compare_onnx
-from .origin import Weights, weights_of
-from .reference import expanded, masked
+from .other_weights import compare_random, shows_cut
 from .running import (
     batches_of,
     compare_finest,
@@ -44,8 +44,8 @@ from .running import (
     seeded,
     size_of,
 )
-from .training import compare_training
-from .weights import compare_random, shows_cut
+from .training_step import compare_training
+from .weight_origin import Weights, weights_of
 
 ESSENTIAL = ("masked_vs_slim", "float64", "reload")  # without these nothing is proven
 _UNSEEN = (
@@ -238,7 +238,7 @@ def _compare_all(gate: Gate, case: _Case, folder: str | Path | None, onnx: str |
         try:
             make()
         except Exception as error:  # a slim model that is wrong may fail in any way
-            if files.no_room(error):
+            if atomic_files.no_room(error):
                 raise StoreError(
                     f"there is no room left for the files of the gate's comparison {name} (in {tempfile.gettempdir()} "
                     "where no folder is given): make room, or set TMPDIR to another disk"

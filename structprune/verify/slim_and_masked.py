@@ -10,10 +10,10 @@ from torch import nn
 from ..ops import Inputs
 from ..records import Plan
 from .comparison import Comparison
-from .reference import masked
+from .masked_reference import masked
+from .other_weights import compare_random
 from .running import batches_of, compare_finest
-from .training import compare_training
-from .weights import compare_random
+from .training_step import compare_training
 
 
 def compare_slim_with_masked(

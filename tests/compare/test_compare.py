@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import structprune as sp
 from structprune.cli import app
 from structprune.compare import Comparison, compare, compare_table, comparison, draw, table
-from structprune.compare.memory import PeakMemory
+from structprune.compare.peak_memory import PeakMemory
 from structprune.compare.peer import (
     cut,
     distinct,
@@ -32,7 +32,7 @@ from structprune.progress import Reporter
 from structprune.recipe import ModelSpec, check_recipe
 from structprune.run import held
 from structprune.runtimes import Benchmark, Runtime
-from tests.run.small import short_turns
+from tests.run.small_network import short_turns
 
 places = {"learn_cost": "structprune.run.stages.costs", "plan_measured": "structprune.run.stages.planning"}
 RECIPE = {
@@ -44,7 +44,7 @@ RECIPE = {
 }
 SMALL = {
     **RECIPE,
-    "model": {"source": "tests.run.small:Small", "kwargs": {"width": 64}},
+    "model": {"source": "tests.run.small_network:Small", "kwargs": {"width": 64}},
     "data": {"source": "digits", "image_size": 16},
     "train": {"epochs": 1, "batch_size": 128, "lr": 0.02},
     "bench": {"seconds": 0.05},

@@ -19,7 +19,7 @@ from structprune.data.timm import TimmSpec
 from structprune.data.user_function import OwnDataSpec
 from structprune.errors import RecipeError
 from tests.data.test_folder import net
-from tests.pictures import write_digits
+from tests.image_folders import write_digits
 
 KEYS = {"image_size": 8, "augment": None}
 

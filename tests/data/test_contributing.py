@@ -13,7 +13,7 @@ from structprune.data import SOURCES, load_data
 from structprune.quality_judge import Judge
 from structprune.recipe import check_recipe
 from structprune.tasks import TASKS
-from structprune.tasks.own import make_task
+from structprune.tasks.building import make_task
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))

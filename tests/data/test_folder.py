@@ -11,8 +11,8 @@ from structprune.data.folder import FolderSpec
 from structprune.data.loading import loader_of
 from structprune.errors import RecipeError
 from structprune.quality_judge import Judge
-from structprune.tasks.own import make_task
-from tests.pictures import write_digits
+from structprune.tasks.building import make_task
+from tests.image_folders import write_digits
 
 
 def net(classes=3, channels=1):

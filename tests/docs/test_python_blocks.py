@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import structprune as sp
+from tests.image_folders import write_digits
 from tests.models.files import LAYERS, NET
-from tests.pictures import write_digits
 
 from .blocks import ROOT, blocks_of
 

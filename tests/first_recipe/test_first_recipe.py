@@ -17,8 +17,8 @@ from structprune.first_recipe import first_recipe, look_at_folder, write_recipe
 from structprune.inspection import inspect_model
 from structprune.models import CodeSpec, build_model
 from structprune.recipe import Recipe, read_recipe
+from tests.image_folders import write_digits
 from tests.models.files import write_network
-from tests.pictures import write_digits
 
 FLAT = """
 from torch import nn
@@ -212,12 +212,12 @@ def test_datasets_of_the_users_own(folder):
 
 
 def test_a_timm_model_out_of_reach_of_its_weights(folder, monkeypatch):
-    monkeypatch.setattr("structprune.models.sources.timm_names._check_reachable", _no_way)
+    monkeypatch.setattr("structprune.models.sources.timm._check_reachable", _no_way)
     made = first_recipe("test_resnet")
     recipe = written(made)
     assert not recipe.model.pretrained
     assert any("random weights, as" in note for note in made.notes)
-    monkeypatch.setattr("structprune.models.sources.timm_names._check_reachable", lambda *arguments: None)
+    monkeypatch.setattr("structprune.models.sources.timm._check_reachable", lambda *arguments: None)
     assert written(first_recipe("test_resnet"), "other.yaml").model.pretrained
     assert first_recipe("test_resnet").text.count("\n") < 25
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune import usercode
+from structprune import user_code
 from structprune.errors import ModelError, RecipeError, StoreError
 from structprune.models import MODEL_SOURCES, CodeSpec, build_model, model_source, spec_from_text
 from structprune.recipe import check_recipe, read_recipe
@@ -104,7 +104,7 @@ def test_a_module_that_a_file_holds_is_copied(tmp_path):
     with pytest.raises(ModelError, match=r"weight has no size until its lazy layer has run"):
         build_model(CodeSpec(source=f"{tmp_path / 'own_module.py'}:lazy"), 0, lambda line: None)
     (tmp_path / "own_link.py").symlink_to(tmp_path / "own_module.py")
-    assert usercode.load(str(tmp_path / "own_link.py")).__name__ == "own_link"
+    assert user_code.load(str(tmp_path / "own_link.py")).__name__ == "own_link"
 
 
 def test_paths_are_relative_to_the_recipe_then_to_the_current_folder(tmp_path, monkeypatch):
@@ -183,26 +183,26 @@ def test_names_that_stand_for_something_else_are_refused(tmp_path):
     for folder in ("a", "b"):  # two files of one name: the second would get the classes of the first
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "own_twin.py").write_text("from torch import nn\nclass Net(nn.Module): pass\n")
-    usercode.load(str(tmp_path / "a" / "own_twin.py"))
+    user_code.load(str(tmp_path / "a" / "own_twin.py"))
     with pytest.raises(RecipeError, match=r"b/own_twin\.py would be the module own_twin, and that is .*a/own_twin\.py"):
-        usercode.load(str(tmp_path / "b" / "own_twin.py"))
+        user_code.load(str(tmp_path / "b" / "own_twin.py"))
     (tmp_path / "b" / "own_user.py").write_text("from own_twin import Net\n")
     with pytest.raises(RecipeError, match=r"b/own_twin\.py would be the module own_twin"):
-        usercode.load(str(tmp_path / "b" / "own_user.py"))
+        user_code.load(str(tmp_path / "b" / "own_user.py"))
 
 
 def test_a_file_that_changed_since_it_was_imported_is_refused(tmp_path):
     path = write_network(tmp_path)
-    usercode.load(str(path))
+    user_code.load(str(path))
     sibling = path.with_name(path.name.replace("net", "layers"))
-    assert {path, sibling} == set(usercode.files_with(sibling))
+    assert {path, sibling} == set(user_code.files_with(sibling))
     for file in (path, sibling):
         text = file.read_text()
         file.write_text(text + "\n# more\n")
         with pytest.raises(RecipeError, match=rf"{file.name} has changed since it was imported in this process: start"):
-            usercode.load(str(path))
+            user_code.load(str(path))
         file.write_text(text)
-    assert usercode.load(str(path))
+    assert user_code.load(str(path))
 
 
 def test_reading_a_recipe_runs_nothing(tmp_path):
@@ -268,7 +268,7 @@ def test_a_run_whose_classes_are_not_imported_names_what_to_say(tmp_path, monkey
 def test_a_new_source_is_one_file(tmp_path):
     """CONTRIBUTING's, as it stands there: all that a source needs, in one module that edits nothing else."""
     (tmp_path / "own_source.py").write_text(BLOCKS["chains.py"])
-    usercode.load(str(tmp_path / "own_source.py"))
+    user_code.load(str(tmp_path / "own_source.py"))
     try:
         recipe = tmp_path / "r.yaml"
         recipe.write_text("model: {chain: 3}\ndata: {source: digits}\nprune: {budget: {macs: 0.5}}\n")

@@ -16,7 +16,7 @@ from structprune.recipe import check_recipe
 from structprune.run import runner_of
 from structprune.run.stages import costs
 from structprune.store.artefacts import Artefacts
-from tests.run.small import RECIPE
+from tests.run.small_network import RECIPE
 
 X = torch.randn(1, 3, 8, 8)
 NARROWEST = """

@@ -9,7 +9,7 @@ import pytest
 from structprune.criteria import COMBINE, CRITERIA
 from structprune.data import SOURCES
 from structprune.plan import ALLOCATIONS
-from structprune.recipe import RECOVERIES, known
+from structprune.recipe import RECOVERIES, known_names
 from structprune.runtimes import ENGINES
 from structprune.tasks import TASKS
 from tests.test_recipe import QUICKSTART, RECIPES
@@ -90,7 +90,12 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 @pytest.mark.parametrize(
     ("names", "registry"),
-    [(known.CRITERIA, CRITERIA), (known.COMBINE, COMBINE), (known.ALLOCATIONS, ALLOCATIONS), (known.ENGINES, ENGINES)],
+    [
+        (known_names.CRITERIA, CRITERIA),
+        (known_names.COMBINE, COMBINE),
+        (known_names.ALLOCATIONS, ALLOCATIONS),
+        (known_names.ENGINES, ENGINES),
+    ],
     ids=lambda value: getattr(value, "kind", ""),
 )
 def test_the_names_that_are_known_are_those_that_are_registered(names, registry):

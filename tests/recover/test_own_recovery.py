@@ -15,7 +15,7 @@ from structprune.recipe import check_recipe
 from structprune.recover import RECOVERIES
 from structprune.run import runner_of
 from structprune.store.artefacts import Artefacts
-from tests.run.small import RECIPE
+from tests.run.small_network import RECIPE
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))

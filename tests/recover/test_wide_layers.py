@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import structprune as sp
-from structprune.memory import allocation_failed
+from structprune.memory_limits import allocation_failed
 from structprune.recover.moments import Moments, full, ridge_solution
 from structprune.recover.rows import rows_solution
 from structprune.verify import expanded

@@ -6,7 +6,7 @@ import yaml
 import structprune as sp
 from structprune.errors import RecipeError
 from structprune.recipe import check_recipe
-from structprune.tasks.own import make_task
+from structprune.tasks.building import make_task
 
 DETECTOR = """
 import torch

@@ -6,7 +6,7 @@ import yaml
 import structprune as sp
 from structprune.errors import RecipeError
 from structprune.recipe import check_recipe
-from tests.pictures import write_digits
+from tests.image_folders import write_digits
 
 NETS = """
 import torch

@@ -12,9 +12,9 @@ from structprune.cli import app
 from structprune.errors import BudgetError, RecipeError
 from structprune.recipe import check_recipe
 from structprune.report import Report, render_html, report_table
-from structprune.run import search as search_module
+from structprune.run import quality_search as search_module
 from structprune.run.stages import surgery
-from tests.run.small import RECIPE, short_turns
+from tests.run.small_network import RECIPE, short_turns
 
 OWN = """
 import torch

@@ -26,7 +26,7 @@ from structprune.recipe import check_recipe
 from structprune.run import runner_of
 from structprune.run.stage import STAGES, Stage, ordered, stage
 from structprune.store.artefacts import Artefacts
-from tests.run.small import RECIPE, short_turns
+from tests.run.small_network import RECIPE, short_turns
 
 train_module = importlib.import_module("structprune.train.stage")
 surgery = importlib.import_module("structprune.run.stages.surgery")
@@ -431,7 +431,7 @@ def assert_resumes_as(whole, folder: Path, out: Path) -> None:
 
 
 def kill_before(calls: list[int], folder: Path, out: Path) -> None:
-    command = [sys.executable, "-m", "tests.run.killed", str(recipe_file(folder)), str(out), *map(str, calls)]
+    command = [sys.executable, "-m", "tests.run.killed_runs", str(recipe_file(folder)), str(out), *map(str, calls)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
 

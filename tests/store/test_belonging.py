@@ -14,7 +14,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import PlanError, StoreError, StructPruneError
-from structprune.store import files
+from structprune.store import atomic_files
 from tests.toys import Chain, randomise
 
 X = torch.randn(2, 3, 10, 10)
@@ -204,8 +204,11 @@ def test_two_savers_and_a_reader_in_one_folder(tmp_path):
 
 def test_a_saver_waits_for_the_lock_and_says_so(tmp_path, monkeypatch):
     _, plan, slim = _saved(tmp_path / "a")
-    monkeypatch.setattr(files, "PATIENCE", 0.1)
-    with files.locked(tmp_path / "b"), pytest.raises(StoreError, match="another process has been saving into it"):
+    monkeypatch.setattr(atomic_files, "PATIENCE", 0.1)
+    with (
+        atomic_files.locked(tmp_path / "b"),
+        pytest.raises(StoreError, match="another process has been saving into it"),
+    ):
         sp.save(slim, plan, tmp_path / "b")
     assert os.listdir(tmp_path / "b") == []
 
@@ -225,7 +228,7 @@ def test_a_save_that_fails_leaves_the_network_that_was_there(tmp_path, monkeypat
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "flush", full)
+    monkeypatch.setattr(atomic_files, "flush", full)
     with pytest.raises(StoreError, match="No space left"):
         sp.save(net, other, tmp_path)
     monkeypatch.undo()

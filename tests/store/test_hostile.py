@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, weight_norm
 import structprune as sp
 from structprune.errors import StoreError
 from structprune.store import admission, architecture
-from tests.signed import forge
+from tests.forged_folders import forge
 from tests.store import hostile_kinds, outside_kinds
 from tests.store.hostile_kinds import RAN, Net, WithLSTM, X
 
@@ -62,7 +62,7 @@ NAMES = [
     *("operator:attrgetter", "operator:methodcaller", "operator:call", "functools:partial", "functools:reduce"),
     *("os:system", "posix:system", "subprocess:Popen", "importlib:import_module", "pickle:loads", "types:FunctionType"),
     *("timm.models:load_checkpoint", "timm.models._helpers:load_state_dict", "timm.layers:torch.load", "numpy:load"),
-    *("structprune.store.files:write_all", "structprune:load", "safetensors.torch:load_file", "copy:deepcopy"),
+    *("structprune.store.atomic_files:write_all", "structprune:load", "safetensors.torch:load_file", "copy:deepcopy"),
     *("torch.nn.modules.module:Module.apply", "torch.nn.parallel.data_parallel:DataParallel"),
     *("torch.jit._script:RecursiveScriptModule", "torch.fx.graph_module:GraphModule", "math:__loader__"),
     *(f"{HERE}:{name}" for name in ("danger", "os.system", "Net", "Net.save_to", "Calls", "subprocess.Popen", "RAN")),
@@ -147,7 +147,7 @@ def test_a_bound_forward_takes_no_text():
             "torch._dynamo.eval_frame:OptimizedModule",
         ),
         *("torch.nn.parallel.data_parallel:DataParallel", "torch.nn.parallel.distributed:DistributedDataParallel"),
-        *("structprune.verify.reference:MaskedStatistics", "torch.nn:Linear", "torch.nn.modules.nowhere:Linear"),
+        *("structprune.verify.masked_reference:MaskedStatistics", "torch.nn:Linear", "torch.nn.modules.nowhere:Linear"),
         *(
             "timm.models.nowhere:Net",
             "timm.data.loader:PrefetchLoader",
@@ -383,7 +383,7 @@ def test_listed_functions_are_bound_to_data_alone():
     """Python's own call methods of what they are given, and a key function with it."""
     import functools
 
-    from structprune.store.values import bindable
+    from structprune.store.value_kinds import bindable
 
     admitted = admission.Admission()
 

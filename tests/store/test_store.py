@@ -144,16 +144,16 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):
-    from structprune.store import files
+    from structprune.store import atomic_files
 
-    files.write_text(tmp_path / "a.txt", "old")
+    atomic_files.write_text(tmp_path / "a.txt", "old")
 
     def fails(path):
         path.write_text("half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        files.write(tmp_path / "a.txt", fails)
+        atomic_files.write(tmp_path / "a.txt", fails)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 

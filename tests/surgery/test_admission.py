@@ -11,7 +11,7 @@ from structprune.errors import ModelError, PlanError, StoreError
 from structprune.graph.computing import refused
 from structprune.ops.record import OPS
 from structprune.surgery import admission, graph_module
-from tests.signed import forge
+from tests.forged_folders import forge
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 

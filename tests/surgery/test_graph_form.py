@@ -13,8 +13,8 @@ import structprune as sp
 from structprune.errors import BudgetError, ModelError, PlanError, StoreError
 from structprune.records import Plan
 from structprune.verify import masked
-from tests.run.small import short_turns
-from tests.signed import forge
+from tests.forged_folders import forge
+from tests.run.small_network import short_turns
 from tests.toys import LeNet, Tied, TwoInputs
 
 

@@ -11,8 +11,8 @@ from structprune.criteria.portions import portions
 from structprune.errors import RecipeError
 from structprune.ops import Inputs
 from structprune.tasks import TASKS, Metric, Task
+from structprune.tasks.building import OwnTaskSpec, make_task
 from structprune.tasks.metrics import Mean
-from structprune.tasks.own import OwnTaskSpec, make_task
 from structprune.tasks.task import TaskKind
 
 

@@ -11,14 +11,14 @@ from torch.utils.data import Dataset, TensorDataset
 from structprune.data import load_data
 from structprune.data.folder import FolderSpec
 from structprune.errors import RecipeError, StoreError, TrainingError
-from structprune.names import optimizers
 from structprune.recipe import TrainSpec
 from structprune.seeds import derived
-from structprune.tasks.own import make_task
+from structprune.tasks.building import make_task
+from structprune.timm_names import optimizers
 from structprune.train import accuracy, agreement, fit, predict
 from structprune.train.checkpoint import restore, store
 from structprune.train.spec import unusable
-from tests.pictures import write_digits
+from tests.image_folders import write_digits
 
 
 def _data():

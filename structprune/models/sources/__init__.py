@@ -11,6 +11,6 @@ for _module in iter_modules(__path__):
 
 from .code import CodeSpec  # noqa: E402
 from .saved_run import RunSpec  # noqa: E402
-from .timm_names import TimmSpec  # noqa: E402
+from .timm import TimmSpec  # noqa: E402
 
 __all__ = ["CodeSpec", "RunSpec", "TimmSpec"]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from ... import usercode
+from ... import user_code
 from ...errors import ModelError, RecipeError
-from ...names import shown
-from ...specs import RecipePath, beside_recipe
+from ...messages import shown
+from ...strict_specs import RecipePath, beside_recipe
 from ..registry import ModelSpec, Tell, model_source
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class CodeSpec(ModelSpec):
         place, colon, name = source.rpartition(":")
         if not colon and source.endswith(".py"):
             source = beside_recipe(source, info)
-        elif usercode.is_file_name(place):
+        elif user_code.is_file_name(place):
             source = f"{beside_recipe(place, info)}:{name}"
-        usercode.check(source)
+        user_code.check(source)
         return source
 
     def model_post_init(self, _: Any) -> None:
@@ -53,7 +53,7 @@ class CodeSpec(ModelSpec):
         return self.model_copy(update={"weights": None})
 
     def files(self) -> list[Path]:
-        return [*usercode.files_of(self.source), *([Path(self.weights)] if self.weights else [])]
+        return [*user_code.files_of(self.source), *([Path(self.weights)] if self.weights else [])]
 
 
 def _reads(text: str) -> dict[str, Any] | None:
@@ -82,8 +82,8 @@ def build(spec: CodeSpec, tell: Tell) -> nn.Module:
 @contextlib.contextmanager
 def _importable(source: str) -> Iterator[None]:
     """While it is built, a network may import more of what lies beside its file."""
-    place, _ = usercode.split(source)
-    with usercode.importable(Path(place)) if usercode.is_file_name(place) else contextlib.nullcontext():
+    place, _ = user_code.split(source)
+    with user_code.importable(Path(place)) if user_code.is_file_name(place) else contextlib.nullcontext():
         yield
 
 
@@ -92,7 +92,7 @@ def _call(source: str, kwargs: Mapping[str, Any], tell: Tell, depth: int) -> Any
 
     if depth > 8:
         raise RecipeError("model.kwargs: sources inside sources, more than eight deep")
-    target = usercode.find(source, tell)
+    target = user_code.find(source, tell)
     if isinstance(target, nn.Module):
         if kwargs:
             raise ModelError(f"{source} is a module already, which takes no arguments: leave kwargs out")

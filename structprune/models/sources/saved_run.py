@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from ... import usercode
+from ... import user_code
 from ...errors import RecipeError, StoreError
-from ...names import architectures, shown
-from ...specs import beside_recipe
+from ...messages import shown
+from ...strict_specs import beside_recipe
 from ...strict_yaml import read as read_yaml
+from ...timm_names import architectures
 from ..registry import ModelSpec, Tell, model_source
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class RunSpec(ModelSpec):
     @field_validator("run", "code")
     @classmethod
     def _beside(cls, path: str | None, info: ValidationInfo) -> str | None:
-        is_module = info.field_name == "code" and path is not None and not usercode.is_file_name(path)
+        is_module = info.field_name == "code" and path is not None and not user_code.is_file_name(path)
         return path if path is None or is_module else beside_recipe(path, info)
 
     @field_validator("run")
@@ -55,7 +56,7 @@ class RunSpec(ModelSpec):
         return True
 
     def files(self) -> list[Path]:
-        code = [] if self.code is None else usercode.files_of(f"{self.code}:any")
+        code = [] if self.code is None else user_code.files_of(f"{self.code}:any")
         return [Path(self.run) / "plan.json", Path(self.run) / "slim.safetensors", *code]
 
 
@@ -82,7 +83,7 @@ def build(spec: RunSpec, tell: Tell) -> nn.Module:
     from ..inputs import remember_config
 
     if spec.code is not None:
-        usercode.load(spec.code, tell)
+        user_code.load(spec.code, tell)
     try:
         model = load(spec.run)
     except StoreError as error:

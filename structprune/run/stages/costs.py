@@ -35,9 +35,9 @@ from ...progress import Reporter
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...runtimes import Runtime, environment
-from ...store import files
+from ...store import atomic_files
 from ...typing import Form
-from ...user_objects import code_named
+from ...user_code_calls import code_named
 from ..stage import Work, stage
 
 REHEARSED = "uniform"  # the allocation that stands in for one that is not quick
@@ -137,7 +137,7 @@ def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) 
     read=lambda work: json.loads((work.folder / "form.json").read_text(encoding="utf-8")),
 )
 def keep_form(work: Work, costs: Costs) -> None:
-    files.write_text(work.folder / "form.json", json.dumps({"form": costs.form, "note": costs.note}))
+    atomic_files.write_text(work.folder / "form.json", json.dumps({"form": costs.form, "note": costs.note}))
 
 
 @stage("graph", after="form", needs=("traced", "form", "model", "data"), makes=("graph",))

@@ -21,7 +21,7 @@ from ...records import Plan
 from ...report import counted_macs
 from ...report.records import Quantised
 from ...runtimes.made_up_inputs import made_up_inputs
-from ...store import files, save
+from ...store import atomic_files, save
 from ...verify import Gate, verify
 from ..stage import Work, stage
 from .surgery import changes_weights
@@ -96,7 +96,7 @@ def quantise(work: Work, dense_onnx: Path, slim_onnx: Path, data: Data, judge: J
         quality = judge(target)
         result[f"{kind}-int8"] = Quantised(quality=quality.value, kl=quality.kl, bytes=target.stat().st_size)
     text = json.dumps({name: entry.to_data() for name, entry in result.items()})
-    files.write_text(work.folder / "int8.json", text)
+    atomic_files.write_text(work.folder / "int8.json", text)
 
 
 def _read_int8(folder: Path) -> dict[str, Quantised]:

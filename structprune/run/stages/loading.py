@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ... import usercode
+from ... import user_code
 from ...data import Data, load_data
 from ...data.identity import data_digest
 from ...modules import tensors
 from ...tasks import Task
-from ...tasks.own import make_task
+from ...tasks.building import make_task
 from ..stage import Work, stage
 
 _VERSIONED = ("torch", "timm", "structprune")  # the code of these is known by its version
@@ -78,7 +78,7 @@ def _code(classes: Iterable[type]) -> list[str]:
     """The names of classes, and the code of the modules and packages that they are from."""
     names = dict.fromkeys(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)
     places = dict.fromkeys(name.partition(".")[0] for name in names)
-    return [*names, *(usercode.code_of(place) for place in places if place not in _VERSIONED)]
+    return [*names, *(user_code.code_of(place) for place in places if place not in _VERSIONED)]
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,7 @@ from ...graph import DependencyGraph
 from ...plan import allocation_of
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
-from ...store import files
+from ...store import atomic_files
 from ...tasks import Task
 from ..stage import Work, stage
 from .costs import Costs, machine
@@ -62,8 +62,8 @@ def _write_scores(work: Work, scores: Scores) -> None:
         "sensitivity": None if scores.sensitivity is None else dataclasses.asdict(scores.sensitivity),
     }
     held = {str(index): value for index, value in enumerate(scores.values.values())}
-    files.write(work.folder / "scores.safetensors", lambda path: save_file(held, path))
-    files.write_text(work.folder / "scores.json", json.dumps(about))
+    atomic_files.write(work.folder / "scores.safetensors", lambda path: save_file(held, path))
+    atomic_files.write_text(work.folder / "scores.json", json.dumps(about))
 
 
 @stage(
@@ -173,7 +173,7 @@ def make_plan(
     else:
         plan = _measured(work, graph, scores, costs, dense_onnx)
     plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else [])]
-    files.write_text(work.folder / "plan.json", plan.to_json())
+    atomic_files.write_text(work.folder / "plan.json", plan.to_json())
 
 
 def _measured(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, dense_onnx: Path | None) -> Plan:

@@ -14,7 +14,7 @@ from ...data import Data
 from ...data.loading import is_dataset
 from ...errors import GateError
 from ...quality_judge import Judge, Quality
-from ...store import files
+from ...store import atomic_files
 from ...tasks import Task
 from ..stage import Work, stage
 
@@ -63,7 +63,7 @@ def of_choice(work: Work, dense: nn.Module, data: Data, task: Task) -> Judge:
     read=lambda work: Quality(**json.loads((work.folder / "quality.json").read_text(encoding="utf-8"))),
 )
 def of_candidate(work: Work, slim: nn.Module, chooser: Judge) -> None:
-    files.write_text(work.folder / "quality.json", json.dumps(dataclasses.asdict(quality_of(slim, chooser))))
+    atomic_files.write_text(work.folder / "quality.json", json.dumps(dataclasses.asdict(quality_of(slim, chooser))))
 
 
 def quality_of(slim: nn.Module | Path, judge: Judge) -> Quality:

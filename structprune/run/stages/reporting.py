@@ -12,8 +12,8 @@ from ...records import Plan
 from ...report import Measurements, Report, build_report, records
 from ...runtimes import Benchmark
 from ...runtimes.other_runtimes import OtherRuntime
-from ..bounds import bounds_record
-from ..search import Search
+from ..quality_bounds import bounds_record
+from ..quality_search import Search
 from ..stage import Work, stage
 
 

@@ -16,9 +16,9 @@ from ...recipe import Recipe
 from ...records import Plan
 from ...recover import recover
 from ...report.records import RecoveryStep
-from ...store import files
+from ...store import atomic_files
 from ...surgery import prune
-from ...user_objects import code_named
+from ...user_code_calls import code_named
 from ...verify import Gate, verify
 from ..stage import Work, stage
 from .quality import quality_of
@@ -87,7 +87,7 @@ def mend(
         )
         work.say_notes(done.notes)
     write_weights(slim, work.folder / "recovered.safetensors")
-    files.write_text(work.folder / "recovery.json", json.dumps([step.to_data() for step in steps]))
+    atomic_files.write_text(work.folder / "recovery.json", json.dumps([step.to_data() for step in steps]))
 
 
 def _recovered(work: Work, slim: nn.Module) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 from ...data import Data
 from ...errors import StoreError
 from ...modules import replace_tensors, skeleton_copy, tensors
-from ...store import files
+from ...store import atomic_files
 from ...tasks import Task
 from ...train import train_stage
 from ...train.method import code_of
@@ -73,7 +73,7 @@ def own_copy(model: nn.Module) -> nn.Module:
 
 def write_weights(model: nn.Module, path: Path) -> None:
     held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
-    files.write(path, lambda aside: save_file(held, aside))
+    atomic_files.write(path, lambda aside: save_file(held, aside))
 
 
 def with_weights(model: nn.Module, path: Path) -> nn.Module:

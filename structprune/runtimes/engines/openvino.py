@@ -11,7 +11,7 @@ from ...errors import RecipeError
 from ..engine import ENGINES, Engine, Running
 from ..made_up_inputs import made_up_inputs
 from ..runtime import Runtime
-from ..signals import signal_stack_kept
+from ..signal_stack import signal_stack_kept
 
 
 class _Request:

@@ -14,7 +14,7 @@ import structprune as sp
 from ...errors import BudgetError, ModelError
 from ...ops import Inputs
 from ...report import count_macs
-from ...report.counts import MAC_OPERATORS
+from ...report.fvcore_counts import MAC_OPERATORS
 from ...verify import Comparison, compare_finest, compare_slim_with_masked, masked
 from ...verify.running import attempt
 from ..equality import Wrong

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from ...specs import Number
+from ...strict_specs import Number
 from ..method import TRAINING_METHODS, MethodKind, MethodSpec, TrainingMethod
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.process import settings_kept
+from structprune.process_state import settings_kept
 
 
 class Deep(nn.Module):
@@ -102,7 +102,7 @@ def test_settings_are_put_back_after_an_error():
 def test_counting_by_fvcore_puts_its_log_level_back():
     import logging
 
-    from structprune.report.counts import count_macs
+    from structprune.report.fvcore_counts import count_macs
 
     logger = logging.getLogger("fvcore")
     before = logger.level

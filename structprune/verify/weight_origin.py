@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..modules import tensors
 from ..records import Plan
-from .reference import cut
+from .masked_reference import cut
 
 _SPACING = 2.0**-22  # about the chance that a trained float32 number is bit for bit a certain one nearby
 _BY_CHANCE = 1e-6  # that all of a tensor's new numbers are the dense network's: taken as impossible

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ..errors import RecipeError
-from ..specs import mistakes
+from ..strict_specs import mistakes
 from ..tasks import TASKS, Task
+from ..tasks.building import OwnTaskSpec, make_task
 from ..tasks.detection import BOX_KEYS
-from ..tasks.own import OwnTaskSpec, make_task
 from ..tasks.task import main_output
-from ..usercode import Tell
+from ..user_code import Tell
 
 KEYS = ("logits", "out", "predicted_depth")
 _CLASSES: dict[str, Any] = {"name": "classification"}

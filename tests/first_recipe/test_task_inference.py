@@ -13,7 +13,7 @@ from structprune.first_recipe import first_recipe, write_recipe
 from structprune.models import build_model
 from structprune.quality_judge import Judge
 from structprune.recipe import read_recipe
-from structprune.tasks.own import make_task
+from structprune.tasks.building import make_task
 from structprune.train import fit
 from tests.first_recipe.test_first_recipe import images
 from tests.run.test_detection import DETECTOR

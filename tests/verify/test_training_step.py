@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import structprune as sp
-from structprune.verify import Comparison
+from structprune.verify import Comparison, training_step
 from structprune.verify.running import Inputs, batches_of
-from structprune.verify.training import compare_training
+from structprune.verify.training_step import compare_training
 from tests.toys import Chain, pruned, randomise
 
 X = torch.randn(4, 3, 10, 10)
@@ -285,9 +285,7 @@ def test_a_graph_trains_by_what_was_recorded_in_evaluation():
     [(2**30, [4], ""), (40_000, [2], ""), (20_000, [1], ""), (10, [], "of one sample it would keep more than")],
 )
 def test_a_step_keeps_no_more_than_there_is_room_for(most, batches, said, monkeypatch):
-    from structprune.verify import training
-
-    monkeypatch.setattr(training, "MOST", most)
+    monkeypatch.setattr(training_step, "MOST", most)
     model = randomise(Chain())
     plan, slim = pruned(model, X[:1])
     gate = sp.verify(model, slim, plan, X)

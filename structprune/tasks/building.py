@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from ..errors import RecipeError
-from ..user_objects import made_by
-from ..usercode import Tell
+from ..user_code import Tell
+from ..user_code_calls import made_by
 from .spec import TASKS, OwnTaskSpec, TaskSpec
 from .task import Task
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ..modules import replace_tensors, skeleton_copy, tensors
 from ..ops import Inputs
-from ..surgery.forked import is_forked
+from ..surgery.branched_form import is_forked
 from ..surgery.guards import check, takes
 
 

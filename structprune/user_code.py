@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
-from .names import shown, unknown
+from .messages import shown, unknown
 
 Tell = Callable[[str], object]
 _held: dict[str, dict[Path, str]] = {}  # by module: the file and the siblings that it imports, with their hashes

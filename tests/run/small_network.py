@@ -25,7 +25,7 @@ class Small(nn.Module):
 
 TRAINING = {"optimizer": "adamw", "batch_size": 128}
 RECIPE: dict[str, Any] = {
-    "model": {"source": "tests.run.small:Small"},
+    "model": {"source": "tests.run.small_network:Small"},
     "data": {"source": "digits", "image_size": 8},
     "train": {**TRAINING, "epochs": 2, "lr": 0.03},
     "prune": {"criterion": "l1", "budget": {"macs": 0.5}, "align": 1},

@@ -24,7 +24,7 @@ from .recipe import RECOVERIES, Recipe, RecoverySpec
 from .recipe.recovery import OwnRecoverySpec
 from .report import Report
 from .tasks import TASKS, TaskSpec
-from .tasks.own import OwnTaskSpec
+from .tasks.building import OwnTaskSpec
 from .train.method import TRAINING_METHODS, MethodSpec, OwnMethodSpec
 
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

@@ -12,7 +12,7 @@ from ..modules import replace_tensors, skeleton_copy, tensors
 from ..ops import Inputs
 from ..records import Plan
 from .comparison import Comparison
-from .reference import cut, masked
+from .masked_reference import cut, masked
 from .running import attempt, compare_finest
 
 

@@ -20,7 +20,7 @@ from ..ops import Inputs, outputs
 from ..ops.forward_pass import meta_copy
 from ..records import Plan
 from .comparison import Comparison, Noise
-from .reference import cut, masked, refilled
+from .masked_reference import cut, masked, refilled
 from .running import SAMPLES, attempt, cast, distance, dtype_of, first_line, in_dtype, levels, nudged, seeded, size_of
 
 SAMPLES_OF_STEP = 4

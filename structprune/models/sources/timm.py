@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ...errors import ModelError, RecipeError
-from ...names import architectures, unknown
-from ...specs import beside_recipe, only_read
+from ...messages import unknown
+from ...strict_specs import beside_recipe, only_read
+from ...timm_names import architectures
 from ..registry import ModelSpec, Tell, model_source
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..errors import PlanError
+from ..messages import shown
 from ..module_numbers import NOT_CONFIGURATIONS, read
 from ..modules import tensors, walk
-from ..names import shown
 from ..records import Plan
 
 _INTERNAL = frozenset(vars(nn.Module())) | {"training"}

@@ -1,6 +1,6 @@
 """Calls a user's own function or class, named in a recipe as `file.py:Name` or `package.module:Name`.
 
-Enters the name and arguments, leaves the object, or one line about what went wrong. See `usercode` for how the name is
+Enters the name and arguments, leaves the object, or one line about what went wrong. See `user_code` for how the name is
 looked up.
 """
 
@@ -14,18 +14,18 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
-from . import usercode
+from . import user_code
 from .errors import RecipeError, StructPruneError
-from .names import shown
-from .specs import beside_recipe
+from .messages import shown
+from .strict_specs import beside_recipe
 
 
 def checked_name(source: str, info: ValidationInfo) -> str:
     """The name of code, relative to the current folder. Raises ValueError if there is no such code."""
     place, colon, name = source.rpartition(":")
-    if colon and usercode.is_file_name(place):
+    if colon and user_code.is_file_name(place):
         source = f"{beside_recipe(place, info)}:{name}"
-    usercode.check(source)
+    user_code.check(source)
     return source
 
 
@@ -33,7 +33,7 @@ def checked_name(source: str, info: ValidationInfo) -> str:
 CodeName = Annotated[str, AfterValidator(checked_name)]
 
 
-def callable_of(source: str, key: str, tell: usercode.Tell | None) -> Callable[..., Any]:
+def callable_of(source: str, key: str, tell: user_code.Tell | None) -> Callable[..., Any]:
     """Finds the function or class that `source` names.
 
     Args:
@@ -48,7 +48,7 @@ def callable_of(source: str, key: str, tell: usercode.Tell | None) -> Callable[.
         RecipeError: the name does not exist or can't be called.
     """
     with _importable(source):
-        code: Any = usercode.find(source, tell)
+        code: Any = user_code.find(source, tell)
     if not callable(code):
         raise RecipeError(f"{key}: {source} is {shown(code)}: name a function or a class")
     return code
@@ -61,12 +61,12 @@ def code_named(source: str) -> list[str]:
     """
     if ":" not in source:
         return []
-    files = usercode.files_of(source)
+    files = user_code.files_of(source)
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()]
-    return texts or [usercode.code_of(usercode.split(source)[0])]
+    return texts or [user_code.code_of(user_code.split(source)[0])]
 
 
-def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) -> Any:
+def made_by(source: str, key: str, kwargs: dict[str, Any], tell: user_code.Tell) -> Any:
     """Calls the function or class that `source` names.
 
     Args:
@@ -92,8 +92,8 @@ def made_by(source: str, key: str, kwargs: dict[str, Any], tell: usercode.Tell) 
 
 
 def _importable(source: str) -> AbstractContextManager[None]:
-    place, _ = usercode.split(source)
-    return usercode.importable(Path(place)) if usercode.is_file_name(place) else contextlib.nullcontext()
+    place, _ = user_code.split(source)
+    return user_code.importable(Path(place)) if user_code.is_file_name(place) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..argument_checks import Wrong, whole
 from ..errors import BudgetError, PlanError
 from ..graph import DependencyGraph
-from ..names import shown
-from ..options import Wrong, whole
+from ..messages import shown
 from ..records import Scores, Sensitivity
 from .allocations import Allocation
 

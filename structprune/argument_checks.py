@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from .errors import RecipeError, StructPruneError
-from .names import shown
+from .messages import shown
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from ..progress import Reporter
 from ..quality_judge import Quality
 from ..recipe import BudgetSpec, Recipe, SearchSpec
 from ..report.records import Budget, Trial
-from .bounds import found_beside, is_met
+from .quality_bounds import found_beside, is_met
 from .runner import Runner
 
 FINE = 1 / 128  # of the way from no cut to the least that was asked for: nearer, nothing more is tried

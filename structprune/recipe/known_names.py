@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pydantic import ValidationInfo
 
-from ..names import unknown
+from ..messages import unknown
 from ..registry import Registry
-from ..specs import only_read
+from ..strict_specs import only_read
 
 
 @dataclass(frozen=True)

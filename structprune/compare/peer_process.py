@@ -1,6 +1,6 @@
 """torch-pruning on a recipe's network, in a process of its own, as it may hang, run out of memory or crash.
 
-    python -m structprune.compare.child TASK.json
+    python -m structprune.compare.peer_process TASK.json
 
 The task says what `Task` holds. Its folder gets slim.onnx, kept.safetensors (the kept indices of each tensor's axes)
 and, at last, result.json.
@@ -33,10 +33,10 @@ from ..progress import Reporter
 from ..quality_judge import Judge
 from ..recipe import Recipe
 from ..report import quality_record
-from ..store import files
-from ..tasks.own import make_task
+from ..store import atomic_files
+from ..tasks.building import make_task
 from ..train import train_stage
-from .memory import PeakMemory
+from .peak_memory import PeakMemory
 from .peer import Settings, cut, distinct, kept_indices, search_ratio, total_macs, without_fused_attention, zeroed
 
 SPREAD = 1e-9  # by which values are made distinct: of float64, and nothing to float32
@@ -55,7 +55,7 @@ class Task:
     def write(self) -> Path:
         path = Path(self.folder) / "task.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, json.dumps(asdict(self)))
+        atomic_files.write_text(path, json.dumps(asdict(self)))
         return path
 
 
@@ -69,7 +69,7 @@ def main(path: str) -> None:
         text = " ".join(str(error).split())
         result["error"] = f"{result.pop('stage', 'start')}: {type(error).__name__}: {text}".rstrip(": ")
     result.pop("stage", None)
-    files.write_text(Path(task.folder) / "result.json", json.dumps(result, indent=1) + "\n")
+    atomic_files.write_text(Path(task.folder) / "result.json", json.dumps(result, indent=1) + "\n")
 
 
 def _do(task: Task, result: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, f
     except PlanError as error:  # the tool has done what it does; what that is can't be told
         return {"max_rel": None, "detail": str(error)}
     held = {f"{key}/{axis}": index for key, axes in kept.items() for axis, index in enumerate(axes)}
-    files.write(folder / "kept.safetensors", lambda aside: save_file(held, aside))
+    atomic_files.write(folder / "kept.safetensors", lambda aside: save_file(held, aside))
     with torch.no_grad():
         expected, results = zeroed(dense, kept)(x), slim(x)
     return {"max_rel": float((results - expected).abs().max() / expected.abs().max())}

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from structprune import reference
+from structprune import generated_documents
 from structprune.criteria import CRITERIA
 from structprune.recipe import BudgetSpec, PruneSpec, Recipe
 from structprune.train.spec import TrainSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
-TEXT = reference.recipe_reference()
+TEXT = generated_documents.recipe_reference()
 SECTIONS = dict(re.findall(r"^### (.*)\n((?:(?!### ).*\n)*)", TEXT, re.MULTILINE))
 
 
@@ -22,7 +22,7 @@ def keys_of(body):
 
 
 def test_every_part_has_a_section_with_all_its_keys():
-    parts = reference.recipe_parts()
+    parts = generated_documents.recipe_parts()
     assert {Recipe, TrainSpec, PruneSpec, BudgetSpec} <= set(parts)
     assert len(SECTIONS) == len(parts)
     for spec, titles in parts.items():
@@ -64,8 +64,8 @@ def test_defaults_bounds_and_types_are_the_specs():
 
 
 def test_every_field_of_a_report_stands_in_its_section():
-    sections = dict(re.findall(r"^### (.*)\n((?:(?!### ).*\n)*)", reference.report_reference(), re.MULTILINE))
-    parts = reference.report_parts()
+    sections = dict(re.findall(r"^### (.*)\n((?:(?!### ).*\n)*)", generated_documents.report_reference(), re.MULTILINE))
+    parts = generated_documents.report_parts()
     assert len(sections) == len(parts)
     for record, titles in parts.items():
         fields = [field.alias or name for name, field in record.model_fields.items()]
@@ -78,7 +78,7 @@ def test_every_field_of_a_report_stands_in_its_section():
 
 
 def test_every_criterion_is_there_with_its_source():
-    text = reference.criteria_reference()
+    text = generated_documents.criteria_reference()
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == sorted(CRITERIA)
     for entry in CRITERIA.values():
         assert entry.source.replace("|", "\\|") in text
@@ -90,7 +90,7 @@ def test_the_pages_get_what_is_made():
     spec.loader.exec_module(hooks)
     for page, text in (
         ("recipes.md", TEXT),
-        ("choosing.md", reference.criteria_reference()),
-        ("report.md", reference.report_reference()),
+        ("choosing.md", generated_documents.criteria_reference()),
+        ("report.md", generated_documents.report_reference()),
     ):
         assert text in hooks.on_page_markdown((DOCS / page).read_text(), page=None)

@@ -1,9 +1,8 @@
-"""Values and unknown names in messages, and the names that a recipe may use from timm."""
+"""What messages share: a value on one line, and an unknown name with the nearest known ones."""
 
 from __future__ import annotations
 
 import difflib
-import functools
 import reprlib
 from collections.abc import Iterable
 
@@ -33,19 +32,3 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     if len(names) <= 20:
         message += f"{'' if near else '.'} Known: {', '.join(names)}"
     return message
-
-
-@functools.cache
-def architectures() -> frozenset[str]:
-    """timm's models. The first call takes seconds, as it imports timm."""
-    import timm
-
-    return frozenset(str(name) for name in timm.list_models())
-
-
-@functools.cache
-def optimizers() -> frozenset[str]:
-    """timm's optimisers."""
-    import timm.optim
-
-    return frozenset(str(name) for name in timm.optim.list_optimizers())

@@ -1,4 +1,4 @@
-"""Runs that are killed, each in a process of its own: python -m tests.run.killed RECIPE OUT CALL...
+"""Runs that are killed, each in a process of its own: python -m tests.run.killed_runs RECIPE OUT CALL...
 
 The first is killed before its CALLth change of the file system, the next resumes what that left, and so on.
 """
@@ -19,7 +19,7 @@ from rich.console import Console
 
 import structprune as sp
 from structprune.progress import Reporter
-from tests.run.small import short_turns
+from tests.run.small_network import short_turns
 
 LATE = ("accelerate", "sklearn.datasets", "sklearn.model_selection", "matplotlib.figure")  # imported once for all runs
 CALLS = ("mkdir", "rmdir", "replace", "rename", "unlink", "fsync", "chmod")
