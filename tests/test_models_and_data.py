@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from structprune.calibration.batching import one_batch
+from structprune.calibration.rebatching import one_batch
 from structprune.data import load_data
 from structprune.errors import ModelError, RecipeError
 from structprune.models import build_model, check_finite

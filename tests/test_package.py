@@ -36,7 +36,7 @@ print(structprune.__version__, [name for name in ("torch", "timm", "onnxruntime"
 @pytest.mark.parametrize("name", sp.__all__)
 def test_public_names_stay_what_they_are_when_modules_inside_are_imported(name):
     before = getattr(sp, name)
-    for module in ("plan.allocations", "run.api", "recover.steps", "verify.gate"):
+    for module in ("plan.allocations", "run.api", "recover.method_sequence", "verify.gate"):
         import_module(f"structprune.{module}")
     assert getattr(sp, name) is before
     assert callable(before)

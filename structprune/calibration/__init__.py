@@ -7,11 +7,11 @@ the next while weights change, `windows` takes input windows and output values. 
 
 from .batches import Batch, batches_for, batches_of
 from .layers import Layer, Norm, find_layers
-from .observe import Observer
+from .observer import Observer
 from .spread import Spread
 from .sweep import Sweep
 from .windows import Sample, choose, sample, take
-from .working import Working
+from .writable_network import WritableNetwork
 
 __all__ = [
     "Batch",
@@ -21,7 +21,7 @@ __all__ = [
     "Sample",
     "Spread",
     "Sweep",
-    "Working",
+    "WritableNetwork",
     "batches_for",
     "batches_of",
     "choose",

@@ -26,8 +26,8 @@ from ..runtimes.runtime import Runtime
 from .cache import cached, held
 from .deadline import Deadline
 from .model import CostModel, by_macs, fit
+from .multiples import measure_steps
 from .probes import RUNS_OF_A_PROBE, Probe, design, measure_probes
-from .steps import measure_steps
 
 PROBES = 16
 FEWEST = 4  # probes from which kernels are told apart

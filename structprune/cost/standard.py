@@ -22,7 +22,7 @@ from ..runtimes.runtime import Runtime
 from .cache import cache_folder, held, keep
 from .deadline import Deadline
 from .learning import learn_steps, steps_are_kept
-from .loop import wants_latency
+from .measured_planning import wants_latency
 
 SWITCH = "STRUCTPRUNE_TIMING"  # off: nothing is timed to plan
 SECONDS = 60.0  # that learning may take, once on a machine

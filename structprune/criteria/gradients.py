@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-from ..calibration import Working
+from ..calibration import WritableNetwork
 
 
 @contextmanager
-def with_gradients(working: Working) -> Iterator[None]:
+def with_gradients(working: WritableNetwork) -> Iterator[None]:
     """Evaluation mode, gradients for every floating-point parameter."""
     module = working.module
     modes = [(m, m.training) for m in module.modules()]

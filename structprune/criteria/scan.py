@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import argument_checks
-from ..calibration import Batch, Working, batches_for
-from ..calibration.batching import thinned
+from ..calibration import Batch, WritableNetwork, batches_for
+from ..calibration.rebatching import thinned
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
@@ -19,10 +19,10 @@ from ..ops import outputs
 from ..records import Scores, Sensitivity
 from ..tasks.distance import divergence
 from ..tasks.task import Task
-from .collect import Collector
-from .portions import SHOWN, kept_to
+from .collector import Collector
+from .memory_bounds import SHOWN, kept_to
+from .observation_sites import Site
 from .reconstruction import refitted
-from .sites import Site
 from .views import Consumer
 
 RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
@@ -189,7 +189,7 @@ class _Scan:
         return divergence([self.dense[b] for b in held], slim, collector.task.scores_classes)
 
 
-def _outputs(working: Working, batches: Sequence[Batch], memory: float) -> list[list[Tensor]]:
+def _outputs(working: WritableNetwork, batches: Sequence[Batch], memory: float) -> list[list[Tensor]]:
     """The network's outputs of as many batches as fit into their share of the memory, two at least."""
     results: list[list[Tensor]] = []
     size = 0

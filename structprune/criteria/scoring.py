@@ -18,10 +18,10 @@ from ..messages import shown, unknown
 from ..records import Scores
 from ..tasks.task import Task
 from ..typing import Combination, CriterionName
-from .collect import Collector
-from .portions import kept_to, portions
+from .collector import Collector
+from .memory_bounds import kept_to, portions
+from .observation_sites import Seen, Site, flat
 from .registry import DATA, NEEDS, Criterion, CriterionFunction, Unscored, criterion_of
-from .sites import Seen, Site, flat
 from .views import COMBINE, Activation, Consumer, GroupView, combine
 
 Progress = Callable[[float], None]

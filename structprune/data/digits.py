@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from ..calibration.batching import batches_from
+from ..calibration.rebatching import batches_from
 from ..errors import RecipeError
 from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from ..calibration.batching import batches_from
+from ..calibration.rebatching import batches_from
 from ..errors import RecipeError
 from ..user_code_calls import reason
 from .image_files import SUFFIXES, converted, is_hidden, same_file

@@ -10,7 +10,7 @@ from torch.utils.data import IterableDataset, Subset
 
 from .. import user_code
 from ..calibration.batches import BATCH, Batch
-from ..calibration.batching import rebatched
+from ..calibration.rebatching import rebatched
 from ..errors import RecipeError
 from ..messages import unknown
 from ..ops import Inputs

@@ -13,9 +13,9 @@ from torch import nn
 from ..ops import Captured
 from ..typing import Form
 from .attributes import follow_attributes
+from .candidate_groups import CandidateGroup, candidate_groups
 from .channels import Place, Term
 from .dependency import DependencyGraph
-from .families import Family, families
 from .flow import Flow, Statistic, Value
 from .group import Group, Slice
 from .units import Resolution
@@ -51,7 +51,7 @@ def build_graph(
     }
     axes |= {place: resolution.of(axis) for place, axis in flow.blocked.items()}
     statistics = tuple(_of_classes(statistic, resolution) for statistic in flow.statistics)
-    members, stays = families(flow, resolution)
+    members, stays = candidate_groups(flow, resolution)
     first = len(flow.units.causes)
     resolution = resolution.freezing([(classes, first + i) for i, (classes, _) in enumerate(stays)])
     return DependencyGraph(
@@ -96,11 +96,11 @@ def _parameter_term(key: str, shape: Sequence[int], axes: Mapping[Place, np.ndar
 def _groups(
     flow: Flow,
     resolution: Resolution,
-    members: Sequence[Family],
+    members: Sequence[CandidateGroup],
     statistics: Sequence[Statistic],
     axes: Mapping[Place, np.ndarray],
 ) -> tuple[Group, ...]:
-    """The groups of the families, with what each controls."""
+    """The groups of the candidates, with what each controls."""
     depths: dict[Place, int] = {}
     for produced in flow.produced:
         depths.setdefault((produced.key, produced.dim), produced.depth)
@@ -112,24 +112,24 @@ def _groups(
     local = np.full(resolution.classes + 1, -1)
     floors_of_all = [(resolution.of(axis), least) for axis, least in flow.floors]
     floors_of_all += [(axis, 1) for axis, _ in reduced]
-    for family, own in zip(members, _slices(flow, resolution, members, axes), strict=True):
+    for candidate, own in zip(members, _slices(flow, resolution, members, axes), strict=True):
         local[:] = -1
-        local[family.ids] = np.arange(len(family.ids))
+        local[candidate.ids] = np.arange(len(candidate.ids))
         floors = [(local[axis], least) for axis, least in floors_of_all]
-        first = (family.leader.key, family.leader.dim)
+        first = (candidate.leader.key, candidate.leader.dim)
         own.sort(key=lambda s: -1 if (s.key, s.dim) == first else depths.get((s.key, s.dim), 1 << 60))
         groups.append(
             Group(
-                name=family.name,
-                units=len(family.ids),
-                channels=len(family.leader.axis),
-                exact=not inexact[family.ids].any(),
-                exact_in_training=not (inexact | in_training)[family.ids].any(),
+                name=candidate.name,
+                units=len(candidate.ids),
+                channels=len(candidate.leader.axis),
+                exact=not inexact[candidate.ids].any(),
+                exact_in_training=not (inexact | in_training)[candidate.ids].any(),
                 slices=tuple(own),
                 floors=tuple(f for f in floors if (f[0] >= 0).any()),
-                ids=family.ids,
-                strata=family.strata,
-                rates=family.rates,
+                ids=candidate.ids,
+                strata=candidate.strata,
+                rates=candidate.rates,
             )
         )
     return tuple(groups)
@@ -145,14 +145,14 @@ def _touched(resolution: Resolution, axes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _slices(
-    flow: Flow, resolution: Resolution, members: Sequence[Family], axes: Mapping[Place, np.ndarray]
+    flow: Flow, resolution: Resolution, members: Sequence[CandidateGroup], axes: Mapping[Place, np.ndarray]
 ) -> list[list[Slice]]:
-    """What each family controls of which parameter."""
+    """What each candidate group controls of which parameter."""
     group_of = np.full(resolution.classes + 1, -1)
     local = np.full(resolution.classes + 1, -1)
-    for number, family in enumerate(members):
-        group_of[family.ids] = number
-        local[family.ids] = np.arange(len(family.ids))
+    for number, candidate in enumerate(members):
+        group_of[candidate.ids] = number
+        local[candidate.ids] = np.arange(len(candidate.ids))
     slices: list[list[Slice]] = [[] for _ in members]
     for (key, dim), axis in axes.items():
         owners = group_of[axis]

@@ -23,8 +23,8 @@ from ..ops.laws import At, Term, places, root
 from ..ops.record import record_of
 from . import trials
 from .channels import ChannelGraph
-from .computing import refused
-from .following import Follower, StuckError, Unsolved, found_at
+from .number_formulas import Follower, StuckError, Unsolved, found_at
+from .permitted_ops import refusal
 from .removal import Kept, mark_removed
 from .trials import Sizes
 
@@ -147,7 +147,7 @@ class Writer(Follower):
     def write(self, node: fx.Node) -> None:
         rewrite = record_of(op_name(node.target)).rewrite
         if isinstance(node.target, torch._ops.OpOverload) and rewrite is None:
-            why = refused(node.target)
+            why = refusal(node.target)
             if why:
                 where = f"{node.meta['module'] or 'forward'} ({node.meta['line']})"
                 raise ModelError(f"the graph form can't hold {op_name(node.target)} in {where}, which {why}")

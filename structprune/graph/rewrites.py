@@ -17,7 +17,7 @@ from ..ops import op_name
 from ..ops.provenance import Number
 from ..ops.record import place, record_of
 from .flow import Value
-from .following import Follower
+from .number_formulas import Follower
 
 Rewrite = Callable[[Follower, fx.Node, list[Any], dict[str, Any]], "tuple[Any, ...] | None"]
 

@@ -27,11 +27,11 @@ from .building import build_graph
 from .constants import with_constants
 from .dependency import DependencyGraph
 from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
-from .looks import Looks, look
-from .probe import Bar, Bars, unfollowed
+from .recordings import Recordings, record_passes
 from .rules.recurrent import of_stacked
+from .sizes_in_code import Bar, Bars, unfollowed
 from .units import Cause
-from .widths import kept_widths, restrict
+from .width_conditions import kept_widths, restrict
 from .writes import Writes, unknown
 
 FORMS = ("module", "graph")
@@ -70,26 +70,28 @@ def trace(model: nn.Module, example_inputs: Any, form: Form = "module") -> Depen
     model = unwrapped(model)
     inputs = Inputs.of(example_inputs).beside(model)
     with _no_garbage_collection():
-        looks = look(model, inputs, form)
+        recordings = record_passes(model, inputs, form)
         barred: Bars = {}
         while True:
-            graph, values = analyse(model, looks, barred, form)
+            graph, values = analyse(model, recordings, barred, form)
             bars: Bars = {}
-            for captured in looks.all if form == "module" else ():
-                bars = bars or _unfollowed(graph, captured, values, barred, looks)
+            for captured in recordings.all if form == "module" else ():
+                bars = bars or _unfollowed(graph, captured, values, barred, recordings)
             if not bars:
                 return graph
             barred.update(bars)
 
 
-def _unfollowed(graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: Bars, looks: Looks) -> Bars:
+def _unfollowed(
+    graph: DependencyGraph, captured: Captured, values: dict[str, Any], barred: Bars, recordings: Recordings
+) -> Bars:
     try:
         return unfollowed(graph, captured, values, barred)
     except ModelError as error:
-        if captured is looks.main or looks.unseen:
+        if captured is recordings.main or recordings.unseen:
             raise
-        looks.unseen = str(error)  # a pass that is not the same twice can't be held against the widths
-        return {"": Bar(looks.unseen)}
+        recordings.unseen = str(error)  # a pass that is not the same twice can't be held against the widths
+        return {"": Bar(recordings.unseen)}
 
 
 @contextmanager
@@ -105,18 +107,18 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def analyse(
-    model: nn.Module, looks: Looks, barred: Bars, form: Form = "module"
+    model: nn.Module, recordings: Recordings, barred: Bars, form: Form = "module"
 ) -> tuple[DependencyGraph, dict[str, Any]]:
     """Applies the rules to each node in turn; channels that enter a node in `barred` stay, for the reason given there.
 
-    Costs and statistics are those of `looks.main`; the other passes tie and keep channels of the same parameters.
+    Costs and statistics are those of `recordings.main`; the other passes tie and keep channels of the same parameters.
     Returns the graph and, for each node of each pass, its Value (or list of them), by the node's name.
     """
     flow = Flow(module_form=form == "module")
     parameters: dict[str, Value] = {}
-    values = _walk(flow, looks.main, parameters, barred)
+    values = _walk(flow, recordings.main, parameters, barred)
     own = dict(values)
-    for captured in looks.others:
+    for captured in recordings.others:
         kept = flow.costs, flow.statistics, flow.produced
         flow.costs, flow.statistics, flow.produced = [], [], []
         values |= _walk(flow, captured, parameters, barred)
@@ -129,14 +131,14 @@ def analyse(
             flow.attribute(parameters[key], "embedding_dim", parameters[key].axes[1])
             flow.attribute(parameters[key], "num_embeddings", parameters[key].axes[0])
     _keep_compared(flow, barred, values)
-    if flow.module_form and (looks.unseen or looks.unknown):
-        _keep_unseen(flow, looks, parameters, values)
+    if flow.module_form and (recordings.unseen or recordings.unknown):
+        _keep_unseen(flow, recordings, parameters, values)
     compared = [key for key in barred if isinstance(key, Condition)]
-    graph = restrict(build_graph(model, form, flow, parameters, looks.main, own), compared, values)
-    others = looks.others if form == "graph" else ()
+    graph = restrict(build_graph(model, form, flow, parameters, recordings.main, own), compared, values)
+    others = recordings.others if form == "graph" else ()
     return replace(
         graph,
-        notes=(*looks.notes, *dict.fromkeys(f"{_place(c)}: {kept_widths(c)}" for c in compared)),
+        notes=(*recordings.notes, *dict.fromkeys(f"{_place(c)}: {kept_widths(c)}" for c in compared)),
         paths=tuple(replace(graph, recording=path, values=MappingProxyType(values)) for path in others),
     ), values
 
@@ -192,20 +194,22 @@ def _keep_compared(flow: Flow, barred: Bars, values: dict[str, Any]) -> None:
             flow.freeze(counted, bar.reason)
 
 
-def _keep_unseen(flow: Flow, looks: Looks, parameters: dict[str, Value], values: dict[str, Any]) -> None:
+def _keep_unseen(flow: Flow, recordings: Recordings, parameters: dict[str, Value], values: dict[str, Any]) -> None:
     """Keeps what code that nobody saw may use: all of it, or the parameters that no pass uses and what fits them."""
     flow.op, flow.node, flow.module, flow.line = "forward", "", "", ""
-    if looks.unseen:
+    if recordings.unseen:
         for value in values.values():
-            flow.freeze(all_axes(value), looks.unseen)
+            flow.freeze(all_axes(value), recordings.unseen)
         return
-    unused = [value for key, value in parameters.items() if key not in looks.used()]
+    unused = [value for key, value in parameters.items() if key not in recordings.used()]
     sizes = {size for value in unused for size in value.shape if size > 1}
     for value in unused:
-        flow.freeze(value.axes, looks.unknown)
+        flow.freeze(value.axes, recordings.unknown)
     for value in values.values():
         fitting = [axis for axis in all_axes(value) if axis is not None and any(n % len(axis) == 0 for n in sizes)]
-        flow.freeze(fitting, f"{looks.unknown} and may bring these channels to parameters that evaluation does not use")
+        flow.freeze(
+            fitting, f"{recordings.unknown} and may bring these channels to parameters that evaluation does not use"
+        )
 
 
 def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, Value]) -> Value:

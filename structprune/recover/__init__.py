@@ -8,8 +8,8 @@ Nothing here knows of groups, scores or budgets.
 
 from ..lazy_imports import call_like, names_of
 from ..recipe.recovery import RECOVERIES, RecoverySpec
+from .method_sequence import Recovered, recover
 from .recovery import Mending, Recovery
-from .steps import Recovered, recover
 
 __all__ = ["RECOVERIES", "Mending", "Recovered", "Recovery", "RecoverySpec", "recover"]
 

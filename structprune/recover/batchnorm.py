@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..calibration import Batch, Spread, Working
+from ..calibration import Batch, Spread, WritableNetwork
 from ..memory_limits import LIMIT
 from ..recipe.recovery import RECOVERIES, BatchNormSpec
 from .recovery import Mending, Recovery
@@ -15,7 +15,7 @@ LEAST = 32  # values a channel, under which a variance says little
 
 
 def reestimate(
-    slim: Working,
+    slim: WritableNetwork,
     batches: Sequence[Batch],
     *,
     memory: float = LIMIT,

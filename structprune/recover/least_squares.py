@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Observer, Sweep, Working, choose, take
+from ..calibration import Batch, Layer, Observer, Sweep, WritableNetwork, choose, take
 from ..calibration.windows import blocks_of, outputs_at, row_bytes
 from ..memory_limits import LIMIT, allocation_failed, amount, parts
 from ..modules import evaluating
@@ -24,13 +24,13 @@ from ..recipe.recovery import RECOVERIES, LeastSquaresSpec
 from ..records import Plan
 from .moments import FOLDS, Moments, Solution, full, ridge_solution, scales
 from .recovery import Mending, Recovery
+from .refits import WINDOWS, Task, in_passes, task_of
 from .rows import FromRows, rows_solution, scales_from_rows
-from .tasks import WINDOWS, Task, in_passes, task_of
 
 
 def refit(
-    dense: Working,
-    slim: Working,
+    dense: WritableNetwork,
+    slim: WritableNetwork,
     plan: Plan,
     batches: Sequence[Batch],
     *,
@@ -113,7 +113,7 @@ def keeps(plan: Plan, key: str, dim: int) -> Any:
     return plan.keep.get(key, {}).get(str(dim))
 
 
-def unreached(slim: Working, plan: Plan) -> list[str]:
+def unreached(slim: WritableNetwork, plan: Plan) -> list[str]:
     """A note on weights that lost inputs and are no convolution's or linear layer's own: computed ones, for example."""
     known = {layer.weight for layer in slim.layers}
     lost = [k for k in plan.keep if "1" in plan.keep[k] and k not in known and slim.state[k].dim() > 1]
@@ -124,7 +124,7 @@ def loses_inputs(layer: Layer, plan: Plan) -> bool:
     return keeps(plan, layer.weight, 0 if layer.transposed else 1) is not None
 
 
-def _wanted(layer: Layer, slim: Working, plan: Plan) -> bool:
+def _wanted(layer: Layer, slim: WritableNetwork, plan: Plan) -> bool:
     if not loses_inputs(layer, plan):
         return False
     if layer.transposed:
@@ -141,8 +141,8 @@ class _Fits:
 
     def __init__(
         self,
-        dense: Working,
-        slim: Working,
+        dense: WritableNetwork,
+        slim: WritableNetwork,
         plan: Plan,
         batches: Sequence[Batch],
         sweep: Sweep,
@@ -286,7 +286,7 @@ def _whole(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _as_slim(layer: Layer, dense: Working, slim: Working, y: Tensor, outputs: Any) -> Tensor:
+def _as_slim(layer: Layer, dense: WritableNetwork, slim: WritableNetwork, y: Tensor, outputs: Any) -> Tensor:
     """What the slim layer must make so that its BatchNorm makes of it what the dense one makes of y."""
     if layer.norm is None:
         return y

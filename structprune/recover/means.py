@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Observer, Working
+from ..calibration import Batch, Layer, Observer, WritableNetwork
 from ..calibration.spread import AT_ONCE
 from ..memory_limits import parts
 from ..modules import evaluating
@@ -22,7 +22,7 @@ from .recovery import Mending, Recovery
 
 
 def fold_means(
-    dense: Working, slim: Working, plan: Plan, batches: Sequence[Batch], *, from_batchnorm: bool = False
+    dense: WritableNetwork, slim: WritableNetwork, plan: Plan, batches: Sequence[Batch], *, from_batchnorm: bool = False
 ) -> dict[str, bool]:
     """Adds to each layer that lost inputs what those inputs' means made of its output; {weight's key: whether exactly}.
 
@@ -88,7 +88,7 @@ class _Seen:
         return see
 
 
-def _expected(dense: Working, layer: Layer) -> Tensor | None:
+def _expected(dense: WritableNetwork, layer: Layer) -> Tensor | None:
     expectation = dense.expected(layer)
     return None if expectation is None else expectation.mean
 
@@ -121,7 +121,7 @@ def _offset(layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, 
     return outputs.mean(1), same
 
 
-def _ratio(layer: Layer, dense: Working, slim: Working, outputs: Any) -> Tensor | float:
+def _ratio(layer: Layer, dense: WritableNetwork, slim: WritableNetwork, outputs: Any) -> Tensor | float:
     """How much larger the slim layer's outputs are than the dense one's, by the variances of their BatchNorms."""
     if layer.norm is None:
         return 1.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..calibration import Batch, Working
+from ..calibration import Batch, WritableNetwork
 from ..errors import RecipeError
 from ..messages import shown
 from ..recipe.recovery import RECOVERIES, OwnRecoverySpec, RecoverySpec
@@ -29,8 +29,8 @@ class Mending:
         progress: is called with the share that is done.
     """
 
-    dense: Working
-    slim: Working
+    dense: WritableNetwork
+    slim: WritableNetwork
     plan: Plan
     batches: list[Batch]
     seed: int

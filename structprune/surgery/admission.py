@@ -1,6 +1,6 @@
 """Admits what a stored program may call, by list: it comes with a plan, from anywhere.
 
-Which ops are admitted is said in `graph.computing`. Those that trust sizes or places that they are given, and are
+Which ops are admitted is said in `graph.permitted_ops`. Those that trust sizes or places that they are given, and are
 common in networks (`lstm`, `_weight_norm`, `embedding_bag`), run behind a check. What makes a tensor without filling
 it (`empty`) gives zeros: code that fills it sees no difference, and code that does not sees no old memory. These lists
 are not in the records of ops: they hold for a program's methods and functions too, which have none, and what a file may
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import PlanError
-from ..graph.computing import refused
+from ..graph.permitted_ops import refusal
 from ..ops import op_name
 
 # Methods and functions by the names that programs use for them.
@@ -53,9 +53,9 @@ def op(name: str, args: Sequence[Any] = ()) -> Callable[..., Any]:
         ) from error
     if not isinstance(overloaded, torch._ops.OpOverload):
         raise PlanError(f"the plan's program names {name}, which is not an op")
-    refusal = refused(overloaded)
-    if refusal:
-        raise PlanError(f"the plan's program names {name}, which {refusal}")
+    reason = refusal(overloaded)
+    if reason:
+        raise PlanError(f"the plan's program names {name}, which {reason}")
     short = op_name(overloaded)
     if _takes_size_for_number(overloaded, args):
         return getattr(torch.Tensor if overloaded._schema.is_mutable else torch, base, overloaded)

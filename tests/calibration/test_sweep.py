@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import structprune as sp
-from structprune.calibration import Observer, Sweep, Working, batches_of
+from structprune.calibration import Observer, Sweep, WritableNetwork, batches_of
 from structprune.errors import RecipeError
 from structprune.models import build_model
 from structprune.modules import evaluating
@@ -42,7 +42,7 @@ def test_every_stop_sees_what_a_plain_run_sees(name):
     if name == "test_vit":
         size = 160
     batches = [Inputs.of(torch.randn(n, 3, size, size)) for n in (2, 3)]
-    working = Working.of(model, batches[0])
+    working = WritableNetwork.of(model, batches[0])
     sweep = Sweep(working.module, working.captured, batches)
     for layer in working.layers:
         seen = []
@@ -61,7 +61,7 @@ def test_every_stop_sees_what_a_plain_run_sees(name):
 def test_looking_ahead_changes_nothing():
     model = InPlace().eval()
     batches = [Inputs.of(torch.randn(2, 3, 8, 8))]
-    working = Working.of(model, batches[0])
+    working = WritableNetwork.of(model, batches[0])
     sweep = Sweep(working.module, working.captured, batches)
     first, second = working.layers[1], working.layers[2]
     sweep.until(first.place)
@@ -75,7 +75,7 @@ def test_looking_ahead_changes_nothing():
 def test_the_model_itself_is_left_as_it_was():
     model = InPlace().eval()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    working = Working.of(model, Inputs.of(torch.randn(2, 3, 8, 8)))
+    working = WritableNetwork.of(model, Inputs.of(torch.randn(2, 3, 8, 8)))
     for key in working.state:
         working.write(key, working.state[key] * 0)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
@@ -109,7 +109,7 @@ def test_calibration_data_in_every_form_gives_the_same_scores():
 def test_what_does_not_fit_into_memory_is_computed_anew(build, memory):
     model = build().eval()
     batches = [Inputs.of(torch.randn(n, 3, 12, 12)) for n in (2, 3, 1)]
-    working, plain = (Working.of(model, batches[0]) for _ in range(2))
+    working, plain = (WritableNetwork.of(model, batches[0]) for _ in range(2))
     whole = Sweep(plain.module, plain.captured, batches)
     sweep = Sweep(working.module, working.captured, batches, memory)
     for layer in working.layers:

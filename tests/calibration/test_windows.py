@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from structprune.calibration import Working, sample
+from structprune.calibration import WritableNetwork, sample
 from structprune.calibration.expectation import Expectations
-from structprune.calibration.observe import Observer
+from structprune.calibration.observer import Observer
 from structprune.modules import evaluating
 from structprune.ops import Inputs
 
@@ -30,7 +30,7 @@ def test_windows_times_weights_are_outputs(layer, shape, bias):
     if not bias:
         layer.bias = None
     x = torch.randn(shape)
-    working = Working.of(layer, Inputs.of(x[:1]))
+    working = WritableNetwork.of(layer, Inputs.of(x[:1]))
     (found,) = working.layers
     seen = []
     with evaluating(working.module), Observer({found.site: lambda args, result: seen.append((args, result))}):
@@ -46,7 +46,7 @@ def test_windows_times_weights_are_outputs(layer, shape, bias):
 
 def test_transposed_convolutions_have_no_windows():
     layer, x = nn.ConvTranspose2d(4, 4, 3), torch.randn(1, 4, 5, 5)
-    (found,) = Working.of(layer, Inputs.of(x)).layers
+    (found,) = WritableNetwork.of(layer, Inputs.of(x)).layers
     with pytest.raises(ValueError, match="no input window"):
         sample(found.read((x, layer.weight)), 4, torch.Generator())
 
@@ -72,7 +72,7 @@ def test_moments_that_batchnorms_tell_against_samples():
         for norm in (model.bn_a, model.bn_b):
             norm.weight.normal_()
             norm.bias.normal_()
-    working = Working.of(model, Inputs.of(torch.randn(1, 3, 4, 4)))
+    working = WritableNetwork.of(model, Inputs.of(torch.randn(1, 3, 4, 4)))
     told = {layer.module: Expectations(working.captured, working.state).of(layer.entering) for layer in working.layers}
     z = torch.randn(2, 400_000, 5, dtype=torch.float64)
     a, b = (z[i] * norm.weight + norm.bias for i, norm in enumerate((model.bn_a, model.bn_b)))

@@ -12,14 +12,14 @@ import structprune as sp
 from structprune import progress
 from structprune.cost import Deadline, learn_cost, learn_steps, learning, plan_measured
 from structprune.cost.model import by_macs, fit
+from structprune.cost.multiples import measure_steps
 from structprune.cost.probes import design, measure_probes
-from structprune.cost.steps import measure_steps
 from structprune.errors import BudgetError
 from structprune.runtimes import Benchmark, Runtime
 
 from .test_model import Wide, made_up, options
 
-loop = importlib.import_module("structprune.cost.loop")
+planning = importlib.import_module("structprune.cost.measured_planning")
 X = torch.randn(1, 3, 10, 10)
 STEPS = {"conv": 4, "depthwise": 4, "linear": 4}
 
@@ -44,7 +44,7 @@ def slow(monkeypatch):
         speedup = dense / (1.25 * slim) * (1 + 0.2 * (len(timings) % 2))  # never twice the same
         return Benchmark("fake", 1, 1, 1, 1, {"dense": dense}, {"slim": speedup}, {"slim": (speedup, speedup)})
 
-    monkeypatch.setattr(loop, "benchmark", benchmark)
+    monkeypatch.setattr(planning, "benchmark", benchmark)
     graph = sp.trace(Wide(), X)
     scores = sp.score(graph, "l1")
     probes = [made_up(widths) for widths in design(options(graph), 12)]

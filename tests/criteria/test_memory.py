@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import structprune as sp
 from structprune.calibration.batches import Batch
 from structprune.criteria import CRITERIA
-from structprune.criteria.portions import in_parts, joined, portions
+from structprune.criteria.memory_bounds import in_parts, joined, portions
 from structprune.criteria.reconstruction import contributions, elimination, refitted
 from structprune.criteria.views import Consumer, GroupView
 from structprune.errors import ModelError
@@ -204,7 +204,7 @@ def test_an_allocation_that_fails_costs_one_group_and_no_more(monkeypatch):
     found = sp.sensitivity(graph, scores, DATA)
     assert found.losses == {"2": whole["2"]}  # its weights were put back
     assert any("0 was left out of the scan" in note for note in found.notes)
-    monkeypatch.setattr("structprune.criteria.collect.Batch", Batch)
+    monkeypatch.setattr("structprune.criteria.collector.Batch", Batch)
     for name in ("variance", "apoz", "taylor"):
         monkeypatch.setattr(Inputs, "call", lambda self, model: (_ for _ in ()).throw(MemoryError("no")))
         with pytest.raises(ModelError, match=f"there is no memory left to score by {name}: give fewer images"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from structprune.calibration.batching import batches_from, one_batch, rebatched, thinned
+from structprune.calibration.rebatching import batches_from, one_batch, rebatched, thinned
 from structprune.data import SOURCES, Data, DataSpec, Source, load_data
 from structprune.data.digits import DigitsSpec
 from structprune.data.folder import FolderSpec

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import structprune as sp
-from structprune.calibration import Working, sample
+from structprune.calibration import WritableNetwork, sample
 from structprune.ops import Inputs
 from structprune.ops.record import OPS
 from structprune.suites.equality import assert_slim_equals_masked
@@ -88,7 +88,7 @@ def test_it_is_pruned(own, form):
 def test_its_windows_times_its_weights_are_its_outputs(own):
     for layer in (own.ConvSame(6, 4, 3, stride=2), own.ConvSame(6, 4, (2, 5), stride=3)):
         x = torch.randn(2, 6, 8, 7)
-        (known,) = Working.of(layer, Inputs.of(x)).layers
+        (known,) = WritableNetwork.of(layer, Inputs.of(x)).layers
         rows = sample(known.read((x, layer.weight, layer.bias, layer.stride[0])), 99, torch.Generator())
         made = rows.windows.flatten(1) @ layer.weight.flatten(1).mT + layer.bias
         torch.testing.assert_close(made, rows.outputs(layer(x), 1))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import structprune as sp
-from structprune.calibration import Working
+from structprune.calibration import WritableNetwork
 from structprune.graph import Flow, Value, op
 from structprune.graph.elementwise import applied
 from structprune.ops import Inputs
@@ -102,7 +102,7 @@ def test_an_own_activation_is_expected_and_exact():
         model.bn.bias.normal_()
     (group,) = sp.trace(model, x).groups
     assert group.exact
-    working = Working.of(model, Inputs.of(x))
+    working = WritableNetwork.of(model, Inputs.of(x))
     expected = working.expected(working.layers[1])
     drawn = torch.randn(200_000, 6) * model.bn.weight + model.bn.bias
     torch.testing.assert_close(expected.mean.float(), (3 * drawn).relu().mean(0), rtol=0.02, atol=0.02)

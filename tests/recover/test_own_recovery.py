@@ -104,7 +104,7 @@ def test_a_function_of_a_file_is_a_recovery(networks, own):
     ("name", "message"),
     [
         ("wrong", "recover: .*:wrong returned 'much': return how many layers it changed"),
-        ("fails", "recover: .*:fails failed: AttributeError: 'Working' object has no attribute 'weights'"),
+        ("fails", "recover: .*:fails failed: AttributeError: 'WritableNetwork' object has no attribute 'weights'"),
         ("wider", r"recover: 0\.weight is .*"),
         ("halved", "recover: .*:halved is 3: name a function"),
         ("third", "unknown name 'third'"),

@@ -8,7 +8,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import ModelError, PlanError, StoreError
-from structprune.graph.computing import refused
+from structprune.graph.permitted_ops import refusal
 from structprune.ops.record import OPS
 from structprune.surgery import admission, graph_module
 from tests.forged_folders import forge
@@ -72,7 +72,7 @@ def test_every_rule_is_admitted_but_those_that_trust_sizes():
         packet = getattr(torch.ops.aten, name, None)
         if packet is not None:
             overloads = [getattr(packet, o) for o in packet.overloads() if not o.endswith(("out", "out_x", "output"))]
-            assert any(not refused(overload) for overload in overloads) is (name not in trusting), name
+            assert any(not refusal(overload) for overload in overloads) is (name not in trusting), name
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from structprune.calibration.batches import Batch
-from structprune.calibration.batching import rebatched
-from structprune.criteria.portions import portions
+from structprune.calibration.rebatching import rebatched
+from structprune.criteria.memory_bounds import portions
 from structprune.errors import RecipeError
 from structprune.ops import Inputs
 from structprune.tasks import TASKS, Metric, Task

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ...calibration import Batch
-from ...calibration.batching import rebatched
+from ...calibration.rebatching import rebatched
 from ...data import Data
 from ...errors import RecipeError
 from ...export import export_onnx, quantize

@@ -7,7 +7,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.cost import learn_steps, learning
-from structprune.cost.steps import WIDTHS, measure_steps, seen_steps, step_of
+from structprune.cost.multiples import WIDTHS, measure_steps, seen_steps, step_of
 from structprune.errors import BudgetError, RecipeError
 from structprune.plan import choices
 from structprune.plan.alignment import aligned

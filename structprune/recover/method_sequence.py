@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from ..argument_checks import checked, function, instance, number, several, whole
-from ..calibration import Working, batches_of
+from ..calibration import WritableNetwork, batches_of
 from ..errors import RecipeError
 from ..memory_limits import LIMIT, allocation_failed
 from ..modules import evaluating, tensors
@@ -92,9 +92,9 @@ def recover(
     if wrong := wrong_shape(tensors(slim), plan, "slim"):
         raise RecipeError(f"recover: {wrong}")
     batches = [batch.beside(model) for batch in batches_of(data)]
-    example = batches[0].inputs
-    mending = Mending(Working.of(model, example), Working.of(slim, example), plan, batches, seed, memory)
-    result = Recovered(mending.slim.result)
+    dense, mended = (WritableNetwork.of(network, batches[0].inputs) for network in (model, slim))
+    mending = Mending(dense, mended, plan, batches, seed, memory)
+    result = Recovered(mended.result)
     for index, spec in enumerate(specs):
 
         def at(share: float, index: int = index) -> None:
@@ -103,7 +103,7 @@ def recover(
         mending.progress = at
         result.layers.append(_mend(spec, mending))
     result.notes = list(dict.fromkeys(mending.slim.notes))
-    _check(result.model, plan, example)
+    _check(result.model, plan, batches[0].inputs)
     return result
 
 

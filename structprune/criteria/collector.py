@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Observer, Sweep, Working, sample
+from ..calibration import Batch, Layer, Observer, Sweep, WritableNetwork, sample
 from ..calibration.calls import Calls
 from ..calibration.layers import Norm as NormCall
 from ..calibration.layers import find_layers
@@ -23,9 +23,9 @@ from ..modules import evaluating, plain_transformers, tensors
 from ..tasks.classification import Classification
 from ..tasks.task import Task
 from .gradients import with_gradients
-from .portions import SHOWN, SQUARES, in_parts, joined
+from .memory_bounds import SHOWN, SQUARES, in_parts, joined
+from .observation_sites import Seen, Site, by_unit, flat
 from .registry import Mend
-from .sites import Seen, Site, by_unit, flat
 from .views import Activation, Consumer, GroupView, Norm, Weights
 
 ROWS_PER_CHANNEL, ROWS_PER_INPUT = 10, 2  # how many rows are sampled at least for a consumer
@@ -46,8 +46,8 @@ class Collector:
         self._own = tensors(graph.model)
 
     @cached_property
-    def working(self) -> Working:
-        return Working.of(self.graph.model, self.graph.inputs, self.graph.recording)
+    def working(self) -> WritableNetwork:
+        return WritableNetwork.of(self.graph.model, self.graph.inputs, self.graph.recording)
 
     def copy(self) -> None:
         """Makes the working copy now, so that views show it."""

@@ -28,7 +28,7 @@ from .axes import alive
 from .channels import ChannelGraph
 from .flow import all_axes
 from .removal import mark_removed, slim_shapes
-from .widths import decided, reason
+from .width_conditions import decided, reason
 
 
 def unfollowed(graph: ChannelGraph, captured: Captured, values: dict[str, Any], barred: Bars) -> Bars:

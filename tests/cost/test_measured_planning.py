@@ -14,7 +14,7 @@ from structprune.runtimes import Benchmark, Runtime
 
 from .test_model import Wide, made_up, options
 
-loop = importlib.import_module("structprune.cost.loop")
+planning = importlib.import_module("structprune.cost.measured_planning")
 X = torch.randn(1, 3, 10, 10)
 
 
@@ -34,7 +34,7 @@ def measured(monkeypatch):
             "fake", 1, 1, 1, 1, {"dense": dense * state["pace"]}, {"slim": speedup}, {"slim": (speedup, speedup)}
         )
 
-    monkeypatch.setattr(loop, "benchmark", benchmark)
+    monkeypatch.setattr(planning, "benchmark", benchmark)
     graph = sp.trace(Wide(), X)
     probes = [made_up(widths) for widths in design(options(graph), 12)]
     scores = sp.score(graph, "l1")
@@ -83,13 +83,13 @@ def test_corrections_that_overshoot_from_side_to_side_settle_between(measured):
 
 def test_a_gap_that_no_width_is_in_ends_the_search_with_a_note(measured, monkeypatch):
     state, graph, cost, make = measured
-    timed = loop.benchmark
+    timed = planning.benchmark
 
     def cliff(models, **options):
         state["slower"] = 1.5 if state["plan"].widths["conv1"] + state["plan"].widths["conv2"] > 70 else 0.7
         return timed(models, **options)
 
-    monkeypatch.setattr(loop, "benchmark", cliff)
+    monkeypatch.setattr(planning, "benchmark", cliff)
     plan = plan_measured(graph, {"speedup": 2.0}, cost, make({"speedup": 2.0}), rounds=30)
     rounds = plan.latency["rounds"]
     assert len(rounds) < 12

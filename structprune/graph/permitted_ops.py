@@ -13,7 +13,7 @@ from ..ops import op_name
 from ..ops.record import is_known, record_of
 
 
-def refused(overload: torch._ops.OpOverload) -> str:
+def refusal(overload: torch._ops.OpOverload) -> str:
     """Why a program may not hold an op; empty where it may."""
     name = op_name(overload)
     if record_of(name).trusts:

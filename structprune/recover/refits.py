@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..calibration import Layer, Working
+from ..calibration import Layer, WritableNetwork
 from ..calibration.windows import places_of
 from ..memory_limits import amount
 from .moments import FOLDS
@@ -39,7 +39,7 @@ class Task:
 
 
 def task_of(
-    layer: Layer, dense: Working, slim: Working, images: int, *, per_channel: bool, memory: float
+    layer: Layer, dense: WritableNetwork, slim: WritableNetwork, images: int, *, per_channel: bool, memory: float
 ) -> Task | str:
     """How a layer is fitted within `memory` bytes, or why it can't be."""
     weight = slim.state[layer.weight]

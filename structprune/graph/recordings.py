@@ -22,7 +22,7 @@ from ..ops import Captured, Inputs, capture
 from ..ops.answers import Answer, Flip, Scenario, short_line
 from ..ops.forward_pass import follow, listen, record
 from ..ops.provenance import Read, Size, leaves
-from .paths import other_paths
+from .batch_sizes import other_paths
 from .trials import made_anew
 
 _OTHERS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, ops.__file__, __file__))
@@ -31,7 +31,7 @@ MOST_FLIPS = 16  # of one model: each costs a run, a recording and its analysis
 
 
 @dataclass
-class Looks:
+class Recordings:
     """`main` is the forward pass in evaluation mode, `others` are the passes that do something else. `notes` says what
     a user should know of them. `unknown` says why there may be ways that nobody saw: then the parameters that no pass
     uses stay, with all that might enter them; `unseen` why other ways may use all of it, so that everything stays."""
@@ -56,26 +56,26 @@ class Looks:
         }
 
 
-def look(model: nn.Module, inputs: Inputs, form: str) -> Looks:
+def record_passes(model: nn.Module, inputs: Inputs, form: str) -> Recordings:
     """Records the ways that `model` can go on `inputs`. In the graph form there is one way, which its program checks.
 
     Raises ModelError if the model can't run on `inputs` in evaluation mode.
     """
-    looks = Looks(capture(model, inputs))
+    recordings = Recordings(capture(model, inputs))
     if form == "graph":
-        looks.main = made_anew(model, looks.main)
-    looks.others += other_paths(model, looks.main, looks.notes)
-    _train(model, inputs, looks, form)
-    if looks.main.questions:
-        _decide(model, inputs, looks, form)
-    return looks
+        recordings.main = made_anew(model, recordings.main)
+    recordings.others += other_paths(model, recordings.main, recordings.notes)
+    _train(model, inputs, recordings, form)
+    if recordings.main.questions:
+        _decide(model, inputs, recordings, form)
+    return recordings
 
 
 # --- training mode ------------------------------------------------------------------------------------------
 
 
-def _train(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
-    if not looks.main.reads_mode and not any(_switches(module) for _, module in walk(model)):
+def _train(model: nn.Module, inputs: Inputs, recordings: Recordings, form: str) -> None:
+    if not recordings.main.reads_mode and not any(_switches(module) for _, module in walk(model)):
         return
     error: str | None = ""
     for example in (inputs, _doubled(inputs)):  # BatchNorm refuses to train on one value a channel
@@ -86,22 +86,22 @@ def _train(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
         if error is None:
             break
     if error is not None:
-        looks.notes.append(f"the code that runs in training mode could not be traced: {error}")
-        looks.unknown = "it runs other code in training, which could not be traced"
+        recordings.notes.append(f"the code that runs in training mode could not be traced: {error}")
+        recordings.unknown = "it runs other code in training, which could not be traced"
         return
-    if _same(captured, looks.main):
+    if _same(captured, recordings.main):
         return
     if form == "module":
-        looks.others.append(captured)
+        recordings.others.append(captured)
         return
-    only = Looks(looks.main, [captured]).used() - looks.used()
+    only = Recordings(recordings.main, [captured]).used() - recordings.used()
     if only:
-        looks.notes.append(
+        recordings.notes.append(
             f"the graph form runs evaluation's code in training too: {', '.join(sorted(only)[:4])} and the like, which "
             'only training uses, stay as they are and unused; form="module" trains them'
         )
     else:
-        looks.notes.append(
+        recordings.notes.append(
             "the graph form runs evaluation's code in training too, which is other code here (besides BatchNorm and "
             'dropout); form="module" runs training\'s'
         )
@@ -146,25 +146,29 @@ def _counts(node: fx.Node) -> bool:
 # --- what values decide -------------------------------------------------------------------------------------
 
 
-def _decide(model: nn.Module, inputs: Inputs, looks: Looks, form: str) -> None:
+def _decide(model: nn.Module, inputs: Inputs, recordings: Recordings, form: str) -> None:
     heard: dict[tuple[str, str], Answer] = {}
-    for asked in looks.main.questions:
+    for asked in recordings.main.questions:
         heard.setdefault((asked.answer.op, asked.answer.line), asked.answer)
     texts = [answer.text() for answer in heard.values()]
     told = "anything else is an error there" if form == "graph" else "the module goes on by its own code"
-    looks.notes += [f"control flow follows the example: {text}; {told}, and ONNX files hold this way" for text in texts]
+    recordings.notes += [
+        f"control flow follows the example: {text}; {told}, and ONNX files hold this way" for text in texts
+    ]
     if form == "graph":
         return
-    waiting = [frozenset([flip]) for flip in dict.fromkeys(_flips(looks.main))]
+    waiting = [frozenset([flip]) for flip in dict.fromkeys(_flips(recordings.main))]
     known, tried = {flip for flips in waiting for flip in flips}, 0
     while waiting and tried < MOST_FLIPS:
         flips, tried = waiting.pop(0), tried + 1
-        captured = _flip(model, inputs, looks, flips, f"f{tried}_")
+        captured = _flip(model, inputs, recordings, flips, f"f{tried}_")
         new = [flip for flip in dict.fromkeys(_flips(captured)) if flip not in known] if captured else []
         known.update(new)  # what is decided only on that way
         waiting += [flips | {flip} for flip in new]
     if waiting:
-        looks.unseen = f"its code decides by values in more than {MOST_FLIPS} ways, of which the others were not traced"
+        recordings.unseen = (
+            f"its code decides by values in more than {MOST_FLIPS} ways, of which the others were not traced"
+        )
 
 
 def _flips(main: Captured) -> Iterator[Flip]:
@@ -197,7 +201,9 @@ def _reached(nodes: Iterator[fx.Node]) -> set[str]:
     return reached
 
 
-def _flip(model: nn.Module, inputs: Inputs, looks: Looks, flips: frozenset[Flip], label: str) -> Captured | None:
+def _flip(
+    model: nn.Module, inputs: Inputs, recordings: Recordings, flips: frozenset[Flip], label: str
+) -> Captured | None:
     """Records what the code does where the answers at some lines are others; None if that can't be seen."""
     scenario = Scenario(flips=flips, label=label)
     where = " and ".join(sorted(short_line(flip.line) for flip in flips))
@@ -207,19 +213,19 @@ def _flip(model: nn.Module, inputs: Inputs, looks: Looks, flips: frozenset[Flip]
         if not _refuses(error) and all(
             flip.how == "not" for flip in flips
         ):  # another number may simply not fit the example
-            looks.unseen = f"the other branch at {where} could not be followed ({type(error).__name__}: {error})"
-            looks.notes.append(looks.unseen)
+            recordings.unseen = f"the other branch at {where} could not be followed ({type(error).__name__}: {error})"
+            recordings.notes.append(recordings.unseen)
         return None
     try:
         captured, failed = record(model, inputs, scenario=replace(scenario, answers=answers))
     except ModelError as refused:  # it returns there what can't be looked into
-        captured, failed = looks.main, str(refused)
+        captured, failed = recordings.main, str(refused)
     if failed is not None:
-        looks.unseen = f"the other branch at {where} could not be traced ({failed})"
-        looks.notes.append(looks.unseen)
+        recordings.unseen = f"the other branch at {where} could not be traced ({failed})"
+        recordings.notes.append(recordings.unseen)
         return None
-    if not any(_same(captured, other) for other in looks.all):
-        looks.others.append(captured)
+    if not any(_same(captured, other) for other in recordings.all):
+        recordings.others.append(captured)
     return captured
 
 

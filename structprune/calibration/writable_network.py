@@ -20,7 +20,7 @@ from .sweep import Sweep
 
 
 @dataclass
-class Working:
+class WritableNetwork:
     """A copy of a network whose tensors can be written to: `module` runs as it was recorded in `captured`."""
 
     result: nn.Module
@@ -32,7 +32,7 @@ class Working:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: nn.Module, example: Inputs, captured: Captured | None = None) -> Working:
+    def of(cls, model: nn.Module, example: Inputs, captured: Captured | None = None) -> WritableNetwork:
         """`captured` is the model's forward pass on `example`, if it was recorded before."""
         result = skeleton_copy(model)
         replace_tensors(result, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..calibration import Batch
-from ..calibration.batching import follows
+from ..calibration.rebatching import follows
 from ..memory_limits import amount
 from .views import Consumer
 

@@ -14,9 +14,9 @@ from .units import Cause, Resolution
 
 
 @dataclass
-class Family:
-    """The removable classes `ids` of one group, the stratum of each, how many of each stratum go at a time, and the
-    layer nearest to the input that makes them."""
+class CandidateGroup:
+    """A group before it is known what it controls: its removable classes `ids`, the stratum of each, how many of each
+    stratum go at a time, and the layer nearest to the input that makes them."""
 
     name: str
     leader: Produced
@@ -25,11 +25,11 @@ class Family:
     rates: tuple[int, ...]
 
 
-def families(flow: Flow, resolution: Resolution) -> tuple[list[Family], list[tuple[np.ndarray, Cause]]]:
-    """Families in the order in which their leading layers were met, and classes that can't be in one, each with why.
+def candidate_groups(flow: Flow, resolution: Resolution) -> tuple[list[CandidateGroup], list[tuple[np.ndarray, Cause]]]:
+    """Candidates in the order in which their leading layers were met, and classes that can't be in one, each with why.
 
     Classes that appear in one column of a layer's channels belong together, and so do classes that must lose the same
-    number. Where a layer's channels are a product, its factors are families of their own.
+    number. Where a layer's channels are a product, its factors are groups of their own.
     """
     columns = [(p, column) for p in flow.produced for column in _columns(resolution.of(p.axis))]
     links = [(column[:-1], column[1:]) for _, column in columns]
@@ -51,7 +51,7 @@ def families(flow: Flow, resolution: Resolution) -> tuple[list[Family], list[tup
         for which in sorted(set(balance[free].tolist())):  # each balance apart, and what is in none
             part = free[balance[free] == which]
             members_of.setdefault((int(labels[part[0]]), which), []).append((produced, part))
-    result: list[Family] = []
+    groups: list[CandidateGroup] = []
     stays: list[tuple[np.ndarray, Cause]] = []
     for (_, which), members in members_of.items():
         leader = min((p for p, _ in members), key=lambda p: p.depth)
@@ -70,9 +70,9 @@ def families(flow: Flow, resolution: Resolution) -> tuple[list[Family], list[tup
             reason = "the only channel of a layer" if alone else "these channels could only go all together"
             stays.append((ids, _because(leader, reason, barrier=not alone)))
             continue
-        result.append(Family(_layer_name(leader.key), leader, ids, own.ravel(), rates))
-    _name_factors(result, flow, resolution)
-    return result, stays
+        groups.append(CandidateGroup(_layer_name(leader.key), leader, ids, own.ravel(), rates))
+    _name_factors(groups, flow, resolution)
+    return groups, stays
 
 
 def _because(leader: Produced, reason: str, barrier: bool = True) -> Cause:
@@ -87,11 +87,11 @@ def _columns(axis: np.ndarray) -> list[np.ndarray]:
     return [column for rows, pattern in alike(axis) for column in axis[rows][:, pattern].T]
 
 
-def _name_factors(found: list[Family], flow: Flow, resolution: Resolution) -> None:
-    """Tells apart families of one layer: by the attribute that counts them (num_heads), else by a number."""
+def _name_factors(groups: list[CandidateGroup], flow: Flow, resolution: Resolution) -> None:
+    """Tells apart groups of one layer: by the attribute that counts them (num_heads), else by a number."""
     counts: dict[str, int] = {}
-    for family in found:
-        counts[family.name] = counts.get(family.name, 0) + 1
+    for group in groups:
+        counts[group.name] = counts.get(group.name, 0) + 1
     counted: dict[frozenset[int], str] = {}
     for attribute in flow.attributes:
         if attribute.source is not None and attribute.axis is not None and attribute.flag is None:
@@ -99,17 +99,17 @@ def _name_factors(found: list[Family], flow: Flow, resolution: Resolution) -> No
             if classes.shape[1] == 1:
                 counted.setdefault(frozenset(classes[:, 0].tolist()), attribute.source.name.rpartition(".")[2])
     used: set[str] = set()
-    for family in found:
-        name = family.name
+    for group in groups:
+        name = group.name
         if counts[name] > 1:
-            members = set(family.ids.tolist())
+            members = set(group.ids.tolist())
             label = next((n for axis, n in counted.items() if members <= axis), "")
             name = f"{name}:{label}" if label else name
         number, stem = 2, name
         while name in used:
             name, number = f"{stem}#{number}", number + 1
         used.add(name)
-        family.name = name
+        group.name = name
 
 
 def _layer_name(key: str) -> str:
