@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # packages that are called like a function are that function 
     from .surgery import prune
     from .verify import verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "Plan",
     "benchmark",
