@@ -234,7 +234,7 @@ class Recipe(Strict):
     """One run: which model, which data, how it is trained, pruned, fine-tuned and timed.
 
     `memory` is how many GiB scoring and recovery may take for one layer or group at a time, on top of the networks, the
-    images and a forward pass.
+    images and a forward pass. What would take more is done in parts, on fewer rows or in another way, and notes say so.
     """
 
     seed: Whole = Field(default=0, ge=0, le=2**31, description="decides weights, crops and the order of training")
@@ -253,14 +253,15 @@ class Recipe(Strict):
         description="what the network is for: a name, or a mapping with `name`",
     )
     train: TrainSpec | None = Field(
-        default=None, description="training before the cut; none: the weights are as the model brings them"
+        default=None,
+        description="training before the cut, on labels, from the weights that the model comes with, if any; none: no training",
     )
     prune: PruneSpec = Field(description="how the network is cut")
     recover: tuple[AnyRecoverySpec, ...] = Field(
         default=(),
         description="what wins quality back without labels, in this order, before any fine-tuning: names or mappings",
     )
-    finetune: TrainSpec | None = Field(default=None, description="training after the cut")
+    finetune: TrainSpec | None = Field(default=None, description="training after the cut, on labels")
     runtime: RuntimeSpec = Field(  # which looks for no engine
         default_factory=RuntimeSpec.model_construct, description="what the network is made for, and timed on"
     )
