@@ -254,7 +254,7 @@ class Recipe(Strict):
     )
     train: TrainSpec | None = Field(
         default=None,
-        description="training before the cut, on labels, from the weights that the model comes with, if any; none: no training",
+        description="training before the cut, on labels, from the weights that the model comes with, if any",
     )
     prune: PruneSpec = Field(description="how the network is cut")
     recover: tuple[AnyRecoverySpec, ...] = Field(

@@ -28,7 +28,9 @@ class TimmSpec(ModelSpec):
 
     name: str = Field(description="timm's name, `hf-hub:ORG/NAME` or `local-dir:PATH`")
     pretrained: bool = Field(default=False, description="weights from timm's hub")
-    weights: str | None = Field(default=None, description="a .safetensors file, a .pth or .pt that holds a state_dict, or `package:NAME`")
+    weights: str | None = Field(
+        default=None, description="a .safetensors file, a .pth or .pt that holds a state_dict, or `package:NAME`"
+    )
     kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the constructor")
 
     @field_validator("name")
