@@ -329,7 +329,7 @@ def bench(
             timed = dict(zip(names, files, strict=True))
             result = benchmark(timed, runtime=runtime, seconds=seconds, pin=pin, energy=True, progress=update)
         if format_ is Format.json:
-            typer.echo(json.dumps(result.to_dict(), indent=2))
+            typer.echo(json.dumps(result.to_data(), indent=2))
             return
         output().print(benchmark_table(result))
 

@@ -30,6 +30,10 @@ class JsonRecord(BaseModel):
         """
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
+    def set_fields(self) -> dict[str, Any]:
+        """The fields that were set, by name, as they are: for a record of a further class."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
 
 Kind = TypeVar("Kind", bound=JsonRecord)
 

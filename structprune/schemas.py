@@ -10,19 +10,28 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from .compare.records import Comparison
 from .plan_schema import PlanData
-from .report import Report
+from .report.records import Report
+from .report.summaries import CostSummary, GraphSummary
+from .runtimes import Benchmark
 
-RECORDS: dict[str, type[BaseModel]] = {"compare": Comparison, "plan": PlanData, "report": Report}
+RECORDS: dict[str, type] = {
+    "benchmark": Benchmark,
+    "compare": Comparison,
+    "cost": CostSummary,
+    "graph": GraphSummary,
+    "plan": PlanData,
+    "report": Report,
+}
 
 
 def schemas() -> Iterator[tuple[str, str]]:
     """Each file's name and text."""
     for name, record in RECORDS.items():
-        yield f"{name}.schema.json", json.dumps(record.model_json_schema(), indent=1) + "\n"
+        yield f"{name}.schema.json", json.dumps(TypeAdapter(record).json_schema(), indent=1) + "\n"
 
 
 def main(folder: str) -> None:

@@ -33,6 +33,15 @@ print(structprune.__version__, [name for name in ("torch", "timm", "onnxruntime"
     assert output_of(code) == f"{sp.__version__} []\n"
 
 
+def test_what_documents_are_made_of_imports_no_counter_of_macs():
+    code = """
+import sys
+import structprune.generated_documents, structprune.schemas
+print("fvcore" in sys.modules)
+"""
+    assert output_of(code) == "False\n"
+
+
 @pytest.mark.parametrize("name", sp.__all__)
 def test_public_names_stay_what_they_are_when_modules_inside_are_imported(name):
     before = getattr(sp, name)

@@ -105,7 +105,7 @@ class Comparison:
             "dense": {"macs": self.macs, "params": self.params},
             "results": [result.to_dict() for result in self.results],
             "prepare_ratios": self.prepare_ratios,
-            "benchmark": self.benchmark.to_dict() if self.benchmark else None,
+            "benchmark": self.benchmark.to_data() if self.benchmark else None,
             "benchmark_error": self.benchmark_error,
         }
 

@@ -8,8 +8,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import nn
 
 from ..modules import evaluating, plain_transformers, skeleton_copy
@@ -22,6 +20,8 @@ MAC_OPERATORS = ("conv", "linear", "matmul", "bmm", "addmm", "baddbmm", "einsum"
 
 def _count_same_padding(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """A convolution with padding="same", an op of its own that fvcore does not know."""
+    from fvcore.nn.jit_handles import conv_flop_count, get_shape
+
     return Counter({"conv": conv_flop_count(get_shape(inputs[0]), get_shape(inputs[1]), get_shape(outputs[0]))})
 
 
@@ -36,6 +36,8 @@ class _Positional(nn.Module):
 
 def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     """MACs of one forward pass by operator, as fvcore counts them: `{"conv": ..., "linear": ...}`."""
+    from fvcore.nn import FlopCountAnalysis  # which only counting needs, and not what reads a report
+
     inputs = Inputs.of(example_inputs).beside(model)
     copy: nn.Module = skeleton_copy(model)
     arguments: tuple[Any, ...] = inputs.args

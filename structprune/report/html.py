@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from .gate import GateOfCut
+from ..verify.gate_records import GateOfCut
 from .records import Report
 from .table import also_rows, gate_rows, int8_rows, summary_rows
 from .verdict import verdict_of

@@ -15,7 +15,7 @@ from ..plan.alignment import aligned
 from ..records import Sensitivity
 from ..runtimes import Benchmark, Runtime, pace
 from ..runtimes.other_runtimes import OtherRuntime
-from .gate import Comparison, GateOfCut
+from ..verify.gate_records import Comparison, GateOfCut
 from .records import Latency, Quality, Report
 from .summaries import describe_groups
 from .verdict import verdict_of

@@ -17,13 +17,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.json_schema import SkipJsonSchema
 from torch import nn
 
 from ..argument_checks import checked, flag, function, instance, mapping, number, optional, whole
 from ..errors import RecipeError
+from ..json_records import Interval
 from ..ops import Inputs
 from .affinity import pinned
 from .energy import available, joules_per_run
@@ -41,28 +44,41 @@ STEADY = 0.03  # how near the times of a warm model are to each other
 
 @dataclass
 class Benchmark:
-    """Milliseconds are medians; `speedup[name]` is first model ÷ `name`, `ci95[name]` its 95 % interval.
+    """Networks timed against each other, the first of which the others are compared with.
 
-    `notes` says first which models are slower than the first, then what disturbed the timing. `cores` are those that it
-    was pinned to, if it was; `joules[name]` what the processor took for a forward pass, its idle share included, where
-    the machine tells. `times` holds the seconds of each round, of shape (turns, models). Printed, it says in the first
-    line what is slower."""
+    Printed, it says in the first line what is slower than that. Its `to_data()` is what `structprune bench --format
+    json` prints; `times` is not part of it: the seconds of each round, of shape (turns, models)."""
 
-    runtime: str
-    threads: int
-    batch: int
-    rounds: int
-    turns: int
-    ms: dict[str, float]
-    speedup: dict[str, float]
-    ci95: dict[str, tuple[float, float]]
-    notes: list[str] = field(default_factory=list)
-    cores: list[int] | None = None
-    joules: dict[str, float] | None = None
-    times: list[np.ndarray] = field(default_factory=list, repr=False)
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "times"}
+    runtime: Annotated[str, Field(description="the engine with its version")]
+    threads: Annotated[int, Field(description="intra-op threads")]
+    batch: Annotated[int, Field(description="samples in a forward pass")]
+    rounds: Annotated[int, Field(description="how often the networks were opened anew")]
+    turns: Annotated[int, Field(description="interleaved turns in all rounds")]
+    ms: Annotated[dict[str, float], Field(description="median milliseconds of a forward pass, by network")]
+    speedup: Annotated[
+        dict[str, float], Field(description="median of the ratios first network ÷ this one within a turn")
+    ]
+    ci95: Annotated[dict[str, Interval], Field(description="its 95 % interval")]
+    notes: Annotated[
+        list[str], Field(description="which networks are slower than the first, then what disturbed the timing")
+    ] = field(default_factory=list)
+    cores: Annotated[
+        list[int] | None, Field(description="those that it was pinned to; `null` where it was not pinned")
+    ] = None
+    joules: Annotated[
+        dict[str, float] | None,
+        Field(
+            description="what the processor packages took for a forward pass, idle share included; `null` where the "
+            "machine does not tell"
+        ),
+    ] = None
+    times: Annotated[SkipJsonSchema[list[np.ndarray]], Field(exclude=True)] = field(default_factory=list, repr=False)
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data for a JSON file, by docs/benchmark.schema.json."""
+        return _BENCHMARK.dump_python(self, mode="json")
 
     def ratio(self, reference: str, name: str) -> tuple[float, tuple[float, float]]:
         """How many times as fast as `reference` another of the models is, and the 95 % interval."""
@@ -91,6 +107,9 @@ class Benchmark:
             claim = "faster" if low > 1 else "slower"
             return claim if high - low < WIDE * self.speedup[name] else f"{claim}, by an uncertain factor"
         return "no difference shown" if high - low < WIDE else "too noisy to tell: give --seconds more"
+
+
+_BENCHMARK = TypeAdapter(Benchmark)
 
 
 def pace(reference: str, name: str, speedup: float, ci95: Sequence[float]) -> str:

@@ -27,11 +27,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from .gate_records import Comparison as ComparisonRecord
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 4 * 2.0**-10, "bfloat16": 4 * 2.0**-7, "reload": 1e-6}
 ROOM = {"float64": 1000.0, "float32": 32.0}  # times the measured noise; 4 in half precision
@@ -40,7 +42,6 @@ _ROOM_OF_HALF = 4.0
 SHARE = {"float64": 1e-3, "float32": 1e-2}
 _SHARE_OF_HALF = 0.25
 
-_HOW = ("room", "skipped", "only_numbers", "capped", "eps", "share", "broken", "worst", "left_out")
 State = Literal["passed", "failed", "not compared"]
 Noise = Callable[[], list[Tensor]]
 
@@ -271,9 +272,9 @@ class Comparison:
             self.note(f"{message}, and rounding alone changes {close}")
         return True
 
-    def to_dict(self) -> dict[str, Any]:
-        kept = {key: value for key, value in asdict(self).items() if key not in _HOW}
-        return {**kept, "passed": self.passed}
+    def record(self) -> ComparisonRecord:
+        """What came of it, as report.json holds it."""
+        return ComparisonRecord.model_validate(self, from_attributes=True)
 
 
 def _one(many: Noise | None, index: int) -> Callable[[], Tensor] | None:

@@ -29,6 +29,7 @@ from ..store.weights import digest
 from ..surgery import wrong_shape
 from ..wrappers import unwrapped
 from .comparison import TOLERANCE, Comparison, reload_tolerance
+from .gate_records import GateOfCut
 from .masked_reference import expanded, masked
 from .onnx_file import compare_onnx
 from .other_weights import compare_random, shows_cut
@@ -114,10 +115,28 @@ class Gate:
         left_out = {line: None for comparison in self.comparisons().values() for line in comparison.left_out}
         return [*missing, *left_out]
 
-    def to_dict(self) -> dict[str, Any]:
-        comparisons = {name: comparison.to_dict() for name, comparison in self.comparisons().items()}
-        weights = {"weights": self.weights.to_dict()} if self.weights else {}
-        return {"passed": self.passed, "not_compared": self.not_compared(), **weights, **comparisons}
+    def record(self) -> GateOfCut:
+        """The gate as report.json holds it.
+
+        Returns:
+            A record; its `to_data()` is plain data for a JSON file.
+
+        Example:
+            >>> gate = sp.verify(model, slim, plan, x)
+            >>> gate.record().to_data()["passed"]
+            True
+        """
+        return GateOfCut(
+            passed=self.passed,
+            not_compared=self.not_compared(),
+            **{} if self.weights is None else {"weights": self.weights.record()},
+            masked_vs_slim=self.masked_vs_slim.record(),
+            float64=self.float64.record(),
+            random_weights=self.random_weights.record(),
+            reload=self.reload.record(),
+            onnx=self.onnx.record(),
+            training=self.training.record(),
+        )
 
 
 def _said(comparison: Comparison) -> str:

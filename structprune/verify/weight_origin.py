@@ -10,13 +10,13 @@ tensor whose numbers are all the dense network's, but not of the plan's places, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..modules import tensors
 from ..records import Plan
+from .gate_records import Weights as WeightsRecord
 from .masked_reference import cut
 
 _SPACING = 2.0**-22  # about the chance that a trained float32 number is bit for bit a certain one nearby
@@ -71,9 +71,10 @@ class Weights:
             f"of its {self.of} tensors were trained since the cut: that says nothing of what they were trained to"
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def record(self) -> WeightsRecord:
+        """What report.json says of them."""
         differing = len(self.parameters) + len(self.buffers)
-        return {"trained": self.trained, "differing": differing, "of": self.of, "detail": self.detail}
+        return WeightsRecord(trained=self.trained, differing=differing, of=self.of, detail=self.detail)
 
 
 def weights_of(model: nn.Module, slim: nn.Module, plan: Plan, trained: bool) -> Weights:

@@ -5,7 +5,6 @@ import re
 import torch
 
 import structprune as sp
-from structprune.report.gate import gate_of_cut
 from structprune.report.html import gate_table
 from structprune.report.table import gate_caption, gate_rows
 from structprune.verify import Comparison, Gate
@@ -18,7 +17,7 @@ def _gate():
 
 
 def test_all_passed():
-    told = gate_of_cut(Gate(**_gate()))
+    told = Gate(**_gate()).record()
     assert gate_caption(told) == (
         "gate passed: largest relative difference masked/slim 1.0e-07, in float64 1.0e-07, reload 1.0e-07, "
         "ONNX 1.0e-07, after a training step 1.0e-07"
@@ -33,7 +32,7 @@ def test_what_was_not_compared_is_said_with_its_reason():
         comparisons[name] = Comparison(tolerance=1e-4)
         comparisons[name].skip(f"no {name} [here]")
     gate = Gate(**comparisons)
-    told = gate_of_cut(gate)
+    told = gate.record()
     assert told.passed
     assert told.not_compared == ["onnx: not compared: no onnx [here]", "training: not compared: no training [here]"]
     caption = gate_caption(told)
@@ -59,13 +58,13 @@ def test_failures_are_failures():
     comparisons["training"].fail("gradient of a.weight differs")
     gate = Gate(**comparisons)
     assert gate.reasons() == ["training: gradient of a.weight differs"]
-    assert "failed</span>" in gate_table(gate_of_cut(gate))
-    assert gate_caption(gate_of_cut(gate)).startswith("gate failed")
+    assert "failed</span>" in gate_table(gate.record())
+    assert gate_caption(gate.record()).startswith("gate failed")
 
 
 def test_a_gate_of_a_real_network_is_shown():
     model, x = randomise(Chain()), torch.randn(2, 3, 10, 10)
     plan, slim = pruned(model, x[:1])
-    told = gate_of_cut(sp.verify(model, slim, plan, x))
+    told = sp.verify(model, slim, plan, x).record()
     assert all(row.is_measured for row in gate_rows(told))
     assert gate_caption(told).startswith("gate passed")

@@ -67,8 +67,8 @@ def test_what_was_compared_in_part_is_not_passed():
     comparison.add([a], [a], 1)
     comparison.skip("it does not run at batch 2")
     comparison.add([a], [a], 4)
-    assert comparison.to_dict()["state"] == "not compared"
-    assert comparison.to_dict()["passed"] is False
+    assert comparison.record().state == "not compared"
+    assert comparison.record().passed is False
     comparison.fail("worse")
     comparison.skip("no excuse")
     assert (comparison.state, comparison.detail) == ("failed", "worse")

@@ -108,7 +108,7 @@ def test_without_a_kernel_a_float32_copy_is_compared_and_that_is_said(name):
     (said,) = gate.not_compared()
     assert said.startswith("onnx: not compared: onnxruntime runs no such network in ")
     assert "a float32 copy equals its file to " in said
-    assert gate.to_dict()["onnx"]["passed"] is False
+    assert gate.record().to_data()["onnx"]["passed"] is False
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex values")

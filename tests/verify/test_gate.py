@@ -44,7 +44,7 @@ def test_right_surgery_passes_with_small_differences():
     assert gate.reload.max_abs == 0
     assert gate.onnx.max_rel < 1e-5
     assert gate.masked_vs_slim.batches == gate.onnx.batches == [1, 4]
-    assert gate.to_dict()["passed"] is True
+    assert gate.record().passed is True
 
 
 def test_one_sample_is_also_run_as_two():
@@ -75,7 +75,9 @@ def test_a_batch_that_a_graph_form_refuses_by_name_is_left_out_and_said(samples,
     assert gate.passed
     assert gate.masked_vs_slim.batches == gate.float64.batches == gate.onnx.batches == compared
     assert ("batch 1 not compared: this slim network" in gate.float64.detail) is (compared != [1, 2])
-    found = [said for said in gate.to_dict()["not_compared"] if said.startswith("batch 1 not compared: this slim")]
+    found = [
+        said for said in gate.record().to_data()["not_compared"] if said.startswith("batch 1 not compared: this slim")
+    ]
     assert len(found) == (compared != [1, 2])
 
 

@@ -11,7 +11,6 @@ from torch import nn
 import structprune as sp
 from structprune.errors import RecipeError
 from structprune.plan import realise
-from structprune.report.gate import gate_of_cut
 from structprune.report.table import gate_caption
 from structprune.verify import expanded
 from tests.toys import Chain, Tied, pruned, randomise
@@ -48,11 +47,11 @@ def test_a_trained_network_passes_when_that_is_said(make, form):
     assert "if it was trained or recovered since, pass trained=True" in gate.reasons()[-1]
     gate = sp.verify(model, slim, plan, X, trained=True)
     assert gate.passed, gate.reasons()
-    told = gate.to_dict()
+    told = gate.record().to_data()
     assert told["weights"]["trained"] is True
     assert told["weights"]["differing"] > 0
     assert "compared with the dense network with the slim one's weights" in told["weights"]["detail"]
-    assert gate.weights.detail in gate_caption(gate_of_cut(gate))
+    assert gate.weights.detail in gate_caption(gate.record())
     assert gate.float64.max_rel == sp.verify(expanded(model, slim, plan), slim, plan, X).float64.max_rel
 
 
@@ -63,7 +62,7 @@ def test_what_was_not_trained_says_so():
     assert "nothing was trained since" in gate.weights.detail
     gate = sp.verify(model, slim, plan, X)
     assert gate.passed
-    assert (gate.weights.detail, gate.to_dict()["weights"]["differing"]) == ("", 0)
+    assert (gate.weights.detail, gate.record().to_data()["weights"]["differing"]) == ("", 0)
 
 
 def _other_plan(model, plan):

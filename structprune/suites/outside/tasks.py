@@ -31,7 +31,7 @@ def outside(task: Record, notes: Notes) -> str:
     faults: dict[str, str] = {}
     with notes.stage("gate"):
         gate = sp.verify(model, slim, best.plan, inputs)
-        measured = gate.to_dict()
+        measured = gate.record().to_data()
         notes.record["gate"] = {k: v for k, v in measured.items() if isinstance(v, dict)}
         notes.record["gate_passed"], notes.record["onnx"] = gate.passed, onnx_state(measured.get("onnx"))
         if not gate.passed:

@@ -31,7 +31,7 @@ def sweep(task: Record, notes: Notes) -> str:
         slim = sp.prune(model, best.plan)
     with notes.stage("verify"):
         gate = sp.verify(model, slim, best.plan, x)
-    measured = gate.to_dict()
+    measured = gate.record().to_data()
     notes.record["gate"] = {
         name: {key: value[key] for key in ("state", "passed", "max_rel", "tolerance", "detail") if key in value}
         for name, value in measured.items()
