@@ -275,3 +275,21 @@ def test_no_package_compares_a_name_that_another_registers():
                     if text in registry and text not in PACKAGES_OF_PYTHON and (name, text) not in NAMED_ON_PURPOSE:
                         places[f"{name}, line {line}"] = f"{registry.kind} {text}"
     assert places == {}
+
+
+NOT_PLAIN = re.compile(
+    r"(?<!there )\bis no (folder|file|number|amount|share|slice|tensor|module|plan|name|mapping|class)\b"
+)
+
+
+def test_messages_say_that_something_is_not_what_it_should_be_as_one_says_it():
+    """`x is not a folder`, and not `x is no folder`."""
+    texts = {
+        f"{name}, line {leaf.lineno}": leaf.value
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise)
+        for leaf in ast.walk(node)
+        if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)
+    }
+    assert {place: text for place, text in texts.items() if NOT_PLAIN.search(text)} == {}

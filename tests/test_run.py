@@ -599,4 +599,4 @@ def test_the_command_line_times_any_onnx_files(finished):
     assert "give two or more" in message
     code, message, _ = cli("bench", folder / "dense.onnx", "missing.onnx")
     assert code == 2
-    assert "missing.onnx is no file" in message
+    assert "missing.onnx is not a file" in message

@@ -150,7 +150,7 @@ def kept_indices(dense: nn.Module, slim: nn.Module) -> Kept:
         where = np.unravel_index(order[place], full.shape)
         result[key] = [np.unique(index) for index in where]
         if not np.array_equal(full[np.ix_(*result[key])], left):
-            raise PlanError(f"{key} is no slice of the dense one")
+            raise PlanError(f"{key} is not a slice of the dense one")
     return result
 
 

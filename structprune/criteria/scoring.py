@@ -258,7 +258,7 @@ class _Run:
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             reason = (str(error).strip().splitlines() or [""])[0]
             raise RecipeError(
-                f"criterion {self.criterion.name!r} gave {shown(row)} for group {view.name}, which is no tensor of "
+                f"criterion {self.criterion.name!r} gave {shown(row)} for group {view.name}, which is not a tensor of "
                 f"scores ({reason}): return real numbers of shape ({view.units},)"
             ) from error
 

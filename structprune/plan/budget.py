@@ -74,8 +74,8 @@ def read_budget(budget: Mapping[str, float], graph: DependencyGraph, cost: Cost 
             value = number(above=0)(value)
         except Wrong:
             raise BudgetError(
-                f"budget {name}={shown(value)} is no amount: give a fraction of the dense network (0.5) or an absolute "
-                "number over 1"
+                f"budget {name}={shown(value)} is not an amount: give a fraction of the dense network (0.5) or an "
+                "absolute number over 1"
             ) from None
         if name in dense:
             allowed = int(value * dense[name]) if value <= 1 else int(value)
@@ -128,7 +128,7 @@ def choices(
     if min_channels < 1:
         raise BudgetError(f"min_channels={min_channels}: at least 1 channel of each layer must stay")
     if not 0 < max_ratio <= 1:
-        raise BudgetError(f"max_ratio={max_ratio} is no share of a layer: give a number in (0, 1]")
+        raise BudgetError(f"max_ratio={max_ratio} is not a share of a layer: give a number in (0, 1]")
     multiple = {g.name: align if isinstance(align, int) else align.get(g.name, 1) for g in groups}
     if min(multiple.values(), default=1) < 1:
         raise BudgetError(f"align={align}: give 1 or more")

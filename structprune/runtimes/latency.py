@@ -231,7 +231,7 @@ def _source(name: str, model: Source, example_inputs: Any) -> str | Path | Netwo
             raise RecipeError(f"benchmark: {name} is a module: give example_inputs")
         return Network(model, Inputs.of(example_inputs))
     if not isinstance(model, Network) and not Path(model).is_file():
-        raise RecipeError(f"benchmark: {name}={model} is no file")
+        raise RecipeError(f"benchmark: {name}={model} is not a file")
     return model
 
 

@@ -85,7 +85,7 @@ def test_errors(file, tmp_path):
         sp.benchmark({"dense": file})
     with pytest.raises(RecipeError, match="batch=8 beside a runtime of 1 and 1: give the runtime alone"):
         sp.benchmark({"dense": file, "slim": file}, batch=8, runtime=Runtime())
-    with pytest.raises(RecipeError, match="is no file"):
+    with pytest.raises(RecipeError, match="is not a file"):
         sp.benchmark({"dense": file, "slim": tmp_path / "none.onnx"})
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     with pytest.raises(RecipeError, match="can't be opened by onnxruntime"):
