@@ -109,7 +109,7 @@ def _fields(spec: Spec) -> list[tuple[str, FieldInfo]]:
 def _alternatives(annotation: Any) -> Iterator[tuple[Spec, str]]:
     """The specs that a key may hold, with a label for those that are one of several."""
     families: dict[Spec, list[tuple[Spec, str]]] = {
-        ModelSpec: [(source.spec, f"by `{key}`") for key, source in sorted(MODEL_SOURCES.items())],
+        ModelSpec: [(source.spec, f"by `{key}`") for key, source in MODEL_SOURCES.items()],
         DataSpec: [*((SOURCES[name].spec, f"`{name}`") for name in SOURCES), (OwnDataSpec, "your own")],
         TaskSpec: [*((TASKS[name].spec, f"`{name}`") for name in TASKS), (OwnTaskSpec, "your own")],
         MethodSpec: [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .copying import copied
 from .errors import ModelError
 from .module_numbers import write
+from .process_state import shared
 
 
 def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -126,12 +127,14 @@ def plain_parallel(model: nn.Module) -> None:
 @contextmanager
 def plain_transformers() -> Iterator[None]:
     """Turns off the fused ops that `nn.MultiheadAttention` runs in evaluation mode, which exporters do not know."""
+    with shared("fast path of attention", _without_fast_path):
+        yield
+
+
+def _without_fast_path() -> Callable[[], None]:
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    return lambda: torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 TORCH = "torch"  # the modules whose warnings a run does not show
 _lock = threading.RLock()
+_held: dict[str, tuple[int, Callable[[], object]]] = {}  # of each switch: how many are within, and what puts it back
 
 
 def _renew() -> None:
@@ -31,20 +33,96 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def settings_kept() -> Iterator[None]:
-    """Generators of random numbers (Python's, NumPy's, torch's) and filters of torch's warnings are as they were."""
+def shared(name: str, switch: Callable[[], Callable[[], object]]) -> Iterator[None]:
+    """A switch that all threads within want the same way, and that is put back when the last of them leaves.
+
+    Args:
+        name: of the switch; entering it again, in any thread, changes nothing.
+        switch: sets it, and returns a function that puts it back.
+    """
+    with _lock:
+        count, put_back = _held.get(name, (0, None))
+        put_back = put_back or switch()
+        _held[name] = count + 1, put_back
+    try:
+        yield
+    finally:
+        with _lock:
+            count, put_back = _held.pop(name)
+            if count > 1:
+                _held[name] = count - 1, put_back
+            else:
+                put_back()
+
+
+@contextmanager
+def silent_warnings(category: type[Warning] = Warning) -> Iterator[None]:
+    """Warnings of this category are not shown. One thread at a time is within, as their filters are the process's."""
+    with alone(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+@contextmanager
+def silent_logger(name: str) -> Iterator[None]:
+    """A logger tells of errors only. One thread at a time is within."""
+    logger = logging.getLogger(name)
+    with alone():
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Random numbers (Python's, NumPy's, torch's) are the same each time; afterwards they go on as before.
+
+    One thread at a time is within, as another one's draws would change what is drawn here.
+    """
     import numpy as np
     import torch
 
-    python, legacy, filters = random.getstate(), np.random.get_state(), list(warnings.filters)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with alone(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        python, legacy = random.getstate(), np.random.get_state()
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(legacy)
-            own = [entry for entry in warnings.filters if entry in filters or _module(entry) != TORCH]
-            warnings.filters[:] = own  # type: ignore[index]  # with those of libraries that were imported meanwhile
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Generators of random numbers (Python's, NumPy's, torch's) and filters of torch's warnings are as they were.
+
+    Of several threads within, the last one that leaves puts back what the first one came upon.
+    """
+    with shared("settings", _settings):
+        yield
+
+
+def _settings() -> Callable[[], None]:
+    import numpy as np
+    import torch
+
+    python, legacy, filters = random.getstate(), np.random.get_state(), list(warnings.filters)
+    generators = ExitStack()
+    generators.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+
+    def put_back() -> None:
+        generators.close()
+        random.setstate(python)
+        np.random.set_state(legacy)
+        own = [entry for entry in warnings.filters if entry in filters or _module(entry) != TORCH]
+        warnings.filters[:] = own  # type: ignore[index]  # with those of libraries that were imported meanwhile
+
+    return put_back
 
 
 def _module(entry: Any) -> str:

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .process_state import alone
+
 QUIET = 30.0  # seconds
 
 
@@ -67,8 +69,11 @@ class Reporter:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppresses standard output, also of code that is not Python: exporters and solvers print what nobody needs."""
-    with contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "wb") as nowhere:
+    """Suppresses standard output, also of code that is not Python: exporters and solvers print what nobody needs.
+
+    One thread at a time is within, as the process has one standard output.
+    """
+    with alone(), contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "wb") as nowhere:
         if sys.__stdout__:
             sys.__stdout__.flush()
         kept = os.dup(1)

@@ -141,13 +141,13 @@ def test_numpy_numbers_are_numbers(made):
     [
         (np.full(16, np.nan), "NaN or infinite"),
         (np.full(16, np.inf), "NaN or infinite"),
-        (np.zeros(16, complex), "no real numbers"),
-        (np.array(["a"] * 16), "no real numbers"),
-        (np.array([None] * 16), "no real numbers"),
-        ([1.0, [2.0]], "no real numbers"),
+        (np.zeros(16, complex), "not real numbers"),
+        (np.array(["a"] * 16), "not real numbers"),
+        (np.array([None] * 16), "not real numbers"),
+        ([1.0, [2.0]], "not real numbers"),
         (np.zeros((16, 1)), r"shape \(16, 1\), and it has 16 units"),
         (np.zeros(15), r"shape \(15,\), and it has 16 units"),
-        (None, "no real numbers"),
+        (None, "not real numbers"),
     ],
 )
 def test_scores_that_were_made_by_hand(made, values, message):

@@ -5,18 +5,27 @@ import gc
 import logging
 import os
 import random
+import re
 import signal
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import pytest
 import sklearn.datasets  # noqa: F401  (sets environment variables and warning filters of its own)
 import torch
 from torch import nn
 
 import structprune as sp
+from structprune import process_state, progress
+from structprune.models.sources import timm
+from structprune.modules import plain_transformers
 from structprune.process_state import settings_kept
+from structprune.runtimes.engine import torch_settings
+from structprune.verify import gate, masking
 
 
 class Deep(nn.Module):
@@ -112,3 +121,66 @@ def test_counting_by_fvcore_puts_its_log_level_back():
         assert logger.level == logging.INFO
     finally:
         logger.setLevel(before)
+
+
+def interleaved(*managers):
+    """Two threads: the second enters while the first is within, if it may, and leaves after it."""
+    inside, first_left = threading.Event(), threading.Event()
+
+    def second():
+        with managers[1]:
+            inside.set()
+            assert first_left.wait(5)
+
+    with ThreadPoolExecutor(1) as pool:
+        with managers[0]:
+            work = pool.submit(second)
+            inside.wait(0.1)
+        first_left.set()
+        work.result()
+
+
+SWITCHES = {
+    "quiet": progress.quiet,
+    "the fast path of attention": plain_transformers,
+    "the default dtype": lambda: masking._default_dtype(torch.float64),
+    "torch's threads": lambda: torch_settings(torch.get_num_threads() + 1),
+    "full float32": gate._full_float32,
+    "pickles": timm._tensors_alone,
+    "warnings": process_state.silent_warnings,
+    "a logger": lambda: process_state.silent_logger("torch.onnx"),
+    "random numbers": process_state.seeded,
+    "a run's settings": process_state.settings_kept,
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
+def test_threads_that_interleave_put_back_what_was_there(switch):
+    before = state()
+    interleaved(switch(), switch())
+    assert state() == before
+
+
+def test_a_threads_random_numbers_are_not_drawn_by_another():
+    def draw(_):
+        numbers = []
+        with process_state.seeded(7):
+            for _ in range(20):
+                numbers += [random.random(), float(np.random.rand()), float(torch.rand(()))]
+                time.sleep(1e-4)  # so that another thread may come in between
+        return numbers
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len({tuple(numbers) for numbers in pool.map(draw, range(6))}) == 1
+
+
+def test_no_package_changes_what_a_process_shares_but_by_process_state():
+    """Whose filters and generators threads put back in turn; a process of its own may do as it likes."""
+    lines = {
+        f"{path.name}: {line.strip()}"
+        for path in Path(sp.__file__).parent.rglob("*.py")
+        if path.name != "process_state.py" and "suites" not in path.parts
+        for line in path.read_text().splitlines()
+        if re.search(r"catch_warnings|fork_rng|\.setLevel", line)
+    }
+    assert lines == set()

@@ -257,7 +257,7 @@ def _as_fast(
     speedup, (low, high) = goal["speedup"], goal["ci95"]
     measured = f"{name} was measured to be {speedup:.2f}× as fast as dense (95 %: {low:.2f}-{high:.2f})"
     if speedup <= 1:
-        return None, f"no {AS_FAST}: {measured}, which is no speed to ask for"
+        return None, f"no {AS_FAST}: {measured}: a speed that a budget can't ask for"
     faster = _with_speedup(recipe, speedup)
     note = (
         f"{AS_FAST}: the recipe with budget speedup={speedup:g} alone and allocation {faster.prune.allocation}, as "

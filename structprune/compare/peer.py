@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import PlanError
 from ..modules import plain_attention, replace_tensors, skeleton_copy, tensors
+from ..process_state import silent_warnings
 from ..report import count_macs
 
 SEARCH_STEPS = 8
@@ -57,8 +57,7 @@ def cut(
     ignored += [m for path, m in model.named_modules() if path in chosen.ignored]
     attention = [m for m in layers if hasattr(m, "num_heads") and isinstance(getattr(m, "qkv", None), nn.Linear)]
     heads = {m.qkv: m.num_heads for m in attention}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silent_warnings():
         tp.pruner.BasePruner(
             model,
             x,

@@ -23,6 +23,7 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from ..graph.layers import KINDS
+from ..process_state import seeded
 from ..runtimes.runtime import Runtime
 from .deadline import Deadline
 
@@ -125,7 +126,7 @@ def _rounds(
 
 def _chain(kind: str, width: int) -> tuple[nn.Module, Tensor]:
     """`_OUTER` channels to `width` and back: by convolutions, with a depthwise one between, or by matrix products."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded():
         if kind == "linear":
             layers = [nn.Linear(_OUTER, width, bias=False), nn.ReLU(), nn.Linear(width, _OUTER, bias=False)]
             return nn.Sequential(*layers), torch.randn(1, _SIDE * _SIDE, _OUTER)

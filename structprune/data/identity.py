@@ -7,18 +7,16 @@ for this: of it the digest covers the length, eight samples and the code that ma
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import Subset, TensorDataset
 
+from ..process_state import seeded
 from .image_files import ImageFiles
 from .loading import is_dataset
 from .record import Data
@@ -84,21 +82,7 @@ def _sampled(part: Any) -> Iterator[Any]:
     if not is_dataset(part):
         return
     yield len(part)
-    with _seeded():
-        for index in sorted({round(i * (len(part) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)}):
-            yield part[index]
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Within it random numbers are the same each time; afterwards those of the process go on as before."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+    indices = sorted({round(i * (len(part) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})
+    with seeded():
+        samples = [part[index] for index in indices]
+    yield from samples

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ..errors import ModelError
+from ..process_state import silent_warnings
 from ..progress import quiet
 from ..store import atomic_files
 
@@ -44,8 +44,7 @@ def quantize(source: str | Path, target: str | Path, feeds: Sequence[Feed]) -> P
     """
 
     def write(aside: Path) -> None:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), quiet():
-            warnings.simplefilter("ignore")
+        with tempfile.TemporaryDirectory() as folder, silent_warnings(), quiet():
             level = logging.root.manager.disable
             logging.disable(logging.WARNING)
             try:

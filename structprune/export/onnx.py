@@ -7,8 +7,6 @@ checked by `onnx.checker` and compared with the network (`parity`).
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from ..argument_checks import path as path_option
 from ..errors import ModelError
 from ..modules import evaluating, plain_transformers, skeleton_copy
 from ..ops import Inputs, outputs
+from ..process_state import silent_logger, silent_warnings
 from ..progress import quiet
 from ..store import atomic_files
 from ..wrappers import unwrapped
@@ -112,15 +111,8 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, opse
 @contextmanager
 def _silent() -> Iterator[None]:
     """Nothing that exporters print, warn of or log below errors is shown; all is put back at the end."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), quiet():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
+    with silent_warnings(), silent_logger("torch.onnx"), quiet():
+        yield
 
 
 def _first_line(error: Exception) -> str:

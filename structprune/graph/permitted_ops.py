@@ -17,9 +17,9 @@ def refusal(overload: torch._ops.OpOverload) -> str:
     """Why a program may not hold an op; empty where it may."""
     name = op_name(overload)
     if record_of(name).trusts:
-        return "is no op of a network: it reads memory that its arguments may not hold"
+        return "is not an op of a network: it reads memory that its arguments may not hold"
     if any(argument.is_out for argument in overload._schema.arguments):
-        return "is no op of a network: it writes into a tensor that it is given"
+        return "is not an op of a network: it writes into a tensor that it is given"
     if not is_known(name):
-        return "is no op of a network that is known here: it has no rule and is not among those that only compute"
+        return "is not an op of a network that is known here: it has no rule and is not among those that only compute"
     return ""

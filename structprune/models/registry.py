@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationInfo
 
 from ..messages import shown, unknown
+from ..registry import Registry
 from ..strict_specs import Strict, checked_by
 
 if TYPE_CHECKING:
@@ -48,32 +49,43 @@ class ModelSource:
     """One way to name a model.
 
     Attributes:
-        key: The key of `model` in a recipe that tells this source from the others.
+        name: The key of `model` in a recipe that tells this source from the others.
         description: One line.
         spec: The class of its specs.
         build: From a spec, and a function that gets lines for the user, to a module. Seeded by `build_model`.
         reads: From what a command line says to the fields of a spec, or None if it is not of this source.
     """
 
-    key: str
+    name: str
     description: str
     spec: type[ModelSpec]
     build: Build
     reads: Callable[[str], dict[str, Any] | None]
 
 
-MODEL_SOURCES: dict[str, ModelSource] = {}
+MODEL_SOURCES: Registry[ModelSource] = Registry("model source", "structprune.models.sources")
 
 
 def model_source(
-    key: str, description: str, spec: type[ModelSpec], reads: Callable[[str], dict[str, Any] | None]
+    name: str, description: str, spec: type[ModelSpec], reads: Callable[[str], dict[str, Any] | None]
 ) -> Callable[[Build], Build]:
-    """Registers a function as the `build` of a source. Raises ValueError for a key that is taken."""
+    """Registers a function as what builds the models of a source.
+
+    Args:
+        name: the key of `model` in a recipe that tells this source from the others.
+        description: a line for lists.
+        spec: the class of its specs.
+        reads: from what a command line says to the fields of a spec, or None if it is not of this source.
+
+    Returns:
+        A decorator that leaves the function as it is.
+
+    Raises:
+        ValueError: the name is taken.
+    """
 
     def register(build: Build) -> Build:
-        if key in MODEL_SOURCES:
-            raise ValueError(f"there is a model source {key} already")
-        MODEL_SOURCES[key] = ModelSource(key, description, spec, build, reads)
+        MODEL_SOURCES.add(ModelSource(name, description, spec, build, reads))
         return build
 
     return register
@@ -92,7 +104,7 @@ def parse_model(data: Any, info: ValidationInfo) -> Any:
         raise ValueError(f"give a mapping with one of {_keys()}, not {shown(data)}")
     sources = [source for key, source in MODEL_SOURCES.items() if key in data]
     if len(sources) > 1:
-        raise ValueError(f"{' and '.join(s.key for s in sources)} each name a model: give one of them")
+        raise ValueError(f"{' and '.join(s.name for s in sources)} each name a model: give one of them")
     if not sources:
         unfit = [key for key in data if key not in _options()]
         if unfit:
@@ -102,7 +114,7 @@ def parse_model(data: Any, info: ValidationInfo) -> Any:
 
 
 def _keys() -> str:
-    return ", ".join(f"{key} ({source.description})" for key, source in sorted(MODEL_SOURCES.items()))
+    return ", ".join(f"{key} ({source.description})" for key, source in MODEL_SOURCES.items())
 
 
 def _options() -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
+from ..process_state import silent_warnings
 from ..store.weights import tensors_in
 from .registry import Tell
 
@@ -56,8 +56,8 @@ def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
 def _unpickled(path: Path) -> Any:
     """Reads tensors, containers and, as timm's own checkpoints hold one, an argparse.Namespace."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # on old pickle protocols and TorchScript, of which the error says more
+        # warnings are on old pickle protocols and TorchScript, of which the error says more
+        with silent_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise RecipeError(f"model.weights: {path} can't be read: {error}") from error

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -209,18 +207,3 @@ def answer_of(op: str, module: str, line: str, result: Any) -> Answer:
     elif not isinstance(result, (list, tuple)) or op == "tolist":
         return Answer(op, module, line, value=result)
     return Answer(op, module, line, None, tuple(tuple(t.shape) for t in result), tuple(t.dtype for t in result))
-
-
-@contextmanager
-def seeded() -> Iterator[None]:
-    """Random numbers that are the same each time; the generators go on afterwards as if nothing had been drawn."""
-    python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)

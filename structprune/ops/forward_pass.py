@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError, OtherSizeError
 from ..modules import plain_attention, plain_parallel, replace_tensors, set_attributes, skeleton_copy, tensors
-from ..process_state import alone
-from .answers import Answer, Question, Scenario, seeded
+from ..process_state import seeded, silent_warnings
+from .answers import Answer, Question, Scenario
 from .caches import apart, emptied
 from .conditions import Condition
 from .inputs import Inputs, outputs
@@ -101,8 +100,7 @@ def listen(model: nn.Module, inputs: Inputs, scenario: Scenario) -> tuple[Answer
     replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in state.items()})
     device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
     listener = Listener(copy, scenario)
-    with alone(), torch.set_grad_enabled(scenario.training), warnings.catch_warnings(), seeded():
-        warnings.simplefilter("ignore")
+    with silent_warnings(), torch.set_grad_enabled(scenario.training), seeded():
         inputs.map(lambda x: x.detach().to(device, copy=True)).call_under(listener, copy)
     return tuple(listener.heard)
 
@@ -128,14 +126,12 @@ def record(
     mode = _ModeReads()
     try:
         with (
-            alone(),
+            silent_warnings(),
             torch.set_grad_enabled(scenario.training),
-            warnings.catch_warnings(),
             seeded() if scenario != _EVALUATION else nullcontext(),
             mode,
             apart(model, scenario.anew),
         ):
-            warnings.simplefilter("ignore")
             if scenario.anew:
                 emptied(model)
             if scenario.first is not None:

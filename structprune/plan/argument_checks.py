@@ -50,8 +50,8 @@ def check_needs(allocation: Allocation, scores: Scores, cost: Any) -> None:
 def check_scores(graph: DependencyGraph, scores: Scores, allocation: Allocation) -> Scores:
     """The scores as float64 arrays, one for each group of the graph that is not `unscored`.
 
-    Raises PlanError for groups that the graph does not have or that are missing, and for scores that are no finite real
-    numbers; BudgetError for negative ones under an allocation that divides by their sum or mean.
+    Raises PlanError for groups that the graph does not have or that are missing, and for scores that are not finite
+    real numbers; BudgetError for negative ones under an allocation that divides by their sum or mean.
     """
     units = {group.name: group.units for group in graph.groups}
     if not isinstance(scores.criterion, str) or not isinstance(scores.notes, list):
@@ -85,7 +85,7 @@ def _array(name: str, value: Any, units: int) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError):  # ragged lists, dtypes that NumPy has not
         sound = False
     if not sound:
-        raise PlanError(f"the scores of group {name} are no real numbers ({shown(value)}): give a float array")
+        raise PlanError(f"the scores of group {name} are not real numbers ({shown(value)}): give a float array")
     if array.shape != (units,):
         raise PlanError(f"the scores of group {name} have shape {array.shape}, and it has {units} units")
     array = array.astype(np.float64)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +10,7 @@ from torch import nn
 
 from ..modules import evaluating, plain_transformers, skeleton_copy
 from ..ops import Inputs
+from ..process_state import silent_logger, silent_warnings
 from ..records import Plan
 
 # fvcore's terms that are multiply-adds of weights or matrices; its batch_norm and pooling terms are not.
@@ -43,18 +42,11 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     arguments: tuple[Any, ...] = inputs.args
     if inputs.kwargs:
         copy, arguments = _Positional(copy, list(inputs.kwargs)), tuple(inputs.kwargs.values())
-    logger = logging.getLogger("fvcore")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with evaluating(copy), plain_transformers(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            analysis = FlopCountAnalysis(copy, arguments)
-            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            analysis.set_op_handle("aten::_convolution_mode", _count_same_padding)
-            counted = analysis.by_operator()
-    finally:
-        logger.setLevel(level)
+    with evaluating(copy), plain_transformers(), silent_warnings(), silent_logger("fvcore"):
+        analysis = FlopCountAnalysis(copy, arguments)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.set_op_handle("aten::_convolution_mode", _count_same_padding)
+        counted = analysis.by_operator()
     return {name: int(counted[name]) for name in MAC_OPERATORS if counted.get(name)}
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..ops import Inputs
+from ..process_state import alone
 from ..registry import Registry
 
 if TYPE_CHECKING:
@@ -138,13 +139,17 @@ ENGINES: Registry[Engine] = Registry("engine", "structprune.runtimes.engines")
 
 @contextmanager
 def torch_settings(threads: int) -> Iterator[None]:
-    """torch with so many threads and denormals flushed; both are put back at the end."""
-    threads_before = torch.get_num_threads()
-    flushed_before = (torch.tensor(1e-310, dtype=torch.float64) * 0.5).item() == 0
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads_before)
-        torch.set_flush_denormal(flushed_before)
+    """torch with so many threads and denormals flushed; both are put back at the end.
+
+    One thread at a time is within: it would also time the other's work.
+    """
+    with alone():
+        threads_before = torch.get_num_threads()
+        flushed_before = (torch.tensor(1e-310, dtype=torch.float64) * 0.5).item() == 0
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads_before)
+            torch.set_flush_denormal(flushed_before)

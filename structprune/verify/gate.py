@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ..argument_checks import checked, flag, instance, optional, path
 from ..errors import StoreError
 from ..modules import replace_tensors, tensors
 from ..ops import Inputs
+from ..process_state import alone, seeded, silent_warnings
 from ..records import Plan
 from ..store import atomic_files, load, save
 from ..store.weights import digest
@@ -42,7 +42,6 @@ from .running import (
     first_line,
     levels,
     refusals,
-    seeded,
     size_of,
 )
 from .training_step import compare_training
@@ -149,14 +148,15 @@ def _said(comparison: Comparison) -> str:
 @contextmanager
 def _full_float32() -> Iterator[None]:
     """Keeps torch on a GPU from rounding the factors of convolutions and matrix products to TF32's 10 bits."""
-    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
-    as_is = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with cudnn.flags(**as_is, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    with alone():
+        cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+        as_is = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        torch.set_float32_matmul_precision("highest")
+        try:
+            with cudnn.flags(**as_is, allow_tf32=False):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
 
 
 @checked(
@@ -297,8 +297,7 @@ def _compare_reload(
     folder: str | Path | None,
     batches: list[Inputs],
 ) -> None:
-    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of `save`: what it warns of is noted here
+    with tempfile.TemporaryDirectory() as temporary, silent_warnings(UserWarning):  # of `save`: it is noted here
         saved = Path(folder) if folder else save(slim, plan, temporary)
         missing = json.loads((saved / "plan.json").read_text())["architecture"].get("missing")
         if digest(Plan.read(saved / "plan.json")) != digest(plan):

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from ..modules import walk
 from ..ops import OpMode, op_name
+from ..process_state import alone
 
 Statistics = dict[tuple[str, int], dict[str, Any]]
 _COARSER = {
@@ -82,13 +83,16 @@ class Watched(nn.Module):
 @contextmanager
 def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
     """Makes `dtype` the default for tensors that the model creates without naming a dtype."""
-    before = torch.get_default_dtype()
-    if dtype is not None:
-        torch.set_default_dtype(dtype)
-    try:
+    if dtype is None:
         yield
-    finally:
-        torch.set_default_dtype(before)
+        return
+    with alone():  # as it is the process's
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 class _Masking(OpMode):

@@ -4,17 +4,15 @@ differently."""
 from __future__ import annotations
 
 import functools
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from ..errors import OtherSizeError
 from ..modules import evaluating, plain_transformers, replace_tensors, skeleton_copy, tensors
 from ..ops import Inputs, outputs
+from ..process_state import seeded
 from .comparison import Comparison, Noise
 from .masking import Watched
 
@@ -23,21 +21,6 @@ SAMPLES_OF_HALF = 16  # where a value that is moved a little mostly rounds to it
 AS_ROUNDED = 4.0  # times what the dtype makes of the masked network's own outputs
 _FINER = {torch.float64: [], torch.float32: [torch.float64]}
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
-
-
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Within it, random numbers are the same each time; the user's own generators are restored at the end."""
-    own, numbers = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(own)
-            np.random.set_state(numbers)
 
 
 def call(model: nn.Module, inputs: Inputs, seed: int = 0) -> list[Tensor]:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from ..modules import plain_transformers, replace_tensors, skeleton_copy, tensors, walk
 from ..ops import Inputs, outputs
 from ..ops.forward_pass import meta_copy
+from ..process_state import seeded
 from ..records import Plan
 from .comparison import Comparison, Noise
 from .masked_reference import cut, masked, refilled
-from .running import SAMPLES, attempt, cast, distance, dtype_of, first_line, in_dtype, levels, nudged, seeded, size_of
+from .running import SAMPLES, attempt, cast, distance, dtype_of, first_line, in_dtype, levels, nudged, size_of
 
 SAMPLES_OF_STEP = 4
 MOST = 6 * 2**30  # bytes that a step may keep for its backward pass

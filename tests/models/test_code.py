@@ -275,8 +275,9 @@ def test_a_new_source_is_one_file(tmp_path):
         assert len(build_model(read_recipe(recipe).model, 0)) == 3
         with pytest.raises(RecipeError, match=r"model\.chain: .*not 'x'"):
             read_recipe(recipe, ["model.chain=x"])
+        assert "'chian': did you mean chain? Known: chain, name, run, source" in MODEL_SOURCES.complain("chian")
         register = model_source("chain", "", MODEL_SOURCES["chain"].spec, lambda text: None)
-        with pytest.raises(ValueError, match="there is a model source chain already"):
+        with pytest.raises(ValueError, match="a model source named 'chain' is registered already"):
             register(lambda spec, tell: None)
     finally:
-        MODEL_SOURCES.pop("chain", None)
+        MODEL_SOURCES._records.pop("chain", None)

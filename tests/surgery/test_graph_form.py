@@ -118,7 +118,7 @@ ATTACKS = {
     "keyword": (lambda d: _first(d, "op")["kwargs"].update({"z=print('run'), y": 1}), "which is not a valid name"),
     "method": (lambda d: _first(d, "method").update(target="__reduce__"), "which no program needs"),
     "function": (lambda d: _first(d, "op").update(kind="torch", target="load"), "which no program needs"),
-    "op": (lambda d: _first(d, "op").update(target="aten.from_file.default"), "no op of a network"),
+    "op": (lambda d: _first(d, "op").update(target="aten.from_file.default"), "not an op of a network"),
     "no op": (lambda d: _first(d, "op").update(target="aten.conv2d.no_such"), "can't be built"),
     "key": (lambda d: _first(d, "get").update(target="__class__.__init__"), "which the network does not have"),
     "type": (lambda d: _first(d, "op")["args"].append({"$torch": "load"}), "neither a type nor a layout"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ...errors import ModelError, RecipeError
 from ...messages import unknown
+from ...process_state import shared
 from ...strict_specs import beside_recipe, only_read
 from ...timm_names import architectures
 from ..registry import ModelSpec, Tell, model_source
@@ -110,13 +111,15 @@ def build(spec: TimmSpec, tell: Tell) -> nn.Module:
 @contextlib.contextmanager
 def _tensors_alone() -> Iterator[None]:
     """Within it, nothing in the pickles that timm loads (from a hub, a folder or by `kwargs`) is run."""
+    with shared("pickles", _without_code):
+        yield
+
+
+def _without_code() -> Callable[[], object]:
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own
     before = os.environ.get(name)
     os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(name) if before is None else os.environ.update({name: before})
+    return lambda: os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def missing_weights(name: str) -> str | None:
