@@ -5,68 +5,37 @@ python tools/aa.py [--model resnet18 | --onnx FILE] [--repeats 5] [--seconds 5] 
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import structprune as sp
 from structprune.errors import StructPruneError
-from structprune.recipe import ModelSpec
-from structprune.runtimes import environment
+from structprune.suites.against_itself import export_model, header, line, repeats, summary
+from structprune.suites.command_line import Parser, fail, positive, whole
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
     parser.add_argument("--model", default="resnet18", help="a timm model, with random weights")
     parser.add_argument("--onnx", type=Path, help="an ONNX file instead, for example runs/quickstart/dense.onnx")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=whole, default=5)
+    parser.add_argument("--seconds", type=positive, default=5.0)
+    parser.add_argument("--threads", type=whole, default=1)
+    parser.add_argument("--batch", type=whole, default=1)
     parser.add_argument("--pin", action="store_true", help="stay on the idlest cores, as many as there are threads")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    settings = {name: getattr(options, name) for name in ("batch", "threads", "seconds", "pin")}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            time_against_itself(options, options.onnx or _export(options.model, Path(folder)))
+            file = options.onnx or export_model(options.model, Path(folder) / "dense.onnx")
+            print(header(options.threads, options.batch))
+            results = []
+            for result in repeats(file, options.repeats, **settings):
+                results.append(result)
+                print(f"{len(results)}: {line(result)}")
     except StructPruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
-def time_against_itself(options: argparse.Namespace, file: Path) -> None:
-    machine = environment()
-    print(f"{machine.processor}, {machine.cores} cores; {options.threads} threads, batch {options.batch}")
-    covered = 0
-    for repeat in range(options.repeats):
-        result = sp.benchmark(
-            {"dense": file, "again": file},
-            batch=options.batch,
-            threads=options.threads,
-            seconds=options.seconds,
-            pin=options.pin,
-        )
-        low, high = result.ci95["again"]
-        covered += low <= 1 <= high
-        print(
-            f"{repeat + 1}: {result.ms['dense']:.3f} ms and {result.ms['again']:.3f} ms, ratio "
-            f"{result.speedup['again']:.4f}, 95 % interval {low:.4f} to {high:.4f}, {result.turns} turns"
-        )
-    print(f"1.00 lies inside the interval in {covered} of {options.repeats}")
-
-
-def _export(name: str, folder: Path) -> Path:
-    import torch
-
-    from structprune.messages import unknown
-    from structprune.models import build_model, resolve_model_data_config
-    from structprune.timm_names import architectures
-
-    if name not in architectures():
-        raise sp.errors.RecipeError(unknown("model", name, architectures()))
-    model = build_model(ModelSpec(name=name), seed=0)
-    x = torch.zeros(1, *resolve_model_data_config(model)["input_size"])
-    return sp.export_onnx(model, x, folder / "dense.onnx")
+        fail(str(error), error.exit_code)
+    print(summary(results))
 
 
 if __name__ == "__main__":

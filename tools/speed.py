@@ -49,8 +49,9 @@ from structprune.cost import CostModel, learn_cost, plan_measured
 from structprune.errors import BudgetError
 from structprune.plan.allocations import Allocate
 from structprune.suites.beside_peer import CUT, NETWORKS, OURS, ROUNDINGS, THEIRS, machine, prune_by_peer, share_kept
-from structprune.suites.command_line import Parser, check_known, fail, record_each
+from structprune.suites.command_line import Parser, check_known, fail
 from structprune.suites.efficiency import SPARED, most_efficient
+from structprune.suites.results import record_each
 from structprune.suites.timm_models import build, example
 from structprune.suites.worker import one_line
 from structprune.timm_names import architectures
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.models,
         lambda name: compare(name, options, console),
         options.json,
-        lambda records: {**about, "summary": summary(records)},
+        lambda records: {**about, "summary": summary(records), "networks": records},
     )
     print("\n".join(summary(records)))
     print(about["command"])

@@ -1,23 +1,25 @@
-"""What the commands in tools/ share: bad input is one line and exit code 2; names by commas, Ctrl-C, a progress bar."""
+"""What the commands in tools/ share: one line and exit code 2 for bad input, options, Ctrl-C, a bar."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..messages import unknown
+from ..timm_names import architectures
 from .pool import Limits, Record, Worker, run
 
+N = TypeVar("N", int, float)
 console = Console(stderr=True)
 
 
@@ -36,10 +38,10 @@ class Parser(argparse.ArgumentParser):
         fail(message)
 
 
-def fail(message: str) -> NoReturn:
-    """Ends the program with one line and exit code 2."""
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Ends the program with one line and an exit code, 2 for bad input."""
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 def note(text: str) -> None:
@@ -60,6 +62,53 @@ def command() -> str:
 def names(text: str) -> list[str]:
     """The names in a list by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def models(text: str) -> list[str]:
+    """The names of timm's models in a list by commas. One that timm does not know ends the program with one line."""
+    chosen = names(text)
+    if not chosen:
+        fail("no model is named: give timm names, for example resnet18,mobilenetv2_100")
+    for name in chosen:
+        check_known("model", name.partition(".")[0], architectures())
+    return chosen
+
+
+def positive(text: str) -> float:
+    """A finite number over 0, as an option is given."""
+    value = _number(float, text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number over 0")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole number, 1 or more, as an option is given."""
+    value = _number(int, text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, as an option is given."""
+    value = _number(float, text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a share between 0 and 1, for example 0.5")
+    return value
+
+
+def _number(kind: type[N], text: str) -> N:
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+
+
+def stdout(width: int) -> Console:
+    """Where tables go: as wide as the terminal, or `width` where there is none."""
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 def check_known(kind: str, name: str, known: Iterable[str]) -> None:
@@ -88,34 +137,3 @@ def follow(module: str, tasks: Sequence[Record], limits: Limits, title: str) -> 
             for outcome in outcomes:
                 progress.advance(bar)
                 yield outcome
-
-
-def record_each(
-    models: Sequence[str],
-    measure: Callable[[str], Record],
-    path: Path | None,
-    about: Callable[[list[Record]], Record],
-) -> list[Record]:
-    """Measures models one after the other. Ctrl-C ends the program with exit code 130.
-
-    Args:
-        models: Their names, which are shown as it goes.
-        measure: Makes the record of one.
-        path: A JSON file that is written anew after each: the records as `networks`.
-        about: What the file says beside them.
-
-    Returns:
-        The records, in the order of `models`.
-    """
-    records: list[Record] = []
-    try:
-        for number, name in enumerate(models, start=1):
-            print(f"{name} ({number} of {len(models)})", file=sys.stderr)
-            records.append(measure(name))
-            if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps({**about(records), "networks": records}, indent=1) + "\n", encoding="utf-8")
-    except KeyboardInterrupt:
-        print(f"interrupted after {len(records)} networks; --json has what is done", file=sys.stderr)
-        raise SystemExit(130) from None
-    return records

@@ -6,13 +6,20 @@ import datetime
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .command_line import fail
 from .pool import Record
+from .worker import one_line
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R")
 _HOME = Path(__file__).parents[2]
 
 
@@ -42,6 +49,59 @@ class Results:
             lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(entries[key])}" for key in sorted(entries))
             sections.append(f" {json.dumps(name)}: {{\n{lines}\n }}")
         replace_text(self.path, "{\n" + ",\n".join(sections) + "\n}\n")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What stands in place of a result: of a network, or of a tool on it.
+
+    Attributes:
+        model: The network.
+        error: What was raised, in one line.
+    """
+
+    model: str
+    error: str
+
+    @classmethod
+    def of(cls, model: str, error: Exception, limit: int = 160) -> Failure:
+        """A failure of `model` by what was raised, its text cut off after `limit` characters."""
+        return cls(model, f"{type(error).__name__}: {one_line(error, limit)}".rstrip(": "))
+
+
+def data_of(record: DataclassInstance) -> Record:
+    """A record as plain data: its fields by name, but those that are None."""
+    return {key: value for key, value in asdict(record).items() if value is not None}
+
+
+def record_each(
+    names: Sequence[str],
+    measure: Callable[[str], R],
+    path: Path | None,
+    document: Callable[[list[R]], Record],
+) -> list[R]:
+    """Measures networks one after the other. Ctrl-C ends the program with exit code 130.
+
+    Args:
+        names: Of the networks, which are shown as it goes.
+        measure: Makes the record of one.
+        path: A JSON file that is written anew after each network.
+        document: What that file says, from the records so far.
+
+    Returns:
+        The records, in the order of `names`.
+    """
+    records: list[R] = []
+    try:
+        for number, name in enumerate(names, start=1):
+            print(f"{name} ({number} of {len(names)})", file=sys.stderr)
+            records.append(measure(name))
+            if path:
+                replace_text(path, json.dumps(document(records), indent=1) + "\n")
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(records)} networks; --json has what is done", file=sys.stderr)
+        raise SystemExit(130) from None
+    return records
 
 
 def replace_text(path: Path, text: str) -> None:
