@@ -15,6 +15,7 @@ from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
 from .models import build_model, example_inputs, inputs_of_onnx, spec_from_text
+from .plan import ALLOCATIONS
 from .progress import Reporter
 from .recipe import Recipe, read_recipe
 from .records import Sensitivity
@@ -153,7 +154,8 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         flaw = f"{name} ranks for the widths of a plan: scan by another, such as --set prune.criterion=l1"
     if flaw:
         raise RecipeError(f"{recipe}: {flaw}")
-    scanned = checked.model_copy(update={"prune": checked.prune.model_copy(update={"allocation": "sensitivity"})})
+    scans = next(name for name, allocation in ALLOCATIONS.items() if allocation.needs == {"scan"})
+    scanned = checked.model_copy(update={"prune": checked.prune.model_copy(update={"allocation": scans})})
     form = {"form": "graph" if checked.prune.form == "graph" else "module", "note": ""}
     with tempfile.TemporaryDirectory() as nowhere:
         runner = runner_of(scanned, Reporter(), Artefacts(Path(nowhere)), {"form": form})

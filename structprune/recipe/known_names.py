@@ -1,16 +1,17 @@
 """The names that a recipe may use, read without importing what they name, or torch.
 
-They are read off the calls that register them, in the files beside a registry, so a new file there is known at once.
-Names that a user's code registered are known too, as that code has imported the registry.
+They are read off the syntax of what registers them, in the files beside a registry, so a new file there is known at
+once. Names that a user's code registered are known too, as that code has imported the registry.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationInfo
@@ -54,18 +55,42 @@ class Names:
         return registry.names_so_far if isinstance(registry, Registry) else registry
 
 
-def _declared(package: str, beginning: str) -> tuple[str, ...]:
-    """The names that stand in the files of a package where a pattern begins."""
-    files = (Path(__file__).parents[1] / package).glob("*.py")
-    texts = (file.read_text(encoding="utf-8") for file in files)
-    return tuple(sorted(name for text in texts for name in re.findall(rf'^{beginning}"([^"]+)"', text, re.M)))
+def _decorated(package: str, decorator: str) -> tuple[str, ...]:
+    """The names that functions of a package are registered under: `@criterion("l1", …)`."""
+    calls = (
+        node
+        for tree in _trees(package)
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef)
+        for node in function.decorator_list
+        if isinstance(node, ast.Call) and _is_name(node.func, decorator)
+    )
+    return _texts(name for call in calls for name in islice(call.args, 1))
 
 
-def _decorator(name: str) -> str:
-    return rf"@{name}\(\s*"
+def _named(package: str) -> tuple[str, ...]:
+    """What classes of a package say of their `name`."""
+    lines = (
+        line for tree in _trees(package) for node in tree.body if isinstance(node, ast.ClassDef) for line in node.body
+    )
+    return _texts(line.value for line in lines if isinstance(line, ast.Assign) and _is_name(line.targets[0], "name"))
 
 
-CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", _declared("criteria", _decorator("criterion")))
+def _trees(package: str) -> Iterator[ast.Module]:
+    for file in (Path(__file__).parents[1] / package).glob("*.py"):
+        yield ast.parse(file.read_bytes())
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _texts(nodes: Iterable[ast.expr]) -> tuple[str, ...]:
+    values = (node.value for node in nodes if isinstance(node, ast.Constant))
+    return tuple(sorted(value for value in values if isinstance(value, str)))
+
+
+CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", _decorated("criteria", "criterion"))
 COMBINE = Names("way to combine", "structprune.criteria", "COMBINE", ("leading", "max", "mean", "normalised", "sum"))
-ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", _declared("plan", _decorator("allocation")))
-ENGINES = Names("engine", "structprune.runtimes", "ENGINES", _declared("runtimes/engines", "    name = "))
+ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", _decorated("plan", "allocation"))
+ENGINES = Names("engine", "structprune.runtimes", "ENGINES", _named("runtimes/engines"))

@@ -105,6 +105,22 @@ def test_the_names_that_are_known_are_those_that_are_registered(names, registry)
     assert sorted(names.own) == sorted(own)
 
 
+def test_names_are_read_off_decorators_however_they_are_laid_out(tmp_path, monkeypatch):
+    """And not off a comment or a docstring that shows one."""
+    (tmp_path / "norms.py").write_text(
+        '''"""
+@criterion("shown", "in a docstring")
+"""
+@other
+@criterion( # the name follows
+    'mine', "a criterion",
+)
+def mine(group): ...
+'''
+    )
+    assert known_names._decorated(str(tmp_path), "criterion") == ("mine",)
+
+
 def _home(record):
     own = (getattr(record, name, None) for name in ("function", "allocate", "version"))
     function = next((function for function in own if function is not None), record)
