@@ -133,7 +133,7 @@ def theirs(subject: Subject, options: argparse.Namespace) -> Iterator[Row]:
     dense = peer.total_macs(subject.model, x)
     for cut in options.cuts:
         ratio = peer.search_ratio(subject.model, x, round(dense / cut), options.align)
-        slim = peer.cut(copy.deepcopy(subject.model), x, ratio, options.align).eval()
+        slim = peer.prune_by_ratio(copy.deepcopy(subject.model), x, ratio, options.align).eval()
         reached = dense / peer.total_macs(slim, x)
         about = {"criterion": THEIRS, "allocation": "uniform", "asked": cut, "cut": reached}
         yield {**about, "results": {"as cut": subject.quality(slim)}}

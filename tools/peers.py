@@ -42,7 +42,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import structprune as sp  # before timm and torch-pruning: it declares torchvision's op names
-from structprune.compare.peer import SEARCH_STEPS, cut, search_ratio, total_macs
+from structprune.compare.peer import SEARCH_STEPS, prune_by_ratio, search_ratio, total_macs
 from structprune.errors import StructPruneError
 from structprune.messages import unknown
 from structprune.models import build_model
@@ -136,7 +136,7 @@ def compare(name: str, options: argparse.Namespace) -> Comparison:
         start = time.perf_counter()
         theirs.ratio = search_ratio(model, x, round(dense * (1 - options.cut)), options.align)
         theirs.search_s = time.perf_counter() - start
-        theirs.slim = cut(copy.deepcopy(model), x, theirs.ratio, options.align)
+        theirs.slim = prune_by_ratio(copy.deepcopy(model), x, theirs.ratio, options.align)
         stage = "count"
         _count(theirs, x)
     except Exception as error:
@@ -164,7 +164,7 @@ def _time_preparation(model: nn.Module, x: Tensor, compared: Comparison, options
                 prune_by_plan(given, x, options.cut, options.align)
             else:
                 assert result.ratio is not None
-                cut(given, x, result.ratio, options.align)
+                prune_by_ratio(given, x, result.ratio, options.align)
             result.prepare_s.append(time.perf_counter() - start)
 
 

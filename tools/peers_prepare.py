@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import structprune as sp
-from structprune.compare.peer import cut, without_fused_attention
+from structprune.compare.peer import prune_by_ratio, without_fused_attention
 from structprune.errors import BudgetError
 from structprune.ops import Inputs, capture
 from structprune.suites.beside_peer import OURS, THEIRS, machine, prune_by_plan
@@ -93,7 +93,7 @@ def measure(task: Record) -> None:
         CAPTURE: lambda given: capture(given, Inputs.of(x)),
         TRACE: lambda given: sp.trace(given, x),
         OURS: lambda given: prune_by_plan(given, x, 1 - record["budget"], 1),
-        THEIRS: lambda given: cut(given, x, SHARE, attn_dim=task["attn_dim"]),
+        THEIRS: lambda given: prune_by_ratio(given, x, SHARE, attn_dim=task["attn_dim"]),
     }
     for tool in list(work) if task["theirs"] else [CAPTURE, TRACE, OURS]:
         at(tool)

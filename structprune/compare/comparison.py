@@ -43,7 +43,9 @@ from .records import SCHEMA, Comparison
 
 OURS, THEIRS = "structprune", "torch-pruning"
 AS_FAST = f"{OURS}-as-fast"
-FOR_SPEED = "knapsack"  # where the recipe's own allocation does not weigh what a width loses against what it costs
+# The allocation of a speed where the recipe's own does not weigh what a width loses against what it costs: of
+# those that do, the one that needs no scan, for which a recipe may lack images.
+FOR_SPEED = "knapsack"
 ROUNDINGS = (1, 8, 16)
 SAME = 1e-9  # the relative difference, in float64, from which a network is not the masked dense one
 _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {

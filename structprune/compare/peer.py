@@ -1,4 +1,4 @@
-"""torch-pruning, the peer that structprune is measured against: it cuts, and what it cut is found out and checked.
+"""torch-pruning, the peer that structprune is measured against: what it removes is found out and checked.
 
 It takes a pruning ratio and no budget, so the ratio that comes nearest to a number of MACs is searched for. It does not
 say which channels stay; in a network without two equal values, the values that are left tell.
@@ -39,7 +39,7 @@ class Settings:
     max_ratio: float = 1.0
 
 
-def cut(
+def prune_by_ratio(
     model: Any, x: Tensor, ratio: float, align: int = 1, settings: Settings | None = None, attn_dim: bool = False
 ) -> nn.Module:
     """Prunes `model` in place, as torch-pruning does, with widths rounded to `align`.
@@ -86,7 +86,7 @@ def without_fused_attention(model: nn.Module) -> nn.Module:
     return twin
 
 
-def search_ratio(model: nn.Module, x: Tensor, target: int, align: int, prune: Prune = cut) -> float:
+def search_ratio(model: nn.Module, x: Tensor, target: int, align: int, prune: Prune = prune_by_ratio) -> float:
     """The pruning ratio whose MACs are nearest to `target`, each step by `prune` on a fresh copy.
 
     A bracketing search by false position (Illinois variant) on the root of the MACs, which falls nearly linearly

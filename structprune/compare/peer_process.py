@@ -37,7 +37,16 @@ from ..store import atomic_files
 from ..tasks.building import make_task
 from ..train import train_stage
 from .peak_memory import PeakMemory
-from .peer import Settings, cut, distinct, kept_indices, search_ratio, total_macs, without_fused_attention, zeroed
+from .peer import (
+    Settings,
+    distinct,
+    kept_indices,
+    prune_by_ratio,
+    search_ratio,
+    total_macs,
+    without_fused_attention,
+    zeroed,
+)
 
 SPREAD = 1e-9  # by which values are made distinct: of float64, and nothing to float32
 
@@ -90,7 +99,7 @@ def _do(task: Task, result: dict[str, Any]) -> None:
 
     def prune(network: nn.Module, x: torch.Tensor, ratio: float, align: int) -> nn.Module:
         torch.manual_seed(recipe.seed)  # for the importance that is random
-        return cut(network, x, ratio, align, settings, attn_dim=True)  # or timm's attention would not run
+        return prune_by_ratio(network, x, ratio, align, settings, attn_dim=True)  # or timm's attention would not run
 
     result["stage"] = "search for the ratio"
     with _seconds(result, "search_seconds"):

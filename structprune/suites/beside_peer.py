@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import structprune as sp
 
-from ..compare.peer import cut, search_ratio, total_macs, without_fused_attention
+from ..compare.peer import prune_by_ratio, search_ratio, total_macs, without_fused_attention
 from ..runtimes import environment
 
 OURS, THEIRS = "structprune", "torch-pruning"
@@ -59,7 +59,7 @@ def prune_by_peer(model: nn.Module, x: Tensor, align: int) -> nn.Module:
     """
 
     def prune(dense: nn.Module, x: Tensor, ratio: float, align: int) -> nn.Module:
-        return cut(dense, x, ratio, align, attn_dim=True)
+        return prune_by_ratio(dense, x, ratio, align, attn_dim=True)
 
     dense = without_fused_attention(model)
     ratio = search_ratio(dense, x, round(total_macs(model, x) * CUT), align, prune)

@@ -16,9 +16,9 @@ from structprune.cli import app
 from structprune.compare import Comparison, compare, compare_table, comparison, draw, table
 from structprune.compare.peak_memory import PeakMemory
 from structprune.compare.peer import (
-    cut,
     distinct,
     kept_indices,
+    prune_by_ratio,
     search_ratio,
     total_macs,
     without_fused_attention,
@@ -28,6 +28,7 @@ from structprune.compare.records import RowGate
 from structprune.cost import learning
 from structprune.errors import PlanError, RecipeError
 from structprune.models import build_model
+from structprune.plan import ALLOCATIONS
 from structprune.progress import Reporter
 from structprune.recipe import ModelSpec, check_recipe
 from structprune.run import held
@@ -91,14 +92,20 @@ def small() -> tuple[nn.Module, torch.Tensor]:
     return model, torch.randn(2, 3, 12, 12)
 
 
+def test_the_allocation_that_stands_in_for_a_speed_weighs_costs_and_needs_no_images():
+    allocation = ALLOCATIONS[comparison.FOR_SPEED]
+    assert allocation.for_speed
+    assert "scan" not in allocation.needs
+
+
 def test_what_torch_pruning_kept_is_found_and_the_zeroed_dense_network_equals_it():
     model, x = small()
     dense = distinct(model, 1e-9).eval()
-    slim = cut(distinct(small()[0], 0.0), x[:1].double(), 0.5)
+    slim = prune_by_ratio(distinct(small()[0], 0.0), x[:1].double(), 0.5)
     with pytest.raises(PlanError):
         kept_indices(dense, slim)  # other values: no slice of it
     torch.manual_seed(0)
-    slim = cut(small()[0], x[:1], 0.5)
+    slim = prune_by_ratio(small()[0], x[:1], 0.5)
     kept = kept_indices(small()[0], slim)
     norms = small()[0][0].weight.detach().abs().sum((1, 2, 3)).numpy()
     assert [len(axis) for axis in kept["0.weight"]] == [4, 3, 3, 3]
@@ -116,7 +123,7 @@ def test_the_ratio_is_searched_for_that_comes_nearest_to_the_macs():
     model, x = small()
     target = total_macs(model, x[:1]) // 2
     found = search_ratio(model, x[:1], target, 1)
-    macs = {r: total_macs(cut(small()[0], x[:1], r), x[:1]) for r in (found, *np.linspace(0.05, 0.95, 19))}
+    macs = {r: total_macs(prune_by_ratio(small()[0], x[:1], r), x[:1]) for r in (found, *np.linspace(0.05, 0.95, 19))}
     assert abs(macs[found] - target) == min(abs(m - target) for m in macs.values())
     assert search_ratio(model, x[:1], total_macs(model, x[:1]), 1) == 0.0
 

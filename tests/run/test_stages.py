@@ -20,11 +20,13 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 import structprune as sp
+from structprune.criteria import CRITERIA
 from structprune.errors import BudgetError, GateError, RecipeError, StoreError
 from structprune.progress import Reporter
 from structprune.recipe import check_recipe
 from structprune.run import runner_of
 from structprune.run.stage import STAGES, Stage, ordered, stage
+from structprune.run.stages import planning
 from structprune.store.artefacts import Artefacts
 from tests.run.small_network import RECIPE, short_turns
 
@@ -220,6 +222,11 @@ def test_what_a_stage_makes_is_made_again_only_if_what_it_hangs_on_changed(tmp_p
     assert calls == ["a", "b", "c"]
     assert values(2) == "c2(b2(a2()),a2())"
     assert calls == ["a", "b", "c"] * 2
+
+
+def test_the_criterion_that_widths_are_planned_by_needs_nothing():
+    """So every recipe can have it, whatever its own criterion needs."""
+    assert CRITERIA[planning.WIDTHS_BY].needs == frozenset()
 
 
 def test_of_a_stage_that_is_left_out_an_earlier_ones_artefact_counts(tmp_path):

@@ -22,7 +22,9 @@ from ...tasks import Task
 from ..stage import Work, stage
 from .costs import Costs, machine
 
-WIDTHS_BY = "l1"  # the criterion of the plan whose widths a layer-by-layer criterion ranks for
+# A layer-by-layer criterion ranks for widths that a plan by another criterion gives. That one is `l1`, which recipes
+# have by default: it needs neither images nor widths, so every recipe can have its scores.
+WIDTHS_BY = "l1"
 
 
 def needs_widths(recipe: Recipe) -> bool:
