@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
 from .cost import CostModel, learn_cost, learn_steps
-from .criteria import CRITERIA
+from .criteria import criterion_of
 from .data import load_data
 from .errors import RecipeError
 from .graph import DependencyGraph, trace
@@ -26,6 +26,7 @@ from .store.artefacts import Artefacts
 from .tasks.building import make_task
 from .timm_names import architectures
 from .typing import Form
+from .user_code import Tell
 
 
 def inspect_model(
@@ -34,7 +35,7 @@ def inspect_model(
     form: Form = "module",
     kwargs: str | None = None,
     code: str | None = None,
-    tell: Callable[[str], object] | None = None,
+    tell: Tell | None = None,
 ) -> DependencyGraph:
     """Traces a model that a command line names, or a recipe's, untrained: groups do not depend on weights.
 
@@ -55,8 +56,20 @@ def inspect_model(
         ModelError: The model can't be built or traced.
     """
     tell = tell or Reporter().stage
+    return _traced(name, _recipe(name, tell), input_size, form, kwargs, code, tell)
+
+
+def _traced(
+    name: str,
+    recipe: Recipe | None,
+    input_size: str | None,
+    form: Form,
+    kwargs: str | None,
+    code: str | None,
+    tell: Tell,
+) -> DependencyGraph:
+    """The graph of a model, which is the recipe's where there is one."""
     size = parse_size(input_size) if input_size else None
-    recipe = _recipe(name)
     if recipe is not None and (kwargs or code):
         raise RecipeError(f"--kwargs and --code are for models, and {name} is a recipe: write them into it")
     spec = recipe.model if recipe else spec_from_text(name, kwargs, code)
@@ -75,10 +88,10 @@ def inspect_model(
     return trace(model, inputs, form=form)
 
 
-def _recipe(name: str) -> Recipe | None:
+def _recipe(name: str, tell: Tell) -> Recipe | None:
     """The recipe of this name; None if it names a model."""
     named = name in shipped() and name not in architectures()  # resnet50 is timm's model first
-    return read_recipe(name) if named or name.endswith((".yaml", ".yml")) else None
+    return read_recipe(name, tell=tell) if named or name.endswith((".yaml", ".yml")) else None
 
 
 def _inputs_of_run(folder: str) -> Any:
@@ -116,14 +129,14 @@ def profile_model(
         RecipeError: As `inspect_model`, and for a runtime that is not here.
         ModelError: As `inspect_model`.
     """
-    recipe = _recipe(name)
+    reporter = Reporter()
+    recipe = _recipe(name, reporter.stage)
     tells = recipe is not None and recipe.runtime.runtime().tells_kernels
     keys = {*options, "engine", "device"} if tells else set(options)
     defaults = recipe.runtime.model_dump(include=keys) if recipe else {}
     runtime = Runtime(**{**defaults, **{key: value for key, value in options.items() if value is not None}})
-    reporter = Reporter()
     with reporter.console.status(escape(f"{name}: building and tracing")):
-        graph = inspect_model(name, input_size, kwargs=kwargs, code=code, tell=reporter.stage)
+        graph = _traced(name, recipe, input_size, "module", kwargs, code, reporter.stage)
     with reporter.bar("finding the channel counts that this machine's runtime is fast with") as update:
         steps = learn_steps(runtime, refresh=refresh, progress=update, tell=reporter.stage)
     with reporter.bar("timing the network's kernels at several widths") as update:
@@ -144,21 +157,22 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
     Raises:
         RecipeError: The recipe has no data.calibration, trains its network, or ranks layer by layer.
     """
-    checked = read_recipe(recipe, overrides)
-    name, flaw = checked.prune.criterion, ""
+    reporter = Reporter()
+    checked = read_recipe(recipe, overrides, reporter.stage)
+    criterion, flaw = criterion_of(checked.prune.criterion), ""
     if checked.data.calibration is None:
         flaw = "the scan needs calibration images: add data.calibration"
     elif checked.train is not None:
         flaw = "the recipe trains its network first: give trained weights by model.weights, and --set train=null"
-    elif "widths" in CRITERIA[name].needs:
-        flaw = f"{name} ranks for the widths of a plan: scan by another, such as --set prune.criterion=l1"
+    elif "widths" in criterion.needs:
+        flaw = f"{criterion.name} ranks for the widths of a plan: scan by another, such as --set prune.criterion=l1"
     if flaw:
         raise RecipeError(f"{recipe}: {flaw}")
     scans = next(name for name, allocation in ALLOCATIONS.items() if allocation.needs == {"scan"})
     scanned = checked.model_copy(update={"prune": checked.prune.model_copy(update={"allocation": scans})})
     form = {"form": "graph" if checked.prune.form == "graph" else "module", "note": ""}
     with tempfile.TemporaryDirectory() as nowhere:
-        runner = runner_of(scanned, Reporter(), Artefacts(Path(nowhere)), {"form": form})
+        runner = runner_of(scanned, reporter, Artefacts(Path(nowhere)), {"form": form})
         result = runner.value("scores").sensitivity
     assert result is not None
     return runner.value("graph"), result

@@ -28,6 +28,23 @@ Tell = Callable[[str], object]
 _held: dict[str, dict[Path, str]] = {}  # by module: the file and the siblings that it imports, with their hashes
 
 
+def to_stderr(line: str) -> None:
+    """Says on standard error what is run, where nothing else was given to say it."""
+    print(line, file=sys.stderr)
+
+
+def once(tell: Tell) -> Tell:
+    """Tells each line the first time only: what names a file twice runs it once."""
+    lines: set[str] = set()
+
+    def tell_once(line: str) -> None:
+        if line not in lines:
+            lines.add(line)
+            tell(line)
+
+    return tell_once
+
+
 def split(source: str) -> tuple[str, str]:
     """The file or module, and the name in it. Raises ValueError, with the names that a file has."""
     place, colon, name = source.rpartition(":")

@@ -23,6 +23,7 @@ import yaml
 from safetensors.torch import save_file
 
 from ..cost import check_may_time, wants_latency
+from ..criteria import criterion_of
 from ..errors import RecipeError, StoreError, StructPruneError
 from ..graph import DependencyGraph
 from ..graph.tracing import OUTPUT
@@ -77,7 +78,8 @@ def compare(
     speed that torch-pruning's network of the greatest rounding was measured to have. A finished comparison that lacks
     this gets it by `resume`, and all are timed anew. Bad input raises a StructPruneError before any work.
     """
-    checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    reporter = reporter or Reporter()
+    checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides, reporter.stage)
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
     if find_spec("torch_pruning") is None:
         raise RecipeError("compare needs torch-pruning: pip install 'structprune[compare]'")
@@ -91,7 +93,7 @@ def compare(
             f"compare cuts all networks to the same cost, and {', '.join(bounds)} bounds quality: give macs or a "
             "speedup, for instance what a run with this bound came to"
         )
-    folder, reporter = Path(out) if out is not None else Path("runs") / f"{name}-compare", reporter or Reporter()
+    folder = Path(out) if out is not None else Path("runs") / f"{name}-compare"
     if as_fast:
         check_may_time(
             _with_speedup(checked, 1.0).prune.budget.as_dict()
@@ -126,8 +128,8 @@ def _compare(
             # where a statistic is taken over channels, zeros count in it: a difference tells nothing
             row["gate"]["unclear"] = not row["gate"]["passed"] and any(not group.exact for group in graph.groups)
         rows.append(row)
-    if scores.criterion != started.prune.criterion:
-        notes.append(f"{started.prune.criterion} has no scores of the dense network: importance kept is by l1")
+    if scores.criterion != (name := criterion_of(started.prune.criterion).name):
+        notes.append(f"{name} has no scores of the dense network: importance kept is by l1")
     if as_fast:
         extra, note = _as_fast(started, max(rows[1:], key=lambda row: row["align"]), graph, scores, folder, reporter)
         rows += [extra] if extra else []
@@ -278,7 +280,7 @@ def _with_speedup(recipe: Recipe, speedup: float) -> Recipe:
     """The recipe with this budget alone, shared by what widths cost. Raises RecipeError where that can't be."""
     allocation = recipe.prune.allocation if allocation_of(recipe.prune.allocation).for_speed else FOR_SPEED
     prune = {**recipe.prune.model_dump(mode="json"), "budget": {"speedup": speedup}, "allocation": allocation}
-    return check_recipe({**recipe.model_dump(mode="json"), "prune": prune}, "as_fast")
+    return check_recipe({**recipe.model_dump(mode="json"), "prune": prune}, "as_fast", tell=lambda line: None)
 
 
 def _outputs(graph: DependencyGraph) -> list[str]:

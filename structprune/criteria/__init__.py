@@ -7,7 +7,7 @@ of a group, `collect` and `scoring` run one over a graph; the criteria are in `n
 """
 
 from ..lazy_imports import names_of
-from .registry import CRITERIA, NEEDS, Criterion, criterion
+from .registry import CRITERIA, NEEDS, Criterion, criterion, criterion_of
 from .scan import scan_images, sensitivity
 from .scoring import score, unscorable
 from .views import COMBINE, GroupView
@@ -19,6 +19,7 @@ __all__ = [
     "Criterion",
     "GroupView",
     "criterion",
+    "criterion_of",
     "scan_images",
     "score",
     "sensitivity",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
 from ..errors import RecipeError
 from ..registry import Registry
 from ..typing import Combination, Need
+from ..user_code_calls import callable_of
 from .views import COMBINE, Consumer, GroupView, Members
+
+if TYPE_CHECKING:
+    from ..user_code import Tell
 
 Scored = Tensor | Members
 CriterionFunction = Callable[[GroupView], Scored]
@@ -125,8 +129,21 @@ def criterion(
     return register
 
 
-def criterion_of(criterion: str | CriterionFunction) -> Criterion:
-    """The criterion of a name, or of any function. Raises RecipeError for a name that is not registered."""
+def criterion_of(criterion: str | CriterionFunction, tell: Tell | None = None) -> Criterion:
+    """The criterion of a name, of code (`file.py:Name`), or of any function.
+
+    Args:
+        criterion: what `score` or a recipe names.
+        tell: gets a line that says which file of the user's is run.
+
+    Returns:
+        What is registered; a function that is not needs weights alone, and goes by its own name.
+
+    Raises:
+        RecipeError: no such criterion, or code that is not there or can't be called.
+    """
+    if isinstance(criterion, str) and ":" in criterion:
+        criterion = callable_of(criterion, "criterion", tell)
     if callable(criterion):
         registered = [entry for entry in CRITERIA.values() if entry.function is criterion]
         name = getattr(criterion, "__name__", type(criterion).__name__)

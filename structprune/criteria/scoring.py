@@ -56,8 +56,8 @@ def score(
 
     Args:
         graph: what `trace` gives.
-        criterion: a registered name, or a function from a `GroupView` to a tensor of shape (units,) or to a list of
-            such, one for each coupled layer.
+        criterion: a registered name, code (`file.py:Name`), or a function from a `GroupView` to a tensor of shape
+            (units,) or to a list of such, one for each coupled layer.
         data: calibration data for those that need it (see `calibration.batches_of`).
         labels: where data is a tensor of images.
         task: has the loss for gradients, and says how items become inputs and targets; by default classification.

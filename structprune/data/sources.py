@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 from torch import nn
 
 from ..errors import RecipeError
 from ..modules import evaluating
 from ..ops import Inputs
 from ..tasks.task import Task
-from ..user_code import Tell
+from ..user_code import Tell, to_stderr
 from .record import SOURCES, Data, Request
 from .spec import DataSpec, OwnDataSpec
 from .user_function import load_own_data
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def load_data(
@@ -27,7 +21,7 @@ def load_data(
     *,
     task: Task | None = None,
     choosing: bool = False,
-    tell: Tell = _to_stderr,
+    tell: Tell = to_stderr,
 ) -> Data:
     """The data that a recipe names, prepared as `model` wants it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,14 +15,11 @@ from ..errors import ModelError, RecipeError
 from ..messages import shown
 from ..modules import tensors
 from ..strict_specs import mistakes
+from ..user_code import to_stderr
 from .registry import MODEL_SOURCES, ModelSpec, Tell, source_of
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def build_model(spec: ModelSpec, seed: int, tell: Tell = _to_stderr) -> nn.Module:
+def build_model(spec: ModelSpec, seed: int, tell: Tell = to_stderr) -> nn.Module:
     """Builds the model that a recipe names, in evaluation mode, initialised under `seed`, on the CPU.
 
     Args:

@@ -16,16 +16,19 @@ from .. import strict_yaml
 from ..errors import RecipeError
 from ..messages import shown
 from ..shipped_recipes import find_recipe
+from ..user_code import Tell, to_stderr
 from .mistakes import lines, plain
 from .specs import Recipe
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: str | Path, overrides: Sequence[str] = (), tell: Tell = to_stderr) -> Recipe:
     """Reads a recipe and applies overrides of the form `a.b=value`.
 
     Args:
         path: The path of a YAML file, or the name of a recipe that comes with the package.
         overrides: Keys and values, as `--set` takes them.
+        tell: Gets a line for each file of the user's that is run to check it: what a criterion or an allocation needs
+            is known only then.
 
     Returns:
         The recipe.
@@ -34,16 +37,19 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: A line for each mistake, ten at most.
     """
     path, data = _data_of(path, overrides)
-    return check_recipe(data, str(path), path.parent)
+    return check_recipe(data, str(path), path.parent, tell)
 
 
-def check_recipe(data: dict[str, Any], where: str = "recipe", folder: Path | None = None) -> Recipe:
+def check_recipe(
+    data: dict[str, Any], where: str = "recipe", folder: Path | None = None, tell: Tell = to_stderr
+) -> Recipe:
     """Checks the data of a recipe.
 
     Args:
         data: The content of its file.
         where: Its name in messages.
         folder: The folder of its file. Paths that exist there are relative to it, others to the current folder.
+        tell: As `read_recipe` takes it.
 
     Returns:
         The recipe.
@@ -52,7 +58,7 @@ def check_recipe(data: dict[str, Any], where: str = "recipe", folder: Path | Non
         RecipeError: A line for each mistake, ten at most.
     """
     _checked(data, where, folder, only_read=True)
-    return _checked(data, where, folder, only_read=False)
+    return _checked(data, where, folder, only_read=False, tell=tell)
 
 
 def check_text(path: str | Path, overrides: Sequence[str] = ()) -> None:
@@ -69,9 +75,11 @@ def check_text(path: str | Path, overrides: Sequence[str] = ()) -> None:
     _checked(data, str(path), path.parent, only_read=True)
 
 
-def _checked(data: dict[str, Any], where: str, folder: Path | None, only_read: bool) -> Recipe:
+def _checked(
+    data: dict[str, Any], where: str, folder: Path | None, only_read: bool, tell: Tell | None = None
+) -> Recipe:
     try:
-        return Recipe.model_validate(data, context={"folder": folder, "only_read": only_read})
+        return Recipe.model_validate(data, context={"folder": folder, "only_read": only_read, "tell": tell})
     except ValidationError as error:
         raise RecipeError(*lines(error, where)) from error
 

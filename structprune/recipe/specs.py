@@ -18,11 +18,14 @@ from ..strict_specs import Flaws, Number, Strict, Whole, only_read
 from ..tasks.spec import AnyTaskSpec, ClassificationSpec
 from ..train.spec import TrainSpec
 from ..typing import Budget
+from ..user_code import once
 from ..user_code_calls import checked_name
 from . import known_names
 from .recovery import AnyRecoverySpec, RecoverySpec, check_order
 
 if TYPE_CHECKING:
+    from ..criteria import Criterion
+    from ..plan import Allocation
     from ..runtimes import Runtime
 
 QUALITY = ("quality_drop", "agreement")  # the bounds of quality
@@ -108,7 +111,9 @@ class SearchSpec(Strict):
 class PruneSpec(Strict):
     """How the network is cut. `planning_seconds` bounds how long planning for a latency or a speedup measures."""
 
-    criterion: str = Field(default="l1", description="how units are ranked: see `structprune criteria`")
+    criterion: str = Field(
+        default="l1", description="how units are ranked: a name of `structprune criteria`, or `file.py:Name`"
+    )
     combine: str | None = Field(
         default=None, description="how scores by coupled layers are put together; by default the criterion's own way"
     )
@@ -148,7 +153,7 @@ class PruneSpec(Strict):
     @field_validator("criterion")
     @classmethod
     def _criterion(cls, name: str, info: ValidationInfo) -> str:
-        return known_names.CRITERIA.check(name, info)
+        return checked_name(name, info) if ":" in name else known_names.CRITERIA.check(name, info)
 
     @field_validator("combine")
     @classmethod
@@ -297,18 +302,21 @@ class Recipe(Strict):
     def _fits(self, info: ValidationInfo) -> Recipe:
         if only_read(info):
             return self
-        if flaws := [*_calibration_flaws(self), *_search_flaws(self), *_target_flaws(self), *_label_flaws(self)]:
+        from ..criteria import criterion_of
+        from ..plan import allocation_of
+
+        tell = once((info.context or {}).get("tell") or (lambda line: None))
+        criterion, allocation = criterion_of(self.prune.criterion, tell), allocation_of(self.prune.allocation, tell)
+        lacking, targets = _calibration_flaws(self, criterion, allocation), _target_flaws(self, criterion)
+        if flaws := [*lacking, *_search_flaws(self), *targets, *_label_flaws(self)]:
             raise Flaws(flaws)
         return self
 
 
-def _calibration_flaws(recipe: Recipe) -> Iterator[str]:
+def _calibration_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) -> Iterator[str]:
     """Parts that lack calibration images, and a way to combine that the criterion does not use."""
     from ..calibration.batches import BATCH
-    from ..criteria import CRITERIA
-    from ..plan import allocation_of
 
-    criterion, allocation = CRITERIA[recipe.prune.criterion], allocation_of(recipe.prune.allocation)
     if recipe.data.calibration is None:
         for is_needed, what in (
             (criterion.needs_data, f"criterion {criterion.name}"),
@@ -329,9 +337,8 @@ def _search_flaws(recipe: Recipe) -> Iterator[str]:
         yield "prune.search.epochs is of fine-tuning, and there is none: add finetune, or leave it out"
 
 
-def _target_flaws(recipe: Recipe) -> Iterator[str]:
+def _target_flaws(recipe: Recipe, criterion: Criterion) -> Iterator[str]:
     """A task that can't use the data's labels, and a criterion that gets no gradients from it."""
-    from ..criteria import CRITERIA
     from ..tasks import TASKS
 
     kind = TASKS.get(recipe.task.name)  # None for a task of the user's own
@@ -342,10 +349,10 @@ def _target_flaws(recipe: Recipe) -> Iterator[str]:
         )
     gradients = kind.gradients if kind is not None else "always"
     lacks = gradients == "never" or (gradients == "labels" and not recipe.data.labelled)
-    if "gradients" in CRITERIA[recipe.prune.criterion].needs and lacks:
+    if "gradients" in criterion.needs and lacks:
         why = "has no loss in evaluation mode" if gradients == "never" else "has gradients with labels only"
         yield (
-            f"criterion {recipe.prune.criterion} needs gradients, and task {recipe.task.name} {why}: choose one "
+            f"criterion {criterion.name} needs gradients, and task {recipe.task.name} {why}: choose one "
             "without (see `structprune criteria`)"
         )
 

@@ -123,11 +123,12 @@ def _claimed(
 ) -> Report | Plan:
     """Runs in a folder that takes this recipe: its plan, or its report."""
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
-    checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    reporter = reporter or Reporter()
+    checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides, reporter.stage)
     if out is not None and not str(out).strip():
         raise RecipeError("the output folder's name is empty: give one by --out, or leave it out for runs/NAME")
     _one_process()
-    folder, reporter = RunFolder(Path(out) if out is not None else Path("runs") / name), reporter or Reporter()
+    folder = RunFolder(Path(out) if out is not None else Path("runs") / name)
     finished = folder.claim(checked, resume)
     if finished is not None:
         return Plan.read(folder.path / "plan.json") if plan_only else finished

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 from ..errors import RecipeError
-from ..user_code import Tell
+from ..user_code import Tell, to_stderr
 from ..user_code_calls import made_by
 from .spec import TASKS, OwnTaskSpec, TaskSpec
 from .task import Task
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def make_task(spec: TaskSpec | str = "classification", tell: Tell = _to_stderr) -> Task:
+def make_task(spec: TaskSpec | str = "classification", tell: Tell = to_stderr) -> Task:
     """Makes the task of a spec or name.
 
     Args:

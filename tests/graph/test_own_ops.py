@@ -13,7 +13,7 @@ from structprune.criteria.registry import CRITERIA
 from structprune.ops.record import OPS
 from structprune.plan.allocations import ALLOCATIONS
 from structprune.progress import Reporter
-from structprune.recipe import check_recipe
+from structprune.recipe import check_recipe, read_recipe
 from structprune.run import runner_of
 from structprune.run.stage import STAGES
 from structprune.store.artefacts import Artefacts
@@ -132,6 +132,17 @@ def test_an_own_criterion_and_an_own_allocation(imported):
     assert plan.macs["slim"] <= 0.97 * plan.macs["dense"]
     last_first = sys.modules["own_choices"].last_first
     assert sp.plan(graph, scores, {"macs": 0.97}, allocation=last_first, align=1) == plan
+
+
+def test_a_recipe_names_both_in_their_file(imported, tmp_path):
+    file = Path(imported("own_choices.py").__file__)
+    (prune,) = re.findall(r"```yaml\n(prune: .*own_choices.*)\n```", (ROOT / "CONTRIBUTING.md").read_text())
+    recipe, lines = file.with_name("recipe.yaml"), []
+    model = "{name: test_resnet, kwargs: {in_chans: 1, num_classes: 10}}"
+    recipe.write_text(f"model: {model}\ndata: {{source: digits, image_size: 32}}\n{prune}\n")
+    plan = runner_of(read_recipe(recipe, tell=lines.append), Reporter(), Artefacts(tmp_path)).value("plan")
+    assert (plan.criterion, plan.allocation) == ("sum_of_squares", "last_first")
+    assert lines == [f"runs code of {file}, as the module own_choices"]
 
 
 def test_an_own_stage(imported, tmp_path):

@@ -86,9 +86,11 @@ class Costs:
 
 
 def machine(recipe: Recipe) -> dict[str, Any]:
-    """What a plan hangs on beside the recipe's `prune`: where the network is to run, and whether that may be timed."""
+    """What a plan hangs on beside the recipe's `prune`: the code that it names, where the network is to run, and
+    whether that may be timed."""
     here = environment().model_dump(include={"processor", "instructions", "cores"})
-    return {"runtime": recipe.runtime, **here, "timed": may_time(), "allocation": code_named(recipe.prune.allocation)}
+    code = {"criterion": code_named(recipe.prune.criterion), "allocation": code_named(recipe.prune.allocation)}
+    return {"runtime": recipe.runtime, **here, "timed": may_time(), **code}
 
 
 @stage(
@@ -114,7 +116,7 @@ def trace_model(work: Work, model: nn.Module, data: Data) -> DependencyGraph:
 def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) -> Costs:
     """The costs, once a plan with them was found possible: in module form, or in graph form where that is allowed."""
     spec = work.spec["prune"]
-    allocation = allocation_of(spec.allocation, work.reporter.stage)
+    allocation = allocation_of(spec.allocation)
     check_may_time(spec.budget.as_dict(), f"allocation {allocation.name}" if "cost" in allocation.needs else "")
     costs = Costs(work.spec["runtime"].runtime(), traced.form)
     try:

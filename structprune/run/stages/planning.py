@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from ...cost import plan_measured, wants_latency
-from ...criteria import CRITERIA, scan_images, score, sensitivity, unscorable
+from ...criteria import criterion_of, scan_images, score, sensitivity, unscorable
 from ...data import Data
 from ...graph import DependencyGraph
 from ...plan import allocation_of
@@ -19,6 +19,7 @@ from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...store import atomic_files
 from ...tasks import Task
+from ...user_code_calls import code_named
 from ..stage import Work, stage
 from .costs import Costs, machine
 
@@ -28,7 +29,7 @@ WIDTHS_BY = "l1"
 
 
 def needs_widths(recipe: Recipe) -> bool:
-    return "widths" in CRITERIA[recipe.prune.criterion].needs
+    return "widths" in criterion_of(recipe.prune.criterion).needs
 
 
 def first_criterion(recipe: Recipe) -> str:
@@ -39,7 +40,12 @@ def first_criterion(recipe: Recipe) -> str:
 def _scored_by(recipe: Recipe, criterion: str) -> dict[str, Any]:
     spec = recipe.prune
     same = criterion == spec.criterion
-    return {"criterion": criterion, "combine": spec.combine if same else None, "for": spec.criterion}
+    return {
+        "criterion": criterion,
+        "combine": spec.combine if same else None,
+        "for": spec.criterion,
+        "code": code_named(spec.criterion),
+    }
 
 
 def read_scores(work: Work) -> Scores:
