@@ -97,8 +97,8 @@ def test_no_function_is_over_60_lines():
     assert {name: lines for name, lines in lengths.items() if lines > 60} == {}
 
 
-# Who reads recordings: `calibration` shows criteria and recovery what goes on at each call while a network runs.
-READERS = ("graph", "ops", "calibration")
+# Who reads recordings: others get what is in them as data, such as `graph.layers.Layer`.
+READERS = ("graph", "ops")
 OTHERS = {
     "structprune.export.fixed_sizes": "writes another fx graph of a slim network that is one",
     "structprune.store.hooks": "a partial function's arguments",

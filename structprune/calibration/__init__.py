@@ -1,12 +1,12 @@
 """Runs a model on calibration images and looks at what goes into its layers.
 
-Enters: a module and images without labels. Leaves: tensors seen at calls, for criteria and recovery. `layers` names the
-convolutions, linear layers and BatchNorms of a forward pass, `observe` shows their arguments, `sweep` goes from one to
-the next while weights change, `windows` takes input windows and output values. Nothing here knows of groups or plans.
+Enters: a module and images without labels. Leaves: tensors seen at calls, for criteria and recovery. `observer` shows
+the arguments of calls, `sweep` goes from one to the next while weights change, `windows` takes input windows and output
+values, `writable_network` holds the weights that change. Nothing here knows of groups or plans, nor looks into a
+recording: `graph.layers` and `graph.recorded_calls` say what is in it.
 """
 
 from .batches import Batch, batches_for, batches_of
-from .layers import Layer, Norm, find_layers
 from .observer import Observer
 from .spread import Spread
 from .sweep import Sweep
@@ -15,8 +15,6 @@ from .writable_network import WritableNetwork
 
 __all__ = [
     "Batch",
-    "Layer",
-    "Norm",
     "Observer",
     "Sample",
     "Spread",
@@ -25,7 +23,6 @@ __all__ = [
     "batches_for",
     "batches_of",
     "choose",
-    "find_layers",
     "sample",
     "take",
 ]

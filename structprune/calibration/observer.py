@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..graph.recorded_calls import CallSite
 from ..ops import OpMode, op_name
 from ..ops.record import in_order
 
-Site = tuple[str, int]  # an op, and which of its calls in a forward pass
 See = Callable[[tuple[Any, ...], Any], None]  # gets the arguments and the result
 
 
@@ -20,7 +20,7 @@ class Observer(OpMode):
     The model must run as it was traced: in evaluation mode, with `modules.plain_attention`. One forward pass each.
     """
 
-    def __init__(self, watch: Mapping[Site, See]) -> None:
+    def __init__(self, watch: Mapping[CallSite, See]) -> None:
         super().__init__()
         self.watch = watch
         self.calls: Counter[str] = Counter()

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..graph.recorded_calls import call_lives
 from ..memory_limits import LIMIT
 from ..modules import evaluating
 from ..ops import Captured, Inputs, OpMode, leaves_of, op_name
 from ..ops.record import in_order
-from .layers import ops
 
 
 class _Stop(Exception):
@@ -30,26 +30,18 @@ See = Callable[[int, tuple[Any, ...]], None]  # gets the number of a batch and t
 
 
 class Sweep:
-    """One pass of `model` over `batches`, taken in steps. `captured` is a recording of the same model.
+    """One pass of `model` over `batches`, taken in steps. `recording` is one of the same model.
 
     Results that later calls need are kept for all batches: about the size of one layer's activations for each image.
     Where they are more than `memory` bytes, the last of the batches start from the beginning at each step.
     """
 
-    def __init__(self, model: nn.Module, captured: Captured, batches: list[Inputs], memory: float = LIMIT) -> None:
+    def __init__(self, model: nn.Module, recording: Captured, batches: list[Inputs], memory: float = LIMIT) -> None:
         self.model, self.batches, self.memory = model, batches, memory
-        nodes = ops(captured)
-        self.names = [op_name(node.target) for node in nodes]
-        place = {node: i for i, node in enumerate(nodes)}
-        self.last = [max([_last(user, place) for user in node.users], default=-1) for node in nodes]
-        for i in reversed(range(len(nodes))):
-            target = nodes[i].args[0] if nodes[i].args else None
-            if (
-                _mutable(nodes[i]) and isinstance(target, fx.Node) and target in place
-            ):  # later calls read what it wrote to
-                written = place[target]
-                self.last[written] = max(self.last[written], self.last[i])
-        self.mutates = any(_mutable(node) for node in nodes)
+        lives = call_lives(recording)
+        self.names = [life.op for life in lives]
+        self.last = [life.last_reader for life in lives]
+        self.mutates = any(life.writes for life in lives)
         self.done = 0  # where it stands
         self.starts = [0] * len(batches)  # calls before these are not made again
         self.anew = 0  # the most batches that had to start from the beginning
@@ -164,19 +156,6 @@ def _storages(kept: Mapping[int, Any]) -> dict[int, int]:
             storage = value.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
     return sizes
-
-
-def _last(user: Any, place: dict[Any, int]) -> int:
-    """The last call that reads what `user` is or makes one of."""
-    if user in place:
-        return place[user]
-    if user.op == "output":
-        return len(place)
-    return max([_last(other, place) for other in user.users], default=-1)
-
-
-def _mutable(node: fx.Node) -> bool:
-    return bool(node.target._schema.is_mutable)  # type: ignore[union-attr]
 
 
 def _shape(value: Any) -> Any:

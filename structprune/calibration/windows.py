@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .layers import Call
+from ..graph.layers import LayerCall
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Sample:
         return blocks_of(self.windows, weight)
 
 
-def places_of(call: Call) -> int:
+def places_of(call: LayerCall) -> int:
     """How many output places each image of a call has."""
     if call.window is None:
         return int(call.x[0].numel() // call.x.shape[-1])
     return math.prod(call.window.size(call.x.shape[2:], call.weight.shape[2:]))
 
 
-def sample(call: Call, each: int, generator: torch.Generator) -> Sample:
+def sample(call: LayerCall, each: int, generator: torch.Generator) -> Sample:
     """Up to `each` windows of each image, at random output places, no place twice (see `choose` and `take`)."""
     image, place = choose(call, each, generator)
     return Sample(take(call, image, place), image, place)
 
 
-def choose(call: Call, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def choose(call: LayerCall, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The image and the place of up to `each` outputs of each image, no place twice.
 
     Raises ValueError for transposed convolutions, which have no windows of fixed size, and for inputs without a batch
@@ -67,7 +67,7 @@ def choose(call: Call, each: int, generator: torch.Generator) -> tuple[Tensor, T
     return torch.arange(images).repeat_interleave(each), chosen.reshape(-1)
 
 
-def take(call: Call, image: Tensor, place: Tensor, channels: slice = slice(None)) -> Tensor:
+def take(call: LayerCall, image: Tensor, place: Tensor, channels: slice = slice(None)) -> Tensor:
     """The windows at the outputs (image, place) of some channels: shape (rows, channels, places of the kernel)."""
     x, window = call.x, call.window
     if window is None:
@@ -85,7 +85,7 @@ def take(call: Call, image: Tensor, place: Tensor, channels: slice = slice(None)
     return windows.transpose(1, 2)
 
 
-def row_bytes(call: Call) -> int:
+def row_bytes(call: LayerCall) -> int:
     """About what `take` takes for each row of all channels: the window, a copy in the order of the weights, and
     indices."""
     x, weight = call.x, call.weight

@@ -10,45 +10,45 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ..graph.expectation import Expectations, Expected
+from ..graph.layers import Layer, Norm, find_layers
 from ..memory_limits import LIMIT
 from ..modules import plain_attention, plain_parallel, replace_tensors, skeleton_copy, tensors
 from ..ops import Captured, Inputs, capture
 from .batches import Batch
-from .expectation import Expectations, Expected
-from .layers import Layer, Norm, find_layers
 from .sweep import Sweep
 
 
 @dataclass
 class WritableNetwork:
-    """A copy of a network whose tensors can be written to: `module` runs as it was recorded in `captured`."""
+    """A copy of a network whose tensors can be written to: `module` runs as it was recorded."""
 
     result: nn.Module
     module: nn.Module
     state: dict[str, Tensor]
-    captured: Captured
+    recording: Captured
     layers: list[Layer]
     norms: list[Norm]
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: nn.Module, example: Inputs, captured: Captured | None = None) -> WritableNetwork:
-        """`captured` is the model's forward pass on `example`, if it was recorded before."""
+    def of(cls, model: nn.Module, example: Inputs, recording: Captured | None = None) -> WritableNetwork:
+        """`recording` is the model's forward pass on `example`, if it was recorded before."""
         result = skeleton_copy(model)
         replace_tensors(result, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
         module = skeleton_copy(result, buffers=False)
         plain_attention(module)
         plain_parallel(module)
-        captured = captured or capture(result, example)
-        return cls(result, module, tensors(result), captured, *find_layers(captured))
+        recording = recording or capture(result, example)
+        return cls(result, module, tensors(result), recording, *find_layers(recording))
 
     def sweep(self, batches: Sequence[Batch], memory: float = LIMIT) -> Sweep:
         """A pass over `batches` that stops at one call after the other, within `memory` bytes."""
-        return Sweep(self.module, self.captured, [batch.inputs for batch in batches], memory)
+        return Sweep(self.module, self.recording, [batch.inputs for batch in batches], memory)
 
     @cached_property
     def expectations(self) -> Expectations:
-        return Expectations(self.captured, self.state)
+        return Expectations(self.recording, self.state)
 
     def write(self, key: str, value: Tensor) -> None:
         with torch.no_grad():
@@ -67,9 +67,9 @@ class WritableNetwork:
 
     def expected(self, layer: Layer) -> Expected | None:
         """What BatchNorms tell of the channels that enter a layer."""
-        if layer.kind == "linear" and layer.entering.meta["val"].dim() != 2:
+        if layer.kind == "linear" and layer.recorded_call.x.dim() != 2:
             return None
-        return self.expectations.of(layer.entering)
+        return self.expectations.of(layer.input)
 
     def shift(self, layer: Layer, offset: Tensor) -> None:
         """Adds `offset`, one number an output channel, to what a layer makes: to its bias, or to the BatchNorm after

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Observer, Sweep, WritableNetwork, sample
-from ..calibration.calls import Calls
-from ..calibration.layers import Norm as NormCall
-from ..calibration.layers import find_layers
+from ..calibration import Batch, Observer, Sweep, WritableNetwork, sample
 from ..calibration.windows import places_of
 from ..graph import DependencyGraph, Group
+from ..graph.layers import Layer, find_layers
+from ..graph.layers import Norm as NormCall
+from ..graph.recorded_calls import RecordedCalls
 from ..memory_limits import LIMIT
 from ..modules import evaluating, plain_transformers, tensors
 from ..tasks.classification import Classification
@@ -58,23 +58,23 @@ class Collector:
         return self.working.state if "working" in vars(self) else self._own
 
     @cached_property
-    def _found(self) -> tuple[list[Layer], list[NormCall]]:
+    def _layers_and_norms(self) -> tuple[list[Layer], list[NormCall]]:
         return find_layers(self.graph.recording)
 
     @cached_property
     def by_weight(self) -> dict[str, list[Layer]]:
         layers: dict[str, list[Layer]] = {}
-        for layer in self._found[0]:
+        for layer in self._layers_and_norms[0]:
             layers.setdefault(layer.weight, []).append(layer)
         return layers
 
     @cached_property
     def _norms(self) -> dict[str, NormCall]:
-        return {norm.weight: norm for norm in self._found[1] if norm.weight}
+        return {norm.weight: norm for norm in self._layers_and_norms[1] if norm.weight}
 
     @cached_property
-    def _calls(self) -> Calls:
-        return Calls(self.graph.recording)
+    def _calls(self) -> RecordedCalls:
+        return RecordedCalls(self.graph.recording)
 
     # --- views --------------------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ class Collector:
                 state = self.state
                 scale = state[s.key].detach()
                 shift = state[norm.bias].detach() if norm.bias else torch.zeros_like(scale)
-                after = self._calls.activation_after(norm)
+                after = self._calls.activation_after(norm.site)
                 norms.append(
                     (
                         norm.place,
@@ -119,8 +119,8 @@ class Collector:
         """The same, but before an average over places: what goes into it, as criteria on feature maps mean it."""
         sites = []
         for site in self.sites(group):
-            maps = self._calls.before_average(site.layer, len(site.index)) if site.weight is not None else None
-            sites.append(site if maps is None else replace(site, node=maps))
+            maps = self._calls.before_average(site.layer.input, len(site.index)) if site.weight is not None else None
+            sites.append(site if maps is None else replace(site, call=maps))
         return sites
 
     def _sites(self, group: Group, s: Any, consumes: bool) -> Iterator[Site]:
@@ -171,7 +171,7 @@ class Collector:
         """How many images may be shown at a time."""
         each = 0.0
         for site in {site.key: site for site in sites}.values():
-            value = site.layer.recorded_call.x if site.key[2] else self._calls.made(site.at)
+            value = site.layer.recorded_call.x if site.key[2] else self._calls.result(site.at)
             each += value.numel() * value.element_size() / max(1, value.shape[0]) * (4 if gradients else 2)
         return max(1, int(self.memory * SHOWN / max(each, 1e-9)))
 

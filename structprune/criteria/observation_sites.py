@@ -9,34 +9,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Layer
+from ..graph.layers import Layer
+from ..graph.recorded_calls import CallSite
 from .views import Weights
 
 
 @dataclass
 class Site:
     """Where a group's channels are seen: entering a layer that consumes them (then `weight` is the layer's), or leaving
-    one that makes them. `node` is a call whose result is looked at instead of what enters the layer."""
+    one that makes them. `call` is one whose result is looked at instead of the layer's input."""
 
     layer: Layer
     index: Tensor  # (positions of the channel axis, k)
     weight: Weights | None
-    node: tuple[str, int] | None = None
+    call: CallSite | None = None
 
     @property
-    def at(self) -> tuple[str, int]:
-        return self.node or self.layer.site
+    def at(self) -> CallSite:
+        return self.call or self.layer.site
 
     @property
     def key(self) -> tuple[str, int, bool]:
-        return (*self.at, self.weight is not None and self.node is None)
+        return (*self.at, self.weight is not None and self.call is None)
 
     @property
     def axis(self) -> int:
-        return self.layer.axis if self.node is None else 1
+        return self.layer.axis if self.call is None else 1
 
     def seen(self, args: Sequence[Any], result: Tensor) -> Tensor:
-        return self.layer.entered(args) if self.key[2] else result
+        return self.layer.input_of(args) if self.key[2] else result
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..calibration.expectation import through
+from ..graph.expectation import through
 from .registry import criterion
 from .views import GroupView, Norm
 

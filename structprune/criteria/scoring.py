@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..argument_checks import checked, function, instance, mapping, number, optional, whole
-from ..calibration import Batch, Layer, Spread, batches_for
+from ..calibration import Batch, Spread, batches_for
 from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
@@ -20,7 +20,7 @@ from ..tasks.task import Task
 from ..typing import Combination, CriterionName
 from .collector import Collector
 from .memory_bounds import kept_to, portions
-from .observation_sites import Seen, Site, flat
+from .observation_sites import Layer, Seen, Site, flat
 from .registry import DATA, NEEDS, Criterion, CriterionFunction, Unscored, criterion_of
 from .views import COMBINE, Activation, Consumer, GroupView, combine
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Observer, Sweep, WritableNetwork, choose, take
+from ..calibration import Batch, Observer, Sweep, WritableNetwork, choose, take
 from ..calibration.windows import blocks_of, outputs_at, row_bytes
+from ..graph.layers import Layer
 from ..memory_limits import LIMIT, allocation_failed, amount, parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, LeastSquaresSpec

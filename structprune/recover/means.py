@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Layer, Observer, WritableNetwork
+from ..calibration import Batch, Observer, WritableNetwork
 from ..calibration.spread import AT_ONCE
+from ..graph.layers import Layer
 from ..memory_limits import parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, MeansSpec
@@ -77,7 +78,7 @@ class _Seen:
 
     def at(self, layer: Layer) -> Callable[[tuple[Any, ...], Any], None]:
         def see(args: tuple[Any, ...], result: Any) -> None:
-            x = layer.entered(args)
+            x = layer.input_of(args)
             axis = layer.axis % x.dim()
             others = [d for d in range(x.dim()) if d != axis]
             self.sums[layer] = x.sum(others, dtype=torch.float64) + self.sums.get(layer, 0)
@@ -110,7 +111,7 @@ def _removed(mean: Tensor, layer: Layer, plan: Plan, weight: Tensor) -> Tensor:
 
 def _offset(layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, bool]:
     """What a layer makes of inputs that are `mean` everywhere, less its bias, and whether it is the same everywhere."""
-    x, weight = layer.entered(args), args[layer.at("weight") or 0]
+    x, weight = layer.input_of(args), args[layer.argument_place("weight") or 0]
     with torch.no_grad():
         if layer.kind == "linear":
             each = 8.0 * weight.shape[1]

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..calibration import Layer, WritableNetwork
+from ..calibration import WritableNetwork
 from ..calibration.windows import places_of
+from ..graph.layers import Layer
 from ..memory_limits import amount
 from .moments import FOLDS
 

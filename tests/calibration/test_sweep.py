@@ -43,7 +43,7 @@ def test_every_stop_sees_what_a_plain_run_sees(name):
         size = 160
     batches = [Inputs.of(torch.randn(n, 3, size, size)) for n in (2, 3)]
     working = WritableNetwork.of(model, batches[0])
-    sweep = Sweep(working.module, working.captured, batches)
+    sweep = Sweep(working.module, working.recording, batches)
     for layer in working.layers:
         seen = []
         with evaluating(working.module):
@@ -62,7 +62,7 @@ def test_looking_ahead_changes_nothing():
     model = InPlace().eval()
     batches = [Inputs.of(torch.randn(2, 3, 8, 8))]
     working = WritableNetwork.of(model, batches[0])
-    sweep = Sweep(working.module, working.captured, batches)
+    sweep = Sweep(working.module, working.recording, batches)
     first, second = working.layers[1], working.layers[2]
     sweep.until(first.place)
     ahead = []
@@ -110,8 +110,8 @@ def test_what_does_not_fit_into_memory_is_computed_anew(build, memory):
     model = build().eval()
     batches = [Inputs.of(torch.randn(n, 3, 12, 12)) for n in (2, 3, 1)]
     working, plain = (WritableNetwork.of(model, batches[0]) for _ in range(2))
-    whole = Sweep(plain.module, plain.captured, batches)
-    sweep = Sweep(working.module, working.captured, batches, memory)
+    whole = Sweep(plain.module, plain.recording, batches)
+    sweep = Sweep(working.module, working.recording, batches, memory)
     for layer in working.layers:
         seen = [args[0].clone() for _, args in [*sweep_to(sweep, layer.place)]]
         assert all(torch.equal(x, args[0]) for x, args in zip(seen, whole.until(layer.place), strict=True))

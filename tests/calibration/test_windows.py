@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from structprune.calibration import WritableNetwork, sample
-from structprune.calibration.expectation import Expectations
 from structprune.calibration.observer import Observer
 from structprune.modules import evaluating
 from structprune.ops import Inputs
@@ -73,7 +72,7 @@ def test_moments_that_batchnorms_tell_against_samples():
             norm.weight.normal_()
             norm.bias.normal_()
     working = WritableNetwork.of(model, Inputs.of(torch.randn(1, 3, 4, 4)))
-    told = {layer.module: Expectations(working.captured, working.state).of(layer.entering) for layer in working.layers}
+    told = {layer.module: working.expectations.of(layer.input) for layer in working.layers}
     z = torch.randn(2, 400_000, 5, dtype=torch.float64)
     a, b = (z[i] * norm.weight + norm.bias for i, norm in enumerate((model.bn_a, model.bn_b)))
     for module, values in (("sum", (a + b).relu()), ("cat", torch.cat([a.sigmoid(), b], 1))):

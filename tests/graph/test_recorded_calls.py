@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from structprune.calibration.calls import Calls
-from structprune.calibration.layers import find_layers
+from structprune.graph.layers import find_layers
+from structprune.graph.recorded_calls import RecordedCalls
 from structprune.ops import Inputs, capture
 
 X = torch.randn(2, 3, 6, 6)
@@ -25,17 +25,17 @@ class Pooled(nn.Module):
 
 def test_calls_tell_what_is_made_and_where_it_goes():
     recorded = capture(Pooled().eval(), Inputs.of(X))
-    calls, (layers, (norm,)) = Calls(recorded), find_layers(recorded)
+    calls, (layers, (norm,)) = RecordedCalls(recorded), find_layers(recorded)
     conv, head, last = layers
-    assert calls.made(conv.site).shape == (2, 4, 6, 6)
+    assert calls.result(conv.site).shape == (2, 4, 6, 6)
     assert head.recorded_call.x.shape == (2, 4)
     values = torch.tensor([-1.0, 0.2, 3.0])
-    assert calls.activation_after(norm)(values).tolist() == torch.tensor([0.0, 0.2, 0.5]).tolist()
+    assert calls.activation_after(norm.site)(values).tolist() == torch.tensor([0.0, 0.2, 0.5]).tolist()
     assert values.tolist() == torch.tensor([-1.0, 0.2, 3.0]).tolist()
-    assert calls.before_average(head, 4) == ("clamp", 0)
-    assert calls.before_average(head, 5) is None  # maps of other channels
-    assert calls.before_average(last, 5) is None  # no average comes before
-    assert calls.before_average(conv, 3) is None  # it gets the input itself
+    assert calls.before_average(head.input, 4) == ("clamp", 0)
+    assert calls.before_average(head.input, 5) is None  # maps of other channels
+    assert calls.before_average(last.input, 5) is None  # no average comes before
+    assert calls.before_average(conv.input, 3) is None  # it gets the input itself
 
 
 def test_a_layer_without_its_bias():

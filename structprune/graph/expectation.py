@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from ..ops import Captured, leaves_of, op_name
 from ..ops.record import record_of
+from .recorded_calls import function_of
 
 POINTS = 128
 
@@ -30,14 +31,18 @@ class Expected:
 
 
 class Expectations:
-    """What BatchNorms say of the channels of each node of a recorded forward pass."""
+    """What BatchNorms say of the channels of each value of a recorded pass."""
 
-    def __init__(self, captured: Captured, state: Mapping[str, Tensor]) -> None:
-        self.captured, self.state = captured, state
+    def __init__(self, recording: Captured, state: Mapping[str, Tensor]) -> None:
+        self._parameters, self.state = recording.parameters, state
+        self._nodes = {node.name: node for node in recording.graph.nodes}
         self._known: dict[fx.Node, Expected | None] = {}
 
-    def of(self, node: fx.Node) -> Expected | None:
-        """None where the channels do not come straight from BatchNorms."""
+    def of(self, name: str) -> Expected | None:
+        """What they say of the value of that name; None if its channels do not come straight from BatchNorms."""
+        return self._at(self._nodes[name])
+
+    def _at(self, node: fx.Node) -> Expected | None:
         if node not in self._known:
             self._known[node] = self._of(node) if node.op == "call_function" else None
         return self._known[node]
@@ -56,11 +61,11 @@ class Expectations:
             return self._joined(inputs)
         if not inputs or not isinstance(node.args[0], fx.Node):
             return None
-        before = self.of(node.args[0])
+        before = self._at(node.args[0])
         if before is None or record.effect == "same":
             return before
         if record.effect == "activation" and len(inputs) == 1 and before.normal and before.variance is not None:
-            return through(step(node), before.mean, before.variance)
+            return through(function_of(node), before.mean, before.variance)
         shape = node.args[0].meta["val"].shape
         places = list(range(2, len(shape)))
         over_all = record.effect == "mean" and sorted(d % len(shape) for d in _dims(node)) == places
@@ -71,13 +76,13 @@ class Expectations:
         return None
 
     def _sum(self, *nodes: fx.Node) -> Expected | None:
-        a, b = (self.of(node) for node in nodes)
+        a, b = (self._at(node) for node in nodes)
         if a is None or b is None or a.variance is None or b.variance is None or a.mean.shape != b.mean.shape:
             return None
         return Expected(a.mean + b.mean, a.variance + b.variance, normal=a.normal and b.normal)
 
     def _joined(self, nodes: Sequence[fx.Node]) -> Expected | None:
-        parts = [part for node in nodes if (part := self.of(node)) is not None]
+        parts = [part for node in nodes if (part := self._at(node)) is not None]
         variances = [part.variance for part in parts if part.variance is not None]
         if len(variances) < len(nodes):
             return None
@@ -85,7 +90,7 @@ class Expectations:
         return Expected(mean, torch.cat(variances), normal=all(part.normal for part in parts))
 
     def _parameter(self, argument: object) -> Tensor | None:
-        key = self.captured.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
+        key = self._parameters.get(argument.name) if isinstance(argument, fx.Node) else None
         return None if key is None else self.state[key].detach().double().cpu()
 
 
@@ -96,11 +101,6 @@ def through(activate: Callable[[Tensor], Tensor], mean: Tensor, variance: Tensor
     values = activate(torch.from_numpy(nodes)[:, None] * variance.double().cpu().sqrt() + mean.double().cpu())
     result = (values * share).sum(0)
     return Expected(result, ((values - result).square() * share).sum(0), normal=False)
-
-
-def step(node: fx.Node) -> Callable[[Tensor], Tensor]:
-    """What the op of a node does to its first argument."""
-    return lambda values: node.target(values.clone(), *node.args[1:], **node.kwargs)  # type: ignore[operator]
 
 
 def _dims(node: fx.Node) -> list[int]:
