@@ -9,17 +9,20 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from .compare.records import Comparison
+from .cost.cached_records import CacheEntry
 from .plan_schema import PlanData
 from .report.records import Report
 from .report.summaries import CostSummary, GraphSummary
 from .runtimes import Benchmark
 
-RECORDS: dict[str, type] = {
+RECORDS: dict[str, Any] = {
     "benchmark": Benchmark,
+    "cache": CacheEntry,
     "compare": Comparison,
     "cost": CostSummary,
     "graph": GraphSummary,

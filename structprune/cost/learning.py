@@ -24,10 +24,11 @@ from ..plan.alignment import Steps, aligned
 from ..runtimes import benchmark
 from ..runtimes.runtime import Runtime
 from .cache import cached, held
+from .cached_records import DenseEntry, PossibleSteps, ProbesEntry, StepsEntry
 from .deadline import Deadline
 from .model import CostModel, by_macs, fit
 from .multiples import measure_steps
-from .probes import RUNS_OF_A_PROBE, Probe, design, measure_probes
+from .probes import RUNS_OF_A_PROBE, Timings, design, measure_probes
 
 PROBES = 16
 FEWEST = 4  # probes from which kernels are told apart
@@ -52,14 +53,11 @@ def learn_steps(
     """
     chosen = runtime or Runtime()
 
-    def measure() -> dict[str, list[int]]:
+    def measure() -> PossibleSteps:
         return measure_steps(replace(chosen, batch=1), progress=progress, deadline=deadline)
 
-    def sure(steps_of_kinds: dict[str, list[int]]) -> bool:
-        return all(len(steps) == 1 for steps in steps_of_kinds.values())
-
-    steps_of_kinds = cached("steps", _about_steps(chosen), measure, refresh, chosen.version, sure)
-    if not sure(steps_of_kinds):
+    steps_of_kinds = cached(StepsEntry, _about_steps(chosen), measure, refresh, chosen.version, _agree)
+    if not _agree(steps_of_kinds):
         unsure = [
             f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in steps_of_kinds.items() if len(steps) > 1
         ]
@@ -79,7 +77,12 @@ def learn_steps(
 
 def steps_are_kept(runtime: Runtime) -> bool:
     """Whether `learn_steps` gives what it has learned before."""
-    return held("steps", _about_steps(runtime), runtime.version) is not None
+    steps_of_kinds = held(StepsEntry, _about_steps(runtime), runtime.version)
+    return steps_of_kinds is not None and _agree(steps_of_kinds)
+
+
+def _agree(steps_of_kinds: PossibleSteps) -> bool:
+    return all(len(steps) == 1 for steps in steps_of_kinds.values())
 
 
 def _about_steps(runtime: Runtime) -> dict[str, Any]:
@@ -119,29 +122,29 @@ def learn_cost(
     dense, *between, narrowest = design(options, probes, seed)
     widths = [dense, narrowest, *between]  # those that matter most come first
 
-    def measure() -> dict[str, Any]:
-        timings, dense_ms = measure_probes(
-            graph, widths, runtime=timer, seconds=seconds, progress=progress, deadline=until
-        )
-        return {"dense_ms": dense_ms, "probes": [probe.to_dict() for probe in timings]}
+    def measure() -> Timings:
+        return measure_probes(graph, widths, runtime=timer, seconds=seconds, progress=progress, deadline=until)
+
+    def is_whole(timings: Timings) -> bool:
+        return [probe.widths for probe in timings.probes] == widths
 
     settings = {"threads": timer.threads, "batch": timer.batch, "dtype": timer.dtype}
     about = {**settings, "network": fingerprint(graph), "widths": widths, "seconds": seconds, "version": 7}
-    timed = cached("probes", about, measure, refresh, timer.version, lambda timed: len(timed["probes"]) == len(widths))
-    read = [Probe.from_dict(probe) for probe in timed["probes"]]
-    enough = len(read) >= min(FEWEST, len(widths))
-    if len(read) < len(widths):
+    timings = cached(ProbesEntry, about, measure, refresh, timer.version, is_whole)
+    timed = len(timings.probes)
+    enough = timed >= min(FEWEST, len(widths))
+    if timed < len(widths):
         tell(
-            f"there was time to time {len(read)} of {len(widths)} networks of other widths: "
+            f"there was time to time {timed} of {len(widths)} networks of other widths: "
             + ("costs of widths are the less exact" if enough else "costs are taken to go with MACs")
             + "; for a surer plan give planning more seconds"
         )
-    cost = fit(graph, read, timed["dense_ms"], steps=steps, runtime=timer) if enough else None
+    cost = fit(graph, timings.probes, timings.dense_ms, steps=steps, runtime=timer) if enough else None
     if cost is not None and chosen == timer:
         return cost
     about = {**chosen.to_dict(), "network": fingerprint(graph), "version": 2}
     rounds = 1 if until.over else 2
-    dense_ms = cached("dense", about, lambda: _dense_ms(graph, chosen, rounds), refresh, chosen.version)
+    dense_ms = cached(DenseEntry, about, lambda: _dense_ms(graph, chosen, rounds), refresh, chosen.version)
     return by_macs(graph, dense_ms, steps, chosen) if cost is None else cost.scaled(chosen, dense_ms)
 
 
@@ -152,7 +155,7 @@ def _batch(graph: DependencyGraph, timer: Runtime, seconds: float, probes: int, 
         return timer.batch
     one = replace(timer, batch=1)
     about = {**one.to_dict(), "network": fingerprint(graph), "version": 3}
-    each = cached("dense", about, lambda: _dense_ms(graph, one, 1, 0.2), refresh, one.version) / 1e3
+    each = cached(DenseEntry, about, lambda: _dense_ms(graph, one, 1, 0.2), refresh, one.version) / 1e3
     batch = timer.batch
     while batch > 1 and batch * each * probes * RUNS_OF_A_PROBE > seconds:
         batch //= 2

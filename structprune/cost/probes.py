@@ -13,14 +13,15 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from ..graph import DependencyGraph
 from ..plan import realise
@@ -41,23 +42,17 @@ Progress = Callable[[float], None]
 class Probe:
     """What one slim network took: in all, and each of its kernels in one run."""
 
-    widths: Widths
-    ms: float
-    kernels: tuple[Kernel, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Probe:
-        kernels = tuple(
-            Kernel(**{**k, "inputs": _shapes(k["inputs"]), "outputs": _shapes(k["outputs"])}) for k in data["kernels"]
-        )
-        return cls({name: int(width) for name, width in data["widths"].items()}, float(data["ms"]), kernels)
+    widths: Annotated[dict[str, Annotated[int, Field(ge=1)]], Field(description="units that stay in each group")]
+    ms: Annotated[float, Field(gt=0, description="milliseconds of a forward pass")]
+    kernels: Annotated[tuple[Kernel, ...], Field(description="each of its kernels, in one run")]
 
 
-def _shapes(shapes: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(shape) for shape in shapes)
+@dataclass(frozen=True)
+class Timings:
+    """What probes of one network took: as it is kept on disk (see `cost.cache`)."""
+
+    probes: Annotated[list[Probe], Field(description="the dense network first, then the narrowest")]
+    dense_ms: Annotated[float, Field(gt=0, description="milliseconds of the dense network")]
 
 
 def design(choices: Sequence[Choice], count: int, seed: int = 0) -> list[Widths]:
@@ -81,11 +76,11 @@ def measure_probes(
     seconds: float = 60.0,
     progress: Progress = lambda share: None,
     deadline: Deadline | None = None,
-) -> tuple[list[Probe], float]:
-    """The probes, in about `seconds` of timing (exporting comes on top); and the dense one's milliseconds.
+) -> Timings:
+    """The probes, in about `seconds` of timing (exporting comes on top).
 
     `runtime` is one that tells what each kernel took. After the deadline no probe is begun:
-    there may be fewer than widths, or none.
+    there may be fewer than widths, or none, and then the dense network's milliseconds are NaN.
     """
     until = deadline or Deadline()
     timings: list[tuple[Widths, tuple[float, list[Kernel]]]] = []
@@ -110,13 +105,13 @@ def measure_probes(
             paces += pace
             at(1.0)
     if not timings:
-        return [], math.nan
+        return Timings([], math.nan)
     usual = statistics.median(paces)
     probes = [
         Probe(chosen, ms * usual, tuple(replace(k, microseconds=k.microseconds * usual) for k in kernels))
         for chosen, (ms, kernels) in timings
     ]
-    return probes, probes[0].ms
+    return Timings(probes, probes[0].ms)
 
 
 def _turns(

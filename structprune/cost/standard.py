@@ -9,7 +9,6 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 
 from filelock import FileLock, Timeout
@@ -20,6 +19,7 @@ from ..progress import Reporter
 from ..runtimes.machine import environment
 from ..runtimes.runtime import Runtime
 from .cache import cache_folder, held, keep
+from .cached_records import Standard, StandardEntry
 from .deadline import Deadline
 from .learning import learn_steps, steps_are_kept
 from .measured_planning import wants_latency
@@ -27,16 +27,7 @@ from .measured_planning import wants_latency
 SWITCH = "STRUCTPRUNE_TIMING"  # off: nothing is timed to plan
 SECONDS = 60.0  # that learning may take, once on a machine
 _WHAT = "finding the channel counts that this machine's onnxruntime is fast with, once"
-_TODAY = "steps-today"  # steps that timings did not agree on, kept for the day
 _known: dict[tuple[Runtime, str, str], Standard] = {}
-
-
-@dataclass(frozen=True)
-class Standard:
-    """Steps, and what is to be said of them."""
-
-    steps: Steps
-    notes: tuple[str, ...] = ()
 
 
 def may_time() -> bool:
@@ -100,17 +91,17 @@ def _table() -> str:
 def _kept_or_learned(runtime: Runtime) -> Standard:
     about = {"threads": runtime.threads, "dtype": runtime.dtype, "day": date.today().isoformat()}
     with _alone():
-        entry = None if steps_are_kept(runtime) else held(_TODAY, about, runtime.version)
-        if entry is not None:
-            check_steps(entry["steps"])
-            return Standard(entry["steps"], tuple(entry["notes"]))
+        today = None if steps_are_kept(runtime) else held(StandardEntry, about, runtime.version)
+        if today is not None:
+            return today
         notes: list[str] = []
         with Reporter().bar(_WHAT) as progress:
             steps = learn_steps(runtime, deadline=Deadline(SECONDS), progress=progress, tell=notes.append)
         check_steps(steps)
+        standard = Standard(steps, tuple(notes))
         if notes:
-            keep(_TODAY, about, {"steps": steps, "notes": notes}, runtime.version)
-        return Standard(steps, tuple(notes))
+            keep(StandardEntry, about, standard, runtime.version)
+        return standard
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from structprune import progress
 from structprune.cost import Deadline, learn_cost, learn_steps, learning, plan_measured
 from structprune.cost.model import by_macs, fit
 from structprune.cost.multiples import measure_steps
-from structprune.cost.probes import design, measure_probes
+from structprune.cost.probes import Timings, design, measure_probes
 from structprune.errors import BudgetError
 from structprune.runtimes import Benchmark, Runtime
 
@@ -120,7 +120,7 @@ def test_other_engines_have_their_kernels_timed_at_a_batch_that_a_cpu_can_run(mo
 
     def probes(graph, widths, *, runtime, **_):
         seen.append(runtime)
-        return [made_up(chosen) for chosen in widths], made_up(widths[0]).ms
+        return Timings([made_up(chosen) for chosen in widths], made_up(widths[0]).ms)
 
     monkeypatch.setattr(learning, "measure_probes", probes)
     dense = {"onnxruntime": 500.0, "torch": 80.0}
@@ -145,7 +145,7 @@ def test_probes_that_there_was_no_time_for_are_said_and_not_kept(monkeypatch, tm
 
     def probes(graph, widths, **_):
         calls.append(widths)
-        return [made_up(chosen) for chosen in widths[:count]], made_up(widths[0]).ms if count else math.nan
+        return Timings([made_up(chosen) for chosen in widths[:count]], made_up(widths[0]).ms if count else math.nan)
 
     monkeypatch.setattr(learning, "measure_probes", probes)
     for _ in range(2):
@@ -175,12 +175,12 @@ def test_measuring_stops_at_the_deadline(tmp_path):
     def progress(share):
         clock.seconds = share
 
-    made, dense = measure_probes(
+    timings = measure_probes(
         graph, widths, runtime=Runtime(), seconds=0.1, progress=progress, deadline=Deadline(0.4, clock)
     )
-    assert 2 <= len(made) <= 3
-    assert dense > 0
-    assert measure_probes(graph, widths, runtime=Runtime(), deadline=Deadline(0))[0] == []
+    assert 2 <= len(timings.probes) <= 3
+    assert timings.dense_ms > 0
+    assert measure_probes(graph, widths, runtime=Runtime(), deadline=Deadline(0)).probes == []
     assert measure_steps(Runtime(), deadline=Deadline(0)) == {"conv": [], "depthwise": [], "linear": []}
 
 

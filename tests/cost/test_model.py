@@ -1,6 +1,7 @@
 """The fit against a made-up runtime whose costs are known, and against onnxruntime's own shapes."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from torch import nn
 import structprune as sp
 from structprune.cost import cache, learn_cost, learning
 from structprune.cost.cache import cached
+from structprune.cost.cached_records import DenseEntry, ProbesEntry
 from structprune.cost.model import fit
-from structprune.cost.probes import Probe, design, measure_probes
+from structprune.cost.probes import Probe, Timings, design, measure_probes
 from structprune.errors import BudgetError
 from structprune.graph.fingerprint import fingerprint
 from structprune.plan import choices
@@ -119,11 +121,10 @@ def test_probes_spread_each_group_over_its_choices():
 
 def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
     graph = sp.trace(Wide(), X)
-    probes, dense_ms = measure_probes(graph, design(options(graph, align=8), 6), runtime=Runtime(), seconds=0.1)
-    model = fit(graph, probes, dense_ms, steps={})
+    timings = measure_probes(graph, design(options(graph, align=8), 6), runtime=Runtime(), seconds=0.1)
+    model = fit(graph, timings.probes, timings.dense_ms, steps={})
     assert {kernel.op for kernel in model.kernels} >= {"Conv"}
     assert model.unmatched == 0
-    assert [k.name for k in Probe.from_dict(probes[0].to_dict()).kernels] == [k.name for k in probes[0].kernels]
     assert model.at({"conv1": 64, "conv2": 48}, graph) > 0
 
 
@@ -136,11 +137,53 @@ def test_measurements_are_kept_and_read_again(monkeypatch, tmp_path):
     again = learn_cost(sp.trace(Wide(), X), probes=4, seconds=0.1)
     assert again.dense_ms == first.dense_ms
     assert again.at({"conv1": 4, "conv2": 4}, graph) == first.at({"conv1": 4, "conv2": 4}, graph)
-    for path in tmp_path.iterdir():
-        path.write_text("{ broken")
-    assert cached("probes", {"a": 1}, lambda: 7) == 7
+    (probes,) = tmp_path.glob("probes-*.json")
+    entry = json.loads(probes.read_text())
+    entry["value"]["probes"][1]["widths"]["conv1"] += 1  # sound, and not what is asked for
+    probes.write_text(json.dumps(entry))
     with pytest.raises(TypeError):  # measures anew, by what is None now
         learn_cost(graph, probes=4, seconds=0.1)
+    for path in tmp_path.iterdir():
+        path.write_text("{ broken")
+    assert cached(DenseEntry, {"a": 1}, lambda: 7.5) == 7.5
+    with pytest.raises(TypeError):  # measures anew, by what is None now
+        learn_cost(graph, probes=4, seconds=0.1)
+
+
+def _with(entry, place, value):
+    """The entry with one value in place of another."""
+    edited = json.loads(json.dumps(entry))
+    *way, last = place
+    inner = edited["value"]
+    for key in way:
+        inner = inner[key]
+    inner[last] = value
+    return edited
+
+
+def test_a_cache_file_that_was_edited_counts_as_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
+    timings = Timings([made_up({"conv1": 64, "conv2": 48})], 2.5)
+    cache.keep(ProbesEntry, {"a": 1}, timings)
+    assert cache.held(ProbesEntry, {"a": 1}) == timings
+    (path,) = tmp_path.iterdir()
+    entry = json.loads(path.read_text())
+    for place, value in [
+        (["dense_ms"], -1.0),
+        (["dense_ms"], "2.5"),
+        (["probes", 0, "ms"], float("nan")),
+        (["probes", 0, "widths", "conv1"], 0),
+        (["probes", 0, "widths", "conv1"], 64.0),
+        (["probes", 0, "kernels", 0, "microseconds"], float("inf")),
+        (["probes", 0, "kernels", 0, "inputs"], [["1"]]),
+        (["probes", 0], {"ms": 1.0}),
+    ]:
+        path.write_text(json.dumps(_with(entry, place, value)))
+        assert cache.held(ProbesEntry, {"a": 1}) is None, (place, value)
+    path.write_text(json.dumps({**entry, "key": {}}))
+    assert cache.held(ProbesEntry, {"a": 1}) is None
+    path.write_text(json.dumps(entry))
+    assert cache.held(ProbesEntry, {"a": 1}) == timings
 
 
 def test_budgets_of_latency_are_met_as_predicted():
@@ -199,13 +242,13 @@ def test_the_cache_tells_networks_apart_and_does_without_a_folder(monkeypatch, t
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(blocked / "folder"))
-    assert cached("probes", {"a": 1}, lambda: 7) == 7
+    assert cached(DenseEntry, {"a": 1}, lambda: 7.5) == 7.5
 
 
 def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
     machine = cache.environment()
-    for made, instructions in ((1, "avx2"), (2, "avx2 avx512f"), (1, "avx2")):
+    for made, instructions in ((1.0, "avx2"), (2.0, "avx2 avx512f"), (1.0, "avx2")):
         monkeypatch.setattr(cache, "environment", lambda i=instructions: machine.model_copy(update={"instructions": i}))
-        assert cached("probes", {"a": 1}, lambda made=made: made) == made
+        assert cached(DenseEntry, {"a": 1}, lambda made=made: made) == made
     assert len(list(tmp_path.iterdir())) == 2

@@ -11,7 +11,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.cost import cache, known_steps, learning, standard, standard_steps
-from structprune.cost.standard import Standard
+from structprune.cost.cached_records import Standard, StepsEntry
 from structprune.errors import BudgetError
 
 X = torch.randn(1, 3, 10, 10)
@@ -74,7 +74,7 @@ def test_processes_share_what_one_has_learned(timed, tmp_path):
     assert told.strip() == str(Standard(STEPS))
 
 
-def test_steps_that_timings_do_not_agree_on_are_kept_for_the_day(timed, monkeypatch):
+def test_steps_that_timings_do_not_agree_on_are_kept_for_the_day(timed, monkeypatch, tmp_path):
     def unsure(runtime, **_):
         timed.append(runtime)
         return {"conv": [8, 16], "depthwise": [16], "linear": [16]}
@@ -87,7 +87,13 @@ def test_steps_that_timings_do_not_agree_on_are_kept_for_the_day(timed, monkeypa
     _forget(monkeypatch)
     assert standard_steps().notes[0] in plan.notes
     assert len(timed) == 1
-    cache.keep("steps", learning._about_steps(sp.runtimes.Runtime()), {kind: [n] for kind, n in STEPS.items()})
+    (path,) = tmp_path.glob("steps-today-*.json")
+    entry = json.loads(path.read_text())
+    path.write_text(json.dumps({**entry, "value": {**entry["value"], "steps": {"conv": 0}}}))  # a file that was edited
+    _forget(monkeypatch)
+    assert standard_steps().notes[0] in plan.notes
+    assert len(timed) == 2
+    cache.keep(StepsEntry, learning._about_steps(sp.runtimes.Runtime()), {kind: [n] for kind, n in STEPS.items()})
     _forget(monkeypatch)
     assert standard_steps() == Standard(STEPS)  # learned since, on a quiet machine
 
@@ -113,8 +119,16 @@ def test_where_learning_fails_the_table_stands_in(timed, monkeypatch, tmp_path):
     found = standard_steps()
     assert found.steps == known_steps()
     assert found.notes[0].endswith("not of what was timed here (RuntimeError: no kernel here)")
-    cache.keep("steps", learning._about_steps(sp.runtimes.Runtime()), {"conv": ["many"]})  # a file that was edited
-    assert standard_steps().steps == known_steps()
+
+
+@pytest.mark.parametrize("steps", [{"conv": ["many"]}, {"conv": [0]}, {"odd": [8]}, {"conv": [8, 16]}, [8], None])
+def test_steps_that_were_edited_are_learned_anew(timed, tmp_path, steps):
+    standard_steps()
+    (path,) = tmp_path.glob("steps-*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "value": steps}))
+    assert not learning.steps_are_kept(sp.runtimes.Runtime())
+    assert learning.learn_steps() == STEPS
+    assert len(timed) == 2
 
 
 def test_a_cache_that_can_t_be_written_is_no_error(timed, tmp_path, monkeypatch):
