@@ -33,9 +33,9 @@ same_twice = pytest.mark.skipif(torch.cuda.is_available(), reason="training is t
 TINY = {
     "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
     "data": {"source": "digits", "image_size": 16},
-    "train": {"epochs": 2, "optimizer": "adamw", "lr": 0.003},
+    "train": {"epochs": 2, "opt": "adamw", "lr": 0.003},
     "prune": {"criterion": "l1", "budget": {"macs": 0.5}, "align": 1},
-    "finetune": {"epochs": 2, "optimizer": "adamw", "lr": 0.001},
+    "finetune": {"epochs": 2, "opt": "adamw", "lr": 0.001},
     "bench": {"seconds": 0.05},
 }
 
@@ -86,6 +86,7 @@ def test_a_run_leaves_its_artefacts_and_nothing_else(finished):
     assert sorted(path.name for path in folder.iterdir()) == [
         "dense.onnx",
         "dense.safetensors",
+        "dense.summary.csv",
         "environment.json",
         "log.jsonl",
         "plan.json",
@@ -94,7 +95,11 @@ def test_a_run_leaves_its_artefacts_and_nothing_else(finished):
         "report.json",
         "slim.onnx",
         "slim.safetensors",
+        "slim.summary.csv",
     ]
+    lines = (folder / "slim.summary.csv").read_text().split()
+    assert lines[0] == "epoch,train_loss,lr"
+    assert [line.split(",")[0] for line in lines[1:]] == ["0", "1"]
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report))
     events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert events[-1]["event"] == "finished"

@@ -282,7 +282,7 @@ class Recipe(Strict):
     def chooses(self) -> bool:
         """Whether something is chosen by quality, for which data is kept that is neither trained nor measured on."""
         training = (spec for spec in (self.train, self.finetune) if spec is not None)
-        return bool(self.prune.budget.bounds) or any(spec.patience is not None for spec in training)
+        return bool(self.prune.budget.bounds) or any(spec.chooses for spec in training)
 
     @property
     def also(self) -> list[Runtime]:
@@ -358,10 +358,17 @@ def _target_flaws(recipe: Recipe, criterion: Criterion) -> Iterator[str]:
 
 
 def _label_flaws(recipe: Recipe) -> Iterator[str]:
-    training = [name for name in ("train", "finetune") if getattr(recipe, name)]
+    training = [name for name in ("train", "finetune") if (spec := getattr(recipe, name)) and spec.needs_labels]
     if training and not recipe.data.labelled:
         more = "; finetune needs them too" if len(training) > 1 else ""
         yield (
             f"{training[0]} needs labels, and data.source={recipe.data.source} has none{more}: use digits, a folder of "
-            "classes (source: folder) or data of your own"
+            "classes (source: folder), data of your own, or finetune by methods: [distill], which needs none"
         )
+    if recipe.train is not None:
+        for spec in recipe.train.methods:
+            if spec.needs_dense:
+                yield (
+                    f"train.methods: {spec.method} learns from the dense network, which is trained here: use it in "
+                    "finetune"
+                )

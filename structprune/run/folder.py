@@ -36,6 +36,9 @@ _NETWORKS = {
 }
 
 
+_TRAININGS = {"dense": "dense.summary.csv", "slim": "slim.summary.csv"}  # epoch by epoch, where there was training
+
+
 def store_of(place: Path) -> Path:
     """Where runs in this folder keep what they make."""
     return Path(os.environ.get(STORE) or place / _BESIDE)
@@ -127,6 +130,10 @@ class RunFolder:
     def close(self, report: Report, runner: Runner, name: str, passed: bool) -> None:
         """Puts what may stay into place, the report last: a folder with a report.json is complete."""
         self.place(runner, tuple(_NETWORKS) if passed else ("dense", "dense_onnx"))
+        for name_of_network, file in _TRAININGS.items():
+            kept = runner.folder(name_of_network)
+            if kept is not None and (kept / file).is_file():
+                atomic_files.write(self.path / file, partial(shutil.copyfile, kept / file))
         atomic_files.write_text(self.path / "report.html", render_html(report, name))
         atomic_files.write_text(self.path / "report.json", json.dumps(report.to_data(), indent=2) + "\n")
         runner.reporter.event("finished", passed=passed)

@@ -12,7 +12,7 @@ from ..errors import RecipeError
 from ..ops import outputs as tensors_of
 from .metrics import Metric, Share
 from .spec import TASKS, ClassificationSpec
-from .task import Task, TaskKind, main_output
+from .task import Task, TaskKind, main_output, softened_divergence
 
 HELD = 2**26  # bytes of outputs that are kept to be summed at once
 
@@ -86,6 +86,9 @@ class Classification(Task):
             return F.cross_entropy(scores, scores.argmax(1), reduction="sum")
         self.check(scores, targets)
         return F.cross_entropy(scores, targets if _shares(targets) else targets.long(), reduction="sum")
+
+    def imitation_loss(self, outputs: Any, dense: Any, temperature: float = 1.0) -> Tensor:
+        return softened_divergence(self._scores(outputs), self._scores(dense), temperature)
 
     def metrics(self) -> list[Metric]:
         return [Metric("accuracy", lambda: Share(self._right)), Metric("top-5 accuracy", lambda: Share(self._top_five))]

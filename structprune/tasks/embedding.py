@@ -23,6 +23,9 @@ class Embedding(Task):
         self.check(outputs, targets)
         return 1 - self._cosine(outputs, targets).mean()
 
+    def imitation_loss(self, outputs: Any, dense: Any, temperature: float = 1.0) -> Tensor:
+        return 1 - self._cosine(outputs, dense).mean()
+
     def metrics(self) -> list[Metric]:
         return [Metric("cosine", lambda: Mean(self._cosine))]
 

@@ -12,7 +12,7 @@ from ..errors import RecipeError
 from .classification import Divergence
 from .metrics import Metric, Share, Torchmetric, torchmetrics_class
 from .spec import TASKS, SegmentationSpec
-from .task import Task, TaskKind, main_output
+from .task import Task, TaskKind, main_output, softened_divergence
 
 
 class Segmentation(Task):
@@ -38,6 +38,9 @@ class Segmentation(Task):
         scores = self._scores(outputs)
         mask = scores.argmax(1) if targets is None else targets
         return self.loss(scores, mask) * len(scores)
+
+    def imitation_loss(self, outputs: Any, dense: Any, temperature: float = 1.0) -> Tensor:
+        return softened_divergence(self._scores(outputs), self._scores(dense), temperature)
 
     def metrics(self) -> list[Metric]:
         return [Metric("miou", self._iou), Metric("pixel accuracy", lambda: Share(self._right))]

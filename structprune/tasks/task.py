@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import default_collate
 
 from ..calibration.batches import Batch
 from ..errors import RecipeError
 from ..ops import Inputs
+from ..ops import outputs as tensors_of
 from .metrics import Metric
 from .spec import TASKS as TASKS
 from .spec import TaskSpec
@@ -78,6 +80,24 @@ class Task:
             )
         return self.loss(outputs, targets) * samples(outputs)
 
+    def imitation_loss(self, outputs: Any, dense: Any, temperature: float = 1.0) -> Tensor:
+        """How far outputs are from the dense network's, as a mean loss to train by (distillation).
+
+        By default the squared error of all output tensors over the variance of the dense network's. `temperature` is
+        for tasks whose outputs are class scores. Raises RecipeError for outputs that can't be compared.
+        """
+        ours, theirs = tensors_of(outputs), tensors_of(dense)
+        if [x.shape for x in ours] != [x.shape for x in theirs] or not ours:
+            raise RecipeError(
+                f"outputs of task {self.name} while training can't be compared with the dense network's: give a task "
+                "of your own with imitation_loss (task: file.py:Task)"
+            )
+        errors = [
+            (a.float() - b.float()).square().mean() / b.float().var(correction=0).clamp_min(1e-12)
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        return torch.stack(errors).mean()
+
     def metrics(self) -> list[Metric]:
         """Metrics of outputs compared with targets; the first is the one that counts."""
         raise NotImplementedError
@@ -101,6 +121,16 @@ def check_finite_targets(targets: Tensor, task: str) -> None:
             f"targets of task {task} hold NaN or infinite values: leave such samples out, or write a task of your own "
             "that does (task: file.py:Task)"
         )
+
+
+def softened_divergence(scores: Tensor, dense: Tensor, temperature: float) -> Tensor:
+    """T²·KL(dense/T ‖ scores/T) in nats, the mean over all places; scores are (samples, classes, ...).
+
+    T² keeps the size of the gradients (Hinton et al. 2015, section 2).
+    """
+    ours, theirs = ((x.float() / temperature).log_softmax(1) for x in (scores, dense))
+    places = ours.numel() // ours.shape[1]
+    return temperature**2 * F.kl_div(ours, theirs, log_target=True, reduction="sum") / places
 
 
 def samples(outputs: Any) -> int:

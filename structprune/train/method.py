@@ -1,7 +1,7 @@
-"""What a method adds to the training loop: to the loss, after backward, after a training step, after an epoch.
+"""What a method adds to training: to a batch, to the loss, after backward, after an update, after an epoch.
 
 A method is one file in `methods/`: a spec beside a class that extends `TrainingMethod`. A user's own is named in the
-recipe as `file.py:Class`. It knows nothing of recipes, and the loop knows no method.
+recipe as `file.py:Class`. It knows nothing of recipes, and the trainer knows no method.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
@@ -24,9 +24,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ..calibration import Batch
+    from ..ops import Inputs
+    from ..tasks import Task
+
 
 class MethodSpec(Strict):
     """A training method in a recipe. `method` is registered, or `file.py:Class`."""
+
+    needs_labels: ClassVar[bool] = True  # False where the method gives a loss of its own for data without labels
+    needs_dense: ClassVar[bool] = False  # whether it learns from the dense network, so that it is of `finetune` alone
 
     method: str
 
@@ -38,6 +45,62 @@ class OwnMethodSpec(MethodSpec):
     kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the class")
 
 
+@dataclass(frozen=True)
+class Training:
+    """The training that a method is part of.
+
+    Attributes:
+        model: the plain network, whatever wraps it on several devices.
+        optimizer: timm's, over the parameters of `model`.
+        task: what the network is for.
+        epochs: how many there are in all.
+        updates: how many updates of the weights an epoch has.
+        seed: what a method's own random numbers derive from.
+        make_example: gives the inputs of one sample, as the network takes them; see `example`.
+        dense: the network that `model` was cut from; None where there is none.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    task: Task
+    epochs: int
+    updates: int
+    seed: int
+    make_example: Callable[[], Inputs] = field(repr=False)
+    dense: nn.Module | None = None
+
+    @property
+    def example(self) -> Inputs:
+        """Inputs of the training data, for methods that trace the network."""
+        return self.make_example()
+
+    def taught_by(self, method: str) -> nn.Module:
+        """The dense network, in evaluation mode, on the device of `model`. Raises RecipeError where there is none."""
+        if self.dense is None:
+            raise RecipeError(f"method {method} learns from the dense network, and there is none: use it in finetune")
+        device = next((tensor.device for tensor in self.model.parameters()), None)
+        return self.dense.to(device).eval()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass of training.
+
+    Attributes:
+        model: the plain network.
+        batch: its inputs, and the labels or None.
+        outputs: what the network gave.
+        loss: the mean loss of the batch: the task's (0 without labels), with what the methods before have added.
+        update: how many updates of the weights came before, from the first epoch on.
+    """
+
+    model: nn.Module
+    batch: Batch
+    outputs: Any
+    loss: Tensor
+    update: int
+
+
 class TrainingMethod:
     """The base of all methods, which adds nothing. A subclass overrides what it changes.
 
@@ -46,19 +109,24 @@ class TrainingMethod:
 
     over = False  # set where training is to end with this epoch
     note = ""  # a line for the user at the end
+    gives_loss = False  # whether it gives a loss for data without labels
 
-    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Before the first step; a training that goes on from a checkpoint calls `restore` next."""
+    def start(self, training: Training) -> None:
+        """Before the first update; a training that goes on from a checkpoint calls `restore` next."""
 
-    def loss(self, model: nn.Module, loss: Tensor) -> Tensor:
-        """The loss to train by; `loss` is the task's, with what the methods before have added."""
-        return loss
+    def mix(self, batch: Batch) -> Batch:
+        """The batch to train on, in place of the one that was drawn."""
+        return batch
+
+    def loss(self, step: Step) -> Tensor:
+        """The loss to train by, in place of `step.loss`."""
+        return step.loss
 
     def after_backward(self, model: nn.Module) -> None:
-        """Called with the gradients of the training step, which it may change."""
+        """Called with the gradients of an update, which it may change."""
 
     def after_step(self, model: nn.Module) -> None:
-        """Called with the weights after the training step, which it may change."""
+        """Called with the weights after an update, which it may change."""
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         """Called after each epoch, counted from 1, before the checkpoint is written."""

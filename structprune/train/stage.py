@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -14,8 +15,10 @@ from ..modules import replace_tensors, tensors
 from ..progress import Reporter
 from ..store import atomic_files
 from ..tasks import Task
-from .loop import fit
 from .spec import TrainSpec
+from .trainer import EpochFigures, fit
+
+_ON = ", on from the weights that it came with"
 
 
 def train_stage(
@@ -28,21 +31,22 @@ def train_stage(
     seed: int,
     reporter: Reporter,
     going_on: bool = False,
+    dense: nn.Module | None = None,
 ) -> Path:
-    """Trains `model` in place, and writes its weights into `folder`.
+    """Trains `model` in place, and writes its weights and a summary of its epochs (CSV) into `folder`.
 
     If the weights are there already, only read them; if training was interrupted, go on.
 
     Args:
         model: the network; its parameters and buffers change.
         spec: the recipe's `train` or `finetune`.
-        data: what to train on, with labels.
-        task: the loss and the metrics.
+        data, task: what to train on, and the loss and the metrics.
         folder: gets the weights and, meanwhile, the checkpoint.
         what: "dense" or "slim".
         seed: decides order, dropout and augmentation.
         reporter: shows the progress.
         going_on: whether the network came with weights, which the stage's line then mentions.
+        dense: the network that `model` was cut from, for methods that learn from it.
 
     Returns:
         The file of the weights.
@@ -51,29 +55,51 @@ def train_stage(
         RecipeError: there is no training data with labels.
         TrainingError: training failed or diverged.
     """
-    if data.train is None or not data.labelled:
+    if data.train is None or (spec.needs_labels and not data.labelled):
         raise RecipeError(f"training the {what} network needs training data with labels: see `data`")
     final = folder / f"{what}.safetensors"
     if final.is_file():
         replace_tensors(model, load_file(final))
         return final
     verb = "training" if what == "dense" else "fine-tuning"
-    start = ", on from the weights that it came with" if going_on else ""
-    reporter.stage(f"{verb} the {what} network{start}, {spec.epochs} epoch{'s' if spec.epochs > 1 else ''}")
+    reporter.stage(f"{verb} the {what} network{_ON if going_on else ''}, {_count(spec.epochs, 'epoch')}")
     notes: list[str] = []
     with reporter.bar(verb) as update:
 
         def progress(step: int, steps: int, shown: dict[str, float]) -> None:
             update(step / steps, f"epoch {shown['epoch']:.0f}, loss {shown['loss']:.3f}")
-            if step % (steps // spec.epochs) == 0:
-                reporter.event("epoch", network=what, **shown)
 
-        checkpoint = folder / f"{what}.training.safetensors"
-        options: dict[str, Any] = {"progress": progress, "workers": data.workers, "what": f"the {what} network"}
-        options |= {"validation": data.validation, "tell": notes.append}
-        fit(model, data.train, spec, task=task, seed=seed, checkpoint=checkpoint, **options)
+        def log(figures: Sequence[EpochFigures]) -> None:
+            reporter.event("epoch", network=what, **asdict(figures[-1]))
+            write_summary(figures, folder / f"{what}.summary.csv")
+
+        fit(
+            model, data.train, spec, task=task, validation=data.validation if data.labelled else None, dense=dense,
+            seed=seed, checkpoint=folder / f"{what}.training.safetensors", progress=progress, log=log,
+            workers=data.workers, what=f"the {what} network", tell=notes.append,
+        )  # fmt: skip
     for note in notes:
         reporter.stage(note)
-    held = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
-    atomic_files.write(final, lambda path: save_file(held, path))
-    return final
+    return _write_weights(model, final)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number > 1 else "")
+
+
+def _write_weights(model: nn.Module, path: Path) -> Path:
+    weights = {key: tensor.detach().contiguous() for key, tensor in tensors(model).items()}
+    atomic_files.write(path, lambda aside: save_file(weights, aside))
+    return path
+
+
+def write_summary(figures: Sequence[EpochFigures], path: Path) -> None:
+    """Writes what is known of each epoch as timm's train.py writes its summary.csv: a line an epoch, counted from 0."""
+    from timm.utils import update_summary
+
+    def write(aside: Path) -> None:
+        for row in figures:
+            metric = {row.metric: "" if row.value is None else row.value} if row.metric else {}
+            update_summary(row.epoch - 1, {"loss": row.train_loss}, metric, aside, lr=row.lr)
+
+    atomic_files.write(path, write)

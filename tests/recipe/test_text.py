@@ -26,7 +26,7 @@ MISTAKES = {
     "task=clasification": "unknown task 'clasification': did you mean classification",
     "task={name: segmentation}": "task.num_classes: Field required",
     "train.epochs=many": "train.epochs: Input should be a valid integer",
-    "train.methods=[clop]": "unknown training method 'clop': did you mean clip",
+    "train.methods=[slimimng]": "unknown training method 'slimimng': did you mean slimming",
     "prune.criterion=l11": "unknown criterion 'l11': did you mean l1",
     "prune.combine=maximum": "unknown way to combine 'maximum': did you mean max",
     "prune.allocation=globl": "unknown allocation 'globl': did you mean global",
@@ -81,7 +81,7 @@ import sys
 from structprune.recipe import check_text
 for path in {[str(path) for path in RECIPES]}:
     check_text(path)
-check_text("quickstart", ["train.optimizer=what", "runtime.device=cuda", "prune.criterion=taylor"])
+check_text("quickstart", ["train.opt=what", "runtime.device=cuda", "prune.criterion=taylor"])
 print([name for name in {HEAVY} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

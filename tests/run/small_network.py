@@ -23,7 +23,7 @@ class Small(nn.Module):
         return self.head(self.norm(self.two(self.one(x).relu())).relu().mean((2, 3)))
 
 
-TRAINING = {"optimizer": "adamw", "batch_size": 128}
+TRAINING = {"opt": "adamw", "batch_size": 128}
 RECIPE: dict[str, Any] = {
     "model": {"source": "tests.run.small_network:Small"},
     "data": {"source": "digits", "image_size": 8},

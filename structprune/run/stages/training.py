@@ -45,7 +45,7 @@ def train(work: Work, model: nn.Module, training: Data, task: Task) -> None:
 @stage(
     "finetune",
     after="judge_recovered",
-    needs=("slim", "training", "task", "gates.*"),
+    needs=("dense", "slim", "training", "task", "gates.*"),
     makes=("slim",),
     spec=lambda recipe: {**_spec(recipe.finetune), "going_on": False},
     when=lambda recipe: recipe.finetune is not None,
@@ -54,13 +54,13 @@ def train(work: Work, model: nn.Module, training: Data, task: Task) -> None:
     sound_only=True,
     title="the fine-tuned slim network",
 )
-def finetune(work: Work, slim: nn.Module, training: Data, task: Task, gates: object) -> None:
-    _fit(work, own_copy(slim), training, task, "slim")
+def finetune(work: Work, dense: nn.Module, slim: nn.Module, training: Data, task: Task, gates: object) -> None:
+    _fit(work, own_copy(slim), training, task, "slim", dense)
 
 
-def _fit(work: Work, model: nn.Module, data: Data, task: Task, what: str) -> None:
+def _fit(work: Work, model: nn.Module, data: Data, task: Task, what: str, dense: nn.Module | None = None) -> None:
     spec, going_on = work.spec["spec"], work.spec["going_on"]
-    train_stage(model, spec, data, task, work.folder, what, work.seed, work.reporter, going_on)
+    train_stage(model, spec, data, task, work.folder, what, work.seed, work.reporter, going_on, dense)
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
 
 

@@ -1,7 +1,8 @@
-"""Early stopping: training ends when the metric on the validation split improves no more."""
+"""Measurements on the validation split while training, by which the best weights are kept and training ends."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,29 +13,48 @@ from ..data.loading import Stream, loader_of
 from ..errors import RecipeError
 from ..modules import evaluating, tensors
 from ..tasks import Task
+from .averaging import AveragedWeights
 from .method import TrainingMethod
+from .spec import TrainSpec
 
 BATCH_SIZE = 32
 
 
-class EarlyStopping(TrainingMethod):
-    """Keeps the weights of the epoch that did best, and ends after `patience` epochs that did no better."""
+class Validation(TrainingMethod):
+    """Measures the task's first metric every `val_interval` epochs and after the last one.
 
-    def __init__(self, patience: int, task: Task, validation: Stream, workers: int = 0) -> None:
-        self.patience, self.task, self.validation, self.workers = patience, task, validation, workers
+    With `keep_best` or `patience`, the weights of the best epoch are those of the trained network; with `patience`,
+    training ends after so many epochs that did no better. Where weights are averaged, the average is what is measured.
+    """
+
+    def __init__(
+        self, spec: TrainSpec, task: Task, validation: Stream, workers: int = 0, average: AveragedWeights | None = None
+    ) -> None:
+        self.spec, self.task, self.validation, self.workers, self.average = spec, task, validation, workers, average
         self.metric = task.metrics()[0]
         self.epochs = self.best_epoch = 0
         self.best: float | None = None
+        self.value: float | None = None
         self.weights: dict[str, Tensor] = {}
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
-        value, self.epochs = self._shared(self.measure(model)), epoch
-        if self.best is None or (value > self.best if self.metric.higher_is_better else value < self.best):
-            self.best, self.best_epoch = value, epoch
-            self.weights = {key: tensor.detach().cpu().clone() for key, tensor in tensors(model).items()}
-        self.over = epoch - self.best_epoch >= self.patience
+        self.epochs, self.value = epoch, None
+        if epoch % self.spec.val_interval and epoch < self.spec.epochs:
+            return
+        standing: AbstractContextManager[None] = (
+            nullcontext() if self.average is None else self.average.standing_in(model)
+        )
+        with standing:
+            value = self.value = self._shared(self.measure(model))
+            if self.best is None or (value > self.best if self.metric.higher_is_better else value < self.best):
+                self.best, self.best_epoch = value, epoch
+                if self.spec.chooses:
+                    self.weights = {key: tensor.detach().cpu().clone() for key, tensor in tensors(model).items()}
+        self.over = self.spec.patience is not None and epoch - self.best_epoch >= self.spec.patience
 
     def finish(self, model: nn.Module) -> None:
+        if not self.spec.chooses:
+            return
         with torch.no_grad():
             for key, tensor in tensors(model).items():
                 tensor.copy_(self.weights[key])
@@ -58,12 +78,16 @@ class EarlyStopping(TrainingMethod):
                 outputs = batch.inputs.beside(model).call(model)
                 outputs = pytree.tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, outputs)
                 if batch.labels is None:
-                    raise RecipeError("patience needs labels, and the validation split has none: leave patience out")
+                    raise RecipeError(
+                        "keep_best and patience need labels, and the validation split has none: leave them out"
+                    )
                 self.task.check(outputs, batch.labels)
                 tally.update(outputs, batch.labels)
         value = tally.compute()
         if value is None:
-            raise RecipeError(f"patience: {self.metric.name} has no value on the validation split: leave patience out")
+            raise RecipeError(
+                f"{self.metric.name} has no value on the validation split: leave keep_best and patience out"
+            )
         return value
 
     @staticmethod

@@ -39,7 +39,7 @@ def _model():
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_it_learns(tmp_path, optimizer, schedule):
     images, labels = _data()
-    spec = TrainSpec(epochs=8, batch_size=32, optimizer=optimizer, lr=0.01, schedule=schedule, warmup_epochs=1)
+    spec = TrainSpec(epochs=8, batch_size=32, opt=optimizer, lr=0.01, sched=schedule, warmup_epochs=1)
     model = _model().eval()
     before = accuracy(predict(model, images), labels)
     fit(model, TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c.safetensors")
@@ -50,7 +50,7 @@ def test_it_learns(tmp_path, optimizer, schedule):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, optimizer):
     images, labels = _data()
-    spec = TrainSpec(epochs=4, batch_size=32, optimizer=optimizer, lr=0.01, weight_decay=0.01)
+    spec = TrainSpec(epochs=4, batch_size=32, opt=optimizer, lr=0.01, weight_decay=0.01)
     whole = fit(_model(), TensorDataset(images, labels), spec, seed=5, checkpoint=tmp_path / "whole.safetensors")
 
     def interrupt(step, steps, shown):
@@ -146,10 +146,10 @@ def test_what_can_not_train_here_is_refused_by_name():
     assert len(USABLE) > 80
     assert {"adamw", "sgd", "lamb", "muon", "kron", "lion", "adafactor"} <= set(USABLE)
     with pytest.raises(ValueError, match=r"optimizer adahessian can't be used here: it needs second derivatives"):
-        TrainSpec(epochs=1, lr=0.1, optimizer="adahessian")
+        TrainSpec(epochs=1, lr=0.1, opt="adahessian")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"optimizer fusedadam can't be used here: .*CUDA"):
-            TrainSpec(epochs=1, lr=0.1, optimizer="fusedadam")
+            TrainSpec(epochs=1, lr=0.1, opt="fusedadam")
 
 
 class _Odd(torch.optim.SGD):
@@ -167,7 +167,7 @@ def test_a_state_that_is_no_plain_data_is_refused(tmp_path):
 @pytest.mark.parametrize("optimizer", ["kron", "adopt"])
 def test_training_with_an_optimiser_of_much_state_resumes(tmp_path, optimizer):
     train = TensorDataset(*_data())
-    spec = TrainSpec(epochs=2, batch_size=32, optimizer=optimizer, lr=0.001)
+    spec = TrainSpec(epochs=2, batch_size=32, opt=optimizer, lr=0.001)
     whole = fit(_model(), train, spec, seed=5, checkpoint=tmp_path / "whole")
 
     def interrupt(step, steps, shown):
@@ -202,13 +202,13 @@ def test_small_seeds_are_counted_on_from_and_all_fit_numpy():
 
 def test_a_training_that_diverges_says_so(tmp_path):
     train = TensorDataset(*_data())
-    spec = TrainSpec(epochs=3, batch_size=32, optimizer="sgd", lr=1e30)
+    spec = TrainSpec(epochs=3, batch_size=32, opt="sgd", lr=1e30)
     with pytest.raises(
         TrainingError, match=r"training the dense network diverged in epoch 1 of 3: .*lower lr than 1e\+30"
     ):
         fit(_model(), train, spec, seed=0, checkpoint=tmp_path / "c", what="the dense network")
     assert not (tmp_path / "c").exists()
-    one = TrainSpec(epochs=1, batch_size=192, optimizer="sgd", lr=1e38)  # one step: no later loss shows it
+    one = TrainSpec(epochs=1, batch_size=192, opt="sgd", lr=1e38)  # one step: no later loss shows it
     plain = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     with pytest.raises(TrainingError, match="holds NaN or infinite values"):
         fit(plain, TensorDataset(train.tensors[0] * 1e3, train.tensors[1]), one, seed=0, checkpoint=tmp_path / "d")

@@ -1,0 +1,374 @@
+"""The trainer: one loop on Accelerate for any task, with timm's parts, that resumes to the same result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..copying import release
+from ..data.loading import Stream, check_readable, data_loader, guarded, is_dataset
+from ..errors import RecipeError, TrainingError
+from ..modules import tensors
+from ..ops import Inputs
+from ..seeds import derived
+from ..tasks import Task
+from ..tasks.building import make_task
+from ..user_code import Tell
+from ..user_code_calls import in_one_line
+from .averaging import AveragedWeights
+from .checkpoint import restore, store
+from .method import Step, Training, TrainingMethod, make_method
+from .mixing import MixedSamples
+from .optimisation import ClippedGradients, make_optimizer, make_schedule
+from .spec import TrainSpec
+from .validation import Validation
+
+_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")  # Accelerate's names
+_PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", None: "no"}  # Accelerate's names
+
+Progress = Callable[[int, int, dict[str, float]], None]  # forward pass, how many in all, what to show
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """What is known of an epoch, counted from 1: the mean loss, the last learning rate, a metric of validation."""
+
+    epoch: int
+    train_loss: float
+    lr: float
+    metric: str = ""
+    value: float | None = None
+
+
+def fit(
+    model: nn.Module,
+    train: Dataset | DataLoader,
+    spec: TrainSpec,
+    *,
+    task: Task | None = None,
+    validation: Stream | None = None,
+    dense: nn.Module | None = None,
+    seed: int,
+    checkpoint: Path,
+    progress: Progress = lambda step, steps, shown: None,
+    log: Callable[[Sequence[EpochFigures]], None] = lambda figures: None,
+    workers: int = 0,
+    what: str = "the network",
+    tell: Tell = lambda line: None,
+) -> nn.Module:
+    """Trains `model` in place by a task's loss and returns it, on the CPU and in evaluation mode.
+
+    Runs on Accelerate's device, and under `accelerate launch` in all processes, which average their gradients. An
+    interrupted training ends with the weights of an uninterrupted one.
+
+    Args:
+        model: the network; its parameters and buffers change.
+        train: a Dataset, whose batches are drawn anew each epoch, the rest left out; or a DataLoader.
+        spec: epochs, optimiser, schedule and methods.
+        task: how batches become inputs and targets, and the loss; by default classification.
+        validation: what is measured on between epochs; never what is held out.
+        dense: the network that `model` was cut from, for methods that learn from it.
+        seed: decides order, dropout and augmentation.
+        checkpoint: a file (safetensors) that gets weights and states after every epoch; training goes on from it.
+        progress: is called after every forward pass.
+        log: is called after every epoch with the figures of all so far.
+        workers: processes that read the data.
+        what: the network's name in messages.
+        tell: gets a line on each file of the user's that is run, and on what methods have to say.
+
+    Returns:
+        `model`.
+
+    Raises:
+        RecipeError: the data does not fit, or has fewer samples than a batch.
+        TrainingError: the loss or a weight is no longer finite, or the network or the task raises.
+    """
+    task = task or make_task()
+    trainer = _begun(model, train, spec, task, seed, workers, what, progress)
+    trainer.methods = _methods(spec, task, validation, workers, tell)
+    trainer.start(dense, lambda: _example(train, task, model))
+    for epoch in range(restore(checkpoint, model, trainer.optimizer, trainer.take), spec.epochs):
+        if any(method.over for method in trainer.methods):
+            break
+        trainer.epoch(epoch)
+        check_readable(train)
+        trainer.save(checkpoint, epoch)
+        log(trainer.figures)
+    for method in trainer.methods:
+        method.finish(model)
+        if method.note:
+            tell(method.note)
+    return trainer.end()
+
+
+def _begun(
+    model: nn.Module,
+    train: Dataset | DataLoader,
+    spec: TrainSpec,
+    task: Task,
+    seed: int,
+    workers: int,
+    what: str,
+    progress: Progress,
+) -> _Trainer:
+    """A training that is ready for its first epoch, except for its methods."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import set_seed
+
+    AcceleratorState._reset_state()  # an earlier training's precision; processes stay as they are
+    accelerator = Accelerator(mixed_precision=_PRECISIONS[spec.amp_dtype])
+    if (kind := accelerator.distributed_type.value) in _SHARDED:
+        raise RecipeError(
+            f"training under {kind} leaves each process a part of the weights, and a network is cut from whole ones: "
+            "launch it with data parallelism alone (accelerate launch --multi_gpu)"
+        )
+    for part in model.modules():
+        release(part)  # another's marks: it would be neither moved nor wrapped
+    if spec.grad_checkpointing:
+        _set_checkpointing(model, on=True)
+    set_seed(derived(seed))
+    loader = _loader(train, spec, task, workers)
+    optimizer = make_optimizer(model, spec)
+    wrapped, prepared, loader = accelerator.prepare(model, optimizer, loader)
+    passes = len(loader)
+    if not passes:
+        raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(train)} training images")  # type: ignore[arg-type]
+    updates = math.ceil(passes / spec.grad_accum_steps)
+    schedule = make_schedule(optimizer, spec, updates)
+    return _Trainer(
+        accelerator, model, wrapped, optimizer, prepared, loader, schedule, task, spec, seed, passes, updates, what,
+        progress,
+    )  # fmt: skip
+
+
+@dataclass
+class _Trainer:
+    """What the epochs of one training have in common.
+
+    `wrapped`, `prepared` and `loader` are what Accelerate runs. An epoch has `passes` forward passes and `updates` of
+    the weights.
+    """
+
+    accelerator: Any
+    model: nn.Module
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    prepared: Any
+    loader: Any
+    schedule: Any
+    task: Task
+    spec: TrainSpec
+    seed: int
+    passes: int
+    updates: int
+    what: str
+    progress: Progress
+    methods: Sequence[TrainingMethod] = ()
+    figures: list[EpochFigures] = field(default_factory=list)
+
+    def start(self, dense: nn.Module | None, make_example: Callable[[], Inputs]) -> None:
+        """Shows the methods the training that they are part of."""
+        training = Training(
+            self.model, self.optimizer, self.task, self.spec.epochs, self.updates, self.seed, make_example, dense
+        )
+        for method in self.methods:
+            method.start(training)
+
+    def take(self, states: list[Any]) -> None:
+        """Gives the methods and the scaler of losses the states that a checkpoint holds."""
+        figures, scaler, *states = states
+        self.figures = [EpochFigures(**values) for values in figures]
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler)
+        for method, state in zip(self.methods, states, strict=True):
+            method.restore(state)
+
+    def save(self, checkpoint: Path, epoch: int) -> None:
+        """Writes what training goes on from after `epoch`. Raises TrainingError for weights that are not finite."""
+        _check_weights(self.model, self.spec, epoch, self.what)
+        if self.accelerator.is_main_process:
+            scaler = None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
+            states = [[asdict(row) for row in self.figures], scaler, *(method.state() for method in self.methods)]
+            store(checkpoint, self.model, self.optimizer, epoch + 1, states)
+        self.accelerator.wait_for_everyone()
+
+    def end(self) -> nn.Module:
+        """The trained network, without what Accelerate hangs on a module: a network cut from this one would be taken
+        for prepared (see `copying`)."""
+        from accelerate.utils import broadcast
+
+        if self.accelerator.num_processes > 1:
+            for buffer in self.model.buffers():  # the last step's statistics are each process's own
+                buffer.copy_(broadcast(buffer))
+        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+        for part in self.model.modules():
+            release(part)
+        if self.spec.grad_checkpointing:
+            _set_checkpointing(self.model, on=False)
+        self.model.zero_grad()
+        return self.model.cpu().eval()
+
+    def epoch(self, epoch: int) -> None:
+        """One pass over the data. Raises RecipeError and TrainingError."""
+        from accelerate.utils import set_seed
+
+        set_seed(derived(self.seed, epoch))
+        self.wrapped.train()
+        failure = f"training {self.what} failed in epoch {epoch + 1} of {self.spec.epochs}"
+        total = 0.0
+        for index, raws in enumerate(_lists(guarded(self.loader), self.spec.grad_accum_steps)):
+            update = epoch * self.updates + index
+            self.schedule.step_update(update)
+            with in_one_line(TrainingError, failure):
+                for loss in self._update(raws, epoch, update):
+                    total += loss
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        with in_one_line(TrainingError, failure):
+            for method in self.methods:
+                method.after_epoch(self.model, epoch + 1)
+        row = EpochFigures(epoch + 1, total / self.passes, lr)
+        for method in self.methods:
+            if isinstance(method, Validation):
+                row = replace(row, metric=method.metric.name, value=method.value)
+        self.figures = [*self.figures, row]
+
+    def _update(self, raws: Sequence[Any], epoch: int, update: int) -> Iterator[float]:
+        """One update of the weights by the mean loss of several batches. Yields their losses before it."""
+        self.prepared.zero_grad()
+        for place, raw in enumerate(raws):
+            with ExitStack() as stack:
+                if place < len(raws) - 1:  # processes exchange gradients once an update
+                    stack.enter_context(self.accelerator.no_sync(self.wrapped))
+                loss, shown = self._loss(raw, epoch, update)
+                self.accelerator.backward(loss / len(raws))
+            done = epoch * self.passes + (update - epoch * self.updates) * self.spec.grad_accum_steps + place + 1
+            self.progress(done, self.spec.epochs * self.passes, {"epoch": epoch + 1, "loss": shown})
+            yield shown
+        if self.methods:
+            self.accelerator.unscale_gradients(self.prepared)
+        for method in self.methods:
+            method.after_backward(self.model)
+        self.prepared.step()
+        for method in self.methods:
+            method.after_step(self.model)
+
+    def _loss(self, raw: Any, epoch: int, update: int) -> tuple[Tensor, float]:
+        """The loss of a batch with what methods add, and the loss to show: the task's, or without labels the whole."""
+        batch = self.task.batch(raw, training=True)
+        if batch.labels is not None:
+            for method in self.methods:
+                batch = method.mix(batch)
+        outputs = batch.inputs.call(self.wrapped)
+        if batch.labels is None:
+            self._check_unlabelled()
+            loss = next(x for x in self.model.parameters()).new_zeros(())
+        else:
+            self.task.check(outputs, batch.labels)
+            loss = self.task.loss(outputs, batch.labels)
+        shown = loss.detach()
+        for method in self.methods:
+            loss = method.loss(Step(self.model, batch, outputs, loss, update))
+        shown = loss.detach() if batch.labels is None else shown
+        return loss, _finite(self.accelerator, shown, self.spec, epoch, self.what)
+
+    def _check_unlabelled(self) -> None:
+        if not any(method.gives_loss for method in self.methods):
+            raise RecipeError(
+                "training needs labels, and the data gives inputs alone: give (input, label) pairs, or train by a "
+                "method with a loss of its own, such as methods: [distill]"
+            )
+
+
+def _methods(spec: TrainSpec, task: Task, validation: Stream | None, workers: int, tell: Tell) -> list[TrainingMethod]:
+    """The spec's methods, between those that its keys ask for; validation is the last, to measure what others leave."""
+    methods: list[TrainingMethod] = [make_method(each, tell) for each in spec.methods]
+    if spec.mixes or spec.smoothing:
+        methods.insert(0, MixedSamples(spec))
+    if spec.clip_grad is not None:
+        methods.append(ClippedGradients(spec.clip_grad, spec.clip_mode))
+    average = AveragedWeights(spec.model_ema_decay, spec.model_ema_warmup) if spec.model_ema else None
+    if average is not None:
+        methods.append(average)
+    if validation is not None:
+        return [*methods, Validation(spec, task, validation, workers, average)]
+    if spec.chooses:
+        raise RecipeError("keep_best and patience need a validation split, and the data has none: leave them out")
+    return methods
+
+
+def _example(train: Any, task: Task, model: nn.Module) -> Inputs:
+    """The inputs of one sample of the training data, where the network is."""
+    raw = next(iter(train)) if isinstance(train, DataLoader) else task.collate([train[0]])
+    inputs = task.batch(raw).inputs
+    return inputs.map(lambda x: x[:1] if x.dim() else x).beside(model)
+
+
+def _lists(items: Iterable[Any], length: int) -> Iterator[list[Any]]:
+    """The items in turn, in lists of a length; the last may be shorter."""
+    iterator = iter(items)
+    while part := list(islice(iterator, length)):
+        yield part
+
+
+def _set_checkpointing(model: nn.Module, on: bool) -> None:
+    """Turns timm's gradient checkpointing on or off. Raises RecipeError for a network that has none."""
+    switch = getattr(model, "set_grad_checkpointing", None)
+    if not callable(switch):
+        raise RecipeError(
+            f"grad_checkpointing needs a network with set_grad_checkpointing, as timm's have, and "
+            f"{type(model).__name__} has none: leave it out"
+        )
+    with in_one_line(RecipeError, f"{type(model).__name__} can't do gradient checkpointing: leave it out"):
+        switch(on)
+
+
+def _loader(train: Any, spec: TrainSpec, task: Task, workers: int) -> DataLoader:
+    if isinstance(train, DataLoader):
+        return train
+    if not is_dataset(train):
+        raise RecipeError(
+            f"training data is a {type(train).__name__}: give a torch Dataset with a length, or a DataLoader"
+        )
+    if not len(train):
+        raise RecipeError("there is no training data: give at least one batch")
+    return data_loader(train, spec.batch_size, task.collate, workers=workers, shuffle=True, drop_last=True)
+
+
+def _finite(accelerator: Any, loss: Tensor, spec: TrainSpec, epoch: int, what: str) -> float:
+    """The loss as a number. Raises TrainingError, in all processes at once, if it is not finite in one of them."""
+    losses = accelerator.gather(loss.reshape(1)) if accelerator.num_processes > 1 else loss
+    if not bool(torch.isfinite(losses).all()):
+        raise _diverged(
+            f"its loss was {float(losses.flatten()[~torch.isfinite(losses.flatten())][0])}", spec, epoch, what
+        )
+    return float(loss)
+
+
+def _check_weights(model: nn.Module, spec: TrainSpec, epoch: int, what: str) -> None:
+    for key, tensor in tensors(model).items():
+        if tensor.is_floating_point() and not math.isfinite(float(tensor.detach().sum())):
+            if bool(torch.isfinite(tensor).all()):
+                continue  # the sum alone is too large
+            raise _diverged(f"{key} holds NaN or infinite values", spec, epoch, what)
+
+
+def _diverged(problem: str, spec: TrainSpec, epoch: int, what: str) -> TrainingError:
+    advice = [f"a lower lr than {spec.lr:g}"]
+    if not spec.warmup_epochs and spec.epochs > 1:
+        advice.append("warmup_epochs=1")
+    if spec.opt != "adamw":
+        advice.append("opt=adamw")
+    return TrainingError(
+        f"training {what} diverged in epoch {epoch + 1} of {spec.epochs}: {problem}. Try {', '.join(advice)}"
+    )

@@ -1,0 +1,104 @@
+"""The slim network learns from the dense one, with labels and without; losses against their definitions."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+import structprune as sp
+from structprune.errors import RecipeError
+from structprune.recipe import TrainSpec
+from structprune.tasks.building import make_task
+from structprune.train import agreement, fit, predict
+from tests.train.test_methods import equal
+from tests.train.test_trainer import _data, _model
+
+
+def pair(folder):
+    """A trained network, and the same cut to half."""
+    images, labels = _data()
+    spec = TrainSpec(epochs=8, batch_size=32, lr=0.01)
+    dense = fit(_model(), TensorDataset(images, labels), spec, seed=0, checkpoint=folder / "dense")
+    graph = sp.trace(dense, images[:1])
+    return dense, lambda: sp.prune(dense, sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1))
+
+
+def distilled(folder, dense, slim, data, **options):
+    folder.mkdir()
+    spec = TrainSpec(epochs=8, batch_size=32, lr=0.01, methods=[{"method": "distill", **options}])
+    return fit(slim, data, spec, dense=dense, seed=0, checkpoint=folder / "c")
+
+
+def test_it_learns_from_inputs_alone(tmp_path):
+    images, _ = _data()
+    dense, cut = pair(tmp_path)
+    before = {key: value.clone() for key, value in dense.state_dict().items()}
+    target = predict(dense, images)
+    slim = distilled(tmp_path / "a", dense, cut(), TensorDataset(images))
+    start, end = agreement(target, predict(cut(), images)), agreement(target, predict(slim, images))
+    assert end[0] >= start[0]
+    assert end[1] < start[1] / 3
+    assert all(torch.equal(value, before[key]) for key, value in dense.state_dict().items())
+    assert not dense.training
+
+
+def test_labels_can_count_for_nothing(tmp_path):
+    images, labels = _data()
+    dense, cut = pair(tmp_path)
+    without = distilled(tmp_path / "a", dense, cut(), TensorDataset(images))
+    wrong = TensorDataset(images, labels.flip(0))
+    assert equal(without, distilled(tmp_path / "b", dense, cut(), wrong, task_loss_weight=0))
+    assert not equal(without, distilled(tmp_path / "c", dense, cut(), wrong))
+
+
+def test_losses_by_hand():
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(5, 4), torch.randn(5, 4)
+    p, q = (theirs / 3).softmax(1), (ours / 3).softmax(1)
+    expected = 9 * float((p * (p / q).log()).sum() / 5)
+    assert float(make_task("classification").imitation_loss(ours, theirs, 3.0)) == pytest.approx(expected, rel=1e-5)
+    a, b = torch.randn(5, 2, 3), torch.randn(5, 2, 3)
+    expected = float(((a - b) ** 2).mean() / b.var(correction=0))
+    assert float(make_task("regression").imitation_loss(a, b)) == pytest.approx(expected, rel=1e-5)
+    cosine = float(1 - F.cosine_similarity(ours, theirs).mean())
+    assert float(make_task("embedding").imitation_loss(ours, theirs)) == pytest.approx(cosine, rel=1e-5)
+    with pytest.raises(RecipeError, match="can't be compared with the dense network's"):
+        make_task("regression").imitation_loss({}, b)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_inner_features_of_other_widths_come_nearer(tmp_path, name):
+    torch.manual_seed(0)
+    dense = timm.create_model(name, num_classes=3, in_chans=1, **({"img_size": 32} if "vit" in name else {})).eval()
+    images = torch.randn(16, 1, 32, 32)
+    graph = sp.trace(dense, images[:1])
+    slim = sp.prune(dense, sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6}, align=1))
+    losses = []
+    modules = {} if name == "test_resnet" else {"modules": ["blocks.*"]}
+    if modules:
+        modules = {"modules": ["blocks.0", "blocks.1"]}
+    spec = TrainSpec(
+        epochs=6, batch_size=8, lr=1e-3,
+        methods=[{"method": "distill", "distill_loss_weight": 0, "feature_loss_weight": 1.0, **modules}],
+    )  # fmt: skip
+    fit(
+        slim, TensorDataset(images), spec, dense=dense, seed=0, checkpoint=tmp_path / "c",
+        progress=lambda step, steps, shown: losses.append(shown["loss"]),
+    )  # fmt: skip
+    assert losses[-1] < 0.8 * losses[0]
+    assert not any(module._forward_hooks for model in (dense, slim) for module in model.modules())
+
+
+def test_what_can_t_teach(tmp_path):
+    data = TensorDataset(_data()[0])
+    with pytest.raises(RecipeError, match="learns from the dense network, and there is none"):
+        distilled(tmp_path / "a", None, _model(), data)
+    with pytest.raises(RecipeError, match="does not say what its stages are"):
+        distilled(tmp_path / "b", _model(), _model(), data, feature_loss_weight=1.0)
+    with pytest.raises(RecipeError, match="no module's name fits"):
+        distilled(tmp_path / "c", _model(), _model(), data, feature_loss_weight=1.0, modules=["layer*"])
+    with pytest.raises(RecipeError, match="features are maps"):
+        distilled(tmp_path / "d", _model(), _model(), data, feature_loss_weight=1.0, modules=["5"])
+    assert isinstance(_model()[5], nn.Linear)
