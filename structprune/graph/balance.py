@@ -28,11 +28,11 @@ def strata(blocks: np.ndarray) -> list[Strata] | None:
         return None
     result = []
     for c in range(blocks.shape[2]):
-        found = _column(blocks[:, :, c], wide)
-        if found is None:
+        column = _column(blocks[:, :, c], wide)
+        if column is None:
             return None
-        if len(found) > 1:
-            result.append(found)
+        if len(column) > 1:
+            result.append(column)
     holders = [set(np.unique(blocks[:, :, c]).tolist()) - {-1} for c in range(blocks.shape[2])]
     if sum(map(len, holders)) > len(set().union(*holders)):
         return None
@@ -76,12 +76,12 @@ def _column(blocks: np.ndarray, full: bool) -> Strata | None:
     return result
 
 
-def merge(found: list[Strata], wanted: list[Strata]) -> list[Strata] | None:
-    """Adds balances to those found before, joining those that share strata; None if two cut across each other."""
-    for new in wanted:
+def merge(balances: list[Strata], additions: list[Strata]) -> list[Strata] | None:
+    """Adds balances to others, joining those that share strata; None if two cut across each other."""
+    for new in additions:
         covered = frozenset().union(*new)
         apart = []
-        for old in found:
+        for old in balances:
             inside = frozenset().union(*old)
             if covered.isdisjoint(inside):
                 apart.append(old)
@@ -97,8 +97,8 @@ def merge(found: list[Strata], wanted: list[Strata]) -> list[Strata] | None:
             elif not _refines(new, old):
                 return None
             covered = frozenset().union(*new)
-        found = [*apart, new]
-    return found
+        balances = [*apart, new]
+    return balances
 
 
 def _joined(old: Strata, new: Strata) -> Strata | None:
@@ -136,7 +136,7 @@ def without(blocks: np.ndarray, frozen: np.ndarray) -> np.ndarray:
     return blocks
 
 
-def hindrance(blocks: np.ndarray, found: list[Strata]) -> np.ndarray | None:
+def hindrance(blocks: np.ndarray, balances: list[Strata]) -> np.ndarray | None:
     """Classes of which a balance could be met if they stayed: where one block is a grid (heads of so many channels) and
     another is not, all but one factor. None if that would not do.
 
@@ -147,7 +147,7 @@ def hindrance(blocks: np.ndarray, found: list[Strata]) -> np.ndarray | None:
         return None
     if any((column < 0).any() for columns in grids for column in columns if len(columns) > 1):
         return None
-    counted = [np.array(sorted(stratum)) for balance in found for stratum in balance]
+    counted = [np.array(sorted(stratum)) for balance in balances for stratum in balance]
     counted += [columns[0] for columns in grids if len(columns) == 1]
     counts = np.concatenate([np.empty(0, int), *counted])
     kept, stay = [], []

@@ -161,7 +161,7 @@ class Flow:
     call: int = 0
     shape: Any = ()
     native: bool = False  # whether PyTorch's own code calls the current node
-    made: dict[str, Any] = field(default_factory=dict)  # what each node so far has made, by its name
+    results: dict[str, Any] = field(default_factory=dict)  # of the nodes so far, by their names
     written: bool = False  # whether the memory of what the current node makes is written to later
 
     def cause(self, reason: str) -> Cause:
@@ -280,7 +280,7 @@ class Flow:
 
     def _as_wide(self, size: Size, times: int, axis: Axis, free: bool) -> Axis:
         """Keeps `axis` so many `times` as long as the one whose size the code read; if it is `free`, by a tie."""
-        value = self.made.get(size.node)
+        value = self.results.get(size.node)
         if not self.module_form or not isinstance(value, Value):
             return axis
         other = value.axes[size.dim]

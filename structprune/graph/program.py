@@ -83,7 +83,7 @@ class Writer(Follower):
         self.typical = self.of_the_dtype(names)
         self.guard(names)
         waiting = self.conditions()
-        asked = {question.node: question.answer for question in self.graph.recording.questions}
+        answers = {question.node: question.answer for question in self.graph.recording.questions}
         output: Any = None
         for node in self.graph.recording.graph.nodes:
             if node.op == "output":
@@ -102,10 +102,10 @@ class Writer(Follower):
                 if node.target is operator.getitem:
                     self.add(f"n_{node.name}", "getitem", "", [self.encode(node.args[0], node), node.args[1]])
                 else:
-                    if node not in asked or asked[node].dtypes:
+                    if node not in answers or answers[node].dtypes:
                         self.write(node)
-                    if node in asked:
-                        self.answered(node, asked[node])
+                    if node in answers:
+                        self.answered(node, answers[node])
             for test, outcome, message in waiting.pop(node.name, []):
                 self.add(f"k_{len(self.nodes)}", "check", message, [self.term(test), outcome])
         constants = {name: _as_data(tensor) for name, tensor in self.constants.items()}

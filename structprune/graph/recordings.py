@@ -148,12 +148,12 @@ def _counts(node: fx.Node) -> bool:
 
 def _decide(model: nn.Module, inputs: Inputs, recordings: Recordings, form: str) -> None:
     heard: dict[tuple[str, str], Answer] = {}
-    for asked in recordings.main.questions:
-        heard.setdefault((asked.answer.op, asked.answer.line), asked.answer)
+    for question in recordings.main.questions:
+        heard.setdefault((question.answer.op, question.answer.line), question.answer)
     texts = [answer.text() for answer in heard.values()]
-    told = "anything else is an error there" if form == "graph" else "the module goes on by its own code"
+    elsewhere = "anything else is an error there" if form == "graph" else "the module goes on by its own code"
     recordings.notes += [
-        f"control flow follows the example: {text}; {told}, and ONNX files hold this way" for text in texts
+        f"control flow follows the example: {text}; {elsewhere}, and ONNX files hold this way" for text in texts
     ]
     if form == "graph":
         return
@@ -173,11 +173,11 @@ def _decide(model: nn.Module, inputs: Inputs, recordings: Recordings, form: str)
 
 def _flips(main: Captured) -> Iterator[Flip]:
     """Where the code could go another way, and how."""
-    sized = [asked for asked in main.questions if asked.answer.dtypes]
-    counts = {size for asked in sized for shape in asked.answer.shapes for size in shape[:1]}
-    reached = _reached(asked.node for asked in sized)
-    for asked in main.questions:
-        answer = asked.answer
+    sized = [question for question in main.questions if question.answer.dtypes]
+    counts = {size for question in sized for shape in question.answer.shapes for size in shape[:1]}
+    reached = _reached(question.node for question in sized)
+    for question in main.questions:
+        answer = question.answer
         if answer.dtypes:
             yield Flip(answer.line, "zero" if any(shape and shape[0] for shape in answer.shapes) else "more")
         elif isinstance(answer.value, bool):

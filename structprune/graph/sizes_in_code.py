@@ -77,14 +77,14 @@ def unfollowed(graph: ChannelGraph, captured: Captured, values: dict[str, Any], 
 def _numbers(node: fx.Node) -> list[str]:
     """The numbers among a node's arguments, other than sizes, as text (NaN equals itself), also in small constants."""
     args, kwargs = list(node.args), dict(node.kwargs)
-    for size in record_of(op_name(node.target)).sizes_of(node):  # which the shapes have told already
+    for size in record_of(op_name(node.target)).sizes_of(node):  # which the shapes hold already
         at = place(node.target, size)  # type: ignore[arg-type]
         if at is not None and at < len(args):
             args[at] = None
         kwargs.pop(size, None)
     leaves = list(leaves_of((args, kwargs)))
-    made = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, fx.Node) and leaf.op == "get_attr"]
-    leaves += [repr(t.tolist()) for t in made if t.numel() <= 16 and not t.is_meta]
+    constants = [leaf.meta["val"] for leaf in leaves if isinstance(leaf, fx.Node) and leaf.op == "get_attr"]
+    leaves += [repr(t.tolist()) for t in constants if t.numel() <= 16 and not t.is_meta]
     return [repr(leaf) for leaf in leaves if isinstance(leaf, (int, float, str))]
 
 

@@ -150,7 +150,7 @@ def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: 
     calls: Counter[str] = Counter()
     written = _written(captured)
     writes = Writes()
-    flow.made = {}
+    flow.results = {}
     for node in captured.graph.nodes:
         depth[node] = 1 + max((depth[parent] for parent in node.all_input_nodes), default=0)
         if node.op == "placeholder":
@@ -171,7 +171,7 @@ def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: 
             stale = {parent: unknown(values[parent]) for parent in writes.stale(node)}
             values[node] = _apply(flow, node, {**values, **stale} if stale else values, barred, calls)
             writes.note(node)
-        flow.made[node.name] = values.get(node)
+        flow.results[node.name] = values.get(node)
     return {node.name: value for node, value in values.items()}
 
 
@@ -232,21 +232,21 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, 
     flow.op, flow.node, flow.shape = op_name(node.target), node.name, _shapes(node.meta.get("val"))
     flow.call, calls[flow.op] = calls[flow.op], calls[flow.op] + 1
     record = record_of(flow.op)
-    given = {parent: values[parent] for parent in node.all_input_nodes}
-    if any(isinstance(value, Stacked) for value in given.values()) and record.kind != "recurrent":
-        apart = of_stacked(flow, fx.node.map_arg(node.args, lambda n: given[n]))
+    operands = {parent: values[parent] for parent in node.all_input_nodes}
+    if any(isinstance(value, Stacked) for value in operands.values()) and record.kind != "recurrent":
+        apart = of_stacked(flow, fx.node.map_arg(node.args, lambda n: operands[n]))
         if apart is not None and node.name not in barred:
             return apart
-        given = {parent: flow.unstacked(value) for parent, value in given.items()}
+        operands = {parent: flow.unstacked(value) for parent, value in operands.items()}
     if node.name in barred:
         bar = barred[node.name]
-        entering = {p: v for p, v in given.items() if bar.parameters or isinstance(v, list) or v.key is None}
+        entering = {p: v for p, v in operands.items() if bar.parameters or isinstance(v, list) or v.key is None}
         if bar.dims is None:
             flow.freeze([axis for value in entering.values() for axis in all_axes(value)], bar.reason)
-            given |= {parent: fixed(value) for parent, value in entering.items()}
+            operands |= {parent: fixed(value) for parent, value in entering.items()}
         for d in bar.dims or ():
-            flow.freeze([value.axes[d] for value in given.values() if -d <= len(value.axes)], bar.reason)
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: given[n])
+            flow.freeze([value.axes[d] for value in operands.values() if -d <= len(value.axes)], bar.reason)
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: operands[n])
     if node.meta["numbers"]:
         plain = followed if flow.module_form else settled
         args, kwargs = map_leaves(args, plain), map_leaves(kwargs, plain)
@@ -255,12 +255,12 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, 
             raise Unsupported(f"no rule for {flow.op} yet")
         if "out" in kwargs:
             raise Unsupported("writes to a tensor that is given by out=")
-        made = record.rule(flow, *args, **kwargs)
-        _check(made, flow.shape)
-        made = with_constants(record, node, args, kwargs, made)
+        result = record.rule(flow, *args, **kwargs)
+        _check(result, flow.shape)
+        result = with_constants(record, node, args, kwargs, result)
         if node.name in barred and record.spreads:
-            flow.freeze(all_axes(made), barred[node.name].reason)
-        return made
+            flow.freeze(all_axes(result), barred[node.name].reason)
+        return result
     except Unsupported as unsupported:
         reason = str(unsupported)
     except (
@@ -274,7 +274,7 @@ def _apply(flow: Flow, node: fx.Node, values: dict[fx.Node, Any], barred: Bars, 
         ArithmeticError,
     ) as error:
         reason = f"its rule does not know this form of the op ({type(error).__name__}: {error})"
-    flow.freeze([axis for value in given.values() for axis in all_axes(value)], reason)
+    flow.freeze([axis for value in operands.values() for axis in all_axes(value)], reason)
     if isinstance(flow.shape, list):
         return [Value.fixed(shape) for shape in flow.shape]
     return Value.fixed(flow.shape)

@@ -152,7 +152,7 @@ class Units:
         Units that vary along one of the new axes belong to it. Others are derived from new units, one for each
         place of each of the axes along which they vary.
         """
-        found: list[list[np.ndarray]] = [[] for _ in sizes]
+        parts: list[list[np.ndarray]] = [[] for _ in sizes]
         for column in axis.T:
             grid = column.reshape(sizes)
             varies = [d for d in range(len(sizes)) if (grid != grid.take([0], axis=d)).any()]
@@ -160,7 +160,7 @@ class Units:
                 self.freeze(grid.reshape(-1)[:1], cause)  # would remove everything
             if len(varies) == 1:
                 index = tuple(slice(None) if d == varies[0] else 0 for d in range(len(sizes)))
-                found[varies[0]].append(grid[index])
+                parts[varies[0]].append(grid[index])
             if len(varies) < 2:
                 continue
             grid = grid[tuple(slice(None) if d in varies else 0 for d in range(len(sizes)))]
@@ -171,8 +171,8 @@ class Units:
                 self.freeze(spread[fixed], cause)
             self.derive(grid[~fixed], spread[~fixed], cause)
             for d, units in zip(varies, axes, strict=True):
-                found[d].append(units)
-        return [np.stack(columns, axis=1) if columns else None for columns in found]
+                parts[d].append(units)
+        return [np.stack(columns, axis=1) if columns else None for columns in parts]
 
     # --- settling -----------------------------------------------------------------------------------------
 
