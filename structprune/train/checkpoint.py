@@ -20,6 +20,8 @@ from ..errors import StoreError
 from ..modules import tensors
 from ..store import atomic_files
 
+_ON_DEVICE = "tensor on the device"  # of a state: it goes where the network is, others stay on the CPU
+
 
 def store(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, methods: Sequence[Any] = ()
@@ -49,9 +51,13 @@ def restore(
         metadata = stored.metadata()
         for key, tensor in tensors(model).items():
             tensor.copy_(stored.get_tensor(f"model.{key}"))
-        state, methods = (
-            _state(part, lambda i: stored.get_tensor(f"state.{i}")) for part in json.loads(metadata["state"])
-        )
+        device = next((tensor.device for tensor in tensors(model).values()), None)
+
+        def tensor_of(kind: str, index: int) -> Tensor:
+            tensor = stored.get_tensor(f"state.{index}")
+            return tensor.to(device) if kind == _ON_DEVICE else tensor
+
+        state, methods = (_state(part, tensor_of) for part in json.loads(metadata["state"]))
         optimizer.load_state_dict(state)
         take(methods)
     return int(metadata["epochs"])
@@ -61,7 +67,7 @@ def _plain(value: Any, held: list[Tensor], who: str) -> Any:
     """`value` as JSON can hold it; its tensors are added to `held`."""
     if isinstance(value, Tensor):
         held.append(value)
-        return {"tensor": len(held) - 1}
+        return {"tensor" if value.device.type == "cpu" else _ON_DEVICE: len(held) - 1}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Mapping):
@@ -77,8 +83,8 @@ def _state(plain: Any, tensor: Any) -> Any:
     if not isinstance(plain, dict):
         return plain
     ((kind, value),) = plain.items()
-    if kind == "tensor":
-        return tensor(value)
+    if kind in ("tensor", _ON_DEVICE):
+        return tensor(kind, value)
     if kind == "dtype":
         return getattr(torch, value)
     if kind == "dict":

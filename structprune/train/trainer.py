@@ -95,7 +95,24 @@ def fit(
     task = task or make_task()
     trainer = _begun(model, train, spec, task, seed, workers, what, progress)
     trainer.methods = _methods(spec, task, validation, workers, tell)
-    trainer.start(dense, lambda: _example(train, task, model))
+    device = next((tensor.device for tensor in dense.parameters()), None) if dense is not None else None
+    try:
+        return _trained(trainer, train, dense, checkpoint, log, tell)
+    finally:
+        if dense is not None and device is not None:
+            dense.to(device)  # a method may have taken it along
+
+
+def _trained(
+    trainer: _Trainer,
+    train: Any,
+    dense: nn.Module | None,
+    checkpoint: Path,
+    log: Callable[[Sequence[EpochFigures]], None],
+    tell: Tell,
+) -> nn.Module:
+    model, spec = trainer.model, trainer.spec
+    trainer.start(dense, lambda: _example(train, trainer.task, model))
     for epoch in range(restore(checkpoint, model, trainer.optimizer, trainer.take), spec.epochs):
         if any(method.over for method in trainer.methods):
             break

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.cost import learn_cost, learning
-from structprune.cost import steps as steps_module
+from structprune.cost import learn_cost, learning, multiples
 from structprune.errors import ModelError, RecipeError
 from structprune.runtimes import ENGINES, Runtime
 from structprune.runtimes.made_up_inputs import made_up_inputs
@@ -181,9 +180,9 @@ def test_files_are_for_some_engines_and_modules_for_others(tmp_path):
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_steps_are_measured_on_the_engine(engine, monkeypatch):
     opened, original = [], Runtime.open
-    monkeypatch.setattr(steps_module, "WIDTHS", (64, 72, 80))
+    monkeypatch.setattr(multiples, "WIDTHS", (64, 72, 80))
     monkeypatch.setattr(Runtime, "open", lambda self, source: opened.append(self.engine) or original(self, source))
-    found = steps_module.measure_steps(Runtime(engine=engine), seconds=0.01)
+    found = multiples.measure_steps(Runtime(engine=engine), seconds=0.01)
     assert set(found) == {"conv", "depthwise", "linear"}
     assert set(opened) == {engine}
     assert len(opened) >= 18  # three widths of three kinds, opened anew

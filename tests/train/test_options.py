@@ -82,7 +82,7 @@ class Spy(nn.Module):
 
     def forward(self, x):
         if self.training:
-            self.seen.append(x.detach().clone())
+            self.seen.append(x.detach().cpu())
         return self.layer(x)
 
 
