@@ -1,8 +1,11 @@
 """The house rules that a machine can hold: no circle of imports, nothing too long, public names that say all of it."""
 
 import ast
+import builtins
+import importlib
 import inspect
 import re
+import textwrap
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import is_typeddict
@@ -189,9 +192,41 @@ def test_public_names_say_what_they_take_give_and_raise(value):
     parameters = [name for name in signature.parameters if name not in ("self", "cls")]
     assert named(section(text, "Args")) == parameters
     assert bool(section(text, "Returns")) == (signature.return_annotation not in (None, "None"))
-    raised = named(section(text, "Raises"))
-    assert raised
-    assert set(raised) <= {*vars(sp.errors), "ValueError"}
+    errors = named(section(text, "Raises"))
+    assert errors
+    assert set(errors) <= {*vars(sp.errors), "ValueError"}
+
+
+def inner_functions():
+    """The functions that any package lists in its `__all__`, each once, by the package that comes first."""
+    places = {}
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if inspect.isfunction(value) and inspect.unwrap(value).__module__ in TREES:
+                places.setdefault(value, f"{package}.{name}")
+    return [pytest.param(value, id=place) for value, place in places.items()]
+
+
+def raised(function):
+    """The names of the errors that a function's own code raises."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+            yield node.exc.func.id
+
+
+@pytest.mark.parametrize("function", inner_functions())
+def test_functions_between_packages_say_what_they_take_give_and_raise(function):
+    text = inspect.getdoc(function)
+    assert text
+    signature = inspect.signature(function)
+    assert named(section(text, "Args")) == list(signature.parameters)
+    assert bool(section(text, "Returns")) == (signature.return_annotation not in (None, "None"))
+    errors = set(named(section(text, "Raises")))
+    assert set(raised(inspect.unwrap(function))) <= errors
+    assert errors <= {*vars(sp.errors), *vars(builtins), "OtherSizeError"}
 
 
 # What a variable holds has a noun: these say only that it came from somewhere.

@@ -48,12 +48,19 @@ class Batching(Protocol):
 
 
 def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = None) -> list[Batch]:
-    """Batches of calibration data.
+    """Makes batches of calibration data.
 
-    `data` is a tensor of images (n, ...), a `torch.utils.data.Dataset` whose items are images or (image, label), or an
-    iterable of batches (a DataLoader): tensors, (images, labels) pairs, or dicts of keyword arguments.
-    `labels` (n,) go with a tensor of images. With a `task`, datasets and loaders may give whatever it takes.
-    Raises RecipeError for anything else, for labels that do not fit and for no data at all.
+    Args:
+        data: A tensor of images (n, ...), a `torch.utils.data.Dataset` whose items are images or (image, label), or an
+            iterable of batches (a DataLoader): tensors, (images, labels) pairs, or dicts of keyword arguments.
+        labels: Class numbers (n,) of a tensor of images.
+        task: How items and batches are read. With one, datasets and loaders may give whatever it takes.
+
+    Returns:
+        At least one batch; of a tensor or a dataset, of up to `BATCH` images each.
+
+    Raises:
+        RecipeError: The data is something else, can't be read or is empty, or the labels do not fit.
     """
     if isinstance(data, Tensor) and not data.dim():
         raise RecipeError("calibration data is a tensor without axes: give images, of shape (n, ...)")
@@ -84,14 +91,7 @@ def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = 
         )
     batches = []
     for item in items:
-        if isinstance(item, Batch):
-            one = item
-        elif task is not None and not isinstance(data, Tensor):
-            one = task.batch(item)
-        elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(x, Tensor) for x in item):
-            one = Batch(Inputs((item[0],), {}), item[1])
-        else:
-            one = Batch(Inputs.of(item))
+        one = _batch_of(item, None if isinstance(data, Tensor) else task)
         if not any(isinstance(x, Tensor) for x in one.inputs.flat()):
             raise RecipeError(
                 f"a batch of the calibration data holds no tensor ({shown(item)}): give tensors of images"
@@ -103,10 +103,33 @@ def batches_of(data: Any, labels: Tensor | None = None, task: Batching | None = 
     return batches
 
 
-def batches_for(model: nn.Module, data: Any, labels: Tensor | None = None, task: Batching | None = None) -> list[Batch]:
-    """`batches_of`, where `model` is, once it is known to run on them: on one batch of each kind of shape and dtype.
+def _batch_of(item: Any, task: Batching | None) -> Batch:
+    """The batch that an item of a dataset or loader is, as the task takes it if there is one."""
+    if isinstance(item, Batch):
+        return item
+    if task is not None:
+        return task.batch(item)
+    if isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(x, Tensor) for x in item):
+        return Batch(Inputs((item[0],), {}), item[1])
+    return Batch(Inputs.of(item))
 
-    Raises RecipeError, also for data that the model does not take.
+
+def batches_for(model: nn.Module, data: Any, labels: Tensor | None = None, task: Batching | None = None) -> list[Batch]:
+    """Makes batches as `batches_of` does, where `model` is, and checks that it runs on them.
+
+    It is run on one batch of each kind of shape and dtype, without values.
+
+    Args:
+        model: The network that the data is for.
+        data: As `batches_of` takes it.
+        labels: Class numbers (n,) of a tensor of images.
+        task: How items and batches are read.
+
+    Returns:
+        At least one batch, on the device of the model's tensors where they are all on one.
+
+    Raises:
+        RecipeError: `batches_of` refuses the data, or the model does not run on it.
     """
     batches = [batch.beside(model) for batch in batches_of(data, labels, task)]
     kinds = set()

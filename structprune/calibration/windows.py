@@ -42,16 +42,37 @@ def places_of(call: LayerCall) -> int:
 
 
 def sample(call: LayerCall, each: int, generator: torch.Generator) -> Sample:
-    """Up to `each` windows of each image, at random output places, no place twice (see `choose` and `take`)."""
+    """Takes up to `each` windows of each image, at random output places, no place twice (see `choose` and `take`).
+
+    Args:
+        call: A call of a layer.
+        each: The most windows of one image.
+        generator: Of the random places.
+
+    Returns:
+        The windows, images and places, one row for each window.
+
+    Raises:
+        ValueError: `choose` can't choose places of this call.
+    """
     image, place = choose(call, each, generator)
     return Sample(take(call, image, place), image, place)
 
 
 def choose(call: LayerCall, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The image and the place of up to `each` outputs of each image, no place twice.
+    """Chooses up to `each` outputs of each image at random, no place twice.
 
-    Raises ValueError for transposed convolutions, which have no windows of fixed size, and for inputs without a batch
-    axis.
+    Args:
+        call: A call of a layer.
+        each: The most outputs of one image.
+        generator: Of the random places.
+
+    Returns:
+        The image and the place of each row: two whole-number tensors of shape (rows,).
+
+    Raises:
+        ValueError: The layer is a transposed convolution, which has no windows of fixed size, or the input has no batch
+            axis.
     """
     if call.kind == "transposed convolution":
         raise ValueError("a transposed convolution has no input window for each output place")
@@ -68,7 +89,17 @@ def choose(call: LayerCall, each: int, generator: torch.Generator) -> tuple[Tens
 
 
 def take(call: LayerCall, image: Tensor, place: Tensor, channels: slice = slice(None)) -> Tensor:
-    """The windows at the outputs (image, place) of some channels: shape (rows, channels, places of the kernel)."""
+    """Takes the windows at some outputs of a call.
+
+    Args:
+        call: A call of a layer.
+        image: The image of each row, shape (rows,).
+        place: The output place of each row, shape (rows,).
+        channels: The input channels that are taken; all by default.
+
+    Returns:
+        The windows, of shape (rows, channels, places of the kernel); padded places hold what the layer pads with.
+    """
     x, window = call.x, call.window
     if window is None:
         return x.reshape(len(x), -1, x.shape[-1])[..., channels][image, place].unsqueeze(-1)

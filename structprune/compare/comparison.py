@@ -70,13 +70,27 @@ def compare(
     as_fast: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Runs a recipe into `out`/structprune, and torch-pruning with each of `roundings` beside it; what came of each.
+    """Runs a recipe, and torch-pruning beside it, each with the same data, training and timing.
 
-    `out` is by default runs/NAME-compare. It gets compare.json, which is what is returned, and all networks' files.
-    Each run of torch-pruning has its own process, which is ended after `timeout` seconds; what it raises is in its
-    row. With `resume` an interrupted comparison goes on. With `as_fast` structprune also runs with one budget: the
-    speed that torch-pruning's network of the greatest rounding was measured to have. A finished comparison that lacks
-    this gets it by `resume`, and all are timed anew. Bad input raises a StructPruneError before any work.
+    Each run of torch-pruning has a process of its own; what it raises stands in its row.
+
+    Args:
+        recipe: A path, or what `read_recipe` gives.
+        out: The folder, by default runs/NAME-compare. It gets compare.json and all networks' files.
+        overrides: Strings `a.b=value` for the recipe.
+        roundings: Torch-pruning runs once for each, with widths that are multiples of it.
+        timeout: Seconds after which a process of torch-pruning is ended.
+        resume: Whether an interrupted comparison goes on. A finished one may get `as_fast`: all are timed anew then.
+        as_fast: Whether structprune also runs with one budget: the speed that torch-pruning's network of the greatest
+            rounding was measured to have.
+        reporter: Shows progress, by default on standard error.
+
+    Returns:
+        What compare.json holds.
+
+    Raises:
+        StructPruneError: The recipe can't be run or compared, or the folder is in use; before any work.
+        RecipeError: Torch-pruning is not installed, or the recipe asks for what can't be compared.
     """
     reporter = reporter or Reporter()
     checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides, reporter.stage)
@@ -84,9 +98,9 @@ def compare(
     if find_spec("torch_pruning") is None:
         raise RecipeError("compare needs torch-pruning: pip install 'structprune[compare]'")
     if not checked.runtime.runtime().files:
+        engines = " or ".join(name for name, engine in ENGINES.items() if engine.files)
         raise RecipeError(
-            f"compare times ONNX files, and {checked.runtime.engine} runs modules: set runtime.engine to "
-            f"{' or '.join(name for name, engine in ENGINES.items() if engine.files)}"
+            f"compare times ONNX files, and {checked.runtime.engine} runs modules: set runtime.engine to {engines}"
         )
     if bounds := checked.prune.budget.bounds:
         raise RecipeError(
@@ -95,9 +109,8 @@ def compare(
         )
     folder = Path(out) if out is not None else Path("runs") / f"{name}-compare"
     if as_fast:
-        check_may_time(
-            _with_speedup(checked, 1.0).prune.budget.as_dict()
-        )  # what can't be asked for is said before any work
+        # what can't be asked for is said before any work
+        check_may_time(_with_speedup(checked, 1.0).prune.budget.as_dict())
     if not _claim(folder, checked, roundings, resume, as_fast):
         return _finished(folder).to_data()
 

@@ -10,7 +10,15 @@ OURS, OTHERS, CUT = "#2b6cb0", "#9aa8b8", "#1a202c"
 
 
 def draw(result: Comparison, path: Path) -> Path:
-    """Writes a PNG: bars of the measured speedup with their interval, the MACs cut as a mark; what is kept; quality."""
+    """Draws bars of the measured speedup with their interval, the MACs cut as a mark; what is kept; quality.
+
+    Args:
+        result: The comparison.
+        path: The PNG file.
+
+    Returns:
+        The path.
+    """
     from matplotlib.figure import Figure
 
     rows = result.finished()[::-1]

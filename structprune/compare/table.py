@@ -13,7 +13,14 @@ COLUMNS = ("network", "MACs cut", "faster (95 %)", "efficiency", "kept", "as cut
 
 
 def compare_table(result: Comparison) -> Table:
-    """A line for each network; where torch-pruning failed, its error as it is."""
+    """Makes the table of a comparison: a line for each network; where torch-pruning failed, its error as it is.
+
+    Args:
+        result: The comparison.
+
+    Returns:
+        The table, for rich to print.
+    """
     slower = [pace("dense", row.network, row.speedup, row.ci95) for row in result.finished()]
     title = titled(escape(f"{result.model}: {result.runtime}"), slower)
     table = Table(title=title, title_justify="left", caption_justify="left")

@@ -45,11 +45,17 @@ def learn_steps(
     progress: Progress = lambda share: None,
     tell: Callable[[str], None] = lambda note: None,
 ) -> Steps:
-    """The channel counts between which this machine's runtime gains nothing, for each kind of layer.
+    """Learns between which channel counts this machine's runtime gains nothing; kept on disk (see `cost.cache`).
 
-    Kept on disk (see `cost.cache`). Where timings don't agree on a step, as beside other work, the largest that it
-    may be is taken, `tell` is called with a note of it, and nothing is kept; so are steps of UNTIMED where the deadline
-    came before they were timed.
+    Args:
+        runtime: By default onnxruntime on this CPU.
+        refresh: Whether they are measured anew.
+        deadline: When to stop. A kind that was not timed by then gets `UNTIMED`.
+        progress: Gets the share that is done.
+        tell: Gets a note where timings don't agree, as beside other work, or came too late. Nothing is kept then.
+
+    Returns:
+        A number of channels for each kind of layer; the largest that it may be, where timings don't agree.
     """
     chosen = runtime or Runtime()
 
@@ -102,16 +108,26 @@ def learn_cost(
     progress: Progress = lambda share: None,
     tell: Callable[[str], None] = lambda note: None,
 ) -> CostModel:
-    """What a forward pass of the graph's model takes on `runtime`, as a function of the widths.
+    """Learns what a forward pass of the graph's model takes on a runtime, as a function of the widths.
 
-    By default that is onnxruntime on this CPU, with one thread, a batch of 1 and float32. Costs on an engine that does
+    Measurements are kept on disk (see `cost.cache`) by machine, runtime and architecture. Costs on an engine that does
     not tell its kernels' times are onnxruntime's, scaled (see the module).
 
-    `probes` slim networks are exported and timed in about `seconds`, beside the time of their export. Measurements are
-    kept on disk (see `cost.cache`) by machine, runtime and architecture; `refresh` makes them anew. `steps` are
-    those of `learn_steps`, which is called if none are given. Where kernels would take longer than the `deadline`
-    leaves, or on another engine longer than `seconds`, they are timed at a smaller batch; probes that it comes before
-    are left out, and with fewer than FEWEST costs go with MACs. `tell` is called with a note of either.
+    Args:
+        graph: The dependency graph of the dense network.
+        runtime: By default onnxruntime on this CPU, with one thread, a batch of 1 and float32.
+        probes: How many networks of other widths are exported and timed.
+        seconds: Of timing them all, beside the time of their export. Kernels that would take longer, or longer than the
+            deadline leaves, are timed at a smaller batch.
+        seed: Of the probes' widths.
+        steps: Those of `learn_steps`, which is called if none are given.
+        refresh: Whether all is measured anew.
+        deadline: When to stop. Probes that it comes before are left out; with fewer than `FEWEST`, costs go with MACs.
+        progress: Gets the share that is done.
+        tell: Gets a note of probes that were left out.
+
+    Returns:
+        Milliseconds as a function of the widths.
     """
     chosen, until = runtime or Runtime(), deadline or Deadline()
     steps = steps or learn_steps(chosen, refresh=refresh, deadline=until)
@@ -122,15 +138,7 @@ def learn_cost(
     dense, *between, narrowest = design(options, probes, seed)
     widths = [dense, narrowest, *between]  # those that matter most come first
 
-    def measure() -> Timings:
-        return measure_probes(graph, widths, runtime=timer, seconds=seconds, progress=progress, deadline=until)
-
-    def is_whole(timings: Timings) -> bool:
-        return [probe.widths for probe in timings.probes] == widths
-
-    settings = {"threads": timer.threads, "batch": timer.batch, "dtype": timer.dtype}
-    about = {**settings, "network": fingerprint(graph), "widths": widths, "seconds": seconds, "version": 7}
-    timings = cached(ProbesEntry, about, measure, refresh, timer.version, is_whole)
+    timings = _probed(graph, widths, timer, seconds, refresh, until, progress)
     timed = len(timings.probes)
     enough = timed >= min(FEWEST, len(widths))
     if timed < len(widths):
@@ -146,6 +154,28 @@ def learn_cost(
     rounds = 1 if until.over else 2
     dense_ms = cached(DenseEntry, about, lambda: _dense_ms(graph, chosen, rounds), refresh, chosen.version)
     return by_macs(graph, dense_ms, steps, chosen) if cost is None else cost.scaled(chosen, dense_ms)
+
+
+def _probed(
+    graph: DependencyGraph,
+    widths: list[dict[str, int]],
+    timer: Runtime,
+    seconds: float,
+    refresh: bool,
+    deadline: Deadline,
+    progress: Progress,
+) -> Timings:
+    """What networks of these widths took, as far as there was time for them."""
+
+    def measure() -> Timings:
+        return measure_probes(graph, widths, runtime=timer, seconds=seconds, progress=progress, deadline=deadline)
+
+    def is_whole(timings: Timings) -> bool:
+        return [probe.widths for probe in timings.probes] == widths
+
+    settings = {"threads": timer.threads, "batch": timer.batch, "dtype": timer.dtype}
+    about = {**settings, "network": fingerprint(graph), "widths": widths, "seconds": seconds, "version": 7}
+    return cached(ProbesEntry, about, measure, refresh, timer.version, is_whole)
 
 
 def _batch(graph: DependencyGraph, timer: Runtime, seconds: float, probes: int, refresh: bool) -> int:

@@ -45,15 +45,28 @@ def plan_measured(
     tell: Tell = lambda record: None,
     progress: Progress = lambda share: None,
 ) -> Plan:
-    """The plan by `make(cost)` whose network, timed beside the dense one, is as fast as the budget of latency asks.
+    """Plans, times and corrects the costs until a network is as fast as a budget of latency asks.
 
-    `make` is called with ever better corrected costs: `lambda cost: plan(graph, scores, budget, cost=cost)`. `budget`
-    has `speedup`, `latency_ms` or both. `dense` is the dense network's float32 ONNX file, if there is one. Networks are
-    timed on the costs' own runtime. What each round planned and measured is told to `tell` and kept in the plan's
-    `latency["rounds"]`; `latency["correction"]` is what the plan's costs were corrected by. The network is no slower
-    than asked, less `tolerance`; nor faster, plus `tolerance`, unless another budget asks for that. If no round comes
-    so near, or the `deadline` comes first, the nearest is returned, with a note; if it comes before the first round,
-    the plan by the costs as they are. Raises BudgetError where no plan can meet the budget.
+    Args:
+        graph: The dependency graph of the dense network.
+        budget: With `speedup`, `latency_ms` or both.
+        cost: What widths cost; networks are timed on its runtime.
+        make: Gives a plan by corrected costs: `lambda cost: plan(graph, scores, budget, cost=cost)`.
+        dense: The dense network's float32 ONNX file, if there is one.
+        tolerance: How far from the speed asked a network may be, as a share of it.
+        rounds: The most networks that are timed.
+        seconds: Of timing, for each.
+        deadline: When to stop.
+        tell: Gets what each round planned and measured, as it stands in the plan's `latency["rounds"]`.
+        progress: Gets the share that is done.
+
+    Returns:
+        The plan whose network is no slower than asked, less `tolerance`; nor faster, plus `tolerance`, unless another
+        budget asks for that. If no round comes so near, or the deadline comes first, the nearest, with a note; if it
+        comes before the first round, the plan by `cost` as it is. `latency["correction"]` is what corrected the costs.
+
+    Raises:
+        BudgetError: No plan can meet the budget.
     """
     search, until, runtime = _Search(cast(Mapping[str, float], budget), tolerance), deadline or Deadline(), cost.runtime
     with tempfile.TemporaryDirectory() as folder:
@@ -63,28 +76,18 @@ def plan_measured(
                 search.reason = f"the {until.seconds:.0f} s for it were over"
                 break
             progress(len(search.rounds) / rounds)
-            try:
-                plan = make(cost.corrected(search.correction))
-            except BudgetError as error:
-                search.refuse(error)
+            plan = search.next_plan(make, cost)
+            if plan is None:
                 continue
-            if search.knows(plan):
-                continue
-            if until.over and search.nearest is None:
-                return _untimed(plan, search, until)
             if until.over:
+                if search.nearest is None:
+                    return _untimed(plan, search, until)
                 continue  # to the end: what was measured counts, and this plan was not
             slim = runtime.prepare(prune(graph.model, plan), graph.inputs, Path(folder) / "slim.onnx")
-            timed = benchmark(
-                {"dense": reference, "slim": slim},
-                runtime=runtime,
-                seconds=seconds,
-                rounds=_rounds(cost, seconds, until),
-                progress=lambda share: progress((len(search.rounds) + share) / rounds),
-            )
-            settled = search.learn(plan, timed, cost.dense_ms)
-            tell(search.rounds[-1])
-            if settled:
+            options: dict[str, Any] = {"runtime": runtime, "rounds": _rounds(cost, seconds, until), "seconds": seconds}
+            options["progress"] = lambda share: progress((len(search.rounds) + share) / rounds)
+            timed = benchmark({"dense": reference, "slim": slim}, **options)
+            if search.learn(plan, timed, cost.dense_ms, tell):
                 break
     return search.result()
 
@@ -105,6 +108,15 @@ class _Search:
         self._bracket = _Bracket()
         self._distances: dict[tuple[int, ...], float] = {}  # of the networks that were measured, by their widths
 
+    def next_plan(self, make: Callable[[CostModel], Plan], cost: CostModel) -> Plan | None:
+        """The plan by the costs as corrected now; None where there is none, or its network was measured before."""
+        try:
+            plan = make(cost.corrected(self.correction))
+        except BudgetError as error:
+            self.refuse(error)
+            return None
+        return None if self.knows(plan) else plan
+
     def refuse(self, error: BudgetError) -> None:
         """By the costs as corrected no plan meets the budget. Raises the error if that is so from the start."""
         if self.nearest is None:
@@ -121,13 +133,14 @@ class _Search:
         self._go_on(distance, self.correction)
         return True
 
-    def learn(self, plan: Plan, timed: Benchmark, dense_ms: float) -> bool:
-        """Takes in what the plan's network was measured to be. Returns whether it will do."""
+    def learn(self, plan: Plan, timed: Benchmark, dense_ms: float, tell: Tell) -> bool:
+        """Takes in what the plan's network was measured to be, and tells it. Returns whether it will do."""
         expected, measured = _latency(plan)["dense"] / _latency(plan)["slim"], timed.speedup["slim"]
         goal = _goal(self.budget, timed)
         self.rounds.append(
             {"goal": goal, "predicted": expected, "measured": measured, "ci95": list(timed.ci95["slim"])}
         )
+        tell(self.rounds[-1])
         off = self._distances[tuple(plan.widths.values())] = measured / goal - 1
         self.reason = ""
         if self.nearest is None or abs(off) < self.distance:
@@ -234,4 +247,12 @@ def _others_bind(budget: Mapping[str, float], plan: Plan) -> bool:
 
 
 def wants_latency(budget: Mapping[str, object]) -> bool:
+    """Says whether a budget bounds a speed.
+
+    Args:
+        budget: Amounts by name.
+
+    Returns:
+        Whether `speedup` or `latency_ms` is among them.
+    """
     return SPEEDUP in budget or LATENCY in budget

@@ -31,7 +31,14 @@ _known: dict[tuple[Runtime, str, str], Standard] = {}
 
 
 def may_time() -> bool:
-    """Whether plans may time anything: STRUCTPRUNE_TIMING is not off. Raises BudgetError where it is neither."""
+    """Says whether plans may time anything, by STRUCTPRUNE_TIMING.
+
+    Returns:
+        False where it is off.
+
+    Raises:
+        BudgetError: It is neither on nor off.
+    """
     switch = os.environ.get(SWITCH, "on").lower()
     if switch not in ("on", "off"):
         raise BudgetError(f"{SWITCH}={switch}: give on or off")
@@ -39,7 +46,15 @@ def may_time() -> bool:
 
 
 def check_may_time(budget: Mapping[str, object], other: str = "") -> None:
-    """Raises BudgetError for a budget that only timing can meet, or what `other` names, where nothing may be timed."""
+    """Checks that nothing is asked for that only timing can give, where nothing may be timed.
+
+    Args:
+        budget: What was asked for.
+        other: What else needs costs, for the message; empty if nothing does.
+
+    Raises:
+        BudgetError: The budget bounds a speed or `other` is named, and STRUCTPRUNE_TIMING is off.
+    """
     if other and not may_time():
         raise BudgetError(f"{other} needs costs, which are timed, and {SWITCH}=off allows no timing: set it to on")
     if wants_latency(budget) and not may_time():
@@ -51,11 +66,19 @@ def check_may_time(budget: Mapping[str, object], other: str = "") -> None:
 
 
 def standard_steps(runtime: Runtime | None = None) -> Standard:
-    """The steps of `runtime` (onnxruntime on this CPU), kept in memory or on disk, or learned now, in 10 to 60 seconds.
+    """Gives the steps of a runtime, kept in memory or on disk, or learned now, in 10 to 60 seconds.
 
     Processes that plan at the same time wait for one of them to learn. Steps that timings did not agree on are kept for
-    the day (`learn_steps` learns them anew). With STRUCTPRUNE_TIMING=off, and where learning fails, `known_steps`.
-    Raises BudgetError for another value of STRUCTPRUNE_TIMING than on and off.
+    the day (`learn_steps` learns them anew).
+
+    Args:
+        runtime: By default onnxruntime on this CPU.
+
+    Returns:
+        The steps with notes on them: those of `known_steps` with STRUCTPRUNE_TIMING=off, and where learning fails.
+
+    Raises:
+        BudgetError: STRUCTPRUNE_TIMING is neither on nor off.
     """
     if not may_time():
         return Standard(known_steps(), (f"{_table()} ({SWITCH}=off)",))
@@ -71,12 +94,14 @@ def standard_steps(runtime: Runtime | None = None) -> Standard:
 
 
 def known_steps() -> Steps:
-    """The steps of onnxruntime's float32 kernels by this processor's instructions.
+    """Gives the steps of onnxruntime's float32 kernels by this processor's instructions.
 
     Convolutions run on blocks of as many channels as two vectors of AVX2 or one of AVX-512 hold: 8, or 16, to which
     their channels are padded (MLAS, `NchwcBlockSize`: 8 on x86, 16 with AVX-512, and 16 with NEON, where there are
-    blocks). Matrix products take their second factor in panels of 16 columns everywhere. Where the processor is not
-    known, 8 and 16.
+    blocks). Matrix products take their second factor in panels of 16 columns everywhere.
+
+    Returns:
+        A number of channels for each kind of layer; where the processor is not known, 8 and 16.
     """
     instructions = environment().instructions.split()
     neon = "asimd" in instructions or platform.machine().lower() in ("arm64", "aarch64")

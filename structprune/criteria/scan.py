@@ -32,7 +32,14 @@ SCAN = 96  # images of a recipe's calibration set that are enough to tell groups
 
 
 def scan_images(images: Tensor | Sequence[Batch]) -> Any:
-    """About `SCAN` of the images, or of those in batches, evenly spread, so that their order by files stays."""
+    """Picks about `SCAN` calibration images, evenly spread, as files may be sorted by class.
+
+    Args:
+        images: A tensor (n, ...), or batches.
+
+    Returns:
+        The same kind of data, with fewer images.
+    """
     if isinstance(images, Tensor):
         return images[:: max(1, len(images) // SCAN)]
     return thinned(images, max(1, sum(batch.images for batch in images) // SCAN))

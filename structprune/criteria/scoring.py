@@ -22,7 +22,7 @@ from .collector import Collector
 from .memory_bounds import kept_to, portions
 from .observation_sites import Layer, Seen, Site, flat
 from .registry import DATA, NEEDS, Criterion, CriterionFunction, Unscored, criterion_of
-from .views import COMBINE, Activation, Consumer, GroupView, combine
+from .views import COMBINE, Activation, Consumer, GroupView, broken_weights, combine, why_not_finite
 
 Progress = Callable[[float], None]
 
@@ -110,7 +110,18 @@ def _combining(chosen: Criterion, data: Any, widths: Mapping[str, int] | None, c
 
 
 def unscorable(graph: DependencyGraph, criterion: str | CriterionFunction) -> dict[str, str]:
-    """The groups that a criterion is known to leave out before it runs, and why: plans keep them whole."""
+    """Finds the groups that a criterion leaves out, as is known before it runs: plans keep them whole.
+
+    Args:
+        graph: The dependency graph of the dense network.
+        criterion: Its name or function.
+
+    Returns:
+        The reason for each such group, by the group's name.
+
+    Raises:
+        RecipeError: There is no criterion of this name.
+    """
     run = _Run(graph, criterion_of(criterion), None, False, None, 0, lambda share: None)
     for group in graph.groups:
         run.can(group)
@@ -269,10 +280,10 @@ class _Run:
         if self.criterion.finish is not None:
             members = self.criterion.finish(members)
         whole = combine(list(members), self.how or "leading") if len(members) > 1 else members[0]
-        if whole.isnan().any() and not members.isnan().all() and not _broken(view):
+        if whole.isnan().any() and not members.isnan().all() and not broken_weights(view):
             raise Unscored("only a part of its channels has what the criterion looks at")
         if not torch.isfinite(whole).all():
-            raise ModelError(_not_finite(self.criterion.name, view))
+            raise ModelError(why_not_finite(self.criterion.name, view))
         return whole.numpy()
 
     # --- with data ----------------------------------------------------------------------------------------
@@ -386,15 +397,3 @@ class _Run:
                     "slimming ranks networks that were trained with an L1 penalty on them, which this one was not"
                 )
         return notes
-
-
-def _broken(view: GroupView) -> list[str]:
-    """The weights of a group that hold NaN or infinite values."""
-    return [w.key for w in view.weights if not torch.isfinite(w.tensor).all()]
-
-
-def _not_finite(name: str, view: GroupView) -> str:
-    bad = _broken(view)
-    if bad:
-        return f"{bad[0]} holds NaN or infinite values, so its filters cannot be ranked: load sound weights"
-    return f"criterion {name!r} gave scores that are not finite for group {view.name}"

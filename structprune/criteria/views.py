@@ -164,3 +164,16 @@ def combine(members: Members, how: str) -> Tensor:
     scores gets NaN."""
     stacked = torch.stack([member.double().cpu() for member in members])
     return torch.where(stacked.isnan().all(0), torch.nan, COMBINE[how](stacked))
+
+
+def broken_weights(view: GroupView) -> list[str]:
+    """The weights of a group that hold NaN or infinite values."""
+    return [w.key for w in view.weights if not torch.isfinite(w.tensor).all()]
+
+
+def why_not_finite(name: str, view: GroupView) -> str:
+    """Why the scores of the criterion `name` are not finite for a group, in a line."""
+    bad = broken_weights(view)
+    if bad:
+        return f"{bad[0]} holds NaN or infinite values, so its filters cannot be ranked: load sound weights"
+    return f"criterion {name!r} gave scores that are not finite for group {view.name}"

@@ -126,7 +126,14 @@ def _result_names(names: Sequence[str], count: int) -> list[str]:
 
 
 def opset_of(path: str | Path) -> int:
-    """The ONNX opset of a file."""
+    """Reads the opset of an ONNX file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The version of ONNX's own operators.
+    """
     proto = onnx.load(str(path), load_external_data=False)
     return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
 

@@ -85,7 +85,19 @@ class Folder:
 
 
 def look_at_folder(folder: str | Path) -> Folder:
-    """Inspects class folders, or a folder of images. Raises RecipeError, in one line, for anything else."""
+    """Looks at a folder of images: class folders, a split of such, or images without classes.
+
+    A sample of the images is opened for their size.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Its classes, its split, and how many images there are.
+
+    Raises:
+        RecipeError: It is not a folder, holds no images that can be read, or mixes images and class folders.
+    """
     path = Path(folder)
     if not path.is_dir():
         raise RecipeError(f"--data {path}: {'it is a file' if path.exists() else 'there is no such folder'}")

@@ -42,7 +42,15 @@ def count_params(graph: ChannelGraph, kept: Kept | None = None) -> int:
 
 
 def count_group(graph: ChannelGraph, group: Group) -> dict[str, int]:
-    """The `params` and `macs` that the model loses when all units of a group go."""
+    """Counts what the model loses when all units of a group go.
+
+    Args:
+        graph: The dependency graph of the dense network.
+        group: One of its groups.
+
+    Returns:
+        `params`, and `macs` of one sample.
+    """
     none = {group.name: np.arange(0)}
     return {
         "params": count_params(graph) - count_params(graph, none),

@@ -137,7 +137,14 @@ def _read(record: OpRecord, overload: torch._ops.OpOverload, args: Sequence[Any]
 
 
 def find_layers(recording: Captured) -> tuple[list[Layer], list[Norm]]:
-    """The layers and the BatchNorms of a recorded pass, in the order in which they are called."""
+    """Finds the layers and the BatchNorms of a forward pass.
+
+    Args:
+        captured: The recorded forward pass.
+
+    Returns:
+        The layers with weights and a batch axis, and the BatchNorms that keep statistics, in the order of their calls.
+    """
     calls: Counter[str] = Counter()
     entries: dict[fx.Node, tuple[OpRecord, int, int]] = {}
     for place, node in enumerate(op_calls(recording)):

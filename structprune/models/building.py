@@ -43,7 +43,14 @@ def build_model(spec: ModelSpec, seed: int, tell: Tell = to_stderr) -> nn.Module
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raises ModelError if a parameter or buffer holds NaN or infinity, or has no size yet."""
+    """Checks that a model can be ranked by its weights.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ModelError: A parameter or buffer holds NaN or infinity, or has no size yet.
+    """
     for key, tensor in tensors(model).items():
         if is_lazy(tensor):
             raise ModelError(

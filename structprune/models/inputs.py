@@ -20,10 +20,16 @@ _known: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
 
 
 def resolve_model_data_config(model: nn.Module) -> dict[str, Any]:
-    """Returns timm's data configuration of a model: `input_size` (channels, height, width), `mean`, `std` and so on.
+    """Gives timm's data configuration of a model.
 
     If a model has none of its own, the channels are those of its first convolution, and the rest is timm's default
     (224 pixels, ImageNet's mean and deviation).
+
+    Args:
+        model: The model.
+
+    Returns:
+        `input_size` (channels, height, width), `mean`, `std` and so on.
     """
     from timm.data import resolve_model_data_config as timm_config
 
@@ -50,7 +56,14 @@ def remember_config(model: nn.Module, config: dict[str, Any]) -> None:
 
 
 def first_layer(model: nn.Module) -> tuple[str, nn.Module] | None:
-    """The path and the module of the first registered layer that can take inputs; None if there is none."""
+    """Finds the first registered layer that can take inputs.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Its path and the module; None if there is none.
+    """
     return next(((path, layer) for path, layer in model.named_modules() if isinstance(layer, _LAYERS)), None)
 
 

@@ -97,7 +97,18 @@ def source_of(spec: ModelSpec) -> ModelSource:
 
 
 def parse_model(data: Any, info: ValidationInfo) -> Any:
-    """Parses `model` of a recipe into the spec of its source. Raises ValueError, in one line."""
+    """Parses `model` of a recipe into the spec of its source.
+
+    Args:
+        data: What the recipe holds, or a spec.
+        info: Pydantic's, with the context of the recipe.
+
+    Returns:
+        The spec.
+
+    Raises:
+        ValueError: No source, or more than one, knows these keys; in one line.
+    """
     if isinstance(data, BaseModel):
         return data
     if not isinstance(data, Mapping):

@@ -56,10 +56,19 @@ class Captured:
 
 
 def capture(model: nn.Module, inputs: Inputs) -> Captured:
-    """Records `model`'s forward pass in evaluation mode; nothing is computed and `model` is left as it was.
+    """Records a model's forward pass in evaluation mode. Nothing is computed, and the model is left as it was.
 
-    Only where the code asks tensors for values, a copy runs once on `inputs` as they are. Raises ModelError if the
-    model cannot run on `inputs`.
+    Only where the code asks tensors for values, a copy runs once on `inputs` as they are.
+
+    Args:
+        model: The model.
+        inputs: Example inputs.
+
+    Returns:
+        The recorded pass.
+
+    Raises:
+        ModelError: The model can't run on `inputs`.
     """
     captured, error = follow(model, inputs, Scenario())
     if error is not None:

@@ -79,9 +79,16 @@ class Inputs:
 
 
 def outputs(value: Any) -> list[Tensor]:
-    """The tensors of a model's output, in whatever tuples, lists and dicts they are nested.
+    """Finds the tensors of a model's output, in whatever tuples, lists and dicts they are nested.
 
-    Raises ModelError for an output that can't be looked into: a tensor hidden in it would go unchecked.
+    Args:
+        value: What forward returned.
+
+    Returns:
+        The tensors, in order.
+
+    Raises:
+        ModelError: The output can't be looked into: a tensor hidden in it would go unchecked.
     """
     leaves = pytree.tree_flatten(value)[0]
     for leaf in leaves:

@@ -13,7 +13,14 @@ from .provenance import plain
 
 
 def leaves_of(value: Any) -> Iterator[Any]:
-    """What lies in nested lists, tuples, dicts and slices; pytree's own way takes several times as long."""
+    """Gives what lies in nested lists, tuples, dicts and slices; pytree's own way takes several times as long.
+
+    Args:
+        value: Whatever may be nested.
+
+    Returns:
+        Its leaves, in order; `value` itself if it is not nested.
+    """
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from leaves_of(item)
@@ -26,7 +33,15 @@ def leaves_of(value: Any) -> Iterator[Any]:
 
 
 def map_leaves(value: Any, function: Any) -> Any:
-    """`value` with `function` applied to what lies in its nested lists, tuples and dicts."""
+    """Applies a function to what lies in nested lists, tuples and dicts.
+
+    Args:
+        value: Whatever may be nested.
+        function: Gets a leaf, and gives what takes its place.
+
+    Returns:
+        The same nesting, with new leaves.
+    """
     if isinstance(value, (list, tuple)):
         items = [map_leaves(item, function) for item in value]
         return tuple(items) if isinstance(value, tuple) else items

@@ -187,7 +187,14 @@ def op(
 
 
 def rule(*names: str) -> Callable[[R], R]:
-    """Registers a rule for ops of which nothing else need be known. See `op`."""
+    """Registers a rule for ops of which nothing else need be known. See `op`.
+
+    Args:
+        names: The ops that the function is the rule of.
+
+    Returns:
+        A decorator that leaves the function as it is.
+    """
     return op(*names)
 
 

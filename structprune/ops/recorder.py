@@ -381,7 +381,14 @@ def _line() -> str:
 
 
 def op_name(target: Any) -> str:
-    """An ATen op's name in the rule table: no overload, no mark of the in-place form, no `aten::`."""
+    """Names an ATen op as the table of rules does: without overload, mark of the in-place form and `aten::`.
+
+    Args:
+        target: The op, or another function.
+
+    Returns:
+        The name; of another function its own.
+    """
     if not isinstance(target, torch._ops.OpOverload):
         return getattr(target, "__name__", str(target))
     namespace, name = target._schema.name.split("::")

@@ -124,6 +124,9 @@ def allocation_of(choice: str | Allocate, tell: Tell | None = None) -> Allocatio
         choice: what `plan` or a recipe names.
         tell: gets a line that says which file of the user's is run.
 
+    Returns:
+        The registered allocation, or one made for the function.
+
     Raises:
         RecipeError: no such allocation, or code that is not there or can't be called.
     """

@@ -118,12 +118,23 @@ def choices(
     ignore: Sequence[str],
     whole: Collection[str] = (),
 ) -> list[Choice]:
-    """The widths of each group under the constraints.
+    """Lists the numbers of units that each group may keep under the constraints.
 
-    At least `min_channels` channels of each layer stay and at most `max_ratio` of the units go; the leading layer's
-    width is a multiple of `align` (one number, or one for each group) or the dense width; groups with a layer whose
-    path matches a glob in `ignore` stay dense, and so do those named in `whole`. Raises BudgetError for a constraint
-    that makes no sense and for a glob that matches no layer.
+    Args:
+        groups: The groups.
+        scores: For each group one score a unit, which decide what must stay where few may go.
+        min_channels: The fewest channels of each layer that stay.
+        max_ratio: The largest share of a group's units that may go, in (0, 1].
+        align: What the leading layer's width is a multiple of, unless it is the dense width: one number, or one for
+            each group.
+        ignore: Globs of layers' paths: groups with such a layer stay dense.
+        whole: Names of groups that stay dense too.
+
+    Returns:
+        For each group the numbers of units that may stay, ascending; the dense number is always among them.
+
+    Raises:
+        BudgetError: A constraint makes no sense, or a glob matches no layer.
     """
     if min_channels < 1:
         raise BudgetError(f"min_channels={min_channels}: at least 1 channel of each layer must stay")
@@ -142,19 +153,7 @@ def choices(
         matched |= hits
         widths = [group.units]
         if not hits and group.name not in whole:
-            must = np.bincount(group.strata, weights=group.must_stay(scores[group.name], min_channels))
-            lost = group.steps(np.maximum(must, 1).astype(int)) * group.step
-            least = max(group.units - math.floor(max_ratio * group.units), group.units - lost)
-            widths = [
-                kept
-                for kept in range(group.units, least - 1, -group.step)
-                if kept == group.units
-                or (
-                    group.allows(kept)
-                    and group.channels_of(kept) >= min_channels
-                    and group.channels_of(kept) % multiple[group.name] == 0
-                )
-            ][::-1]
+            widths = _widths(group, scores[group.name], min_channels, max_ratio, multiple[group.name])
         result.append(Choice(group, np.array(widths)))
     unmatched = [glob for glob in ignore if glob not in matched]
     if unmatched:
@@ -163,3 +162,17 @@ def choices(
             f"inspect`, for example {', '.join(group.name for group in groups[:3])}"
         )
     return result
+
+
+def _widths(group: Group, scores: np.ndarray, min_channels: int, max_ratio: float, multiple: int) -> list[int]:
+    """The numbers of units that may stay of a group that is not left whole, ascending."""
+    must = np.bincount(group.strata, weights=group.must_stay(scores, min_channels))
+    lost = group.steps(np.maximum(must, 1).astype(int)) * group.step
+    least = max(group.units - math.floor(max_ratio * group.units), group.units - lost)
+
+    def fits(kept: int) -> bool:
+        channels = group.channels_of(kept)
+        return group.allows(kept) and channels >= min_channels and channels % multiple == 0
+
+    narrower = [kept for kept in range(group.units - group.step, least - 1, -group.step) if fits(kept)]
+    return [*narrower[::-1], group.units]

@@ -249,7 +249,22 @@ def realise(
     budget: Mapping[str, float] | None = None,
     constraints: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The plan in which each group keeps the units named in `kept`."""
+    """Makes the plan in which each group keeps certain units.
+
+    Args:
+        graph: The dependency graph of the dense network.
+        kept: For each group the numbers of the units that stay, ascending.
+        criterion: What ranked them, for the plan's record.
+        allocation: What shared the budget, for the plan's record.
+        budget: What was asked for, for the plan's record.
+        constraints: What the widths were held to, for the plan's record.
+
+    Returns:
+        The plan, with what stays of each tensor, and MACs and parameters of both networks.
+
+    Raises:
+        PlanError: With so many units of a group, the model's code takes another path.
+    """
     stays = dict(kept)
     for group in graph.groups:
         if group.name in stays and not group.allows(len(stays[group.name])):

@@ -85,7 +85,17 @@ def _checked(
 
 
 def read_yaml(path: Path) -> Any:
-    """Reads the data in a YAML file (see `strict_yaml`). Raises RecipeError, in one line."""
+    """Reads the data in a YAML file (see `strict_yaml`).
+
+    Args:
+        path: The file.
+
+    Returns:
+        Mappings, lists, texts, numbers, booleans and None, as they are nested there.
+
+    Raises:
+        RecipeError: It can't be read, or is not YAML; in one line.
+    """
     try:
         return strict_yaml.read(path)
     except OSError as error:

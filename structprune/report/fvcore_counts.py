@@ -34,7 +34,18 @@ class _Positional(nn.Module):
 
 
 def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
-    """MACs of one forward pass by operator, as fvcore counts them: `{"conv": ..., "linear": ...}`."""
+    """Counts the MACs of one forward pass, by fvcore and independently of the plan.
+
+    Args:
+        model: The network, which is left as it was.
+        example_inputs: As `trace` takes them.
+
+    Returns:
+        MACs by operator: `{"conv": ..., "linear": ...}`, without those that have none.
+
+    Raises:
+        Exception: Whatever fvcore raises for a model that torch.jit.trace can't follow.
+    """
     from fvcore.nn import FlopCountAnalysis  # which only counting needs, and not what reads a report
 
     inputs = Inputs.of(example_inputs).beside(model)
@@ -69,7 +80,17 @@ class CountedMacs:
 
 
 def counted_macs(plan: Plan, dense: nn.Module, slim: nn.Module, example: Any) -> CountedMacs:
-    """fvcore's counts of both networks, beside those of the plan."""
+    """Counts the MACs of both networks by fvcore, and holds them against the plan's.
+
+    Args:
+        plan: The plan.
+        dense: The dense network.
+        slim: What `prune` made of it.
+        example: As `trace` takes it.
+
+    Returns:
+        fvcore's counts, and where they differ from the plan's.
+    """
     counts = {"dense": _macs_or_none(dense, example), "slim": _macs_or_none(slim, example)}
     return CountedMacs(counts["dense"], counts["slim"], tuple(_disagreements(plan, counts)))
 

@@ -79,7 +79,14 @@ def also_rows(also: Sequence[OtherRuntime]) -> list[Row]:
 
 
 def also_table(also: Sequence[OtherRuntime]) -> Table:
-    """The networks on other runtimes."""
+    """Makes the table of the networks on other runtimes.
+
+    Args:
+        also: A record for each runtime.
+
+    Returns:
+        The table, for rich to print, as are those below.
+    """
     table = Table(title="on other runtimes", title_justify="left")
     for name, justify in (("", "left"), ("dense", "right"), ("slim", "right"), ("", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -144,7 +151,14 @@ def int8_rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def int8_table(report: Report) -> Table:
-    """Dense and slim in float32 and int8."""
+    """Makes the table of dense and slim in float32 and int8.
+
+    Args:
+        report: One with `int8`.
+
+    Returns:
+        The table.
+    """
     table = Table(title="float32 and int8", title_justify="left")
     names, *rows = int8_rows(report)
     for name in names:
@@ -155,7 +169,14 @@ def int8_table(report: Report) -> Table:
 
 
 def benchmark_table(benchmark: Benchmark) -> Table:
-    """Milliseconds of ONNX files, and how many times as fast as the first each is."""
+    """Makes the table of a benchmark: milliseconds, and how many times as fast as the first network each is.
+
+    Args:
+        benchmark: What was timed.
+
+    Returns:
+        The table.
+    """
     reference = next(iter(benchmark.ms))
     slower = [pace(reference, name, benchmark.speedup[name], benchmark.ci95[name]) for name in benchmark.speedup]
     table = Table(title=titled("", slower), title_justify="left", caption_justify="left")
@@ -195,7 +216,16 @@ def titled(title: str, slower: Sequence[str]) -> str | None:
 
 
 def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Table]:
-    """Where the dense network's time goes, and what narrowing each group alone is expected to save."""
+    """Shows where the dense network's time goes, and what narrowing each group alone is expected to save.
+
+    Args:
+        graph: The dense network's.
+        cost: What widths cost on a runtime.
+        title: Of the first table.
+
+    Returns:
+        A table of layers and one of groups.
+    """
     layers: dict[str, float] = {}
     ops: dict[str, dict[str, None]] = {}
     for kernel in cost.kernels:
@@ -226,7 +256,11 @@ def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Tab
 
 
 def criteria_table() -> Table:
-    """Every registered criterion, what it needs, how it combines coupled layers, and where it is from."""
+    """Lists the registered criteria: what each needs, how it combines coupled layers, and where it is from.
+
+    Returns:
+        The table, sorted by name.
+    """
     table = Table(title="Criteria: low scores go first", title_justify="left")
     for name in ("name", "ranks by", "needs", "coupled layers", "source"):
         table.add_column(name, overflow="fold")
@@ -237,7 +271,16 @@ def criteria_table() -> Table:
 
 
 def sensitivity_table(graph: DependencyGraph, sensitivity: Sensitivity, title: str) -> Table:
-    """The loss for each share of a group's units that goes."""
+    """Shows the loss for each share of a group's units that goes.
+
+    Args:
+        graph: The dense network's.
+        sensitivity: The scan.
+        title: Of the table.
+
+    Returns:
+        The table, a line for each group.
+    """
     shares = sorted(
         {round(1 - kept / max(losses), 3) for losses in sensitivity.losses.values() for kept in losses} - {0.0}
     )
@@ -259,7 +302,15 @@ def sensitivity_table(graph: DependencyGraph, sensitivity: Sensitivity, title: s
 
 
 def report_table(report: Report, title: str) -> Table:
-    """The table that a run ends with; first of all its verdict, red where it is bad."""
+    """Makes the table that a run ends with; first of all its verdict, red where it is bad.
+
+    Args:
+        report: What a run came to.
+        title: The second line.
+
+    Returns:
+        The table.
+    """
     verdict = report.verdict or verdict_of(report)  # of an early version
     colour = _COLOURS[verdict.state]
     first = f"[{colour}]{escape(verdict.text)}[/{colour}]"
@@ -310,20 +361,21 @@ def gate_caption(gate: GateOfCut) -> str:
 
 
 def graph_table(graph: DependencyGraph, title: str) -> list[Table]:
-    """Groups; barriers and layers that stay whole, if there are any."""
+    """Shows the groups; barriers and layers that stay whole, if there are any.
+
+    Args:
+        graph: The network's.
+        title: Of the first table.
+
+    Returns:
+        One to three tables.
+    """
     groups = Table(title=escape(title), title_justify="left")
     for name in ("leading layer", "channels", "units", "parameters", "MACs", "kind"):
         groups.add_column(name, justify="left" if name in ("leading layer", "kind") else "right")
     for entry in describe_groups(graph):
-        _add(
-            groups,
-            entry.name,
-            str(entry.channels),
-            str(entry.units),
-            f"{entry.params:,}",
-            f"{entry.macs:,}",
-            entry.kind,
-        )
+        counts = (str(entry.channels), str(entry.units), f"{entry.params:,}", f"{entry.macs:,}")
+        _add(groups, entry.name, *counts, entry.kind)
     tables = [groups]
     if graph.barriers:
         barriers = Table(title="Barriers: channels that stay", title_justify="left")

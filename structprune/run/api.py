@@ -92,7 +92,21 @@ def run_recipe(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Report:
-    """As `run`, which gives plain data: the report as the record that report.json is written from."""
+    """Runs a recipe as `run` does, which gives plain data.
+
+    Args:
+        recipe: A path, or what `read_recipe` gives.
+        out: The folder; by default runs/NAME.
+        overrides: Strings `a.b=value`.
+        resume: Goes on with a run that was interrupted in `out`, or stopped after its plan.
+        reporter: Shows progress; by default on standard error.
+
+    Returns:
+        The record that report.json is written from.
+
+    Raises:
+        StructPruneError: As for `run`.
+    """
     report = _claimed(recipe, out, overrides, resume, False, reporter)
     assert isinstance(report, Report)
     return report
@@ -106,7 +120,21 @@ def plan_recipe(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Plan:
-    """As `run` up to plan.json: the plan."""
+    """Runs a recipe up to plan.json, as `run` does with `plan_only`.
+
+    Args:
+        recipe: A path, or what `read_recipe` gives.
+        out: The folder; by default runs/NAME.
+        overrides: Strings `a.b=value`.
+        resume: Goes on with a run that was interrupted in `out`.
+        reporter: Shows progress; by default on standard error.
+
+    Returns:
+        The plan.
+
+    Raises:
+        StructPruneError: As for `run`.
+    """
     plan = _claimed(recipe, out, overrides, resume, True, reporter)
     assert isinstance(plan, Plan)
     return plan
@@ -175,9 +203,16 @@ def _run(
 
 @settings_kept()
 def rehearse(recipe: Recipe, reporter: Reporter | None = None) -> None:
-    """All that a run does before it writes anything: raises what is wrong with the recipe, its model, data or budget.
+    """Does all that a run does before it writes anything.
 
     What widths cost is learned here, if the budget asks for it, and kept on disk.
+
+    Args:
+        recipe: The recipe.
+        reporter: Shows progress; by default on standard error.
+
+    Raises:
+        StructPruneError: Something is wrong with the recipe, its model, its data or its budget.
     """
     with tempfile.TemporaryDirectory() as nowhere:
         runner = runner_of(recipe, reporter or Reporter(), Artefacts(Path(nowhere)))
@@ -188,7 +223,17 @@ def rehearse(recipe: Recipe, reporter: Reporter | None = None) -> None:
 def runner_of(
     recipe: Recipe, reporter: Reporter, store: Artefacts, artefacts: Mapping[str, Any] | None = None
 ) -> Runner:
-    """The stages of a recipe, none of them run yet, under the recipe's seed."""
+    """Prepares the stages of a recipe, none of them run yet, under the recipe's seed.
+
+    Args:
+        recipe: The recipe.
+        reporter: Shows progress.
+        store: Where stages keep what they make.
+        artefacts: What is there already, by name, so that no stage makes it.
+
+    Returns:
+        The runner of the stages.
+    """
     torch.manual_seed(recipe.seed)
     np.random.seed(recipe.seed)
     warnings.filterwarnings("ignore", category=UserWarning, module=TORCH)

@@ -40,13 +40,30 @@ _TRAININGS = {"dense": "dense.summary.csv", "slim": "slim.summary.csv"}  # epoch
 
 
 def store_of(place: Path) -> Path:
-    """Where runs in this folder keep what they make."""
+    """Says where runs in a folder keep what they make.
+
+    Args:
+        place: The folder in which the runs' folders lie.
+
+    Returns:
+        The folder that the environment names (STRUCTPRUNE_STORE), else one in `place`.
+    """
     return Path(os.environ.get(STORE) or place / _BESIDE)
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds a folder, which is made, against other runs. Raises RecipeError where another run holds it."""
+    """Holds a folder, which is made, against other runs.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        A context that ends the hold.
+
+    Raises:
+        RecipeError: Another run holds it, or it can't be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / _LOCK, timeout=0)

@@ -113,8 +113,17 @@ _BENCHMARK = TypeAdapter(Benchmark)
 
 
 def pace(reference: str, name: str, speedup: float, ci95: Sequence[float]) -> str:
-    """A line on a network that was not measured faster than another, which no table may leave below its first line;
-    nothing of one that was."""
+    """Says that a network was not measured faster than another; no table may leave this below its first line.
+
+    Args:
+        reference: The other network's name.
+        name: The network's name.
+        speedup: How many times as fast as the other it is.
+        ci95: The 95 % interval of the speedup.
+
+    Returns:
+        A line; an empty one for a network that was measured faster.
+    """
     low, high = ci95
     if speedup >= 1:
         return ""

@@ -21,10 +21,18 @@ def time_layers(
     seconds: float = 3.0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, dict[str, float]]:
-    """For each network the milliseconds of each layer in one run (medians, in turns as `benchmark` does it), in order.
+    """Times each layer of networks, in turns as `benchmark` does it.
 
-    `runtime` is one that tells kernels' times, onnxruntime on the CPU by default, and says what it opens. Kernels are
-    timed one by one, so their sum is a little over what a whole run takes.
+    Kernels are timed one by one, so their sum is a little over what a whole run takes.
+
+    Args:
+        models: Networks by name, as the runtime opens them: ONNX files for onnxruntime.
+        runtime: One that tells kernels' times; by default onnxruntime on the CPU.
+        seconds: Of timing, in all.
+        progress: Gets the share that is done.
+
+    Returns:
+        For each network the median milliseconds of each layer in one run, in the order in which layers run.
     """
     chosen = runtime or Runtime()
     start = time.perf_counter()

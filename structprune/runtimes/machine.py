@@ -27,7 +27,11 @@ class Environment(JsonRecord):
 
 
 def environment() -> Environment:
-    """The machine that this process runs on."""
+    """Describes the machine that this process runs on.
+
+    Returns:
+        The processor, the cores that this process may use, and versions.
+    """
     versions = {}
     for name in _PACKAGES:
         try:

@@ -39,9 +39,17 @@ def time_also(
     pin: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[OtherRuntime]:
-    """A row for each runtime, `seconds` on each: what `dense` and `slim` of `networks(runtime)` take there.
+    """Times the dense and the slim network on each of several runtimes.
 
-    An engine that fails on a network leaves its error in its row, and no figures.
+    Args:
+        runtimes: The runtimes.
+        networks: Gives `dense` and `slim` for a runtime.
+        seconds: Of timing, on each runtime.
+        pin: Whether the process stays on cores of its own meanwhile.
+        progress: Gets the share that is done.
+
+    Returns:
+        A record for each runtime. An engine that fails on a network leaves its error there, and no figures.
     """
     rows = []
     for number, runtime in enumerate(runtimes):

@@ -88,7 +88,14 @@ def graph_module(
 
 
 def layout_of(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """For each parameter and buffer: whether it is a parameter, trains, persists, and which one it is the same as."""
+    """Describes the parameters and buffers of a model.
+
+    Args:
+        model: The model.
+
+    Returns:
+        For each key whether it is a parameter, trains, persists, and which one it is the same as.
+    """
     layout: dict[str, dict[str, Any]] = {}
     first: dict[int, str] = {}
     for key, parameter in model.named_parameters(remove_duplicate=False):

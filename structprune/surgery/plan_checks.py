@@ -49,7 +49,15 @@ _NO_SIZES = frozenset(
 
 
 def check(model: nn.Module, plan: Plan) -> None:
-    """Raises PlanError unless the plan is sound, and `model` has each tensor that it slices and number that it sets."""
+    """Checks that a plan is sound, and that a model has each tensor that it slices and each number that it sets.
+
+    Args:
+        model: The dense network.
+        plan: The plan.
+
+    Raises:
+        PlanError: It is not, or the model does not have them.
+    """
     if not isinstance(plan, Plan):
         raise PlanError(f"the plan is a {type(plan).__name__}: give one that structprune.plan or Plan.from_json made")
     plan.check()
@@ -73,10 +81,17 @@ def check(model: nn.Module, plan: Plan) -> None:
 
 
 def wrong_shape(stored: Mapping[str, Tensor], plan: Plan, where: str, every: bool = False) -> str | None:
-    """What is wrong with tensors that should be those of the plan's slim network, or None.
+    """Says what is wrong with tensors that should be those of the plan's slim network.
 
-    If `every`, none may be missing. Else some may, but not all, as weight norm and the like may have been removed
-    since.
+    Args:
+        stored: Tensors by key.
+        plan: The plan.
+        where: Where they are, for the message.
+        every: Whether none may be missing. Else some may, but not all, as weight norm and the like may have been
+            removed since.
+
+    Returns:
+        The first thing that is wrong; None if nothing is.
     """
     missing = None
     for key, axes in plan.keep.items():

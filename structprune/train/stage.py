@@ -35,17 +35,18 @@ def train_stage(
 ) -> Path:
     """Trains `model` in place, and writes its weights and a summary of its epochs (CSV) into `folder`.
 
-    If the weights are there already, only read them; if training was interrupted, go on.
+    If the weights are there already, they are only read; an interrupted training goes on.
 
     Args:
         model: the network; its parameters and buffers change.
         spec: the recipe's `train` or `finetune`.
-        data, task: what to train on, and the loss and the metrics.
+        data: what to train on.
+        task: the loss and the metrics.
         folder: gets the weights and, meanwhile, the checkpoint.
         what: "dense" or "slim".
         seed: decides order, dropout and augmentation.
         reporter: shows the progress.
-        going_on: whether the network came with weights, which the stage's line then mentions.
+        going_on: whether the network came with weights, which is said.
         dense: the network that `model` was cut from, for methods that learn from it.
 
     Returns:
@@ -61,9 +62,8 @@ def train_stage(
     if final.is_file():
         replace_tensors(model, load_file(final))
         return final
-    verb = "training" if what == "dense" else "fine-tuning"
+    verb, notes = "training" if what == "dense" else "fine-tuning", list[str]()
     reporter.stage(f"{verb} the {what} network{_ON if going_on else ''}, {_count(spec.epochs, 'epoch')}")
-    notes: list[str] = []
     with reporter.bar(verb) as update:
 
         def progress(step: int, steps: int, shown: dict[str, float]) -> None:

@@ -24,7 +24,15 @@ from .masking import Statistics, Watched
 
 
 def masked(model: nn.Module, plan: Plan) -> nn.Module:
-    """A copy of the dense `model` whose removed filters and kernels are zero, and whose statistics are masked."""
+    """Makes a masked reference: the dense network whose removed filters and kernels are zero, its statistics masked.
+
+    Args:
+        model: The dense network, which is left as it was.
+        plan: The plan; its `keep` and `statistics` are all that is read.
+
+    Returns:
+        A copy, of the dense shapes.
+    """
     copy = skeleton_copy(model)
     weights = {key: tensor.detach() for key, tensor in tensors(model).items() if tensor.dim() > 1}
     cut = {key: axes for key, axes in plan.keep.items() if key in weights}
@@ -59,10 +67,18 @@ def refilled(model: nn.Module, plan: Plan, keys: Iterable[str]) -> nn.Module:
 
 
 def expanded(model: nn.Module, slim: nn.Module, plan: Plan) -> nn.Module:
-    """A copy of the dense architecture that holds the slim network's weights in their old places.
+    """Puts a slim network's weights back into their old places in the dense architecture.
 
     Between them filters and kernels are zero, and vectors keep the dense network's values. For a slim network that
-    was trained after surgery: this is the masked network that was trained with it.
+    was trained after surgery, this is the masked network that was trained with it.
+
+    Args:
+        model: The dense network, which is left as it was.
+        slim: What `prune` made of it, trained since or not.
+        plan: The plan.
+
+    Returns:
+        A copy of the dense architecture.
     """
     copy = skeleton_copy(model)
     small = tensors(slim)

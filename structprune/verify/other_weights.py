@@ -19,8 +19,17 @@ from .running import attempt, compare_finest
 def compare_random(
     comparison: Comparison, model: nn.Module, slim: nn.Module, plan: Plan, batches: list[Inputs]
 ) -> None:
-    """Compares slim with the masked network, both with random weights; or with the dense network's own, disturbed, if
-    random ones give no finite output."""
+    """Compares the slim network with the masked one, both with random weights.
+
+    If random ones give no finite output, they are the dense network's own, disturbed.
+
+    Args:
+        comparison: Gets what comes of it.
+        model: The dense network.
+        slim: What `prune` made of it.
+        plan: The plan.
+        batches: Inputs; the first are used.
+    """
     others = _with_others(model, plan, batches[0])
     if others is None:
         comparison.skip("the dense network gives no finite output with other weights")

@@ -136,9 +136,15 @@ def compare_finest(
     order: Callable[[torch.dtype], list[torch.dtype]] = levels,
     dense: nn.Module | None = None,
 ) -> None:
-    """Compares in the first dtype of `order` that the reference runs in, at the tolerance of that dtype.
+    """Compares two networks in the finest dtype that the first one runs in, at the tolerance of that dtype.
 
-    `order` gives them for the network's own dtype, by default float64 first.
+    Args:
+        comparison: Gets what comes of it.
+        reference: The network that is right.
+        other: The network that is held against it.
+        batches: Inputs.
+        order: Gives the dtypes to try, in turn, for the network's own dtype; by default float64 first.
+        dense: Shows whether NaN is the dense network's own.
     """
     native = dtype_of(reference, batches[0])
     dtypes = order(native)
@@ -277,9 +283,14 @@ def _of_order(x: Tensor) -> float:
 
 
 def batches_of(model: nn.Module, inputs: Inputs) -> list[Inputs]:
-    """The inputs at batch 1 and at another size: as given, or one sample and a shifted copy of it.
+    """Makes the inputs at batch 1 and at another size: as they are, or one sample and a shifted copy of it.
 
-    If the dense model itself runs at only one batch size, only that one.
+    Args:
+        model: The dense network.
+        inputs: Example inputs.
+
+    Returns:
+        Those of the two that the dense network runs on; if it runs on neither, `inputs` alone.
     """
     size = size_of(inputs)
     if size > 1:

@@ -89,9 +89,15 @@ class Step:
 def compare_training(
     comparison: Comparison, model: nn.Module, slim: nn.Module, plan: Plan, batches: list[Inputs], right: bool
 ) -> None:
-    """Compares one training step; not compared if the dense network can't take one, or is random.
+    """Compares one training step; says why not if the dense network can't take one, or is random.
 
-    `right` says that slim is right in evaluation: only then may a difference be due to training mode.
+    Args:
+        comparison: Gets what comes of it.
+        model: The dense network.
+        slim: What `prune` made of it.
+        plan: The plan.
+        batches: Inputs; a few samples of the last are used.
+        right: Whether slim is right in evaluation: only then may a difference be due to training mode.
     """
     native, few = dtype_of(model, batches[-1]), _few(batches[-1], SAMPLES_OF_STEP)
     fitting = [(dtype, some) for dtype in levels(native) if (some := _fitting(model, few, dtype)) is not None]
