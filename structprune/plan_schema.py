@@ -2,7 +2,7 @@
 
 Enters the plain data of a plan, from a file or made in Python; leaves nothing, or a PlanError that names the place. It
 knows nothing of the model: that the plan fits one, `surgery.check` says. `structprune.records.Plan` has the same
-fields and says what they mean.
+fields, of the same types, and says what they mean. The parts of a plan are dictionaries, as in its file.
 """
 
 from __future__ import annotations
@@ -21,16 +21,13 @@ from pydantic import (
     Tag,
     ValidationError,
 )
+from typing_extensions import NotRequired, TypedDict, TypeIs  # pydantic takes typing's own from Python 3.12
 
 from .errors import PlanError
 from .messages import shown, unknown
 
 PLAN_SCHEMA = "structprune.plan/2"
 READ = ("structprune.plan/1", PLAN_SCHEMA)  # those that `Plan.from_json` reads; their fields are the same
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def _rising(indices: list[int]) -> list[int]:
@@ -57,15 +54,23 @@ def _kind(kept: Any) -> str:
 
 
 Kept = Annotated[Annotated[Indices, Tag("indices")] | Annotated[Blocks, Tag("blocks")], Discriminator(_kind)]
+KeptAxes = dict[Axis, Kept]
 Name = Annotated[str, Field(min_length=1)]  # `surgery.graph_form` refuses those that are no identifiers
 
 
-class GroupEntry(_Strict):
+def in_blocks(kept: Kept) -> TypeIs[Blocks]:
+    """Whether each block of axis 0 keeps indices of its own."""
+    return isinstance(kept[0], list)
+
+
+class GroupEntry(TypedDict):
+    """A group's units, and the indices of those that are kept."""
+
     units: Annotated[int, Field(ge=1, lt=2**40)]
     kept: Indices
 
 
-class Statistic(_Strict):
+class Statistic(TypedDict):
     """A call of an op that takes a statistic over channels, and what each axis of each of its arguments keeps."""
 
     call: Count
@@ -75,13 +80,15 @@ class Statistic(_Strict):
     keep: dict[Axis, dict[Axis, Indices]]
 
 
-class Constant(_Strict):
+class Constant(TypedDict):
+    """A tensor of a program: complex numbers as pairs, and numbers that JSON lacks as text."""
+
     dtype: Name
     values: JsonValue
     shape: list[Size]
 
 
-class Call(_Strict):
+class Call(TypedDict):
     """One node of a program; `surgery.graph_form` knows the kinds, and which targets and arguments they take."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -91,7 +98,7 @@ class Call(_Strict):
     kwargs: dict[Name, JsonValue]
 
 
-class Path(_Strict):
+class Path(TypedDict):
     """The calls of a forward pass."""
 
     inputs: list[Name]
@@ -103,29 +110,82 @@ class Path(_Strict):
 class Program(Path):
     """A forward pass, and the others that the network makes at other batch sizes."""
 
-    paths: list[Path] = Field(default_factory=list)
+    paths: NotRequired[list[Path]]
 
 
-class Amounts(_Strict):
+class Amounts(TypedDict):
+    """An amount of both networks."""
+
     dense: Count
     slim: Count
 
 
-class AmountsByOperator(_Strict):
+class AmountsByOperator(TypedDict):
+    """The same for each operator."""
+
     dense: dict[str, Count]
     slim: dict[str, Count]
 
 
-class PlanData(_Strict):
+Budget = dict[str, FiniteFloat | Count]
+
+
+class Limits(TypedDict, total=False):
+    """What a cut had to keep to."""
+
+    min_channels: int
+    max_ratio: FiniteFloat
+    align: int | dict[str, int]
+    ignore: list[str]
+
+
+class Cut(TypedDict):
+    """One cut of a composed plan: what was asked of it, and what it came to."""
+
+    criterion: str
+    allocation: str
+    budget: Budget
+    constraints: Limits
+    macs: Amounts
+    params: Amounts
+
+
+class Constraints(Limits, total=False):
+    """What a plan had to keep to; of a composed one only what was asked of each cut, in turn."""
+
+    cuts: list[Cut]
+
+
+class Round(TypedDict):
+    """One round of planning by measuring: speedups that were asked for, predicted and measured."""
+
+    goal: FiniteFloat
+    predicted: FiniteFloat
+    measured: FiniteFloat
+    ci95: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
+
+
+class Latency(TypedDict):
+    """The milliseconds that were predicted; what was measured, and what the costs were corrected by."""
+
+    dense: FiniteFloat
+    slim: FiniteFloat
+    rounds: NotRequired[list[Round]]
+    correction: NotRequired[FiniteFloat]
+
+
+class PlanData(BaseModel):
     """A plan as plan.json holds it, beside what `structprune.save` adds: `architecture` and `weights`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)  # and so of the dictionaries in it
 
     schema_: Literal["structprune.plan/1", "structprune.plan/2"] = Field(alias="schema")
     criterion: str
     allocation: str
-    budget: dict[str, FiniteFloat | Count]
-    constraints: dict[str, JsonValue]
+    budget: Budget
+    constraints: Constraints
     groups: dict[str, GroupEntry]
-    keep: dict[str, dict[Axis, Kept]]
+    keep: dict[str, KeptAxes]
     shapes: dict[str, list[Size]]
     attributes: dict[str, dict[str, JsonValue]]
     macs: Amounts
@@ -133,7 +193,7 @@ class PlanData(_Strict):
     params: Amounts
     statistics: list[Statistic] = Field(default_factory=list)
     program: Program | None = None
-    latency: dict[str, JsonValue] | None = None
+    latency: Latency | None = None
     notes: list[str] = Field(default_factory=list)
 
 
@@ -149,8 +209,8 @@ def check_plan(data: dict[str, Any]) -> None:
     except RecursionError:
         raise PlanError("not a sound plan: it is nested too deeply") from None
     for name, group in plan.groups.items():
-        if group.kept[-1] >= group.units:
-            raise _impossible(f"groups.{name}", f"keeps unit {group.kept[-1]} of {group.units}")
+        if group["kept"][-1] >= group["units"]:
+            raise _impossible(f"groups.{name}", f"keeps unit {group['kept'][-1]} of {group['units']}")
     if plan.program is not None and plan.attributes:
         raise _impossible("attributes", "must be empty beside a program, which has its numbers itself")
     if set(plan.keep) != set(plan.shapes):
@@ -160,13 +220,13 @@ def check_plan(data: dict[str, Any]) -> None:
         _check_axes(key, axes, plan.shapes[key])
 
 
-def _check_axes(key: str, axes: dict[str, Any], shape: list[int]) -> None:
+def _check_axes(key: str, axes: KeptAxes, shape: list[int]) -> None:
     if not axes:
         raise _impossible(key, "names no axis in keep")
     for axis, kept in axes.items():
         if int(axis) >= len(shape):
             raise _impossible(key, f"has no axis {axis}: its shape is {shape}")
-        blocks = kept if isinstance(kept[0], list) else [kept]
+        blocks = kept if in_blocks(kept) else [kept]
         if max(block[-1] for block in blocks) >= shape[int(axis)]:
             raise PlanError(f"the plan keeps impossible indices of axis {axis} of {key}, whose shape is {shape}")
         if len(blocks) == 1:
@@ -178,7 +238,7 @@ def _check_axes(key: str, axes: dict[str, Any], shape: list[int]) -> None:
             continue
         long = shape[0] // len(blocks)
         counts = [0] * len(blocks)
-        for row in rows if not isinstance(rows[0], list) else ():
+        for row in rows if not in_blocks(rows) else ():
             if row < shape[0]:
                 counts[row // long] += 1
         if len(set(counts)) > 1:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from . import strict_json
 from .errors import PlanError
 from .messages import shown
-from .plan_schema import PLAN_SCHEMA, check_plan
+from .plan_schema import (
+    PLAN_SCHEMA,
+    Amounts,
+    AmountsByOperator,
+    Constraints,
+    GroupEntry,
+    KeptAxes,
+    Latency,
+    Program,
+    Statistic,
+    check_plan,
+)
 
 BESIDE = ("architecture", "weights")  # what `structprune.save` adds to a plan in its file
 
@@ -75,17 +86,17 @@ class Plan:
     criterion: str
     allocation: str
     budget: dict[str, float]
-    constraints: dict[str, Any]
-    groups: dict[str, dict[str, Any]]
-    keep: dict[str, dict[str, Any]]
+    constraints: Constraints
+    groups: dict[str, GroupEntry]
+    keep: dict[str, KeptAxes]
     shapes: dict[str, list[int]]
-    attributes: dict[str, dict[str, Any]]
-    macs: dict[str, int]
-    macs_by_operator: dict[str, dict[str, int]]
-    params: dict[str, int]
-    statistics: list[dict[str, Any]] = field(default_factory=list)
-    program: dict[str, Any] | None = None
-    latency: dict[str, Any] | None = None
+    attributes: dict[str, dict[str, JsonValue]]
+    macs: Amounts
+    macs_by_operator: AmountsByOperator
+    params: Amounts
+    statistics: list[Statistic] = field(default_factory=list)
+    program: Program | None = None
+    latency: Latency | None = None
     notes: list[str] = field(default_factory=list)
     schema: str = PLAN_SCHEMA
 
@@ -273,7 +284,7 @@ def _json(value: Any) -> str:
         raise PlanError(f"the plan can't be written as JSON: {error}") from error
 
 
-def _share(counts: Mapping[str, int], name: str) -> str:
+def _share(counts: Amounts, name: str) -> str:
     """What is left of a count, as a person reads it."""
     slim, dense = counts["slim"], counts["dense"]
     return f"{slim:,} of {dense:,} {name}" + (f" ({100 * slim / dense:.1f} %)" if dense else "")

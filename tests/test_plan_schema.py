@@ -56,6 +56,15 @@ def test_a_plan_reads_back_and_so_does_one_of_the_version_before(text):
     assert plan.statistics
 
 
+def test_what_was_predicted_and_measured_reads_back():
+    plan = _planned("module")
+    measured = {"goal": 2.0, "predicted": 2.1, "measured": 1.9, "ci95": [1.8, 2.0]}
+    plan.latency = {"dense": 4.0, "slim": 2.0, "rounds": [measured], "correction": 1.1}
+    assert sp.Plan.from_json(plan.to_json()).latency == plan.latency
+    plan.latency = {"dense": 4, "slim": 2}  # as of a runtime that was never timed
+    assert sp.Plan.from_json(plan.to_json()) == plan
+
+
 def _set(*path, to):
     def edit(data):
         for part in path[:-1]:
@@ -105,6 +114,12 @@ EDITS = [
     (_set("statistics", 0, "reduces", to=1), r"'statistics\.0\.reduces': .*boolean, not 1"),
     (_set("statistics", 0, "keep", to={"0": {"x": [0]}}), r"'statistics\.0\.keep\.0\.x"),
     (_set("statistics", to={}), "'statistics': .*list"),
+    (_set("constraints", "min", to=1), "unknown key 'min'"),
+    (_set("constraints", "align", to=1.5), r"'constraints\.align"),
+    (_set("constraints", "cuts", to=[{}]), r"constraints\.cuts\.0\.criterion is missing"),
+    (_set("latency", to={"dense": 1.0}), r"latency\.slim is missing"),
+    (_set("latency", to={"dense": "1", "slim": 1.0}), r"'latency\.dense': .*number, not '1'"),
+    (_set("latency", to={"dense": 2.0, "slim": 1.0, "rounds": [{"goal": 2.0}]}), r"latency\.rounds\.0\.predicted is"),
     (_set("notes", to=[1]), r"'notes\.0': .*string, not 1"),
     (_set("program", to={"nodes": []}), "is missing"),
     (_set("program", to=[]), "'program'"),

@@ -15,6 +15,7 @@ from typing import Any, cast
 from ..errors import BudgetError
 from ..graph import DependencyGraph
 from ..plan.budget import LATENCY, SPEEDUP
+from ..plan_schema import Amounts, Latency, Round
 from ..records import Plan
 from ..runtimes import Benchmark, Runtime, benchmark
 from ..runtimes.engine import Network
@@ -27,7 +28,7 @@ TOLERANCE = 0.03  # of the speed that was asked for
 ROUNDS = 6
 TIMED, RUNS = 6, 7  # rounds of a timing, and the fewest runs of a network in each
 NARROW = 1.005  # corrections that are as near as this to each other give the same network
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[Round], None]
 Progress = Callable[[float], None]
 
 
@@ -100,7 +101,7 @@ class _Search:
 
     def __init__(self, budget: Mapping[str, float], tolerance: float) -> None:
         self.budget, self.tolerance = budget, tolerance
-        self.rounds: list[dict[str, Any]] = []  # what each planned and measured
+        self.rounds: list[Round] = []  # what each planned and measured
         self.nearest: Plan | None = None
         self.distance = math.inf  # of the nearest from the goal, as a share of it; 0 where it will do
         self.correction, self.exhausted = 1.0, False
@@ -177,7 +178,7 @@ class _Search:
         return self.nearest
 
 
-def _latency(plan: Plan) -> dict[str, Any]:
+def _latency(plan: Plan) -> Latency:
     assert plan.latency is not None  # it was made with costs
     return plan.latency
 
@@ -237,7 +238,11 @@ def _goal(budget: Mapping[str, float], timed: Benchmark) -> float:
 def _others_bind(budget: Mapping[str, float], plan: Plan) -> bool:
     """Whether a budget of another kind is used up, so that the network can't be wider."""
     units = sum(group["units"] for group in plan.groups.values())
-    used = {"macs": plan.macs, "params": plan.params, "channels": {"dense": units, "slim": sum(plan.widths.values())}}
+    used: dict[str, Amounts] = {
+        "macs": plan.macs,
+        "params": plan.params,
+        "channels": {"dense": units, "slim": sum(plan.widths.values())},
+    }
     for name, counts in used.items():
         if name in budget:
             allowed = budget[name] * counts["dense"] if budget[name] <= 1 else budget[name]

@@ -21,6 +21,8 @@ from ..ops import op_name
 from ..ops.answers import Answer
 from ..ops.laws import At, Term, places, root
 from ..ops.record import record_of
+from ..plan_schema import Call, Constant
+from ..plan_schema import Program as Calls
 from . import trials
 from .channels import ChannelGraph
 from .number_formulas import Follower, StuckError, Unsolved, found_at
@@ -35,7 +37,7 @@ _KINDS = {operator.pow: "pow", root: "root"}  # what they are called in a progra
 class Program:
     """The calls of a slim network as plain data, and what a user should know of the sizes that they take."""
 
-    calls: dict[str, Any]
+    calls: Calls
     notes: tuple[str, ...] = ()
 
 
@@ -71,12 +73,12 @@ class Writer(Follower):
     def __init__(self, graph: ChannelGraph, removed: np.ndarray, sizes: Sizes, names: list[str]) -> None:
         super().__init__(graph, removed, sizes)
         self.names = names
-        self.nodes: list[dict[str, Any]] = []
+        self.nodes: list[Call] = []
         self.constants: dict[str, Tensor] = {}
         self.renamed: dict[str, str] = {}
         self.written: dict[Term, str] = {}
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Calls:
         names = [n for n, x in zip(self.names, self.graph.inputs.flat(), strict=True) if isinstance(x, Tensor)]
         self.first = next((n for n, x in zip(names, self.tensors(), strict=True) if x.dim()), names[0] if names else "")
         self.renamed.update(zip(self.inputs, names, strict=True))
@@ -269,7 +271,7 @@ def _unsolved(value: Any) -> Any:
             yield from _unsolved(item)
 
 
-def _as_data(tensor: Tensor) -> dict[str, Any]:
+def _as_data(tensor: Tensor) -> Constant:
     """A constant as plain data: complex numbers as pairs, numbers that JSON lacks as text."""
     parts = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     values = parts.tolist()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from ..plan_schema import KeptAxes, Statistic
 from .axes import alive
 from .channels import ChannelGraph
 
@@ -22,13 +22,13 @@ def mark_removed(graph: ChannelGraph, kept: Kept) -> np.ndarray:
     return removed
 
 
-def kept_positions(graph: ChannelGraph, kept: Kept) -> dict[str, dict[str, Any]]:
+def kept_positions(graph: ChannelGraph, kept: Kept) -> dict[str, KeptAxes]:
     """For each parameter or buffer that a removal slices: {axis: indices that stay}.
 
     For an axis of which each block of axis 0 keeps positions of its own, a list of indices for each block.
     """
     removed = mark_removed(graph, kept)
-    result: dict[str, dict[str, Any]] = {}
+    result: dict[str, KeptAxes] = {}
     for (key, dim), axis in graph.axes.items():
         stays = alive(axis, removed)
         if not stays.all():
@@ -50,10 +50,10 @@ def slim_shapes(graph: ChannelGraph, kept: Kept) -> dict[str, tuple[int, ...]]:
     return {key: tuple(shape) for key, shape in result.items()}
 
 
-def cut_statistics(graph: ChannelGraph, kept: Kept) -> list[dict[str, Any]]:
+def cut_statistics(graph: ChannelGraph, kept: Kept) -> list[Statistic]:
     """The calls that take a statistic over channels of which some go: which it is, and what each axis keeps."""
     removed = mark_removed(graph, kept)
-    result: dict[tuple[str, int], dict[str, Any]] = {}  # an einsum may contract several letters
+    result: dict[tuple[str, int], Statistic] = {}  # an einsum may contract several letters
     for s in graph.statistics:
         cut: dict[str, dict[str, list[int]]] = {}
         for place, over in s.over.items():
@@ -62,7 +62,7 @@ def cut_statistics(graph: ChannelGraph, kept: Kept) -> list[dict[str, Any]]:
                 if not stays.all():
                     cut.setdefault(str(place), {})[str(d)] = np.flatnonzero(stays).tolist()
         if cut:
-            entry = {"call": s.call, "op": s.op, "module": s.module, "reduces": s.reduces, "keep": {}}
+            entry: Statistic = {"call": s.call, "op": s.op, "module": s.module, "reduces": s.reduces, "keep": {}}
             keep = result.setdefault((s.op, s.call), entry)["keep"]
             for where, positions in cut.items():
                 keep.setdefault(where, {}).update(positions)

@@ -7,17 +7,17 @@ them as such. The dense network has no such buffers, so they become constants ag
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from ..errors import PlanError
+from ..plan_schema import Constant, KeptAxes, Path, Program, in_blocks
 from ..records import Plan
 
 HELD = "_constants."  # where a graph form keeps its program's constants
 
 
-def own_keys(first: Plan, other: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
+def own_keys(first: Plan, other: Plan) -> Iterator[tuple[str, KeptAxes]]:
     """What the second plan slices of the dense network's own tensors."""
     held = _constants(first.program) if first.program is not None else {}
     for key, axes in other.keep.items():
@@ -25,35 +25,44 @@ def own_keys(first: Plan, other: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
             yield key, axes
 
 
-def composed_program(first: Plan, other: Plan) -> dict[str, Any]:
+def composed_program(first: Plan, other: Plan) -> Program:
     """The second plan's program, as one of the dense network's."""
     assert other.program is not None
     if first.program is None:
         return other.program
     known = _constants(cut_constants(first.program, other.keep))
-    paths = [_with_constants(path, known) for path in _paths(other.program)]
-    return {**paths[0], **({"paths": paths[1:]} if len(paths) > 1 else {})}
+    return _of_paths([_with_constants(path, known) for path in _paths(other.program)])
 
 
-def cut_constants(program: dict[str, Any], keep: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def cut_constants(program: Program, keep: Mapping[str, KeptAxes]) -> Program:
     """The same program, with its constants sliced where a plan slices the buffers that hold them."""
-    paths = []
+    paths: list[Path] = []
     for path in _paths(program):
         constants = {name: _cut(name, entry, keep.get(HELD + name, {})) for name, entry in path["constants"].items()}
         paths.append({**path, "constants": constants})
-    return {**paths[0], **({"paths": paths[1:]} if len(paths) > 1 else {})}
+    return _of_paths(paths)
 
 
-def _paths(program: dict[str, Any]) -> list[dict[str, Any]]:
-    first = {name: value for name, value in program.items() if name != "paths"}
+def _paths(program: Program) -> list[Path]:
+    first = Path(
+        inputs=program["inputs"],
+        constants=program["constants"],
+        nodes=program["nodes"],
+        output=program["output"],
+    )
     return [first, *program.get("paths", [])]
 
 
-def _constants(program: dict[str, Any]) -> dict[str, Any]:
+def _of_paths(paths: list[Path]) -> Program:
+    first, *others = paths
+    return {**first, "paths": others} if others else {**first}
+
+
+def _constants(program: Program) -> dict[str, Constant]:
     return {name: entry for path in _paths(program) for name, entry in path["constants"].items()}
 
 
-def _with_constants(path: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def _with_constants(path: Path, known: Mapping[str, Constant]) -> Path:
     constants, nodes = dict(path["constants"]), []
     for node in path["nodes"]:
         name = node["target"].removeprefix(HELD)
@@ -65,13 +74,13 @@ def _with_constants(path: dict[str, Any], known: Mapping[str, Any]) -> dict[str,
     return {**path, "constants": constants, "nodes": nodes}
 
 
-def _cut(name: str, entry: dict[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:
+def _cut(name: str, entry: Constant, axes: KeptAxes) -> Constant:
     if not axes:
         return entry
     numbers = entry["dtype"].startswith("complex")  # pairs, on one axis more
     values = np.array(entry["values"], dtype=object).reshape([*entry["shape"], *([2] if numbers else [])])
     for axis, kept in axes.items():
-        if isinstance(kept[0], list) or max(kept) >= values.shape[int(axis)]:
+        if in_blocks(kept) or max(kept) >= values.shape[int(axis)]:
             raise PlanError(f"the plans can't be composed: the second keeps {kept} of constant {name}")
         values = values.take(kept, axis=int(axis))
     return {**entry, "values": values.tolist(), "shape": list(values.shape[: len(entry["shape"])])}

@@ -7,19 +7,17 @@ refused in one line, never guessed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+
+from pydantic import JsonValue
 
 from ..errors import PlanError
 from ..messages import shown
+from ..plan_schema import Cut, GroupEntry, KeptAxes, Latency, Program, Statistic, in_blocks
 from ..records import Plan
 from .composed_programs import composed_program, cut_constants, own_keys
 
-CUTS = "cuts"  # in the constraints of a composed plan: what was asked of each cut, in order
-_ASKED = ("criterion", "allocation", "budget", "constraints", "macs", "params")
 _SAME_RUNTIME = 1.5  # predictions of one network further apart than this were not made for the same runtime
-
-Axes = Mapping[str, Any]
 
 
 def compose(first: Plan, other: Plan) -> Plan:
@@ -35,7 +33,7 @@ def compose(first: Plan, other: Plan) -> Plan:
         criterion=_in_turn(cut["criterion"] for cut in cuts),
         allocation=_in_turn(cut["allocation"] for cut in cuts),
         budget=_budget(first, other),
-        constraints={CUTS: cuts},
+        constraints={"cuts": cuts},
         groups=groups,
         keep=keep,
         shapes=shapes,
@@ -72,7 +70,7 @@ def _refused(why: str) -> PlanError:
 # --- kept positions ---------------------------------------------------------------------------------------------------
 
 
-def _kept(first: Plan, other: Plan) -> tuple[dict[str, dict[str, Any]], dict[str, list[int]]]:
+def _kept(first: Plan, other: Plan) -> tuple[dict[str, KeptAxes], dict[str, list[int]]]:
     """What both leave of each parameter and buffer, and the dense shapes of the same."""
     keep, shapes = dict(first.keep), dict(first.shapes)
     for key, axes in own_keys(first, other):
@@ -92,11 +90,11 @@ def _left(plan: Plan, key: str) -> list[int]:
     """The shape that a plan leaves of a tensor that it slices."""
     shape = list(plan.shapes[key])
     for axis, kept in plan.keep[key].items():
-        shape[int(axis)] = len(kept[0]) if isinstance(kept[0], list) else len(kept)
+        shape[int(axis)] = len(kept[0]) if in_blocks(kept) else len(kept)
     return shape
 
 
-def _composed(key: str, before: Axes, after: Axes, dense: Sequence[int], fewer: bool) -> dict[str, Any]:
+def _composed(key: str, before: KeptAxes, after: KeptAxes, dense: Sequence[int], fewer: bool) -> KeptAxes:
     """The kept indices of each axis in the dense numbering; `dense` is the dense shape, and `fewer` says that the first
     leaves fewer blocks than there were."""
     whole = _refused(
@@ -105,19 +103,18 @@ def _composed(key: str, before: Axes, after: Axes, dense: Sequence[int], fewer: 
     )
     result = dict(before)
     for axis, kept in after.items():
-        old, blocks = before.get(axis, range(dense[int(axis)])), isinstance(kept[0], list)
-        old_blocks = bool(old) and isinstance(old[0], list)
-        if blocks and (fewer or dense[0] % len(kept) or not _equal(_rows_of(before.get("0"), dense[0], len(kept)))):
-            raise whole
-        if blocks and old_blocks and len(kept) != len(old):
-            raise whole
-        if blocks:
-            rows = old if old_blocks else [old] * len(kept)
+        old = before.get(axis, list(range(dense[int(axis)])))
+        if in_blocks(kept):
+            if fewer or dense[0] % len(kept) or not _equal(_rows_left(before, dense[0], len(kept))):
+                raise whole
+            if in_blocks(old) and len(kept) != len(old):
+                raise whole
+            rows = old if in_blocks(old) else [old] * len(kept)
             result[axis] = [_picked(row, own) for row, own in zip(rows, kept, strict=True)]
         else:
-            result[axis] = [_picked(row, kept) for row in old] if old_blocks else _picked(old, kept)
+            result[axis] = [_picked(row, kept) for row in old] if in_blocks(old) else _picked(old, kept)
     inner = result.get("1")
-    if inner and isinstance(inner[0], list) and not _equal(left := _rows_of(result.get("0"), dense[0], len(inner))):
+    if inner and in_blocks(inner) and not _equal(left := _rows_left(result, dense[0], len(inner))):
         alive = [block for block, count in zip(inner, left, strict=True) if count]
         if any(block != alive[0] for block in alive):
             raise whole
@@ -125,10 +122,12 @@ def _composed(key: str, before: Axes, after: Axes, dense: Sequence[int], fewer: 
     return dict(sorted(result.items()))
 
 
-def _rows_of(rows: Sequence[int] | None, dense: int, blocks: int) -> list[int]:
+def _rows_left(axes: KeptAxes, dense: int, blocks: int) -> list[int]:
     """How many of the kept rows of axis 0 lie in each of the dense network's blocks."""
+    kept = axes.get("0", list(range(dense)))
+    assert not in_blocks(kept)  # `Plan.check`: only axis 1 has blocks
     counts = [0] * blocks
-    for row in range(dense) if rows is None else rows:
+    for row in kept:
         counts[row * blocks // dense] += 1
     return counts
 
@@ -147,7 +146,7 @@ def _picked(old: Sequence[int], kept: Sequence[int]) -> list[int]:
 # --- what else follows ------------------------------------------------------------------------------------------------
 
 
-def _program(first: Plan, other: Plan) -> dict[str, Any] | None:
+def _program(first: Plan, other: Plan) -> Program | None:
     if other.program is not None:
         return composed_program(first, other)
     if first.program is None:
@@ -157,14 +156,16 @@ def _program(first: Plan, other: Plan) -> dict[str, Any] | None:
     return cut_constants(first.program, other.keep)
 
 
-def _attributes(first: Plan, other: Plan) -> dict[str, dict[str, Any]]:
+def _attributes(first: Plan, other: Plan) -> dict[str, dict[str, JsonValue]]:
     paths = dict.fromkeys([*first.attributes, *other.attributes])
     return {path: {**first.attributes.get(path, {}), **other.attributes.get(path, {})} for path in paths}
 
 
-def _statistics(first: Plan, other: Plan) -> list[dict[str, Any]]:
+def _statistics(first: Plan, other: Plan) -> list[Statistic]:
     """The calls by their number, which slim and dense network share: they run the same ops in the same order."""
-    calls = {(entry["op"], entry["call"]): {**entry, "keep": dict(entry["keep"])} for entry in first.statistics}
+    calls: dict[tuple[str, int], Statistic] = {}
+    for entry in first.statistics:
+        calls[entry["op"], entry["call"]] = {**entry, "keep": dict(entry["keep"])}
     for entry in other.statistics:
         call = (entry["op"], entry["call"])
         if call not in calls:  # the first cuts nothing there
@@ -178,12 +179,19 @@ def _statistics(first: Plan, other: Plan) -> list[dict[str, Any]]:
     return list(calls.values())
 
 
-def _cuts(plan: Plan) -> list[dict[str, Any]]:
+def _cuts(plan: Plan) -> list[Cut]:
     """What was asked of each cut of a plan, which may be composed itself."""
-    cuts = plan.constraints.get(CUTS)
-    if isinstance(cuts, list) and all(isinstance(cut, dict) and set(_ASKED) <= set(cut) for cut in cuts):
-        return cuts
-    return [{name: getattr(plan, name) for name in _ASKED}]
+    if "cuts" in plan.constraints:
+        return plan.constraints["cuts"]
+    cut: Cut = {
+        "criterion": plan.criterion,
+        "allocation": plan.allocation,
+        "budget": plan.budget,
+        "constraints": plan.constraints,
+        "macs": plan.macs,
+        "params": plan.params,
+    }
+    return [cut]
 
 
 def _in_turn(names: Iterator[str]) -> str:
@@ -209,26 +217,23 @@ def _absolute(plan: Plan) -> dict[str, float]:
     return {name: amount for name, amount in amounts.items() if amount > 0}
 
 
-def _latency(first: Plan, other: Plan) -> dict[str, Any] | None:
+def _latency(first: Plan, other: Plan) -> Latency | None:
     """What was predicted of the dense and the last network; nothing unless both cuts were planned for one runtime."""
     if first.latency is None or other.latency is None:
         return None
-    try:
-        between = sorted([float(first.latency["slim"]), float(other.latency["dense"])])
-        if between[1] > _SAME_RUNTIME * between[0]:
-            return None
-        return {"dense": first.latency["dense"], "slim": other.latency["slim"]}
-    except (KeyError, TypeError, ValueError):
+    less, more = sorted([first.latency["slim"], other.latency["dense"]])
+    if more > _SAME_RUNTIME * less:
         return None
+    return {"dense": first.latency["dense"], "slim": other.latency["slim"]}
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 
-def _groups(first: Plan, other: Plan) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _groups(first: Plan, other: Plan) -> tuple[dict[str, GroupEntry], list[str]]:
     """The first plan's groups, each with the units that are left after both; none, and a note, where the plans do not
     tell which of the second's groups are which."""
-    result = {name: dict(group) for name, group in first.groups.items()}
+    result: dict[str, GroupEntry] = {name: {**group} for name, group in first.groups.items()}
     if other.keep and not other.groups:  # composed of such
         return {}, []
     for layer, theirs in _by_layer(other).items():

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..graph.program import write_program
 from ..graph.removal import cut_statistics, kept_positions
 from ..messages import shown
 from ..modules import tensors
+from ..plan_schema import Constraints
 from ..records import Plan, Scores, Sensitivity
 from ..typing import AllocationName, Budget
 from .alignment import aligned, check_steps
@@ -93,7 +94,7 @@ def plan(
     scores = check_scores(graph, scores, chosen)
     check_needs(chosen, scores, cost)
     align, notes = (align, ()) if align != "auto" else _standard(cost)
-    constraints = {"min_channels": min_channels, "max_ratio": max_ratio, "align": _plain(align), "ignore": list(ignore)}
+    constraints = Constraints(min_channels=min_channels, max_ratio=max_ratio, align=_plain(align), ignore=list(ignore))
     return _Planning(graph, scores, limits, amounts, chosen, constraints, cost).in_steps(align, notes)
 
 
@@ -124,14 +125,14 @@ class _Planning:
     limits: list[Limit]
     budget: dict[str, float]
     allocation: Allocation
-    constraints: dict[str, Any]
+    constraints: Constraints
     cost: Cost | None
 
     def in_steps(self, align: int | Mapping[str, int], notes: Sequence[str]) -> Plan:
         """The plan in whole steps; where those can't meet the budget in halves of them, and so on, with a note."""
         shares = [1]
         if isinstance(align, Mapping):
-            shares = [2**i for i in range(max(self.constraints["align"].values(), default=1).bit_length())]
+            shares = [2**i for i in range(int(max(align.values(), default=1)).bit_length())]
         for share in shares:
             choices = self._choices(aligned(self.graph, align, share) if isinstance(align, Mapping) else int(align))
             try:
@@ -247,7 +248,7 @@ def realise(
     criterion: str = "",
     allocation: str = "",
     budget: Mapping[str, float] | None = None,
-    constraints: Mapping[str, Any] | None = None,
+    constraints: Constraints | None = None,
 ) -> Plan:
     """Makes the plan in which each group keeps certain units.
 
@@ -278,7 +279,7 @@ def realise(
         criterion=criterion,
         allocation=allocation,
         budget=dict(budget or {}),
-        constraints=dict(constraints or {}),
+        constraints={**constraints} if constraints else {},
         groups={g.name: {"units": g.units, "kept": stays[g.name].tolist()} for g in graph.groups},
         keep=keep,
         shapes={key: list(state[key].shape) for key in keep},
@@ -293,7 +294,7 @@ def realise(
 
 
 def _out_of_reach(
-    limits: list[Limit], least: dict[str, float], constraints: dict, graph: DependencyGraph, whole: bool
+    limits: list[Limit], least: dict[str, float], constraints: Constraints, graph: DependencyGraph, whole: bool
 ) -> str:
     limit = max(limits, key=lambda limit: least[limit.name] / limit.allowed)
     smallest = least[limit.name]
@@ -313,7 +314,7 @@ def _out_of_reach(
     )
 
 
-def _notes(limits: list[Limit], used: dict[str, float], plan: Plan, constraints: dict) -> list[str]:
+def _notes(limits: list[Limit], used: dict[str, float], plan: Plan, constraints: Constraints) -> list[str]:
     nearest = max(limits, key=lambda limit: used[limit.name] / limit.allowed)
     share = used[nearest.name] / nearest.allowed
     if share >= 0.99:

@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import quality_judge
 from ..export import opset_of
 from ..graph import DependencyGraph
+from ..plan_schema import Amounts
 from ..recipe import Recipe, RuntimeSpec
 from ..records import Plan
 from ..runtimes import Benchmark, environment
@@ -122,7 +123,7 @@ def _all_passed(measured: Measurements) -> bool:
     return measured.macs.passed and all(gate.passed for gate in measured.gates.values())
 
 
-def _counts(counts: Mapping[str, int]) -> Counts:
+def _counts(counts: Amounts) -> Counts:
     return Counts(dense=counts["dense"], slim=counts["slim"], cut=counts["dense"] / counts["slim"])
 
 

@@ -20,9 +20,10 @@ from torch.utils import _pytree as pytree
 
 from ..modules import walk
 from ..ops import OpMode, op_name
+from ..plan_schema import Statistic
 from ..process_state import alone
 
-Statistics = dict[tuple[str, int], dict[str, Any]]
+Statistics = dict[tuple[str, int], Statistic]
 _COARSER = {
     torch.float64: {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
                     torch.complex64: torch.complex128, torch.complex32: torch.complex128},

@@ -15,6 +15,7 @@ from ...criteria import criterion_of, scan_images, score, sensitivity, unscorabl
 from ...data import Data
 from ...graph import DependencyGraph
 from ...plan import allocation_of
+from ...plan_schema import Round
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...store import atomic_files
@@ -177,7 +178,8 @@ def make_plan(
     ):  # the scores are for its widths, which were measured
         assert costs.cost is not None
         plan = costs.plan(graph, scores, work.spec["prune"], costs.cost.corrected(widths.latency["correction"]))
-        plan.latency = {**(plan.latency or {}), **{key: widths.latency[key] for key in ("rounds", "correction")}}
+        assert plan.latency is not None
+        plan.latency |= {"rounds": widths.latency["rounds"], "correction": widths.latency["correction"]}
     else:
         plan = _measured(work, graph, scores, costs, dense_onnx)
     plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else [])]
@@ -192,7 +194,7 @@ def _measured(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, 
     assert costs.cost is not None
     assert dense_onnx is not None
 
-    def tell(figures: dict[str, Any]) -> None:
+    def tell(figures: Round) -> None:
         low, high = figures["ci95"]
         work.reporter.stage(
             f"planned for {figures['predicted']:.2f}×, measured {figures['measured']:.2f}× ({low:.2f} to {high:.2f})",
