@@ -216,29 +216,36 @@ def init(
         typer.echo(f"{path} is written. Run it: {shlex.join(['structprune', 'run', str(path)])}")
 
 
-@app.command()
-def criteria(
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND",
+            help="criteria, allocations, recoveries, engines, tasks, data-sources, model-sources or training-methods; "
+            "by default all.",
+        ),
+    ] = None,
     format_: FormatOption = Format.table,
 ) -> None:
-    """List the criteria, what each needs and where it is from."""
-    from .criteria import CRITERIA
-    from .report import criteria_table
+    """List what recipes may name: what each is, what it needs and takes."""
+    with plain_errors(lambda: "nothing was written"):
+        from .catalogue import kinds_of
+        from .report import catalogue_table
 
-    if format_ is Format.json:
-        entries = [
-            {
-                "name": name,
-                "description": entry.description,
-                "needs": sorted(entry.needs),
-                "combine": entry.combine,
-                "layer_by_layer": entry.sequential,
-                "source": entry.source,
-            }
-            for name, entry in sorted(CRITERIA.items())
-        ]
-        typer.echo(json.dumps(entries, indent=2))
-        return
-    output().print(criteria_table())
+        kinds = kinds_of(kind)
+        if format_ is Format.json:
+            data = {name: [entry.to_data() for entry in each.entries()] for name, each in kinds.items()}
+            typer.echo(json.dumps(data if kind is None else data[kind], indent=2))
+            return
+        for name, each in kinds.items():
+            output().print(catalogue_table(name, each))
+
+
+@app.command()
+def criteria(format_: FormatOption = Format.table) -> None:
+    """List the criteria, what each needs and where it is from: `list criteria`."""
+    list_("criteria", format_)
 
 
 @app.command()

@@ -112,7 +112,7 @@ class PruneSpec(Strict):
     """How the network is cut. `planning_seconds` bounds how long planning for a latency or a speedup measures."""
 
     criterion: str = Field(
-        default="l1", description="how units are ranked: a name of `structprune criteria`, or `file.py:Name`"
+        default="l1", description="how units are ranked: a name of `structprune list criteria`, or `file.py:Name`"
     )
     combine: str | None = Field(
         default=None, description="how scores by coupled layers are put together; by default the criterion's own way"

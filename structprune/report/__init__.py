@@ -4,6 +4,7 @@ Enters: what the stages measured. Leaves: a `Report`, which `table` and `html` s
 fields mean, `report` fills them in, `verdict` says what it comes to.
 """
 
+from .catalogue_table import catalogue_table
 from .fvcore_counts import CountedMacs, count_macs, counted_macs
 from .html import render_html
 from .quality import quality_record
@@ -13,7 +14,6 @@ from .table import (
     also_table,
     benchmark_table,
     cost_tables,
-    criteria_table,
     graph_table,
     int8_table,
     report_table,
@@ -30,10 +30,10 @@ __all__ = [
     "also_table",
     "benchmark_table",
     "build_report",
+    "catalogue_table",
     "cost_tables",
     "count_macs",
     "counted_macs",
-    "criteria_table",
     "graph_table",
     "int8_table",
     "quality_record",

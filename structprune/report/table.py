@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..cost import CostModel
-from ..criteria import CRITERIA, NEEDS
 from ..graph import DependencyGraph
 from ..plan.alignment import aligned
 from ..records import Sensitivity
@@ -253,21 +252,6 @@ def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Tab
         f"networks it had not seen ({cost.probes} timed)"
     )
     return [where, steps]
-
-
-def criteria_table() -> Table:
-    """Lists the registered criteria: what each needs, how it combines coupled layers, and where it is from.
-
-    Returns:
-        The table, sorted by name.
-    """
-    table = Table(title="Criteria: low scores go first", title_justify="left")
-    for name in ("name", "ranks by", "needs", "coupled layers", "source"):
-        table.add_column(name, overflow="fold")
-    for name, entry in sorted(CRITERIA.items()):
-        needs = list(dict.fromkeys(NEEDS[need] for need in sorted(entry.needs)))
-        _add(table, name, entry.description, "; ".join(needs) or "-", entry.combine or "as a whole", entry.source)
-    return table
 
 
 def sensitivity_table(graph: DependencyGraph, sensitivity: Sensitivity, title: str) -> Table:
