@@ -326,4 +326,4 @@ class Collector:
 
 
 def _tensor(index: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(index))
+    return torch.tensor(index)  # a copy: arrays of the graph are read-only

@@ -14,6 +14,12 @@ import numpy as np
 Axis: TypeAlias = "np.ndarray | None"
 
 
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The same array, to which nobody may write any more: what a graph holds is shared."""
+    array.flags.writeable = False
+    return array
+
+
 def aligned(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`b` with its columns in the order in which they vary as those of `a` do, where that can be told."""
     if a.shape[1] < 2:

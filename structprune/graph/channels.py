@@ -16,7 +16,7 @@ from torch import nn
 
 from ..ops import Captured, Inputs
 from ..typing import Form
-from .axes import Axis
+from .axes import Axis, read_only
 from .flow import Attribute, Statistic
 from .group import Group
 from .trials import Sizes, explore
@@ -105,7 +105,7 @@ class ChannelGraph:
         in_group = np.zeros(self.classes + 1, bool)
         for group in self.groups:
             in_group[group.ids] = True
-        return in_group
+        return read_only(in_group)
 
     @functools.cached_property
     def sizes(self) -> Sizes:

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from .axes import read_only
+
 Kind = Literal["exact", "exact in evaluation", "statistic-changing"]
 
 
@@ -24,6 +26,9 @@ class Slice:
     dim: int
     role: str
     index: np.ndarray
+
+    def __post_init__(self) -> None:
+        read_only(self.index)
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,6 +57,10 @@ class Group:
     strata: np.ndarray
     rates: tuple[int, ...]
     allowed: frozenset[int] | None = None
+
+    def __post_init__(self) -> None:
+        for array in (self.ids, self.strata, *(axis for axis, _ in self.floors)):
+            read_only(array)
 
     def __repr__(self) -> str:
         channels = f", {self.channels} channels" if self.channels != self.units else ""

@@ -18,10 +18,11 @@ from torch import Tensor, fx, nn
 from .. import ops
 from ..errors import ModelError
 from ..modules import walk
-from ..ops import Captured, Inputs, capture
+from ..ops import Captured, Inputs, capture, op_name
 from ..ops.answers import Answer, Flip, Scenario, short_line
 from ..ops.forward_pass import follow, listen, record
 from ..ops.provenance import Read, Size, leaves
+from ..ops.record import record_of
 from .batch_sizes import other_paths
 from .trials import made_anew
 
@@ -54,6 +55,19 @@ class Recordings:
             for node in captured.graph.nodes
             if node.op == "placeholder" and node.users and node.name in captured.parameters
         }
+
+    def variances(self) -> set[str]:
+        """The keys of the buffers that some pass normalises by, as the op's record tells; also as another dtype."""
+        keys = set()
+        for captured in self.all:
+            for node in captured.calls:
+                record = record_of(op_name(node.target))
+                source = record.read(node, "variance") if record.takes("variance") else None
+                while isinstance(source, fx.Node) and source.op == "call_function" and len(source.all_input_nodes) == 1:
+                    source = source.all_input_nodes[0]
+                if isinstance(source, fx.Node) and source.name in captured.parameters:
+                    keys.add(captured.parameters[source.name])
+        return keys
 
 
 def record_passes(model: nn.Module, inputs: Inputs, form: str) -> Recordings:

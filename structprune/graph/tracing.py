@@ -23,6 +23,7 @@ from ..ops.provenance import Size, Source, followed, leaves, settled
 from ..ops.record import record_of
 from ..typing import Form
 from ..wrappers import unwrapped
+from .axes import read_only
 from .building import build_graph
 from .constants import with_constants
 from .dependency import DependencyGraph
@@ -116,12 +117,13 @@ def analyse(
     """
     flow = Flow(module_form=form == "module")
     parameters: dict[str, Value] = {}
-    values = _walk(flow, recordings.main, parameters, barred)
+    variances = recordings.variances()
+    values = _walk(flow, recordings.main, parameters, variances, barred)
     own = dict(values)
     for captured in recordings.others:
         kept = flow.costs, flow.statistics, flow.produced
         flow.costs, flow.statistics, flow.produced = [], [], []
-        values |= _walk(flow, captured, parameters, barred)
+        values |= _walk(flow, captured, parameters, variances, barred)
         known = {(produced.key, produced.dim) for produced in kept[2]}
         new = [produced for produced in flow.produced if (produced.key, produced.dim) not in known]
         flow.costs, flow.statistics, flow.produced = kept[0], kept[1], kept[2] + new
@@ -133,6 +135,9 @@ def analyse(
     _keep_compared(flow, barred, values)
     if flow.module_form and (recordings.unseen or recordings.unknown):
         _keep_unseen(flow, recordings, parameters, values)
+    for axis in (axis for value in values.values() for axis in all_axes(value)):
+        if axis is not None:
+            read_only(axis)
     compared = [key for key in barred if isinstance(key, Condition)]
     graph = restrict(build_graph(model, form, flow, parameters, recordings.main, own), compared, values)
     others = recordings.others if form == "graph" else ()
@@ -143,7 +148,9 @@ def analyse(
     ), values
 
 
-def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: Bars) -> dict[str, Any]:
+def _walk(
+    flow: Flow, captured: Captured, parameters: dict[str, Value], variances: set[str], barred: Bars
+) -> dict[str, Any]:
     """The values of one pass by the names of its nodes; `parameters` are those of all passes by key."""
     values: dict[fx.Node, Any] = {}
     depth: dict[fx.Node, int] = {}
@@ -154,7 +161,7 @@ def _walk(flow: Flow, captured: Captured, parameters: dict[str, Value], barred: 
     for node in captured.graph.nodes:
         depth[node] = 1 + max((depth[parent] for parent in node.all_input_nodes), default=0)
         if node.op == "placeholder":
-            values[node] = _enter(flow, node, captured, parameters)
+            values[node] = _enter(flow, node, captured, parameters, variances)
         elif node.op == "get_attr":
             values[node] = Value.fixed(getattr(node.meta.get("val"), "shape", ()))
         elif node.op == "output":
@@ -212,7 +219,7 @@ def _keep_unseen(flow: Flow, recordings: Recordings, parameters: dict[str, Value
         )
 
 
-def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, Value]) -> Value:
+def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, Value], variances: set[str]) -> Value:
     shape = tuple(node.meta["val"].shape) if isinstance(node.meta.get("val"), Tensor) else ()
     key = captured.parameters.get(node.name)
     if key is None:
@@ -220,7 +227,7 @@ def _enter(flow: Flow, node: fx.Node, captured: Captured, parameters: dict[str, 
     if key in parameters:
         return parameters[key]
     axes = tuple(flow.units.axis(size) for size in shape)
-    masked = None if key.endswith("running_var") else 0.0
+    masked = None if key in variances else 0.0  # nobody masks a variance by zero
     for dim, axis in enumerate(axes):
         if len(axis):
             flow.keys[int(axis[0, 0])] = (key, dim)

@@ -11,6 +11,7 @@ Between units there are four relations, all settled at the end by `Units.resolve
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +19,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .axes import Axis, aligned, alike, compress
+from .axes import Axis, aligned, alike, compress, read_only
 from .balance import Strata, hindrance, rates, without
 from .balance import merge as merge_strata
 from .balance import strata as strata_of
@@ -56,11 +57,16 @@ class Resolution:
     rates: Sequence[Sequence[int]]
     _known: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        freezes, strata = (classes for classes, _ in self.freezes), itertools.chain(*self.strata)
+        for array in (self.table, self.frozen, *freezes, *strata):
+            read_only(array)
+
     def of(self, axis: np.ndarray) -> np.ndarray:
         """The classes on each position of an axis: shape (positions, k). One array for each axis."""
         if id(axis) not in self._known:  # with the axis itself, so that its id is not given to another
             classes = compress(self.table[axis].reshape(len(axis), axis.shape[1] * self.table.shape[1]))
-            self._known[id(axis)] = axis, classes
+            self._known[id(axis)] = read_only(axis), read_only(classes)
         return self._known[id(axis)][1]
 
     def freezing(self, stays: Sequence[tuple[np.ndarray, int]]) -> Resolution:
@@ -68,7 +74,7 @@ class Resolution:
         frozen = self.frozen.copy()
         for classes, _ in stays:
             frozen[classes] = True
-        return replace(self, frozen=frozen, freezes=[*self.freezes, *stays])
+        return replace(self, frozen=frozen, freezes=(*self.freezes, *stays))
 
 
 class Units:
@@ -197,8 +203,9 @@ class Units:
             touched = touched[touched >= 0]
             frozen[touched] = True
             freezes.append((touched, cause))
-        arrays = [[np.array(sorted(stratum)) for stratum in balance] for balance in strata]
-        return Resolution(classes, table, frozen[:-1], freezes, arrays, [rates(balance) for balance in strata])
+        arrays = tuple(tuple(np.array(sorted(stratum)) for stratum in balance) for balance in strata)
+        of_strata = tuple(tuple(rates(balance)) for balance in strata)
+        return Resolution(classes, table, frozen[:-1], tuple(freezes), arrays, of_strata)
 
     def _components(self) -> tuple[np.ndarray, int]:
         if not self._ties:

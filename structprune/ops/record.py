@@ -92,6 +92,10 @@ class OpRecord:
             if role not in KINDS.get(self.kind, ()):
                 raise ValueError(f"op {self.name}: {unknown('argument', role, KINDS.get(self.kind, ()))}")
 
+    def takes(self, role: str) -> bool:
+        """Whether ops of this kind have such an argument ("variance")."""
+        return role in KINDS.get(self.kind, ())
+
     def name_of(self, role: str) -> str:
         """What the op calls an argument of its kind ("weight")."""
         return self.arguments.get(role) or KINDS[self.kind][role]

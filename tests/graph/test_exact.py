@@ -212,3 +212,33 @@ def test_a_weight_that_is_normalised(dim):
     graph = assert_slim_equals_masked(Net(), IMAGES)
     assert {group.name for group in graph.groups} == {"a", "b"}
     assert not graph.barriers
+
+
+class Normed(nn.Module):
+    """Normalised by buffers of its own, one of which is added to channels that a product sums over."""
+
+    def __init__(self, names, other):
+        super().__init__()
+        self.names, self.other = names, other
+        self.conv, self.head = nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 4, 1)
+        for name in {*names, other}:
+            self.register_buffer(name, torch.rand(8) + 0.5)
+
+    def forward(self, x):
+        mean, variance = (getattr(self, name) for name in self.names)
+        y = F.batch_norm(self.conv(x), mean, variance.to(x.dtype)) + getattr(self, self.other)[:, None, None]
+        return self.head(y) + torch.einsum("bchw,bchw->bhw", y, y)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("names", "other", "exact"),
+    [
+        (("middle", "power"), "power", False),
+        (("middle", "power"), "middle", True),
+        (("running_mean", "running_var"), "running_var", False),
+        (("middle", "power"), "running_var", True),
+    ],
+)
+def test_a_variance_is_what_the_op_normalises_by_whatever_it_is_called(names, other, exact):
+    graph = sp.trace(Normed(names, other).eval(), IMAGES)
+    assert [(group.name, group.exact) for group in graph.groups] == [("conv", exact)]

@@ -67,7 +67,7 @@ def test_the_blocks_are_found():
         "chains.py",
         "noise_source.py",
         "counting_task.py",
-        "slimming_method.py",
+        "shrinking_method.py",
         "own_choices.py",
         "own_recovery.py",
         "own_engine.py",
