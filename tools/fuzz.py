@@ -27,49 +27,37 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
-from structprune.suites.command_line import Parser, command
+from structprune.suites.command_line import Parser, check_installed, command, new_file, note, positive, stdout, whole
 from structprune.suites.fuzz.checks import check
-from structprune.suites.fuzz.outcomes import BAD, OURS, THEIRS, TIMED_OUT, Record, Settings, examine
-from structprune.suites.fuzz.report import data_of, show
-from structprune.suites.fuzz.running import prepare, run_all
+from structprune.suites.fuzz.outcomes import BAD, THEIRS, TIMED_OUT, Settings, examine
+from structprune.suites.fuzz.report import data_of, lines, show
+from structprune.suites.fuzz.running import collect, prepare
 from structprune.suites.random_networks import Case
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--n", type=int, default=200, help="networks")
+    parser.add_argument("--n", type=whole, default=200, help="networks")
     parser.add_argument("--seed", type=int, default=0, help="of the first network")
     parser.add_argument("--spec", help="one network: a JSON list of [block, width] and a head, with --seed and --ratio")
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the MACs that may stay, for --spec")
     parser.add_argument("--onnx", action="store_true", help="the whole gate: ONNX and reload too (slower)")
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True, help="torch-pruning beside it")
     parser.add_argument("--peer-n", type=int, default=200, help="networks for torch-pruning, the first ones")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one network")
-    parser.add_argument("--peer-timeout", type=float, default=10.0, help="the same for torch-pruning, which can hang")
+    parser.add_argument("--jobs", type=whole, default=2, help="processes")
+    parser.add_argument("--timeout", type=positive, default=60.0, help="seconds for one network")
+    parser.add_argument(
+        "--peer-timeout", type=positive, default=10.0, help="the same for torch-pruning, which can hang"
+    )
     parser.add_argument("--shrink", type=int, default=20, help="kinds of failure that are made smaller")
     parser.add_argument("--barriers", type=int, default=10, help="barriers that are listed")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write everything as JSON as well")
+    parser.add_argument("--out", type=new_file, metavar="FILE", help="write everything as JSON as well")
     options = parser.parse_args(arguments)
-    for name in ("n", "jobs", "timeout", "peer_timeout"):
-        if not getattr(options, name) > 0:
-            parser.error(f"--{name} {getattr(options, name)}: give a number over 0")
     if not 0 < options.ratio <= 1 or options.seed < 0:
         parser.error("--ratio is a share between 0 and 1, --seed 0 or more")
-    if options.out and not options.out.absolute().parent.is_dir():
-        parser.error(f"--out {options.out}: the folder {options.out.parent} does not exist")
     if options.peer:
-        try:
-            version(THEIRS)
-        except PackageNotFoundError:
-            parser.error(f"{THEIRS} is not installed: pip install {THEIRS}, or give --no-peer")
+        check_installed(THEIRS, ", or give --no-peer")
     if options.spec:
         try:
             options.case = Case.parse(options.spec, options.seed, options.ratio)
@@ -78,14 +66,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def show_one(case: Case, settings: Settings, with_peer: bool) -> int:
+def examine_one(case: Case, settings: Settings, with_peer: bool) -> int:
     prepare(in_child=False)
     record = examine(case, settings, with_peer)
-    plain = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
-    plain(f"{case.spec}, seed {case.seed}, ratio {case.ratio:g}\n{case.build()[0]}")
-    for tool, outcome in ((OURS, record.ours), (THEIRS, record.theirs)):
-        if outcome is not None:
-            plain(f"{tool}: {outcome.outcome} {outcome.kind} {outcome.detail} {outcome.figures or ''}".rstrip())
+    print("\n".join(lines(record)))
     if record.ours.outcome == "raised" and record.ours.kind != TIMED_OUT:
         check(case, settings.onnx)  # once more, for Python to print the traceback
     return int(record.ours.outcome in BAD)
@@ -95,23 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     settings = Settings(options.onnx, options.timeout, options.peer_timeout)
     if options.spec:
-        return show_one(options.case, settings, options.peer)
+        return examine_one(options.case, settings, options.peer)
     cases = [Case.random(options.seed + number) for number in range(options.n)]
-    records: list[Record] = []
-    interrupted = False
-    running = run_all(cases, settings, options.peer_n * options.peer, options.jobs)
-    try:
-        for record in track(running, "networks", total=len(cases), console=Console(stderr=True), transient=True):
-            records.append(record)
-    except KeyboardInterrupt:
-        interrupted = True
-        running.close()
-    records.sort(key=lambda record: record.case.seed)
+    records, interrupted = collect(cases, settings, options.peer_n * options.peer, options.jobs)
     prepare(in_child=False)
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    listed = show(records, settings, console, 0 if interrupted else options.shrink, options.barriers)
+    listed = show(records, settings, stdout(120), 0 if interrupted else options.shrink, options.barriers)
     if interrupted:
-        print(f"interrupted after {len(records)} of {len(cases)} networks", file=sys.stderr)
+        note(f"interrupted after {len(records)} of {len(cases)} networks")
     if options.out:
         data = {"command": command(), **data_of(records, listed, options.peer)}
         options.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

@@ -20,68 +20,38 @@ Exit codes: 0 nothing wrong, 1 something was, 2 bad input, 130 interrupted.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from structprune.suites.command_line import Parser, fail
-from structprune.suites.readers.chunks import CHUNK, count_outcomes, report
+from structprune.suites.command_line import Parser, fail, whole
+from structprune.suites.readers.chunks import lines, read_all
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--n", type=int, default=100_000)
+    parser.add_argument("--n", type=whole, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", type=whole, default=1)
     parser.add_argument("--memory", type=int, default=1024, help="MiB of address space beyond the good files' (1024)")
     parser.add_argument("--out", type=Path, help="a JSON file for the counts, and to go on from")
     parser.add_argument("--only", type=int, help="the number of one file")
     options = parser.parse_args()
-    if options.n < 1 or options.jobs < 1 or options.memory < 64:
-        fail("--n and --jobs take 1 or more, --memory 64 or more")
+    if options.memory < 64:
+        fail(f"--memory {options.memory}: give 64 or more")
     if options.only is not None:
         from structprune.suites.readers.child import readers_of
 
         with tempfile.TemporaryDirectory() as folder:
             print(readers_of(Path(folder), options.seed).read(options.only))
-    else:
-        raise SystemExit(read_all(options))
-
-
-def read_all(options: argparse.Namespace) -> int:
-    held = json.loads(options.out.read_text()) if options.out and options.out.is_file() else {}
-    same = held.get("seed") == options.seed and held.get("chunk") == CHUNK
-    chunks: dict[str, Any] = held.get("chunks", {}) if same else {}
-    missing = [start for start in range(0, options.n, CHUNK) if str(start) not in chunks]
-
-    def run(start: int) -> None:
-        chunks[str(start)] = count_outcomes(options.seed, options.memory, start, min(CHUNK, options.n - start))
-        result = report(options.seed, chunks)
-        if options.out:
-            options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"{result['files']:,} files: {result['outcomes']}", file=sys.stderr, flush=True)
-
+        return
     try:
-        with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(run, missing))
+        result = read_all(options.n, options.seed, options.memory, options.jobs, options.out)
     except KeyboardInterrupt:
-        return 130
-    result = report(options.seed, chunks)
-    for kind, counts in result["readers"].items():
-        print(f"{kind:16} {counts}")
-    print(
-        f"{result['files']:,} files, {result['wrong']} wrong; the slowest took {result['slowest']:.2f} s, the largest "
-        f"process grew to {result['peak_mib']:,} MiB from {result['base_mib']:,}"
-    )
-    for entry in result["failures"][:40]:
-        print(
-            f"  {entry['outcome']}: {entry['kind']} --seed {options.seed} --only {entry['number']}: {entry['detail']}"
-        )
-    return int(result["wrong"] > 0)
+        print("interrupted; --out has what is done", file=sys.stderr)
+        raise SystemExit(130) from None
+    print("\n".join(lines(result)))
+    raise SystemExit(int(result["wrong"] > 0))
 
 
 if __name__ == "__main__":

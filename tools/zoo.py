@@ -25,7 +25,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from structprune.suites.command_line import Parser, command, fail, interrupt, names, note
+from structprune.suites.command_line import Parser, command, fail, interrupt, names, note, positive, share, whole
 from structprune.suites.pool import Limits
 from structprune.suites.results import Results
 from structprune.suites.zoo.page import document_of
@@ -43,16 +43,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every model and not only the smallest; needs --plan-only")
     parser.add_argument("--plan-only", action="store_true", help="on the meta device: no weights, no pruning, no gate")
     parser.add_argument("--barriers", action="store_true", help="on the meta device, traced in both forms and no more")
-    parser.add_argument(
-        "--per-family", type=int, default=0, metavar="N", help="of each family, N models drawn by --seed"
-    )
+    parser.add_argument("--per-family", type=whole, default=0, metavar="N", help="of each family, N drawn by --seed")
     parser.add_argument("--again", action="store_true", help="make the results anew that are there")
     parser.add_argument("--failed", action="store_true", help="make those anew that did not pass")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at once (2)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, in each process (1)")
-    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for a model (1800)")
-    parser.add_argument("--memory", type=float, default=14.0, metavar="GiB", help="resident memory for a model (14)")
-    parser.add_argument("--budget", type=float, default=0.5, help="share of the MACs that may stay (0.5)")
+    parser.add_argument("--jobs", type=whole, default=2, help="processes at once (2)")
+    parser.add_argument("--threads", type=whole, default=1, help="of torch, in each process (1)")
+    parser.add_argument("--timeout", type=positive, default=1800.0, help="seconds for a model (1800)")
+    parser.add_argument("--memory", type=positive, default=14.0, metavar="GiB", help="resident memory for a model (14)")
+    parser.add_argument("--budget", type=share, default=0.5, help="share of the MACs that may stay (0.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the image (0)")
     results, page = ROOT / "build" / "zoo" / "results.json", ROOT / "docs" / "zoo.md"
     parser.add_argument("--results", type=Path, default=results, metavar="FILE", help="(build/zoo/results.json)")
@@ -62,15 +60,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         fail("--all and --per-family are for --plan-only or --barriers: a sweep would take days (--models sweeps any)")
     if options.plan_only and options.barriers:
         fail("--barriers only traces: leave --plan-only out")
-    if options.per_family < 0:
-        fail(f"--per-family {options.per_family}: give a number over 0")
     if options.write and (options.plan_only or options.barriers):
         fail("--write needs the results of a sweep: leave --plan-only and --barriers out")
-    if not 0 < options.budget < 1:
-        fail(f"--budget {options.budget:g}: give a share between 0 and 1, for example 0.5")
-    for name in ("jobs", "threads", "timeout", "memory"):
-        if not getattr(options, name) > 0:
-            fail(f"--{name} {getattr(options, name):g}: give a number over 0")
     return options
 
 

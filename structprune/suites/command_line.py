@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -96,6 +97,22 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text}: give a share between 0 and 1, for example 0.5")
     return value
+
+
+def new_file(text: str) -> Path:
+    """A file that can be written, as an option is given: its folder is there."""
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: the folder {path.parent} does not exist")
+    return path
+
+
+def check_installed(package: str, otherwise: str = "") -> None:
+    """Ends the program with one line, `otherwise` at its end, if a package is not installed."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        fail(f"{package} is not installed: pip install {package}{otherwise}")
 
 
 def _number(kind: type[N], text: str) -> N:

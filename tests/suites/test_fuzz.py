@@ -11,8 +11,8 @@ from structprune.suites.equality import Wrong
 from structprune.suites.fuzz.checks import Figures, check
 from structprune.suites.fuzz.outcomes import DIED, OURS, THEIRS, Outcome, Record, Settings, classify, shrink
 from structprune.suites.fuzz.peer import Unclear
-from structprune.suites.fuzz.report import barriers, columns, data_of, failures, show, summary
-from structprune.suites.fuzz.running import run_all
+from structprune.suites.fuzz.report import barriers, columns, data_of, failures, lines, show, summary
+from structprune.suites.fuzz.running import collect, run_all
 from structprune.suites.random_networks import Case
 
 CASE = Case((("Plain", 6), ("Glu", 8), ("Plain", 4)), "flatten", 5, 0.5)
@@ -83,3 +83,21 @@ def test_one_job_runs_here():
     assert [(record.case, record.ours.outcome, record.theirs) for record in records] == [
         (case, "right", None) for case in cases
     ]
+
+
+def test_networks_are_collected_by_seed_until_ctrl_c(monkeypatch):
+    """Records come as they are done, which is in any order."""
+    cases = [Case((("Plain", 4),), "pool", seed, 0.5) for seed in (1, 2, 3)]
+
+    def interrupted(*_):
+        yield Record(cases[1], Outcome("right"))
+        yield Record(cases[0], Outcome("wrong", "own weights", "differs"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("structprune.suites.fuzz.running.run_all", interrupted)
+    records, was_interrupted = collect(cases, Settings(), peers=0, jobs=1)
+    assert was_interrupted
+    assert [record.case.seed for record in records] == [1, 2]
+    spec, *_, outcome = lines(records[0])
+    assert spec.endswith("seed 1, ratio 0.5")
+    assert outcome == f"{OURS}: wrong own weights differs"

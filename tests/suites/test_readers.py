@@ -73,3 +73,26 @@ for number in range(task["start"], task["end"]):
     whole = chunks.report(0, {"0": done})
     assert (whole["files"], whole["wrong"], whole["slowest"]) == (3, 1, 0.5)
     assert json.loads(json.dumps(whole))["chunks"]["0"] == done
+    assert chunks.lines(whole) == [
+        "?                {'died': 1}",
+        "plan             {'read': 2}",
+        "3 files, 1 wrong; the slowest took 0.50 s, the largest process grew to 2 MiB from 1",
+        "  died: ? --seed 0 --only 1: exit code 9 no room",
+    ]
+
+
+def test_chunks_that_the_results_file_holds_are_not_read_again(monkeypatch, tmp_path):
+    starts = []
+
+    def counted(seed, memory, start, count):
+        starts.append((start, count))
+        counts = {"plan": {"read": count}}
+        return {"counts": counts, "failures": [], "slowest": 0.1, "base_mib": 1, "peak_mib": 2}
+
+    monkeypatch.setattr(chunks, "CHUNK", 10)
+    monkeypatch.setattr(chunks, "count_outcomes", counted)
+    path = tmp_path / "readers.json"
+    chunks.read_all(10, 0, 64, 1, path)
+    assert chunks.read_all(25, 0, 64, 1, path)["files"] == 25
+    assert starts == [(0, 10), (10, 10), (20, 5)]
+    assert chunks.read_all(5, 1, 64, 1, path)["files"] == 5, "another seed starts anew"

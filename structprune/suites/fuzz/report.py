@@ -105,6 +105,16 @@ def command_of(case: Case, onnx: bool = False) -> str:
     return text + " --onnx" * onnx
 
 
+def lines(record: Record) -> list[str]:
+    """One network, and what became of it under each tool."""
+    case = record.case
+    result = [f"{case.spec}, seed {case.seed}, ratio {case.ratio:g}", str(case.build()[0])]
+    for tool, one in ((OURS, record.ours), (THEIRS, record.theirs)):
+        if one is not None:
+            result.append(f"{tool}: {one.outcome} {one.kind} {one.detail} {one.figures or ''}".rstrip())
+    return result
+
+
 def show(
     records: Sequence[Record], settings: Settings, console: Console, smaller: int, most_barriers: int
 ) -> list[dict[str, Any]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 import torch
+from rich.progress import track
 
+from ..command_line import console
 from ..random_networks import Case
 from .outcomes import DIED, Outcome, Record, Settings, examine
 
@@ -27,7 +29,7 @@ def prepare(in_child: bool = True) -> None:
     torch._C._jit_onnx_log = lambda *_: None  # type: ignore[attr-defined]
 
 
-def run_all(cases: Sequence[Case], settings: Settings, peers: int, jobs: int) -> Iterator[Record]:
+def run_all(cases: Sequence[Case], settings: Settings, peers: int, jobs: int) -> Generator[Record]:
     """Examines networks in processes of their own, or in this one where `jobs` is 1.
 
     A case whose process dies is tried again alone, and is one that raised if it dies again.
@@ -64,6 +66,30 @@ def run_all(cases: Sequence[Case], settings: Settings, peers: int, jobs: int) ->
         for case in waiting[: 2 * jobs + 1]:  # those that may have been running
             yield _alone(case, settings, with_peer[case])
         waiting = waiting[2 * jobs + 1 :]
+
+
+def collect(cases: Sequence[Case], settings: Settings, peers: int, jobs: int) -> tuple[list[Record], bool]:
+    """Examines networks as `run_all` does, under a bar, until all are done or Ctrl-C.
+
+    Args:
+        cases: The networks.
+        settings: What is asked of each.
+        peers: So many of them, the first ones, go through torch-pruning too.
+        jobs: Processes at once.
+
+    Returns:
+        The records, in the order of their seeds, and whether it was interrupted.
+    """
+    records: list[Record] = []
+    interrupted = False
+    running = run_all(cases, settings, peers, jobs)
+    try:
+        for record in track(running, "networks", total=len(cases), console=console, transient=True):
+            records.append(record)
+    except KeyboardInterrupt:
+        interrupted = True
+        running.close()
+    return sorted(records, key=lambda record: record.case.seed), interrupted
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:

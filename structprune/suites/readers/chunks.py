@@ -6,16 +6,69 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from ..command_line import note
+from ..results import Results, replace_text
 
 CHUNK = 10_000
 GOOD = ("read", "refused")
 STILL = 60  # seconds on one file after which a process is killed
 CHILD = "structprune.suites.readers.child"
+SHOWN = 40  # failures that are printed
 _HOME = Path(__file__).parents[3]  # where a child imports this package from, as its parent does
+
+
+def read_all(files: int, seed: int, memory: int, jobs: int, path: Path | None = None) -> dict[str, Any]:
+    """Reads files chunk by chunk, but for the chunks of the same seed that the results file holds already.
+
+    Args:
+        files: How many.
+        seed: Of the files.
+        memory: MiB of address space that a process may take beyond what the good files need.
+        jobs: Chunks at once.
+        path: The results file, which is written anew after each chunk.
+
+    Returns:
+        All chunks added up, as `report` does.
+    """
+    held = Results(path).data if path else {}
+    same = held.get("seed") == seed and held.get("chunk") == CHUNK
+    chunks: dict[str, Any] = held.get("chunks", {}) if same else {}
+    writing = threading.Lock()
+
+    def read(start: int) -> None:
+        counted = count_outcomes(seed, memory, start, min(CHUNK, files - start))
+        with writing:
+            chunks[str(start)] = counted
+            result = report(seed, chunks)
+            if path:
+                replace_text(path, json.dumps(result, indent=1) + "\n")
+        note(f"{result['files']:,} files: {result['outcomes']}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        missing = [start for start in range(0, files, CHUNK) if str(start) not in chunks]
+        list(pool.map(read, missing))
+    return report(seed, chunks)
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """What the terminal shows of a report: the counts of each reader, the extremes, and the first failures."""
+    counts = [f"{kind:16} {counts}" for kind, counts in result["readers"].items()]
+    extremes = (
+        f"{result['files']:,} files, {result['wrong']} wrong; the slowest took {result['slowest']:.2f} s, the largest "
+        f"process grew to {result['peak_mib']:,} MiB from {result['base_mib']:,}"
+    )
+    failures = [
+        f"  {entry['outcome']}: {entry['kind']} --seed {result['seed']} --only {entry['number']}: {entry['detail']}"
+        for entry in result["failures"][:SHOWN]
+    ]
+    return [*counts, extremes, *failures]
 
 
 def count_outcomes(seed: int, memory: int, start: int, count: int) -> dict[str, Any]:
