@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from . import _before_torch
 from .lazy_imports import names_of
 
-if TYPE_CHECKING:  # packages that are called like a function are that function to a type checker
+if TYPE_CHECKING:
     from . import cost as cost
     from . import criteria as criteria
     from . import data as data
@@ -19,17 +19,19 @@ if TYPE_CHECKING:  # packages that are called like a function are that function 
     from . import recipe as recipe
     from . import runtimes as runtimes
     from . import tasks as tasks
+    from .callable_packages import PlanPackage, RecoverPackage, RunPackage, VerifyPackage
     from .criteria import criterion, score, sensitivity
     from .export import export_onnx
     from .graph import trace
-    from .plan import plan
     from .records import Plan
-    from .recover import recover
-    from .run import run
     from .runtimes import benchmark
     from .store import load, save
     from .surgery import prune
-    from .verify import verify
+
+    plan: PlanPackage
+    recover: RecoverPackage
+    run: RunPackage
+    verify: VerifyPackage
 
 __version__ = "0.2.0.dev0"
 __all__ = [

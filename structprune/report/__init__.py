@@ -4,9 +4,9 @@ Enters: what the stages measured. Leaves: a `Report`, which `table` and `html` s
 fields mean, `report` fills them in, `verdict` says what it comes to.
 """
 
-from .catalogue_table import catalogue_table
 from .fvcore_counts import CountedMacs, count_macs, counted_macs
 from .html import render_html
+from .listing import catalogue_table
 from .quality import quality_record
 from .records import SCHEMA, Report, Verdict
 from .report import Measurements, build_report

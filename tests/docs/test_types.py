@@ -24,7 +24,11 @@ plan = sp.plan(graph, scores, {"macs": 0.5, "speedup": 2})
 sp.recover(model, model, plan, x, ["means", {"method": "least_squares", "ridge": 0.1}])
 sp.score(graph, "my_own", combine="sum")
 sp.recover(model, model, plan, x, ["my_own"])  # may be registered, as a criterion may; an unknown name is refused there
+print(sp.plan.allocations.Load, sp.plan.ALLOCATIONS["uniform"].needs, sp.plan.allocation_of("uniform").quick)
+print(sp.run.stages, sp.verify.Gate, sp.recover.means.__name__)
 
+print(sp.plan.alocations)  # wrong: "alocations" for class "PlanPackage"
+sp.plan.allocations.allocation("mine", "what it does", need=["scan"])  # wrong: No parameter named "need"
 sp.plan(graph, scores, {"mac": 0.5})  # wrong: "mac" is an undefined item
 sp.plan(graph, scores, {"macs": "half"})  # wrong: not assignable to "float"
 sp.plan(graph, scores, {"macs": 0.5}, alignment=8)  # wrong: No parameter named "alignment"
