@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from .cost import CostModel, learn_cost, learn_steps
+from .cost import CostModel, learn_cost, learn_multiples
 from .criteria import criterion_of
 from .data import load_data
 from .errors import RecipeError
@@ -138,9 +138,9 @@ def profile_model(
     with reporter.console.status(escape(f"{name}: building and tracing")):
         graph = _traced(name, recipe, input_size, "module", kwargs, code, reporter.stage)
     with reporter.bar("finding the channel counts that this machine's runtime is fast with") as update:
-        steps = learn_steps(runtime, refresh=refresh, progress=update, tell=reporter.stage)
+        multiples = learn_multiples(runtime, refresh=refresh, progress=update, tell=reporter.stage)
     with reporter.bar("timing the network's kernels at several widths") as update:
-        cost = learn_cost(graph, runtime, seconds=seconds, steps=steps, refresh=refresh, progress=update)
+        cost = learn_cost(graph, runtime, seconds=seconds, multiples=multiples, refresh=refresh, progress=update)
     return graph, cost
 
 

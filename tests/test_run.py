@@ -21,6 +21,7 @@ from structprune.cli import app
 from structprune.cost import learning
 from structprune.cost.model import by_macs
 from structprune.errors import GateError, ModelError, RecipeError
+from structprune.graph.layers import KINDS
 from structprune.report import SCHEMA, Report
 from structprune.runtimes import ENGINES
 from tests.run.small_network import RECIPE, short_turns
@@ -501,7 +502,7 @@ def test_a_budget_of_speed_and_int8_end_to_end(small, tmp_path, monkeypatch):
     monkeypatch.setattr(stages["planning"], "plan_measured", quick)
     learn = functools.partial(stages["costs"].learn_cost, probes=5, seconds=0.5)
     monkeypatch.setattr(stages["costs"], "learn_cost", learn)
-    monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
+    monkeypatch.setattr(learning, "measure_multiples", lambda *_, **__: {kind: [16] for kind in KINDS})
     report = sp.run(small, tmp_path / "run", overrides=options)
     rounds = report["planned_latency"]["rounds"]
     assert all(entry["goal"] == 1.2 for entry in rounds)

@@ -122,7 +122,7 @@ def compare(name: str, options: argparse.Namespace, console: Console) -> Record:
         record["cost_error"], record["learn_s"] = cost.error, learned
 
         def planned(cost: CostModel, budget: dict[str, float], sharing: str | Allocate = "knapsack") -> sp.Plan:
-            return sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=sharing)
+            return sp.plan(graph, scores, budget, cost=cost, align=cost.multiples, allocation=sharing)
 
         def measured(budget: dict[str, float]) -> sp.Plan:
             return plan_measured(graph, budget, cost, lambda cost: planned(cost, budget), dense=files["dense"])

@@ -1,28 +1,28 @@
 """What widths cost on a runtime, from measurement.
 
 Enters: a `DependencyGraph` and a runtime on this machine. Leaves: a `CostModel`, milliseconds as a function of the
-widths, and the steps between which nothing is gained. `multiples` finds those on two-layer chains, `probes` times slim
-networks kernel by kernel, `model` fits them, `cache` keeps measurements, `learning` puts them together;
-`measured_planning` plans and measures until a network is as fast as asked, `standard` gives plans the steps that they
-take unasked. A `Deadline` bounds how long each may measure.
+widths, and the multiples between which nothing is gained. `multiples` finds those on two-layer chains, `probes` times
+slim networks kernel by kernel, `model` fits them, `cache` keeps measurements, `learning` puts them together;
+`measured_planning` plans and measures until a network is as fast as asked, `standard` gives plans the multiples that
+they take unasked. A `Deadline` bounds how long each may measure.
 """
 
 from .deadline import Deadline
-from .learning import learn_cost, learn_steps
+from .learning import learn_cost, learn_multiples
 from .measured_planning import plan_measured, wants_latency
 from .model import CostModel, KernelCost
-from .standard import check_may_time, known_steps, may_time, standard_steps
+from .standard import check_may_time, known_multiples, may_time, standard_multiples
 
 __all__ = [
     "CostModel",
     "Deadline",
     "KernelCost",
     "check_may_time",
-    "known_steps",
+    "known_multiples",
     "learn_cost",
-    "learn_steps",
+    "learn_multiples",
     "may_time",
     "plan_measured",
-    "standard_steps",
+    "standard_multiples",
     "wants_latency",
 ]

@@ -12,16 +12,18 @@ from .cache import Entry
 from .probes import Timings
 
 Kind = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
-Step = Annotated[int, Field(ge=1)]
-PossibleSteps = dict[Kind, list[Step]]  # of each kind of layer those that timings allow: one where they agree
+Multiple = Annotated[int, Field(ge=1)]
+PossibleMultiples = dict[Kind, list[Multiple]]  # of each kind of layer those that timings allow: one where they agree
 
 
 @dataclass(frozen=True)
 class Standard:
-    """Steps, and what is to be said of them."""
+    """Multiples, and what is to be said of them."""
 
-    steps: Annotated[dict[Kind, Step], Field(description="channels between which nothing is gained, by kind of layer")]
-    notes: Annotated[tuple[str, ...], Field(description="what a plan by these steps says of them")] = ()
+    steps: Annotated[
+        dict[Kind, Multiple], Field(description="channels between which nothing is gained, by kind of layer")
+    ]
+    notes: Annotated[tuple[str, ...], Field(description="what a plan by these multiples says of them")] = ()
 
 
 class ProbesEntry(Entry[Timings]):
@@ -30,14 +32,14 @@ class ProbesEntry(Entry[Timings]):
     kind = "probes"
 
 
-class StepsEntry(Entry[PossibleSteps]):
-    """The steps of each kind of layer."""
+class MultiplesEntry(Entry[PossibleMultiples]):
+    """The multiples of each kind of layer."""
 
     kind = "steps"
 
 
 class StandardEntry(Entry[Standard]):
-    """Steps that timings did not agree on, kept for the day."""
+    """Multiples that timings did not agree on, kept for the day."""
 
     kind = "steps-today"
 
@@ -48,4 +50,4 @@ class DenseEntry(Entry[Annotated[float, Field(gt=0)]]):
     kind = "dense"
 
 
-CacheEntry = ProbesEntry | StepsEntry | StandardEntry | DenseEntry
+CacheEntry = ProbesEntry | MultiplesEntry | StandardEntry | DenseEntry

@@ -1,9 +1,9 @@
-"""`learn_cost`: steps, probes and the fit put together, from the cache where they were measured before.
+"""`learn_cost`: multiples, probes and the fit put together, from the cache where they were measured before.
 
 An engine that tells what each kernel took has costs of its own. For others the shape of the costs is that of
 onnxruntime's kernels on the CPU in float32, with the same threads and the same batch or a smaller one, scaled so that
-the dense network takes what it takes on the engine; steps are measured on the engine, and `plan_measured` corrects the
-rest by what slim networks take there. All of it ends when the time for it is over: see `deadline`.
+the dense network takes what it takes on the engine; multiples are measured on the engine, and `plan_measured` corrects
+the rest by what slim networks take there. All of it ends when the time for it is over: see `deadline`.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ import numpy as np
 from ..graph import DependencyGraph
 from ..graph.fingerprint import fingerprint
 from ..plan import choices
-from ..plan.alignment import Steps, aligned
+from ..plan.alignment import Multiples, aligned
 from ..runtimes import benchmark
 from ..runtimes.runtime import Runtime
 from .cache import cached, held
-from .cached_records import DenseEntry, PossibleSteps, ProbesEntry, StepsEntry
+from .cached_records import DenseEntry, MultiplesEntry, PossibleMultiples, ProbesEntry
 from .deadline import Deadline
 from .model import CostModel, by_macs, fit
-from .multiples import measure_steps
+from .multiples import measure_multiples
 from .probes import RUNS_OF_A_PROBE, Timings, design, measure_probes
 
 PROBES = 16
 FEWEST = 4  # probes from which kernels are told apart
-UNTIMED = 16  # the step where none was timed: what onnxruntime pads to with AVX-512, and twice that of tensor cores
+UNTIMED = 16  # the multiple where none was timed: what onnxruntime pads to with AVX-512, and twice that of tensor cores
 MAX_RATIO = 0.9  # of a group's units that go in the narrowest probe
 Progress = Callable[[float], None]
 
 
-def learn_steps(
+def learn_multiples(
     runtime: Runtime | None = None,
     *,
     refresh: bool = False,
     deadline: Deadline | None = None,
     progress: Progress = lambda share: None,
     tell: Callable[[str], None] = lambda note: None,
-) -> Steps:
+) -> Multiples:
     """Learns between which channel counts this machine's runtime gains nothing; kept on disk (see `cost.cache`).
 
     Args:
@@ -59,39 +59,41 @@ def learn_steps(
     """
     chosen = runtime or Runtime()
 
-    def measure() -> PossibleSteps:
-        return measure_steps(replace(chosen, batch=1), progress=progress, deadline=deadline)
+    def measure() -> PossibleMultiples:
+        return measure_multiples(replace(chosen, batch=1), progress=progress, deadline=deadline)
 
-    steps_of_kinds = cached(StepsEntry, _about_steps(chosen), measure, refresh, chosen.version, _agree)
-    if not _agree(steps_of_kinds):
+    multiples_of_kinds = cached(MultiplesEntry, _about_multiples(chosen), measure, refresh, chosen.version, _agree)
+    if not _agree(multiples_of_kinds):
         unsure = [
-            f"{kind} ({' or '.join(map(str, steps))})" for kind, steps in steps_of_kinds.items() if len(steps) > 1
+            f"{kind} ({' or '.join(map(str, multiples))})"
+            for kind, multiples in multiples_of_kinds.items()
+            if len(multiples) > 1
         ]
-        untimed = [kind for kind, steps in steps_of_kinds.items() if not steps]
+        untimed = [kind for kind, multiples in multiples_of_kinds.items() if not multiples]
         if unsure:
             tell(
-                f"timings do not agree on the step of the widths of {', '.join(unsure)}, as where other work is "
+                f"timings do not agree on the multiple of the widths of {', '.join(unsure)}, as where other work is "
                 "running: the largest was taken; for a surer plan run again when the machine is quiet"
             )
         if untimed:
             tell(
-                f"there was no time to find the step of the widths of {', '.join(untimed)}: steps of {UNTIMED} were "
-                "taken; for faster networks give planning more seconds"
+                f"there was no time to find the multiple of the widths of {', '.join(untimed)}: multiples of {UNTIMED} "
+                "were taken; for faster networks give planning more seconds"
             )
-    return {kind: max(steps, default=UNTIMED) for kind, steps in steps_of_kinds.items()}
+    return {kind: max(multiples, default=UNTIMED) for kind, multiples in multiples_of_kinds.items()}
 
 
-def steps_are_kept(runtime: Runtime) -> bool:
-    """Whether `learn_steps` gives what it has learned before."""
-    steps_of_kinds = held(StepsEntry, _about_steps(runtime), runtime.version)
-    return steps_of_kinds is not None and _agree(steps_of_kinds)
+def multiples_are_kept(runtime: Runtime) -> bool:
+    """Whether `learn_multiples` gives what it has learned before."""
+    multiples_of_kinds = held(MultiplesEntry, _about_multiples(runtime), runtime.version)
+    return multiples_of_kinds is not None and _agree(multiples_of_kinds)
 
 
-def _agree(steps_of_kinds: PossibleSteps) -> bool:
-    return all(len(steps) == 1 for steps in steps_of_kinds.values())
+def _agree(multiples_of_kinds: PossibleMultiples) -> bool:
+    return all(len(multiples) == 1 for multiples in multiples_of_kinds.values())
 
 
-def _about_steps(runtime: Runtime) -> dict[str, Any]:
+def _about_multiples(runtime: Runtime) -> dict[str, Any]:
     return {"threads": runtime.threads, "dtype": runtime.dtype, "version": 3}
 
 
@@ -102,7 +104,7 @@ def learn_cost(
     probes: int = PROBES,
     seconds: float = 60.0,
     seed: int = 0,
-    steps: Steps | None = None,
+    multiples: Multiples | None = None,
     refresh: bool = False,
     deadline: Deadline | None = None,
     progress: Progress = lambda share: None,
@@ -120,7 +122,7 @@ def learn_cost(
         seconds: Of timing them all, beside the time of their export. Kernels that would take longer, or longer than the
             deadline leaves, are timed at a smaller batch.
         seed: Of the probes' widths.
-        steps: Those of `learn_steps`, which is called if none are given.
+        multiples: Those of `learn_multiples`, which is called if none are given.
         refresh: Whether all is measured anew.
         deadline: When to stop. Probes that it comes before are left out; with fewer than `FEWEST`, costs go with MACs.
         progress: Gets the share that is done.
@@ -130,11 +132,11 @@ def learn_cost(
         Milliseconds as a function of the widths.
     """
     chosen, until = runtime or Runtime(), deadline or Deadline()
-    steps = steps or learn_steps(chosen, refresh=refresh, deadline=until)
+    multiples = multiples or learn_multiples(chosen, refresh=refresh, deadline=until)
     timer = chosen if chosen.tells_kernels else Runtime(chosen.threads, chosen.batch)
     timer = replace(timer, batch=_batch(graph, timer, until.left if timer == chosen else seconds, probes, refresh))
     ones = {group.name: np.ones(group.units) for group in graph.groups}
-    options = choices(graph.groups, ones, 1, MAX_RATIO, aligned(graph, steps), ())
+    options = choices(graph.groups, ones, 1, MAX_RATIO, aligned(graph, multiples), ())
     dense, *between, narrowest = design(options, probes, seed)
     widths = [dense, narrowest, *between]  # those that matter most come first
 
@@ -147,13 +149,13 @@ def learn_cost(
             + ("costs of widths are the less exact" if enough else "costs are taken to go with MACs")
             + "; for a surer plan give planning more seconds"
         )
-    cost = fit(graph, timings.probes, timings.dense_ms, steps=steps, runtime=timer) if enough else None
+    cost = fit(graph, timings.probes, timings.dense_ms, multiples=multiples, runtime=timer) if enough else None
     if cost is not None and chosen == timer:
         return cost
     about = {**chosen.to_dict(), "network": fingerprint(graph), "version": 2}
     rounds = 1 if until.over else 2
     dense_ms = cached(DenseEntry, about, lambda: _dense_ms(graph, chosen, rounds), refresh, chosen.version)
-    return by_macs(graph, dense_ms, steps, chosen) if cost is None else cost.scaled(chosen, dense_ms)
+    return by_macs(graph, dense_ms, multiples, chosen) if cost is None else cost.scaled(chosen, dense_ms)
 
 
 def _probed(

@@ -168,7 +168,7 @@ class _Search:
         _latency(self.nearest)["rounds"] = self.rounds
         if self.distance:
             if not self.reason and self.exhausted and self._bracket.slow < self._bracket.fast:
-                self.reason = "the widths' steps allow nothing nearer"
+                self.reason = "the widths' multiples allow nothing nearer"
             rounds = len(self.rounds)
             self.nearest.notes.append(
                 f"asked for {self.rounds[-1]['goal']:.2f}×, and the nearest measured in {rounds} "

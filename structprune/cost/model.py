@@ -59,7 +59,7 @@ class CostModel:
     in kernels whose sizes follow no known axis."""
 
     runtime: Runtime
-    steps: dict[str, int]
+    multiples: dict[str, int]
     dense_ms: float
     kernels: tuple[KernelCost, ...]
     scale: float
@@ -107,7 +107,7 @@ class CostModel:
         return replace(self, scale=self.scale * factor, base_ms=self.base_ms * factor)
 
 
-def by_macs(graph: DependencyGraph, dense_ms: float, steps: Mapping[str, int], runtime: Runtime) -> CostModel:
+def by_macs(graph: DependencyGraph, dense_ms: float, multiples: Mapping[str, int], runtime: Runtime) -> CostModel:
     """The model where nothing but the dense network was timed: time goes with MACs, which `plan_measured` corrects."""
     total = graph.macs() or 1
     terms = tuple(
@@ -115,7 +115,7 @@ def by_macs(graph: DependencyGraph, dense_ms: float, steps: Mapping[str, int], r
         for term in graph.macs_terms
     )
     kernel = KernelCost("the network", "MACs", "", dense_ms, terms)
-    return CostModel(runtime, dict(steps), dense_ms, (kernel,), 1.0, 0.0, math.nan, 1.0, 0)
+    return CostModel(runtime, dict(multiples), dense_ms, (kernel,), 1.0, 0.0, math.nan, 1.0, 0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def fit(
     probes: Sequence[Probe],
     dense_ms: float,
     *,
-    steps: dict[str, int],
+    multiples: dict[str, int],
     runtime: Runtime | None = None,
 ) -> CostModel:
     """The model that explains the probes; the first must be at the dense widths."""
@@ -146,7 +146,7 @@ def fit(
     lost = sum(k.dense_ms for k in model.kernels if k.name in axes.unmatched or k.name not in axes.common)
     return CostModel(
         runtime or Runtime(),
-        dict(steps),
+        dict(multiples),
         dense_ms,
         model.kernels,
         model.scale,

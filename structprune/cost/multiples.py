@@ -4,8 +4,9 @@ Two layers in a chain are timed at a few widths between them, for each kind of l
 
     time = a + b · ⌈width / block⌉ · block + [width is no multiple of unit] · (c + d · width)
 
-for every block and unit, and the simplest pair that fits about as well as the best is kept. Their common multiple is
-the *step*: no width between two steps is faster than the next one up, so keeping fewer channels gains nothing.
+for every block and unit, and the simplest pair that fits about as well as the best is kept. Their least
+common multiple is the runtime's *multiple*: no width between two multiples of it is faster than the next one up, so
+keeping fewer channels gains nothing.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ SIZES = (1, 2, 4, 8, 16, 32)  # of blocks and units that are tried
 TOLERANCE = 1.15  # how much worse the fit of a simpler pair may be
 PRECISION = 0.004  # of a timing: fits that come as near are all as good
 OPENED = 3  # rounds after which networks are opened anew
-PATIENCE = 5  # how many times as long it may take where other work hides the step
+PATIENCE = 5  # how many times as long it may take where other work hides the multiple
 _SIDE, _OUTER = 28, 64  # of the chains: places on a side, and channels at both ends
 
 Progress = Callable[[float], None]
 
 
-def measure_steps(
+def measure_multiples(
     runtime: Runtime,
     seconds: float = 2.0,
     progress: Progress = lambda share: None,
     deadline: Deadline | None = None,
 ) -> dict[str, list[int]]:
-    """The steps seen of each kind of layer on the runtime, in about `seconds` for each once its chains are made.
+    """The multiples seen of each kind of layer on the runtime, in about `seconds` for each once its chains are made.
 
-    One step, or several where timings don't agree (see `seen_steps`), or none where the deadline came first.
+    One multiple, or several where timings don't agree (see `seen_multiples`), or none where the deadline came first.
     """
     until = deadline or Deadline()
-    steps_of_kinds: dict[str, list[int]] = {}
+    multiples_of_kinds: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, kind in enumerate(KINDS):
 
@@ -57,12 +58,12 @@ def measure_steps(
                 progress((number + share) / len(KINDS))
 
             rounds = _rounds(kind, Path(folder), runtime, seconds, at, until)
-            steps_of_kinds[kind] = sorted(seen_steps(WIDTHS, rounds)) if len(rounds) >= 2 else []
-    return steps_of_kinds
+            multiples_of_kinds[kind] = sorted(seen_multiples(WIDTHS, rounds)) if len(rounds) >= 2 else []
+    return multiples_of_kinds
 
 
-def seen_steps(widths: Sequence[int], rounds: Sequence[Sequence[float]]) -> set[int]:
-    """The steps that rounds of timings show, looked at in three ways: one, where no other work hides it.
+def seen_multiples(widths: Sequence[int], rounds: Sequence[Sequence[float]]) -> set[int]:
+    """The multiples that rounds of timings show, looked at in three ways: one, where no other work hides it.
 
     Each half of the rounds, by what a width takes in the quieter ones, as other work only ever makes it slower; and all
     of them, each by its own pace, as that may change between rounds.
@@ -70,11 +71,11 @@ def seen_steps(widths: Sequence[int], rounds: Sequence[Sequence[float]]) -> set[
     t = np.array(rounds)
     pace = np.median(t, axis=1, keepdims=True)
     views = [np.quantile(t[::2], 0.25, axis=0), np.quantile(t[1::2], 0.25, axis=0), np.median(t / pace, axis=0)]
-    return {step_of(widths, view) for view in views}
+    return {multiple_of(widths, view) for view in views}
 
 
-def step_of(widths: Sequence[int], times: Sequence[float] | np.ndarray) -> int:
-    """The step that explains what the widths take (see the module)."""
+def multiple_of(widths: Sequence[int], times: Sequence[float] | np.ndarray) -> int:
+    """The multiple that explains what the widths take (see the module)."""
     w, t = np.array(widths), np.array(times)
     fits = []
     for block, unit in itertools.product(SIZES, SIZES):
@@ -82,13 +83,13 @@ def step_of(widths: Sequence[int], times: Sequence[float] | np.ndarray) -> int:
         _, residual = nnls(np.stack(columns, axis=1) / t[:, None], np.ones(len(w)))
         fits.append((residual, math.lcm(block, unit)))
     enough = max(TOLERANCE * min(residual for residual, _ in fits), PRECISION * math.sqrt(len(w)))
-    return min(step for residual, step in fits if residual <= enough)
+    return min(multiple for residual, multiple in fits if residual <= enough)
 
 
 def _rounds(
     kind: str, folder: Path, runtime: Runtime, seconds: float, progress: Progress, until: Deadline
 ) -> list[list[float]]:
-    """What the chain takes at each of WIDTHS, the fastest of a few runs, round after round; until the step is plain."""
+    """What the chain takes at each of WIDTHS, the best of a few runs, by rounds, until the multiple is plain."""
     rounds: list[list[float]] = []
     with runtime.active():
         prepared = []
@@ -119,7 +120,7 @@ def _rounds(
             rounds.append(times if len(rounds) % 2 else times[::-1])
             spent = time.perf_counter() - start
             if spent >= seconds and len(rounds) % OPENED == 0:
-                plain = len(seen_steps(WIDTHS, rounds)) == 1
+                plain = len(seen_multiples(WIDTHS, rounds)) == 1
             progress(min(1.0, spent / seconds))
     return rounds
 

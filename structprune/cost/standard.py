@@ -1,4 +1,4 @@
-"""The steps that a plan takes unless it is given others: those of this machine's runtime, learned once.
+"""The multiples that a plan takes unless it is given others: those of this machine's runtime, learned once.
 
 Where nothing may be timed, a table of what onnxruntime's kernels are written for stands in.
 """
@@ -14,14 +14,14 @@ from datetime import date
 from filelock import FileLock, Timeout
 
 from ..errors import BudgetError
-from ..plan.alignment import Steps, check_steps
+from ..plan.alignment import Multiples, check_multiples
 from ..progress import Reporter
 from ..runtimes.machine import environment
 from ..runtimes.runtime import Runtime
 from .cache import cache_folder, held, keep
 from .cached_records import Standard, StandardEntry
 from .deadline import Deadline
-from .learning import learn_steps, steps_are_kept
+from .learning import learn_multiples, multiples_are_kept
 from .measured_planning import wants_latency
 
 SWITCH = "STRUCTPRUNE_TIMING"  # off: nothing is timed to plan
@@ -65,23 +65,23 @@ def check_may_time(budget: Mapping[str, object], other: str = "") -> None:
         )
 
 
-def standard_steps(runtime: Runtime | None = None) -> Standard:
-    """Gives the steps of a runtime, kept in memory or on disk, or learned now, in 10 to 60 seconds.
+def standard_multiples(runtime: Runtime | None = None) -> Standard:
+    """Gives the multiples of a runtime, kept in memory or on disk, or learned now, in 10 to 60 seconds.
 
-    Processes that plan at the same time wait for one of them to learn. Steps that timings did not agree on are kept for
-    the day (`learn_steps` learns them anew).
+    Processes that plan at the same time wait for one of them to learn. Multiples that timings did not agree on are kept
+    for the day (`learn_multiples` learns them anew).
 
     Args:
         runtime: By default onnxruntime on this CPU.
 
     Returns:
-        The steps with notes on them: those of `known_steps` with STRUCTPRUNE_TIMING=off, and where learning fails.
+        The multiples with notes on them; those of `known_multiples` if STRUCTPRUNE_TIMING is off or learning fails.
 
     Raises:
         BudgetError: STRUCTPRUNE_TIMING is neither on nor off.
     """
     if not may_time():
-        return Standard(known_steps(), (f"{_table()} ({SWITCH}=off)",))
+        return Standard(known_multiples(), (f"{_table()} ({SWITCH}=off)",))
     try:
         chosen = runtime or Runtime()
         place = (chosen, str(cache_folder()), date.today().isoformat())
@@ -90,11 +90,11 @@ def standard_steps(runtime: Runtime | None = None) -> Standard:
         return _known[place]
     except Exception as error:  # no runtime here, no home, no disk left: none of it ends a plan
         lines = str(error).strip().splitlines()
-        return Standard(known_steps(), (f"{_table()} ({type(error).__name__}: {lines[0] if lines else ''})",))
+        return Standard(known_multiples(), (f"{_table()} ({type(error).__name__}: {lines[0] if lines else ''})",))
 
 
-def known_steps() -> Steps:
-    """Gives the steps of onnxruntime's float32 kernels by this processor's instructions.
+def known_multiples() -> Multiples:
+    """Gives the multiples of onnxruntime's float32 kernels by this processor's instructions.
 
     Convolutions run on blocks of as many channels as two vectors of AVX2 or one of AVX-512 hold: 8, or 16, to which
     their channels are padded (MLAS, `NchwcBlockSize`: 8 on x86, 16 with AVX-512, and 16 with NEON, where there are
@@ -110,20 +110,20 @@ def known_steps() -> Steps:
 
 
 def _table() -> str:
-    return "widths are in steps of what onnxruntime's kernels are written for, and not of what was timed here"
+    return "widths are in multiples of what onnxruntime's kernels are written for, and not of what was timed here"
 
 
 def _kept_or_learned(runtime: Runtime) -> Standard:
     about = {"threads": runtime.threads, "dtype": runtime.dtype, "day": date.today().isoformat()}
     with _alone():
-        today = None if steps_are_kept(runtime) else held(StandardEntry, about, runtime.version)
+        today = None if multiples_are_kept(runtime) else held(StandardEntry, about, runtime.version)
         if today is not None:
             return today
         notes: list[str] = []
         with Reporter().bar(_WHAT) as progress:
-            steps = learn_steps(runtime, deadline=Deadline(SECONDS), progress=progress, tell=notes.append)
-        check_steps(steps)
-        standard = Standard(steps, tuple(notes))
+            multiples = learn_multiples(runtime, deadline=Deadline(SECONDS), progress=progress, tell=notes.append)
+        check_multiples(multiples)
+        standard = Standard(multiples, tuple(notes))
         if notes:
             keep(StandardEntry, about, standard, runtime.version)
         return standard

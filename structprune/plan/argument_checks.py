@@ -26,7 +26,9 @@ def align_option(value: Any) -> Any:
     try:
         return whole()(value)
     except Wrong:
-        raise Wrong("a whole number, the steps of a runtime (structprune.cost.learn_steps()) or 'auto'") from None
+        raise Wrong(
+            "a whole number, the multiples of a runtime (structprune.cost.learn_multiples()) or 'auto'"
+        ) from None
 
 
 def cost_option(value: Any) -> Any:

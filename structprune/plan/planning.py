@@ -21,7 +21,7 @@ from ..modules import tensors
 from ..plan_schema import Constraints
 from ..records import Plan, Scores, Sensitivity
 from ..typing import AllocationName, Budget
-from .alignment import aligned, check_steps
+from .alignment import aligned, check_multiples
 from .allocations import Allocate, Allocation, Load, allocation_of
 from .argument_checks import align_option, check_needs, check_scores, cost_option
 from .budget import LATENCY, SPEEDUP, Choice, Cost, Limit, Widths, choices, read_budget
@@ -66,9 +66,9 @@ def plan(
             widths that each group keeps (see CONTRIBUTING.md).
         min_channels: how many channels of each layer stay at least.
         max_ratio: the largest share of a group's units that goes.
-        align: what widths are multiples of: one number (1: any width), or a runtime's steps by kind of layer
-            (structprune.cost.learn_steps). "auto": the steps of `cost`, or of this machine's onnxruntime (see
-            structprune.cost.standard_steps). Steps that can't meet the budget are halved, and so on; `notes` says so.
+        align: what widths are multiples of: one number (1: any width), or a runtime's multiples by kind of layer
+            (structprune.cost.learn_multiples). "auto": those of `cost`, or of this machine's onnxruntime (see
+            structprune.cost.standard_multiples). If they can't meet the budget, they are halved; `notes` says so.
         ignore: globs of layers whose groups stay whole.
         sensitivity: what structprune.sensitivity gives, for the allocations that weigh measured losses.
         cost: what structprune.cost.learn_cost gives, for budgets of latency.
@@ -95,25 +95,25 @@ def plan(
     check_needs(chosen, scores, cost)
     align, notes = (align, ()) if align != "auto" else _standard(cost)
     constraints = Constraints(min_channels=min_channels, max_ratio=max_ratio, align=_plain(align), ignore=list(ignore))
-    return _Planning(graph, scores, limits, amounts, chosen, constraints, cost).in_steps(align, notes)
+    return _Planning(graph, scores, limits, amounts, chosen, constraints, cost).in_multiples(align, notes)
 
 
 def _standard(cost: Cost | None) -> tuple[Mapping[str, int], Sequence[str]]:
-    """The steps that are taken unasked, and what is to be said of them."""
-    from ..cost.standard import standard_steps  # which needs this package
+    """The multiples that are taken unasked, and what is to be said of them."""
+    from ..cost.standard import standard_multiples  # which needs this package
 
-    if steps := getattr(cost, "steps", None):
-        return steps, ()
-    standard = standard_steps()
+    if multiples := getattr(cost, "multiples", None):
+        return multiples, ()
+    standard = standard_multiples()
     return standard.steps, standard.notes
 
 
 def _plain(align: int | Mapping[str, int]) -> int | dict[str, int]:
-    """What widths are multiples of, as a plan holds it. Raises BudgetError for steps that are none."""
+    """What widths are multiples of, as a plan holds it. Raises BudgetError for multiples that are none."""
     if not isinstance(align, Mapping):
         return int(align)
-    check_steps(align)
-    return {kind: int(step) for kind, step in align.items()}
+    check_multiples(align)
+    return {kind: int(multiple) for kind, multiple in align.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +128,8 @@ class _Planning:
     constraints: Constraints
     cost: Cost | None
 
-    def in_steps(self, align: int | Mapping[str, int], notes: Sequence[str]) -> Plan:
-        """The plan in whole steps; where those can't meet the budget in halves of them, and so on, with a note."""
+    def in_multiples(self, align: int | Mapping[str, int], notes: Sequence[str]) -> Plan:
+        """The plan in whole multiples; where those can't meet the budget in halves of them, and so on, with a note."""
         shares = [1]
         if isinstance(align, Mapping):
             shares = [2**i for i in range(int(max(align.values(), default=1)).bit_length())]
@@ -141,7 +141,7 @@ class _Planning:
                 if share == shares[-1]:
                     raise
                 continue
-            coarse = f"whole steps of the runtime can't meet the budget: widths are in 1/{share} of them"
+            coarse = f"whole multiples of the runtime can't meet the budget: widths are in 1/{share} of them"
             plan.notes += [*notes, *([coarse] if share > 1 else [])]
             return plan
         raise AssertionError("the last share returns or raises")

@@ -167,7 +167,7 @@ class PruneSpec(Strict):
 
 
 class RuntimeSpec(Strict):
-    """What budgets of latency, steps and the report's speedup are about: by default onnxruntime on this CPU."""
+    """Where the network is to run: what speeds, and multiples of widths, are of. By default onnxruntime on this CPU."""
 
     engine: str = Field(default="onnxruntime", description="what runs the network")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where it runs")

@@ -105,7 +105,7 @@ class Limits(JsonRecord):
     min_channels: int = Field(default=1, description="the fewest units that stay in a group")
     max_ratio: float = Field(default=1.0, description="the largest share of a group's units that may go")
     align: int | dict[str, int] = Field(
-        default=1, description="what widths are multiples of: a number, or the runtime's steps by kind of layer"
+        default=1, description="what widths are multiples of: a number, or the runtime's multiples by kind of layer"
     )
     ignore: list[str] = Field(default_factory=list, description="globs of the module paths that stay whole")
 

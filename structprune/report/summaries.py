@@ -50,7 +50,7 @@ class CostSummary(JsonRecord):
 
     runtime: str = Field(description="its name with versions and settings")
     dense_ms: float = Field(description="milliseconds of the dense network")
-    steps: dict[str, int] = Field(description="steps of widths by kind of layer")
+    steps: dict[str, int] = Field(description="by kind of layer what widths are best multiples of")
     probes: int = Field(description="slim networks that were timed")
     error: float = Field(description="median relative error on networks that the fit had not seen")
     unmatched: float = Field(description="share of the time in kernels whose sizes follow no known axis")
@@ -102,11 +102,11 @@ def describe_graph(graph: DependencyGraph) -> GraphSummary:
 
 def describe_cost(graph: DependencyGraph, cost: CostModel) -> CostSummary:
     """What `structprune profile --format json` prints."""
-    multiples = aligned(graph, cost.steps)
+    multiples = aligned(graph, cost.multiples)
     return CostSummary(
         runtime=cost.runtime.name,
         dense_ms=cost.dense_ms,
-        steps=cost.steps,
+        steps=cost.multiples,
         probes=cost.probes,
         error=cost.error,
         unmatched=cost.unmatched,

@@ -240,18 +240,20 @@ def cost_tables(graph: DependencyGraph, cost: CostModel, title: str) -> list[Tab
         f"{cost.runtime.name}: {cost.dense_ms:.2f} ms in all; kernels timed one by one. "
         f"{100 * cost.fixed:.0f} % of the time does not depend on widths that can be pruned"
     )
-    steps = Table(title="Groups: widths between two steps gain nothing", title_justify="left", caption_justify="left")
-    for name in ("leading layer", "channels", "step", "ms at 3/4", "ms at half"):
-        steps.add_column(name, justify="left" if name == "leading layer" else "right")
-    multiples = aligned(graph, cost.steps)
+    by_group = Table(
+        title="Groups: widths between multiples gain nothing", title_justify="left", caption_justify="left"
+    )
+    for name in ("leading layer", "channels", "multiple", "ms at 3/4", "ms at half"):
+        by_group.add_column(name, justify="left" if name == "leading layer" else "right")
+    multiples = aligned(graph, cost.multiples)
     for group in graph.groups:
         expected = [f"{cost.at({group.name: round(group.units * s)}, graph):.2f}" for s in (0.75, 0.5)]
-        _add(steps, group.name, str(group.channels), str(multiples[group.name]), *expected)
-    steps.caption = (
+        _add(by_group, group.name, str(group.channels), str(multiples[group.name]), *expected)
+    by_group.caption = (
         f"the whole network, with one group narrower; the model is off by {100 * cost.error:.1f} % in the median, on "
         f"networks it had not seen ({cost.probes} timed)"
     )
-    return [where, steps]
+    return [where, by_group]
 
 
 def sensitivity_table(graph: DependencyGraph, sensitivity: Sensitivity, title: str) -> Table:

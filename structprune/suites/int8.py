@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import structprune as sp
 
-from ..cost import learn_steps
+from ..cost import learn_multiples
 from ..runtimes import Runtime
 from .beside_peer import CUT
 from .results import Failure
@@ -68,7 +68,7 @@ def measure(name: str, seconds: float, threads: int) -> Int8Record | Failure:
     try:
         model = build(name, "cpu", seed=0)
         runtime = Runtime(threads=threads, dtype="int8")
-        return compare(name, model, example(model, "cpu", seed=0), runtime, learn_steps(runtime), seconds)
+        return compare(name, model, example(model, "cpu", seed=0), runtime, learn_multiples(runtime), seconds)
     except Exception as error:
         return Failure.of(name, error)
 

@@ -107,7 +107,7 @@ def limits_of(name: str, model: nn.Module, x: Tensor, cost: CostModel, seconds: 
     slims, predicted, refused = {PEER: peer}, {}, {}
     for row, (budget, allocation) in ways.items():
         try:
-            plan = sp.plan(graph, scores, budget, cost=cost, align=cost.steps, allocation=allocation)
+            plan = sp.plan(graph, scores, budget, cost=cost, align=cost.multiples, allocation=allocation)
         except BudgetError as error:
             refused[row] = str(error)
             continue

@@ -27,6 +27,7 @@ from structprune.compare.peer import (
 from structprune.compare.records import RowGate
 from structprune.cost import learning
 from structprune.errors import PlanError, RecipeError
+from structprune.graph.layers import KINDS
 from structprune.models import build_model
 from structprune.plan import ALLOCATIONS
 from structprune.progress import Reporter
@@ -63,7 +64,7 @@ def quick(tmp_path, monkeypatch):
     """What widths cost, and how fast a planned network is, measured in seconds."""
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
-    monkeypatch.setattr(learning, "measure_steps", lambda *_, **__: {"conv": [16], "depthwise": [16], "linear": [16]})
+    monkeypatch.setattr(learning, "measure_multiples", lambda *_, **__: {kind: [16] for kind in KINDS})
     sooner = {"learn_cost": {"probes": 5, "seconds": 0.1}, "plan_measured": {"seconds": 0.1, "rounds": 1}}
     for name, options in sooner.items():
         module = importlib.import_module(places[name])

@@ -10,9 +10,9 @@ from rich.console import Console
 
 import structprune as sp
 from structprune import progress
-from structprune.cost import Deadline, learn_cost, learn_steps, learning, plan_measured
+from structprune.cost import Deadline, learn_cost, learn_multiples, learning, plan_measured
 from structprune.cost.model import by_macs, fit
-from structprune.cost.multiples import measure_steps
+from structprune.cost.multiples import measure_multiples
 from structprune.cost.probes import Timings, design, measure_probes
 from structprune.errors import BudgetError
 from structprune.runtimes import Benchmark, Runtime
@@ -56,7 +56,7 @@ def slow(monkeypatch):
 
         return planned
 
-    return clock, timings, graph, fit(graph, probes, probes[0].ms, steps={}), make
+    return clock, timings, graph, fit(graph, probes, probes[0].ms, multiples={}), make
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(50, 1), (150, 2), (250, 3)])
@@ -125,16 +125,16 @@ def test_other_engines_have_their_kernels_timed_at_a_batch_that_a_cpu_can_run(mo
     monkeypatch.setattr(learning, "measure_probes", probes)
     dense = {"onnxruntime": 500.0, "torch": 80.0}
     monkeypatch.setattr(learning, "_dense_ms", lambda graph, runtime, *_: dense[runtime.engine])
-    cost = learn_cost(graph, Runtime(engine="torch", batch=64), steps=STEPS)
+    cost = learn_cost(graph, Runtime(engine="torch", batch=64), multiples=STEPS)
     assert seen[-1] == Runtime(batch=1)
     assert (cost.dense_ms, cost.runtime.batch) == (80.0, 64)
     dense["onnxruntime"] = 5.0
-    learn_cost(graph, Runtime(engine="torch", batch=64), steps=STEPS, refresh=True)
+    learn_cost(graph, Runtime(engine="torch", batch=64), multiples=STEPS, refresh=True)
     assert seen[-1] == Runtime(batch=16)
-    cost = learn_cost(graph, Runtime(batch=8), steps=STEPS)  # with time without end, as asked
+    cost = learn_cost(graph, Runtime(batch=8), multiples=STEPS)  # with time without end, as asked
     assert seen[-1] == Runtime(batch=8)
     dense["onnxruntime"] = 500.0
-    learn_cost(graph, Runtime(batch=8), steps=STEPS, deadline=Deadline(600), refresh=True)
+    learn_cost(graph, Runtime(batch=8), multiples=STEPS, deadline=Deadline(600), refresh=True)
     assert seen[-1] == Runtime(batch=2)
 
 
@@ -149,7 +149,7 @@ def test_probes_that_there_was_no_time_for_are_said_and_not_kept(monkeypatch, tm
 
     monkeypatch.setattr(learning, "measure_probes", probes)
     for _ in range(2):
-        cost = learn_cost(graph, steps=STEPS, tell=told.append)
+        cost = learn_cost(graph, multiples=STEPS, tell=told.append)
     assert len(calls) == 2
     assert list(calls[0][0].values()) == [64, 48]
     assert max(calls[0][1].values()) <= 8  # the narrowest comes next
@@ -181,14 +181,16 @@ def test_measuring_stops_at_the_deadline(tmp_path):
     assert 2 <= len(timings.probes) <= 3
     assert timings.dense_ms > 0
     assert measure_probes(graph, widths, runtime=Runtime(), deadline=Deadline(0)).probes == []
-    assert measure_steps(Runtime(), deadline=Deadline(0)) == {"conv": [], "depthwise": [], "linear": []}
+    assert measure_multiples(Runtime(), deadline=Deadline(0)) == {"conv": [], "depthwise": [], "linear": []}
 
 
 def test_steps_that_there_was_no_time_for_are_said_and_not_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
     told = []
-    assert learn_steps(deadline=Deadline(0), tell=told.append) == {"conv": 16, "depthwise": 16, "linear": 16}
-    assert "no time to find the step of the widths of conv, depthwise, linear: steps of 16 were taken" in told[0]
+    assert learn_multiples(deadline=Deadline(0), tell=told.append) == {"conv": 16, "depthwise": 16, "linear": 16}
+    assert (
+        "no time to find the multiple of the widths of conv, depthwise, linear: multiples of 16 were taken" in told[0]
+    )
     assert not list(tmp_path.iterdir())
 
 

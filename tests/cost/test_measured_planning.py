@@ -46,7 +46,7 @@ def measured(monkeypatch):
 
         return planned
 
-    return state, graph, fit(graph, probes, probes[0].ms, steps={}), make
+    return state, graph, fit(graph, probes, probes[0].ms, multiples={}), make
 
 
 def test_the_model_is_corrected_until_the_measurement_is_met(measured):
@@ -94,7 +94,7 @@ def test_a_gap_that_no_width_is_in_ends_the_search_with_a_note(measured, monkeyp
     rounds = plan.latency["rounds"]
     assert len(rounds) < 12
     assert {entry["measured"] > 2 for entry in rounds} == {True, False}
-    assert any("the widths' steps allow nothing nearer" in note for note in plan.notes)
+    assert any("the widths' multiples allow nothing nearer" in note for note in plan.notes)
 
 
 def test_milliseconds_are_those_that_are_measured(measured):
@@ -119,7 +119,7 @@ def test_another_budget_may_make_it_faster_than_asked(measured):
 def test_networks_are_timed_on_the_engine_that_they_are_for(engine):
     graph, runtime = sp.trace(Wide(), X), Runtime(engine=engine)
     probes = [made_up(widths) for widths in design(options(graph), 12)]
-    cost = fit(graph, probes, probes[0].ms, steps={}).scaled(runtime, 5.0)
+    cost = fit(graph, probes, probes[0].ms, multiples={}).scaled(runtime, 5.0)
     scores, budget = sp.score(graph, "l1"), {"speedup": 1.3}
     plan = plan_measured(
         graph, budget, cost, lambda cost: sp.plan(graph, scores, budget, cost=cost, align=1), rounds=1, seconds=0.05

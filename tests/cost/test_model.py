@@ -16,6 +16,7 @@ from structprune.cost.model import fit
 from structprune.cost.probes import Probe, Timings, design, measure_probes
 from structprune.errors import BudgetError
 from structprune.graph.fingerprint import fingerprint
+from structprune.graph.layers import KINDS
 from structprune.plan import choices
 from structprune.runtimes import Runtime
 from structprune.runtimes.engine import Kernel
@@ -64,7 +65,7 @@ def test_a_known_runtime_is_learned_exactly_at_widths_that_no_probe_had(watching
     probes = [made_up(widths) for widths in design(options(graph), 12)]
     slower = [tuple(dataclasses.replace(k, microseconds=k.microseconds + watching) for k in p.kernels) for p in probes]
     probes = [dataclasses.replace(p, kernels=kernels) for p, kernels in zip(probes, slower, strict=True)]
-    model = fit(graph, probes, probes[0].ms, steps={})
+    model = fit(graph, probes, probes[0].ms, multiples={})
     seen = {tuple(p.widths.items()) for p in probes}
     unseen = [{"conv1": a, "conv2": b} for a in range(7, 65, 3) for b in range(5, 49, 4)]
     unseen = [w for w in unseen if tuple(w.items()) not in seen]
@@ -91,7 +92,7 @@ def test_channels_made_in_sets_of_32_are_learned():
         return dataclasses.replace(probe, ms=probe.ms + 1.1 * slower / 1e3, kernels=tuple(kernels))
 
     probes = [in_sets(widths) for widths in design(options(graph), 16)]
-    model = fit(graph, probes, probes[0].ms, steps={})
+    model = fit(graph, probes, probes[0].ms, multiples={})
     assert in_sets({"conv1": 64, "conv2": 36}).ms > 1.5 * in_sets({"conv1": 64, "conv2": 32}).ms
     for widths in ({"conv1": a, "conv2": b} for a in range(7, 65, 3) for b in range(5, 49, 4)):
         assert model.at(widths, graph) == pytest.approx(in_sets(widths).ms, rel=1e-3)
@@ -106,7 +107,7 @@ def test_sizes_that_follow_no_axis_are_told():
         made = made_up(widths)
         odd = Kernel("odd", "Mystery", "odd", ((7 + number * number,),), ((7 + number * number,),), 50.0)
         probes.append(dataclasses.replace(made, kernels=(*made.kernels, odd), ms=made.ms + 0.055))
-    model = fit(graph, probes, probes[0].ms, steps={})
+    model = fit(graph, probes, probes[0].ms, multiples={})
     assert 0 < model.unmatched < 1
 
 
@@ -122,7 +123,7 @@ def test_probes_spread_each_group_over_its_choices():
 def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
     graph = sp.trace(Wide(), X)
     timings = measure_probes(graph, design(options(graph, align=8), 6), runtime=Runtime(), seconds=0.1)
-    model = fit(graph, timings.probes, timings.dense_ms, steps={})
+    model = fit(graph, timings.probes, timings.dense_ms, multiples={})
     assert {kernel.op for kernel in model.kernels} >= {"Conv"}
     assert model.unmatched == 0
     assert model.at({"conv1": 64, "conv2": 48}, graph) > 0
@@ -130,7 +131,7 @@ def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
 
 def test_measurements_are_kept_and_read_again(monkeypatch, tmp_path):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(learning, "measure_steps", lambda runtime, **_: {"conv": [2], "depthwise": [2], "linear": [2]})
+    monkeypatch.setattr(learning, "measure_multiples", lambda runtime, **_: {kind: [2] for kind in KINDS})
     graph = sp.trace(Wide(), X)
     first = learn_cost(graph, probes=4, seconds=0.1)
     monkeypatch.setattr(learning, "measure_probes", None)
@@ -189,7 +190,7 @@ def test_a_cache_file_that_was_edited_counts_as_none(monkeypatch, tmp_path):
 def test_budgets_of_latency_are_met_as_predicted():
     graph = sp.trace(Wide(), X)
     probes = [made_up(widths) for widths in design(options(graph), 12)]
-    cost = fit(graph, probes, probes[0].ms, steps={})
+    cost = fit(graph, probes, probes[0].ms, multiples={})
     scores = sp.score(graph, "l1")
     plan = sp.plan(graph, scores, {"speedup": 1.5}, cost=cost, align=1)
     assert plan.latency["dense"] == probes[0].ms
@@ -212,7 +213,7 @@ def test_kernels_that_not_every_probe_has_are_left_to_the_base_and_told():
     probes = [made_up(widths) for widths in design(options(graph), 16)]
     reorder = Kernel("ReorderInput after conv1", "ReorderInput", "(runtime)", ((1, 9),), ((1, 9),), 20.0)
     probes = [dataclasses.replace(p, kernels=(*p.kernels, reorder), ms=p.ms + 0.022) for p in probes[:-1]] + probes[-1:]
-    model = fit(graph, probes, probes[0].ms, steps={})
+    model = fit(graph, probes, probes[0].ms, multiples={})
     assert {kernel.name for kernel in model.kernels} >= {"conv1", "ReorderInput after conv1"}
     assert 0 < model.unmatched < 0.2
     assert model.error < 0.05
@@ -228,7 +229,7 @@ def test_int8_and_transposed_kernels_go_with_the_product_of_their_channels():
             "conv2", "QLinearConv", "conv2", ((1, c1, 10, 10), (), ()), ((1, c2, 10, 10),), 2 + 0.004 * c1 * c2 * 100
         )
         probes.append(Probe(widths, kernel.microseconds / 1e3, (kernel,)))
-    model = fit(graph, probes, probes[0].ms, steps={})
+    model = fit(graph, probes, probes[0].ms, multiples={})
     expected = (2 + 0.004 * 24 * 20 * 100) / 1e3
     assert model.at({"conv1": 24, "conv2": 20}, graph) == pytest.approx(expected, rel=1e-3)
 

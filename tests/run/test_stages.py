@@ -372,19 +372,19 @@ def test_other_calibration_images_are_no_other_training(tmp_path):
 @pytest.fixture
 def untimed_machine(monkeypatch):
     costs = importlib.import_module("structprune.run.stages.costs")
-    for name in ("learn_steps", "learn_cost"):
+    for name in ("learn_multiples", "learn_cost"):
         monkeypatch.setattr(costs, name, never)
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "off")
 
 
 def test_a_recipe_times_nothing_to_plan_where_that_is_off(tmp_path, untimed_machine, monkeypatch):
-    from structprune.cost import known_steps
+    from structprune.cost import known_multiples
 
     untrained = ["train=null", "finetune=null", "recover=[]", "prune={budget: {macs: 0.6}}"]
     reporter = Reporter()
     plan = sp.run(recipe_file(tmp_path), tmp_path / "run", overrides=untrained, plan_only=True, reporter=reporter)
     assert reporter.log is None  # what it reports next is not of this run
-    assert plan["constraints"]["align"] == known_steps()
+    assert plan["constraints"]["align"] == known_multiples()
     assert "not of what was timed here (STRUCTPRUNE_TIMING=off)" in " ".join(plan["notes"])
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
     with pytest.raises(AssertionError, match="made before"):  # that plan is not taken for one with timed steps

@@ -182,7 +182,7 @@ def test_steps_are_measured_on_the_engine(engine, monkeypatch):
     opened, original = [], Runtime.open
     monkeypatch.setattr(multiples, "WIDTHS", (64, 72, 80))
     monkeypatch.setattr(Runtime, "open", lambda self, source: opened.append(self.engine) or original(self, source))
-    found = multiples.measure_steps(Runtime(engine=engine), seconds=0.01)
+    found = multiples.measure_multiples(Runtime(engine=engine), seconds=0.01)
     assert set(found) == {"conv", "depthwise", "linear"}
     assert set(opened) == {engine}
     assert len(opened) >= 18  # three widths of three kinds, opened anew
@@ -192,11 +192,11 @@ def test_costs_on_another_engine_have_onnxruntimes_shape_and_the_engines_scale(m
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
     made, taken = [], {"torch": 40.0, "openvino": 10.0}
 
-    def measure_steps(runtime, progress, **options):
+    def measure_multiples(runtime, progress, **options):
         made.append(runtime.engine)
         return {"conv": [2], "depthwise": [2], "linear": [2]}
 
-    monkeypatch.setattr(learning, "measure_steps", measure_steps)
+    monkeypatch.setattr(learning, "measure_multiples", measure_multiples)
     monkeypatch.setattr(learning, "_dense_ms", lambda graph, runtime, *_: taken[runtime.engine])
     graph = sp.trace(randomise(Chain()), X[:1])
     there = learn_cost(graph, probes=4, seconds=0.1)

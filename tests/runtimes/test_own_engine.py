@@ -67,15 +67,15 @@ def test_an_engine_that_tells_its_kernels_times_is_planned_for_by_them(tmp_path,
     x, runtime = torch.randn(1, 3, 8, 8), Runtime(engine="reference")
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
     graph = sp.trace(net, x)
-    steps = {"conv": 2, "depthwise": 2, "linear": 2}
-    cost = sp.cost.learn_cost(graph, runtime, probes=4, seconds=0.1, steps=steps)
+    multiples = {"conv": 2, "depthwise": 2, "linear": 2}
+    cost = sp.cost.learn_cost(graph, runtime, probes=4, seconds=0.1, multiples=multiples)
     assert set(opened) == {"reference"}
     assert cost.runtime == runtime
     assert {(kernel.op, kernel.layer) for kernel in cost.kernels} == {("Conv", "0"), ("Relu", "1"), ("Conv", "2")}
     assert cost.unmatched == 0
-    held = sp.cost.learn_cost(graph, runtime, probes=4, seconds=0.1, steps=steps)
+    held = sp.cost.learn_cost(graph, runtime, probes=4, seconds=0.1, multiples=multiples)
     assert held.dense_ms == cost.dense_ms  # kept under the engine's own name
-    sp.cost.learn_cost(graph, Runtime(), probes=4, seconds=0.1, steps=steps)
+    sp.cost.learn_cost(graph, Runtime(), probes=4, seconds=0.1, multiples=multiples)
     assert len(list(tmp_path.glob("probes-*"))) == 2  # and onnxruntime's beside it
     layers = time_layers({"dense": sp.export_onnx(net, x, tmp_path / "m.onnx")}, runtime=runtime, seconds=0.05)
     assert list(layers["dense"]) == ["0", "1", "2"]

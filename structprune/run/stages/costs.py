@@ -20,9 +20,9 @@ from ...cost import (
     Deadline,
     check_may_time,
     learn_cost,
-    learn_steps,
+    learn_multiples,
     may_time,
-    standard_steps,
+    standard_multiples,
     wants_latency,
 )
 from ...criteria import unscorable
@@ -46,17 +46,17 @@ LEARNING = 0.75  # of the time for planning may have gone when costs are learned
 
 @dataclass
 class Costs:
-    """What is known of the runtime: the steps of widths, and what widths cost where a budget asks for it.
+    """What is known of the runtime: the multiples of widths, and what widths cost where a budget asks for it.
 
     `form` is that of the slim network, and `note` says why it is no module where one was wanted. `unsure` has notes of
-    steps that timings do not agree on or that are of a table, and of costs that there was no time for; `spent` the
+    multiples that timings do not agree on or that are of a table, and of costs that there was no time for; `spent` the
     seconds of planning so far.
     """
 
     runtime: Runtime
     form: Form = "module"
     note: str = ""
-    steps: dict[str, int] = field(default_factory=dict)
+    multiples: dict[str, int] = field(default_factory=dict)
     cost: CostModel | None = None
     unsure: list[str] = field(default_factory=list)
     spent: float = 0.0
@@ -71,7 +71,7 @@ class Costs:
             self.spent += deadline.spent
 
     def plan(self, graph: DependencyGraph, scores: Scores, spec: PruneSpec, cost: CostModel | None = None) -> Plan:
-        """A plan by these steps, and by `cost` where there is one."""
+        """A plan by these multiples, and by `cost` where there is one."""
         return make_plan(
             graph,
             scores,
@@ -79,7 +79,7 @@ class Costs:
             allocation=spec.allocation,
             min_channels=spec.min_channels,
             max_ratio=spec.max_ratio,
-            align=self.steps if spec.align == "auto" else spec.align,
+            align=self.multiples if spec.align == "auto" else spec.align,
             ignore=spec.ignore,
             cost=cost,
         )
@@ -164,19 +164,19 @@ def _rehearse(costs: Costs, graph: DependencyGraph, spec: PruneSpec, reporter: R
     runtime = costs.runtime
     if not runtime.files:  # what can't be compiled is said now, and not after the training
         runtime.open(runtime.prepare(graph.model, graph.inputs, Path()))
-    if spec.align == "auto" and not costs.steps and not may_time():
-        standard = standard_steps()
-        costs.steps, costs.unsure = dict(standard.steps), [*standard.notes]
-    if spec.align == "auto" and not costs.steps:
+    if spec.align == "auto" and not costs.multiples and not may_time():
+        standard = standard_multiples()
+        costs.multiples, costs.unsure = dict(standard.steps), [*standard.notes]
+    if spec.align == "auto" and not costs.multiples:
         what = "finding the channel counts that this machine's runtime is fast with"
         with reporter.bar(what) as update, costs.deadline(spec.planning_seconds, 1 - LEARNING) as deadline:
-            costs.steps = learn_steps(runtime, deadline=deadline, progress=update, tell=costs.unsure.append)
+            costs.multiples = learn_multiples(runtime, deadline=deadline, progress=update, tell=costs.unsure.append)
     allocation = allocation_of(spec.allocation)
     if wants_latency(spec.budget.as_dict()) or "cost" in allocation.needs:
         what = f"timing the network's kernels at other widths (all planning: {spec.planning_seconds:g} s at most)"
         with reporter.bar(what) as update, costs.deadline(spec.planning_seconds, LEARNING) as deadline:
             options: dict[str, Any] = {"deadline": deadline, "progress": update, "tell": costs.unsure.append}
-            costs.cost = learn_cost(graph, runtime, steps=costs.steps, **options)
+            costs.cost = learn_cost(graph, runtime, multiples=costs.multiples, **options)
     left_out = unscorable(graph, spec.criterion)
     curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
     flat = Scores(
