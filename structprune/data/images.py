@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from ..calibration.rebatching import batches_from
 from ..errors import RecipeError
@@ -20,7 +20,11 @@ from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source
 from .spec import CalibrationSpec, ImagesSpec
 
+HELD = 64  # images that stay in memory while crops are trained on
+
 # Photographs that ship inside the packages, so that nothing is downloaded. No scene is on both sides.
+
+
 _CALIBRATION = ("skimage/data/astronaut.png", "skimage/data/rocket.jpg", "skimage/data/motorcycle_left.png")
 _HELD_OUT = (
     "skimage/data/chelsea.png",
@@ -58,7 +62,7 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
         validation = TensorDataset(_crops(chosen, spec.crops, config, np.random.default_rng((seed, 2))))
     data = Data(example=crops[0], test=TensorDataset(crops[1]), validation=validation, notes=notes)
     if spec.calibration is None:
-        return data
+        return replace(data, train=FreshCrops(calibration, spec.train_crops, config))
     files = _calibration_files(spec.calibration, spec.path, calibration)
     if spec.calibration.path is None and not spec.calibration.files:
         files = [path for path in files if _scene(path) not in set(map(_scene, chosen))]
@@ -68,7 +72,38 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
             f"data.calibration names {shared[0].name}, on which quality is measured: give other images, or "
             "another data.path"
         )
-    return replace(data, calibration=batches_from(calibration_crops(files, spec.calibration, config, seed)))
+    batches = batches_from(calibration_crops(files, spec.calibration, config, seed))
+    return replace(data, calibration=batches, train=FreshCrops(files, spec.train_crops, config))
+
+
+class FreshCrops(Dataset[tuple[Tensor]]):
+    """Crops to train on without labels, other ones each time: recoloured, some of them joined of two images.
+
+    PyTorch's generator decides, so that epochs that are seeded alike are alike.
+    """
+
+    def __init__(self, files: list[Path], count: int, config: dict) -> None:
+        self.files, self.count, self.config = files, count, config
+        self.opened: dict[Path, Image.Image] | None = {} if len(files) <= HELD else None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor]:
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        a, b = (self._crop(self.files[place], rng) for place in rng.integers(0, len(self.files), 2))
+        return (_joined(a, b, rng),)
+
+    def _crop(self, file: Path, rng: np.random.Generator) -> Tensor:
+        mean, std = _mean_and_std(self.config, channels=self.config["input_size"][0])
+        crop = _crops([file], 1, self.config, rng, self.opened)[0]
+        return (_recoloured(crop * std + mean, rng) - mean) / std
+
+
+def _mean_and_std(config: dict, channels: int) -> tuple[Tensor, Tensor]:
+    """Of shape (channels, 1, 1), or numbers for gray images."""
+    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+    return (mean.mean(0), std.mean(0)) if channels == 1 else (mean, std)
 
 
 def _scene(path: Path) -> Path:
@@ -106,9 +141,7 @@ def calibration_crops(files: list[Path], spec: CalibrationSpec, config: dict, se
     crops = torch.cat([_crops([file], int(n), config, rng) for file, n in zip(files, counts, strict=True) if n])
     if not spec.augment:
         return crops
-    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
-    if crops.shape[1] == 1:
-        mean, std = mean.mean(0), std.mean(0)
+    mean, std = _mean_and_std(config, crops.shape[1])
     changed = [(_recoloured(crop * std + mean, rng) - mean) / std for crop in crops]
     others = [changed[i] for i in rng.permutation(len(changed))]
     return torch.stack([_joined(a, b, rng) for a, b in zip(changed, others, strict=True)])
@@ -164,25 +197,21 @@ def _bundled(names: tuple[str, ...]) -> list[Path]:
     return files
 
 
-def _crops(files: list[Path], count: int, config: dict, rng: np.random.Generator) -> Tensor:
+def _crops(
+    files: list[Path], count: int, config: dict, rng: np.random.Generator, opened: dict[Path, Image.Image] | None = None
+) -> Tensor:
     """`count` square crops of a third to all of the shorter side, files in turn, resized to the model's input."""
     channels, height, width = config["input_size"]
     if channels not in (1, 3):
         raise RecipeError(f"data.source=images has 1 or 3 channels and the model wants {channels}")
-    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
-    if channels == 1:
-        mean, std = mean.mean(0), std.mean(0)
+    mean, std = _mean_and_std(config, channels)
     mode = "RGB" if channels == 3 else "L"
-    opened: dict[Path, Image.Image] = {}
+    opened = {} if opened is None else opened
     crops = []
     for i in range(count):
         path = files[i % len(files)]
         if path not in opened:
-            try:
-                with Image.open(path) as file:
-                    opened[path] = converted(file, mode)
-            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
-                raise RecipeError(f"{path} is not an image that can be read: {reason(error)}") from error
+            opened[path] = _opened(path, mode)
         image = opened[path]
         side = int(min(image.size) * rng.uniform(1 / 3, 1))
         left, top = (int(rng.integers(0, size - side + 1)) for size in image.size)
@@ -190,6 +219,14 @@ def _crops(files: list[Path], count: int, config: dict, rng: np.random.Generator
         pixels = torch.from_numpy(np.asarray(crop, dtype=np.float32) / 255).reshape(height, width, channels)
         crops.append((pixels.permute(2, 0, 1) - mean) / std)
     return torch.stack(crops)
+
+
+def _opened(path: Path, mode: str) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            return converted(file, mode)
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
+        raise RecipeError(f"{path} is not an image that can be read: {reason(error)}") from error
 
 
 SOURCES.add(Source("images", "crops of images without labels, of samples by default", ImagesSpec, load_images))

@@ -137,6 +137,9 @@ class ImagesSpec(DataSpec):
         default=None, description="a folder of images; by default sample images of packages"
     )
     crops: Whole = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
+    train_crops: Whole = Field(
+        default=1024, ge=1, description="crops to an epoch of training without labels, of the calibration's files"
+    )
     calibration: CalibrationSpec | None = Field(
         default=None, description="images without labels for criteria, allocation and recovery"
     )
