@@ -66,7 +66,35 @@ def test_group_lasso_is_the_proximal_step_over_coupled_filters(tmp_path):
     assert strong.head.weight.any()  # its outputs are classes
 
 
-@pytest.mark.parametrize("method", ["slimming", "group_lasso"])
+def test_polarization_is_its_definition_over_all_scales(tmp_path):
+    options = {"method": "polarization", "strength": 0.01, "sparsity": 1.2, "ceiling": 2.0}
+    without, sparse = one_update(tmp_path / "a", []), one_update(tmp_path / "b", [options])
+    start = Residual()
+    coupled = ((start.bn1.weight**2 + start.bn2.weight**2) / 2).sqrt()
+    gamma = torch.cat([start.bn0.weight.abs(), coupled, coupled])  # both of a coupled pair count
+    (1.2 * gamma.sum() - (gamma - gamma.mean()).abs().sum()).backward()
+    for name in ("bn0", "bn1", "bn2"):
+        change = getattr(without, name).weight - getattr(sparse, name).weight
+        torch.testing.assert_close(change, 0.5 * 0.01 * getattr(start, name).weight.grad, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(without.conv1.weight, sparse.conv1.weight)
+    low = one_update(tmp_path / "c", [{"method": "polarization", "start": 0.5, "ceiling": 0.5}])
+    assert max(norm.weight.abs().max().item() for norm in (low.bn0, low.bn1, low.bn2)) <= 0.5
+    with pytest.raises(RecipeError, match="keeps BatchNorm scales within 1, and the network has one of 1"):
+        one_update(tmp_path / "d", ["polarization"])
+
+
+def test_polarization_parts_scales(tmp_path):
+    options = {"method": "polarization", "strength": 0.02, "sparsity": 1.0, "ceiling": 2.0}
+    spec = TrainSpec(
+        epochs=40, batch_size=96, opt="momentum", momentum=0.0, lr=0.1, sched="constant", methods=[options]
+    )
+    sparse = fit(Residual(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+    scales, start = sparse.bn0.weight.abs(), Residual().bn0.weight
+    assert scales.min() < 0.6 * start.min()
+    assert scales.max() - scales.min() > 1.3 * (start.max() - start.min())
+
+
+@pytest.mark.parametrize("method", ["slimming", "group_lasso", "polarization"])
 def test_an_interrupted_training_ends_the_same(tmp_path, method):
     spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, "strength": 0.01}])
     (tmp_path / "whole").mkdir()
@@ -76,7 +104,11 @@ def test_an_interrupted_training_ends_the_same(tmp_path, method):
 
 def test_networks_without_what_a_method_needs(tmp_path):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    for method, message in (("slimming", "needs BatchNorms"), ("group_lasso", "needs channels that can go")):
+    for method, message in (
+        ("slimming", "needs BatchNorms"),
+        ("polarization", "needs BatchNorms"),
+        ("group_lasso", "needs channels that can go"),
+    ):
         spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[method])
         with pytest.raises(RecipeError, match=message):
             fit(plain, TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
