@@ -35,7 +35,7 @@ class JsonRecord(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-Kind = TypeVar("Kind", bound=JsonRecord)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_record(path: Path, kind: type[Kind]) -> Kind:

@@ -12,8 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,28 +26,39 @@ from ..criteria import criterion_of
 from ..errors import RecipeError, StoreError, StructPruneError
 from ..graph import DependencyGraph
 from ..graph.tracing import OUTPUT
-from ..json_records import read_record
+from ..json_records import JsonRecord, read_record
 from ..models import build_model
 from ..plan import allocation_of
 from ..progress import Reporter
 from ..recipe import Recipe, check_recipe, read_recipe, read_yaml
 from ..records import Scores
+from ..report import Report
 from ..run import RunFolder, held, rehearse, run, runner_of
 from ..runtimes import ENGINES, Benchmark, Runtime, benchmark, environment
 from ..store import atomic_files
-from .importance import planned_indices, share_kept, stored_indices
+from .importance import share_kept, stored_indices
 from .peak_memory import PeakMemory
 from .peer import Settings
 from .peer_process import Task
-from .records import SCHEMA, Comparison
+from .records import (
+    SCHEMA,
+    Asked,
+    Comparison,
+    CutRow,
+    Dense,
+    FailedRow,
+    PeerFailure,
+    PeerOutcome,
+    Planning,
+    Row,
+)
+from .rows import OURS, THEIRS, our_row, their_row, timed_row
 
-OURS, THEIRS = "structprune", "torch-pruning"
 AS_FAST = f"{OURS}-as-fast"
 # The allocation of a speed where the recipe's own does not weigh what a width loses against what it costs: of
 # those that do, the one that needs no scan, for which a recipe may lack images.
 FOR_SPEED = "knapsack"
 ROUNDINGS = (1, 8, 16)
-SAME = 1e-9  # the relative difference, in float64, from which a network is not the masked dense one
 _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     **dict.fromkeys(("l1", "group_l1"), ("GroupMagnitudeImportance", {"p": 1})),
     **dict.fromkeys(("l2", "group_l2"), ("GroupMagnitudeImportance", {"p": 2})),
@@ -129,41 +139,40 @@ def _compare(
     started = _dense(checked, folder, reporter)
     report, tool = _ours(started, folder / OURS, reporter)
     graph, scores = _scored(started, folder / OURS, reporter)
-    rows = [_our_row(folder / OURS, report, tool, graph, scores)]
+    rows: list[CutRow | FailedRow] = [our_row(folder / OURS, report, tool, graph, scores)]
     settings, notes = _settings(started)
     settings = dataclasses.replace(settings, ignored=[*settings.ignored, *_outputs(graph)])
     for align in roundings:
-        row = _theirs(started, report["macs"]["slim"], align, settings, folder, timeout, reporter)
-        if "error" not in row and row["gate"]["max_rel"] is not None:
-            row["kept_importance"] = share_kept(
-                graph, scores, stored_indices(folder / row["network"] / "kept.safetensors")
-            )
+        row = _theirs(started, report.macs.slim, align, settings, folder, timeout, reporter)
+        if isinstance(row, CutRow) and row.gate.max_rel is not None:
+            kept = share_kept(graph, scores, stored_indices(folder / row.network / "kept.safetensors"))
             # where a statistic is taken over channels, zeros count in it: a difference tells nothing
-            row["gate"]["unclear"] = not row["gate"]["passed"] and any(not group.exact for group in graph.groups)
+            is_unclear = not row.gate.passed and any(not group.exact for group in graph.groups)
+            gate = row.gate.model_copy(update={"unclear": is_unclear})
+            row = row.model_copy(update={"kept_importance": kept, "gate": gate})
         rows.append(row)
     if scores.criterion != (name := criterion_of(started.prune.criterion).name):
         notes.append(f"{name} has no scores of the dense network: importance kept is by l1")
     if as_fast:
-        extra, note = _as_fast(started, max(rows[1:], key=lambda row: row["align"]), graph, scores, folder, reporter)
+        extra, note = _as_fast(started, max(rows[1:], key=lambda row: row.align or 0), graph, scores, folder, reporter)
         rows += [extra] if extra else []
         notes.append(note)
-    _time(rows, started, folder, reporter)
-    result = {
-        "schema": SCHEMA,
-        "model": started.model.name,
-        "criterion": report["criterion"],
-        "allocation": report["allocation"],
-        "budget": report["budget"],
-        "as_fast": as_fast,
-        "kept_by": scores.criterion,
-        "runtime": started.runtime.runtime().name,
-        "metric": report["quality"]["metric"],
-        "dense": {"macs": report["macs"]["dense"], "quality": report["quality"]["dense"]},
-        "rows": rows,
-        "notes": notes,
-        "environment": environment().to_data(),
-    }
-    data = Comparison.model_validate(result).to_data()
+    result = Comparison(
+        schema=SCHEMA,
+        model=started.model.name,
+        criterion=report.criterion,
+        allocation=report.allocation,
+        budget=report.budget,
+        as_fast=as_fast,
+        kept_by=scores.criterion,
+        runtime=started.runtime.runtime().name,
+        metric=report.quality.metric,
+        dense=Dense(macs=report.macs.dense, quality=report.quality.dense),
+        rows=_timed_rows(rows, started, folder, reporter),
+        notes=notes,
+        environment=environment(),
+    )
+    data = result.to_data()
     atomic_files.write_text(folder / "compare.json", json.dumps(data, indent=1) + "\n")
     return data
 
@@ -217,7 +226,7 @@ def _dense(recipe: Recipe, folder: Path, reporter: Reporter) -> Recipe:
     return recipe.model_copy(update={"train": None, "model": model_spec})
 
 
-def _ours(recipe: Recipe, place: Path, reporter: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
+def _ours(recipe: Recipe, place: Path, reporter: Reporter) -> tuple[Report, Planning]:
     """The report of the run into `place`; and how long it took to plan, and with how much memory."""
     noted = place / "planning.json"
     reporter.stage(f"{place.name}: budget {recipe.prune.budget.as_dict()}")
@@ -227,9 +236,13 @@ def _ours(recipe: Recipe, place: Path, reporter: Reporter) -> tuple[dict[str, An
         with PeakMemory() as peak:
             run(recipe, place, plan_only=True, resume=resumed, reporter=reporter)
         seconds = None if resumed else time.perf_counter() - start
-        atomic_files.write_text(noted, json.dumps({"seconds": seconds, "peak_bytes": peak.bytes}))
+        _write(noted, Planning(seconds=seconds, peak_bytes=peak.bytes))
     report = run(recipe, place, resume=True, reporter=reporter)
-    return report, json.loads(noted.read_text(encoding="utf-8"))
+    return Report.model_validate(report), read_record(noted, Planning)
+
+
+def _write(path: Path, record: JsonRecord) -> None:
+    atomic_files.write_text(path, json.dumps(record.to_data()))
 
 
 def _scored(recipe: Recipe, place: Path, reporter: Reporter) -> tuple[DependencyGraph, Scores]:
@@ -238,40 +251,22 @@ def _scored(recipe: Recipe, place: Path, reporter: Reporter) -> tuple[Dependency
     return runner.value("graph"), runner.value("first_scores")
 
 
-def _our_row(
-    place: Path, report: Mapping[str, Any], tool: Mapping[str, Any], graph: DependencyGraph, scores: Scores
-) -> dict[str, Any]:
-    keep = json.loads((place / "plan.json").read_text(encoding="utf-8"))["keep"]
-    quality = {k: v for k, v in report["quality"].items() if k in ("pruned", "recovered", "final", "kl")}
-    gate = {"passed": report["gate"]["passed"], "max_rel": report["gate"]["float64"]["max_rel"]}
-    about = {"network": place.name, "tool": OURS, "macs": report["macs"]["slim"], "cut": report["macs"]["cut"]}
-    return {
-        **about,
-        "params": report["params"]["slim"],
-        "gate": gate,
-        "quality": quality,
-        "kept_importance": share_kept(graph, scores, planned_indices(keep)),
-        **tool,
-    }
-
-
 def _as_fast(
-    recipe: Recipe, peer: Mapping[str, Any], graph: DependencyGraph, scores: Scores, folder: Path, reporter: Reporter
-) -> tuple[dict[str, Any] | None, str]:
+    recipe: Recipe, peer: CutRow | FailedRow, graph: DependencyGraph, scores: Scores, folder: Path, reporter: Reporter
+) -> tuple[CutRow | FailedRow | None, str]:
     """structprune's row at the speed that torch-pruning's network `peer` is measured to have, and a note on it.
 
     No row where there is no such speed to ask for.
     """
-    name, place = peer["network"], folder / AS_FAST
-    if "error" in peer:
+    name, place = peer.network, folder / AS_FAST
+    if isinstance(peer, FailedRow):
         return None, f"no {AS_FAST}: {name} failed"
     stored = place / "asked.json"
     if not stored.is_file():
         timed = _timed([name], recipe, folder, reporter)
-        speed = {"speedup": round(timed.speedup[name], 3), "ci95": list(timed.ci95[name]), "of": name}
-        atomic_files.write_text(stored, json.dumps(speed))
-    goal = json.loads(stored.read_text(encoding="utf-8"))
-    speedup, (low, high) = goal["speedup"], goal["ci95"]
+        _write(stored, Asked(speedup=round(timed.speedup[name], 3), ci95=timed.ci95[name], of=name))
+    goal = read_record(stored, Asked)
+    speedup, (low, high) = goal.speedup, goal.ci95
     measured = f"{name} was measured to be {speedup:.2f}× as fast as dense (95 %: {low:.2f}-{high:.2f})"
     if speedup <= 1:
         return None, f"no {AS_FAST}: {measured}: a speed that a budget can't ask for"
@@ -280,13 +275,11 @@ def _as_fast(
         f"{AS_FAST}: the recipe with budget speedup={speedup:g} alone and allocation {faster.prune.allocation}, as "
         f"{measured}; its seconds are with timing what it planned, without learning what widths cost"
     )
-    row = {"network": AS_FAST, "tool": OURS}
     try:
         rehearse(faster, reporter)
-        row = _our_row(place, *_ours(faster, place, reporter), graph, scores)
+        return our_row(place, *_ours(faster, place, reporter), graph, scores, goal), note
     except StructPruneError as error:  # beside what the others did it is a result, as theirs are
-        row["error"] = str(error)
-    return {**row, "asked": goal}, note
+        return FailedRow(network=AS_FAST, tool=OURS, error=str(error), asked=goal), note
 
 
 def _with_speedup(recipe: Recipe, speedup: float) -> Recipe:
@@ -322,10 +315,13 @@ def _settings(recipe: Recipe) -> tuple[Settings, list[str]]:
 
 def _theirs(
     recipe: Recipe, macs: int, align: int, settings: Settings, folder: Path, timeout: float, reporter: Reporter
-) -> dict[str, Any]:
+) -> CutRow | FailedRow:
     network = THEIRS if align == 1 else f"{THEIRS}-{align}"
-    row: dict[str, Any] = {"network": network, "tool": THEIRS, "align": align}
-    task = Task(recipe.model_dump(mode="json"), macs, align, asdict(settings), str(folder / network))
+
+    def failed(error: str) -> FailedRow:
+        return FailedRow(network=network, tool=THEIRS, align=align, error=error)
+
+    task = Task(recipe, macs, align, settings, str(folder / network))
     result = folder / network / "result.json"
     if not result.is_file():
         reporter.stage(f"{THEIRS}" + (f", rounded to {align}" if align > 1 else ""))
@@ -334,17 +330,13 @@ def _theirs(
             try:
                 ended = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=timeout)
             except subprocess.TimeoutExpired:
-                return {**row, "error": f"no result in {timeout:g} s"}
+                return failed(f"no result in {timeout:g} s")
         if not result.is_file():
-            return {**row, "error": f"its process ended with {_ending(ended.returncode)}"}
-    record = json.loads(result.read_text(encoding="utf-8"))
-    if "error" in record:
-        return {**row, **record}
-    counts = record.pop("macs")
-    difference = record["gate"]["max_rel"]
-    gate = {"passed": difference is not None and difference <= SAME, **record.pop("gate")}
-    quality = {k: v for k, v in record.pop("quality").items() if k in ("pruned", "final", "kl")}
-    return {**row, "macs": counts["slim"], "cut": counts["cut"], "gate": gate, "quality": quality, **record}
+            return failed(f"its process ended with {_ending(ended.returncode)}")
+    outcome = read_record(result, PeerOutcome).root
+    if isinstance(outcome, PeerFailure):
+        return FailedRow.model_validate({"network": network, "tool": THEIRS, **outcome.to_data()})
+    return their_row(network, outcome)
 
 
 def _ending(code: int) -> str:
@@ -369,18 +361,8 @@ def _converted(path: Path, runtime: Runtime) -> Path:
     return own if runtime.dtype == "int8" and own.is_file() else runtime.converted(path)
 
 
-def _time(rows: list[dict[str, Any]], recipe: Recipe, folder: Path, reporter: Reporter) -> None:
-    timed = _timed([row["network"] for row in rows if "error" not in row], recipe, folder, reporter)
-    for row in rows:
-        if row["network"] in timed.speedup:
-            speedup = timed.speedup[row["network"]]
-            row |= {
-                "ms": timed.ms[row["network"]],
-                "speedup": speedup,
-                "ci95": list(timed.ci95[row["network"]]),
-                "efficiency": speedup / row["cut"],
-                "timing": timed.notes,
-            }
-            if "asked" in row:
-                ratio, interval = timed.ratio(row["asked"]["of"], row["network"])
-                row["asked"] |= {"reached": ratio, "reached_ci95": list(interval)}
+def _timed_rows(
+    rows: Sequence[CutRow | FailedRow], recipe: Recipe, folder: Path, reporter: Reporter
+) -> list[Row | FailedRow]:
+    timed = _timed([row.network for row in rows if isinstance(row, CutRow)], recipe, folder, reporter)
+    return [timed_row(row, timed) if isinstance(row, CutRow) else row for row in rows]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ class Settings:
     importance: str = "GroupMagnitudeImportance"
     arguments: dict[str, Any] = field(default_factory=lambda: {"p": 1})
     global_: bool = False
-    ignored: Collection[str] = ()
+    ignored: Sequence[str] = ()
     max_ratio: float = 1.0
 
 

@@ -16,11 +16,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from rich.console import Console
 from safetensors.numpy import save_file
 from torch import nn
@@ -33,6 +34,7 @@ from ..progress import Reporter
 from ..quality_judge import Judge
 from ..recipe import Recipe
 from ..report import quality_record
+from ..report.records import Counts
 from ..store import atomic_files
 from ..tasks.building import make_task
 from ..train import train_stage
@@ -47,30 +49,34 @@ from .peer import (
     without_fused_attention,
     zeroed,
 )
+from .records import PeerCheck, PeerFailure, PeerResult
 
 SPREAD = 1e-9  # by which values are made distinct: of float64, and nothing to float32
 
 
 @dataclass(frozen=True)
 class Task:
-    """`recipe` as plain data, and the number of MACs to come near to, with widths rounded to `align`."""
+    """A recipe, and the number of MACs to come near to, with widths rounded to `align`."""
 
-    recipe: dict[str, Any]
+    recipe: Recipe
     macs: int
     align: int
-    settings: dict[str, Any]
+    settings: Settings
     folder: str
 
     def write(self) -> Path:
         path = Path(self.folder) / "task.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_files.write_text(path, json.dumps(asdict(self)))
+        atomic_files.write_text(path, _TASK.dump_json(self).decode())
         return path
+
+
+_TASK = TypeAdapter(Task)
 
 
 def main(path: str) -> None:
     warnings.simplefilter("ignore")
-    task = Task(**json.loads(Path(path).read_text(encoding="utf-8")))
+    task = _TASK.validate_json(Path(path).read_bytes())
     result: dict[str, Any] = {"align": task.align}
     try:
         _do(task, result)
@@ -78,13 +84,12 @@ def main(path: str) -> None:
         text = " ".join(str(error).split())
         result["error"] = f"{result.pop('stage', 'start')}: {type(error).__name__}: {text}".rstrip(": ")
     result.pop("stage", None)
-    atomic_files.write_text(Path(task.folder) / "result.json", json.dumps(result, indent=1) + "\n")
+    outcome = (PeerFailure if "error" in result else PeerResult).model_validate(result)
+    atomic_files.write_text(Path(task.folder) / "result.json", json.dumps(outcome.to_data(), indent=1) + "\n")
 
 
 def _do(task: Task, result: dict[str, Any]) -> None:
-    folder, recipe = Path(task.folder), Recipe.model_validate(task.recipe)
-    settings = Settings(**task.settings)
-
+    folder, recipe = Path(task.folder), task.recipe
     result["stage"] = "reading the model and the data"
     with _seconds(result, "seconds"):
         model = build_model(recipe.model, recipe.seed)
@@ -99,7 +104,8 @@ def _do(task: Task, result: dict[str, Any]) -> None:
 
     def prune(network: nn.Module, x: torch.Tensor, ratio: float, align: int) -> nn.Module:
         torch.manual_seed(recipe.seed)  # for the importance that is random
-        return prune_by_ratio(network, x, ratio, align, settings, attn_dim=True)  # or timm's attention would not run
+        # without attn_dim timm's attention would not run
+        return prune_by_ratio(network, x, ratio, align, task.settings, attn_dim=True)
 
     result["stage"] = "search for the ratio"
     with _seconds(result, "search_seconds"):
@@ -111,7 +117,8 @@ def _do(task: Task, result: dict[str, Any]) -> None:
     result |= {"ratio": ratio, "peak_bytes": peak.bytes}
 
     result["stage"] = "count"
-    result["macs"] = {"dense": dense_macs, "slim": total_macs(slim, x), "cut": dense_macs / total_macs(slim, x)}
+    slim_macs = total_macs(slim, x)
+    result["macs"] = Counts(dense=dense_macs, slim=slim_macs, cut=dense_macs / slim_macs)
     result["params"] = sum(parameter.numel() for parameter in slim.parameters())
     result["stage"] = "forward"
     quality["pruned"] = judge(slim)
@@ -123,12 +130,12 @@ def _do(task: Task, result: dict[str, Any]) -> None:
         train_stage(slim, recipe.finetune, data, purpose, folder, "slim", recipe.seed, reporter)
     result["stage"] = "forward"
     quality["final"] = judge(slim)
-    result["quality"] = quality_record(quality, not recipe.model.trained).to_data()
+    result["quality"] = quality_record(quality, not recipe.model.trained)
     result["stage"] = "export"
     export_onnx(slim, data.example, folder / "slim.onnx")
 
 
-def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, folder: Path) -> dict[str, Any]:
+def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, folder: Path) -> PeerCheck:
     """The same cut in float64 against the dense network with all that was removed set to zero; and what was kept."""
     assert isinstance(data.example, torch.Tensor)
     x = data.example.double()
@@ -137,12 +144,12 @@ def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, f
     try:
         kept = kept_indices(dense, slim)
     except PlanError as error:  # the tool has done what it does; what that is can't be told
-        return {"max_rel": None, "detail": str(error)}
+        return PeerCheck(max_rel=None, detail=str(error))
     held = {f"{key}/{axis}": index for key, axes in kept.items() for axis, index in enumerate(axes)}
     atomic_files.write(folder / "kept.safetensors", lambda aside: save_file(held, aside))
     with torch.no_grad():
         expected, results = zeroed(dense, kept)(x), slim(x)
-    return {"max_rel": float((results - expected).abs().max() / expected.abs().max())}
+    return PeerCheck(max_rel=float((results - expected).abs().max() / expected.abs().max()))
 
 
 @contextmanager

@@ -1,13 +1,13 @@
-"""What compare.json holds: a record for each network, and what each of its fields means."""
+"""What compare.json and the files of a comparison's folders hold, and what each of the fields means."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, RootModel
 
 from ..json_records import Interval, JsonRecord
-from ..report.records import Budget
+from ..report.records import Budget, Counts, Quality
 from ..runtimes.machine import Environment
 
 SCHEMA: Literal["structprune.compare/1"] = "structprune.compare/1"
@@ -46,8 +46,8 @@ class Asked(JsonRecord):
     reached_ci95: Interval | None = Field(default=None, description="its 95 % interval")
 
 
-class Row(JsonRecord):
-    """A network that was cut and timed."""
+class CutRow(JsonRecord):
+    """A network that was cut."""
 
     network: str = Field(description="its folder")
     tool: str = Field(description="`structprune` or `torch-pruning`")
@@ -62,12 +62,17 @@ class Row(JsonRecord):
     seconds: float | None = Field(description="from the recipe to the cut network; `null` where it was interrupted")
     search_seconds: float | None = Field(default=None, description="the search for torch-pruning's ratio")
     peak_bytes: int = Field(description="the most memory that the process held until then")
+    goal: Asked | None = Field(default=None, alias="asked", description="what `--as-fast` asks for")
+
+
+class Row(CutRow):
+    """A network that was cut and timed."""
+
     ms: float = Field(description="median milliseconds of a forward pass")
     speedup: float = Field(description="times as fast as the dense network")
     ci95: Interval = Field(description="its 95 % interval")
     efficiency: float = Field(description="speedup ÷ MACs cut")
     timing: list[str] = Field(description="what disturbed the timing")
-    goal: Asked | None = Field(default=None, alias="asked", description="what `--as-fast` asks for")
 
 
 class FailedRow(JsonRecord):
@@ -77,7 +82,49 @@ class FailedRow(JsonRecord):
 
     network: str = Field(description="its folder")
     tool: str = Field(description="`structprune` or `torch-pruning`")
+    align: int | None = Field(default=None, description="what torch-pruning's widths are rounded to")
     error: str = Field(description="what it raised, or how its process ended")
+    goal: Asked | None = Field(default=None, alias="asked", description="what `--as-fast` asks for")
+
+
+class Planning(JsonRecord):
+    """planning.json: what it took to plan structprune's network."""
+
+    seconds: float | None = Field(description="from the recipe to the cut network; `null` where it was interrupted")
+    peak_bytes: int = Field(description="the most memory that the process held until then")
+
+
+class PeerCheck(JsonRecord):
+    """torch-pruning's network beside the dense one with all that was removed set to zero, in float64."""
+
+    max_rel: float | None = Field(description="the largest relative difference; `null` where it can't be told")
+    detail: str = Field(default="", description="why it can't be told")
+
+
+class PeerResult(JsonRecord):
+    """result.json: what came of torch-pruning's process."""
+
+    align: int = Field(description="what widths are rounded to")
+    ratio: float = Field(description="the pruning ratio")
+    seconds: float = Field(description="from the recipe to the cut network, without the search")
+    search_seconds: float = Field(description="the search for the ratio")
+    peak_bytes: int = Field(description="the most memory that the process held until then")
+    macs: Counts = Field(description="multiply-adds")
+    params: int = Field(description="parameters")
+    gate: PeerCheck = Field(description="whether it is the masked dense network")
+    quality: Quality = Field(description="how good it is")
+
+
+class PeerFailure(JsonRecord):
+    """result.json where torch-pruning raised something. Other fields are as far as it came."""
+
+    model_config = ConfigDict(extra="allow")
+
+    align: int = Field(description="what widths were to be rounded to")
+    error: str = Field(description="in which stage, and what it raised")
+
+
+PeerOutcome = RootModel[PeerResult | PeerFailure]
 
 
 class Dense(JsonRecord):

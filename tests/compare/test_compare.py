@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import structprune as sp
 from structprune.cli import app
 from structprune.compare import Comparison, compare, compare_table, comparison, draw, table
+from structprune.compare.importance import planned_indices
 from structprune.compare.peak_memory import PeakMemory
 from structprune.compare.peer import (
     distinct,
@@ -24,9 +25,9 @@ from structprune.compare.peer import (
     without_fused_attention,
     zeroed,
 )
-from structprune.compare.records import RowGate
+from structprune.compare.records import CutRow, RowGate
 from structprune.cost import learning
-from structprune.errors import PlanError, RecipeError
+from structprune.errors import PlanError, RecipeError, StoreError
 from structprune.graph.layers import KINDS
 from structprune.models import build_model
 from structprune.plan import ALLOCATIONS
@@ -165,7 +166,7 @@ def test_blocks_of_a_grouped_transposed_layer_keep_their_own():
         expected.append(values[plan.groups[group.name]["kept"]].sum() / values.sum())
     assert any(group.leading.dim == 1 for group in graph.groups)
     assert min(expected) < 1
-    found = comparison.share_kept(graph, scores, comparison.planned_indices(plan.keep))
+    found = comparison.share_kept(graph, scores, planned_indices(plan.keep))
     assert found == pytest.approx(np.exp(np.mean(np.log(expected))))
 
 
@@ -233,7 +234,7 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert (fast["macs"], fast["gate"]["passed"]) == (plan.macs["slim"], True)
     started = comparison._dense(recipe, out, Reporter())
     graph, scores = comparison._scored(started, out / "structprune", Reporter())
-    assert fast["kept_importance"] == comparison.share_kept(graph, scores, comparison.planned_indices(plan.keep))
+    assert fast["kept_importance"] == comparison.share_kept(graph, scores, planned_indices(plan.keep))
     assert fast["asked"]["reached_ci95"][0] <= fast["asked"]["reached"] <= fast["asked"]["reached_ci95"][1]
     assert "structprune-as-fast: the recipe with budget speedup=1.3 alone" in str(
         compare_table(Comparison.model_validate(added)).caption
@@ -249,6 +250,9 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert stopped["rows"][0]["kept_importance"] == ours["kept_importance"]
     assert draw(Comparison.model_validate(stopped), tmp_path / "picture.png").is_file()
     (out / "compare.json").unlink()
+    (out / "torch-pruning-8" / "result.json").write_text('{"align": 8, "ratio": "half"}')
+    with pytest.raises(StoreError, match=r"result\.json is damaged: "):
+        compare(recipe, out, roundings=(8,), resume=True)
     (out / "torch-pruning-8" / "result.json").write_text('{"align": 8, "error": "prune: IndexError: index 7"}')
     failed = compare(recipe, out, roundings=(8,), resume=True, as_fast=True)
     assert "torch-pruning-8: prune: IndexError: index 7" in str(
@@ -276,10 +280,23 @@ def test_int8_files_of_the_run_are_timed_and_left_as_they_are(tmp_path):
     assert own.read_bytes() == b"calibrated"
 
 
+PEER = CutRow(
+    network="torch-pruning-8",
+    tool="torch-pruning",
+    macs=1,
+    cut=2.0,
+    params=1,
+    gate=RowGate(passed=True, max_rel=0.0),
+    quality={"pruned": 0.5, "final": 0.5},
+    seconds=1.0,
+    peak_bytes=1,
+)
+
+
 def as_fast_as(speedup, folder, monkeypatch):
     peer_timed_as(monkeypatch, speedup)
     recipe = check_recipe({**SMALL, "train": None})
-    return comparison._as_fast(recipe, {"network": "torch-pruning-8"}, None, None, folder, Reporter())
+    return comparison._as_fast(recipe, PEER, None, None, folder, Reporter())
 
 
 def test_no_network_is_asked_to_be_slower_than_dense(tmp_path, monkeypatch):
@@ -290,9 +307,9 @@ def test_no_network_is_asked_to_be_slower_than_dense(tmp_path, monkeypatch):
 
 def test_a_speed_out_of_reach_is_the_rows_error(tmp_path, quick, monkeypatch):
     row, note = as_fast_as(50.0, tmp_path, monkeypatch)
-    assert "budget speedup 50 " in row["error"]
-    assert "can't be met" in row["error"]
-    assert (row["network"], row["tool"], row["asked"]["speedup"]) == ("structprune-as-fast", "structprune", 50.0)
+    assert "budget speedup 50 " in row.error
+    assert "can't be met" in row.error
+    assert (row.network, row.tool, row.goal.speedup) == ("structprune-as-fast", "structprune", 50.0)
     assert note.startswith("structprune-as-fast: the recipe with budget speedup=50 alone and allocation knapsack")
 
 
