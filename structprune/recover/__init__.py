@@ -2,7 +2,7 @@
 
 Enters: the dense and the slim network, the plan and calibration data. Leaves: a mended copy of the slim network.
 `recovery` says what a method is; each has its module: `means`, `least_squares` (with `moments`, its solver) and
-`batchnorm`; `steps` does them in turn.
+`batchnorm`; `method_sequence` does them in turn.
 Nothing here knows of groups, scores or budgets.
 """
 

@@ -1,4 +1,4 @@
-"""`recover`: the steps that win back what pruning costs, without labels and without training."""
+"""`recover`: the methods that win back what pruning costs, without labels and without training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STEPS: TypeAdapter[list[RecoverySpec]] = TypeAdapter(list[AnyRecoverySpec])
 
 @dataclass
 class Recovered:
-    """`model`, the mended slim network; `layers`, for each step how many layers it changed; `notes`, what a user
+    """`model`, the mended slim network; `layers`, for each method how many layers it changed; `notes`, what a user
     should know."""
 
     model: nn.Module
@@ -40,7 +40,7 @@ class Recovered:
     model=instance(nn.Module, "the dense nn.Module"),
     slim=instance(nn.Module, "the slim nn.Module"),
     plan=instance(Plan, "the plan that slim was made by"),
-    steps=several(lambda step: step, "names of steps or mappings, in a list"),
+    steps=several(lambda step: step, "names of methods or mappings, in a list"),
     seed=whole(0, 2**31),
     memory=number(above=0),
     progress=function,

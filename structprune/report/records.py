@@ -288,7 +288,7 @@ class Quality(JsonRecord):
 
 
 class RecoveryStep(JsonRecord):
-    """One step of recovery. Its other fields are its keys in the recipe."""
+    """What one method of recovery did. Its other fields are its keys in the recipe."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -300,7 +300,7 @@ class RecoveryStep(JsonRecord):
     kl: float | None = Field(description="KL from the dense network after it; `null` where there are labels")
 
     def option(self, name: str) -> Any:
-        """A key of the step in the recipe; None where it has none of that name."""
+        """A key of the method in the recipe; None where it has none of that name."""
         return (self.model_extra or {}).get(name)
 
 
@@ -358,7 +358,7 @@ class Report(JsonRecord):
     planned_latency: PlannedLatency | None = Field(default=None, description="`null` without a budget of latency")
     layers: list[Layer] = Field(default_factory=list, description="where the time goes, in the order of the network")
     quality: Quality = Field(description="what was measured on held-out data")
-    recovery: list[RecoveryStep] = Field(default_factory=list, description="each step of recovery, in turn")
+    recovery: list[RecoveryStep] = Field(default_factory=list, description="each method of recovery, in turn")
     gate: Gate = Field(description="whether slim is proven to be the network that the plan describes")
     barriers: list[Barrier] = Field(default_factory=list, description="channels that had to stay, and why")
     groups: list[Group] = Field(description="what could be pruned")

@@ -54,7 +54,7 @@ class Measurements:
         macs: the independent count.
         onnx: the files of `dense` and `slim`.
         data: what is to be said of the data.
-        recovery: the steps of recovery.
+        recovery: what each method of recovery did.
         latency: dense and slim timed side by side; None where the gate failed.
         layers: milliseconds by layer, of `dense` and `slim`.
         int8: of `dense-int8` and `slim-int8`, if they were made.
