@@ -68,10 +68,10 @@ def concatenate(axes: list[Axis], sizes: list[int]) -> Axis:
     """The axis of tensors laid end to end; a part that cannot be pruned carries empty sets."""
     if all(axis is None for axis in axes):
         return None
-    width = max(axis.shape[1] for axis in axes if axis is not None)
+    columns = max(axis.shape[1] for axis in axes if axis is not None)
     parts = []
     for axis, size in zip(axes, sizes, strict=True):
-        part = np.full((size, width), -1)
+        part = np.full((size, columns), -1)
         if axis is not None:
             part[:, : axis.shape[1]] = axis
         parts.append(part)

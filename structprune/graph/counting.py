@@ -89,7 +89,7 @@ class Polynomial:
 
 
 class WidthCounter:
-    """Counts what a network costs at given widths, where `kept(name, count)` says which units of a group stay.
+    """Counts what a network costs at given widths, where `kept(name, width)` says which units of a group stay.
 
     `others` names further costs. An axis is counted anew only when a group on it changes.
     """
@@ -113,8 +113,8 @@ class WidthCounter:
 
     def _compile(self, terms: Sequence[Term]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Constants, the axes of each term (padded with a last one of length 1) and divisors."""
-        width = max((len(term.axes) for term in terms), default=0)
-        places = np.full((len(terms), width), -1)
+        columns = max((len(term.axes) for term in terms), default=0)
+        places = np.full((len(terms), columns), -1)
         for row, term in enumerate(terms):
             places[row, : len(term.axes)] = [self._place(axis) for axis in term.axes]
         constants = np.array([term.constant for term in terms], dtype=np.int64)
@@ -123,8 +123,8 @@ class WidthCounter:
     def _blocks(self, polynomial: Polynomial) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Coefficients, the axes of each term as `_compile` gives them, and the block of each."""
         rows = polynomial.axes
-        width = max((len(row) for row in rows), default=0)
-        places, blocks = np.full((len(rows), width), -1), np.ones((len(rows), width), dtype=np.int64)
+        columns = max((len(row) for row in rows), default=0)
+        places, blocks = np.full((len(rows), columns), -1), np.ones((len(rows), columns), dtype=np.int64)
         for i, row in enumerate(rows):
             places[i, : len(row)] = [self._place(axis) for axis, _ in row]
             blocks[i, : len(row)] = [block for _, block in row]
@@ -140,7 +140,7 @@ class WidthCounter:
         return self._index[key]
 
     def count(self, widths: Mapping[str, int]) -> dict[str, float]:
-        """`{"macs": ..., "params": ...}` and the other costs, with `widths` units kept of each group."""
+        """`{"macs": ..., "params": ...}` and the other costs, at the `widths` of groups."""
         lengths = np.ones(len(self.axes) + 1, dtype=np.int64)
         for place, names in enumerate(self.groups_on):
             key = (place, *(widths[name] for name in names))

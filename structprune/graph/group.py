@@ -37,7 +37,7 @@ class Group:
 
     `name` is the leading layer: of the layers that make these channels, the nearest to the input (so a
     projection shortcut leads its stage), and, where a layer's channels are a product (heads × channels of a head),
-    the factor. `units` counts what can be removed one by one, `channels` the leading layer's width. `slices` starts
+    the factor. `units` counts what can be removed one by one, `channels` those of the leading layer. `slices` starts
     with the leading layer's filters, then those of the other layers that make the channels. `exact` says that, in
     evaluation, removing equals masking with zero; if not, an op takes a statistic over the channels (LayerNorm, a sum
     of sigmoids), in the slim network over those that are left. `exact_in_training` is false also where BatchNorm takes
@@ -81,9 +81,9 @@ class Group:
     def leading(self) -> Slice:
         return self.slices[0]
 
-    def allows(self, kept: int) -> bool:
-        """Whether so many units may stay: the model's code may take another path at some widths."""
-        return self.allowed is None or kept in self.allowed
+    def allows(self, width: int) -> bool:
+        """Whether the group may have this width: the model's code may take another path at some."""
+        return self.allowed is None or width in self.allowed
 
     @functools.cached_property
     def step(self) -> int:
@@ -99,14 +99,14 @@ class Group:
         """How often all strata can lose what goes at a time, if of each at least so many units stay."""
         return int(((np.bincount(self.strata) - least) // self.rates).min())
 
-    def channels_of(self, kept: int) -> int:
-        """The leading layer's width when `kept` units are kept (its fixed channels always stay).
+    def channels_of(self, width: int) -> int:
+        """How many channels the leading layer has at this width of the group (its fixed channels always stay).
 
-        Where it makes only some of the units, so that their number does not tell its width: the number of units.
+        Where it makes only some of the units, so that the width does not tell: the width.
         """
         if not self.channels_per_step:
-            return kept
-        return self.channels - (self.units - kept) * self.channels_per_step // self.step
+            return width
+        return self.channels - (self.units - width) * self.channels_per_step // self.step
 
     @functools.cached_property
     def channels_per_step(self) -> int:
@@ -117,12 +117,12 @@ class Group:
         all_units = np.bincount(self.strata)
         return 0 if (on % all_units).any() else int((on // all_units).sum())
 
-    def best(self, scores: np.ndarray, kept: int) -> np.ndarray:
-        """The indices of the `kept` units of highest score, in rising order: of each stratum the best.
+    def best(self, scores: np.ndarray, width: int) -> np.ndarray:
+        """The indices of the `width` units of highest score, in rising order: of each stratum the best.
 
-        Of equal scores the first stay. `kept` is `units` less a multiple of `step`.
+        Of equal scores the first stay. `width` is `units` less a multiple of `step`.
         """
-        lost = (self.units - kept) // self.step
+        lost = (self.units - width) // self.step
         chosen = []
         for stratum, rate in enumerate(self.rates):
             members = np.flatnonzero(self.strata == stratum)
@@ -147,12 +147,12 @@ class Group:
         return kept[:-1]
 
     def ranked(self, scores: np.ndarray, min_channels: int = 1) -> np.ndarray:
-        """`scores`, with those that a layer needs to keep its least width before all others."""
+        """`scores`, with those that a layer needs to keep its least channels before all others."""
         return np.where(self.must_stay(scores, min_channels), np.inf, scores)
 
-    def chosen(self, scores: np.ndarray, kept: int, min_channels: int = 1) -> np.ndarray:
-        """The `kept` best units of `ranked`."""
-        return self.best(self.ranked(scores, min_channels), kept)
+    def chosen(self, scores: np.ndarray, width: int, min_channels: int = 1) -> np.ndarray:
+        """The `width` best units of `ranked`."""
+        return self.best(self.ranked(scores, min_channels), width)
 
     def least(self, min_channels: int) -> list[tuple[np.ndarray, int]]:
         """Axes, as (positions, k of this group's units), and how many positions of each must stay: `min_channels` of

@@ -59,7 +59,7 @@ class Follower:
     def length(self, axis: np.ndarray | None, size: int) -> int:
         return size if axis is None or not len(axis) else int(alive(self.graph.classes_of(axis), self.removed).sum())
 
-    def width(self, node: Any, dim: int) -> int:
+    def length_of(self, node: Any, dim: int) -> int:
         """The slim length of an axis; of a grouped convolution's weight, of one block."""
         value: Value = self.value(node)
         if value.key is not None and (value.key, dim) in self.graph.blocked:

@@ -122,7 +122,7 @@ def grouped(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any])
     x, weight, output = w.value(entering), w.value(weights), w.value(node)
     channel = len(x.shape) - len(weight.shape) + 1
     whole = output if record.kind == "transposed convolution" else x
-    groups = w.length(whole.axes[channel], whole.shape[channel]) // w.width(weights, 1)
+    groups = w.length(whole.axes[channel], whole.shape[channel]) // w.length_of(weights, 1)
     if at < len(args):
         groups = w.number(node, recorded, w.others(node, "args", at), groups)
         return "op", str(node.target), [*args[:at], groups, *args[at + 1 :]], kwargs
@@ -144,7 +144,7 @@ def grouped_norm(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, 
     x: Value = w.value(node.args[0])
     if x.axes[1] is None or node.args[1] != x.shape[1]:
         return None
-    return "op", str(node.target), [args[0], w.width(node.args[0], 1), *args[2:]], kwargs  # each channel by itself
+    return "op", str(node.target), [args[0], w.length_of(node.args[0], 1), *args[2:]], kwargs  # each channel by itself
 
 
 def attention(w: Follower, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:

@@ -148,8 +148,8 @@ class Units:
 
     def balance(self, blocks: Sequence[np.ndarray], cause: Cause) -> None:
         """Each of `blocks`, axes of equal length, keeps the same number of positions."""
-        width = max(block.shape[1] for block in blocks)
-        padded = [np.pad(b, ((0, 0), (0, width - b.shape[1])), constant_values=-1) for b in blocks]
+        columns = max(block.shape[1] for block in blocks)
+        padded = [np.pad(b, ((0, 0), (0, columns - b.shape[1])), constant_values=-1) for b in blocks]
         self._balanced.append((np.stack(padded), cause))
 
     def split(self, axis: np.ndarray, sizes: Sequence[int], cause: Cause) -> list[Axis]:
@@ -250,8 +250,8 @@ class Units:
         """Two sets that one class is derived from must be one: ties them, member by member; True if that is news."""
         news = False
         arity: dict[int, int] = {}
-        for width in sorted({sets.shape[1] for _, sets, _ in self._derived}):
-            chosen = [(u, s, c) for u, s, c in self._derived if s.shape[1] == width]
+        for size in sorted({sets.shape[1] for _, sets, _ in self._derived}):
+            chosen = [(u, s, c) for u, s, c in self._derived if s.shape[1] == size]
             classes = labels[np.concatenate([u for u, _, _ in chosen])]
             sets = np.concatenate([s for _, s, _ in chosen])
             _, first, which = np.unique(classes, return_index=True, return_inverse=True)
@@ -262,8 +262,8 @@ class Units:
                 news = True
             for label in np.unique(classes).tolist():
                 if label in arity:
-                    news |= self._drop(labels, label, arity[label], width)
-                arity.setdefault(label, width)
+                    news |= self._drop(labels, label, arity[label], size)
+                arity.setdefault(label, size)
         return news
 
     def _drop(self, labels: np.ndarray, label: int, kept: int, dropped: int) -> bool:
@@ -284,8 +284,8 @@ class Units:
 
     def _table(self, labels: np.ndarray, classes: int) -> np.ndarray | None:
         """For each unit the classes that remove it; None if sets run in a circle, which are then frozen and dropped."""
-        width = max((s.shape[1] for _, s, _ in self._derived), default=1)
-        sets = np.full((classes + 1, width), -1)
+        columns = max((s.shape[1] for _, s, _ in self._derived), default=1)
+        sets = np.full((classes + 1, columns), -1)
         derived = np.zeros(classes + 1, bool)
         for units, members, _ in self._derived:
             sets[labels[units], : members.shape[1]] = labels[members]
@@ -295,7 +295,7 @@ class Units:
             again = derived[table]
             if not again.any():
                 return table
-            wide = np.full((*table.shape, width), -1)
+            wide = np.full((*table.shape, columns), -1)
             wide[..., 0] = table
             wide[again] = sets[table[again]]
             table = compress(wide.reshape(len(table), -1))

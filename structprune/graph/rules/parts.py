@@ -91,12 +91,12 @@ def slice_(flow: Flow, x: Value, dim: int = 0, start: Any = None, end: Any = Non
         return _with_axis(x, dim, axis, flow.shape)
     if step != 1 or not len(picked):
         return _with_axis(x, dim, _every(flow, axis, picked, step), flow.shape)
-    width = len(picked)
+    length = len(picked)
     if flow.module_form:
         bounds = [(n, at) for n, at in ((start, picked.start), (end, picked.stop)) if 0 < at < size]
         followed = [isinstance(n, Number) and n >= 0 for n, _ in bounds]
-        if width > 1 and not any(followed) and size % width == 0 and picked.start % width == 0:
-            parts = [axis[i : i + width] for i in range(0, size, width)]
+        if length > 1 and not any(followed) and size % length == 0 and picked.start % length == 0:
+            parts = [axis[i : i + length] for i in range(0, size, length)]
             flow.balance(parts, "cuts the channels into equal parts")
         else:
             for (number, at), follows in zip(bounds, followed, strict=True):

@@ -40,7 +40,6 @@ def recurrent(flow: Flow, x: Value, *arguments: Any) -> list[Value]:
     flow.freeze([x.axes[time]], "runs along an axis that carries channels")
     steps = int(np.prod(x.shape[:-1]))
     entering, outputs, cells = x.axes[-1], [], []
-    width = x.shape[-1]
     for layer in range(layers):
         outgoing: list[Axis] = []
         for direction in range(directions):
@@ -50,8 +49,8 @@ def recurrent(flow: Flow, x: Value, *arguments: Any) -> list[Value]:
             outgoing.append(out)
             outputs.append(out)
             cells.append(inner)
-        width = weights[(layer * directions) * each + 1].shape[1]
-        entering = concatenate(outgoing, [width] * directions)
+        size = weights[(layer * directions) * each + 1].shape[1]
+        entering = concatenate(outgoing, [size] * directions)
     projected = each - 2 * has_biases == 3
     if len(outputs) > 1:
         flow.balance(outputs, _BALANCED)

@@ -198,8 +198,8 @@ def group_norm(flow: Flow, x: Value, groups: int, *affine: Any, **_: Any) -> Val
         else:
             flow.freeze([axis], "its number of groups is a number in the model's code")
     elif groups > 1 and axis is not None:
-        width = len(axis) // groups
-        parts = [axis[i * width : (i + 1) * width] for i in range(groups)]
+        size = len(axis) // groups
+        parts = [axis[i * size : (i + 1) * size] for i in range(groups)]
         flow.balance(parts, "keeps its groups of channels equally wide")
     if axis is not None and len(axis) > groups and math.prod(x.shape[2:]) == 1:
         flow.floors += [(part, 2) for part in np.split(axis, groups)]  # PyTorch refuses statistics of one value
