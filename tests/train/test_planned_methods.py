@@ -1,0 +1,77 @@
+"""Methods that prepare the units of a plan to go, against their definitions."""
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+import structprune as sp
+from structprune.errors import RecipeError
+from structprune.recipe import TrainSpec
+from structprune.train import fit
+from tests.train.test_methods import equal, interrupted
+from tests.train.test_sparse_methods import Residual, one_update
+from tests.train.test_trainer import _data, _model
+
+PLAN = {"budget": {"channels": 0.5}, "align": 1}
+
+
+def removed_units(model, criterion="l2"):
+    """The units of each group that a plan to half of them removes."""
+    graph = sp.trace(model.eval(), _data()[0][:1])
+    plan = sp.plan(graph, sp.score(graph, criterion), {"channels": 0.5}, align=1)
+    return {name: sorted({*range(entry["units"])} - {*entry["kept"]}) for name, entry in plan.groups.items()}
+
+
+def test_greg_adds_its_penalty_to_the_filters_that_a_plan_removes(tmp_path):
+    chosen = removed_units(Residual())
+    smallest = Residual().inner.weight.square().sum((1, 2, 3)).argsort()
+    assert chosen["inner"] == sorted(smallest[: len(chosen["inner"])].tolist())
+    without = one_update(tmp_path / "a", [])
+    greg = one_update(tmp_path / "b", [{"method": "greg", "step": 0.02, **PLAN}])
+    for name, group in (("inner", "inner"), ("conv1", "conv1"), ("conv2", "conv1")):
+        start = getattr(Residual(), name).weight
+        expected = torch.zeros_like(start)
+        expected[chosen[group]] = 0.5 * 0.02 * start[chosen[group]]
+        change = getattr(without, name).weight - getattr(greg, name).weight
+        torch.testing.assert_close(change, expected, rtol=1e-3, atol=1e-6)
+    assert torch.equal(without.head.weight, greg.head.weight)
+
+
+def test_the_penalty_of_greg_grows_to_its_ceiling_and_the_units_go(tmp_path):
+    from structprune.train.methods.greg import Greg, GregSpec
+
+    method, penalties = Greg(GregSpec(step=0.25, interval=2, ceiling=0.6, **PLAN)), []
+    for updates in range(7):
+        method.updates = updates
+        penalties.append(method.penalty)
+    assert penalties == [0.25, 0.25, 0.5, 0.5, 0.6, 0.6, 0.6]
+    options = {"method": "greg", "step": 0.1, "interval": 1, "ceiling": 3.0, **PLAN}
+    spec = TrainSpec(epochs=15, batch_size=48, opt="momentum", lr=0.1, sched="constant", methods=[options])
+    trained = fit(Residual(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+    chosen = removed_units(Residual())
+    before, after = (net.inner.weight.square().sum((1, 2, 3)).sqrt() for net in (Residual(), trained))
+    others = [unit for unit in range(5) if unit not in chosen["inner"]]
+    assert before[chosen["inner"]].max() > 0.5 * before[others].min()
+    assert after[chosen["inner"]].max() < 0.2 * after[others].min()
+    assert removed_units(trained) == chosen
+
+
+@pytest.mark.parametrize("method", ["greg"])
+def test_an_interrupted_training_ends_the_same(tmp_path, method):
+    spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, **PLAN}])
+    whole = fit(_model(), TensorDataset(*_data()), spec, seed=5, checkpoint=tmp_path / "whole")
+    assert equal(whole, interrupted(spec, tmp_path, at=9))
+    plain = fit(
+        _model(), TensorDataset(*_data()), spec.model_copy(update={"methods": ()}), seed=5, checkpoint=tmp_path / "no"
+    )
+    assert not equal(whole, plain)
+
+
+@pytest.mark.parametrize("method", ["greg"])
+def test_what_is_refused(tmp_path, method):
+    with pytest.raises(ValueError, match="criterion taylor needs more than weights"):
+        TrainSpec(epochs=1, lr=0.1, methods=[{"method": method, "criterion": "taylor", **PLAN}])
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
+    spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[{"method": method, **PLAN}])
+    with pytest.raises(RecipeError, match="needs channels that can go"):
+        fit(plain, TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
