@@ -91,13 +91,13 @@ def read_budget(budget: Mapping[str, float], graph: DependencyGraph, cost: Cost 
 
 @dataclass(frozen=True)
 class Choice:
-    """The widths that a group may take, as kept units in rising order; the last is the dense width."""
+    """The numbers of units that a group may keep, its `widths`, ascending; the last is the dense network's."""
 
     group: Group
     widths: np.ndarray
 
     def nearest(self, units: float) -> int:
-        """The allowed width nearest to `units`; the narrower of two that are as near."""
+        """The allowed number nearest to `units`; the smaller of two that are as near."""
         return int(self.widths[np.argmin(np.abs(self.widths - units))])
 
     def next_above(self, units: int) -> int | None:

@@ -63,7 +63,7 @@ def plan(
         budget: `macs`, `params` or `channels` (or several) to what may stay: a fraction of the dense network, or an
             absolute number over 1; `latency_ms` and `speedup` (how many times faster) as `cost` predicts them.
         allocation: how the budget is shared among groups: a name, or a function from choices, scores and load to the
-            widths that each group keeps (see CONTRIBUTING.md).
+            number of units that each group keeps (see CONTRIBUTING.md).
         min_channels: how many channels of each layer stay at least.
         max_ratio: the largest share of a group's units that goes.
         align: what widths are multiples of: one number (1: any width), or a runtime's multiples by kind of layer
