@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from ..json_records import Interval, JsonRecord
 from ..runtimes.machine import Environment
-from ..runtimes.other_runtimes import OtherRuntime
+from ..runtimes.other_runtimes import OtherRuntime, TimedOn
 from .gate import Gate
 
 SCHEMA: Literal["structprune.report/1"] = "structprune.report/1"
@@ -110,6 +110,13 @@ class Limits(JsonRecord):
     ignore: list[str] = Field(default_factory=list, description="globs of the module paths that stay whole")
 
 
+class Amounts(JsonRecord):
+    """An amount of both networks."""
+
+    dense: int = Field(description="of the dense network")
+    slim: int = Field(description="of the slim network")
+
+
 class Cut(JsonRecord):
     """One cut of a plan that was composed by `Plan.then`."""
 
@@ -117,8 +124,8 @@ class Cut(JsonRecord):
     allocation: str = Field(description="how the budget was shared among layers")
     budget: Budget = Field(description="what was asked of this cut")
     constraints: Limits = Field(description="its constraints")
-    macs: dict[str, int] = Field(description="of `dense` and `slim`, those of this cut")
-    params: dict[str, int] = Field(description="likewise")
+    macs: Amounts = Field(description="multiply-adds before and after this cut")
+    params: Amounts = Field(description="parameters, likewise")
 
 
 class Constraints(Limits):
@@ -134,11 +141,9 @@ class MacsByOperator(JsonRecord):
     slim: dict[str, int] | None = Field(description="likewise")
 
 
-class Counts(JsonRecord):
-    """An amount of both networks."""
+class Counts(Amounts):
+    """An amount of both networks, and by how much it was cut."""
 
-    dense: int = Field(description="of the dense network")
-    slim: int = Field(description="of the slim network")
     cut: float = Field(description="dense ÷ slim")
 
 
@@ -166,15 +171,9 @@ class Pair(JsonRecord):
     slim: float = Field(description="of the slim network")
 
 
-class Latency(JsonRecord):
+class Latency(TimedOn):
     """Dense and slim timed side by side on the runtime that the plan was made for."""
 
-    runtime: str = Field(description="the engine with its version")
-    engine: str = Field(description="what ran the networks")
-    device: str = Field(description="`cpu` or `cuda`")
-    dtype: str = Field(description="that the plan was made for; both networks are in it")
-    threads: int = Field(description="intra-op threads")
-    batch: int = Field(description="samples in a forward pass")
     rounds: int = Field(description="how often the networks were opened anew")
     turns: int = Field(description="interleaved turns in all rounds")
     dense_ms: float = Field(description="median milliseconds of a forward pass")

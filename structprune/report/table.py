@@ -13,7 +13,7 @@ from ..graph import DependencyGraph
 from ..plan.alignment import aligned
 from ..records import Sensitivity
 from ..runtimes import Benchmark, Runtime, pace
-from ..runtimes.other_runtimes import OtherRuntime
+from ..runtimes.other_runtimes import OtherRuntime, TimedOn
 from ..verify.gate_records import Comparison, GateOfCut
 from .records import Latency, Quality, Report
 from .summaries import describe_groups
@@ -54,11 +54,11 @@ def _latency_rows(latency: Latency) -> list[Row]:
     return [*rows, ("MACs a second", f"{rate.dense:.1f} G", f"{rate.slim:.1f} G", efficiency)]
 
 
-def _engine(row: Latency | OtherRuntime) -> str:
+def _engine(row: TimedOn) -> str:
     return f"{row.engine}{' on cuda' if row.device == 'cuda' else ''}"
 
 
-def _setting(row: Latency | OtherRuntime) -> str:
+def _setting(row: TimedOn) -> str:
     threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
     return f"{threads}, batch {row.batch}{', int8' if row.dtype == 'int8' else ''}"
 

@@ -12,15 +12,20 @@ from .latency import Benchmark, Source, benchmark
 from .runtime import Runtime
 
 
-class OtherRuntime(JsonRecord):
-    """Dense and slim timed side by side on another runtime."""
+class TimedOn(JsonRecord):
+    """What dense and slim were timed on."""
 
-    runtime: str = Field(description="its name with versions and settings")
-    threads: int = Field(description="intra-op threads")
-    batch: int = Field(description="samples in a forward pass")
-    dtype: str = Field(description="of both networks")
+    runtime: str = Field(description="the engine with its version; of `also` with its settings, too")
     engine: str = Field(description="what ran the networks")
     device: str = Field(description="`cpu` or `cuda`")
+    dtype: str = Field(description="of both networks")
+    threads: int = Field(description="intra-op threads")
+    batch: int = Field(description="samples in a forward pass")
+
+
+class OtherRuntime(TimedOn):
+    """Dense and slim timed side by side on another runtime."""
+
     dense_ms: float | None = Field(default=None, description="median milliseconds of a forward pass")
     slim_ms: float | None = Field(default=None, description="likewise")
     speedup: float | None = Field(default=None, description="median of the ratios dense ÷ slim within a turn")
