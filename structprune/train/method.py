@@ -34,6 +34,7 @@ class MethodSpec(Strict):
 
     needs_labels: ClassVar[bool] = True  # False where the method gives a loss of its own for data without labels
     needs_dense: ClassVar[bool] = False  # whether it learns from the dense network, so that it is of `finetune` alone
+    exact_weights: ClassVar[bool] = False  # whether it sets weights that an average of weights would undo
 
     method: str
 

@@ -112,6 +112,9 @@ class TrainSpec(Strict):
             raise ValueError(f"mixup and cutmix take samples in pairs, and batch_size={self.batch_size} is odd")
         if self.val_interval > self.epochs and self.chooses:
             raise ValueError(f"val_interval={self.val_interval} never comes in epochs={self.epochs}")
+        exact = [spec.method for spec in self.methods if spec.exact_weights]
+        if self.model_ema and exact:
+            raise ValueError(f"model_ema averages the weights that method {exact[0]} sets: leave one of them out")
         return self
 
     @property

@@ -56,7 +56,49 @@ def test_the_penalty_of_greg_grows_to_its_ceiling_and_the_units_go(tmp_path):
     assert removed_units(trained) == chosen
 
 
-@pytest.mark.parametrize("method", ["greg"])
+def zeros(layer):
+    return (layer.weight.flatten(1) == 0).all(1).nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize("criterion", ["l2", "fpgm"])
+def test_soft_pruning_zeroes_what_a_plan_removes_and_leaves_the_rest(tmp_path, criterion):
+    without = one_update(tmp_path / "a", [])
+    soft = one_update(tmp_path / "b", [{"method": "soft", "criterion": criterion, **PLAN}])
+    chosen = removed_units(without, criterion)
+    assert chosen["inner"]
+    expected = {key: tensor.clone() for key, tensor in without.state_dict().items()}
+    expected["inner.weight"][chosen["inner"]] = 0
+    for layer in ("conv1", "conv2"):  # coupled
+        expected[f"{layer}.weight"][chosen["conv1"]] = 0
+    for key, tensor in soft.state_dict().items():
+        assert torch.equal(tensor, expected[key]), key
+
+
+@pytest.mark.parametrize("criterion", ["l2", "fpgm"])
+def test_soft_filters_grow_back_and_are_what_the_runs_plan_removes_at_the_end(tmp_path, criterion):
+    model, counts = Residual(), []
+    options = {"method": "soft", "criterion": criterion, **PLAN}
+    spec = TrainSpec(epochs=3, batch_size=64, opt="momentum", lr=0.05, sched="constant", methods=[options])
+
+    def count(step, steps, shown):  # after a step's gradients, before its update
+        counts.append(len(zeros(model.inner)))
+
+    fit(model, TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c", progress=count)
+    number = len(removed_units(model)["inner"])
+    assert counts[:3] == [0, 0, 0]
+    assert counts[3] == counts[6] == number
+    assert counts[4] < number
+    assert counts[7] < number
+    assert zeros(model.inner) == removed_units(model)["inner"]
+    assert zeros(model.conv1) == zeros(model.conv2) == removed_units(model).get("conv1", [])
+
+
+def test_soft_weights_are_not_averaged():
+    with pytest.raises(ValueError, match="model_ema averages the weights that method soft sets"):
+        TrainSpec(epochs=1, lr=0.1, model_ema=True, methods=[{"method": "soft", **PLAN}])
+
+
+@pytest.mark.parametrize("method", ["greg", "soft"])
 def test_an_interrupted_training_ends_the_same(tmp_path, method):
     spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, **PLAN}])
     whole = fit(_model(), TensorDataset(*_data()), spec, seed=5, checkpoint=tmp_path / "whole")
@@ -67,7 +109,7 @@ def test_an_interrupted_training_ends_the_same(tmp_path, method):
     assert not equal(whole, plain)
 
 
-@pytest.mark.parametrize("method", ["greg"])
+@pytest.mark.parametrize("method", ["greg", "soft"])
 def test_what_is_refused(tmp_path, method):
     with pytest.raises(ValueError, match="criterion taylor needs more than weights"):
         TrainSpec(epochs=1, lr=0.1, methods=[{"method": method, "criterion": "taylor", **PLAN}])

@@ -1,0 +1,56 @@
+"""Soft filter pruning (He et al., IJCAI 2018; FPGM, CVPR 2019): filters go to zero after each epoch, and may return."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from ...errors import RecipeError
+from ..method import TRAINING_METHODS, MethodKind, Training, TrainingMethod
+from ..planned_units import PlannedSpec, PlannedUnits
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class SoftSpec(PlannedSpec):
+    """After each epoch the filters that a plan would remove are set to zero: SFP by `l2`, FPGM by `fpgm`."""
+
+    exact_weights: ClassVar[bool] = True
+
+    method: Literal["soft"] = Field(default="soft", description="the method's name")
+
+
+class Soft(TrainingMethod):
+    """W ← W·mask after each epoch, the mask being a plan's by the present weights (algorithm 1 of SFP).
+
+    All weights go on being updated, so that a filter may grow back and another go. The filters that are zero after the
+    last epoch stay zero, and the run's plan by `l2` and the same budget removes them. A plan by `fpgm` need not: the
+    filters nearest to the median need not be those at zero, so rank by `l2` after training by `fpgm`.
+
+    Biases and BatchNorms are left as they are, as in the paper: with a scale of zero as well no gradient would reach
+    the filter. A zero filter so leaves a constant in its channel, which `recover: [means]` gives to the consumers.
+
+    Usual errors: masked gradients, so that nothing grows back; filters of one layer of a residual sum zeroed alone
+    (here all coupled filters of a unit are); no zeroing after the last epoch; an average of weights (refused).
+    """
+
+    def __init__(self, spec: SoftSpec) -> None:
+        self.spec = spec
+
+    def start(self, training: Training) -> None:
+        self.units = PlannedUnits(training, self.spec)
+        if not self.units.groups:
+            raise RecipeError("method soft needs channels that can go, and there are none")
+        self.units.removed()  # a budget that no plan meets is refused now
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        import torch
+
+        with torch.no_grad():
+            for weight, places in self.units.filters(self.units.removed()):
+                weight.masked_fill_(places, 0.0)
+
+
+TRAINING_METHODS.add(MethodKind("soft", "filters zeroed after each epoch (He et al. 2018, 2019)", SoftSpec, Soft))
