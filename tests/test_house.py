@@ -21,6 +21,15 @@ PACKAGES = [name.removesuffix(".__init__") for name in FILES if name.endswith(".
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+def origin_of(name, statement):
+    """The whole name of the module that a module imports from, be it told relative to itself or not."""
+    if not statement.level:
+        return statement.module
+    here = name.split(".")
+    above = here[: len(here) - statement.level + (name in PACKAGES)]
+    return ".".join([*above, *filter(None, [statement.module])])
+
+
 def imports(name):
     """What a module imports when it is imported: not what functions import when they run, nor what types alone need."""
     statements = list(TREES[name].body)
@@ -30,11 +39,7 @@ def imports(name):
         elif isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
         elif isinstance(statement, ast.ImportFrom):
-            origin = statement.module or ""
-            if statement.level:
-                here = name.split(".")
-                above = here[: len(here) - statement.level + (name in PACKAGES)]
-                origin = ".".join([*above, *filter(None, [origin])])
+            origin = origin_of(name, statement)
             for alias in statement.names:
                 whole = f"{origin}.{alias.name}"
                 yield whole if whole in TREES else origin
@@ -80,6 +85,33 @@ def test_a_tool_imports_nothing_from_another_or_from_tests(path):
     tops = {module.partition(".")[0] for node in ast.walk(tree) for module in modules_of(node)}
     assert tops & {"tools", "tests", *(other.stem for other in TOOLS.glob("*.py"))} == set()
     assert 'if __name__ == "__main__":' in path.read_text()
+
+
+# Lines of tools over 100: what is here may only shrink.
+LONG_TOOLS = {"peers": 330, "peers_prepare": 229, "speed": 252}
+
+
+def test_a_tool_parses_calls_and_prints():
+    """What it does is a suite's, in the package, where types and tests are."""
+    lengths = {path.stem: len(path.read_text().splitlines()) for path in TOOLS.glob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > LONG_TOOLS.get(name, 100)} == {}
+    assert {name for name in LONG_TOOLS if lengths.get(name, 0) <= 100} == set(), "these are no exceptions any more"
+
+
+def test_nothing_else_in_the_package_imports_the_suites():
+    """Not even inside a function: they need what structprune does without."""
+    suites = "structprune.suites"
+    importers = set()
+    for name, tree in TREES.items():
+        if f"{name}.".startswith(f"{suites}."):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                modules = {alias.name for alias in node.names}
+                if isinstance(node, ast.ImportFrom):
+                    modules = {f"{origin_of(name, node)}.{module}" for module in modules}
+                importers |= {name for module in modules if f"{module}.".startswith(f"{suites}.")}
+    assert importers == set()
 
 
 def modules_of(node):
