@@ -1,0 +1,1 @@
+"""How much faster half of the MACs makes a network in onnxruntime: structprune and torch-pruning side by side."""
