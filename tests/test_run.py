@@ -584,7 +584,7 @@ def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(small, t
 
     monkeypatch.setattr(stages["planning"], "plan_measured", measured)
     monkeypatch.setattr(
-        stages["costs"], "learn_cost", lambda graph, runtime, *, steps, **_: by_macs(graph, 1.0, steps, runtime)
+        stages["costs"], "learn_cost", lambda graph, runtime, *, multiples, **_: by_macs(graph, 1.0, multiples, runtime)
     )
     options = ["train=null", "finetune=null", "prune={criterion: l1_greedy, budget: {speedup: 1.5}, align: 2}"]
     plan = sp.run(small, tmp_path / "run", overrides=options, plan_only=True)
