@@ -579,7 +579,10 @@ def test_a_layer_by_layer_criterion_takes_the_widths_of_a_measured_plan(small, t
 
     def measured(graph, budget, cost, make, **_):
         plan = make(cost.corrected(0.7))
-        plan.latency |= {"rounds": [{"goal": 1.5, "predicted": 1.5, "measured": 1.5}], "correction": 0.7}
+        plan.latency |= {
+            "rounds": [{"goal": 1.5, "predicted": 1.5, "measured": 1.5, "ci95": [1.4, 1.6]}],
+            "correction": 0.7,
+        }
         return plan
 
     monkeypatch.setattr(stages["planning"], "plan_measured", measured)
