@@ -102,3 +102,10 @@ def test_what_can_t_teach(tmp_path):
     with pytest.raises(RecipeError, match="features are maps"):
         distilled(tmp_path / "d", _model(), _model(), data, feature_loss_weight=1.0, modules=["5"])
     assert isinstance(_model()[5], nn.Linear)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_teacher_goes_back_to_where_it_was(tmp_path):
+    dense, cut = pair(tmp_path)
+    distilled(tmp_path / "a", dense, cut(), TensorDataset(_data()[0]))
+    assert {tensor.device.type for tensor in dense.state_dict().values()} == {"cpu"}
