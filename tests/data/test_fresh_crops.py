@@ -42,9 +42,15 @@ def test_a_run_is_finetuned_without_labels(tmp_path):
     pictures(tmp_path / "all", range(10, 250, 30))
     recipe = {
         "model": {"name": "test_resnet"},
-        "data": {"source": "images", "path": str(tmp_path / "all"), "train_crops": 16, "calibration": {"images": 8}},
+        "data": {
+            "source": "images",
+            "path": str(tmp_path / "all"),
+            "crops": 4,
+            "train_crops": 4,
+            "calibration": {"images": 2},
+        },
         "prune": {"budget": {"macs": 0.7}, "align": 1},
-        "finetune": {"epochs": 2, "batch_size": 8, "lr": 1e-4, "methods": ["distill"]},
+        "finetune": {"epochs": 1, "batch_size": 2, "lr": 1e-4, "methods": ["distill"]},
         "bench": {"seconds": 0.05},
     }
     report = sp.run(check_recipe(recipe), tmp_path / "run")
