@@ -42,6 +42,8 @@ class MethodSpec(Strict):
 class OwnMethodSpec(MethodSpec):
     """A training method of the user's own: `method` is `file.py:Class`, made with `kwargs`."""
 
+    needs_labels: ClassVar[bool] = False  # its class says (`gives_loss`), once it is made
+
     method: CodeName = Field(description="`file.py:Class`")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the class")
 

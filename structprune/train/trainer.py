@@ -283,9 +283,8 @@ class _Trainer:
     def _loss(self, raw: Any, epoch: int, update: int) -> tuple[Tensor, float]:
         """The loss of a batch with what methods add, and the loss to show: the task's, or without labels the whole."""
         batch = self.task.batch(raw, training=True)
-        if batch.labels is not None:
-            for method in self.methods:
-                batch = method.mix(batch)
+        for method in self.methods:
+            batch = method.mix(batch)
         outputs = batch.inputs.call(self.wrapped)
         if batch.labels is None:
             self._check_unlabelled()

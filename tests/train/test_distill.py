@@ -104,6 +104,35 @@ def test_what_can_t_teach(tmp_path):
     assert isinstance(_model()[5], nn.Linear)
 
 
+def test_what_would_do_nothing_is_refused(tmp_path):
+    data = TensorDataset(_data()[0])
+    with pytest.raises(ValueError, match="are both 0"):
+        TrainSpec(epochs=1, lr=0.1, methods=[{"method": "distill", "distill_loss_weight": 0}])
+    spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, mixup=0.2, methods=["distill"])
+    with pytest.raises(RecipeError, match="mixup needs one class number a sample as label"):
+        fit(_model(), data, spec, dense=_model(), seed=0, checkpoint=tmp_path / "c")
+
+
+def test_a_method_of_ones_own_may_need_no_labels(tmp_path):
+    own = tmp_path / "own_loss_of_tests.py"
+    own.write_text(
+        "from structprune.train.method import TrainingMethod\n"
+        "class Small(TrainingMethod):\n"
+        "    gives_loss = True\n"
+        "    def loss(self, step):\n"
+        "        return step.loss + step.outputs.square().mean()\n"
+        "class Nothing(TrainingMethod): pass\n"
+    )
+    images = _data()[0]
+    spec = TrainSpec(epochs=5, batch_size=32, lr=0.05, methods=[f"{own}:Small"])
+    assert not spec.needs_labels
+    model = fit(_model(), TensorDataset(images), spec, seed=0, checkpoint=tmp_path / "a")
+    assert float(predict(model, images).square().mean()) < float(predict(_model().eval(), images).square().mean())
+    without = TrainSpec(epochs=1, batch_size=32, lr=0.05, methods=[f"{own}:Nothing"])
+    with pytest.raises(RecipeError, match="training needs labels"):
+        fit(_model(), TensorDataset(images), without, seed=0, checkpoint=tmp_path / "b")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_teacher_goes_back_to_where_it_was(tmp_path):
     dense, cut = pair(tmp_path)

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...errors import RecipeError
 from ...strict_specs import Number
@@ -30,6 +30,12 @@ class DistillSpec(MethodSpec):
     modules: tuple[str, ...] = Field(
         default=(), description="modules whose outputs are compared, with `*` and `?`; by default timm's stages"
     )
+
+    @model_validator(mode="after")
+    def _learns(self) -> DistillSpec:
+        if not self.distill_loss_weight and not self.feature_loss_weight:
+            raise ValueError("distill_loss_weight and feature_loss_weight are both 0: leave distill out, or raise one")
+        return self
 
 
 class Distill(TrainingMethod):
