@@ -249,6 +249,35 @@ def raised(function):
             yield node.exc.func.id
 
 
+def inner_methods():
+    """The public methods of the classes that any package lists in its `__all__`, but for those that a library calls."""
+    places = {}
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        for value in (getattr(module, name) for name in getattr(module, "__all__", ())):
+            if not inspect.isclass(value) or value.__module__ not in TREES:
+                continue
+            library = [base for base in value.__mro__ if base.__module__ not in TREES]
+            for name, method in vars(value).items():
+                method = getattr(method, "__func__", method)
+                if not inspect.isfunction(method) or name.startswith("_") or method.__name__ != name:
+                    continue  # a field that holds a function is none
+                if not any(name in vars(base) for base in library):
+                    places.setdefault(method, f"{package}.{value.__name__}.{name}")
+    return [pytest.param(method, id=place) for method, place in places.items()]
+
+
+@pytest.mark.parametrize("method", inner_methods())
+def test_methods_between_packages_say_what_they_take_and_give(method):
+    text = inspect.getdoc(method)  # of the class that declares it, where this one says nothing of its own
+    assert text
+    signature = inspect.signature(method)
+    parameters = [name for name in signature.parameters if name not in ("self", "cls")]
+    assert named(section(text, "Args")) == parameters
+    assert bool(section(text, "Returns")) == (signature.return_annotation not in (None, "None"))
+    assert set(named(section(text, "Raises"))) <= {*vars(sp.errors), *vars(builtins), "Unsupported"}
+
+
 @pytest.mark.parametrize("function", inner_functions())
 def test_functions_between_packages_say_what_they_take_give_and_raise(function):
     text = inspect.getdoc(function)

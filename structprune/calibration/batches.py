@@ -33,7 +33,14 @@ class Batch:
         return next((int(x.shape[0]) for x in self.inputs.flat() if isinstance(x, Tensor) and x.dim()), 1)
 
     def beside(self, model: nn.Module) -> Batch:
-        """The same on the device of the model's tensors, where they are all on one."""
+        """Moves a batch to where a model is.
+
+        Args:
+            model: its parameters and buffers name the device
+
+        Returns:
+            The same batch on the device of the model's tensors; as it is if they are on several.
+        """
         inputs = self.inputs.beside(model)
         device = next((x.device for x in inputs.flat() if isinstance(x, Tensor)), None)
         return Batch(inputs, pytree.tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, self.labels))

@@ -20,7 +20,11 @@ class Spread:
         self._second: Tensor | float = 0.0
 
     def add(self, values: Tensor) -> None:
-        """Values of shape (channels, ...), at least one of each channel."""
+        """Takes in more values of each channel.
+
+        Args:
+            values: shape (channels, ...), at least one of each channel
+        """
         each = values[:1].numel()
         places = list(parts(len(values), 8.0 * each, AT_ONCE))
         if self._origin is None:
@@ -34,11 +38,19 @@ class Spread:
         self._first, self._second = self._first + torch.cat(first), self._second + torch.cat(second)
 
     def mean(self) -> Tensor:
-        """Shape (channels,), float64."""
+        """The mean of all values so far.
+
+        Returns:
+            Shape (channels,), float64.
+        """
         assert self._origin is not None
         return self._origin + self._first / self.count
 
     def variance(self) -> Tensor:
-        """The mean squared distance from the mean, shape (channels,)."""
+        """The mean squared distance from the mean.
+
+        Returns:
+            Shape (channels,), float64, never negative.
+        """
         mean = torch.as_tensor(self._first) / self.count
         return (torch.as_tensor(self._second) / self.count - mean.square()).clamp_min(0)

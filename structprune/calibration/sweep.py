@@ -49,32 +49,64 @@ class Sweep:
         self.shapes: list[dict[int, Any]] = [{} for _ in batches]
 
     def until(self, place: int) -> list[tuple[Any, ...]]:
-        """Goes on to just before call number `place`, and returns the arguments that it gets, for each batch."""
+        """Goes on to just before a call.
+
+        Args:
+            place: the number of the call
+
+        Returns:
+            The arguments that the call gets, for each batch.
+
+        Raises:
+            ValueError: the call is behind where the sweep stands
+        """
         arguments: list[tuple[Any, ...]] = []
         self.go(place, lambda batch, args: arguments.append(args))
         return arguments
 
     def go(self, place: int, see: See = lambda batch, args: None) -> None:
-        """Goes on to just before call number `place`; `see(batch, args)` gets the arguments of one batch at a time."""
+        """Goes on to just before a call.
+
+        Args:
+            place: the number of the call
+            see: `see(batch, args)` gets the number of a batch and the arguments of its call, one batch at a time
+
+        Raises:
+            ValueError: the call is behind where the sweep stands
+        """
         if place < self.done:
             raise ValueError(f"call {place} is behind call {self.done}")
         self._run(place, {place: see}, keep=True)
         self.done = place
 
     def arguments(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """The number of each batch, and the arguments of the call at which it stands; one batch is held at a time."""
+        """Runs to the call at which the sweep stands, batch by batch; one batch is held at a time.
+
+        Returns:
+            Yields the number of each batch with the arguments of its call.
+        """
         for number in range(len(self.batches)):
             arguments: dict[int, tuple[Any, ...]] = {}
             self._run(self.done, {self.done: arguments.__setitem__}, keep=False, batches=[number])
             yield number, arguments.pop(number)
 
     def look(self, watch: Mapping[int, See]) -> None:
-        """Looks ahead: calls `watch[place](batch, args)` at calls further on, and stays where it is."""
+        """Looks ahead, and stays where it is.
+
+        Args:
+            watch: for numbers of calls further on, what gets (batch, args) of each
+        """
         self._run(max(watch), watch, keep=False)
 
     def finish(self, batches: Sequence[int] | None = None) -> list[Any]:
-        """What the model returns for each batch (or those numbered), with its weights as they are now; stays where it
-        is."""
+        """Runs the rest of the model with its weights as they are now, and stays where it is.
+
+        Args:
+            batches: the numbers of the batches to run; all of them by default
+
+        Returns:
+            What the model returns for each batch.
+        """
         results: list[Any] = []
         self._run(len(self.names), {}, keep=False, results=results, batches=batches)
         return results

@@ -26,11 +26,26 @@ class Sample:
     place: Tensor
 
     def outputs(self, result: Tensor, channel: int) -> Tensor:
-        """What the layer made at each row: shape (rows, output channels), from its result for the same images."""
+        """Reads off what the layer made at each row.
+
+        Args:
+            result: what the layer gave for the images of the sample
+            channel: the dimension of `result` that holds the channels
+
+        Returns:
+            Shape (rows, output channels).
+        """
         return outputs_at(result, channel, self.image, self.place)
 
     def blocks(self, weight: Tensor) -> Tensor:
-        """The windows as the rows of each block of `weight`: shape (blocks, rows, channels of a block × kernel)."""
+        """Gives the windows as the rows of each block of a weight.
+
+        Args:
+            weight: of the layer that the sample is of
+
+        Returns:
+            Shape (blocks, rows, channels of a block × kernel).
+        """
         return blocks_of(self.windows, weight)
 
 

@@ -33,7 +33,16 @@ class WritableNetwork:
 
     @classmethod
     def of(cls, model: nn.Module, example: Inputs, recording: Captured | None = None) -> WritableNetwork:
-        """`recording` is the model's forward pass on `example`, if it was recorded before."""
+        """Copies a network so that its tensors can be written to between calls.
+
+        Args:
+            model: the network, which stays as it is
+            example: inputs of one forward pass
+            recording: the forward pass on `example`, if it was recorded before
+
+        Returns:
+            The copy, with the layers of its forward pass.
+        """
         result = skeleton_copy(model)
         replace_tensors(result, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
         module = skeleton_copy(result, buffers=False)
@@ -43,7 +52,15 @@ class WritableNetwork:
         return cls(result, module, tensors(result), recording, *find_layers(recording))
 
     def sweep(self, batches: Sequence[Batch], memory: float = LIMIT) -> Sweep:
-        """A pass over `batches` that stops at one call after the other, within `memory` bytes."""
+        """Begins a pass over batches that stops at one call after the other.
+
+        Args:
+            batches: the calibration data
+            memory: bytes that what is kept between calls may take
+
+        Returns:
+            The pass, before its first call.
+        """
         return Sweep(self.module, self.recording, [batch.inputs for batch in batches], memory)
 
     @cached_property
@@ -51,6 +68,12 @@ class WritableNetwork:
         return Expectations(self.recording, self.state)
 
     def write(self, key: str, value: Tensor) -> None:
+        """Writes a parameter or buffer in place.
+
+        Args:
+            key: its name in the network
+            value: what it becomes, in any shape of as many numbers
+        """
         with torch.no_grad():
             self.state[key].copy_(value.reshape(self.state[key].shape))
 
@@ -61,19 +84,37 @@ class WritableNetwork:
         return own + Counter(norm.mean for norm in self.norms)
 
     def can_shift(self, layer: Layer) -> bool:
-        """Whether a layer has an offset of its own: a bias or a BatchNorm that no other call shares."""
+        """Tells whether a layer has an offset of its own.
+
+        Args:
+            layer: one of the network's
+
+        Returns:
+            Whether it has a bias, or a BatchNorm after it, that no other call shares.
+        """
         key = layer.bias or (layer.norm.mean if layer.norm else None)
         return key is not None and self._writers[key] == 1
 
     def expected(self, layer: Layer) -> Expected | None:
-        """What BatchNorms tell of the channels that enter a layer."""
+        """Tells what BatchNorms say of the channels that enter a layer.
+
+        Args:
+            layer: one of the network's
+
+        Returns:
+            Their means and variances; None where nothing is known of them.
+        """
         if layer.kind == "linear" and layer.recorded_call.x.dim() != 2:
             return None
         return self.expectations.of(layer.input)
 
     def shift(self, layer: Layer, offset: Tensor) -> None:
-        """Adds `offset`, one number an output channel, to what a layer makes: to its bias, or to the BatchNorm after
-        it, whose running mean goes down by as much."""
+        """Adds an offset to what a layer makes: to its bias, or to the BatchNorm after it, whose mean goes down.
+
+        Args:
+            layer: one that `can_shift`
+            offset: shape (output channels,)
+        """
         if layer.bias is not None:
             self.write(layer.bias, self.state[layer.bias] + offset)
         elif layer.norm is not None:

@@ -154,9 +154,17 @@ class Comparison(JsonRecord):
     environment: Environment = Field(description="where it was measured")
 
     def finished(self) -> list[Row]:
-        """The networks that were cut and timed."""
+        """Picks the networks that were cut and timed.
+
+        Returns:
+            Their rows, in order.
+        """
         return [row for row in self.rows if isinstance(row, Row)]
 
     def failed(self) -> list[FailedRow]:
-        """Those that could not be made."""
+        """Picks the networks that could not be made.
+
+        Returns:
+            Their rows, each with its error.
+        """
         return [row for row in self.rows if isinstance(row, FailedRow)]

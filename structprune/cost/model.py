@@ -84,7 +84,15 @@ class CostModel:
         return self.base_ms / self.dense_ms
 
     def at(self, widths: Mapping[str, int], graph: DependencyGraph) -> float:
-        """The milliseconds expected with so many units of each group; groups not named stay whole."""
+        """Expects the latency of a network with fewer units.
+
+        Args:
+            widths: how many units each group keeps; groups that are not named stay whole
+            graph: the graph that the costs were learned on
+
+        Returns:
+            Milliseconds of one forward pass.
+        """
         groups = {group.name: group for group in graph.groups}
 
         def kept(name: str, count: int) -> np.ndarray:
@@ -94,7 +102,15 @@ class CostModel:
         return WidthCounter(graph, kept, {"ms": self.latency}).count({**whole, **widths})["ms"]
 
     def scaled(self, runtime: Runtime, dense_ms: float) -> CostModel:
-        """The same shape of costs on another runtime, where the dense network takes `dense_ms`."""
+        """Moves costs to another runtime, in the same proportions.
+
+        Args:
+            runtime: the other runtime
+            dense_ms: milliseconds of the dense network there
+
+        Returns:
+            The costs there.
+        """
         factor = dense_ms / self.dense_ms
         kernels = tuple(
             replace(k, dense_ms=k.dense_ms * factor, terms=tuple((c * factor, axes) for c, axes in k.terms))
@@ -103,7 +119,14 @@ class CostModel:
         return replace(self, runtime=runtime, dense_ms=dense_ms, kernels=kernels, base_ms=self.base_ms * factor)
 
     def corrected(self, factor: float) -> CostModel:
-        """The same, with every network but the dense one `factor` times as slow."""
+        """Corrects costs by what a measurement showed.
+
+        Args:
+            factor: measured over expected
+
+        Returns:
+            The same costs, with every network but the dense one `factor` times as slow.
+        """
         return replace(self, scale=self.scale * factor, base_ms=self.base_ms * factor)
 
 

@@ -113,24 +113,51 @@ class GroupView:
     memory: float = LIMIT
 
     def per_unit(self, on: Weights | Norm | Activation | Consumer, values: Tensor) -> Tensor:
-        """Sums a value for each position, shape (positions,), over the positions of each unit: (units,)."""
+        """Sums values of positions for each unit.
+
+        Args:
+            on: the tensor of the group that the values are of
+            values: shape (positions,)
+
+        Returns:
+            Shape (units,), float64.
+        """
         total = torch.zeros(self.units, dtype=torch.float64)
         for column in on.index.T:
             total.index_add_(0, column[column >= 0], values[column >= 0].double().cpu())
         return total
 
     def member(self, on: Weights | Norm | Activation | Consumer, values: Tensor) -> Tensor:
-        """The same, with NaN for units that are on none of the positions: one of several coupled layers' scores."""
+        """Sums values of positions for each unit, for one of several coupled layers.
+
+        Args:
+            on: the tensor of the group that the values are of
+            values: shape (positions,)
+
+        Returns:
+            Shape (units,), float64; NaN for units that are on none of the positions.
+        """
         return torch.where(self.holds(on), self.per_unit(on, values), torch.nan)
 
     def holds(self, on: Weights | Norm | Activation | Consumer) -> Tensor:
-        """Which units are on any of the positions: bool (units,)."""
+        """Tells which units are on any position of a tensor.
+
+        Args:
+            on: a tensor of the group
+
+        Returns:
+            Shape (units,), bool.
+        """
         held = torch.zeros(self.units, dtype=torch.bool)
         held[on.index[on.index >= 0]] = True
         return held
 
     def filters(self) -> list[Weights]:
-        """The weights of the layers that make the channels, leading layer first."""
+        """Picks the weights of the layers that make the channels.
+
+        Returns:
+            Those with the role `filter`, the leading layer's first.
+        """
         return [weights for weights in self.weights if weights.role == "filter"]
 
 

@@ -13,10 +13,11 @@ from .barriers import Barrier
 from .channels import ChannelGraph
 from .counting import Polynomial, WidthCounter, count_group
 from .dependency import DependencyGraph
-from .flow import Flow, Unsupported, Value
+from .flow import Flow, Unsupported
 from .group import Group, Slice
 from .rules.contraction import convolve
 from .tracing import trace
+from .values import Value
 
 __all__ = [
     "Barrier",

@@ -13,8 +13,9 @@ from ..modules import tensors, walk
 from ..ops.provenance import Source, evaluate, sources
 from .axes import Axis, alive
 from .channels import ChannelGraph
-from .flow import Attribute, Flow, Value
+from .flow import Attribute, Flow
 from .removal import Kept, mark_removed
+from .values import Value
 
 
 def follow_attributes(flow: Flow, model: nn.Module, values: Mapping[str, Value]) -> None:

@@ -16,9 +16,10 @@ from .attributes import follow_attributes
 from .candidate_groups import CandidateGroup, candidate_groups
 from .channels import Place, Term
 from .dependency import DependencyGraph
-from .flow import Flow, Statistic, Value
+from .flow import Flow, Statistic
 from .group import Group, Slice
 from .units import Resolution
+from .values import Value
 
 
 def build_graph(

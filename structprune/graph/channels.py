@@ -113,16 +113,40 @@ class ChannelGraph:
         return explore(self.model, self.recording)
 
     def group(self, name: str) -> Group:
-        """The group of that name. Raises KeyError if there is none."""
+        """Looks a group up.
+
+        Args:
+            name: as in `Group.name`
+
+        Returns:
+            The group of that name.
+
+        Raises:
+            KeyError: there is none
+        """
         for group in self.groups:
             if group.name == name:
                 return group
         raise KeyError(name)
 
     def classes_of(self, axis: np.ndarray) -> np.ndarray:
-        """The classes on each position of an axis of units."""
+        """Looks up the classes on an axis.
+
+        Args:
+            axis: an axis of units
+
+        Returns:
+            The class of each position, in the shape of the axis.
+        """
         return self.resolution.of(axis)
 
     def removable(self, axis: np.ndarray) -> bool:
-        """Whether any position of an axis of units can go."""
+        """Tells whether anything can be removed from an axis.
+
+        Args:
+            axis: an axis of units
+
+        Returns:
+            Whether any position can go.
+        """
         return bool(self.in_group[self.classes_of(axis)].any())

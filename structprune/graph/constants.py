@@ -18,7 +18,7 @@ from typing import Any
 from torch import fx
 
 from ..ops.record import OpRecord, in_order
-from .flow import Value
+from .values import Value
 
 Constants = tuple[float | None, ...]
 

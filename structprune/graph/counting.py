@@ -14,9 +14,9 @@ import numpy as np
 
 from .axes import alive
 from .channels import ChannelGraph, Term
-from .flow import all_axes
 from .group import Group
 from .removal import Kept, mark_removed
+from .values import all_axes
 
 
 def count_macs(graph: ChannelGraph, kept: Kept | None = None) -> int:
@@ -140,7 +140,14 @@ class WidthCounter:
         return self._index[key]
 
     def count(self, widths: Mapping[str, int]) -> dict[str, float]:
-        """`{"macs": ..., "params": ...}` and the other costs, at the `widths` of groups."""
+        """Counts the costs at some widths.
+
+        Args:
+            widths: how many units each group keeps
+
+        Returns:
+            `{'macs': ..., 'params': ...}` and the other costs that the counter was made with.
+        """
         lengths = np.ones(len(self.axes) + 1, dtype=np.int64)
         for place, names in enumerate(self.groups_on):
             key = (place, *(widths[name] for name in names))

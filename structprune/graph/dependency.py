@@ -41,13 +41,34 @@ class DependencyGraph(ChannelGraph):
         return MappingProxyType(find_whole_layers(self, self.reasons))
 
     def macs(self, kept: Mapping[str, np.ndarray] | None = None) -> int:
-        """The multiply-adds of one forward pass on the example inputs, after a removal (see `count_macs`)."""
+        """Counts the multiply-adds of one forward pass on the example inputs (see `count_macs`).
+
+        Args:
+            kept: for each group that is cut, the indices of the units that stay; whole without
+
+        Returns:
+            The count.
+        """
         return count_macs(self, kept)
 
     def macs_by_operator(self, kept: Mapping[str, np.ndarray] | None = None) -> dict[str, int]:
-        """The same, for each operator under the name that fvcore gives it."""
+        """Counts the multiply-adds of one forward pass on the example inputs, operator by operator.
+
+        Args:
+            kept: for each group that is cut, the indices of the units that stay; whole without
+
+        Returns:
+            The count for each operator, under the name that fvcore gives it.
+        """
         return count_macs_by_operator(self, kept)
 
     def params(self, kept: Mapping[str, np.ndarray] | None = None) -> int:
-        """The number of trainable or frozen parameters (buffers do not count), after a removal."""
+        """Counts the parameters, trainable or frozen; buffers do not count.
+
+        Args:
+            kept: for each group that is cut, the indices of the units that stay; whole without
+
+        Returns:
+            The count.
+        """
         return count_params(self, kept)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ops.provenance import Number
 from .constants import Call, Constants, picked, plain
-from .flow import Value
+from .values import Value
 
 
 def applied(call: Call, otherwise: Callable[[Call, list[Any], int], float | None] | None = None) -> Constants:

@@ -12,64 +12,11 @@ import numpy as np
 from ..ops.provenance import Number, Size, Source, expression, multiple, settled
 from .axes import Axis
 from .units import Cause, Units
+from .values import Stacked, Value
 
 
 class Unsupported(Exception):
     """This use of an op is not understood; the message is the reason in the report."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor in the graph: its shape, what its axes carry, and the state_dict key if it is a parameter.
-
-    `uniform` says that all its entries are one number, and stay so. `masked` says, for each axis, which number stands
-    at every removed position of it in the dense network with the removed slices of all parameters set to zero (see
-    `constants`); None where that is not known, () if nowhere.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[Axis, ...]
-    key: str | None = None
-    uniform: bool = False
-    masked: tuple[float | None, ...] = ()
-
-    def at(self, dim: int) -> float | None:
-        """What stands at the removed positions of axis `dim`."""
-        return self.masked[dim] if self.masked else None
-
-    @staticmethod
-    def fixed(shape: Sequence[int]) -> Value:
-        return Value(tuple(shape), (None,) * len(shape))
-
-    @property
-    def is_fixed(self) -> bool:
-        return all(axis is None for axis in self.axes)
-
-
-@dataclass(frozen=True)
-class Stacked(Value):
-    """Tensors along a new first axis, each with units of its own on the others: the states of a recurrent layer.
-
-    All have one shape and equally many units on each axis, of which `axes` are those of the first.
-    """
-
-    parts: tuple[Value, ...] = ()
-
-    @staticmethod
-    def of(parts: Sequence[Value]) -> Stacked:
-        first = parts[0]
-        return Stacked((len(parts), *first.shape), (None, *first.axes), parts=tuple(parts))
-
-
-def all_axes(value: Any) -> list[Axis]:
-    if isinstance(value, Stacked):
-        return all_axes(list(value.parts))
-    return [axis for part in value for axis in all_axes(part)] if isinstance(value, list) else list(value.axes)
-
-
-def fixed(value: Any) -> Any:
-    """The same tensor or tensors, with nothing that can be removed."""
-    return [fixed(part) for part in value] if isinstance(value, list) else Value.fixed(value.shape)
 
 
 @dataclass
@@ -165,16 +112,40 @@ class Flow:
     written: bool = False  # whether the memory of what the current node makes is written to later
 
     def cause(self, reason: str) -> Cause:
+        """Makes what a barrier or a coupling at the current call is reported with.
+
+        Args:
+            reason: what the call does, as in 'splits these channels'
+
+        Returns:
+            The reason with the call's op, module and line of code.
+        """
         return Cause(self.op, self.node, self.module, reason, self.line)
 
     def freeze(self, axes: Sequence[Axis], reason: str | None) -> None:
-        """Keeps the channels of `axes`; with a reason, the current node is reported as a barrier."""
+        """Keeps all channels of some axes.
+
+        Args:
+            axes: axes of units; None among them is passed over
+            reason: reports the current call as a barrier; None reports nothing
+        """
         for axis in axes:
             if axis is not None:
                 self.units.freeze(axis, None if reason is None else self.cause(reason))
 
     def tie(self, a: Axis, b: Axis) -> Axis:
-        """Couples two axes position by position. A fixed axis on one side fixes the other."""
+        """Couples two axes position by position. A fixed axis on one side fixes the other.
+
+        Args:
+            a: an axis of units or None
+            b: the other
+
+        Returns:
+            The coupled axis; None where it is fixed.
+
+        Raises:
+            Unsupported: they differ in length
+        """
         if a is None or b is None:
             self.freeze([a, b], "couples these channels with an axis from which nothing can be removed")
             return None
@@ -186,7 +157,14 @@ class Flow:
         return coupled
 
     def unstacked(self, value: Any) -> Any:
-        """The same tensor, where it is `Stacked` with the same units for all its parts: they go together."""
+        """Couples the parts of a stacked tensor, which then go together.
+
+        Args:
+            value: what the recording holds for a tensor, or a list of it
+
+        Returns:
+            The tensor as one value; as it is if it is not `Stacked`.
+        """
         if isinstance(value, list):
             return [self.unstacked(part) for part in value]
         if not isinstance(value, Stacked):
@@ -197,13 +175,26 @@ class Flow:
         return Value(value.shape, (None, *axes))
 
     def split(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-        """The axes of a row-major reshape of one axis."""
+        """Splits an axis as a row-major reshape does.
+
+        Args:
+            axis: an axis of units or None
+            sizes: the sizes that it is reshaped to
+
+        Returns:
+            One axis for each size; None each where it is fixed.
+        """
         if axis is None:
             return [None] * len(sizes)
         return self.units.split(axis, sizes, self.cause("splits these channels into parts that must stay whole"))
 
     def balance(self, blocks: Sequence[Axis], reason: str) -> None:
-        """The parts of an axis must stay equally long."""
+        """Says that the parts of an axis must stay equally long.
+
+        Args:
+            blocks: the parts, None for a fixed one, which fixes the others
+            reason: why, for the report
+        """
         live = [block for block in blocks if block is not None]
         if len(live) < len(blocks):
             self.freeze(live, reason)
@@ -211,16 +202,25 @@ class Flow:
             self.units.balance(live, self.cause(reason))
 
     def statistic(self, value: Value, dims: Sequence[int], reduces: bool = False) -> None:
-        """Notes that this call takes a statistic over `dims` of its first tensor, for whoever masks instead of cuts."""
+        """Notes that this call takes a statistic of its first tensor, for whoever masks instead of cuts.
+
+        Args:
+            value: the tensor
+            dims: the dimensions that the statistic is over
+            reduces: whether the dimensions are gone from the result
+        """
         over = {d: axis for d in dims if (axis := value.axes[d]) is not None}
         if over:
             self.statistics.append(Statistic(self.call, self.op, self.module, {0: over}, reduces, exact=False))
 
     def contracts(self, *places: tuple[int, Value, int]) -> None:
-        """Notes that this call multiplies and sums channels of tensors, each (place, tensor, dim).
+        """Notes that this call multiplies and sums channels of tensors.
 
         Not where one of them is a filter or kernel, whose zeros mask the channels, unless they meet an infinity there.
         Removing channels is masking them with zero if one of the tensors is zero where the weights are.
+
+        Args:
+            places: each (argument's place, tensor, dimension)
         """
         over = {place: {dim % len(v.shape): axis} for place, v, dim in places if (axis := v.axes[dim]) is not None}
         values = [v.at(dim) for _, v, dim in places]
@@ -231,13 +231,27 @@ class Flow:
             self.statistics.append(Statistic(self.call, self.op, self.module, over, reduces=True, exact=exact))
 
     def role(self, value: Value, dim: int, role: str) -> None:
-        """Notes the part of a parameter's axis, also where `value` is computed from the parameter."""
+        """Notes the part of a parameter's axis, also where the value is computed from the parameter.
+
+        Args:
+            value: the parameter, or a tensor made from it
+            dim: the dimension
+            role: 'filter', 'input' and so on, as in `Slice.role`
+        """
         owner = self.owner(value, dim)
         if owner is not None and self.roles.get(owner, "other") == "other":
             self.roles[owner] = role
 
     def owner(self, value: Value, dim: int) -> tuple[str, int] | None:
-        """The parameter, and its axis, that axis `dim` of `value` comes from."""
+        """Finds the parameter that a tensor's axis comes from.
+
+        Args:
+            value: a tensor of the forward pass
+            dim: its dimension
+
+        Returns:
+            The parameter's name and its dimension; None where it comes from no parameter.
+        """
         if value.key is not None:
             return value.key, dim
         axis = value.axes[dim]
@@ -249,13 +263,25 @@ class Flow:
         return axis.size > 0 and self.units.origin(int(axis.flat[0])) in self.keys
 
     def attribute(self, value: Value, name: str, axis: Axis, divisor: int = 1) -> None:
-        """Notes that `name` of the modules that own parameter `value` follows `axis`."""
+        """Notes that an attribute of modules follows the length of an axis.
+
+        Args:
+            value: a parameter that the modules own
+            name: the attribute's name, such as `out_channels`
+            axis: the axis of units
+            divisor: the attribute is the length over this
+        """
         owner = value.key or next((o[0] for d in range(len(value.shape)) if (o := self.owner(value, d))), None)
         if owner is not None and axis is not None:
             self.attributes.append(Attribute(axis, divisor, key=owner, name=name))
 
     def follow(self, number: Any, axis: Axis) -> None:
-        """Notes that a number which the op was given must be the number of positions left on `axis`."""
+        """Notes that a number that the op was given must be the number of positions left on an axis.
+
+        Args:
+            number: an int, or the number with where it comes from
+            axis: the axis of units
+        """
         read = multiple(expression(number))
         if read is not None:
             self._as_wide(*read, axis, free=False)
@@ -267,8 +293,15 @@ class Flow:
                 self.expressions.append((expression(number), axis))
 
     def spread(self, number: Any, size: int) -> Axis:
-        """The axis of `size` copies of one position, of which any can go with what they meet; `number` is the size as
-        the code gives it."""
+        """Makes the axis of copies of one position, of which any can go with what they meet.
+
+        Args:
+            number: the size as the code gives it
+            size: how many copies there are
+
+        Returns:
+            The axis; None where there is one copy or none.
+        """
         if size <= 1:
             return None
         axis: Axis = self.units.axis(size)
@@ -302,7 +335,14 @@ class Flow:
         return axis
 
     def cost(self, op: str, total: int, *axes: Axis, divisor: int = 1) -> None:
-        """Notes a node of `total` multiply-adds in proportion to the length of each of `axes`, over `divisor`."""
+        """Notes the multiply-adds of a node, in proportion to the length of each axis.
+
+        Args:
+            op: the operator, as fvcore names it
+            total: multiply-adds of the dense network
+            axes: the axes of units that they grow with
+            divisor: multiply-adds are the product over this
+        """
         live = tuple(axis for axis in axes if axis is not None)
         constant = total * divisor // max(1, math.prod(len(axis) for axis in live))
         self.costs.append(Cost(op, constant, live, divisor))

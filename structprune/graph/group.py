@@ -82,7 +82,14 @@ class Group:
         return self.slices[0]
 
     def allows(self, width: int) -> bool:
-        """Whether the group may have this width: the model's code may take another path at some."""
+        """Tells whether the group may have a width: at some, the model's code takes another path.
+
+        Args:
+            width: a number of units
+
+        Returns:
+            Whether it may.
+        """
         return self.allowed is None or width in self.allowed
 
     @functools.cached_property
@@ -96,13 +103,24 @@ class Group:
         return self.step * self.steps(np.ones(len(self.rates), int))
 
     def steps(self, least: np.ndarray) -> int:
-        """How often all strata can lose what goes at a time, if of each at least so many units stay."""
+        """Counts how often all strata can lose what goes at a time.
+
+        Args:
+            least: for each stratum, how many units must stay
+
+        Returns:
+            How many steps there are.
+        """
         return int(((np.bincount(self.strata) - least) // self.rates).min())
 
     def channels_of(self, width: int) -> int:
-        """How many channels the leading layer has at this width of the group (its fixed channels always stay).
+        """Counts the channels of the leading layer at a width; its fixed channels always stay.
 
-        Where it makes only some of the units, so that the width does not tell: the width.
+        Args:
+            width: a number of units
+
+        Returns:
+            The channels; the width itself where the layer makes only some of the units.
         """
         if not self.channels_per_step:
             return width
@@ -118,9 +136,14 @@ class Group:
         return 0 if (on % all_units).any() else int((on // all_units).sum())
 
     def best(self, scores: np.ndarray, width: int) -> np.ndarray:
-        """The indices of the `width` units of highest score, in rising order: of each stratum the best.
+        """Picks the units of highest score, of each stratum the best. Of equal scores the first stay.
 
-        Of equal scores the first stay. `width` is `units` less a multiple of `step`.
+        Args:
+            scores: shape (units,)
+            width: how many; `units` less a multiple of `step`
+
+        Returns:
+            Their indices in rising order.
         """
         lost = (self.units - width) // self.step
         chosen = []
@@ -131,10 +154,17 @@ class Group:
         return np.sort(np.concatenate(chosen))
 
     def must_stay(self, scores: np.ndarray, min_channels: int = 1) -> np.ndarray:
-        """Which units, the fewest by rank, leave `min_channels` channels to each layer that makes the group's channels,
-        and one to each that consumes them.
+        """Picks the fewest units, by rank, that leave no layer with too few channels.
 
         Layers may make different parts of a group (`cat([a, b]) + c`), so the best units of all might empty one.
+
+        Args:
+            scores: shape (units,)
+            min_channels: how many stay in each layer that makes the group's channels; one stays in each that
+                consumes them
+
+        Returns:
+            Shape (units,), bool.
         """
         kept = np.zeros(self.units + 1, bool)
         kept[-1] = True  # what the padding -1 looks up
@@ -147,16 +177,40 @@ class Group:
         return kept[:-1]
 
     def ranked(self, scores: np.ndarray, min_channels: int = 1) -> np.ndarray:
-        """`scores`, with those that a layer needs to keep its least channels before all others."""
+        """Puts the units that must stay before all others.
+
+        Args:
+            scores: shape (units,)
+            min_channels: as in `must_stay`
+
+        Returns:
+            The scores, with infinity for those.
+        """
         return np.where(self.must_stay(scores, min_channels), np.inf, scores)
 
     def chosen(self, scores: np.ndarray, width: int, min_channels: int = 1) -> np.ndarray:
-        """The `width` best units of `ranked`."""
+        """Picks the units of highest score, after those that must stay.
+
+        Args:
+            scores: shape (units,)
+            width: how many; `units` less a multiple of `step`
+            min_channels: as in `must_stay`
+
+        Returns:
+            Their indices in rising order.
+        """
         return self.best(self.ranked(scores, min_channels), width)
 
     def least(self, min_channels: int) -> list[tuple[np.ndarray, int]]:
-        """Axes, as (positions, k of this group's units), and how many positions of each must stay: `min_channels` of
-        what a layer makes, one of what anything consumes."""
+        """Lists what each layer must keep.
+
+        Args:
+            min_channels: how many of what a layer makes; of what anything consumes it is one
+
+        Returns:
+            Pairs of an axis, shape (positions, units of this group on each), and how many of its positions must
+            stay.
+        """
         floors: dict[bytes, tuple[np.ndarray, int]] = {}
         indices = [(s.index, min_channels if s.role == "filter" else 1) for s in self.slices]
         for index, least in (*indices, *self.floors):
@@ -165,7 +219,14 @@ class Group:
         return list(floors.values())
 
     def narrowed(self, share: int) -> np.ndarray:
-        """One unit in `share`, spread evenly, but two of each stratum of three or more, and no empty layer."""
+        """Picks units for a small trial: spread evenly, two of each stratum of three or more, no empty layer.
+
+        Args:
+            share: one unit in so many stays
+
+        Returns:
+            The indices of the units that stay.
+        """
         counts = np.bincount(self.strata)
         few = np.maximum(np.minimum(2, counts - self.rates), counts // share)  # one may run other code
         most = max(self.steps(few), 1)

@@ -14,8 +14,8 @@ from ..ops.provenance import Number, Read, Real, Size, Source
 from . import trials
 from .axes import alive
 from .channels import ChannelGraph
-from .flow import Value
 from .trials import Axis, Sizes
+from .values import Value
 
 _RECENT = 4  # how many calls before another one are looked at for what its numbers follow
 

@@ -16,8 +16,8 @@ from ..errors import ModelError
 from ..ops import op_name
 from ..ops.provenance import Number
 from ..ops.record import place, record_of
-from .flow import Value
 from .number_formulas import Follower
+from .values import Value
 
 Rewrite = Callable[[Follower, fx.Node, list[Any], dict[str, Any]], "tuple[Any, ...] | None"]
 

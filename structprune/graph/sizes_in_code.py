@@ -26,8 +26,8 @@ from ..ops.record import place, record_of
 from .attributes import slim_attributes
 from .axes import alive
 from .channels import ChannelGraph
-from .flow import all_axes
 from .removal import mark_removed, slim_shapes
+from .values import all_axes
 from .width_conditions import decided, reason
 
 

@@ -27,11 +27,12 @@ from .axes import read_only
 from .building import build_graph
 from .constants import with_constants
 from .dependency import DependencyGraph
-from .flow import Flow, Stacked, Unsupported, Value, all_axes, fixed
+from .flow import Flow, Unsupported
 from .recordings import Recordings, record_passes
 from .rules.recurrent import of_stacked
 from .sizes_in_code import Bar, Bars, unfollowed
 from .units import Cause
+from .values import Stacked, Value, all_axes, fixed
 from .width_conditions import kept_widths, restrict
 from .writes import Writes, unknown
 

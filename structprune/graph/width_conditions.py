@@ -21,9 +21,9 @@ from ..ops.provenance import Read, Size, Source, evaluate, leaves
 from .attributes import axes_of_sources
 from .axes import alive
 from .channels import ChannelGraph
-from .flow import Value
 from .group import Group
 from .removal import mark_removed
+from .values import Value
 
 MOST_WIDTHS = 1024  # of several groups, at which one comparison is worked out: all there are, else drawn at random
 

@@ -33,11 +33,19 @@ class ModelSpec(Strict):
         raise NotImplementedError
 
     def untrained(self) -> ModelSpec:
-        """The same network without weights, if they can be left out."""
+        """Leaves the weights out, if that is possible.
+
+        Returns:
+            The spec of the same network without its weights, else itself.
+        """
         return self
 
     def files(self) -> list[Path]:
-        """The files whose content, beside the spec, decides what is built."""
+        """Lists the files whose content decides what is built, beside the spec.
+
+        Returns:
+            Their paths.
+        """
         return []
 
 

@@ -9,6 +9,6 @@ number follows sizes. Nothing here knows of channels.
 from .forward_pass import Captured, capture
 from .inputs import Inputs, outputs
 from .nested import leaves_of, map_leaves
-from .recorder import OpMode, op_name
+from .op_mode import OpMode, op_name
 
 __all__ = ["Captured", "Inputs", "OpMode", "capture", "leaves_of", "map_leaves", "op_name", "outputs"]

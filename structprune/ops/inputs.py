@@ -25,6 +25,17 @@ class Inputs:
 
     @classmethod
     def of(cls, example: Any) -> Inputs:
+        """Reads a model's inputs as a user gives them.
+
+        Args:
+            example: a tensor, a tuple of arguments, a dict of keyword arguments, or Inputs
+
+        Returns:
+            The arguments of a call.
+
+        Raises:
+            ModelError: it is nothing that a model can be called with
+        """
         if isinstance(example, Inputs):
             return example
         if isinstance(example, Mapping):
@@ -39,23 +50,57 @@ class Inputs:
         )
 
     def flat(self) -> list[Any]:
+        """Lists all leaves, of nested arguments too.
+
+        Returns:
+            The leaves, positional arguments first.
+        """
         return pytree.tree_flatten((self.args, self.kwargs))[0]
 
     def rebuild(self, flat: list[Any]) -> Inputs:
+        """Puts other leaves in the place of these.
+
+        Args:
+            flat: as many leaves as `flat()` gives
+
+        Returns:
+            Arguments of the same structure.
+        """
         _, spec = pytree.tree_flatten((self.args, self.kwargs))
         return Inputs(*pytree.tree_unflatten(flat, spec))
 
     def map(self, function: Any) -> Inputs:
-        """The same arguments with `function` applied to every tensor."""
+        """Applies a function to every tensor.
+
+        Args:
+            function: takes a tensor
+
+        Returns:
+            The same arguments with its results.
+        """
         return self.rebuild([function(x) if isinstance(x, Tensor) else x for x in self.flat()])
 
     def beside(self, model: nn.Module) -> Inputs:
-        """The same arguments on the device of the model's tensors, where they are all on one."""
+        """Moves the arguments to where a model is.
+
+        Args:
+            model: its parameters and buffers name the device
+
+        Returns:
+            The same arguments on the device of its tensors; as they are if it has several.
+        """
         devices = {tensor.device for tensor in tensors(model).values()} - {torch.device("meta")}
         return self.map(lambda x: x if x.is_meta else x.to(*devices)) if len(devices) == 1 else self
 
     def names(self, model: nn.Module) -> list[str]:
-        """One name for each flat argument, from forward's signature where it has one."""
+        """Names each leaf, by forward's signature where it has one.
+
+        Args:
+            model: the network that the arguments are for
+
+        Returns:
+            One name for each leaf of `flat()`.
+        """
         try:
             parameters = list(inspect.signature(model.forward).parameters)
         except (TypeError, ValueError):
@@ -71,9 +116,26 @@ class Inputs:
         return names
 
     def call(self, model: nn.Module) -> Any:
+        """Calls a model with these arguments.
+
+        Args:
+            model: the network
+
+        Returns:
+            What it returns.
+        """
         return model(*self.args, **self.kwargs)
 
     def call_under(self, watcher: AbstractContextManager[Any], model: nn.Module) -> Any:
+        """Calls a model with these arguments while a context is active.
+
+        Args:
+            watcher: the context, such as an `OpMode`
+            model: the network
+
+        Returns:
+            What it returns.
+        """
         with watcher:
             return self.call(model)
 

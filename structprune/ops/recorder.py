@@ -15,18 +15,13 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.schema_check_mode import SchemaCheckMode
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..modules import plain_transformers, walk
+from ..modules import walk
 from .answers import (
     READERS,
     Answer,
@@ -43,88 +38,12 @@ from .answers import (
 from .conditions import Condition, noting
 from .kernels import is_plain, quick
 from .nested import leaves_of, map_leaves, noted, whole_lengths
+from .op_mode import OpMode, op_name
 from .provenance import Number, Read, Real, Size, leaves, plain, settled
 from .slices import bounds_of
 
 _RUNS = itertools.count()
 _OURS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
-
-
-class OpMode(SchemaCheckMode):
-    """Calls `self.call(op, args, kwargs)` for each ATen op, composite ones whole.
-
-    Such a mode lives at the pre-dispatch key, where torch admits only subclasses of three of its own modes.
-    """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # the wrapper that keeps torch.compile out costs more than the call
-
-    def __init__(self) -> None:
-        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
-        self.torch_call = _TorchCall(self)
-        self._open = ExitStack()
-
-    def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        raise NotImplementedError
-
-    def read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a torch function that reads something of a tensor gives, or NotImplemented for what it gives itself."""
-        return NotImplemented
-
-    def remembered(self, value: Any) -> Any:
-        """The number that `x.item()` gives to the code."""
-        return value
-
-    def indexed(self, tensor: Tensor, index: Any) -> tuple[Tensor, Any]:
-        """A tensor that the code is about to read from or write to at an index."""
-        return tensor, index
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C._DisablePythonDispatcher():
-            return self.call(func, args, kwargs or {})
-
-    def __enter__(self) -> Any:
-        self._open.enter_context(plain_transformers())
-        self._open.enter_context(enable_python_dispatcher())
-        super().__enter__()
-        self._open.callback(super().__exit__, None, None, None)
-        self._open.enter_context(self.torch_call)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._open.close()
-
-
-_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
-_SIZES = frozenset([_SHAPE, Tensor.size, Tensor.__len__, Tensor.numel, Tensor.nelement])
-
-
-class _TorchCall(TorchFunctionMode):
-    """Keeps the arguments of the torch function that runs now."""
-
-    def __init__(self, mode: OpMode) -> None:
-        self.arguments: Any = ()
-        self._mode = mode
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.__getitem__, Tensor.__setitem__):
-            args = (*self._mode.indexed(args[0], args[1]), *args[2:])
-        if func in _SIZES or func in READERS:
-            value = self._mode.read(func, args, kwargs or {})
-            if value is not NotImplemented:
-                return value
-        if (
-            func is Tensor.contiguous
-        ):  # which does not call the op for what is contiguous, as it may be at one size only
-            func = torch.ops.aten.contiguous.default
-        if func is not F.multi_head_attention_forward:  # whose numbers are none of those that its ops get
-            self.arguments = (args, kwargs)
-        try:
-            value = func(*args, **(kwargs or {}))
-        finally:
-            self.arguments = ()
-        return self._mode.remembered(value) if func is Tensor.item else value
 
 
 class Watcher(OpMode):
@@ -378,20 +297,3 @@ def _line() -> str:
     while frame is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
-
-
-def op_name(target: Any) -> str:
-    """Names an ATen op as the table of rules does: without overload, mark of the in-place form and `aten::`.
-
-    Args:
-        target: The op, or another function.
-
-    Returns:
-        The name; of another function its own.
-    """
-    if not isinstance(target, torch._ops.OpOverload):
-        return getattr(target, "__name__", str(target))
-    namespace, name = target._schema.name.split("::")
-    if name.endswith("_") and not name.startswith("__"):
-        name = name[:-1]
-    return name if namespace == "aten" else f"{namespace}::{name}"

@@ -26,7 +26,15 @@ class Window:
     mode: str = "constant"
 
     def size(self, places: Sequence[int], kernel: Sequence[int]) -> list[int]:
-        """How many windows there are along each axis of an input of so many places."""
+        """Counts the windows along each axis.
+
+        Args:
+            places: the input's size along each axis
+            kernel: the kernel's
+
+        Returns:
+            How many there are, axis by axis.
+        """
         axes = zip(places, kernel, self.padding, self.stride, self.dilation, strict=True)
         return [(n + sum(added) - dilation * (k - 1) - 1) // stride + 1 for n, k, added, stride, dilation in axes]
 

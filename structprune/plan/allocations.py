@@ -71,11 +71,25 @@ class Allocation:
     quick: bool = True
 
     def scans(self, has_images: bool) -> bool:
-        """Whether a scan is made for it, where there are calibration images or not."""
+        """Tells whether a scan of sensitivity is made for it.
+
+        Args:
+            has_images: whether there are calibration images
+
+        Returns:
+            Whether one is.
+        """
         return "scan" in self.needs or (has_images and "scan" in self.uses)
 
     def refuses_negative(self, scores: Scores) -> bool:
-        """Whether it can't be used with these scores if some are negative."""
+        """Tells whether it can't be used with scores of which some are negative.
+
+        Args:
+            scores: the scores that it would share the budget by
+
+        Returns:
+            Whether it can't.
+        """
         return "positive" in self.needs and not (scores.sensitivity is not None and "scan" in self.needs | self.uses)
 
 

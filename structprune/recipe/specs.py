@@ -97,7 +97,11 @@ class BudgetSpec(Strict):
         return self.model_dump(exclude_none=True, include=set(QUALITY))
 
     def as_dict(self) -> Budget:
-        """The budget of one plan: the bounds of cost, or all of the MACs if only quality is bounded."""
+        """Gives the budget of one plan.
+
+        Returns:
+            The bounds of cost, or all of the MACs if only quality is bounded.
+        """
         return cast(Budget, self.costs) or {"macs": 1.0}
 
 
@@ -190,6 +194,11 @@ class RuntimeSpec(Strict):
         return self
 
     def runtime(self) -> Runtime:
+        """Gives what the networks are planned for and timed on.
+
+        Returns:
+            The runtime.
+        """
         from ..runtimes import Runtime
 
         return Runtime(**self.model_dump())
@@ -206,6 +215,11 @@ class AlsoSpec(RuntimeSpec):
     )
 
     def runtime(self) -> Runtime:
+        """Gives what the networks are timed on as well.
+
+        Returns:
+            The runtime.
+        """
         from ..runtimes import Runtime
 
         return Runtime(**self.model_dump(exclude_none=True))

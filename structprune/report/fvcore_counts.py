@@ -75,7 +75,11 @@ class CountedMacs:
         return not self.problems
 
     def reasons(self) -> list[str]:
-        """Where they are not."""
+        """Lists where the counts are not equal.
+
+        Returns:
+            One line each; none where they are.
+        """
         return list(self.problems)
 
 

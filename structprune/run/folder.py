@@ -88,9 +88,18 @@ class RunFolder:
         self.store = Artefacts(store_of(path.parent))
 
     def claim(self, recipe: Recipe, resume: bool) -> Report | None:
-        """Checks that this run can go here; the report of a finished run that is to be resumed.
+        """Checks that this run can go here.
 
-        Raises RecipeError where it can't, and GateError for a finished run whose gate failed.
+        Args:
+            recipe: of the run
+            resume: whether the user asked to go on
+
+        Returns:
+            The report of a finished run that is to be resumed; None for a run to be made.
+
+        Raises:
+            RecipeError: it can't go here
+            GateError: the finished run's gate failed
         """
         self._can_be_made()
         present = [name for name in _RUN_FILES if (self.path / name).exists()]
@@ -116,7 +125,16 @@ class RunFolder:
     def opened(self, recipe: Recipe, resume: bool, reporter: Reporter) -> Iterator[None]:
         """Holds the folder against other runs, with the recipe, the environment and a log in it.
 
-        Raises RecipeError where another run holds it, or has come first.
+        Args:
+            recipe: of the run
+            resume: whether the user asked to go on
+            reporter: writes its log here meanwhile
+
+        Returns:
+            A context in which the run is made.
+
+        Raises:
+            RecipeError: another run holds it, or has come first
         """
         with held(self.path):
             self.claim(recipe, resume)  # anew, now that nobody else can change it
@@ -133,10 +151,20 @@ class RunFolder:
                 reporter.log = None  # what comes after this run is not of its log
 
     def write_plan(self, plan: Plan) -> None:
+        """Writes plan.json.
+
+        Args:
+            plan: the plan
+        """
         atomic_files.write_text(self.path / "plan.json", plan.to_json())
 
     def place(self, runner: Runner, names: Sequence[str]) -> None:
-        """Copies the files of artefacts into the folder: what is written over there changes no other run's."""
+        """Copies the files of artefacts into the folder: what is written over there changes no other run's.
+
+        Args:
+            runner: made the artefacts
+            names: of the artefacts; those that were not made are passed over
+        """
         for name in names:
             kept = runner.folder(name)
             if kept is None:
@@ -145,7 +173,14 @@ class RunFolder:
                 atomic_files.write(self.path / file, partial(shutil.copyfile, kept / file))
 
     def close(self, report: Report, runner: Runner, name: str, passed: bool) -> None:
-        """Puts what may stay into place, the report last: a folder with a report.json is complete."""
+        """Puts what may stay into place, the report last: a folder with a report.json is complete.
+
+        Args:
+            report: of the run
+            runner: made the artefacts
+            name: of the network, for the page's title
+            passed: whether the gate passed: without, the slim network stays out
+        """
         self.place(runner, tuple(_NETWORKS) if passed else ("dense", "dense_onnx"))
         for name_of_network, file in _TRAININGS.items():
             kept = runner.folder(name_of_network)

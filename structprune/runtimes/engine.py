@@ -110,27 +110,63 @@ class Engine(ABC):
 
     @abstractmethod
     def version(self, device: str) -> str:
-        """Its name with the versions that its speed hangs on. What was measured is kept under it."""
+        """Names the engine with the versions that its speed hangs on. What was measured is kept under it.
+
+        Args:
+            device: such as `cpu`
+
+        Returns:
+            The name.
+        """
 
     @abstractmethod
     def open(self, source: Any, runtime: Runtime) -> Running:
         """Opens a network.
 
         Args:
-            source: an ONNX file, or a `Network` where the engine takes modules.
-            runtime: with threads, batch, dtype and device, all of which the engine has declared.
+            source: an ONNX file, or a `Network` where the engine takes modules
+            runtime: with threads, batch, dtype and device, all of which the engine has declared
+
+        Returns:
+            What runs it.
         """
 
     def watch(self, source: Any, runtime: Runtime, folder: Path) -> Watched:
-        """As `open`, with the times of kernels; `folder` is for files meanwhile. For devices in `kernels_on` only."""
+        """Opens a network with the times of its kernels. For devices in `kernels_on` only.
+
+        Args:
+            source: as for `open`
+            runtime: as for `open`
+            folder: for files meanwhile
+
+        Returns:
+            What runs it and tells the times.
+
+        Raises:
+            NotImplementedError: the engine tells no kernels' times
+        """
         raise NotImplementedError(f"{self.name} does not tell what kernels take")
 
     def missing(self, device: str) -> str:
-        """What is not there to run it on a device, and what to do about it; nothing where all is there."""
+        """Tells what is not there to run it on a device, and what to do about it.
+
+        Args:
+            device: such as `cpu`
+
+        Returns:
+            A sentence; empty where all is there.
+        """
         return ""
 
     def active(self, runtime: Runtime) -> AbstractContextManager[None]:
-        """What has to be set in this process while networks run: for modules, torch's threads and denormals."""
+        """Sets what has to be set in this process while networks run: for modules, torch's threads and denormals.
+
+        Args:
+            runtime: as for `open`
+
+        Returns:
+            A context.
+        """
         return nullcontext() if self.files else torch_settings(runtime.threads)
 
 

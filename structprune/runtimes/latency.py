@@ -77,11 +77,23 @@ class Benchmark:
     times: Annotated[SkipJsonSchema[list[np.ndarray]], Field(exclude=True)] = field(default_factory=list, repr=False)
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data for a JSON file, by docs/benchmark.schema.json."""
+        """Gives plain data for a JSON file.
+
+        Returns:
+            The fields, by docs/benchmark.schema.json.
+        """
         return _BENCHMARK.dump_python(self, mode="json")
 
     def ratio(self, reference: str, name: str) -> tuple[float, tuple[float, float]]:
-        """How many times as fast as `reference` another of the models is, and the 95 % interval."""
+        """Compares two of the models.
+
+        Args:
+            reference: a model's name
+            name: the other's
+
+        Returns:
+            How many times as fast as `reference` the other is, and the 95 % interval.
+        """
         if reference not in self.speedup and name in self.speedup:
             return self.speedup[name], self.ci95[name]
         order = list(self.ms)
@@ -101,7 +113,14 @@ class Benchmark:
         return "\n".join([*lines, where, *(note for note in self.notes if note not in lines)])
 
     def verdict(self, name: str) -> str:
-        """What the interval allows to say of `name` against the first model."""
+        """Says what the interval allows to say of a model against the first one.
+
+        Args:
+            name: the model's
+
+        Returns:
+            A few words, such as 'faster' or 'no difference shown'.
+        """
         low, high = self.ci95[name]
         if low > 1 or high < 1:
             claim = "faster" if low > 1 else "slower"

@@ -77,18 +77,38 @@ class Runtime:
         return f"{self.version}, {self.dtype}, {threads}, batch {self.batch}"
 
     def to_dict(self) -> dict[str, Any]:
+        """Gives plain data.
+
+        Returns:
+            The fields by name.
+        """
         return asdict(self)
 
     def prepare(self, model: nn.Module, example_inputs: Any, path: Path) -> Path | Network:
-        """What `open` takes, of a module: an ONNX file at `path` (int8: beside it), or the module with its inputs."""
+        """Makes of a module what `open` takes.
+
+        Args:
+            model: the network
+            example_inputs: as the model is called
+            path: of the ONNX file (int8: beside it)
+
+        Returns:
+            An ONNX file, or the module with its inputs where the engine takes modules.
+        """
         if not self.files:
             return Network(model, Inputs.of(example_inputs))
         return self.converted(export_onnx(model, example_inputs, path))
 
     def converted(self, path: Path, feeds: Sequence[Feed] | None = None, target: Path | None = None) -> Path:
-        """The float32 ONNX file `path` as this runtime runs it: itself, or written to `target` (beside it).
+        """Converts a float32 ONNX file to this runtime's dtype.
 
-        `feeds` are calibration inputs; without them ranges are those of random inputs, which is enough to time it.
+        Args:
+            path: of the float32 file
+            feeds: calibration inputs; without them ranges are those of random inputs, which is enough to time it
+            target: where to write; beside `path` by default
+
+        Returns:
+            The file to run: `path` itself, or `target`.
         """
         if self.dtype == "float32":
             return path
@@ -96,13 +116,28 @@ class Runtime:
         return quantize(path, target, feeds or [made_up_inputs(path, self.batch)])
 
     def open(self, source: str | Path | Network) -> Running:
-        """A network that runs at this batch size; `run` it inside `active`. Files run as they are, in either dtype."""
+        """Opens a network at this batch size; `run` it inside `active`. Files run as they are, in either dtype.
+
+        Args:
+            source: an ONNX file, or a `Network` where the engine takes modules
+
+        Returns:
+            What runs it.
+        """
         self._check_source(source)
         with self.active():
             return ENGINES[self.engine].open(source, self)
 
     def watch(self, source: str | Path | Network, folder: Path) -> Watched:
-        """As `open`, with the times of kernels, where it `tells_kernels`; `folder` is for files meanwhile."""
+        """Opens a network with the times of its kernels, where it `tells_kernels`.
+
+        Args:
+            source: as for `open`
+            folder: for files meanwhile
+
+        Returns:
+            What runs it and tells the times.
+        """
         self._check_source(source)
         with self.active():
             return ENGINES[self.engine].watch(source, self, folder)
@@ -118,5 +153,9 @@ class Runtime:
             )
 
     def active(self) -> AbstractContextManager[None]:
-        """What an engine needs to be set in this process while it runs."""
+        """Sets what the engine needs in this process while it runs.
+
+        Returns:
+            A context.
+        """
         return ENGINES[self.engine].active(self)

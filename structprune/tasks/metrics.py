@@ -20,10 +20,19 @@ class Tally(Protocol):
     """Adds up one metric over batches."""
 
     def update(self, outputs: Any, compared: Any) -> None:
-        """One batch: a network's outputs, and the targets or outputs that they are compared with."""
+        """Takes in one batch.
+
+        Args:
+            outputs: a network's outputs
+            compared: the targets, or the outputs that they are compared with
+        """
 
     def compute(self) -> float | None:
-        """The metric over all batches; None if it has no meaning for them (top-5 of three classes)."""
+        """Computes the metric over all batches.
+
+        Returns:
+            The metric; None if it has no meaning for them (top-5 of three classes).
+        """
 
 
 @dataclass(frozen=True)

@@ -32,15 +32,31 @@ class Task:
     scores_classes: ClassVar[bool] = True  # whether outputs (samples, n) are scores of classes
 
     def collate(self, items: list[Any]) -> Any:
-        """A batch of items of a dataset; by default PyTorch's, which stacks tensors."""
+        """Makes a batch of items; by default as PyTorch does, which stacks tensors.
+
+        Args:
+            items: of the dataset
+
+        Returns:
+            The batch as `batch` takes it.
+        """
         return default_collate(items)
 
     def batch(self, raw: Any, training: bool = False) -> Batch:
-        """The network's inputs and the targets in `raw`, which is what `collate` or a user's loader returns.
+        """Reads the network's inputs and the targets.
 
         A tensor is the input. Of a tuple the last is the targets, if there are several; of a dict the entry named
         labels, label, target, targets or mask, and the others are keyword arguments.
-        Raises RecipeError for anything else.
+
+        Args:
+            raw: what `collate` or a user's loader returns
+            training: whether the batch is for training
+
+        Returns:
+            Inputs and targets.
+
+        Raises:
+            RecipeError: the data gives anything else
         """
         if isinstance(raw, Batch):
             return raw
@@ -61,17 +77,43 @@ class Task:
         )
 
     def count(self, batch: Batch) -> int:
-        """How many samples a batch has."""
+        """Counts the samples of a batch.
+
+        Args:
+            batch: as `batch` gives it
+
+        Returns:
+            How many there are.
+        """
         return batch.images
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
-        """The mean loss of a batch, to train by."""
+        """Gives the loss to train by.
+
+        Args:
+            outputs: of the network
+            targets: of the batch
+
+        Returns:
+            The mean loss of the batch, a scalar.
+
+        Raises:
+            NotImplementedError: the task has none
+        """
         raise NotImplementedError
 
     def importance_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """The loss, summed over the batch, whose gradients criteria see; `targets` is None where there are none.
+        """Gives the loss whose gradients criteria see.
 
-        Raises RecipeError where the task has no such loss.
+        Args:
+            outputs: of the network
+            targets: of the batch; None where there are none
+
+        Returns:
+            The loss summed over the batch, a scalar.
+
+        Raises:
+            RecipeError: the task has no such loss for these targets
         """
         if targets is None:
             raise RecipeError(
@@ -81,10 +123,20 @@ class Task:
         return self.loss(outputs, targets) * samples(outputs)
 
     def imitation_loss(self, outputs: Any, dense: Any, temperature: float = 1.0) -> Tensor:
-        """How far outputs are from the dense network's, as a mean loss to train by (distillation).
+        """Gives how far outputs are from the dense network's, as a loss to train by (distillation).
 
-        By default the squared error of all output tensors over the variance of the dense network's. `temperature` is
-        for tasks whose outputs are class scores. Raises RecipeError for outputs that can't be compared.
+        By default the squared error of all output tensors over the variance of the dense network's.
+
+        Args:
+            outputs: of the network
+            dense: of the dense network, for the same inputs
+            temperature: for tasks whose outputs are class scores
+
+        Returns:
+            The mean loss of the batch, a scalar.
+
+        Raises:
+            RecipeError: the outputs can't be compared
         """
         ours, theirs = tensors_of(outputs), tensors_of(dense)
         if [x.shape for x in ours] != [x.shape for x in theirs] or not ours:
@@ -99,19 +151,48 @@ class Task:
         return torch.stack(errors).mean()
 
     def metrics(self) -> list[Metric]:
-        """Metrics of outputs compared with targets; the first is the one that counts."""
+        """Gives the metrics of outputs compared with targets.
+
+        Returns:
+            The metrics; the first is the one that counts.
+
+        Raises:
+            NotImplementedError: the task has none
+        """
         raise NotImplementedError
 
     def likeness(self) -> list[Metric]:
-        """Metrics of outputs (first argument) compared with the dense network's; the first is the one that counts."""
+        """Gives the metrics of outputs (first argument) compared with the dense network's.
+
+        Returns:
+            The metrics; the first is the one that counts.
+
+        Raises:
+            NotImplementedError: the task has none
+        """
         raise NotImplementedError
 
     def classes_scored(self, outputs: Any) -> int | None:
-        """How many classes outputs score a sample; None where the task has no such number."""
+        """Counts the classes that outputs score a sample in.
+
+        Args:
+            outputs: of the network
+
+        Returns:
+            The number; None where the task has no such number.
+        """
         return None
 
     def check(self, outputs: Any, targets: Any) -> None:
-        """Raises RecipeError for targets that can't belong to such outputs."""
+        """Checks that targets can belong to such outputs.
+
+        Args:
+            outputs: of the network
+            targets: of the batch
+
+        Raises:
+            RecipeError: they can't
+        """
 
 
 def check_finite_targets(targets: Tensor, task: str) -> None:

@@ -89,14 +89,27 @@ class Comparison:
 
     @classmethod
     def of(cls, dtype: torch.dtype, tolerance: float | None = None, proves: bool = False) -> Comparison:
-        """For networks that compute in `dtype`. `proves`: whether no finer comparison backs this one."""
+        """Makes a comparison that is still to be done.
+
+        Args:
+            dtype: what the networks compute in
+            tolerance: in place of the dtype's
+            proves: whether no finer comparison backs this one
+
+        Returns:
+            The comparison.
+        """
         comparison = cls(share=0.0 if proves else None)
         comparison.hold_to(dtype)
         comparison.tolerance = comparison.tolerance if tolerance is None else tolerance
         return comparison
 
     def hold_to(self, dtype: torch.dtype) -> None:
-        """Uses the tolerance of a dtype, and what goes with it."""
+        """Uses the tolerance of a dtype, and what goes with it.
+
+        Args:
+            dtype: what the networks compute in
+        """
         self.tolerance, self.room, self.eps = tolerance_of(dtype), room_of(dtype), torch.finfo(dtype).eps
         if self.share is not None:
             self.share = SHARE.get(str(dtype).removeprefix("torch."), _SHARE_OF_HALF)
@@ -110,33 +123,60 @@ class Comparison:
         return self.state == "failed"
 
     def fail(self, detail: str, numbers: bool = False, broken: bool = False) -> None:
-        """Marks it as failed. `numbers`: only as numbers differ too much; `broken`: as no numbers could explain it."""
+        """Marks it as failed.
+
+        Args:
+            detail: what was found
+            numbers: whether it failed only as numbers differ too much
+            broken: whether no numbers could explain it
+        """
         self.broken = self.broken or broken
         self.only_numbers = numbers and self.only_numbers
         if self.state != "failed":
             self.state, self.detail = "failed", detail
 
     def excuse(self, reason: str) -> None:
-        """Marks it as passed though numbers differ, for the reason given."""
+        """Marks it as passed though numbers differ.
+
+        Args:
+            reason: why
+        """
         assert self.only_numbers
         self.state, self.detail = "passed", reason
 
     def skip(self, reason: str) -> None:
-        """Marks it, or a part of it, as not comparable. What has failed stays failed."""
+        """Marks it, or a part of it, as not comparable. What has failed stays failed.
+
+        Args:
+            reason: why
+        """
         if self.state != "failed":
             self.state, self.detail = "not compared", f"not compared: {reason}"
             self.skipped = True
 
     def withdraw(self, reason: str) -> None:
-        """Marks it as not compared, for the reason why its difference proves nothing."""
+        """Marks it as not compared.
+
+        Args:
+            reason: why its difference proves nothing
+        """
         self.state, self.skipped, self.detail = "not compared", True, f"not compared: {reason}"
 
     def leave_out(self, text: str) -> None:
-        """Notes which inputs were left out, and why. It can pass without them."""
+        """Notes inputs that were left out. It can pass without them.
+
+        Args:
+            text: which, and why
+        """
         self.left_out.append(text)
         self.note(text)
 
     def note(self, text: str) -> None:
+        """Adds a remark, unless it has failed.
+
+        Args:
+            text: the remark
+        """
         if self.state != "failed" and text not in self.detail:
             self.detail = f"{self.detail}; {text}" if self.detail else text
 
@@ -154,6 +194,9 @@ class Comparison:
         """Compares the tensors of one call with those of the other network's.
 
         Args:
+            reference: the tensors of the dense network, or of what stands for it.
+            other: the other network's, in the same order.
+            batch: the batch size of the call.
             noise: makes, for each tensor, how far rounding alone moves each element; called only where needed.
             names: what the tensors are, where they are not the outputs.
             pooled: takes the noise of a whole tensor for that of each element (gradients, many of which are zero but
@@ -273,7 +316,11 @@ class Comparison:
         return True
 
     def record(self) -> ComparisonRecord:
-        """What came of it, as report.json holds it."""
+        """Gives what came of it.
+
+        Returns:
+            The record, as report.json holds it.
+        """
         return ComparisonRecord.model_validate(self, from_attributes=True)
 
 

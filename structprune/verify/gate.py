@@ -75,7 +75,15 @@ class Gate:
 
     @classmethod
     def of(cls, native: torch.dtype, weights: Weights) -> Gate:
-        """A gate whose comparisons are still to be made, for a network that computes in `native`."""
+        """Makes a gate whose comparisons are still to be made.
+
+        Args:
+            native: what the network computes in
+            weights: whether the slim network has the dense one's weights
+
+        Returns:
+            The gate.
+        """
         return cls(
             masked_vs_slim=Comparison.of(native),
             float64=Comparison.of(torch.float64, proves=True),
@@ -96,10 +104,19 @@ class Gate:
         return not self.reasons()
 
     def comparisons(self) -> dict[str, Comparison]:
+        """Lists the comparisons.
+
+        Returns:
+            Each by its name.
+        """
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "weights"}
 
     def reasons(self) -> list[str]:
-        """Why the gate did not pass: comparisons that failed, and essential ones that were not made."""
+        """Lists why the gate did not pass: comparisons that failed, and essential ones that were not made.
+
+        Returns:
+            One line each; none where it passed.
+        """
         reasons = [
             f"{name}: {c.detail or 'nothing was compared'}"
             for name, c in self.comparisons().items()
@@ -109,7 +126,11 @@ class Gate:
         return [*reasons, *([f"weights: {whose}"] if whose else [])]
 
     def not_compared(self) -> list[str]:
-        """What could not be compared, and why: `passed` does not cover it."""
+        """Lists what could not be compared, and why: `passed` does not cover it.
+
+        Returns:
+            One line each.
+        """
         missing = [f"{name}: {c.detail}" for name, c in self.comparisons().items() if c.state == "not compared"]
         left_out = {line: None for comparison in self.comparisons().values() for line in comparison.left_out}
         return [*missing, *left_out]

@@ -12,7 +12,8 @@ from ...ops.record import op, rule
 from ...ops.window import window
 from .. import constants, rewrites
 from ..axes import Axis
-from ..flow import Attribute, Flow, Produced, Unsupported, Value
+from ..flow import Attribute, Flow, Produced, Unsupported
+from ..values import Value
 from .pointwise import broadcast, pointwise
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ...ops.record import op, rule
 from .. import constants
-from ..flow import Flow, Produced, Unsupported, Value
+from ..flow import Flow, Produced, Unsupported
+from ..values import Value
 from .pointwise import broadcast, pointwise
 
 _REASON = "picks channels by their numbers"

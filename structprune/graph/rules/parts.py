@@ -16,7 +16,8 @@ from ...ops.provenance import Number
 from ...ops.record import op, rule
 from .. import constants, rewrites
 from ..axes import Axis
-from ..flow import Flow, Unsupported, Value
+from ..flow import Flow, Unsupported
+from ..values import Value
 
 
 @op("split", sizes=("split_size", "split_sizes"), masked=constants.moved, rewrite=rewrites.split)

@@ -8,7 +8,8 @@ from typing import Any
 from ...ops.record import op, rule
 from .. import constants, elementwise, rewrites
 from ..axes import Axis
-from ..flow import Flow, Value
+from ..flow import Flow
+from ..values import Value
 
 _ACTIVATIONS = (
     "relu relu6 hardtanh silu sigmoid tanh gelu elu selu celu leaky_relu hardswish hardsigmoid mish softplus clamp "

@@ -16,7 +16,8 @@ import numpy as np
 from ...ops.record import op, rule
 from .. import rewrites
 from ..axes import Axis, concatenate
-from ..flow import Flow, Stacked, Unsupported, Value
+from ..flow import Flow, Unsupported
+from ..values import Stacked, Value
 from .contraction import _produces
 
 _GATES = {

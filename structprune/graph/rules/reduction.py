@@ -17,7 +17,8 @@ from ...ops.provenance import Number, Source
 from ...ops.record import op, rule
 from .. import constants, elementwise, rewrites
 from ..axes import Axis, concatenate
-from ..flow import Attribute, Flow, Statistic, Unsupported, Value
+from ..flow import Attribute, Flow, Statistic, Unsupported
+from ..values import Value
 
 # How many of the last axes an op mixes.
 _MIXED = {

@@ -12,7 +12,8 @@ from ...ops.provenance import Number, expression, parts
 from ...ops.record import op, rule
 from .. import constants, rewrites
 from ..axes import Axis, concatenate, merge
-from ..flow import Flow, Unsupported, Value
+from ..flow import Flow, Unsupported
+from ..values import Value
 
 
 @op("view", sizes=("size",), masked=constants.moved, rewrite=rewrites.sized("view"))
