@@ -12,6 +12,7 @@ import pkgutil
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationInfo
@@ -54,6 +55,22 @@ class Registry(Mapping[str, R], Generic[R]):
             raise ValueError(f"{article} {self.kind} named {record.name!r} is registered already")
         self._records[record.name] = record
         return record
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Adds what is added inside the `with` statement for as long as it lasts: afterwards the registry is as before.
+
+        For tests of your own entries, and for notebooks, whose cells are run again.
+
+        Raises:
+            ImportError: A module of the package can't be imported; all are, so that none adds its record later.
+        """
+        self._import()
+        records = dict(self._records)
+        try:
+            yield
+        finally:
+            self._records = records
 
     def complain(self, name: object) -> str:
         """The message for an unknown name, with names that are similar."""

@@ -24,9 +24,8 @@ def _seed():
 @pytest.fixture(autouse=True)
 def _registry():
     """What a test registers is gone after it."""
-    before = dict(CRITERIA)
-    yield
-    CRITERIA._records = before
+    with CRITERIA.restored():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

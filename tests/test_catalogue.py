@@ -60,7 +60,7 @@ def test_entries_say_what_is_needed_and_taken(monkeypatch):
     assert "it is not" in listed("engines")
 
 
-def test_a_recovery_whose_keys_decide_is_listed_as_one_that_needs_images(monkeypatch):
+def test_a_recovery_whose_keys_decide_is_listed_as_one_that_needs_images():
     class Spec(RecoverySpec):
         method: str = "deciding"
         share: float
@@ -69,15 +69,15 @@ def test_a_recovery_whose_keys_decide_is_listed_as_one_that_needs_images(monkeyp
         def needs_images(self):
             return self.share > 0.5
 
-    monkeypatch.setattr(RECOVERIES, "_records", {"deciding": Recovery("deciding", "decides", Spec, lambda *_: 0)})
-    monkeypatch.setattr(RECOVERIES, "_complete", True)
-    assert by_name("recoveries")["deciding"] == {
-        "name": "deciding",
-        "description": "decides",
-        "needs": ["images"],
-        "required_keys": ["share"],
-        "other_keys": [],
-    }
+    with RECOVERIES.restored():
+        RECOVERIES.add(Recovery("deciding", "decides", Spec, lambda *_: 0))
+        assert by_name("recoveries")["deciding"] == {
+            "name": "deciding",
+            "description": "decides",
+            "needs": ["images"],
+            "required_keys": ["share"],
+            "other_keys": [],
+        }
 
 
 @pytest.mark.parametrize("options", [[], ["--format", "json"]])

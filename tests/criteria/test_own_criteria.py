@@ -37,10 +37,8 @@ CALIBRATED = {**RECIPE["data"], "calibration": {"images": 64}}
 
 @pytest.fixture(autouse=True)
 def _registries():
-    assert {"l1", "uniform"} <= {*CRITERIA, *ALLOCATIONS}  # and all others of the package are there by now
-    before = [dict(registry._records) for registry in (CRITERIA, ALLOCATIONS)]
-    yield
-    CRITERIA._records, ALLOCATIONS._records = before
+    with ALLOCATIONS.restored():  # criteria are after each test
+        yield
     sys.modules.pop("criterion_of_mine", None)
 
 
@@ -93,10 +91,10 @@ def test_scores_and_plan_hang_on_the_text_of_the_file(path):
     specs = []
     for needs in ("", "", " "):
         path.write_text(LARGEST.format(needs=needs))
-        CRITERIA._records.pop("largest_of_all", None)
-        sys.modules.pop("criterion_of_mine", None)
-        recipe = recipe_with(path)
-        specs.append([STAGES[name].spec(recipe) for name in ("scores", "costs", "form", "plan", "rank")])
+        with CRITERIA.restored():
+            recipe = recipe_with(path)
+            specs.append([STAGES[name].spec(recipe) for name in ("scores", "costs", "form", "plan", "rank")])
+        sys.modules.pop("criterion_of_mine")
     for first, same, other in zip(*specs, strict=True):
         assert first == same != other
 

@@ -21,17 +21,14 @@ BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))
 
 @pytest.fixture
 def _added(tmp_path, monkeypatch):
-    assert "digits" in SOURCES  # and all others of the package are there by now
-    assert "regression" in TASKS
-    before = dict(SOURCES._records), dict(TASKS._records)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("noise_source", "counting_task"):
-        (tmp_path / f"{name}.py").write_text(BLOCKS[f"{name}.py"])
-        __import__(name)
-    yield
+    with SOURCES.restored(), TASKS.restored():
+        for name in ("noise_source", "counting_task"):
+            (tmp_path / f"{name}.py").write_text(BLOCKS[f"{name}.py"])
+            __import__(name)
+        yield
     for name in ("noise_source", "counting_task"):
         sys.modules.pop(name)
-    SOURCES._records, TASKS._records = before
 
 
 @pytest.mark.usefixtures("_added")

@@ -244,15 +244,13 @@ def test_one_file_adds_a_source(tmp_path, monkeypatch):
         "SOURCES.add(Source('noise', 'noise', NoiseSpec, load))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    import plugin_source
+    with SOURCES.restored():
+        import plugin_source
 
-    try:
         data = load_data(plugin_source.NoiseSpec(source="noise", size=5), net(), seed=0)
         assert isinstance(data, Data)
         assert data.example.shape == (2, 5)
         with pytest.raises(ValueError, match="a data source named 'noise' is registered already"):
             SOURCES.add(Source("noise", "", DataSpec, lambda spec, request: data))
-    finally:
-        SOURCES._records.pop("noise")
-        sys.modules.pop("plugin_source")
+    sys.modules.pop("plugin_source")
     assert "noise" not in SOURCES

@@ -28,8 +28,8 @@ X = torch.randn(2, 3, 8, 8)
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     """Imports a block as a module; registries and modules are put back at the end."""
-    tables, registries = (OPS, STAGES), (CRITERIA, ALLOCATIONS)
-    before, records = [dict(table) for table in tables], [dict(registry) for registry in registries]
+    tables = (OPS, STAGES)
+    before = [dict(table) for table in tables]
     folder, loaded = tmp_path_factory.mktemp("own"), {}
 
     def load(name):
@@ -41,12 +41,11 @@ def imported(tmp_path_factory):
             spec.loader.exec_module(loaded[name])
         return loaded[name]
 
-    yield load
+    with CRITERIA.restored(), ALLOCATIONS.restored():
+        yield load
     for table, entries in zip(tables, before, strict=True):
         table.clear()
         table.update(entries)
-    for registry, entries in zip(registries, records, strict=True):
-        registry._records = entries
     for name in loaded:
         del sys.modules[Path(name).stem]
 

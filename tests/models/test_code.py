@@ -268,8 +268,8 @@ def test_a_run_whose_classes_are_not_imported_names_what_to_say(tmp_path, monkey
 def test_a_new_source_is_one_file(tmp_path):
     """CONTRIBUTING's, as it stands there: all that a source needs, in one module that edits nothing else."""
     (tmp_path / "own_source.py").write_text(BLOCKS["chains.py"])
-    user_code.load(str(tmp_path / "own_source.py"))
-    try:
+    with MODEL_SOURCES.restored():
+        user_code.load(str(tmp_path / "own_source.py"))
         recipe = tmp_path / "r.yaml"
         recipe.write_text("model: {chain: 3}\ndata: {source: digits}\nprune: {budget: {macs: 0.5}}\n")
         assert len(build_model(read_recipe(recipe).model, 0)) == 3
@@ -279,5 +279,3 @@ def test_a_new_source_is_one_file(tmp_path):
         register = model_source("chain", "", MODEL_SOURCES["chain"].spec, lambda text: None)
         with pytest.raises(ValueError, match="a model source named 'chain' is registered already"):
             register(lambda spec, tell: None)
-    finally:
-        MODEL_SOURCES._records.pop("chain", None)

@@ -33,10 +33,8 @@ def narrowest(choices, scores, load):
 
 @pytest.fixture(autouse=True)
 def _registry():
-    assert "knapsack" in ALLOCATIONS  # and all others of the package are there by now
-    before = dict(ALLOCATIONS._records)
-    yield
-    ALLOCATIONS._records = before
+    with ALLOCATIONS.restored():
+        yield
     sys.modules.pop("allocation_of_mine", None)
 
 
@@ -131,9 +129,9 @@ def test_a_plan_hangs_on_the_text_of_the_file(tmp_path):
     path, keys = tmp_path / "allocation_of_mine.py", []
     for needs in ("", "", " "):
         path.write_text(NARROWEST.format(needs=needs))
-        ALLOCATIONS._records.pop("narrowest_of_all", None)
-        sys.modules.pop("allocation_of_mine", None)
-        keys.append(costs.machine(recipe_with(path)))
+        with ALLOCATIONS.restored():
+            keys.append(costs.machine(recipe_with(path)))
+        sys.modules.pop("allocation_of_mine")
     assert keys[0] == keys[1] != keys[2]
 
 

@@ -45,10 +45,8 @@ halved = 3
 
 @pytest.fixture(autouse=True)
 def _registry():
-    assert "means" in RECOVERIES  # and all others of the package are there by now
-    before = dict(RECOVERIES._records)
-    yield
-    RECOVERIES._records = before
+    with RECOVERIES.restored():
+        yield
     for name in ("own_recovery", "recoveries_of_mine"):
         sys.modules.pop(name, None)
 

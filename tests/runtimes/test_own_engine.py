@@ -21,14 +21,12 @@ RECIPE = {"model": {"name": "resnet10t"}, "data": {"source": "digits"}, "prune":
 
 @pytest.fixture
 def _imported(tmp_path, monkeypatch):
-    assert "onnxruntime" in ENGINES  # and all others of the package are there by now
-    before = dict(ENGINES._records)
     (tmp_path / "own_engine.py").write_text(BLOCKS["own_engine.py"])
     monkeypatch.syspath_prepend(str(tmp_path))
-    __import__("own_engine")
-    yield
+    with ENGINES.restored():
+        __import__("own_engine")
+        yield
     sys.modules.pop("own_engine")
-    ENGINES._records = before
 
 
 @pytest.mark.usefixtures("_imported")

@@ -181,11 +181,10 @@ def test_a_recipe_with_patience_keeps_a_split_for_it(tmp_path, own):
 
 def test_a_training_method_takes_one_file(tmp_path, monkeypatch):
     """CONTRIBUTING's, as it stands there."""
-    assert "distill" in TRAINING_METHODS
     (tmp_path / "shrinking_method.py").write_text(BLOCKS["shrinking_method.py"])
     monkeypatch.syspath_prepend(str(tmp_path))
-    __import__("shrinking_method")
-    try:
+    with TRAINING_METHODS.restored():
+        __import__("shrinking_method")
         spec = {"epochs": 4, "batch_size": 32, "lr": 0.03, "opt": "sgd"}
         sizes = []
         for name, strength in (("without", 0.0), ("with", 0.3)):
@@ -197,6 +196,4 @@ def test_a_training_method_takes_one_file(tmp_path, monkeypatch):
             sizes.append(float(model[1].weight.abs().sum()))
         assert isinstance(model[1], nn.BatchNorm2d)
         assert sizes[1] < 0.5 * sizes[0]
-    finally:
-        TRAINING_METHODS._records.pop("shrinking")
-        sys.modules.pop("shrinking_method")
+    sys.modules.pop("shrinking_method")
