@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .command_line import fail
 from .pool import Record
-from .worker import one_line
+from .worker import error_line
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -66,7 +66,7 @@ class Failure:
     @classmethod
     def of(cls, model: str, error: Exception, limit: int = 160) -> Failure:
         """A failure of `model` by what was raised, its text cut off after `limit` characters."""
-        return cls(model, f"{type(error).__name__}: {one_line(error, limit)}".rstrip(": "))
+        return cls(model, error_line(error, limit))
 
 
 def data_of(record: DataclassInstance) -> Record:

@@ -74,6 +74,11 @@ def one_line(error: Exception, limit: int = 400) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def error_line(error: Exception, limit: int = 160) -> str:
+    """The type of an error and its text in one line, the text cut off after `limit` characters."""
+    return f"{type(error).__name__}: {one_line(error, limit)}".rstrip(": ")
+
+
 def read_tasks(tasks: queue.Queue[Record]) -> None:
     for line in sys.stdin:
         tasks.put(json.loads(line))

@@ -22,7 +22,7 @@ import structprune as sp
 
 from ...ops import Inputs, outputs
 from ..as_users import USERS
-from ..worker import one_line
+from ..worker import error_line
 
 TOLERANCE = 1e-3  # of float32 outputs, relative to each output's largest value
 _HOME = Path(__file__).parents[3]  # where a child imports this package from, as its parent does
@@ -129,8 +129,8 @@ def training_step(model: nn.Module, slim: nn.Module, plan: sp.Plan, inputs: Any)
         try:
             _stepped(model, inputs)
         except Exception as same:
-            return f"not compared: the dense network takes no step here ({type(same).__name__}: {one_line(same, 100)})"
-        return f"{type(error).__name__}: {one_line(error, 200)}"
+            return f"not compared: the dense network takes no step here ({error_line(same, 100)})"
+        return error_line(error, 200)
     if not any(p.grad is not None for p in cut.values()):
         return "no gradient reaches what was cut"
     broken = [key for key, p in cut.items() if p.grad is not None and not p.grad.isfinite().all()]

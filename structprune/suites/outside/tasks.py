@@ -9,7 +9,7 @@ import torch
 import structprune as sp
 
 from ..planning import reach
-from ..worker import Notes, Record, one_line, serve
+from ..worker import Notes, Record, error_line, serve
 from . import NETWORKS, PACKAGES
 from .steps import other_batch, reloaded, training_step, zeroed
 
@@ -41,7 +41,7 @@ def outside(task: Record, notes: Notes) -> str:
             try:
                 fault = check(model, slim, best.plan, inputs)
             except Exception as error:
-                fault = f"{type(error).__name__}: {one_line(error, 200)}"
+                fault = error_line(error, 200)
             notes.record[check.__name__] = fault or "right"
             if fault and not fault.startswith("not compared"):
                 faults[check.__name__] = fault
