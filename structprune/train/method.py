@@ -7,7 +7,7 @@ recipe as `file.py:Class`. It knows nothing of recipes, and the trainer knows no
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -60,6 +60,7 @@ class Training:
         updates: how many updates of the weights an epoch has.
         seed: what a method's own random numbers derive from.
         make_example: gives the inputs of one sample, as the network takes them; see `example`.
+        make_batches: gives the batches of an epoch, in every process all; see `reestimate_statistics`.
         dense: the network that `model` was cut from; None where there is none.
     """
 
@@ -70,12 +71,19 @@ class Training:
     updates: int
     seed: int
     make_example: Callable[[], Inputs] = field(repr=False)
+    make_batches: Callable[[], Iterator[Batch]] = field(repr=False)
     dense: nn.Module | None = None
 
     @property
     def example(self) -> Inputs:
         """Inputs of the training data, for methods that trace the network."""
         return self.make_example()
+
+    def reestimate_statistics(self) -> None:
+        """Takes the statistics of BatchNorms anew on training data, after weights were set that no update has seen."""
+        from .statistics import reestimate_statistics
+
+        reestimate_statistics(self.model, self.make_batches())
 
     def taught_by(self, method: str) -> nn.Module:
         """The dense network, in evaluation mode, on the device of `model`. Raises RecipeError where there is none."""

@@ -112,7 +112,7 @@ def _trained(
     tell: Tell,
 ) -> nn.Module:
     model, spec = trainer.model, trainer.spec
-    trainer.start(dense, lambda: _example(train, trainer.task, model))
+    trainer.start(train, dense)
     for epoch in range(restore(checkpoint, model, trainer.optimizer, trainer.take), spec.epochs):
         if any(method.over for method in trainer.methods):
             break
@@ -154,17 +154,17 @@ def _begun(
     if spec.grad_checkpointing:
         _set_checkpointing(model, on=True)
     set_seed(derived(seed))
-    loader = _loader(train, spec, task, workers)
+    source = _loader(train, spec, task, workers)
     optimizer = make_optimizer(model, spec)
-    wrapped, prepared, loader = accelerator.prepare(model, optimizer, loader)
+    wrapped, prepared, loader = accelerator.prepare(model, optimizer, source)
     passes = len(loader)
     if not passes:
         raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(train)} training images")  # type: ignore[arg-type]
     updates = math.ceil(passes / spec.grad_accum_steps)
     schedule = make_schedule(optimizer, spec, updates)
     return _Trainer(
-        accelerator, model, wrapped, optimizer, prepared, loader, schedule, task, spec, seed, passes, updates, what,
-        progress,
+        accelerator, model, wrapped, optimizer, prepared, source, loader, schedule, task, spec, seed, passes, updates,
+        what, progress,
     )  # fmt: skip
 
 
@@ -172,8 +172,8 @@ def _begun(
 class _Trainer:
     """What the epochs of one training have in common.
 
-    `wrapped`, `prepared` and `loader` are what Accelerate runs. An epoch has `passes` forward passes and `updates` of
-    the weights.
+    `wrapped`, `prepared` and `loader` are what Accelerate runs, `loader` on this process's part of `source`. An epoch
+    has `passes` forward passes and `updates` of the weights.
     """
 
     accelerator: Any
@@ -181,6 +181,7 @@ class _Trainer:
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     prepared: Any
+    source: DataLoader
     loader: Any
     schedule: Any
     task: Task
@@ -193,11 +194,12 @@ class _Trainer:
     methods: Sequence[TrainingMethod] = ()
     figures: list[EpochFigures] = field(default_factory=list)
 
-    def start(self, dense: nn.Module | None, make_example: Callable[[], Inputs]) -> None:
+    def start(self, train: Any, dense: nn.Module | None) -> None:
         """Shows the methods the training that they are part of."""
         training = Training(
-            self.model, self.optimizer, self.task, self.spec.epochs, self.updates, self.seed, make_example, dense
-        )
+            self.model, self.optimizer, self.task, self.spec.epochs, self.updates, self.seed,
+            lambda: _example(train, self.task, self.model), lambda: map(self.task.batch, guarded(self.source)), dense,
+        )  # fmt: skip
         for method in self.methods:
             method.start(training)
 

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import TensorDataset
 
 import structprune as sp
 from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec
-from structprune.train import fit
+from structprune.train import accuracy, fit, predict
 from tests.train.test_methods import equal, interrupted
 from tests.train.test_sparse_methods import Residual, one_update
 from tests.train.test_trainer import _data, _model
@@ -70,8 +71,10 @@ def test_soft_pruning_zeroes_what_a_plan_removes_and_leaves_the_rest(tmp_path, c
     expected["inner.weight"][chosen["inner"]] = 0
     for layer in ("conv1", "conv2"):  # coupled
         expected[f"{layer}.weight"][chosen["conv1"]] = 0
+    without.load_state_dict(expected)
+    update_bn([_data()[0]], without)  # PyTorch's own: the statistics are those of the network with zeros
     for key, tensor in soft.state_dict().items():
-        assert torch.equal(tensor, expected[key]), key
+        torch.testing.assert_close(tensor, without.state_dict()[key], msg=key, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("criterion", ["l2", "fpgm"])
@@ -91,6 +94,21 @@ def test_soft_filters_grow_back_and_are_what_the_runs_plan_removes_at_the_end(tm
     assert counts[7] < number
     assert zeros(model.inner) == removed_units(model)["inner"]
     assert zeros(model.conv1) == zeros(model.conv2) == removed_units(model).get("conv1", [])
+
+
+def test_what_is_measured_and_kept_while_training_softly_is_the_network_with_zeros(tmp_path):
+    images, labels = _data()
+    notes, options = [], {"epochs": 3, "batch_size": 64, "lr": 0.01, "keep_best": True}
+    spec = TrainSpec(**options, methods=[{"method": "soft", **PLAN}])
+    held_out = TensorDataset(images[:60], labels[:60])
+    training = TensorDataset(images[60:], labels[60:])
+    model = fit(Residual(), training, spec, validation=held_out, seed=0, checkpoint=tmp_path / "c", tell=notes.append)
+    value = accuracy(predict(model, images[:60]), labels[:60])
+    assert f"was best, {value:.4f}," in notes[0]
+    assert value > 0.5  # by chance: a third
+    assert zeros(model.inner)
+    means = model.conv1(images[60:]).mean((0, 2, 3))  # of 128 of the 132 images, in batches
+    assert (model.bn1.running_mean - means).abs().max() < 0.1 * means.abs().max()
 
 
 def test_soft_weights_are_not_averaged():

@@ -31,16 +31,19 @@ class Soft(TrainingMethod):
 
     Biases and BatchNorms are left as they are, as in the paper: with a scale of zero as well no gradient would reach
     the filter. A zero filter so leaves a constant in its channel, which `recover: [means]` gives to the consumers.
+    The running statistics of BatchNorms are of before the zeroing: they are taken anew after each, on training data, so
+    that what is measured then, and the network that is handed out, is the one without these filters.
 
     Usual errors: masked gradients, so that nothing grows back; filters of one layer of a residual sum zeroed alone
-    (here all coupled filters of a unit are); no zeroing after the last epoch; an average of weights (refused).
+    (here all coupled filters of a unit are); no zeroing after the last epoch; statistics of before the zeroing, with
+    which the network answers by chance; an average of weights (refused).
     """
 
     def __init__(self, spec: SoftSpec) -> None:
         self.spec = spec
 
     def start(self, training: Training) -> None:
-        self.units = PlannedUnits(training, self.spec)
+        self.training, self.units = training, PlannedUnits(training, self.spec)
         if not self.units.groups:
             raise RecipeError("method soft needs channels that can go, and there are none")
         self.units.removed()  # a budget that no plan meets is refused now
@@ -51,6 +54,7 @@ class Soft(TrainingMethod):
         with torch.no_grad():
             for weight, places in self.units.filters(self.units.removed()):
                 weight.masked_fill_(places, 0.0)
+        self.training.reestimate_statistics()
 
 
 TRAINING_METHODS.add(MethodKind("soft", "filters zeroed after each epoch (He et al. 2018, 2019)", SoftSpec, Soft))
