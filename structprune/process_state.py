@@ -9,7 +9,10 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 TORCH = "torch"  # the modules whose warnings a run does not show
 _lock = threading.RLock()
@@ -95,6 +98,59 @@ def seeded(seed: int = 0) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(legacy)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    """Tensors that a model creates without naming a dtype have this one; None changes nothing.
+
+    One thread at a time is within.
+    """
+    import torch
+
+    if dtype is None:
+        yield
+        return
+    with alone():
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keeps torch on a GPU from rounding the factors of convolutions and matrix products to TF32's 10 bits.
+
+    One thread at a time is within.
+    """
+    import torch
+
+    with alone():
+        cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+        as_is = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        torch.set_float32_matmul_precision("highest")
+        try:
+            with cudnn.flags(**as_is, allow_tf32=False):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def only_tensors_unpickled() -> Iterator[None]:
+    """Nothing in the pickles that libraries load by `torch.load` is run, whatever they ask of it."""
+    with shared("pickles", _only_tensors):
+        yield
+
+
+def _only_tensors() -> Callable[[], object]:
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    return lambda: os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 @contextmanager

@@ -21,11 +21,9 @@ from torch import nn
 
 import structprune as sp
 from structprune import process_state, progress
-from structprune.models.sources import timm
 from structprune.modules import plain_transformers
 from structprune.process_state import settings_kept
 from structprune.runtimes.engine import torch_settings
-from structprune.verify import gate, masking
 
 
 class Deep(nn.Module):
@@ -143,10 +141,10 @@ def interleaved(*managers):
 SWITCHES = {
     "quiet": progress.quiet,
     "the fast path of attention": plain_transformers,
-    "the default dtype": lambda: masking._default_dtype(torch.float64),
+    "the default dtype": lambda: process_state.default_dtype(torch.float64),
     "torch's threads": lambda: torch_settings(torch.get_num_threads() + 1),
-    "full float32": gate._full_float32,
-    "pickles": timm._tensors_alone,
+    "full float32": process_state.full_float32,
+    "pickles": process_state.only_tensors_unpickled,
     "warnings": process_state.silent_warnings,
     "a logger": lambda: process_state.silent_logger("torch.onnx"),
     "random numbers": process_state.seeded,

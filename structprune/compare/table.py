@@ -59,7 +59,7 @@ def cells(row: Row | FailedRow) -> list[str]:
         f"{row.quality.final:.4f}",
         seconds,
         f"{row.peak_bytes / 2**20:,.0f} MiB",
-        _verdict(row.gate),
+        verdict_on(row.gate),
     ]
 
 
@@ -69,7 +69,8 @@ def _reached(network: str, goal: Asked) -> str:
     return f"{network} is {goal.reached:.2f}× as fast as {goal.of} (95 %: {low:.2f}-{high:.2f})"
 
 
-def _verdict(gate: RowGate) -> str:
+def verdict_on(gate: RowGate) -> str:
+    """What the gate of a row shows, and no more than that."""
     if gate.passed:
         return "passed"
     if gate.max_rel is None:

@@ -154,7 +154,7 @@ def learn_cost(
         return cost
     about = {**chosen.to_dict(), "network": fingerprint(graph), "version": 2}
     rounds = 1 if until.over else 2
-    dense_ms = cached(DenseEntry, about, lambda: _dense_ms(graph, chosen, rounds), refresh, chosen.version)
+    dense_ms = cached(DenseEntry, about, lambda: time_dense(graph, chosen, rounds), refresh, chosen.version)
     return by_macs(graph, dense_ms, multiples, chosen) if cost is None else cost.scaled(chosen, dense_ms)
 
 
@@ -187,14 +187,15 @@ def _batch(graph: DependencyGraph, timer: Runtime, seconds: float, probes: int, 
         return timer.batch
     one = replace(timer, batch=1)
     about = {**one.to_dict(), "network": fingerprint(graph), "version": 3}
-    each = cached(DenseEntry, about, lambda: _dense_ms(graph, one, 1, 0.2), refresh, one.version) / 1e3
+    each = cached(DenseEntry, about, lambda: time_dense(graph, one, 1, 0.2), refresh, one.version) / 1e3
     batch = timer.batch
     while batch > 1 and batch * each * probes * RUNS_OF_A_PROBE > seconds:
         batch //= 2
     return batch
 
 
-def _dense_ms(graph: DependencyGraph, runtime: Runtime, rounds: int = 2, seconds: float = 2.0) -> float:
+def time_dense(graph: DependencyGraph, runtime: Runtime, rounds: int = 2, seconds: float = 2.0) -> float:
+    """Milliseconds that the dense network takes on a runtime."""
     with tempfile.TemporaryDirectory() as folder:
         dense = runtime.prepare(graph.model, graph.inputs, Path(folder) / "dense.onnx")
         result = benchmark({"dense": dense, "again": dense}, runtime=runtime, seconds=seconds, rounds=rounds)

@@ -6,6 +6,7 @@ Where nothing may be timed, a table of what onnxruntime's kernels are written fo
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,6 @@ from .measured_planning import wants_latency
 SWITCH = "STRUCTPRUNE_TIMING"  # off: nothing is timed to plan
 SECONDS = 60.0  # that learning may take, once on a machine
 _WHAT = "finding the channel counts that this machine's onnxruntime is fast with, once"
-_known: dict[tuple[Runtime, str, str], Standard] = {}
 
 
 def may_time() -> bool:
@@ -84,10 +84,7 @@ def standard_multiples(runtime: Runtime | None = None) -> Standard:
         return Standard(known_multiples(), (f"{_table()} ({SWITCH}=off)",))
     try:
         chosen = runtime or Runtime()
-        place = (chosen, str(cache_folder()), date.today().isoformat())
-        if place not in _known:
-            _known[place] = _kept_or_learned(chosen)
-        return _known[place]
+        return multiples_of_the_day(chosen, str(cache_folder()), date.today().isoformat())
     except Exception as error:  # no runtime here, no home, no disk left: none of it ends a plan
         lines = str(error).strip().splitlines()
         return Standard(known_multiples(), (f"{_table()} ({type(error).__name__}: {lines[0] if lines else ''})",))
@@ -113,8 +110,10 @@ def _table() -> str:
     return "widths are in multiples of what onnxruntime's kernels are written for, and not of what was timed here"
 
 
-def _kept_or_learned(runtime: Runtime) -> Standard:
-    about = {"threads": runtime.threads, "dtype": runtime.dtype, "day": date.today().isoformat()}
+@functools.cache
+def multiples_of_the_day(runtime: Runtime, folder: str, day: str) -> Standard:
+    """The multiples of a runtime that the folder of measurements holds on this day, or that are learned now."""
+    about = {"threads": runtime.threads, "dtype": runtime.dtype, "day": day}
     with _alone():
         today = None if multiples_are_kept(runtime) else held(StandardEntry, about, runtime.version)
         if today is not None:

@@ -54,7 +54,7 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
     calibration, held_out = _files(spec, seed)
     chosen: list[Path] = []
     if request.choosing:
-        calibration, chosen = _for_choices(calibration, seed)
+        calibration, chosen = split_for_choices(calibration, seed)
     rng = np.random.default_rng(seed)
     crops = [_crops(files, count, config, rng) for files, count in ((calibration, 4), (held_out, spec.crops))]
     validation = None
@@ -111,7 +111,7 @@ def _scene(path: Path) -> Path:
     return path.with_name(path.stem.removesuffix("_left").removesuffix("_right"))
 
 
-def _for_choices(files: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
+def split_for_choices(files: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
     """Files to calibrate with and, a third of them, files to choose by."""
     if len(files) < 2:
         raise RecipeError(

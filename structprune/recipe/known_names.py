@@ -55,7 +55,7 @@ class Names:
         return registry.names_so_far if isinstance(registry, Registry) else registry
 
 
-def _decorated(package: str, decorator: str) -> tuple[str, ...]:
+def decorated_names(package: str, decorator: str) -> tuple[str, ...]:
     """The names that functions of a package are registered under: `@criterion("l1", …)`."""
     calls = (
         node
@@ -90,7 +90,7 @@ def _texts(nodes: Iterable[ast.expr]) -> tuple[str, ...]:
     return tuple(sorted(value for value in values if isinstance(value, str)))
 
 
-CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", _decorated("criteria", "criterion"))
+CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", decorated_names("criteria", "criterion"))
 COMBINE = Names("way to combine", "structprune.criteria", "COMBINE", ("leading", "max", "mean", "normalised", "sum"))
-ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", _decorated("plan", "allocation"))
+ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", decorated_names("plan", "allocation"))
 ENGINES = Names("engine", "structprune.runtimes", "ENGINES", _named("runtimes/engines"))

@@ -46,7 +46,7 @@ def search(runner: Runner, recipe: Recipe, reporter: Reporter) -> Runner:
     """
     budget = recipe.prune.budget
     trials = _Trials(runner, recipe, reporter)
-    budget_at = _budgets(runner, budget)
+    budget_at = budgets_towards(runner, budget)
     least, most, turn = 0.0, 1.0, 1.0 if budget.costs else START
     best = trial = None
     while trials.left and most - least > FINE:
@@ -134,7 +134,7 @@ def _with_budget(recipe: Recipe, budget: BudgetSpec) -> Recipe:
     return recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"budget": budget})})
 
 
-def _budgets(runner: Runner, budget: BudgetSpec) -> BudgetAt:
+def budgets_towards(runner: Runner, budget: BudgetSpec) -> BudgetAt:
     """The budget at each part of the way from no cut (0) to the least that is asked for (1)."""
     if not budget.costs:
         return lambda part: BudgetSpec(macs=max(1 - part, FINE), **budget.bounds)

@@ -45,8 +45,8 @@ class Runner:
         stages: Iterable[Stage] | None = None,
     ) -> None:
         self.recipe, self.store, self.reporter = recipe, store, reporter
-        self._line = [entry for entry in (stages or ordered(STAGES)) if entry.when(recipe)]
-        self._versions = versions(self._line)
+        self.stages = [entry for entry in (stages or ordered(STAGES)) if entry.when(recipe)]
+        self._versions = versions(self.stages)
         self._given = dict(artefacts or {})
         self._values: dict[tuple[str, str], Any] = {}
         self._digests: dict[tuple[str, str], str] = {}
@@ -61,28 +61,32 @@ class Runner:
     def value(self, name: str) -> Any:
         """The artefact of this name as the last stage that makes it leaves it."""
         self.settle(name)
-        return self._value(name, len(self._line))
+        return self._value(name, len(self.stages))
 
     def folder(self, name: str) -> Path | None:
         """The folder in the store of the artefact that is kept under this name; None where none is."""
-        maker = self._maker(name, len(self._line))
+        maker = self._maker(name, len(self.stages))
         return self._kept[maker.name].folder if maker is not None and maker.name in self._kept else None
+
+    def key(self, stage: str) -> Key:
+        """The key under which the store has what this stage makes, once what the stage needs is settled."""
+        return self._key(next(entry for entry in self.stages if entry.name == stage))
 
     def reasons(self, gate: str) -> list[str]:
         """Why this gate did not pass; none where it did, and where the recipe has no such gate."""
         name = f"gates.{gate}"
-        return self.value(name).reasons() if self._maker(name, len(self._line)) is not None else []
+        return self.value(name).reasons() if self._maker(name, len(self.stages)) is not None else []
 
     def beside(self, recipe: Recipe, artefacts: Mapping[str, Any] | None = None) -> Runner:
         """The runner of another recipe over the same store, which takes over what is the same there."""
         other = Runner(recipe, self.store, self.reporter, {**self._given, **(artefacts or {})})
         same: set[str] = set()
-        for place, entry in enumerate(other._line):
-            if entry not in self._line or (entry.name, entry.makes[0]) not in self._digests:
+        for place, entry in enumerate(other.stages):
+            if entry not in self.stages or (entry.name, entry.makes[0]) not in self._digests:
                 continue
             makers = other._makers(entry, place)
             if (
-                makers == self._makers(entry, self._line.index(entry))
+                makers == self._makers(entry, self.stages.index(entry))
                 and _decides(entry, recipe) == _decides(entry, self.recipe)
                 and all(maker is None or maker.name in same for maker in makers.values())
                 and not makers.keys() & set(artefacts or {})
@@ -96,7 +100,7 @@ class Runner:
     # --- which stages --------------------------------------------------------------------------------------
 
     def _maker(self, name: str, before: int) -> Stage | None:
-        for entry in reversed(self._line[:before]):
+        for entry in reversed(self.stages[:before]):
             if name in entry.makes and entry.name not in self._left_out:
                 return entry
         return None
@@ -118,22 +122,22 @@ class Runner:
         """The names of the artefacts that a need may mean."""
         if not need.endswith(".*"):
             return [need.rstrip("?")]
-        names = (name for entry in self._line[:before] for name in entry.makes if name.startswith(need[:-1]))
+        names = (name for entry in self.stages[:before] for name in entry.makes if name.startswith(need[:-1]))
         return list(dict.fromkeys(names))
 
     def _required(self, names: Iterable[str]) -> list[Stage]:
         required: set[str] = set()
-        waiting = [(name, len(self._line)) for name in names]
+        waiting = [(name, len(self.stages)) for name in names]
         while waiting:
             name, before = waiting.pop()
             entry = None if name in self._given else self._maker(name, before)
             if entry is None or entry.name in required:
                 continue
             required.add(entry.name)
-            place = self._line.index(entry)
+            place = self.stages.index(entry)
             needs = (*entry.needs(self.recipe), *entry.first)
             waiting += [(each, place) for need in needs for each in self._names(need, place)]
-        return [entry for entry in self._line if entry.name in required]
+        return [entry for entry in self.stages if entry.name in required]
 
     # --- settling ------------------------------------------------------------------------------------------
 
@@ -163,7 +167,7 @@ class Runner:
             self._digests[entry.name, name] = digest_of([artefact.digest, name])
 
     def _is_sound(self, entry: Stage) -> bool:
-        place = self._line.index(entry)
+        place = self.stages.index(entry)
         gates = (name for name in self._names("gates.*", place) if self._is_there(name, place))
         return all(self._value(name, place).passed for name in gates)
 
@@ -171,7 +175,7 @@ class Runner:
         return name in self._given or self._settled_maker(name, before) is not None
 
     def _key(self, entry: Stage) -> Key:
-        place, inputs = self._line.index(entry), {}
+        place, inputs = self.stages.index(entry), {}
         for need in entry.needs(self.recipe):
             for name in self._names(need, place):
                 if name in self._given:
@@ -221,7 +225,7 @@ class Runner:
         return artefacts
 
     def _inputs(self, entry: Stage, needs: tuple[str, ...]) -> dict[str, Any]:
-        place = self._line.index(entry)
+        place = self.stages.index(entry)
         inputs: dict[str, Any] = {}
         for name in entry.first:
             self._value(name, place)

@@ -47,9 +47,9 @@ def _allowed() -> list[int]:
 
 def idlest(allowed: list[int], count: int, cpus: Path = CPUS, stat: Path = STAT) -> list[int]:
     """`count` of the cores, those idlest in a short look; of two on one physical core, the second comes last."""
-    before = _busy(stat)
+    before = busy_ticks(stat)
     time.sleep(LOOK)
-    after = _busy(stat)
+    after = busy_ticks(stat)
     order = sorted(allowed, key=lambda core: (after.get(core, 0) - before.get(core, 0), core))
     first: dict[str, int] = {}
     for core in order:
@@ -57,7 +57,7 @@ def idlest(allowed: list[int], count: int, cpus: Path = CPUS, stat: Path = STAT)
     return sorted(sorted(order, key=lambda core: core not in first.values())[:count])
 
 
-def _busy(stat: Path) -> dict[int, int]:
+def busy_ticks(stat: Path) -> dict[int, int]:
     """Ticks that each core has spent on anything since the start of the machine."""
     try:
         lines = stat.read_text().splitlines()

@@ -10,7 +10,6 @@ section 3.8).
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,12 +31,11 @@ from .affinity import pinned
 from .energy import available, joules_per_run
 from .engine import Network
 from .runtime import Runtime
+from .timing_statistics import WIDE, disturbances, interval_of_median, too_wide
 
 T = TypeVar("T")
 Source = str | Path | nn.Module | Network
 
-WIDE = 0.1  # an interval of this share of the speedup is too wide to quote a factor
-NOISY, DRIFT = 1.5, 1.15  # ratios of the reference's own times from which the machine was not quiet
 ROW = 0.02  # seconds of runs in a row in each turn
 STEADY = 0.03  # how near the times of a warm model are to each other
 
@@ -98,7 +96,7 @@ class Benchmark:
             return self.speedup[name], self.ci95[name]
         order = list(self.ms)
         ratios = [turns[:, order.index(reference)] / turns[:, order.index(name)] for turns in self.times]
-        return float(np.median(np.concatenate(ratios))), _interval(ratios, np.random.default_rng(0))
+        return float(np.median(np.concatenate(ratios))), interval_of_median(ratios, np.random.default_rng(0))
 
     def __str__(self) -> str:
         """In the first line what is slower than the first model, if anything is."""
@@ -212,7 +210,7 @@ def benchmark(
         times = [_round(sources, runtime, seconds / rounds, i, progress, rounds) for i in range(rounds)]
         joules = _energy(sources, runtime, min(1.0, seconds)) if energy else None
     unpinned = ["it was not pinned to cores: they can't be chosen here"] if pin and cores is None else []
-    measured = _summary(runtime, list(models), times)
+    measured = benchmark_of(runtime, list(models), times)
     return replace(measured, notes=[*measured.notes, *unpinned], cores=cores, joules=joules)
 
 
@@ -228,16 +226,16 @@ def _runtime(models: int, runtime: Runtime | None, threads: int, batch: int) -> 
     return runtime or Runtime(threads, batch)
 
 
-def _summary(runtime: Runtime, names: list[str], times: list[np.ndarray]) -> Benchmark:
-    """What the seconds of each round, of shape (turns, models), come to."""
+def benchmark_of(runtime: Runtime, names: list[str], times: list[np.ndarray]) -> Benchmark:
+    """Sums up the seconds of each round, of shape (turns, models); the others are compared with the first model."""
     rng = np.random.default_rng(0)
     speedup, interval = {}, {}
     for position, name in enumerate(names[1:], start=1):
         ratios = [turns[:, 0] / turns[:, position] for turns in times]
         speedup[name] = float(np.median(np.concatenate(ratios)))
-        interval[name] = _interval(ratios, rng)
+        interval[name] = interval_of_median(ratios, rng)
     slower = [pace(names[0], name, speedup[name], interval[name]) for name in speedup if interval[name][1] < 1]
-    disturbed = _disturbances([turns[:, 0] for turns in times])
+    disturbed = disturbances([turns[:, 0] for turns in times])
     turns = np.concatenate(times)
     return Benchmark(
         runtime=runtime.version,
@@ -248,7 +246,7 @@ def _summary(runtime: Runtime, names: list[str], times: list[np.ndarray]) -> Ben
         ms={name: float(np.median(turns[:, i]) * 1e3) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
-        notes=[*slower, *disturbed, *_too_wide(speedup, interval)],
+        notes=[*slower, *disturbed, *too_wide(speedup, interval)],
         times=times,
     )
 
@@ -326,33 +324,6 @@ def later_half(runs: Sequence[T]) -> Sequence[T]:
     return runs[len(runs) // 2 :]
 
 
-def _disturbances(rounds: list[np.ndarray]) -> list[str]:
-    """What the reference's own times tell of the machine. Ratios within a turn bear it, up to a point."""
-    notes = []
-    low, high = np.quantile(np.concatenate(rounds), [0.1, 0.9])
-    if high > NOISY * low:
-        notes.append(
-            f"the reference's slowest tenth of runs took {high / low:.1f}x as long as its fastest tenth: other work "
-            "was running, or the processor changed its clock"
-        )
-    third = len(rounds) // 3
-    if third:
-        first, last = (float(np.median(np.concatenate(part))) for part in (rounds[:third], rounds[-third:]))
-        if abs(math.log(last / first)) > math.log(DRIFT):
-            pace = "slower" if last > first else "faster"
-            notes.append(f"the machine became {max(last / first, first / last):.2f}x {pace} while it was timed")
-    return notes
-
-
-def _too_wide(speedup: Mapping[str, float], interval: Mapping[str, tuple[float, float]]) -> list[str]:
-    return [
-        f"{name}'s interval of {low:.2f} to {high:.2f} is too wide to quote a factor: time for longer, or on a quieter "
-        "machine"
-        for name, (low, high) in interval.items()
-        if high - low >= WIDE * speedup[name]
-    ]
-
-
 def _warm_up(run: Callable[[], Any], seconds: float) -> None:
     """Runs until five runs in a row are within a few per cent of the five before, at most for `seconds` or so."""
     start = time.perf_counter()
@@ -365,14 +336,3 @@ def _warm_up(run: Callable[[], Any], seconds: float) -> None:
             earlier, later = np.median(durations[-10:-5]), np.median(durations[-5:])
             if abs(later / earlier - 1) < STEADY:
                 return
-
-
-def _interval(ratios: list[np.ndarray], rng: np.random.Generator, draws: int = 2000) -> tuple[float, float]:
-    """The 95 % percentile interval of the median, drawing rounds and then turns within them."""
-    medians = np.empty(draws)
-    for i in range(draws):
-        rounds = rng.integers(len(ratios), size=len(ratios))
-        drawn = [ratios[r][rng.integers(len(ratios[r]), size=len(ratios[r]))] for r in rounds]
-        medians[i] = np.median(np.concatenate(drawn))
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return float(low), float(high)

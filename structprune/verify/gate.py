@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ..argument_checks import checked, flag, instance, optional, path
 from ..errors import StoreError
 from ..modules import replace_tensors, tensors
 from ..ops import Inputs
-from ..process_state import alone, seeded, silent_warnings
+from ..process_state import full_float32, seeded, silent_warnings
 from ..records import Plan
 from ..store import atomic_files, load, save
 from ..store.weights import digest
@@ -166,20 +165,6 @@ def _said(comparison: Comparison) -> str:
     return f"failed, {comparison.detail}" if comparison.failed else comparison.detail or "not compared"
 
 
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Keeps torch on a GPU from rounding the factors of convolutions and matrix products to TF32's 10 bits."""
-    with alone():
-        cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
-        as_is = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-        torch.set_float32_matmul_precision("highest")
-        try:
-            with cudnn.flags(**as_is, allow_tf32=False):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
-
-
 @checked(
     model=instance(nn.Module, "the dense nn.Module"),
     slim=instance(nn.Module, "the slim nn.Module"),
@@ -188,7 +173,7 @@ def _full_float32() -> Iterator[None]:
     folder=optional(path),
     onnx=optional(path),
 )
-@_full_float32()
+@full_float32()
 @seeded()
 def verify(
     model: nn.Module,

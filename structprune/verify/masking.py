@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from ..modules import walk
 from ..ops import OpMode, op_name
 from ..plan_schema import Statistic
-from ..process_state import alone
+from ..process_state import default_dtype
 
 Statistics = dict[tuple[str, int], Statistic]
 _COARSER = {
@@ -60,7 +60,7 @@ class Watched(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         mode = _Masking(self.model, self.statistics, self.dtype, self.still)
-        with _default_dtype(self.dtype), mode:
+        with default_dtype(self.dtype), mode:
             result = self.model(*args, **kwargs)
         if self.statistics:
             self._check(mode)
@@ -79,21 +79,6 @@ class Watched(nn.Module):
                     f"{calls[name]} calls of {name}, and {first[name]} with the first batch: the model does not take "
                     "the same path at every batch, so the statistics over channels can't be told apart"
                 )
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
-    """Makes `dtype` the default for tensors that the model creates without naming a dtype."""
-    if dtype is None:
-        yield
-        return
-    with alone():  # as it is the process's
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
 
 
 class _Masking(OpMode):

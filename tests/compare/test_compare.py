@@ -180,7 +180,7 @@ def test_blocks_of_a_grouped_transposed_layer_keep_their_own():
     ],
 )
 def test_the_gate_of_torch_pruning_claims_no_more_than_is_known(gate, words):
-    assert words in table._verdict(RowGate(**gate))
+    assert words in table.verdict_on(RowGate(**gate))
 
 
 def test_peak_memory_sees_what_is_allocated_inside():

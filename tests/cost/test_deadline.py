@@ -124,7 +124,7 @@ def test_other_engines_have_their_kernels_timed_at_a_batch_that_a_cpu_can_run(mo
 
     monkeypatch.setattr(learning, "measure_probes", probes)
     dense = {"onnxruntime": 500.0, "torch": 80.0}
-    monkeypatch.setattr(learning, "_dense_ms", lambda graph, runtime, *_: dense[runtime.engine])
+    monkeypatch.setattr(learning, "time_dense", lambda graph, runtime, *_: dense[runtime.engine])
     cost = learn_cost(graph, Runtime(engine="torch", batch=64), multiples=STEPS)
     assert seen[-1] == Runtime(batch=1)
     assert (cost.dense_ms, cost.runtime.batch) == (80.0, 64)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import structprune as sp
-from structprune.cost import cache, known_multiples, learning, standard, standard_multiples
-from structprune.cost.cached_records import MultiplesEntry, Standard
+from structprune.cost import known_multiples, learning, standard, standard_multiples
+from structprune.cost.cached_records import Standard
 from structprune.errors import BudgetError
 
 X = torch.randn(1, 3, 10, 10)
@@ -23,7 +23,7 @@ def timed(tmp_path, monkeypatch):
     """A cache of its own, timing allowed, and a measurement that is made up: how often it was made."""
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
-    monkeypatch.setattr(standard, "_known", {})
+    _forget()
     made = []
 
     def measure(runtime, **_):
@@ -34,9 +34,9 @@ def timed(tmp_path, monkeypatch):
     return made
 
 
-def _forget(monkeypatch):
+def _forget():
     """As in another process."""
-    monkeypatch.setattr(standard, "_known", {})
+    standard.multiples_of_the_day.cache_clear()
 
 
 def _scored():
@@ -58,9 +58,9 @@ def test_plans_are_aligned_unless_they_are_told_otherwise(timed):
     assert len(timed) == 1
 
 
-def test_steps_are_learned_once_and_kept(timed, monkeypatch):
+def test_steps_are_learned_once_and_kept(timed):
     assert standard_multiples() == standard_multiples() == Standard(STEPS)
-    _forget(monkeypatch)
+    _forget()
     assert standard_multiples().steps == STEPS
     assert len(timed) == 1
 
@@ -85,20 +85,19 @@ def test_steps_that_timings_do_not_agree_on_are_kept_for_the_day(timed, monkeypa
     plan = sp.plan(graph, scores, {"macs": 0.5})
     assert plan.constraints["align"] == {"conv": 16, "depthwise": 16, "linear": 16}
     assert "timings do not agree on the multiple of the widths of conv (8 or 16)" in " ".join(plan.notes)
-    _forget(monkeypatch)
+    _forget()
     assert standard_multiples().notes[0] in plan.notes
     assert len(timed) == 1
     (path,) = tmp_path.glob("steps-today-*.json")
     entry = json.loads(path.read_text())
     path.write_text(json.dumps({**entry, "value": {**entry["value"], "steps": {"conv": 0}}}))  # a file that was edited
-    _forget(monkeypatch)
+    _forget()
     assert standard_multiples().notes[0] in plan.notes
     assert len(timed) == 2
-    cache.keep(
-        MultiplesEntry, learning._about_multiples(sp.runtimes.Runtime()), {kind: [n] for kind, n in STEPS.items()}
-    )
-    _forget(monkeypatch)
-    assert standard_multiples() == Standard(STEPS)  # learned since, on a quiet machine
+    monkeypatch.setattr(learning, "measure_multiples", lambda *_, **__: {kind: [n] for kind, n in STEPS.items()})
+    learning.learn_multiples(refresh=True)  # since, on a quiet machine
+    _forget()
+    assert standard_multiples() == Standard(STEPS)
 
 
 def test_timing_may_be_switched_off(timed, monkeypatch):

@@ -160,7 +160,7 @@ def test_the_two_views_of_one_scene_are_on_one_side(monkeypatch):
     monkeypatch.setattr(
         images, "calibration_crops", lambda files, *_: used.append({path.name for path in files}) or torch.ones(2, 3)
     )
-    monkeypatch.setattr(images, "_for_choices", lambda files, seed: (files[:2], files[2:]))
+    monkeypatch.setattr(images, "split_for_choices", lambda files, seed: (files[:2], files[2:]))
     spec = ImagesSpec(source="images", crops=1, calibration={"images": 40})
     for choosing in (False, True):
         load_data(spec, net(channels=3), 0, choosing=choosing)

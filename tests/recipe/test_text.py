@@ -118,7 +118,7 @@ def test_names_are_read_off_decorators_however_they_are_laid_out(tmp_path, monke
 def mine(group): ...
 '''
     )
-    assert known_names._decorated(str(tmp_path), "criterion") == ("mine",)
+    assert known_names.decorated_names(str(tmp_path), "criterion") == ("mine",)
 
 
 def _home(record):

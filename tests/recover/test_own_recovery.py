@@ -120,20 +120,17 @@ def test_a_run_recovers_by_it_and_hangs_on_its_text(own, tmp_path):
         changes = {"data": data, "train": None, "finetune": None, "recover": [f"{own}:halve"]}
         return runner_of(check_recipe({**RECIPE, **changes}), Reporter(), Artefacts(tmp_path / "store"))
 
-    def key(runner):
-        return next(runner._key(entry).digest for entry in runner._line if entry.name == "recover")
-
     first, again = runner(), runner()
     (entry,) = first.value("recovery")
     assert (entry.layers, entry.option("kwargs")) == (1, {})
-    before = key(first)
+    before = first.key("recover").digest
     again.value("recovery")
-    assert key(again) == before
+    assert again.key("recover").digest == before
     own.write_text(OWN.replace("factor=0.5", "factor=0.75"))
     sys.modules.pop("recoveries_of_mine")
     other = runner()
     other.settle("check")
-    assert key(other) != before
+    assert other.key("recover").digest != before
 
 
 def test_recoveries_of_the_package_say_what_they_need():

@@ -211,7 +211,7 @@ def test_parts_of_the_way_to_a_speedup_are_even_in_time():
         def value(self, name):
             return Graph()
 
-    at = search_module._budgets(Runner(), wanted)
+    at = search_module.budgets_towards(Runner(), wanted)
     assert at(1.0).speedup == 2.0
     assert at(0.5).speedup == pytest.approx(4 / 3)  # three quarters of the time
 

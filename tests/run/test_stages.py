@@ -25,6 +25,7 @@ from structprune.errors import BudgetError, GateError, RecipeError, StoreError
 from structprune.progress import Reporter
 from structprune.recipe import check_recipe
 from structprune.run import runner_of
+from structprune.run.runner import Runner
 from structprune.run.stage import STAGES, Stage, ordered, stage
 from structprune.run.stages import planning
 from structprune.store.artefacts import Artefacts
@@ -178,8 +179,7 @@ def test_a_stage_takes_one_function(tmp_path, registry):
     quiet = dict(registry)
     del quiet["louder"]
     recipe = check_recipe({**TINY, "train": None, "finetune": None, "recover": []})
-    plain = runner_of(recipe, Reporter(), Artefacts(tmp_path))
-    plain._line = [entry for entry in ordered(quiet) if entry.when(recipe)]
+    plain = Runner(recipe, Artefacts(tmp_path), Reporter(), stages=ordered(quiet))
     runner = runner_of(recipe, Reporter(), Artefacts(tmp_path))
     assert runner.value("louder") == pytest.approx(2 * float(plain.value("slim").head.bias.detach().abs().sum()))
     assert torch.equal(runner.value("slim").head.bias, 2 * plain.value("slim").head.bias)
@@ -311,7 +311,7 @@ def keys(folder: Path, **changes) -> dict[str, str]:
         check_recipe({**TINY, "train": None, "finetune": None, **changes}), Reporter(), Artefacts(folder)
     )
     runner.settle("scores")
-    return {entry.name: runner._key(entry).digest for entry in runner._line if entry.name in ("scores", "dense_onnx")}
+    return {name: runner.key(name).digest for name in ("scores", "dense_onnx")}
 
 
 def test_arguments_that_only_a_networks_code_uses_count(tmp_path, monkeypatch):
@@ -362,7 +362,7 @@ def test_other_calibration_images_are_no_other_training(tmp_path):
         recipe = check_recipe({**TINY, "data": {"source": "digits", "image_size": 8, **data}})
         runner = runner_of(recipe, Reporter(), Artefacts(tmp_path))
         runner.settle("graph")
-        return runner._key(STAGES["train"]).digest
+        return runner.key("train").digest
 
     plain, calibrated = key(calibration={"images": 48}), key(calibration={"images": 64})
     assert plain == calibrated

@@ -7,7 +7,7 @@ import torch
 
 import structprune as sp
 from structprune.runtimes import Runtime, affinity
-from structprune.runtimes.affinity import idlest, pinned
+from structprune.runtimes.affinity import busy_ticks, idlest, pinned
 from tests.toys import Chain, randomise
 
 
@@ -23,7 +23,7 @@ def machine(tmp_path, monkeypatch):
         looks.append(1)
         return {0: 100, 1: 100, 2: 100, 3: 100} if len(looks) % 2 else {0: 120, 1: 110, 2: 100, 3: 105}
 
-    monkeypatch.setattr(affinity, "_busy", busy)
+    monkeypatch.setattr(affinity, "busy_ticks", busy)
     monkeypatch.setattr(affinity, "LOOK", 0)
     return tmp_path
 
@@ -40,8 +40,8 @@ def test_ticks_that_are_not_idle(tmp_path):
     (tmp_path / "stat").write_text(
         "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 400 500 6 7 8 0 0\ncpu3 1 0 0 9 9 0 0 0 0 0\nintr 5\n"
     )
-    assert affinity._busy(tmp_path / "stat") == {0: 27, 3: 1}
-    assert affinity._busy(tmp_path / "none") == {}
+    assert busy_ticks(tmp_path / "stat") == {0: 27, 3: 1}
+    assert busy_ticks(tmp_path / "none") == {}
 
 
 class Stop(Exception):

@@ -63,7 +63,7 @@ def test_openvino_runs_int8_in_int8(tmp_path):
     opened = runtime.open(source)
     kinds = {
         node.get_rt_info()["layerType"].astype(str): node.get_rt_info()["runtimePrecision"].astype(str)
-        for node in opened._request.get_compiled_model().get_runtime_model().get_ops()
+        for node in opened.request.get_compiled_model().get_runtime_model().get_ops()
     }
     assert kinds["Convolution"] in ("u8", "i8")
     (made,) = arrays(opened.run())
@@ -197,7 +197,7 @@ def test_costs_on_another_engine_have_onnxruntimes_shape_and_the_engines_scale(m
         return {"conv": [2], "depthwise": [2], "linear": [2]}
 
     monkeypatch.setattr(learning, "measure_multiples", measure_multiples)
-    monkeypatch.setattr(learning, "_dense_ms", lambda graph, runtime, *_: taken[runtime.engine])
+    monkeypatch.setattr(learning, "time_dense", lambda graph, runtime, *_: taken[runtime.engine])
     graph = sp.trace(randomise(Chain()), X[:1])
     there = learn_cost(graph, probes=4, seconds=0.1)
     for engine, ms in taken.items():

@@ -15,7 +15,8 @@ from structprune.report.table import also_rows
 from structprune.runtimes import Runtime, environment, latency, time_also, time_layers
 from structprune.runtimes.engine import Network
 from structprune.runtimes.kernel_layers import RUNTIME, LayerNames
-from structprune.runtimes.latency import Benchmark, _disturbances, _interval, _too_wide
+from structprune.runtimes.latency import Benchmark, benchmark_of
+from structprune.runtimes.timing_statistics import disturbances, interval_of_median, too_wide
 from tests.toys import Chain, TwoInputs, randomise
 
 
@@ -53,7 +54,7 @@ def test_the_interval_covers_the_true_ratio():
     covered = 0
     for _ in range(60):
         rounds = [2 * np.exp(rng.normal(0, 0.02) + rng.normal(0, 0.05, 40)) for _ in range(8)]
-        low, high = _interval(rounds, rng, draws=300)
+        low, high = interval_of_median(rounds, rng, draws=300)
         covered += low <= 2 <= high
     assert covered >= 51
 
@@ -114,12 +115,12 @@ def test_denormals_are_flushed(tmp_path, monkeypatch):
 def test_what_disturbed_a_timing_is_said():
     rng = np.random.default_rng(0)
     quiet = [np.exp(rng.normal(0, 0.02, 30)) for _ in range(9)]
-    assert _disturbances(quiet) == []
+    assert disturbances(quiet) == []
     neighbour = [turns * np.where(np.arange(30) % 3, 1, 2.5) for turns in quiet]
-    assert "other work was running" in _disturbances(neighbour)[0]
+    assert "other work was running" in disturbances(neighbour)[0]
     throttled = [turns * (1 + 0.04 * i) for i, turns in enumerate(quiet)]
-    assert any("x slower while it was timed" in note for note in _disturbances(throttled))
-    wide = _too_wide({"b": 2.0, "c": 4.0}, {"b": (1.95, 2.05), "c": (3.0, 5.0)})
+    assert any("x slower while it was timed" in note for note in disturbances(throttled))
+    wide = too_wide({"b": 2.0, "c": 4.0}, {"b": (1.95, 2.05), "c": (3.0, 5.0)})
     assert wide == [
         "c's interval of 3.00 to 5.00 is too wide to quote a factor: time for longer, or on a quieter machine"
     ]
@@ -207,12 +208,9 @@ def test_what_is_slower_than_the_first_is_said_first():
     assert benchmark_table(_found(slim=1.9)).title is None
 
 
-def test_the_notes_of_a_benchmark_begin_with_what_is_slower(monkeypatch, tmp_path):
+def test_the_notes_of_a_benchmark_begin_with_what_is_slower():
     turns = np.tile([1.0, 1.25, 0.5], (8, 1))
-    monkeypatch.setattr(latency, "_round", lambda *_: turns)
-    for name in ("dense", "slim", "other"):
-        (tmp_path / name).write_text("")
-    found = sp.benchmark({name: tmp_path / name for name in ("dense", "slim", "other")})
+    found = benchmark_of(Runtime(), ["dense", "slim", "other"], [turns] * 8)
     assert found.notes[0] == "slim is slower than dense: 0.80× as fast (95 %: 0.80 to 0.80)"
     assert not any("other" in note for note in found.notes)
 

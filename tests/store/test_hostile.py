@@ -352,17 +352,17 @@ def test_a_description_nested_without_end(tmp_path):
 
 def test_the_state_of_a_generator_is_one_that_torch_has():
     """`set_state` takes any position, and then hands out what lies behind its numbers."""
+    from structprune.store.admission import Admission
     from structprune.store.decoding import Decoder
 
     state = torch.Generator().get_state()
-    decoder = Decoder.__new__(Decoder)
-    decoder.tensor = lambda _: state
-    assert torch.equal(Decoder._generator(decoder, ["cpu", {}]).get_state(), state)
+    decoder = Decoder(Admission(), {}, lambda body: state, lambda body: nn.Identity())
+    assert torch.equal(decoder.value({"$generator": ["cpu", {}]}).get_state(), state)
     numbers = state.numpy()
     numbers[8:12] = numpy.frombuffer(numpy.int32(624).tobytes(), numpy.uint8)
     numbers[16:24] = numpy.frombuffer(numpy.int64(624).tobytes(), numpy.uint8)
     with pytest.raises(StoreError, match="torch never has"):
-        Decoder._generator(decoder, ["cpu", {}])
+        decoder.value({"$generator": ["cpu", {}]})
 
 
 def test_a_network_too_deep_to_describe_is_saved_and_says_so(tmp_path):

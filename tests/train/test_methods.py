@@ -171,7 +171,7 @@ def test_a_recipe_with_patience_keeps_a_split_for_it(tmp_path, own):
     assert len(data.train) + len(data.validation) == 1437
     assert not recipe(tmp_path).chooses
     with_own = recipe(tmp_path, train=train)
-    stage = next(entry for entry in runner._line if entry.name == "train")
+    stage = next(entry for entry in runner.stages if entry.name == "train")
     before = stage.spec(with_own)["code"]
     text = own.read_text()
     own.write_text(text + "# another\n")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ...errors import ModelError, RecipeError
 from ...messages import unknown
-from ...process_state import shared
+from ...process_state import only_tensors_unpickled
 from ...strict_specs import beside_recipe, only_read
 from ...timm_names import architectures
 from ..registry import ModelSpec, Tell, model_source
@@ -91,7 +88,7 @@ def build(spec: TimmSpec, tell: Tell) -> nn.Module:
     elif spec.pretrained and not spec.name.startswith(_FOLDER):
         _check_weights(spec.name)
     try:
-        with _tensors_alone():
+        with only_tensors_unpickled():
             model = timm.create_model(spec.name, pretrained=spec.pretrained, **spec.kwargs)
     except Exception as error:  # timm raises whatever the model's constructor or the download raises
         detail = (str(error).strip().splitlines() or [""])[0]
@@ -106,20 +103,6 @@ def build(spec: TimmSpec, tell: Tell) -> nn.Module:
         config: Any = model.pretrained_cfg
         config["input_size"] = (spec.kwargs["in_chans"], *config["input_size"][1:])
     return model
-
-
-@contextlib.contextmanager
-def _tensors_alone() -> Iterator[None]:
-    """Within it, nothing in the pickles that timm loads (from a hub, a folder or by `kwargs`) is run."""
-    with shared("pickles", _without_code):
-        yield
-
-
-def _without_code() -> Callable[[], object]:
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    return lambda: os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def missing_weights(name: str) -> str | None:

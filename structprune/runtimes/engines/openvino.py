@@ -34,14 +34,14 @@ class _Request:
             model = core.read_model(str(path))
             model.reshape({name: list(value.shape) for name, value in feed.items()})
             with signal_stack_kept():  # it sets one of its own
-                self._request = core.compile_model(model, "CPU", settings).create_infer_request()
-                self._request.infer(feed)
+                self.request = core.compile_model(model, "CPU", settings).create_infer_request()
+                self.request.infer(feed)
         except Exception as error:  # it raises bare RuntimeErrors
             detail = (str(error).strip().splitlines() or [""])[-1]
             raise RecipeError(f"{path} can't be opened by openvino: {detail[:200]}") from error
 
     def run(self) -> Any:
-        return list(self._request.infer(share_outputs=True).values())
+        return list(self.request.infer(share_outputs=True).values())
 
 
 class OpenVINO(Engine):
