@@ -14,8 +14,6 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ from ..progress import Reporter
 from ..quality_judge import Judge
 from ..recipe import Recipe
 from ..report import quality_record
-from ..report.records import Counts
+from ..report.records import Counts, Quality
 from ..store import atomic_files
 from ..tasks.building import make_task
 from ..train import train_stage
@@ -74,24 +72,44 @@ class Task:
 _TASK = TypeAdapter(Task)
 
 
+@dataclass
+class Progress:
+    """How far the process came, and what it has found out until then: the fields of `PeerResult`."""
+
+    align: int
+    stage: str = "start"
+    ratio: float | None = None
+    seconds: float | None = None
+    search_seconds: float | None = None
+    peak_bytes: int | None = None
+    macs: Counts | None = None
+    params: int | None = None
+    gate: PeerCheck | None = None
+    quality: Quality | None = None
+
+    def results(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if value is not None and name != "stage"}
+
+
 def main(path: str) -> None:
     warnings.simplefilter("ignore")
     task = _TASK.validate_json(Path(path).read_bytes())
-    result: dict[str, Any] = {"align": task.align}
+    progress = Progress(task.align)
+    outcome: PeerResult | PeerFailure
     try:
-        _do(task, result)
+        _do(task, progress)
+        outcome = PeerResult.model_validate(progress.results())
     except Exception as error:  # whatever the tool raises is its result
         text = " ".join(str(error).split())
-        result["error"] = f"{result.pop('stage', 'start')}: {type(error).__name__}: {text}".rstrip(": ")
-    result.pop("stage", None)
-    outcome = (PeerFailure if "error" in result else PeerResult).model_validate(result)
+        reason = f"{progress.stage}: {type(error).__name__}: {text}".rstrip(": ")
+        outcome = PeerFailure.model_validate({**progress.results(), "error": reason})
     atomic_files.write_text(Path(task.folder) / "result.json", json.dumps(outcome.to_data(), indent=1) + "\n")
 
 
-def _do(task: Task, result: dict[str, Any]) -> None:
+def _do(task: Task, progress: Progress) -> None:
     folder, recipe = Path(task.folder), task.recipe
-    result["stage"] = "reading the model and the data"
-    with _seconds(result, "seconds"):
+    progress.stage = "reading the model and the data"
+    with Stopwatch() as preparing:
         model = build_model(recipe.model, recipe.seed)
         purpose = make_task(recipe.task)
         data = load_data(recipe.data, model, recipe.seed, task=purpose, choosing=recipe.chooses)
@@ -107,31 +125,32 @@ def _do(task: Task, result: dict[str, Any]) -> None:
         # without attn_dim timm's attention would not run
         return prune_by_ratio(network, x, ratio, align, task.settings, attn_dim=True)
 
-    result["stage"] = "search for the ratio"
-    with _seconds(result, "search_seconds"):
+    progress.stage = "search for the ratio"
+    with Stopwatch() as searching:
         prepared = without_fused_attention(model)
-        ratio = search_ratio(prepared, x, task.macs, task.align, prune)
-    result["stage"] = "prune"
-    with _seconds(result, "seconds"), PeakMemory() as peak:
+        progress.ratio = ratio = search_ratio(prepared, x, task.macs, task.align, prune)
+    progress.search_seconds = searching.seconds
+    progress.stage = "prune"
+    with Stopwatch() as pruning, PeakMemory() as peak:
         slim = prune(without_fused_attention(model), x, ratio, task.align).eval()
-    result |= {"ratio": ratio, "peak_bytes": peak.bytes}
+    progress.seconds, progress.peak_bytes = preparing.seconds + pruning.seconds, peak.bytes
 
-    result["stage"] = "count"
+    progress.stage = "count"
     slim_macs = total_macs(slim, x)
-    result["macs"] = Counts(dense=dense_macs, slim=slim_macs, cut=dense_macs / slim_macs)
-    result["params"] = sum(parameter.numel() for parameter in slim.parameters())
-    result["stage"] = "forward"
+    progress.macs = Counts(dense=dense_macs, slim=slim_macs, cut=dense_macs / slim_macs)
+    progress.params = sum(parameter.numel() for parameter in slim.parameters())
+    progress.stage = "forward"
     quality["pruned"] = judge(slim)
-    result["stage"] = "what was kept"
-    result["gate"] = _check(model, prune, ratio, task, data, folder)
+    progress.stage = "what was kept"
+    progress.gate = _check(model, prune, ratio, task, data, folder)
     if recipe.finetune:
-        result["stage"] = "fine-tune"
+        progress.stage = "fine-tune"
         reporter = Reporter(Console(file=io.StringIO()))
         train_stage(slim, recipe.finetune, data, purpose, folder, "slim", recipe.seed, reporter)
-    result["stage"] = "forward"
+    progress.stage = "forward"
     quality["final"] = judge(slim)
-    result["quality"] = quality_record(quality, not recipe.model.trained)
-    result["stage"] = "export"
+    progress.quality = quality_record(quality, not recipe.model.trained)
+    progress.stage = "export"
     export_onnx(slim, data.example, folder / "slim.onnx")
 
 
@@ -152,12 +171,17 @@ def _check(model: nn.Module, prune: Any, ratio: float, task: Task, data: Data, f
     return PeerCheck(max_rel=float((results - expected).abs().max() / expected.abs().max()))
 
 
-@contextmanager
-def _seconds(result: dict[str, Any], name: str) -> Iterator[None]:
-    """Adds what the block takes."""
-    start = time.perf_counter()
-    yield
-    result[name] = result.get(name, 0.0) + time.perf_counter() - start
+class Stopwatch:
+    """Takes the seconds that a block takes, also of one that raises."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._start
 
 
 if __name__ == "__main__":
