@@ -1,20 +1,34 @@
 """The command line.
 
-Exit codes: 0 done, 2 bad input, 3 failed acceptance gate, 4 bound of quality missed, 130 interrupted.
+Exit codes: 0 done, 1 some runs of a sweep failed, 2 bad input, 3 failed acceptance gate, 4 bound of quality missed,
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import __version__
-from .terminal import folder_of, output, plain_errors, resume_command
+from .command_options import (
+    CodeOption,
+    DType,
+    Form,
+    Format,
+    FormatOption,
+    InputSizeOption,
+    KwargsOption,
+    ModelArgument,
+    OutOption,
+    RecipeArgument,
+    ResumeOption,
+    SetOption,
+)
+from .terminal import folder_of, go_on_by, output, plain_errors, resume_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,58 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 TIMEOUT = 900.0
+SOME_FAILED = 1  # runs of a sweep
 MISSED = 4  # a bound of quality was stated, and the network that came of it does not meet it
-
-RecipeArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RECIPE", help="A YAML file, or a recipe that comes with the package, by its name: quickstart."
-    ),
-]
-OutOption = Annotated[
-    str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Override a key of the recipe; can be given again."),
-]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the output folder.")]
-
-
-class Format(str, Enum):
-    table = "table"
-    json = "json"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A timm model's name, net.py:Net, package.module:function, the folder of a finished run, or a recipe.",
-    ),
-]
-InputSizeOption = Annotated[
-    str | None,
-    typer.Option(metavar="C,H,W", help="Input of one sample, or one number of tokens; default is the model's own."),
-]
-KwargsOption = Annotated[
-    str | None, typer.Option("--kwargs", metavar="JSON", help="""Arguments for the model: '{"num_classes": 10}'.""")
-]
-CodeOption = Annotated[
-    str | None,
-    typer.Option("--code", metavar="FILE.py", help="The file that defines the classes of a run's network, if yours."),
-]
-
-
-class DType(str, Enum):
-    float32 = "float32"
-    int8 = "int8"
-
-
-class Form(str, Enum):
-    module = "module"
-    graph = "graph"
 
 
 def _show_version(value: bool) -> None:
@@ -371,6 +335,28 @@ def compare(
         output(140).print(compare_table(result))
         files = "compare.json, compare.png, structprune/report.html"
         output().print(f"{folder}: {files}", highlight=False, markup=False)
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="A YAML file: a recipe, and what is tried with it.")],
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/SWEEP'S NAME.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each a process with its share of the cores.")] = 1,
+) -> None:
+    """Run a recipe in many variants over seeds, and tabulate them. In the same folder, go on with what is missing."""
+    folder = folder_of(out, file)
+    options = [*(("--out", out) if out else ()), *(("--jobs", str(jobs)) if jobs > 1 else ())]
+    with plain_errors(go_on_by(["structprune", "sweep", str(file), *options], folder / "sweep.yaml")):
+        from .sweep import on_this_machine, sweep_table
+        from .sweep import sweep as run_sweep
+
+        report = run_sweep(file, folder, executor=on_this_machine(jobs))
+        output(140).print(sweep_table(report))
+        output().print(f"{folder}: sweep.md, sweep.csv, sweep.json", highlight=False, markup=False)
+        if report.failures:
+            raise typer.Exit(SOME_FAILED)
 
 
 @app.command()

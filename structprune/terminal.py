@@ -36,13 +36,14 @@ def resume_command(
 ) -> Callable[[], str]:
     """Makes a function that says, after an interruption, how to go on, if anything was written."""
 
-    def advice() -> str:
-        if not ((folder or folder_of(out, recipe)) / "recipe.yaml").is_file():
-            return "nothing was written"
-        options = [*(("--out", out) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
-        return f"go on with: {shlex.join(['structprune', verb, str(recipe), *options, *flags, '--resume'])}"
+    options = [*(("--out", out) if out else ()), *(x for value in overrides or () for x in ("--set", value))]
+    words = ["structprune", verb, str(recipe), *options, *flags, "--resume"]
+    return go_on_by(words, (folder or folder_of(out, recipe)) / "recipe.yaml")
 
-    return advice
+
+def go_on_by(words: Sequence[str], mark: Path) -> Callable[[], str]:
+    """Makes a function that says, after an interruption, by which command to go on, if `mark` was written."""
+    return lambda: f"go on with: {shlex.join(words)}" if mark.is_file() else "nothing was written"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ to run it.
 from ..data.spec import DigitsSpec, ImagesSpec
 from ..models import TimmSpec as ModelSpec  # its old name
 from ..train.spec import TrainSpec
-from .reading import check_recipe, check_text, read_recipe, read_yaml
+from .reading import check_recipe, check_text, read_recipe, read_yaml, recipe_data, set_key
 from .recovery import RECOVERIES, RecoverySpec
 from .specs import (
     QUALITY,
@@ -43,4 +43,6 @@ __all__ = [
     "check_text",
     "read_recipe",
     "read_yaml",
+    "recipe_data",
+    "set_key",
 ]

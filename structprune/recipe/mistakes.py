@@ -31,17 +31,18 @@ class _Mistake:
     types: bool = False
 
 
-def lines(error: ValidationError, where: str) -> list[str]:
-    """Writes the mistakes of a recipe.
+def lines(error: ValidationError, where: str, whole: type[BaseModel] | None = None) -> list[str]:
+    """Writes the mistakes of a recipe, or of another file.
 
     Args:
         error: The error that checking it raised.
-        where: The recipe's name.
+        where: The file's name.
+        whole: What checked it, if that is not a recipe.
 
     Returns:
-        A line for each mistake, in the order of the recipe's keys; after ten of them, how many more there are.
+        A line for each mistake, in the order of the file's keys; after ten of them, how many more there are.
     """
-    entries = list(_merged(_without_echoes([_mistake(each, spec) for each, spec in mistakes(error)])))
+    entries = list(_merged(_without_echoes([_mistake(each, spec or whole) for each, spec in mistakes(error)])))
     texts = [f"{where}: {_text(each)}" for each in entries[:AT_MOST]]
     return texts if len(entries) <= AT_MOST else [*texts, f"{where}: and {len(entries) - AT_MOST} more mistakes"]
 

@@ -36,7 +36,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = (), tell: Tell = to
     Raises:
         RecipeError: A line for each mistake, ten at most.
     """
-    path, data = _data_of(path, overrides)
+    path, data = recipe_data(path, overrides)
     return check_recipe(data, str(path), path.parent, tell)
 
 
@@ -71,7 +71,7 @@ def check_text(path: str | Path, overrides: Sequence[str] = ()) -> None:
     Raises:
         RecipeError: A line for each mistake, ten at most.
     """
-    path, data = _data_of(path, overrides)
+    path, data = recipe_data(path, overrides)
     _checked(data, str(path), path.parent, only_read=True)
 
 
@@ -104,8 +104,19 @@ def read_yaml(path: Path) -> Any:
         raise RecipeError(f"{path} is not YAML: {error}") from error
 
 
-def _data_of(path: str | Path, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    """Finds the recipe's file. Returns its path, and its data with the overrides applied."""
+def recipe_data(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
+    """Finds a recipe's file and reads it, without checking its keys.
+
+    Args:
+        path: The path of a YAML file, or the name of a recipe that comes with the package.
+        overrides: Keys and values, as `--set` takes them.
+
+    Returns:
+        The file's path, and its data with the overrides applied.
+
+    Raises:
+        RecipeError: There is no such file, it is not YAML or not a mapping, or an override does not fit it.
+    """
     path = find_recipe(path)
     try:
         is_file = path.is_file()
@@ -124,10 +135,17 @@ def _data_of(path: str | Path, overrides: Sequence[str]) -> tuple[Path, dict[str
     return path, data
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip("."):
-        raise RecipeError(f"--set {plain(override)}: give it as key=value, for example prune.budget.macs=0.5")
+def set_key(data: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a key of a recipe's data. Mappings that are not there, or null, are made on the way.
+
+    Args:
+        data: The recipe's data, which is changed.
+        key: The key, its parts separated by dots.
+        value: The value.
+
+    Raises:
+        ValueError: A part of the key before the last is a value, which has no keys.
+    """
     *parents, last = key.split(".")
     here = data
     for parent in parents:
@@ -135,8 +153,19 @@ def _override(data: dict[str, Any], override: str) -> None:
             here[parent] = {}
         here = here[parent]
         if not isinstance(here, dict):
-            raise RecipeError(f"--set {plain(override)}: {plain(parent)} is a value in this recipe and has no keys")
+            raise ValueError(f"{plain(parent)} is a value in this recipe and has no keys")
+    here[last] = value
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip("."):
+        raise RecipeError(f"--set {plain(override)}: give it as key=value, for example prune.budget.macs=0.5")
     try:
-        here[last] = strict_yaml.parse(text)
+        value = strict_yaml.parse(text)
     except ValueError as error:
         raise RecipeError(f"--set {shown(override)}: {shown(text)} is not a YAML value: {error}") from error
+    try:
+        set_key(data, key, value)
+    except ValueError as error:
+        raise RecipeError(f"--set {plain(override)}: {error}") from error

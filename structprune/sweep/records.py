@@ -1,0 +1,79 @@
+"""What sweep.json holds, and what each of its fields means."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ..json_records import JsonRecord
+from ..runtimes.machine import Environment
+
+SCHEMA: Literal["structprune.sweep/1"] = "structprune.sweep/1"
+
+
+class Spread(JsonRecord):
+    """A number over seeds."""
+
+    mean: float = Field(description="its mean")
+    std: float | None = Field(description="its sample standard deviation; `null` of one run")
+
+
+class FinishedRun(JsonRecord):
+    """One arm with one seed, as its report.json has it."""
+
+    arm: str = Field(description="the arm")
+    seed: int = Field(description="the recipe's seed")
+    folder: str = Field(description="its folder inside the sweep's")
+    metric: str = Field(description="what quality is measured by")
+    higher_is_better: bool = Field(description="whether more of the metric is better")
+    dense: float = Field(description="the metric of the dense network")
+    quality: float = Field(description="the metric of the slim network in the end")
+    dense_macs: int = Field(description="multiply-adds of the dense network")
+    macs: int = Field(description="multiply-adds of the slim network")
+    dense_params: int = Field(description="parameters of the dense network")
+    params: int = Field(description="parameters of the slim network")
+    dense_ms: float = Field(description="median milliseconds of a forward pass of the dense network")
+    ms: float = Field(description="likewise of the slim network")
+    speedup: float = Field(description="how many times as fast as dense the slim network was measured to be")
+
+
+class FailedRun(JsonRecord):
+    """One arm with one seed, which ended without a proven network."""
+
+    arm: str = Field(description="the arm")
+    seed: int = Field(description="the recipe's seed")
+    folder: str = Field(description="its folder inside the sweep's")
+    error: str = Field(description="what it said in the end, or how its process ended")
+
+
+class ArmSummary(JsonRecord):
+    """An arm over the seeds whose runs finished."""
+
+    arm: str = Field(description="its name")
+    labels: dict[str, str] = Field(description="the label of its value on each axis of its grid")
+    settings: dict[str, Any] = Field(description="what it changes in the recipe, by dotted keys")
+    n: int = Field(description="runs that finished")
+    failed: int = Field(description="runs that failed")
+    metric: str | None = Field(description="what quality is measured by; `null`, as all below, where no run finished")
+    dense: Spread | None = Field(description="the metric of the dense network")
+    quality: Spread | None = Field(description="the metric of the slim network in the end")
+    macs: Spread | None = Field(description="multiply-adds of the slim network")
+    cut: Spread | None = Field(description="multiply-adds of dense ÷ those of slim")
+    params: Spread | None = Field(description="parameters of the slim network")
+    ms: Spread | None = Field(description="median milliseconds of a forward pass of the slim network")
+    speedup: Spread | None = Field(description="how many times as fast as dense it was measured to be")
+
+
+class SweepReport(JsonRecord):
+    """Every sweep ends with sweep.json: each run, and each arm over its seeds."""
+
+    schema_: Literal["structprune.sweep/1"] = Field(
+        alias="schema", description="rises when a field changes its meaning or goes, not when one is added"
+    )
+    name: str = Field(description="the name of its file")
+    seeds: list[int] = Field(description="the seeds that each arm was run with")
+    arms: list[ArmSummary] = Field(description="each arm, in the order of the file")
+    runs: list[FinishedRun] = Field(description="each run that finished")
+    failures: list[FailedRun] = Field(description="each run that failed")
+    environment: Environment = Field(description="the machine that the sweep was started on")

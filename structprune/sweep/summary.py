@@ -1,0 +1,88 @@
+"""From the reports of runs to a sweep's own: each run in a line, each arm over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..report import Report
+from ..runtimes import environment
+from .arms import Arm
+from .reading import Run, Sweep
+from .records import SCHEMA, ArmSummary, FailedRun, FinishedRun, Spread, SweepReport
+
+_NUMBERS = ("dense", "quality", "macs", "params", "ms", "speedup")  # of a run, whose spread an arm has
+
+
+def finished_run(run: Run, report: Report) -> FinishedRun:
+    """Takes from a run's report what a sweep needs.
+
+    Args:
+        run: The run.
+        report: Its report, of a network that passed the gate.
+
+    Returns:
+        The record.
+    """
+    quality, latency = report.quality, report.latency
+    assert latency is not None  # as the gate passed
+    return FinishedRun(
+        arm=run.arm.name,
+        seed=run.seed,
+        folder=run.name,
+        metric=quality.metric,
+        higher_is_better=quality.higher_is_better,
+        dense=quality.dense,
+        quality=quality.final,
+        dense_macs=report.macs.dense,
+        macs=report.macs.slim,
+        dense_params=report.params.dense,
+        params=report.params.slim,
+        dense_ms=latency.dense_ms,
+        ms=latency.slim_ms,
+        speedup=latency.speedup,
+    )
+
+
+def sweep_report(sweep: Sweep, runs: Sequence[FinishedRun], failures: Sequence[FailedRun]) -> SweepReport:
+    """Sums a sweep up.
+
+    Args:
+        sweep: The sweep.
+        runs: Its runs that finished.
+        failures: Those that failed.
+
+    Returns:
+        What sweep.json holds.
+    """
+    return SweepReport(
+        schema=SCHEMA,
+        name=sweep.name,
+        seeds=list(sweep.spec.seeds),
+        arms=[_summary(arm, runs, failures) for arm in sweep.arms],
+        runs=list(runs),
+        failures=list(failures),
+        environment=environment(),
+    )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Finds the mean and the sample standard deviation of some numbers, one at least."""
+    return Spread(mean=float(np.mean(values)), std=float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def _summary(arm: Arm, runs: Sequence[FinishedRun], failures: Sequence[FailedRun]) -> ArmSummary:
+    own = [run for run in runs if run.arm == arm.name]
+    spreads = {name: spread([getattr(run, name) for run in own]) if own else None for name in _NUMBERS}
+    cut = spread([run.dense_macs / run.macs for run in own]) if own else None
+    return ArmSummary(
+        arm=arm.name,
+        labels=arm.labels,
+        settings=arm.settings,
+        n=len(own),
+        failed=sum(failure.arm == arm.name for failure in failures),
+        metric=own[0].metric if own else None,
+        cut=cut,
+        **spreads,
+    )

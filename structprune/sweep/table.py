@@ -1,0 +1,121 @@
+"""A sweep as a table: in the terminal, as CSV and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from .records import ArmSummary, Spread, SweepReport
+
+_CSV_NUMBERS = ("quality", "dense", "macs", "cut", "params", "ms", "speedup")
+
+
+def columns(report: SweepReport) -> list[str]:
+    """The heads of a sweep's table; quality is called by its metric, if all arms have the same."""
+    metrics = {arm.metric for arm in report.arms if arm.metric is not None}
+    quality = metrics.pop() if len(metrics) == 1 else "quality"
+    return ["arm", "n", quality, "dense", "MACs cut", "ms", "times as fast"]
+
+
+def cells(arm: ArmSummary) -> list[str]:
+    """An arm's line."""
+    count = f"{arm.n}" + (f" ({arm.failed} failed)" if arm.failed else "")
+    numbers = ((arm.quality, 4), (arm.dense, 4), (arm.cut, 2), (arm.ms, 3), (arm.speedup, 2))
+    return [arm.arm, count, *(shown_spread(number, digits) for number, digits in numbers)]
+
+
+def shown_spread(spread: Spread | None, digits: int) -> str:
+    """Shows a mean and its standard deviation, if there is one.
+
+    Args:
+        spread: The number over seeds; None where no run finished.
+        digits: Decimal places.
+
+    Returns:
+        The text.
+    """
+    if spread is None:
+        return "-"
+    return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")
+
+
+def sweep_table(report: SweepReport) -> Table:
+    """Makes the table of a sweep: a line for each arm, with mean ± standard deviation over seeds.
+
+    Args:
+        report: The sweep.
+
+    Returns:
+        The table, for rich to print.
+    """
+    table = Table(title=escape(title(report)), title_justify="left", caption_justify="left")
+    for name in columns(report):
+        table.add_column(escape(name), justify="left" if name == "arm" else "right", overflow="fold")
+    for arm in report.arms:
+        table.add_row(*map(escape, cells(arm)))
+    table.caption = escape("\n".join(captions(report)))
+    return table
+
+
+def title(report: SweepReport) -> str:
+    return f"{report.name}: mean ± standard deviation over seeds {', '.join(map(str, report.seeds))}"
+
+
+def captions(report: SweepReport) -> list[str]:
+    """What stands below the table: each run that failed."""
+    return [f"{failure.folder} failed: {failure.error}" for failure in report.failures]
+
+
+def sweep_csv(report: SweepReport) -> str:
+    """Writes the table of a sweep for other programs: a line for each arm.
+
+    Args:
+        report: The sweep.
+
+    Returns:
+        CSV: the arm, its label on each axis, counts, and mean and standard deviation of each number.
+    """
+    axes = list(dict.fromkeys(axis for arm in report.arms for axis in arm.labels))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    numbers = [f"{name}_{part}" for name in _CSV_NUMBERS for part in ("mean", "std")]
+    writer.writerow(["arm", *axes, "n", "failed", "metric", *numbers])
+    for arm in report.arms:
+        spreads: list[Spread | None] = [getattr(arm, name) for name in _CSV_NUMBERS]
+        values = [value for spread in spreads for value in ((spread.mean, spread.std) if spread else (None, None))]
+        labels = [arm.labels.get(axis, "") for axis in axes]
+        writer.writerow([arm.arm, *labels, arm.n, arm.failed, arm.metric, *values])
+    return stream.getvalue()
+
+
+def sweep_markdown(report: SweepReport) -> str:
+    """Writes a sweep as a page.
+
+    Args:
+        report: The sweep.
+
+    Returns:
+        Markdown.
+    """
+    lines = [f"# {_plain(report.name)}", "", f"{_plain(title(report))}.", ""]
+    lines += markdown_table(columns(report), [cells(arm) for arm in report.arms])
+    for text in captions(report):
+        lines += ["", _plain(text)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown, the first column to the left and the others to the right."""
+    body = [heads, *rows]
+    lines = ["| " + " | ".join(map(_plain, row)) + " |" for row in body]
+    return [lines[0], "|---|" + "---:|" * (len(heads) - 1), *lines[1:]]
+
+
+def _plain(text: str) -> str:
+    """Plain text in Markdown."""
+    return re.sub(r"([|*_<>`\[\]\\])", r"\\\1", " ".join(text.split()))

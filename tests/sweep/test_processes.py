@@ -1,0 +1,53 @@
+"""Runs in processes of their own: what they end with, and that none is left behind."""
+
+import subprocess
+import threading
+
+import pytest
+import yaml
+
+from structprune.sweep import Job, on_this_machine
+from structprune.sweep.processes import execute
+from tests.sweep.small_sweep import BASE
+
+
+def job_of(folder, name="run", recipe=BASE):
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    return Job(name, folder / f"{name}.yaml", folder / name, folder / f"{name}.log", folder)
+
+
+def test_a_process_ends_with_its_code_and_its_words_in_the_log(tmp_path):
+    job = job_of(tmp_path, recipe={**BASE, "prune": {"criterion": "l11", "budget": {"macs": 0.5}}})
+    assert execute(job).code == 2
+    assert "error: " in job.log.read_text()
+    assert "unknown criterion 'l11'" in job.log.read_text()
+
+
+def test_an_interrupted_process_is_ended(tmp_path):
+    stopping = threading.Event()
+    threading.Timer(0.5, stopping.set).start()
+    ending = execute(job_of(tmp_path), 1, stopping)
+    assert ending.code in (-2, 1, 130)  # wherever in its imports or its work it was
+    assert execute(job_of(tmp_path, "other"), 1, stopping).code != 0
+    assert not (tmp_path / "other.log").exists()  # it was not even started
+
+
+def test_ctrl_c_in_the_midst_ends_all(tmp_path, monkeypatch):
+    """Three jobs, two at a time: the first ends at once, and the exception comes before the others do."""
+    bad = {**BASE, "prune": {"criterion": "l11", "budget": {"macs": 0.5}}}
+    jobs = [job_of(tmp_path, "bad", bad), job_of(tmp_path, "long"), job_of(tmp_path, "waiting")]
+    processes = []
+    start = subprocess.Popen
+
+    def noted(*arguments, **options):
+        processes.append(start(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr("structprune.sweep.processes.subprocess.Popen", noted)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        for job, ending in on_this_machine(2)(jobs):
+            assert (job.name, ending.code) == ("bad", 2)
+            raise KeyboardInterrupt
+    assert len(processes) >= 2
+    assert all(process.poll() is not None for process in processes)
+    assert not (tmp_path / "long" / "report.json").exists()

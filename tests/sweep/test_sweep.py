@@ -1,0 +1,132 @@
+"""A sweep from its file to its table; what it shares, goes on with and refuses."""
+
+import csv
+import json
+from itertools import groupby
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from structprune.cli import app
+from structprune.errors import RecipeError
+from structprune.run import held
+from structprune.sweep import SweepReport, sweep, sweep_table
+from tests.sweep.small_sweep import in_this_process, quiet, text_of, write_sweep
+
+DATA = {
+    "grid": {"prune.criterion": ["l1", "random"]},
+    "arms": {"hopeless": {"prune.budget.macs": 0.001}},
+    "seeds": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A sweep's file, its folder, its report and what it said."""
+    folder = tmp_path_factory.mktemp("sweep")
+    path, reporter = write_sweep(folder, DATA), quiet()
+    report = sweep(path, folder / "out", executor=in_this_process, reporter=reporter)
+    return path, folder / "out", report, text_of(reporter)
+
+
+def test_each_arm_has_mean_and_deviation_over_its_seeds(finished):
+    _, out, report, _ = finished
+    assert [(arm.arm, arm.n, arm.failed) for arm in report.arms] == [("l1", 2, 0), ("random", 2, 0), ("hopeless", 0, 2)]
+    qualities = [
+        json.loads((out / f"random-seed{seed}" / "report.json").read_text())["quality"]["final"] for seed in (0, 1)
+    ]
+    arm = report.arms[1]
+    assert arm.quality.mean == pytest.approx(sum(qualities) / 2)
+    assert arm.quality.std == pytest.approx(abs(qualities[0] - qualities[1]) / np.sqrt(2))
+    assert arm.cut.mean > 1.9
+    assert report.arms[2].quality is None
+
+
+def test_a_failed_run_ends_nothing_and_says_why(finished):
+    _, _, report, text = finished
+    assert [failure.folder for failure in report.failures] == ["hopeless-seed0", "hopeless-seed1"]
+    assert "can't be met: with min_channels=1" in report.failures[0].error
+    assert f"5/6 hopeless, seed 0: failed, {report.failures[0].error}; 1 s, about " in text
+
+
+def test_a_line_for_each_run_with_the_time_left(finished):
+    lines = [line for line in finished[3].splitlines() if "/6 " in line]
+    assert len(lines) == 6
+    assert "1/6 l1, seed 0: accuracy 0." in lines[0]
+    assert lines[0].rstrip().endswith(" left")
+    assert " left" not in lines[-1]
+
+
+def test_what_runs_need_alike_is_made_once(finished):
+    """The dense network of a seed is trained for the first of its runs, and the others find it."""
+    _, out, _, _ = finished
+    events = [
+        (entry["artefact"], entry["event"])
+        for folder in ("l1-seed0", "l1-seed1", "random-seed0", "random-seed1")
+        for line in (out / folder / "log.jsonl").read_text().splitlines()
+        if (entry := json.loads(line)).get("stage") in ("train", "dense_onnx")
+    ]
+    by_artefact = {key: [event for _, event in group] for key, group in groupby(sorted(events), lambda e: e[0])}
+    assert len(by_artefact) == 4  # two stages, two seeds
+    assert all(sorted(each) == ["found", "made"] for each in by_artefact.values())
+
+
+def test_files_and_table_hold_what_the_report_does(finished):
+    _, out, report, _ = finished
+    assert SweepReport.model_validate_json((out / "sweep.json").read_text()) == report
+    rows = list(csv.DictReader((out / "sweep.csv").open()))
+    assert [row["prune.criterion"] for row in rows] == ["l1", "random", ""]
+    assert float(rows[0]["quality_mean"]) == report.arms[0].quality.mean
+    assert rows[2]["quality_mean"] == ""
+    page = (out / "sweep.md").read_text()
+    assert f"| l1 | 2 | {report.arms[0].quality.mean:.4f} ± {report.arms[0].quality.std:.4f} |" in page
+    assert "| hopeless | 0 (2 failed) | - |" in page
+    assert sweep_table(report).row_count == 3
+
+
+def test_a_second_start_goes_on_with_what_is_missing(finished):
+    path, out, report, _ = finished
+    jobs = []
+
+    def none(waiting):
+        jobs.extend(job.name for job in waiting)
+        return in_this_process(waiting)
+
+    assert sweep(path, out, executor=none, reporter=quiet()).arms == report.arms
+    assert jobs == ["hopeless-seed0", "hopeless-seed1"]  # what failed is tried again
+
+
+def test_another_sweep_is_refused(finished, tmp_path):
+    path, out, _, _ = finished
+    other = write_sweep(tmp_path, {**DATA, "seeds": 3})
+    with pytest.raises(RecipeError, match=r"out holds another sweep: give another --out, or the same arms, seeds"):
+        sweep(other, out, reporter=quiet())
+    with pytest.raises(RecipeError, match="is not empty and holds no sweep"):
+        sweep(path, tmp_path, reporter=quiet())
+    with pytest.raises(RecipeError, match="is a file: give another by --out"):
+        sweep(path, path, reporter=quiet())
+    with held(out), pytest.raises(RecipeError, match="another run is at work in"):
+        sweep(path, out, reporter=quiet())
+
+
+def cli(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stderr, result.stdout
+
+
+def test_the_command_ends_in_1_if_some_runs_failed(finished, monkeypatch):
+    path, out, report, _ = finished
+    monkeypatch.setattr("structprune.sweep.on_this_machine", lambda count: in_this_process)
+    code, error, output = cli("sweep", path, "--out", out, "--jobs", 2)
+    assert code == 1
+    assert f"hopeless-seed1 failed: {report.failures[1].error}" in " ".join(output.split())
+    assert "6 runs, 4 of them finished before" in error
+
+
+def test_mistakes_end_in_2_before_anything_is_written(tmp_path):
+    path = write_sweep(tmp_path, {"grid": {"prune.criterion": ["l11"]}})
+    code, error, _ = cli("sweep", path, "--out", tmp_path / "out")
+    assert (code, (tmp_path / "out").exists()) == (2, False)
+    assert error.startswith("error: ")
+    assert "arm l11: prune.criterion: unknown criterion 'l11'" in error
