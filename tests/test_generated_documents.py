@@ -54,7 +54,7 @@ def test_the_keys_of_the_shipped_recipes_are_found_where_they_stand(recipe):
 
 
 def test_defaults_bounds_and_types_are_the_specs():
-    assert "| `epochs` | whole number ≥ 1 | required |" in SECTIONS["`train`; `finetune`"]
+    assert "| `epochs` | whole number ≥ 1 | required |" in SECTIONS["`train`"]
     assert "| `max_ratio` | number > 0 ≤ 1 | `0.9` |" in SECTIONS["`prune`"]
     assert "| `align` | whole number ≥ 1 or `auto` | `auto` |" in SECTIONS["`prune`"]
     assert "| `ignore` | list of texts | none |" in SECTIONS["`prune`"]

@@ -107,16 +107,7 @@ def compare(
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
     if find_spec("torch_pruning") is None:
         raise RecipeError("compare needs torch-pruning: pip install 'structprune[compare]'")
-    if not checked.runtime.runtime().files:
-        engines = " or ".join(name for name, engine in ENGINES.items() if engine.files)
-        raise RecipeError(
-            f"compare times ONNX files, and {checked.runtime.engine} runs modules: set runtime.engine to {engines}"
-        )
-    if bounds := checked.prune.budget.bounds:
-        raise RecipeError(
-            f"compare cuts all networks to the same cost, and {', '.join(bounds)} bounds quality: give macs or a "
-            "speedup, for instance what a run with this bound came to"
-        )
+    _check_comparable(checked)
     folder = Path(out) if out is not None else Path("runs") / f"{name}-compare"
     if as_fast:
         # what can't be asked for is said before any work
@@ -129,6 +120,24 @@ def compare(
     with held(folder):
         _claim(folder, checked, roundings, resume, as_fast)  # anew, now that nobody else can change it
         return _compare(checked, folder, roundings, timeout, as_fast, reporter)
+
+
+def _check_comparable(checked: Recipe) -> None:
+    """Raises RecipeError for a recipe that torch-pruning can't be run beside."""
+    if not checked.runtime.runtime().files:
+        engines = " or ".join(name for name, engine in ENGINES.items() if engine.files)
+        raise RecipeError(
+            f"compare times ONNX files, and {checked.runtime.engine} runs modules: set runtime.engine to {engines}"
+        )
+    if bounds := checked.prune.budget.bounds:
+        raise RecipeError(
+            f"compare cuts all networks to the same cost, and {', '.join(bounds)} bounds quality: give macs or a "
+            "speedup, for instance what a run with this bound came to"
+        )
+    if checked.finetune and (checked.finetune.restarts or checked.finetune.equal != "epochs"):
+        raise RecipeError(
+            "compare fine-tunes what each tool has cut, for equally many epochs: leave out finetune.start and .equal"
+        )
 
 
 def _compare(

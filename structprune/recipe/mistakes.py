@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..messages import shown, unknown
+from ..schedules.finetuning import FinetuneSpec
 from ..strict_specs import mistakes
 from ..train.spec import TrainSpec
-from .specs import AlsoSpec, BenchSpec, BudgetSpec, ExportSpec, PruneSpec, Recipe, RuntimeSpec, SearchSpec
+from .pruning import BudgetSpec, PruneSpec, SearchSpec
+from .specs import AlsoSpec, BenchSpec, ExportSpec, Recipe, RuntimeSpec
 
 _EXTRA = "extra_forbidden"  # pydantic's word for a key that is not known
 AT_MOST = 10  # lines of mistakes
@@ -108,7 +110,7 @@ def _keys(parents: list[str]) -> list[str]:
     specs: dict[str, type[BaseModel]] = {
         "": Recipe,
         "train": TrainSpec,
-        "finetune": TrainSpec,
+        "finetune": FinetuneSpec,
         "prune": PruneSpec,
         "prune.budget": BudgetSpec,
         "prune.search": SearchSpec,

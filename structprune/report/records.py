@@ -286,6 +286,22 @@ class Quality(JsonRecord):
         return {name: value for name, value in known.items() if value is not None} | (self.__pydantic_extra__ or {})
 
 
+class Finetuning(JsonRecord):
+    """The training of the slim network."""
+
+    start: Literal["slim", "scratch", "rewind"] = Field(
+        description="what it started from: the network as cut and recovered, new random weights (only the structure is "
+        "the cut's), or the dense network's weights of an early epoch"
+    )
+    rewind_to: int | None = Field(default=None, description="that epoch; left out for the others")
+    epochs: int = Field(description="how many epochs were asked for, more than the recipe's where compute is equal")
+
+    def of_what(self) -> str:
+        """What is called final, in a few words."""
+        trained = {"slim": "final", "scratch": "trained from new weights"}
+        return trained.get(self.start, f"trained from the weights of epoch {self.rewind_to}")
+
+
 class RecoveryStep(JsonRecord):
     """What one method of recovery did. Its other fields are its keys in the recipe."""
 
@@ -358,6 +374,7 @@ class Report(JsonRecord):
     layers: list[Layer] = Field(default_factory=list, description="where the time goes, in the order of the network")
     quality: Quality = Field(description="what was measured on held-out data")
     recovery: list[RecoveryStep] = Field(default_factory=list, description="each method of recovery, in turn")
+    finetuning: Finetuning | None = Field(default=None, description="`null` where the slim network was not trained")
     gate: Gate = Field(description="whether slim is proven to be the network that the plan describes")
     barriers: list[Barrier] = Field(default_factory=list, description="channels that had to stay, and why")
     groups: list[Group] = Field(description="what could be pruned")

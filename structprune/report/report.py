@@ -14,6 +14,7 @@ from ..recipe import Recipe, RuntimeSpec
 from ..records import Plan
 from ..runtimes import Benchmark, environment
 from ..runtimes.other_runtimes import OtherRuntime
+from ..schedules.finetuning import in_full
 from ..verify import Gate
 from .fvcore_counts import CountedMacs
 from .gate import gate_record
@@ -25,6 +26,7 @@ from .records import (
     Constraints,
     Counts,
     Data,
+    Finetuning,
     Int8,
     Latency,
     Layer,
@@ -110,6 +112,7 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         layers=_layers(measured.layers),
         quality=quality,
         recovery=list(measured.recovery),
+        finetuning=_finetuning(recipe, plan),
         gate=gate_record(measured.gates["final"], measured.gates.get("pruned"), _all_passed(measured)),
         barriers=[Barrier(**asdict(barrier)) for barrier in graph.barriers],
         groups=describe_groups(graph, plan),
@@ -117,6 +120,14 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         data=measured.data,
     )
     return report.model_copy(update={"verdict": verdict_of(report)})
+
+
+def _finetuning(recipe: Recipe, plan: Plan) -> Finetuning | None:
+    if recipe.finetune is None:
+        return None
+    spec = in_full(recipe.finetune, plan.macs)
+    rewind = {} if spec.rewind_to is None else {"rewind_to": spec.rewind_to}
+    return Finetuning.model_validate({"start": spec.start, "epochs": spec.epochs, **rewind})
 
 
 def _all_passed(measured: Measurements) -> bool:

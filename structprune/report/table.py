@@ -26,7 +26,7 @@ _COLOURS = {"good": "bold green", "poor": "bold red", "broken": "bold red"}
 def summary_rows(report: Report) -> list[Row]:
     """(what, dense, slim, change) for the terminal and the HTML page."""
     macs, params, latency = report.macs, report.params, report.latency
-    rows = quality_rows(report.quality)
+    rows = quality_rows(report.quality, report.finetuning.of_what() if report.finetuning else "final")
     rows.append(("parameters", f"{params.dense:,}", f"{params.slim:,}", f"{params.cut:.2f}× fewer"))
     rows.append(("MACs", f"{macs.dense:,}", f"{macs.slim:,}", f"{macs.cut:.2f}× fewer"))
     dense, slim = report.onnx.dense_bytes, report.onnx.slim_bytes
@@ -94,9 +94,9 @@ def also_table(also: Sequence[OtherRuntime]) -> Table:
     return table
 
 
-def quality_rows(quality: Quality) -> list[Row]:
-    """As cut, after recovery if there was any, and at the end."""
-    stages = [("as cut", "pruned"), ("recovered", "recovered"), ("final", "final")]
+def quality_rows(quality: Quality, final: str = "final") -> list[Row]:
+    """As cut, after recovery if there was any, and at the end, which is called `final`."""
+    stages = [("as cut", "pruned"), ("recovered", "recovered"), (final, "final")]
     values = quality.stages()
     stages = [(words, stage) for words, stage in stages if stage in values]
     if quality.metric == "accuracy":

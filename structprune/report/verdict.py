@@ -29,6 +29,8 @@ def verdict_of(report: Report) -> Verdict:
         return Verdict(state="broken", text="not proven: the gate failed, and there is no slim network")
     speed, is_fast = _speed(report)
     quality, state = _quality(report.quality)
+    if report.finetuning and report.finetuning.start != "slim":
+        quality += f", {report.finetuning.of_what()}"
     search = report.search
     if search and state != "broken":
         quality, state = _bounded(quality, search.bounds)

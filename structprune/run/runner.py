@@ -55,13 +55,15 @@ class Runner:
 
     def settle(self, *names: str) -> None:
         """Makes what `names` hang on, as far as it is kept and not there yet."""
-        for entry in self._required(names):
+        for entry in self._required(names, len(self.stages)):
             self._settle(entry)
 
-    def value(self, name: str) -> Any:
-        """The artefact of this name as the last stage that makes it leaves it."""
-        self.settle(name)
-        return self._value(name, len(self.stages))
+    def value(self, name: str, before: str | None = None) -> Any:
+        """The artefact of this name as the last stage that makes it leaves it, or the last one before a stage."""
+        place = [entry.name for entry in self.stages].index(before) if before else len(self.stages)
+        for entry in self._required([name], place):
+            self._settle(entry)
+        return self._value(name, place)
 
     def folder(self, name: str) -> Path | None:
         """The folder in the store of the artefact that is kept under this name; None where none is."""
@@ -125,9 +127,10 @@ class Runner:
         names = (name for entry in self.stages[:before] for name in entry.makes if name.startswith(need[:-1]))
         return list(dict.fromkeys(names))
 
-    def _required(self, names: Iterable[str]) -> list[Stage]:
+    def _required(self, names: Iterable[str], before: int) -> list[Stage]:
+        """The stages that make these artefacts, and those that these need, of the stages before a place."""
         required: set[str] = set()
-        waiting = [(name, len(self.stages)) for name in names]
+        waiting = [(name, before) for name in names]
         while waiting:
             name, before = waiting.pop()
             entry = None if name in self._given else self._maker(name, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -32,6 +33,7 @@ def train_stage(
     reporter: Reporter,
     going_on: bool = False,
     dense: nn.Module | None = None,
+    until: int | None = None,
 ) -> Path:
     """Trains `model` in place, and writes its weights and a summary of its epochs (CSV) into `folder`.
 
@@ -48,6 +50,7 @@ def train_stage(
         reporter: shows the progress.
         going_on: whether the network came with weights, which is said.
         dense: the network that `model` was cut from, for methods that learn from it.
+        until: the epoch after which it ends.
 
     Returns:
         The file of the weights.
@@ -63,28 +66,31 @@ def train_stage(
         replace_tensors(model, load_file(final))
         return final
     verb, notes = "training" if what == "dense" else "fine-tuning", list[str]()
-    reporter.stage(f"{verb} the {what} network{_ON if going_on else ''}, {_count(spec.epochs, 'epoch')}")
+    reporter.stage(f"{verb} the {what} network{_ON if going_on else ''}, {_length(spec.epochs, until)}")
     with reporter.bar(verb) as update:
 
         def progress(step: int, steps: int, shown: dict[str, float]) -> None:
             update(step / steps, f"epoch {shown['epoch']:.0f}, loss {shown['loss']:.3f}")
 
-        def log(figures: Sequence[EpochFigures]) -> None:
-            reporter.event("epoch", network=what, **asdict(figures[-1]))
-            write_summary(figures, folder / f"{what}.summary.csv")
-
         fit(
             model, data.train, spec, task=task, validation=data.validation if data.labelled else None, dense=dense,
-            seed=seed, checkpoint=folder / f"{what}.training.safetensors", progress=progress, log=log,
-            workers=data.workers, what=f"the {what} network", tell=notes.append,
+            seed=seed, checkpoint=folder / f"{what}.training.safetensors", progress=progress,
+            log=partial(_log, reporter, folder, what), workers=data.workers, what=f"the {what} network", until=until,
+            tell=notes.append,
         )  # fmt: skip
     for note in notes:
         reporter.stage(note)
     return _write_weights(model, final)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number > 1 else "")
+def _log(reporter: Reporter, folder: Path, what: str, figures: Sequence[EpochFigures]) -> None:
+    reporter.event("epoch", network=what, **asdict(figures[-1]))
+    write_summary(figures, folder / f"{what}.summary.csv")
+
+
+def _length(epochs: int, until: int | None) -> str:
+    count = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    return count if until is None else f"the first {until} of {count}"
 
 
 def _write_weights(model: nn.Module, path: Path) -> Path:

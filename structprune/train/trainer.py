@@ -63,6 +63,7 @@ def fit(
     log: Callable[[Sequence[EpochFigures]], None] = lambda figures: None,
     workers: int = 0,
     what: str = "the network",
+    until: int | None = None,
     tell: Tell = lambda line: None,
 ) -> nn.Module:
     """Trains `model` in place by a task's loss and returns it, on the CPU and in evaluation mode.
@@ -83,6 +84,7 @@ def fit(
         log: is called after every epoch with the figures of all so far.
         workers: processes that read the data.
         what: the network's name in messages.
+        until: ends after this epoch, with the weights that the whole training has then.
         tell: gets a line on each file of the user's that is run, and on what methods have to say.
 
     Returns:
@@ -97,7 +99,7 @@ def fit(
     trainer.methods = _methods(spec, task, validation, workers, tell)
     device = next((tensor.device for tensor in dense.parameters()), None) if dense is not None else None
     try:
-        return _trained(trainer, train, dense, checkpoint, log, tell)
+        return _trained(trainer, train, dense, checkpoint, until, log, tell)
     finally:
         if dense is not None and device is not None:
             dense.to(device)  # a method may have taken it along
@@ -108,19 +110,20 @@ def _trained(
     train: Any,
     dense: nn.Module | None,
     checkpoint: Path,
+    until: int | None,
     log: Callable[[Sequence[EpochFigures]], None],
     tell: Tell,
 ) -> nn.Module:
     model, spec = trainer.model, trainer.spec
     trainer.start(train, dense)
-    for epoch in range(restore(checkpoint, model, trainer.optimizer, trainer.take), spec.epochs):
+    for epoch in range(restore(checkpoint, model, trainer.optimizer, trainer.take), until or spec.epochs):
         if any(method.over for method in trainer.methods):
             break
         trainer.epoch(epoch)
         check_readable(train)
         trainer.save(checkpoint, epoch)
         log(trainer.figures)
-    for method in trainer.methods:
+    for method in trainer.methods if until is None else ():
         method.finish(model)
         if method.note:
             tell(method.note)

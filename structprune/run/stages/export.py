@@ -31,7 +31,7 @@ INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
 
 @stage(
     "dense_onnx",
-    after="train",
+    after="early",
     needs=("dense", "data"),
     makes=("dense_onnx",),
     read=lambda work: work.folder / "dense.onnx",

@@ -11,8 +11,14 @@ from torch import nn
 
 from ...data import Data
 from ...errors import StoreError
+from ...graph import DependencyGraph
 from ...modules import replace_tensors, skeleton_copy, tensors
+from ...recipe import Recipe
+from ...records import Plan
+from ...schedules.finetuning import FinetuneSpec, in_full
+from ...schedules.new_weights import new_slim
 from ...store import atomic_files
+from ...surgery import prune
 from ...tasks import Task
 from ...train import train_stage
 from ...train.method import code_of
@@ -42,10 +48,62 @@ def train(work: Work, model: nn.Module, training: Data, task: Task) -> None:
     _fit(work, model, training, task, "dense")
 
 
+def _starts(recipe: Recipe) -> str:
+    """What the slim network's training starts from."""
+    return recipe.finetune.start if recipe.finetune else "slim"
+
+
+def _epoch(recipe: Recipe) -> int | None:
+    """The epoch of the dense training that it goes back to."""
+    return recipe.finetune.rewind_to if recipe.finetune else None
+
+
+@stage(
+    "early",
+    after="train",
+    needs=("model", "training", "task"),
+    makes=("early",),
+    spec=lambda recipe: {**_spec(recipe.train), "model": recipe.model, "going_on": False, "until": _epoch(recipe)},
+    when=lambda recipe: _starts(recipe) == "rewind",
+    read=lambda work: work.folder / "dense.safetensors",
+    title="the dense network's early weights",
+)
+def train_early(work: Work, model: nn.Module, training: Data, task: Task) -> None:
+    """The weights that the dense training has after an epoch, of the same training once more: `model` is trained."""
+    from ...models import build_model
+
+    network = build_model(work.spec["model"], work.seed, work.reporter.stage)
+    if work.spec["until"]:
+        _fit(work, network, training, task, "dense", until=work.spec["until"])
+    else:
+        write_weights(network, work.folder / "dense.safetensors")
+
+
+@stage(
+    "restart",
+    after="judge_recovered",
+    needs=lambda recipe: ("dense", "graph", "plan", "gates.*", *(("early",) if _starts(recipe) == "rewind" else ())),
+    makes=("slim",),
+    spec=lambda recipe: recipe.model,
+    when=lambda recipe: _starts(recipe) != "slim",
+    sound_only=True,
+)
+def restart(
+    work: Work, dense: nn.Module, graph: DependencyGraph, plan: Plan, gates: object, early: Path | None = None
+) -> nn.Module:
+    """The slim network, once the gate has seen it with the weights that were cut, with early weights or new ones."""
+    if early is not None:
+        return prune(with_weights(own_copy(dense), early), plan)
+    return new_slim(work.spec, graph, plan, work.seed, work.reporter.stage)
+
+
 @stage(
     "finetune",
-    after="judge_recovered",
-    needs=("dense", "slim", "training", "task", "gates.*"),
+    after="restart",
+    needs=lambda recipe: (
+        *("dense", "slim", "training", "task", "gates.*"),
+        *(("plan",) if recipe.finetune and recipe.finetune.equal == "compute" else ()),
+    ),
     makes=("slim",),
     spec=lambda recipe: {**_spec(recipe.finetune), "going_on": False},
     when=lambda recipe: recipe.finetune is not None,
@@ -54,13 +112,36 @@ def train(work: Work, model: nn.Module, training: Data, task: Task) -> None:
     sound_only=True,
     title="the fine-tuned slim network",
 )
-def finetune(work: Work, dense: nn.Module, slim: nn.Module, training: Data, task: Task, gates: object) -> None:
-    _fit(work, own_copy(slim), training, task, "slim", dense)
+def finetune(
+    work: Work,
+    dense: nn.Module,
+    slim: nn.Module,
+    training: Data,
+    task: Task,
+    gates: object,
+    plan: Plan | None = None,
+) -> None:
+    spec: FinetuneSpec = work.spec["spec"]
+    if spec.restarts:
+        weights = "new weights" if spec.start == "scratch" else f"the dense network's weights of epoch {spec.rewind_to}"
+        work.reporter.stage(f"of the slim network only the structure is kept: its training starts from {weights}")
+    if plan is not None:
+        spec = in_full(spec, plan.macs)
+    _fit(work, own_copy(slim), training, task, "slim", dense, spec)
 
 
-def _fit(work: Work, model: nn.Module, data: Data, task: Task, what: str, dense: nn.Module | None = None) -> None:
-    spec, going_on = work.spec["spec"], work.spec["going_on"]
-    train_stage(model, spec, data, task, work.folder, what, work.seed, work.reporter, going_on, dense)
+def _fit(
+    work: Work,
+    model: nn.Module,
+    data: Data,
+    task: Task,
+    what: str,
+    dense: nn.Module | None = None,
+    spec: TrainSpec | None = None,
+    until: int | None = None,
+) -> None:
+    spec, going_on = spec or work.spec["spec"], work.spec["going_on"]
+    train_stage(model, spec, data, task, work.folder, what, work.seed, work.reporter, going_on, dense, until)
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
 
 
