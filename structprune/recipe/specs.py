@@ -183,7 +183,18 @@ class Recipe(Strict):
         lacking, targets = _calibration_flaws(self, criterion, allocation), _target_flaws(self, criterion)
         if flaws := [*lacking, *_search_flaws(self), *_start_flaws(self), *targets, *_label_flaws(self)]:
             raise Flaws(flaws)
-        return self
+        if self.train is None:
+            return self
+        try:
+            return self.model_copy(update={"train": self.train.before_cut(self.prune)})
+        except ValueError as error:
+            raise ValueError(f"train.methods: {error}") from error
+
+    @property
+    def cautions(self) -> list[str]:
+        """What the user should know of parts that fit together less well than they might."""
+        methods = self.train.methods if self.train is not None else ()
+        return [f"train.methods: {line}" for spec in methods for line in spec.cautions(self.prune)]
 
 
 def _calibration_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) -> Iterator[str]:
@@ -263,3 +274,6 @@ def _label_flaws(recipe: Recipe) -> Iterator[str]:
                     f"train.methods: {spec.method} learns from the dense network, which is trained here: use it in "
                     "finetune"
                 )
+    for spec in recipe.finetune.methods if recipe.finetune is not None else ():
+        if spec.plans:
+            yield f"finetune.methods: {spec.method} plans the cut that follows, and none does: use it in train"

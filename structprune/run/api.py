@@ -182,6 +182,8 @@ def _run(
     runner.settle("form")
     with folder.opened(recipe, resume, reporter):
         reporter.stage(f"{recipe.model.name}: {len(traced.groups)} groups of channels, {len(traced.barriers)} barriers")
+        for caution in recipe.cautions:
+            reporter.note(caution)
         if recipe.prune.budget.bounds:
             runner = search(runner, recipe, reporter)
         plan = runner.value("plan")

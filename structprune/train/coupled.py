@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..graph import DependencyGraph, Slice, trace
 from ..modules import tensors, walk
 from ..ops import Inputs
+from ..typing import Form
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,11 @@ class CoupledUnits:
         return sum(float(part.sums(torch.ones_like(part.parameter)).sum()) for part in chosen) / self.units
 
 
-def trace_trained(model: nn.Module, example: Inputs) -> DependencyGraph:
+def trace_trained(model: nn.Module, example: Inputs, form: Form = "module") -> DependencyGraph:
     """The graph of a network that is being trained, whose modes stay as they are."""
     modes = [(module, module.training) for module in model.modules()]
     try:
-        return trace(model.eval(), example)
+        return trace(model.eval(), example, form)
     finally:
         for module, mode in modes:
             module.training = mode

@@ -7,7 +7,7 @@ recipe as `file.py:Class`. It knows nothing of recipes, and the trainer knows no
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from ..calibration import Batch
     from ..ops import Inputs
+    from ..recipe import PruneSpec
     from ..tasks import Task
+    from ..typing import Form
 
 
 class MethodSpec(Strict):
@@ -35,8 +37,20 @@ class MethodSpec(Strict):
     needs_labels: ClassVar[bool] = True  # False where the method gives a loss of its own for data without labels
     needs_dense: ClassVar[bool] = False  # whether it learns from the dense network, so that it is of `finetune` alone
     exact_weights: ClassVar[bool] = False  # whether it sets weights that an average of weights would undo
+    plans: ClassVar[bool] = False  # whether it plans the cut that follows, for which it gets a `ComingCut`
 
     method: str
+
+    def before_cut(self, prune: PruneSpec) -> MethodSpec:
+        """The spec with what it takes from the recipe's `prune`, where it is of `train`.
+
+        Raises ValueError where it needs what `prune` does not have.
+        """
+        return self
+
+    def cautions(self, prune: PruneSpec) -> Iterator[str]:
+        """Yields what the user should know of the method beside this `prune`, once `before_cut` has been called."""
+        yield from ()
 
 
 class OwnMethodSpec(MethodSpec):
@@ -46,6 +60,22 @@ class OwnMethodSpec(MethodSpec):
 
     method: CodeName = Field(description="`file.py:Class`")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the class")
+
+
+@dataclass(frozen=True)
+class ComingCut:
+    """What is known of the cut that follows a training.
+
+    Attributes:
+        form: that of the slim network.
+        multiples: of widths, on the runtime; None: those of this machine's onnxruntime.
+    """
+
+    form: Form = "module"
+    multiples: Mapping[str, int] | None = None
+
+
+UNKNOWN_CUT = ComingCut()
 
 
 @dataclass(frozen=True)
@@ -62,6 +92,7 @@ class Training:
         make_example: gives the inputs of one sample, as the network takes them; see `example`.
         make_batches: gives the batches of an epoch, in every process all; see `reestimate_statistics`.
         dense: the network that `model` was cut from; None where there is none.
+        cut: what is known of the cut that follows.
     """
 
     model: nn.Module
@@ -73,6 +104,7 @@ class Training:
     make_example: Callable[[], Inputs] = field(repr=False)
     make_batches: Callable[[], Iterator[Batch]] = field(repr=False)
     dense: nn.Module | None = None
+    cut: ComingCut = UNKNOWN_CUT
 
     @property
     def example(self) -> Inputs:

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from ..errors import RecipeError
 from ..strict_specs import Number, Whole, only_read
 from .method import MethodSpec, Training
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..recipe import PruneSpec
     from .coupled import CoupledUnits
 
 
 class PlannedSpec(MethodSpec):
-    """What a plan is made by while training; the run's own `prune` needs the same keys to remove the same units."""
+    """What a plan is made by while training. What is left out is as in the recipe's `prune`, but for the criterion."""
+
+    plans: ClassVar[bool] = True
 
     criterion: str = Field(default="l2", description="how units are ranked: a criterion that needs weights alone")
-    budget: dict[Literal["macs", "params", "channels"], Annotated[Number, Field(gt=0)]] = Field(
-        min_length=1, description="what may stay, as in `prune.budget`: macs, params or channels"
+    budget: dict[Literal["macs", "params", "channels"], Annotated[Number, Field(gt=0)]] | None = Field(
+        default=None, min_length=1, description="what may stay; by default as in `prune.budget`"
     )
-    allocation: str = Field(default="uniform", description="how the budget is shared among groups")
-    min_channels: Whole = Field(default=1, ge=1, description="how many channels each layer keeps at least")
-    max_ratio: Number = Field(default=0.9, gt=0, le=1, description="the largest share of a group's units that may go")
-    align: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="what widths are multiples of, as in `prune.align`"
+    allocation: str | None = Field(
+        default=None, description="how the budget is shared among groups; by default as in `prune`"
     )
-    ignore: tuple[str, ...] = Field(default=(), description="module paths, with `*` and `?`, whose channels stay")
+    min_channels: Whole | None = Field(
+        default=None, ge=1, description="how many channels each layer keeps at least; by default as in `prune`"
+    )
+    max_ratio: Number | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="the largest share of a group's units that may go; by default as in `prune`",
+    )
+    align: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default=None, description="what widths are multiples of; by default as in `prune`"
+    )
+    ignore: tuple[str, ...] | None = Field(
+        default=None,
+        description="module paths, with `*` and `?`, whose channels stay; by default as in `prune`",
+    )
 
     @field_validator("criterion")
     @classmethod
@@ -47,20 +63,54 @@ class PlannedSpec(MethodSpec):
 
     @field_validator("allocation")
     @classmethod
-    def _known_allocation(cls, name: str, info: ValidationInfo) -> str:
+    def _known_allocation(cls, name: str | None, info: ValidationInfo) -> str | None:
         from ..recipe import known_names
 
-        return known_names.ALLOCATIONS.check(name, info)
+        return None if name is None else known_names.ALLOCATIONS.check(name, info)
+
+    def before_cut(self, prune: PruneSpec) -> PlannedSpec:
+        from ..plan import allocation_of
+
+        values = {key: getattr(prune, key) for key in _SHARED if getattr(self, key) is None}
+        if "allocation" in values and allocation_of(prune.allocation).needs:
+            values["allocation"] = "uniform"  # `cautions` says so
+        if self.budget is None:
+            bounds = prune.budget.model_dump(exclude_none=True)
+            if others := [name for name in bounds if name not in ("macs", "params", "channels")]:
+                raise ValueError(
+                    f"{self.method} plans while training, by a budget of macs, params or channels, and prune.budget "
+                    f"has {' and '.join(others)}: give {self.method} a budget of its own"
+                )
+            values["budget"] = bounds
+        return self.model_copy(update=values)
+
+    def cautions(self, prune: PruneSpec) -> Iterator[str]:
+        bounds = prune.budget.model_dump(exclude_none=True)
+        pairs = {"budget": (self.budget, bounds), **{key: (getattr(self, key), getattr(prune, key)) for key in _SHARED}}
+        others = [f"{key}={own} where prune has {cut}" for key, (own, cut) in pairs.items() if own != cut]
+        if others:
+            yield f"{self.method} prepares other units than the cut removes: it plans by {'; '.join(others)}"
+
+
+_SHARED = ("allocation", "min_channels", "max_ratio", "align", "ignore")  # keys of a plan that `prune` has too
 
 
 class PlannedUnits:
-    """The groups of a network in training, and which of their units a plan by its present weights removes."""
+    """The groups of a network in training, and which of their units a plan by its present weights removes.
+
+    `align` is part of a method's state: where timings do not agree, a process that goes on may learn other multiples.
+    """
 
     def __init__(self, training: Training, spec: PlannedSpec) -> None:
         from .coupled import coupled_units, trace_trained
 
-        self.spec = spec
-        self.graph = trace_trained(training.model, training.example)
+        if spec.budget is None:
+            raise RecipeError(f"method {spec.method} plans the cut that follows, and none does: give it a budget")
+        self.spec, self.budget = spec, spec.budget
+        self.align: int | Mapping[str, int] | Literal["auto"] = spec.align or "auto"
+        if self.align == "auto" and training.cut.multiples is not None:
+            self.align = training.cut.multiples
+        self.graph = trace_trained(training.model, training.example, training.cut.form)
         self.groups = coupled_units(training.model, self.graph)
 
     def removed(self) -> dict[str, list[int]]:
@@ -72,12 +122,9 @@ class PlannedUnits:
         cut = plan(
             self.graph,
             score(self.graph, spec.criterion),
-            dict(spec.budget),  # type: ignore[arg-type]
-            allocation=spec.allocation,
-            min_channels=spec.min_channels,
-            max_ratio=spec.max_ratio,
-            align=spec.align,
-            ignore=spec.ignore,
+            dict(self.budget),  # type: ignore[arg-type]
+            align=self.align,
+            **{key: value for key in _SHARED if key != "align" and (value := getattr(spec, key)) is not None},
         )
         kept = {name: set(entry["kept"]) for name, entry in cut.groups.items()}
         return {

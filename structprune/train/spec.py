@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -10,6 +10,9 @@ from ..messages import unknown
 from ..strict_specs import Number, Strict, Whole, only_read
 from ..timm_names import optimizers
 from .method import AnyMethodSpec
+
+if TYPE_CHECKING:
+    from ..recipe import PruneSpec
 
 _REFUSED = {"adahessian": "it needs second derivatives of the loss, which the loop does not take"}
 _RENAMED = {"optimizer": "opt", "schedule": "sched"}  # keys of 0.1, which are still read
@@ -131,6 +134,26 @@ class TrainSpec(Strict):
     def needs_labels(self) -> bool:
         """Whether it can't train on data without labels."""
         return all(spec.needs_labels for spec in self.methods)
+
+    def before_cut(self, prune: PruneSpec) -> TrainSpec:
+        """Gives the methods what they take from the cut that follows.
+
+        Args:
+            prune: the recipe's.
+
+        Returns:
+            The same training, whose methods are complete.
+
+        Raises:
+            ValueError: a method needs what `prune` does not have.
+        """
+        methods = tuple(spec.before_cut(prune) for spec in self.methods)
+        return self if methods == self.methods else self.model_copy(update={"methods": methods})
+
+    @property
+    def plans(self) -> bool:
+        """Whether a method plans the cut that follows."""
+        return any(spec.plans for spec in self.methods)
 
 
 def unusable(name: str) -> str | None:

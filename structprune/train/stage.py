@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from ..modules import replace_tensors, tensors
 from ..progress import Reporter
 from ..store import atomic_files
 from ..tasks import Task
+from .method import UNKNOWN_CUT, ComingCut
 from .spec import TrainSpec
-from .trainer import EpochFigures, fit
+from .trainer import EpochFigures, Progress, fit
 
 _ON = ", on from the weights that it came with"
 
@@ -34,6 +35,7 @@ def train_stage(
     going_on: bool = False,
     dense: nn.Module | None = None,
     until: int | None = None,
+    cut: ComingCut = UNKNOWN_CUT,
 ) -> Path:
     """Trains `model` in place, and writes its weights and a summary of its epochs (CSV) into `folder`.
 
@@ -51,6 +53,7 @@ def train_stage(
         going_on: whether the network came with weights, which is said.
         dense: the network that `model` was cut from, for methods that learn from it.
         until: the epoch after which it ends.
+        cut: the cut that follows, for methods that plan it.
 
     Returns:
         The file of the weights.
@@ -68,13 +71,9 @@ def train_stage(
     verb, notes = "training" if what == "dense" else "fine-tuning", list[str]()
     reporter.stage(f"{verb} the {what} network{_ON if going_on else ''}, {_length(spec.epochs, until)}")
     with reporter.bar(verb) as update:
-
-        def progress(step: int, steps: int, shown: dict[str, float]) -> None:
-            update(step / steps, f"epoch {shown['epoch']:.0f}, loss {shown['loss']:.3f}")
-
         fit(
             model, data.train, spec, task=task, validation=data.validation if data.labelled else None, dense=dense,
-            seed=seed, checkpoint=folder / f"{what}.training.safetensors", progress=progress,
+            cut=cut, seed=seed, checkpoint=folder / f"{what}.training.safetensors", progress=_shown_by(update),
             log=partial(_log, reporter, folder, what), workers=data.workers, what=f"the {what} network", until=until,
             tell=notes.append,
         )  # fmt: skip
@@ -91,6 +90,10 @@ def _log(reporter: Reporter, folder: Path, what: str, figures: Sequence[EpochFig
 def _length(epochs: int, until: int | None) -> str:
     count = f"{epochs} epoch{'s' if epochs > 1 else ''}"
     return count if until is None else f"the first {until} of {count}"
+
+
+def _shown_by(update: Callable[[float, str], None]) -> Progress:
+    return lambda step, steps, shown: update(step / steps, f"epoch {shown['epoch']:.0f}, loss {shown['loss']:.3f}")
 
 
 def _write_weights(model: nn.Module, path: Path) -> Path:

@@ -26,7 +26,7 @@ from ..user_code import Tell
 from ..user_code_calls import in_one_line
 from .averaging import AveragedWeights
 from .checkpoint import restore, store
-from .method import Step, Training, TrainingMethod, make_method
+from .method import UNKNOWN_CUT, ComingCut, Step, Training, TrainingMethod, make_method
 from .mixing import MixedSamples
 from .optimisation import ClippedGradients, make_optimizer, make_schedule
 from .spec import TrainSpec
@@ -57,6 +57,7 @@ def fit(
     task: Task | None = None,
     validation: Stream | None = None,
     dense: nn.Module | None = None,
+    cut: ComingCut = UNKNOWN_CUT,
     seed: int,
     checkpoint: Path,
     progress: Progress = lambda step, steps, shown: None,
@@ -78,6 +79,7 @@ def fit(
         task: how batches become inputs and targets, and the loss; by default classification.
         validation: what is measured on between epochs; never what is held out.
         dense: the network that `model` was cut from, for methods that learn from it.
+        cut: the cut that follows, for methods that plan it.
         seed: decides order, dropout and augmentation.
         checkpoint: a file (safetensors) that gets weights and states after every epoch; training goes on from it.
         progress: is called after every forward pass.
@@ -99,7 +101,8 @@ def fit(
     trainer.methods = _methods(spec, task, validation, workers, tell)
     device = next((tensor.device for tensor in dense.parameters()), None) if dense is not None else None
     try:
-        return _trained(trainer, train, dense, checkpoint, until, log, tell)
+        trainer.start(train, dense, cut)
+        return _trained(trainer, train, checkpoint, until, log, tell)
     finally:
         if dense is not None and device is not None:
             dense.to(device)  # a method may have taken it along
@@ -108,14 +111,12 @@ def fit(
 def _trained(
     trainer: _Trainer,
     train: Any,
-    dense: nn.Module | None,
     checkpoint: Path,
     until: int | None,
     log: Callable[[Sequence[EpochFigures]], None],
     tell: Tell,
 ) -> nn.Module:
     model, spec = trainer.model, trainer.spec
-    trainer.start(train, dense)
     for epoch in range(restore(checkpoint, model, trainer.optimizer, trainer.take), until or spec.epochs):
         if any(method.over for method in trainer.methods):
             break
@@ -197,11 +198,12 @@ class _Trainer:
     methods: Sequence[TrainingMethod] = ()
     figures: list[EpochFigures] = field(default_factory=list)
 
-    def start(self, train: Any, dense: nn.Module | None) -> None:
+    def start(self, train: Any, dense: nn.Module | None, cut: ComingCut) -> None:
         """Shows the methods the training that they are part of."""
         training = Training(
             self.model, self.optimizer, self.task, self.spec.epochs, self.updates, self.seed,
             lambda: _example(train, self.task, self.model), lambda: map(self.task.batch, guarded(self.source)), dense,
+            cut,
         )  # fmt: skip
         for method in self.methods:
             method.start(training)

@@ -1,14 +1,22 @@
 """Methods that prepare the units of a plan to go, against their definitions."""
 
+import io
+
 import pytest
 import torch
+from rich.console import Console
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import TensorDataset
 
 import structprune as sp
 from structprune.errors import RecipeError
-from structprune.recipe import TrainSpec
+from structprune.progress import Reporter
+from structprune.recipe import TrainSpec, check_recipe
+from structprune.run import runner_of
+from structprune.store.artefacts import Artefacts
 from structprune.train import accuracy, fit, predict
+from structprune.train.method import ComingCut
+from structprune.train.zero_units import note_zero_units, zero_units
 from tests.train.test_methods import equal, interrupted
 from tests.train.test_sparse_methods import Residual, one_update
 from tests.train.test_trainer import _data, _model
@@ -135,3 +143,91 @@ def test_what_is_refused(tmp_path, method):
     spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[{"method": method, **PLAN}])
     with pytest.raises(RecipeError, match="needs channels that can go"):
         fit(plain, TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+
+
+def recipe_of(method, finetune=None, **prune):
+    return check_recipe(
+        {
+            "finetune": finetune,
+            "model": {"name": "test_resnet", "kwargs": {"in_chans": 1, "num_classes": 10}},
+            "data": {"source": "digits", "calibration": {"images": 48}},
+            "train": {"epochs": 1, "batch_size": 256, "lr": 1e-3, "methods": [method]},
+            "prune": {"budget": {"macs": 0.5}, **prune},
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["greg", "soft"])
+def test_what_a_method_plans_by_is_the_recipes_own(name):
+    recipe = recipe_of(name, align=2, max_ratio=0.8, ignore=["stem*"])
+    (method,) = recipe.train.methods
+    assert (method.budget, method.allocation, method.align) == ({"macs": 0.5}, "uniform", 2)
+    assert (method.max_ratio, method.ignore, method.min_channels) == (0.8, ("stem*",), 1)
+    assert recipe.cautions == []
+    (line,) = recipe_of({"method": name, "budget": {"macs": 0.4}, "align": 4}, align=2).cautions
+    assert line == (
+        f"train.methods: {name} prepares other units than the cut removes: it plans by budget={{'macs': 0.4}} where "
+        "prune has {'macs': 0.5}; align=4 where prune has 2"
+    )
+    scanned = recipe_of(name, allocation="sensitivity")
+    assert scanned.train.methods[0].allocation == "uniform"
+    assert "allocation=uniform where prune has sensitivity" in scanned.cautions[0]
+    with pytest.raises(RecipeError, match=f"prune.budget has speedup: give {name} a budget of its own"):
+        recipe_of(name, budget={"speedup": 1.5})
+    with pytest.raises(RecipeError, match=f"{name} plans the cut that follows, and none does: use it in train"):
+        recipe_of(name, {"epochs": 1, "lr": 0.1, "methods": [name]})
+    own = recipe_of({"method": name, "budget": {"macs": 0.4}}, budget={"speedup": 1.5})
+    assert own.train.methods[0].budget == {"macs": 0.4}
+
+
+@pytest.mark.parametrize("name", ["greg", "soft"])
+def test_a_method_that_plans_needs_a_budget_where_no_recipe_has_one(tmp_path, name):
+    spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[name])
+    with pytest.raises(RecipeError, match=f"method {name} plans the cut that follows, and none does: give it a budget"):
+        fit(_model(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+
+
+@pytest.mark.parametrize(("multiple", "zero"), [(1, 2), (4, 4)])
+def test_widths_are_multiples_of_the_recipes_runtime(tmp_path, multiple, zero):
+    spec = TrainSpec(epochs=1, batch_size=64, lr=0.01, methods=[{"method": "soft", "budget": {"channels": 0.8}}])
+    cut = ComingCut("graph", {"conv": multiple, "depthwise": multiple, "linear": multiple})
+    model = fit(_model(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c", cut=cut)
+    assert len(zeros(model[0])) == zero  # of 8
+
+
+def test_a_run_removes_the_units_that_its_training_has_zeroed(tmp_path):
+    shown = io.StringIO()
+    runner = runner_of(recipe_of("soft"), Reporter(Console(file=shown, width=200)), Artefacts(tmp_path))
+    plan, dense = runner.value("plan"), runner.value("dense")
+    zero = zero_units(dense, runner.value("graph"))
+    assert sum(int(units.sum()) for units in zero.values()) > 50
+    for name, units in zero.items():
+        entry = plan.groups.get(name, {"units": len(units), "kept": range(len(units))})
+        assert units.nonzero()[:, 0].tolist() == sorted({*range(entry["units"])} - {*entry["kept"]})
+    assert not any("filters are zero" in note for note in plan.notes)
+
+
+def test_a_plan_that_keeps_zero_filters_says_so():
+    model = Residual().eval()
+    with torch.no_grad():
+        model.inner.weight[[1, 3]] = 0
+        model.conv1.weight[2] = 0  # conv2's filter of the same unit is not zero
+    graph = sp.trace(model, _data()[0][:1])
+    notes = {}
+    for budget in (0.5, 0.99):
+        for criterion in ("l2", "random"):
+            scores = sp.score(graph, criterion, seed=3)
+            plan = sp.plan(graph, scores, {"channels": budget}, align=1)
+            kept = {*plan.groups["inner"]["kept"]} & {1, 3}
+            notes[budget, criterion] = (len(kept), note_zero_units(graph, plan))
+    assert notes[0.5, "l2"] == (0, [])
+    number, (line,) = notes[0.99, "l2"]
+    assert (
+        line == f"{number} of the 2 units whose filters are zero stay: the budget and the multiples of widths "
+        "leave room for them"
+    )
+    number, lines = notes[0.5, "random"]
+    assert number
+    assert lines == [
+        f"{number} of the 2 units whose filters are zero stay: random ranks others below them, and l1 or l2 would not"
+    ]

@@ -20,6 +20,7 @@ from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...store import atomic_files
 from ...tasks import Task
+from ...train.zero_units import note_zero_units
 from ...user_code_calls import code_named
 from ..stage import Work, stage
 from .costs import Costs, machine
@@ -182,7 +183,7 @@ def make_plan(
         plan.latency |= {"rounds": widths.latency["rounds"], "correction": widths.latency["correction"]}
     else:
         plan = _measured(work, graph, scores, costs, dense_onnx)
-    plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else [])]
+    plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else []), *note_zero_units(graph, plan)]
     atomic_files.write_text(work.folder / "plan.json", plan.to_json())
 
 

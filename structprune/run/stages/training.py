@@ -21,9 +21,10 @@ from ...store import atomic_files
 from ...surgery import prune
 from ...tasks import Task
 from ...train import train_stage
-from ...train.method import code_of
+from ...train.method import UNKNOWN_CUT, ComingCut, code_of
 from ...train.spec import TrainSpec
 from ..stage import Work, stage
+from .costs import Costs
 
 
 def _spec(spec: TrainSpec | None) -> dict[str, Any]:
@@ -31,10 +32,15 @@ def _spec(spec: TrainSpec | None) -> dict[str, Any]:
     return {} if spec is None else {"spec": spec, "code": code_of(spec.methods)}
 
 
+def _inputs_of_training(recipe: Recipe) -> tuple[str, ...]:
+    plans = recipe.train is not None and recipe.train.plans
+    return ("model", "training", "task", *(("costs",) if plans else ()))
+
+
 @stage(
     "train",
     after="graph",
-    needs=("model", "training", "task"),
+    needs=_inputs_of_training,
     first=("graph",),  # what can't be pruned is said before it is trained
     makes=("dense",),
     spec=lambda recipe: {**_spec(recipe.train), "going_on": recipe.model.trained},
@@ -43,9 +49,13 @@ def _spec(spec: TrainSpec | None) -> dict[str, Any]:
     reads=("model",),
     title="the trained dense network",
 )
-def train(work: Work, model: nn.Module, training: Data, task: Task) -> None:
+def train(work: Work, model: nn.Module, training: Data, task: Task, costs: Costs | None = None) -> None:
     """Trains the model in place, which the graph's weights are too."""
-    _fit(work, model, training, task, "dense")
+    _fit(work, model, training, task, "dense", cut=_cut(costs))
+
+
+def _cut(costs: Costs | None) -> ComingCut:
+    return UNKNOWN_CUT if costs is None else ComingCut(costs.form, costs.multiples or None)
 
 
 def _starts(recipe: Recipe) -> str:
@@ -61,20 +71,20 @@ def _epoch(recipe: Recipe) -> int | None:
 @stage(
     "early",
     after="train",
-    needs=("model", "training", "task"),
+    needs=_inputs_of_training,
     makes=("early",),
     spec=lambda recipe: {**_spec(recipe.train), "model": recipe.model, "going_on": False, "until": _epoch(recipe)},
     when=lambda recipe: _starts(recipe) == "rewind",
     read=lambda work: work.folder / "dense.safetensors",
     title="the dense network's early weights",
 )
-def train_early(work: Work, model: nn.Module, training: Data, task: Task) -> None:
+def train_early(work: Work, model: nn.Module, training: Data, task: Task, costs: Costs | None = None) -> None:
     """The weights that the dense training has after an epoch, of the same training once more: `model` is trained."""
     from ...models import build_model
 
     network = build_model(work.spec["model"], work.seed, work.reporter.stage)
     if work.spec["until"]:
-        _fit(work, network, training, task, "dense", until=work.spec["until"])
+        _fit(work, network, training, task, "dense", until=work.spec["until"], cut=_cut(costs))
     else:
         write_weights(network, work.folder / "dense.safetensors")
 
@@ -139,9 +149,10 @@ def _fit(
     dense: nn.Module | None = None,
     spec: TrainSpec | None = None,
     until: int | None = None,
+    cut: ComingCut = UNKNOWN_CUT,
 ) -> None:
     spec, going_on = spec or work.spec["spec"], work.spec["going_on"]
-    train_stage(model, spec, data, task, work.folder, what, work.seed, work.reporter, going_on, dense, until)
+    train_stage(model, spec, data, task, work.folder, what, work.seed, work.reporter, going_on, dense, until, cut)
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -55,6 +55,12 @@ class Soft(TrainingMethod):
             for weight, places in self.units.filters(self.units.removed()):
                 weight.masked_fill_(places, 0.0)
         self.training.reestimate_statistics()
+
+    def state(self) -> Any:
+        return self.units.align
+
+    def restore(self, state: Any) -> None:
+        self.units.align = state
 
 
 TRAINING_METHODS.add(MethodKind("soft", "filters zeroed after each epoch (He et al. 2018, 2019)", SoftSpec, Soft))
