@@ -87,15 +87,10 @@ def test_a_tool_imports_nothing_from_another_or_from_tests(path):
     assert 'if __name__ == "__main__":' in path.read_text()
 
 
-# Lines of tools over 100: what is here may only shrink.
-LONG_TOOLS = {"peers_prepare": 229}
-
-
 def test_a_tool_parses_calls_and_prints():
     """What it does is a suite's, in the package, where types and tests are."""
     lengths = {path.stem: len(path.read_text().splitlines()) for path in TOOLS.glob("*.py")}
-    assert {name: lines for name, lines in lengths.items() if lines > LONG_TOOLS.get(name, 100)} == {}
-    assert {name for name in LONG_TOOLS if lengths.get(name, 0) <= 100} == set(), "these are no exceptions any more"
+    assert {name: lines for name, lines in lengths.items() if lines > 100} == {}
 
 
 def test_nothing_else_in_the_package_imports_the_suites():

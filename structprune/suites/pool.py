@@ -9,6 +9,7 @@ through /proc, that is on Linux only.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import selectors
@@ -16,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Limits:
         memory: Bytes of resident memory that a process may hold.
         lives: Tasks that a process does before another takes its place.
         threads: Of torch, in each process.
+        stages: Seconds that a stage of a task may take, by its name; no stage outlasts its task.
     """
 
     jobs: int
@@ -43,6 +45,7 @@ class Limits:
     memory: int
     lives: int = 1
     threads: int = 1
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 class Worker:
@@ -64,12 +67,14 @@ class Worker:
         os.set_blocking(self.process.stdout.fileno(), False)
         self.limits, self.lives, self._buffer = limits, limits.lives, b""
         self.task: Record | None = None
-        self.stage, self.started, self.known, self.peak = "", 0.0, Record(), 0
+        self.stage, self.known, self.peak = "", Record(), 0
+        self.started = self.stage_started = 0.0
 
     def give(self, task: Record) -> None:
         assert self.process.stdin is not None
         self.task, self.lives = task, self.lives - 1
-        self.stage, self.started, self.known, self.peak = "start", time.monotonic(), {}, 0
+        self.stage, self.known, self.peak = "start", {}, 0
+        self.started = self.stage_started = time.monotonic()
         with suppress(BrokenPipeError):  # a process that died is found by poll
             self.process.stdin.write(json.dumps(task).encode() + b"\n")
             self.process.stdin.flush()
@@ -80,7 +85,7 @@ class Worker:
         for message in self._messages():
             if "done" in message:
                 return self._finish(message["done"])
-            self.stage, self.known = message["stage"], message["record"]
+            self.stage, self.known, self.stage_started = message["stage"], message["record"], time.monotonic()
         if ended:
             return self._finish({**self.known, **self._crash()})
         now, _ = memory(self.process.pid)
@@ -88,8 +93,13 @@ class Worker:
         if now > self.limits.memory:
             cap = f"over {self.limits.memory / 2**30:g} GiB while at {self.stage}"
             return self._stop({"status": "memory", "message": cap})
-        if self.seconds > self.limits.timeout:
-            return self._stop({"status": "timeout", "message": f"over {self.limits.timeout:g} s while at {self.stage}"})
+        stage_limit = self.limits.stages.get(self.stage, math.inf)
+        for seconds, limit in (
+            (self.seconds, self.limits.timeout),
+            (time.monotonic() - self.stage_started, stage_limit),
+        ):
+            if seconds > limit:
+                return self._stop({"status": "timeout", "message": f"over {limit:g} s while at {self.stage}"})
         return None
 
     @property
@@ -140,6 +150,14 @@ class Worker:
         code = self.process.returncode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return {"status": "error", "error": how, "message": f"died while at {self.stage}", "frames": lines[-8:]}
+
+
+def reason(record: Record) -> str:
+    """Why a task did not end well, in one line: what was raised, or how its process ended, and where."""
+    text = ": ".join(str(record[key]) for key in ("error", "message") if record.get(key))
+    if record["status"] == "error" and record.get("frames"):
+        text += f" ({record['frames'][-1]})"
+    return text
 
 
 def memory(pid: int) -> tuple[int, int]:

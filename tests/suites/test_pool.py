@@ -1,11 +1,12 @@
 """Every task ends with a record, whatever becomes of its process."""
 
+import re
 import sys
 from contextlib import closing
 
 import pytest
 
-from structprune.suites.pool import Limits, run
+from structprune.suites.pool import Limits, reason, run
 
 LIMITS = Limits(jobs=2, timeout=30.0, memory=200 << 20, lives=4)
 
@@ -38,6 +39,20 @@ def test_what_takes_too_long_or_too_much_memory_is_ended():
     ended = records({"op": "hang"}, limits=Limits(1, 0.5, 200 << 20))
     assert ended["hang"]["status"] == "timeout"
     assert ended["hang"]["message"].startswith("over 0.5 s while at ")
+
+
+def test_a_stage_that_takes_too_long_is_ended_and_others_may_take_as_long_as_the_task():
+    limits = Limits(1, 30.0, 200 << 20, stages={"hanging": 0.5, "counting": 20.0})
+    ended = records({"op": "hang"}, {"op": "answer", "number": 2}, limits=limits)
+    assert (ended["hang"]["status"], ended["hang"]["message"]) == ("timeout", "over 0.5 s while at hanging")
+    assert ended["answer"]["status"] == "done"
+
+
+def test_a_reason_names_what_was_raised_and_where():
+    ended = records({"op": "die"}, {"op": "refuse"}, {"op": "stumble"})
+    assert reason(ended["die"]) == "exit code 7: died while at dying"
+    assert reason(ended["refuse"]) == "PlanError: no such plan"
+    assert re.fullmatch(r"KeyError: 'missing' \(children\.py:\d+ stumble\)", reason(ended["stumble"]))
 
 
 def test_closing_the_generator_ends_the_processes():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..pool import Record
+from ..pool import Record, reason
 
 ENOUGH = 1.5  # times fewer MACs
 SILENT = ("masked_vs_slim", "float64", "random_weights")
@@ -46,10 +46,5 @@ def trouble(record: Record) -> str:
     barrier = main_barrier(record)
     if record["status"] == "passed":
         return f"cut {record['cut']:.2f}×; {barrier or 'no barrier'}"
-    if record["status"] == "failed-gate":
-        reason = "; ".join(record["reasons"])
-    else:
-        reason = ": ".join(str(record[key]) for key in ("error", "message") if record.get(key))
-        if record["status"] == "error" and record.get("frames"):
-            reason += f" ({record['frames'][-1]})"
-    return f"{record['status']}: {reason}" + (f"; main barrier {barrier}" if barrier else "")
+    why = "; ".join(record["reasons"]) if record["status"] == "failed-gate" else reason(record)
+    return f"{record['status']}: {why}" + (f"; main barrier {barrier}" if barrier else "")
