@@ -23,6 +23,7 @@ from .models.registry import MODEL_SOURCES
 from .recipe import RECOVERIES, Recipe, RecoverySpec
 from .recipe.recovery import OwnRecoverySpec
 from .report import Report
+from .sweep.specs import SweepSpec
 from .tasks import TASKS, TaskSpec
 from .tasks.building import OwnTaskSpec
 from .train.method import TRAINING_METHODS, MethodSpec, OwnMethodSpec
@@ -54,6 +55,11 @@ def report_parts() -> dict[Spec, list[str]]:
     parts: dict[Spec, list[str]] = {Report: ["The report"]}
     _add_parts(parts, Report, "")
     return parts
+
+
+def sweep_reference() -> str:
+    """Every key that a sweep's file may have, in Markdown, with types, defaults and bounds."""
+    return _section(SweepSpec, ["The file of a sweep"])
 
 
 def criteria_reference() -> str:
@@ -174,7 +180,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return "none"
     if isinstance(value, BaseModel):
         name = getattr(value, "name", None)

@@ -19,6 +19,7 @@ from .plan_schema import PlanData
 from .report.records import Report
 from .report.summaries import CostSummary, GraphSummary
 from .runtimes import Benchmark
+from .sweep.records import SweepReport
 
 RECORDS: dict[str, Any] = {
     "benchmark": Benchmark,
@@ -28,6 +29,7 @@ RECORDS: dict[str, Any] = {
     "graph": GraphSummary,
     "plan": PlanData,
     "report": Report,
+    "sweep": SweepReport,
 }
 
 

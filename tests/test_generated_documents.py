@@ -92,5 +92,6 @@ def test_the_pages_get_what_is_made():
         ("recipes.md", TEXT),
         ("choosing.md", generated_documents.criteria_reference()),
         ("report.md", generated_documents.report_reference()),
+        ("sweeps.md", generated_documents.sweep_reference()),
     ):
         assert text in hooks.on_page_markdown((DOCS / page).read_text(), page=None)

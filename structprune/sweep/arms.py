@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RecipeError
+from ..messages import unknown
 from .specs import MOST_RUNS, Axis, Settings, SweepSpec
 
 
@@ -38,7 +39,8 @@ def arms_of(spec: SweepSpec) -> list[Arm]:
         The arms, each with a name of its own.
 
     Raises:
-        RecipeError: There are too many, two have the same name, or an axis undoes what another one sets.
+        RecipeError: There are too many, two have the same name, an axis undoes what another one sets, or a reference is
+            none of them.
     """
     count = sum(math.prod(map(len, axes.values())) for axes in spec.grid if axes) + len(spec.arms)
     if (runs := count * len(spec.seeds)) > MOST_RUNS:
@@ -50,6 +52,10 @@ def arms_of(spec: SweepSpec) -> list[Arm]:
         if arm.name.casefold() in names:  # in one case: some file systems do not tell them apart
             raise RecipeError(f"two arms would be called {arm.name}: name the values of an axis, or the arm, otherwise")
         names.add(arm.name.casefold())
+    known = [arm.name for arm in arms] + [label for arm in arms for label in arm.labels.values()]
+    for reference in spec.reference:
+        if reference not in known:
+            raise RecipeError(f"reference: {unknown('arm', reference, {*known})}")
     return arms
 
 

@@ -13,6 +13,7 @@ from .processes import Ending, Executor, on_this_machine
 from .reading import Run, Sweep, read_sweep
 from .records import FailedRun, FinishedRun, SweepReport
 from .summary import finished_run, sweep_report
+from .timing import timed_runs
 
 Outcome = FinishedRun | FailedRun
 
@@ -52,7 +53,7 @@ def sweep(
         outcomes = _outcomes(checked, folder, executor or on_this_machine(1), reporter)
         finished = [outcome for outcome in outcomes if isinstance(outcome, FinishedRun)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, FailedRun)]
-        report = sweep_report(checked, finished, failed)
+        report = sweep_report(checked, timed_runs(checked, finished, folder.path, reporter), failed)
         write_files(report, folder.path)
         return report
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ..messages import shown
-from ..strict_specs import Strict, Whole
+from ..strict_specs import Number, Strict, Whole
 
 MOST_RUNS = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=,-]{0,79}")
@@ -75,7 +75,10 @@ def _as_seeds(value: Any) -> Any:
 
 
 class SweepSpec(Strict):
-    """A sweep: a recipe, and what is tried with it."""
+    """A recipe, and what is tried with it.
+
+    Keys are a recipe's, their parts separated by dots, as `--set` takes them.
+    """
 
     recipe: str = Field(
         description="what all arms start from: the path of a recipe, relative to this file if it is there, or the name "
@@ -90,9 +93,22 @@ class SweepSpec(Strict):
     arms: dict[Name, KeyedSettings] = Field(
         default={}, description="further arms, `name: {key: value, …}`, that are not combined with others"
     )
-    seeds: Annotated[
-        tuple[Annotated[Whole, Field(ge=0, le=2**31)], ...], BeforeValidator(_as_seeds), Field(min_length=1)
-    ] = Field(default=(0,), description="seeds, each arm being run with each of them: a list, or how many, from 0")
+    seeds: Annotated[tuple[Whole, ...], BeforeValidator(_as_seeds)] = Field(
+        default=(0,), description="seeds, each arm being run with each of them: a list, or how many, from 0"
+    )
+
+    reference: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        default=(),
+        description="arms that the others are compared with, by name or by a label of an axis; by default each is "
+        "compared with each",
+    )
+
+    timing_seconds: Number = Field(
+        default=5.0,
+        ge=0,
+        description="how long the networks of each arm are timed beside the dense one in the end, when no run is at "
+        "work; 0 takes the timing of each run as it is",
+    )
 
     @field_validator("grid")
     @classmethod
@@ -105,6 +121,10 @@ class SweepSpec(Strict):
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("there is no seed: give one at least")
+        if min(seeds) < 0 or max(seeds) > 2**31:
+            raise ValueError(f"{shown(list(seeds))}: a seed is a number of 0 to {2**31:,}")
         if len({*seeds}) < len(seeds):
             raise ValueError(f"{shown(list(seeds))} has a seed twice")
         return seeds

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ..report import Report
 from ..runtimes import environment
 from .arms import Arm
+from .differences import families_of
+from .fronts import fronts_of
 from .reading import Run, Sweep
-from .records import SCHEMA, ArmSummary, FailedRun, FinishedRun, Spread, SweepReport
+from .records import SCHEMA, ArmSummary, FailedRun, FinishedRun, SweepReport
+from .spread import spread
 
 _NUMBERS = ("dense", "quality", "macs", "params", "ms", "speedup")  # of a run, whose spread an arm has
 
@@ -56,20 +57,18 @@ def sweep_report(sweep: Sweep, runs: Sequence[FinishedRun], failures: Sequence[F
     Returns:
         What sweep.json holds.
     """
+    arms = [_summary(arm, runs, failures) for arm in sweep.arms]
     return SweepReport(
         schema=SCHEMA,
         name=sweep.name,
         seeds=list(sweep.spec.seeds),
-        arms=[_summary(arm, runs, failures) for arm in sweep.arms],
+        arms=arms,
+        fronts=fronts_of(arms),
+        families=families_of(sweep, runs),
         runs=list(runs),
         failures=list(failures),
         environment=environment(),
     )
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Finds the mean and the sample standard deviation of some numbers, one at least."""
-    return Spread(mean=float(np.mean(values)), std=float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 def _summary(arm: Arm, runs: Sequence[FinishedRun], failures: Sequence[FailedRun]) -> ArmSummary:
@@ -83,6 +82,7 @@ def _summary(arm: Arm, runs: Sequence[FinishedRun], failures: Sequence[FailedRun
         n=len(own),
         failed=sum(failure.arm == arm.name for failure in failures),
         metric=own[0].metric if own else None,
+        higher_is_better=own[0].higher_is_better if own else None,
         cut=cut,
         **spreads,
     )

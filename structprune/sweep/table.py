@@ -11,7 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from .records import ArmSummary, Spread, SweepReport
+from .spread import shown_spread
+from .verdict import verdict_lines
 
+PICTURE = "sweep.png"
 _CSV_NUMBERS = ("quality", "dense", "macs", "cut", "params", "ms", "speedup")
 
 
@@ -27,21 +30,6 @@ def cells(arm: ArmSummary) -> list[str]:
     count = f"{arm.n}" + (f" ({arm.failed} failed)" if arm.failed else "")
     numbers = ((arm.quality, 4), (arm.dense, 4), (arm.cut, 2), (arm.ms, 3), (arm.speedup, 2))
     return [arm.arm, count, *(shown_spread(number, digits) for number, digits in numbers)]
-
-
-def shown_spread(spread: Spread | None, digits: int) -> str:
-    """Shows a mean and its standard deviation, if there is one.
-
-    Args:
-        spread: The number over seeds; None where no run finished.
-        digits: Decimal places.
-
-    Returns:
-        The text.
-    """
-    if spread is None:
-        return "-"
-    return f"{spread.mean:.{digits}f}" + ("" if spread.std is None else f" ± {spread.std:.{digits}f}")
 
 
 def sweep_table(report: SweepReport) -> Table:
@@ -67,8 +55,9 @@ def title(report: SweepReport) -> str:
 
 
 def captions(report: SweepReport) -> list[str]:
-    """What stands below the table: each run that failed."""
-    return [f"{failure.folder} failed: {failure.error}" for failure in report.failures]
+    """What stands below the table: which differences exceed the spread, then each run that failed."""
+    errors = [f"{failure.folder} failed: {failure.error}" for failure in report.failures]
+    return [*verdict_lines(report), *errors]
 
 
 def sweep_csv(report: SweepReport) -> str:
@@ -104,6 +93,8 @@ def sweep_markdown(report: SweepReport) -> str:
     """
     lines = [f"# {_plain(report.name)}", "", f"{_plain(title(report))}.", ""]
     lines += markdown_table(columns(report), [cells(arm) for arm in report.arms])
+    if report.runs:
+        lines += ["", f"![Quality against multiply-adds and latency]({PICTURE})"]
     for text in captions(report):
         lines += ["", _plain(text)]
     return "\n".join(lines) + "\n"

@@ -64,13 +64,13 @@ def test_too_many_runs_are_refused_before_they_are_listed():
 
 
 def test_each_run_has_its_arms_recipe_and_seed(tmp_path):
-    data = {"set": {"finetune.epochs": 3}, "grid": {"prune.criterion": ["l1", "fpgm"]}, "seeds": [4, 2]}
-    sweep = read_sweep(write_sweep(tmp_path, {**data, "arms": {"no-training": {"finetune": None}}}))
+    data = {"set": {"train.epochs": 3}, "grid": {"prune.criterion": ["l1", "fpgm"]}, "seeds": [4, 2]}
+    sweep = read_sweep(write_sweep(tmp_path, {**data, "arms": {"no-training": {"train": None}}}))
     runs = {run.name: run.recipe for run in sweep.runs}
     assert list(runs) == [f"{arm}-seed{seed}" for arm in ("l1", "fpgm", "no-training") for seed in (4, 2)]
     assert (runs["fpgm-seed2"].prune.criterion, runs["fpgm-seed2"].seed) == ("fpgm", 2)
-    assert runs["fpgm-seed2"].finetune.epochs == 3
-    assert runs["no-training-seed4"].finetune is None
+    assert runs["fpgm-seed2"].train.epochs == 3
+    assert runs["no-training-seed4"].train is None
     assert runs["no-training-seed4"].prune.criterion == "l1"  # what one arm sets is not another's
 
 
@@ -93,8 +93,8 @@ def test_mistakes_of_all_arms_are_said_at_once(tmp_path):
 
 
 def test_a_mistake_of_the_recipe_is_of_all_arms(tmp_path):
-    path = write_sweep(tmp_path, {"set": {"finetune.epoch": 1}, "grid": {"prune.criterion": ["l1", "l2"]}})
-    with pytest.raises(RecipeError, match=r"small\.yaml: all arms: finetune\.epoch: unknown key 'epoch'"):
+    path = write_sweep(tmp_path, {"set": {"train.epoch": 1}, "grid": {"prune.criterion": ["l1", "l2"]}})
+    with pytest.raises(RecipeError, match=r"small\.yaml: all arms: train\.epoch: unknown key 'epoch'"):
         read_sweep(path)
 
 
@@ -111,8 +111,8 @@ def test_a_mistake_of_the_recipe_is_of_all_arms(tmp_path):
         ({"arms": {"a": {"prune..macs": 1}}}, "'prune..macs' is not a key of a recipe"),
         ({"grid": {"prune.criterion": ["l1"]}, "seeds": [0, 0]}, "has a seed twice"),
         ({"grid": {"prune.criterion": ["l1"]}, "seeds": 0}, "0 seeds: give 1 to 10,000"),
-        ({"grid": {"prune.criterion": ["l1"]}, "seeds": []}, "seeds"),
-        ({"grid": {"prune.criterion": ["l1"]}, "seeds": [-1]}, "seeds.0"),
+        ({"grid": {"prune.criterion": ["l1"]}, "seeds": []}, "seeds: there is no seed"),
+        ({"grid": {"prune.criterion": ["l1"]}, "seeds": [-1]}, "seeds: [-1]: a seed is a number of 0 to"),
         ({"seeds": 2}, "there is nothing to try: give a grid, or arms"),
         ({"grids": {"prune.criterion": ["l1"]}}, "unknown key 'grids': did you mean grid"),
         ({"recipe": "quickstrt", "arms": {"a": {}}}, "did you mean quickstart"),

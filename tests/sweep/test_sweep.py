@@ -6,6 +6,7 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from structprune.cli import app
@@ -18,6 +19,7 @@ DATA = {
     "grid": {"prune.criterion": ["l1", "random"]},
     "arms": {"hopeless": {"prune.budget.macs": 0.001}},
     "seeds": 2,
+    "timing_seconds": 0.05,
 }
 
 
@@ -82,7 +84,21 @@ def test_files_and_table_hold_what_the_report_does(finished):
     page = (out / "sweep.md").read_text()
     assert f"| l1 | 2 | {report.arms[0].quality.mean:.4f} ± {report.arms[0].quality.std:.4f} |" in page
     assert "| hopeless | 0 (2 failed) | - |" in page
+    assert "macs=0.5: " in page
+    assert "![Quality against multiply-adds and latency](sweep.png)" in page
     assert sweep_table(report).row_count == 3
+    with Image.open(out / "sweep.png") as picture:
+        assert picture.size == (1320, 576)
+
+
+def test_networks_are_timed_when_all_runs_are_over(finished):
+    _, out, report, text = finished
+    assert (
+        text.rindex("/6 hopeless, seed 1") < text.index("timing l1 beside dense") < text.index("timing random beside")
+    )
+    timing = json.loads((out / "timings" / "l1.json").read_text())
+    assert [run.ms for run in report.runs if run.arm == "l1"] == [timing["ms"]["0"], timing["ms"]["1"]]
+    assert [run.speedup for run in report.runs if run.arm == "l1"] == [timing["speedup"]["0"], timing["speedup"]["1"]]
 
 
 def test_a_second_start_goes_on_with_what_is_missing(finished):
