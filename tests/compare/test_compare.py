@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 import structprune as sp
 from structprune.cli import app
-from structprune.compare import Comparison, compare, compare_table, comparison, draw, table
-from structprune.compare.importance import planned_indices
+from structprune.compare import Comparison, as_fast, compare, compare_table, comparison, draw, table
+from structprune.compare.as_fast import FOR_SPEED, row_as_fast, with_speedup
+from structprune.compare.importance import planned_indices, share_kept
+from structprune.compare.our_run import graph_and_scores, with_trained_network
 from structprune.compare.peak_memory import PeakMemory
 from structprune.compare.peer import (
     distinct,
@@ -25,7 +27,9 @@ from structprune.compare.peer import (
     without_fused_attention,
     zeroed,
 )
+from structprune.compare.peer_settings import settings_of
 from structprune.compare.records import CutRow, RowGate
+from structprune.compare.timing import converted_file
 from structprune.cost import learning
 from structprune.errors import PlanError, RecipeError, StoreError
 from structprune.graph.layers import KINDS
@@ -74,16 +78,14 @@ def quick(tmp_path, monkeypatch):
 
 def peer_timed_as(monkeypatch, speedup):
     """torch-pruning's network, alone beside the dense one, as if it had been measured so fast."""
-    measure = comparison._timed
 
     def timed(networks, *arguments):
-        if networks == ["torch-pruning-8"]:
-            low, high = speedup - 0.1, speedup + 0.1
-            found = {"speedup": {networks[0]: speedup}, "ci95": {networks[0]: (low, high)}, "ms": {}}
-            return Benchmark("onnxruntime", threads=1, batch=1, rounds=1, turns=1, **found)
-        return measure(networks, *arguments)
+        assert networks == ["torch-pruning-8"]
+        interval = (speedup - 0.1, speedup + 0.1)
+        measured = {"speedup": {networks[0]: speedup}, "ci95": {networks[0]: interval}, "ms": {}}
+        return Benchmark("onnxruntime", threads=1, batch=1, rounds=1, turns=1, **measured)
 
-    monkeypatch.setattr(comparison, "_timed", timed)
+    monkeypatch.setattr(as_fast, "time_networks", timed)
 
 
 def small() -> tuple[nn.Module, torch.Tensor]:
@@ -95,7 +97,7 @@ def small() -> tuple[nn.Module, torch.Tensor]:
 
 
 def test_the_allocation_that_stands_in_for_a_speed_weighs_costs_and_needs_no_images():
-    allocation = ALLOCATIONS[comparison.FOR_SPEED]
+    allocation = ALLOCATIONS[FOR_SPEED]
     assert allocation.for_speed
     assert "scan" not in allocation.needs
 
@@ -147,11 +149,11 @@ def test_importance_kept_is_the_geometric_mean_of_the_groups_shares():
     first, second = (scores.values[name] for name in ("0", "2"))
     kept = {("0.weight", 0): [np.array([1, 5])], ("2.weight", 1): [np.array([1, 5])]}
     expected = (first[[1, 5]].sum() / first.sum()) ** 0.5
-    assert comparison.share_kept(graph, scores, kept) == pytest.approx(expected)
+    assert share_kept(graph, scores, kept) == pytest.approx(expected)
     kept[("2.weight", 0)] = [np.array([0])]
     expected *= (second[0] / second.sum()) ** 0.5
-    assert comparison.share_kept(graph, scores, kept) == pytest.approx(expected)
-    assert comparison.share_kept(graph, scores, {}) == 1.0
+    assert share_kept(graph, scores, kept) == pytest.approx(expected)
+    assert share_kept(graph, scores, {}) == 1.0
 
 
 def test_blocks_of_a_grouped_transposed_layer_keep_their_own():
@@ -166,7 +168,7 @@ def test_blocks_of_a_grouped_transposed_layer_keep_their_own():
         expected.append(values[plan.groups[group.name]["kept"]].sum() / values.sum())
     assert any(group.leading.dim == 1 for group in graph.groups)
     assert min(expected) < 1
-    found = comparison.share_kept(graph, scores, planned_indices(plan.keep))
+    found = share_kept(graph, scores, planned_indices(plan.keep))
     assert found == pytest.approx(np.exp(np.mean(np.log(expected))))
 
 
@@ -232,9 +234,9 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert plan.allocation == "knapsack"
     assert plan.latency["rounds"][0]["goal"] == fast["asked"]["speedup"] == 1.3
     assert (fast["macs"], fast["gate"]["passed"]) == (plan.macs["slim"], True)
-    started = comparison._dense(recipe, out, Reporter())
-    graph, scores = comparison._scored(started, out / "structprune", Reporter())
-    assert fast["kept_importance"] == comparison.share_kept(graph, scores, planned_indices(plan.keep))
+    started = with_trained_network(recipe, out, Reporter())
+    graph, scores = graph_and_scores(started, out / "structprune", Reporter())
+    assert fast["kept_importance"] == share_kept(graph, scores, planned_indices(plan.keep))
     assert fast["asked"]["reached_ci95"][0] <= fast["asked"]["reached"] <= fast["asked"]["reached_ci95"][1]
     assert "structprune-as-fast: the recipe with budget speedup=1.3 alone" in str(
         compare_table(Comparison.model_validate(added)).caption
@@ -273,10 +275,10 @@ def test_int8_files_of_the_run_are_timed_and_left_as_they_are(tmp_path):
     model, x = small()
     sp.export_onnx(model, x, path)
     runtime = Runtime(dtype="int8")
-    assert comparison._converted(path, Runtime()) == path
-    assert comparison._converted(path, runtime) == own
+    assert converted_file(path, Runtime()) == path
+    assert converted_file(path, runtime) == own
     own.write_bytes(b"calibrated")
-    assert comparison._converted(path, runtime) == own
+    assert converted_file(path, runtime) == own
     assert own.read_bytes() == b"calibrated"
 
 
@@ -296,7 +298,7 @@ PEER = CutRow(
 def as_fast_as(speedup, folder, monkeypatch):
     peer_timed_as(monkeypatch, speedup)
     recipe = check_recipe({**SMALL, "train": None})
-    return comparison._as_fast(recipe, PEER, None, None, folder, Reporter())
+    return row_as_fast(recipe, PEER, None, None, folder, Reporter())
 
 
 def test_no_network_is_asked_to_be_slower_than_dense(tmp_path, monkeypatch):
@@ -325,7 +327,7 @@ def test_as_fast_changes_the_budget_and_what_shares_it_alone(prune, allocation):
     recipe = check_recipe(
         {**RECIPE, "data": {"source": "digits", "calibration": {"images": 128}}, "prune": {**RECIPE["prune"], **prune}}
     )
-    made = comparison._with_speedup(recipe, 1.5)
+    made = with_speedup(recipe, 1.5)
     assert made.prune.budget.as_dict() == {"speedup": 1.5}
     assert made.prune.allocation == allocation
     back = {"budget": recipe.prune.budget, "allocation": recipe.prune.allocation}
@@ -342,7 +344,7 @@ def test_as_fast_changes_the_budget_and_what_shares_it_alone(prune, allocation):
 )
 def test_settings_of_torch_pruning_say_what_it_lacks(prune, importance, notes):
     spec = {"budget": {"macs": 0.5}, "ignore": ["layer4*"], **prune}
-    settings, said = comparison._settings(check_recipe({**RECIPE, "train": None, "prune": spec}))
+    settings, said = settings_of(check_recipe({**RECIPE, "train": None, "prune": spec}))
     assert settings.importance == importance
     assert settings.global_ == (prune.get("allocation") == "threshold")
     assert "layer4.0.conv1" in settings.ignored

@@ -4,7 +4,7 @@ import torch
 from torch import fx
 
 import structprune as sp
-from structprune.compare.comparison import _outputs
+from structprune.compare.peer_settings import output_layers
 from structprune.models import CodeSpec, RunSpec, build_model, resolve_model_data_config
 from structprune.models.inputs import says_its_images
 from structprune.recipe import check_recipe
@@ -38,7 +38,7 @@ def test_torch_pruning_is_told_which_layers_make_the_outputs(tmp_path):
     path = write_network(tmp_path)
     asked = recipe({"source": f"{path}:Net"})
     graph = sp.trace(build_model(asked.model, 0, lambda line: None), torch.zeros(1, 1, 8, 8))
-    assert _outputs(graph) == ["head"]  # no num_classes, no get_classifier says so
+    assert output_layers(graph) == ["head"]  # no num_classes, no get_classifier says so
 
 
 def test_what_a_run_knows_of_its_images_is_known_again(tmp_path):
