@@ -9,14 +9,14 @@ from pathlib import Path
 from .errors import RecipeError
 from .messages import shown
 
-_INSIDE = Path(__file__).parent / "recipes"
+INSTALLED = Path(__file__).parent / "recipes"
 _BESIDE = Path(__file__).parent.parent / "recipes"
 
 
 def shipped() -> dict[str, Path]:
     """The recipes that come with the package, by their names."""
     beside = _BESIDE if (_BESIDE.parent / "pyproject.toml").is_file() else None
-    folder = _INSIDE if _INSIDE.is_dir() else beside
+    folder = INSTALLED if INSTALLED.is_dir() else beside
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder is not None else {}
 
 

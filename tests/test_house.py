@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import is_typeddict
 
 import pytest
+import torch
 
 import structprune as sp
 
@@ -91,6 +92,67 @@ def test_a_tool_parses_calls_and_prints():
     """What it does is a suite's, in the package, where types and tests are."""
     lengths = {path.stem: len(path.read_text().splitlines()) for path in TOOLS.glob("*.py")}
     assert {name: lines for name, lines in lengths.items() if lines > 100} == {}
+
+
+def set_names(tree):
+    """The names of functions and classes, and of variables and attributes that are set."""
+    for node in ast.walk(tree):
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+IS_PRIVATE = re.compile(r"_[A-Za-z]\w*").fullmatch
+OF_TORCH = {*dir(torch), *dir(torch.nn.Module()), *dir(torch.Tensor)}  # as `_parameters`, which the package sets too
+PRIVATE = {name for tree in TREES.values() for name in set_names(tree) if IS_PRIVATE(name)} - OF_TORCH
+
+
+def private_uses(tree):
+    """Where code reads a private name of the package, by attribute, import or text (as `monkeypatch.setattr` takes)."""
+    own = set(set_names(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in PRIVATE - own:
+            yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("structprune", "tests"):
+            parts = {*node.module.split("."), *(alias.name for alias in node.names)}
+            yield from ((node.lineno, f"{node.module}: {name}") for name in parts if IS_PRIVATE(name))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            dotted = re.match(r"structprune[\w.]*\._[A-Za-z]", node.value)
+            if dotted or node.value in PRIVATE:
+                yield node.lineno, node.value
+
+
+@pytest.mark.parametrize(
+    ("code", "uses"),
+    [
+        ("runner._settle('x')", True),
+        ("from structprune.run.runner import _plain", True),
+        ("from structprune._before_torch import held", True),
+        ("from tests.suites.children import _main", True),
+        ("monkeypatch.setattr(runner, '_settle', None)", True),
+        ("monkeypatch.setattr('structprune.run.runner._plain', None)", True),
+        ("net._parameters", False),  # torch's
+        ("self._settle = 1; self._settle", False),  # a name of its own
+        ("runner.settle('x'); runner.__dict__; torch._C", False),
+    ],
+)
+def test_what_reads_a_private_name_is_seen(code, uses):
+    assert bool(list(private_uses(ast.parse(code)))) == uses
+
+
+def test_tests_and_tools_read_no_private_name():
+    """What they need of the package is public there: they are its users too."""
+    here = ROOT.parent
+    files = [path for folder in ("tests", "tools") for path in (here / folder).rglob("*.py") if path != Path(__file__)]
+    uses = {
+        f"{path.relative_to(here)}, line {line}": text
+        for path in files
+        for line, text in private_uses(ast.parse(path.read_text()))
+    }
+    assert uses == {}
 
 
 def test_nothing_else_in_the_package_imports_the_suites():

@@ -69,7 +69,7 @@ def test_the_recipes_are_in_the_wheel(tmp_path, monkeypatch):
         assert sorted(n for n in names if n.endswith(".yaml")) == [f"structprune/recipes/{n}.yaml" for n in NAMES]
         assert {"structprune/__main__.py", "structprune/report/templates/report.html"} <= set(names)
         archive.extractall(tmp_path / "installed")
-    monkeypatch.setattr(shipped_recipes, "_INSIDE", tmp_path / "installed" / "structprune" / "recipes")
+    monkeypatch.setattr(shipped_recipes, "INSTALLED", tmp_path / "installed" / "structprune" / "recipes")
     assert sorted(shipped_recipes.shipped()) == NAMES
     assert shipped_recipes.find_recipe("quickstart").is_relative_to(tmp_path / "installed")
 

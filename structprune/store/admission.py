@@ -60,7 +60,7 @@ _RUNNERS: tuple[type, ...] = (
     *(nn.DataParallel, nn.parallel.DistributedDataParallel),
 )
 # Methods of nn.Module that nothing calls in a forward pass, in eval(), train() or state_dict().
-_HIDEABLE = frozenset(
+HIDEABLE = frozenset(
     [
         *("type", "half", "float", "double", "bfloat16", "cpu", "cuda", "ipu", "xpu", "mtia"),
         *("to_empty", "compile", "share_memory", "extra_repr"),
@@ -215,7 +215,7 @@ def check_attribute(cls: type, name: Any, value: Any) -> None:
     if module and name in nn.Module.__dict__ | {"forward": None}:
         own = _static(nn.Module, name) is defined  # else the class has its own, which may be called
         fine = name == "forward" and _is_forward(value)
-        if not fine and not (own and name in _HIDEABLE and _inert(value)):
+        if not fine and not (own and name in HIDEABLE and _inert(value)):
             raise StoreError(message)
     elif defined is not None and not (_inert(defined) and _inert(value)):
         raise StoreError(message)

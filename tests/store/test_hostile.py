@@ -113,7 +113,7 @@ def test_what_the_class_defines_can_t_be_hidden():
             continue
         for value in values:
             plain = value is None or isinstance(value, (int, str, list))
-            if name in admission._HIDEABLE and plain:
+            if name in admission.HIDEABLE and plain:
                 continue
             _refused(lambda d, n=name, v=value: d["attributes"].update({n: v}))
     _refused(lambda d: d["attributes"].update(width=_named("torch.nn.functional:relu")), reason="hides")

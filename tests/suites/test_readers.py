@@ -66,7 +66,7 @@ for number in range(task["start"], task["end"]):
     open(os.path.join(task["folder"], "status.json"), "w").write(json.dumps(state))
 """)
     monkeypatch.setattr(chunks, "CHILD", "child")
-    monkeypatch.setattr(chunks, "_HOME", tmp_path)
+    monkeypatch.setattr(chunks, "HOME", tmp_path)
     done = chunks.count_outcomes(seed=0, memory=64, start=0, count=3)
     assert done["counts"] == {"plan": {"read": 2}, "?": {"died": 1}}
     assert done["failures"] == [{"number": 1, "kind": "?", "outcome": "died", "detail": "exit code 9 no room"}]

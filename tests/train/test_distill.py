@@ -12,15 +12,14 @@ from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec
 from structprune.tasks.building import make_task
 from structprune.train import agreement, fit, predict
-from tests.train.test_methods import equal
-from tests.train.test_trainer import _data, _model
+from tests.train.small_training import equal, network, samples
 
 
 def pair(folder):
     """A trained network, and the same cut to half."""
-    images, labels = _data()
+    images, labels = samples()
     spec = TrainSpec(epochs=8, batch_size=32, lr=0.01)
-    dense = fit(_model(), TensorDataset(images, labels), spec, seed=0, checkpoint=folder / "dense")
+    dense = fit(network(), TensorDataset(images, labels), spec, seed=0, checkpoint=folder / "dense")
     graph = sp.trace(dense, images[:1])
     return dense, lambda: sp.prune(dense, sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1))
 
@@ -32,7 +31,7 @@ def distilled(folder, dense, slim, data, **options):
 
 
 def test_it_learns_from_inputs_alone(tmp_path):
-    images, _ = _data()
+    images, _ = samples()
     dense, cut = pair(tmp_path)
     before = {key: value.clone() for key, value in dense.state_dict().items()}
     target = predict(dense, images)
@@ -45,7 +44,7 @@ def test_it_learns_from_inputs_alone(tmp_path):
 
 
 def test_labels_can_count_for_nothing(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     dense, cut = pair(tmp_path)
     without = distilled(tmp_path / "a", dense, cut(), TensorDataset(images))
     wrong = TensorDataset(images, labels.flip(0))
@@ -92,25 +91,25 @@ def test_inner_features_of_other_widths_come_nearer(tmp_path, name):
 
 
 def test_what_can_t_teach(tmp_path):
-    data = TensorDataset(_data()[0])
+    data = TensorDataset(samples()[0])
     with pytest.raises(RecipeError, match="learns from the dense network, and there is none"):
-        distilled(tmp_path / "a", None, _model(), data)
+        distilled(tmp_path / "a", None, network(), data)
     with pytest.raises(RecipeError, match="does not say what its stages are"):
-        distilled(tmp_path / "b", _model(), _model(), data, feature_loss_weight=1.0)
+        distilled(tmp_path / "b", network(), network(), data, feature_loss_weight=1.0)
     with pytest.raises(RecipeError, match="no module's name fits"):
-        distilled(tmp_path / "c", _model(), _model(), data, feature_loss_weight=1.0, modules=["layer*"])
+        distilled(tmp_path / "c", network(), network(), data, feature_loss_weight=1.0, modules=["layer*"])
     with pytest.raises(RecipeError, match="features are maps"):
-        distilled(tmp_path / "d", _model(), _model(), data, feature_loss_weight=1.0, modules=["5"])
-    assert isinstance(_model()[5], nn.Linear)
+        distilled(tmp_path / "d", network(), network(), data, feature_loss_weight=1.0, modules=["5"])
+    assert isinstance(network()[5], nn.Linear)
 
 
 def test_what_would_do_nothing_is_refused(tmp_path):
-    data = TensorDataset(_data()[0])
+    data = TensorDataset(samples()[0])
     with pytest.raises(ValueError, match="are both 0"):
         TrainSpec(epochs=1, lr=0.1, methods=[{"method": "distill", "distill_loss_weight": 0}])
     spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, mixup=0.2, methods=["distill"])
     with pytest.raises(RecipeError, match="mixup needs one class number a sample as label"):
-        fit(_model(), data, spec, dense=_model(), seed=0, checkpoint=tmp_path / "c")
+        fit(network(), data, spec, dense=network(), seed=0, checkpoint=tmp_path / "c")
 
 
 def test_a_method_of_ones_own_may_need_no_labels(tmp_path):
@@ -123,18 +122,18 @@ def test_a_method_of_ones_own_may_need_no_labels(tmp_path):
         "        return step.loss + step.outputs.square().mean()\n"
         "class Nothing(TrainingMethod): pass\n"
     )
-    images = _data()[0]
+    images = samples()[0]
     spec = TrainSpec(epochs=5, batch_size=32, lr=0.05, methods=[f"{own}:Small"])
     assert not spec.needs_labels
-    model = fit(_model(), TensorDataset(images), spec, seed=0, checkpoint=tmp_path / "a")
-    assert float(predict(model, images).square().mean()) < float(predict(_model().eval(), images).square().mean())
+    model = fit(network(), TensorDataset(images), spec, seed=0, checkpoint=tmp_path / "a")
+    assert float(predict(model, images).square().mean()) < float(predict(network().eval(), images).square().mean())
     without = TrainSpec(epochs=1, batch_size=32, lr=0.05, methods=[f"{own}:Nothing"])
     with pytest.raises(RecipeError, match="training needs labels"):
-        fit(_model(), TensorDataset(images), without, seed=0, checkpoint=tmp_path / "b")
+        fit(network(), TensorDataset(images), without, seed=0, checkpoint=tmp_path / "b")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_teacher_goes_back_to_where_it_was(tmp_path):
     dense, cut = pair(tmp_path)
-    distilled(tmp_path / "a", dense, cut(), TensorDataset(_data()[0]))
+    distilled(tmp_path / "a", dense, cut(), TensorDataset(samples()[0]))
     assert {tensor.device.type for tensor in dense.state_dict().values()} == {"cpu"}

@@ -20,7 +20,7 @@ from structprune.store.artefacts import Artefacts
 from structprune.train import fit
 from structprune.train.method import TRAINING_METHODS
 from structprune.train.spec import TrainSpec as Spec
-from tests.train.test_trainer import _data, _model
+from tests.train.small_training import equal, interrupted, network, samples
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.DOTALL))
@@ -57,30 +57,13 @@ def own(tmp_path_factory):
     return path
 
 
-def equal(one, other):
-    return all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in one.state_dict().items())
-
-
-def interrupted(spec, folder, at, **options):
-    """A training that is killed at a step and goes on."""
-
-    def interrupt(step, steps, shown):
-        if step == at:
-            raise KeyboardInterrupt
-
-    options = {"seed": 5, "checkpoint": folder / "part", **options}
-    with pytest.raises(KeyboardInterrupt):
-        fit(_model(), TensorDataset(*_data()), spec, progress=interrupt, **options)
-    return fit(_model(), TensorDataset(*_data()), spec, **options)
-
-
 def test_clipped_gradients_move_the_weights_so_far_and_no_further(tmp_path):
     def moved(bound):
         spec = TrainSpec(
             epochs=1, batch_size=192, opt="momentum", lr=1.0, sched="constant", clip_grad=bound
         )  # one step
-        model = fit(_model(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / f"{bound}")
-        before = dict(_model().named_parameters())
+        model = fit(network(), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / f"{bound}")
+        before = dict(network().named_parameters())
         return float(sum((p - before[k]).square().sum() for k, p in model.named_parameters()).sqrt())
 
     assert moved(None) > 1.0
@@ -94,17 +77,21 @@ def test_a_method_of_the_users_own_changes_the_loss_and_resumes_exactly(tmp_path
         methods=[{"method": f"{own}:Pull", "kwargs": {"strength": 0.5}}],
     )  # fmt: skip
     told = []
-    whole = fit(_model(), TensorDataset(*_data()), spec, seed=5, checkpoint=tmp_path / "whole", tell=told.append)
+    whole = fit(network(), TensorDataset(*samples()), spec, seed=5, checkpoint=tmp_path / "whole", tell=told.append)
     assert equal(whole, interrupted(spec, tmp_path, at=9))
     plain = fit(
-        _model(), TensorDataset(*_data()), spec.model_copy(update={"methods": ()}), seed=5, checkpoint=tmp_path / "no"
+        network(),
+        TensorDataset(*samples()),
+        spec.model_copy(update={"methods": ()}),
+        seed=5,
+        checkpoint=tmp_path / "no",
     )
     assert not equal(whole, plain)
     assert [line.startswith("runs code of ") for line in told] == [True, False]
     assert told[-1] == "18 steps, 3 epochs"
     wrong = TrainSpec(epochs=1, lr=0.1, methods=[f"{own}:Other"])
     with pytest.raises(RecipeError, match="makes a Other: give a class that extends"):
-        fit(_model(), TensorDataset(*_data()), wrong, seed=5, checkpoint=tmp_path / "wrong")
+        fit(network(), TensorDataset(*samples()), wrong, seed=5, checkpoint=tmp_path / "wrong")
 
 
 def stopping(**options):
@@ -112,23 +99,23 @@ def stopping(**options):
 
 
 def test_training_ends_when_the_validation_split_gains_no_more(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     torch.manual_seed(1)
     noise = TensorDataset(torch.randn(60, 1, 6, 6), torch.randint(0, 3, (60,)))  # nothing to be learned of it
     told, options = [], {"validation": noise, "seed": 5}
     whole = fit(
-        _model(), TensorDataset(images, labels), stopping(), checkpoint=tmp_path / "whole", tell=told.append, **options
+        network(), TensorDataset(images, labels), stopping(), checkpoint=tmp_path / "whole", tell=told.append, **options
     )
     (line,) = told
     best, trained = map(int, re.search(r"after epoch (\d+) of the (\d+) that were trained", line).groups())
     assert best + 2 == trained < 9
     shorter = stopping(epochs=best, patience=None)
-    assert equal(whole, fit(_model(), TensorDataset(images, labels), shorter, seed=5, checkpoint=tmp_path / "short"))
+    assert equal(whole, fit(network(), TensorDataset(images, labels), shorter, seed=5, checkpoint=tmp_path / "short"))
     assert equal(whole, interrupted(stopping(), tmp_path, at=6 * best + 3, **options))
-    again = fit(_model(), TensorDataset(images, labels), stopping(), checkpoint=tmp_path / "whole", **options)
+    again = fit(network(), TensorDataset(images, labels), stopping(), checkpoint=tmp_path / "whole", **options)
     assert equal(whole, again)  # it had ended, and does not go on
     with pytest.raises(RecipeError, match="patience need a validation split"):
-        fit(_model(), TensorDataset(images, labels), stopping(), seed=5, checkpoint=tmp_path / "none")
+        fit(network(), TensorDataset(images, labels), stopping(), seed=5, checkpoint=tmp_path / "none")
 
 
 def recipe(tmp_path, **changes):
@@ -190,7 +177,7 @@ def test_a_training_method_takes_one_file(tmp_path, monkeypatch):
         for name, strength in (("without", 0.0), ("with", 0.3)):
             methods = [{"method": "shrinking", "strength": strength}]
             model = fit(
-                _model(), TensorDataset(*_data()), TrainSpec(**spec, methods=methods), seed=0,
+                network(), TensorDataset(*samples()), TrainSpec(**spec, methods=methods), seed=0,
                 checkpoint=tmp_path / name,
             )  # fmt: skip
             sizes.append(float(model[1].weight.abs().sum()))

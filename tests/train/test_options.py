@@ -12,15 +12,14 @@ from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec
 from structprune.train import fit
 from structprune.train.trainer import EpochFigures
-from tests.train.test_methods import equal, interrupted
-from tests.train.test_trainer import _data, _model
+from tests.train.small_training import equal, interrupted, network, samples
 
 
 def trained(folder, model=None, data=None, **options):
     own = {key: options.pop(key) for key in ("validation", "log", "dense", "tell") if key in options}
     spec = TrainSpec(**{"epochs": 2, "batch_size": 32, "lr": 0.02, "opt": "sgd", **options})
     folder.mkdir(exist_ok=True)
-    return fit(model or _model(), data or TensorDataset(*_data()), spec, seed=5, checkpoint=folder / "part", **own)
+    return fit(model or network(), data or TensorDataset(*samples()), spec, seed=5, checkpoint=folder / "part", **own)
 
 
 def plain():
@@ -29,7 +28,7 @@ def plain():
 
 
 def test_several_small_batches_are_one_large_one(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     options = {"epochs": 1, "lr": 0.1, "model": None, "sched": "constant"}
     for whole, small, count in ((192, 48, 4), (192, 64, 3)):
         options |= {"model": plain()}
@@ -41,7 +40,7 @@ def test_several_small_batches_are_one_large_one(tmp_path):
 
 
 def test_a_last_update_of_fewer_batches_is_by_their_mean(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     same = TensorDataset(images[:1].expand(192, -1, -1, -1), labels[:1].expand(192))  # any mean is the same
     one = trained(tmp_path / "a", model=plain(), data=same, epochs=1, batch_size=96, sched="constant")  # 2 updates
     other = trained(
@@ -53,7 +52,7 @@ def test_a_last_update_of_fewer_batches_is_by_their_mean(tmp_path):
 
 def test_the_average_of_the_weights_is_handed_out(tmp_path):
     """Two updates of plain gradient descent on all samples, averaged by hand."""
-    images, labels = _data()
+    images, labels = samples()
     model = plain()
     average = copy.deepcopy(model.state_dict())
     reference = copy.deepcopy(model)
@@ -87,7 +86,7 @@ class Spy(nn.Module):
 
 
 def test_smoothed_labels_are_cross_entropy_with_smoothing(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     losses = []
     options = {"epochs": 1, "batch_size": 192, "smoothing": 0.3, "log": lambda rows: losses.append(rows[-1].train_loss)}
     trained(tmp_path / "a", model=plain(), **options)
@@ -96,7 +95,7 @@ def test_smoothed_labels_are_cross_entropy_with_smoothing(tmp_path):
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_pairs_of_images_are_mixed(tmp_path, kind):
-    images, _ = _data()
+    images, _ = samples()
     model = Spy()
     trained(tmp_path / "a", model=model, epochs=2, batch_size=192, mixup_off_epoch=1, **{kind: 1.0})
     mixed, as_drawn = model.seen
@@ -108,7 +107,7 @@ def test_pairs_of_images_are_mixed(tmp_path, kind):
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path):
     seen = set()
-    model = _model()
+    model = network()
     model[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype) if module.training else None)
     slim = trained(tmp_path / "a", model=model, amp_dtype="bfloat16")
     assert seen == {torch.bfloat16}
@@ -186,12 +185,12 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_interrupted_training_with_options_ends_the_same(tmp_path, name):
-    validation = {"validation": TensorDataset(*_data())} if name == "best" else {}
+    validation = {"validation": TensorDataset(*samples())} if name == "best" else {}
     options = {"epochs": 4, "batch_size": 32, "lr": 0.02, **OPTIONS[name]}
     (tmp_path / "whole").mkdir()
     whole = fit(
-        _model(),
-        TensorDataset(*_data()),
+        network(),
+        TensorDataset(*samples()),
         TrainSpec(**options),
         seed=5,
         checkpoint=tmp_path / "whole" / "part",
@@ -204,7 +203,7 @@ def test_the_figures_of_all_epochs_survive_an_interruption(tmp_path):
     rows = []
     spec = TrainSpec(epochs=4, batch_size=32, lr=0.02, val_interval=2)
     interrupted(
-        spec, tmp_path, at=15, validation=TensorDataset(*_data()), log=lambda figures: rows.append(list(figures))
+        spec, tmp_path, at=15, validation=TensorDataset(*samples()), log=lambda figures: rows.append(list(figures))
     )
     assert [row.epoch for row in rows[-1]] == [1, 2, 3, 4]
     assert [row.value is not None for row in rows[-1]] == [False, True, False, True]

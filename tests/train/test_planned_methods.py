@@ -17,16 +17,15 @@ from structprune.store.artefacts import Artefacts
 from structprune.train import accuracy, fit, predict
 from structprune.train.method import ComingCut
 from structprune.train.zero_units import note_zero_units, zero_units
-from tests.train.test_methods import equal, interrupted
+from tests.train.small_training import equal, interrupted, network, samples
 from tests.train.test_sparse_methods import Residual, one_update
-from tests.train.test_trainer import _data, _model
 
 PLAN = {"budget": {"channels": 0.5}, "align": 1}
 
 
 def removed_units(model, criterion="l2"):
     """The units of each group that a plan to half of them removes."""
-    graph = sp.trace(model.eval(), _data()[0][:1])
+    graph = sp.trace(model.eval(), samples()[0][:1])
     plan = sp.plan(graph, sp.score(graph, criterion), {"channels": 0.5}, align=1)
     return {name: sorted({*range(entry["units"])} - {*entry["kept"]}) for name, entry in plan.groups.items()}
 
@@ -56,7 +55,7 @@ def test_the_penalty_of_greg_grows_to_its_ceiling_and_the_units_go(tmp_path):
     assert penalties == [0.25, 0.25, 0.5, 0.5, 0.6, 0.6, 0.6]
     options = {"method": "greg", "step": 0.1, "interval": 1, "ceiling": 3.0, **PLAN}
     spec = TrainSpec(epochs=15, batch_size=48, opt="momentum", lr=0.1, sched="constant", methods=[options])
-    trained = fit(Residual(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+    trained = fit(Residual(), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c")
     chosen = removed_units(Residual())
     before, after = (net.inner.weight.square().sum((1, 2, 3)).sqrt() for net in (Residual(), trained))
     others = [unit for unit in range(5) if unit not in chosen["inner"]]
@@ -80,7 +79,7 @@ def test_soft_pruning_zeroes_what_a_plan_removes_and_leaves_the_rest(tmp_path, c
     for layer in ("conv1", "conv2"):  # coupled
         expected[f"{layer}.weight"][chosen["conv1"]] = 0
     without.load_state_dict(expected)
-    update_bn([_data()[0]], without)  # PyTorch's own: the statistics are those of the network with zeros
+    update_bn([samples()[0]], without)  # PyTorch's own: the statistics are those of the network with zeros
     for key, tensor in soft.state_dict().items():
         torch.testing.assert_close(tensor, without.state_dict()[key], msg=key, rtol=1e-5, atol=1e-6)
 
@@ -94,7 +93,7 @@ def test_soft_filters_grow_back_and_are_what_the_runs_plan_removes_at_the_end(tm
     def count(step, steps, shown):  # after a step's gradients, before its update
         counts.append(len(zeros(model.inner)))
 
-    fit(model, TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c", progress=count)
+    fit(model, TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c", progress=count)
     number = len(removed_units(model)["inner"])
     assert counts[:3] == [0, 0, 0]
     assert counts[3] == counts[6] == number
@@ -105,7 +104,7 @@ def test_soft_filters_grow_back_and_are_what_the_runs_plan_removes_at_the_end(tm
 
 
 def test_what_is_measured_and_kept_while_training_softly_is_the_network_with_zeros(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     notes, options = [], {"epochs": 3, "batch_size": 64, "lr": 0.01, "keep_best": True}
     spec = TrainSpec(**options, methods=[{"method": "soft", **PLAN}])
     held_out = TensorDataset(images[:60], labels[:60])
@@ -127,10 +126,14 @@ def test_soft_weights_are_not_averaged():
 @pytest.mark.parametrize("method", ["greg", "soft"])
 def test_an_interrupted_training_ends_the_same(tmp_path, method):
     spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, **PLAN}])
-    whole = fit(_model(), TensorDataset(*_data()), spec, seed=5, checkpoint=tmp_path / "whole")
+    whole = fit(network(), TensorDataset(*samples()), spec, seed=5, checkpoint=tmp_path / "whole")
     assert equal(whole, interrupted(spec, tmp_path, at=9))
     plain = fit(
-        _model(), TensorDataset(*_data()), spec.model_copy(update={"methods": ()}), seed=5, checkpoint=tmp_path / "no"
+        network(),
+        TensorDataset(*samples()),
+        spec.model_copy(update={"methods": ()}),
+        seed=5,
+        checkpoint=tmp_path / "no",
     )
     assert not equal(whole, plain)
 
@@ -142,7 +145,7 @@ def test_what_is_refused(tmp_path, method):
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
     spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[{"method": method, **PLAN}])
     with pytest.raises(RecipeError, match="needs channels that can go"):
-        fit(plain, TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+        fit(plain, TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c")
 
 
 def recipe_of(method, finetune=None, **prune):
@@ -184,14 +187,14 @@ def test_what_a_method_plans_by_is_the_recipes_own(name):
 def test_a_method_that_plans_needs_a_budget_where_no_recipe_has_one(tmp_path, name):
     spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[name])
     with pytest.raises(RecipeError, match=f"method {name} plans the cut that follows, and none does: give it a budget"):
-        fit(_model(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+        fit(network(), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c")
 
 
 @pytest.mark.parametrize(("multiple", "zero"), [(1, 2), (4, 4)])
 def test_widths_are_multiples_of_the_recipes_runtime(tmp_path, multiple, zero):
     spec = TrainSpec(epochs=1, batch_size=64, lr=0.01, methods=[{"method": "soft", "budget": {"channels": 0.8}}])
     cut = ComingCut("graph", {"conv": multiple, "depthwise": multiple, "linear": multiple})
-    model = fit(_model(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c", cut=cut)
+    model = fit(network(), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c", cut=cut)
     assert len(zeros(model[0])) == zero  # of 8
 
 
@@ -212,7 +215,7 @@ def test_a_plan_that_keeps_zero_filters_says_so():
     with torch.no_grad():
         model.inner.weight[[1, 3]] = 0
         model.conv1.weight[2] = 0  # conv2's filter of the same unit is not zero
-    graph = sp.trace(model, _data()[0][:1])
+    graph = sp.trace(model, samples()[0][:1])
     notes = {}
     for budget in (0.5, 0.99):
         for criterion in ("l2", "random"):

@@ -8,8 +8,7 @@ from torch.utils.data import TensorDataset
 from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec
 from structprune.train import fit
-from tests.train.test_methods import equal, interrupted
-from tests.train.test_trainer import _data, _model
+from tests.train.small_training import equal, interrupted, network, samples
 
 
 class Residual(nn.Module):
@@ -34,7 +33,7 @@ class Residual(nn.Module):
 def one_update(folder, methods, lr=0.5):
     folder.mkdir()
     spec = TrainSpec(epochs=1, batch_size=192, opt="momentum", momentum=0.0, lr=lr, sched="constant", methods=methods)
-    return fit(Residual(), TensorDataset(*_data()), spec, seed=0, checkpoint=folder / "c")
+    return fit(Residual(), TensorDataset(*samples()), spec, seed=0, checkpoint=folder / "c")
 
 
 def test_slimming_moves_scales_by_their_sign_and_coupled_ones_as_one(tmp_path):
@@ -88,7 +87,7 @@ def test_polarization_parts_scales(tmp_path):
     spec = TrainSpec(
         epochs=40, batch_size=96, opt="momentum", momentum=0.0, lr=0.1, sched="constant", methods=[options]
     )
-    sparse = fit(Residual(), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+    sparse = fit(Residual(), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c")
     scales, start = sparse.bn0.weight.abs(), Residual().bn0.weight
     assert scales.min() < 0.6 * start.min()
     assert scales.max() - scales.min() > 1.3 * (start.max() - start.min())
@@ -98,7 +97,7 @@ def test_polarization_parts_scales(tmp_path):
 def test_an_interrupted_training_ends_the_same(tmp_path, method):
     spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, "strength": 0.01}])
     (tmp_path / "whole").mkdir()
-    whole = fit(_model(), TensorDataset(*_data()), spec, seed=5, checkpoint=tmp_path / "whole" / "c")
+    whole = fit(network(), TensorDataset(*samples()), spec, seed=5, checkpoint=tmp_path / "whole" / "c")
     assert equal(whole, interrupted(spec, tmp_path, at=9))
 
 
@@ -111,4 +110,4 @@ def test_networks_without_what_a_method_needs(tmp_path):
     ):
         spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[method])
         with pytest.raises(RecipeError, match=message):
-            fit(plain, TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c")
+            fit(plain, TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c")

@@ -19,28 +19,15 @@ from structprune.train import accuracy, agreement, fit, predict
 from structprune.train.checkpoint import restore, store
 from structprune.train.spec import unusable
 from tests.image_folders import write_digits
-
-
-def _data():
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.randint(0, 3, (192,), generator=generator)
-    images = torch.randn(192, 1, 6, 6, generator=generator) + 2 * labels[:, None, None, None]
-    return images, labels
-
-
-def _model():
-    torch.manual_seed(3)
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(128, 3)
-    )
+from tests.train.small_training import network, samples
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_it_learns(tmp_path, optimizer, schedule):
-    images, labels = _data()
+    images, labels = samples()
     spec = TrainSpec(epochs=8, batch_size=32, opt=optimizer, lr=0.01, sched=schedule, warmup_epochs=1)
-    model = _model().eval()
+    model = network().eval()
     before = accuracy(predict(model, images), labels)
     fit(model, TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c.safetensors")
     assert not model.training
@@ -49,9 +36,9 @@ def test_it_learns(tmp_path, optimizer, schedule):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, optimizer):
-    images, labels = _data()
+    images, labels = samples()
     spec = TrainSpec(epochs=4, batch_size=32, opt=optimizer, lr=0.01, weight_decay=0.01)
-    whole = fit(_model(), TensorDataset(images, labels), spec, seed=5, checkpoint=tmp_path / "whole.safetensors")
+    whole = fit(network(), TensorDataset(images, labels), spec, seed=5, checkpoint=tmp_path / "whole.safetensors")
 
     def interrupt(step, steps, shown):
         if step == steps // 2 + 2:  # within the third epoch
@@ -59,7 +46,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, optimizer
 
     with pytest.raises(KeyboardInterrupt):
         fit(
-            _model(),
+            network(),
             TensorDataset(images, labels),
             spec,
             seed=5,
@@ -68,7 +55,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, optimizer
         )
     steps = []
     resumed = fit(
-        _model(), TensorDataset(images, labels), spec, seed=5, checkpoint=tmp_path / "part.safetensors",
+        network(), TensorDataset(images, labels), spec, seed=5, checkpoint=tmp_path / "part.safetensors",
         progress=lambda step, total, shown: steps.append(step),
     )  # fmt: skip
     assert steps[0] == 13  # two of the four epochs of six steps were done
@@ -77,10 +64,10 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, optimizer
 
 
 def test_too_large_a_batch_is_refused(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     with pytest.raises(RecipeError, match="batch_size=500 is more than the 192 training images"):
         fit(
-            _model(),
+            network(),
             TensorDataset(images, labels),
             TrainSpec(epochs=1, batch_size=500, lr=1),
             seed=0,
@@ -105,7 +92,7 @@ USABLE = sorted(name for name in optimizers() if unusable(name) is None)
 
 def _step(model, optimizer, epoch):
     torch.manual_seed(epoch)
-    images, labels = _data()
+    images, labels = samples()
     for rows in torch.randperm(len(images))[:96].split(16):
         loss = nn.functional.cross_entropy(model.train()(images[rows]), labels[rows])
         optimizer.zero_grad()
@@ -124,7 +111,7 @@ def _uncompiled():
 @pytest.mark.parametrize("name", USABLE)
 def test_every_optimiser_goes_on_from_a_file_as_if_it_had_not_stopped(tmp_path, name):
     def start():
-        model = _model()
+        model = network()
         return model, create_optimizer_v2(model, opt=name, lr=1e-2, weight_decay=0.01)
 
     whole, optimizer = start()
@@ -158,7 +145,7 @@ class _Odd(torch.optim.SGD):
 
 
 def test_a_state_that_is_no_plain_data_is_refused(tmp_path):
-    model = _model()
+    model = network()
     with pytest.raises(StoreError, match="the optimizer keeps a object, which can't be stored"):
         store(tmp_path / "c", model, _Odd(model.parameters(), lr=0.1), 1)
 
@@ -166,17 +153,17 @@ def test_a_state_that_is_no_plain_data_is_refused(tmp_path):
 @pytest.mark.usefixtures("_uncompiled")
 @pytest.mark.parametrize("optimizer", ["kron", "adopt"])
 def test_training_with_an_optimiser_of_much_state_resumes(tmp_path, optimizer):
-    train = TensorDataset(*_data())
+    train = TensorDataset(*samples())
     spec = TrainSpec(epochs=2, batch_size=32, opt=optimizer, lr=0.001)
-    whole = fit(_model(), train, spec, seed=5, checkpoint=tmp_path / "whole")
+    whole = fit(network(), train, spec, seed=5, checkpoint=tmp_path / "whole")
 
     def interrupt(step, steps, shown):
         if step == steps // 2 + 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(_model(), train, spec, seed=5, checkpoint=tmp_path / "part", progress=interrupt)
-    resumed = fit(_model(), train, spec, seed=5, checkpoint=tmp_path / "part")
+        fit(network(), train, spec, seed=5, checkpoint=tmp_path / "part", progress=interrupt)
+    resumed = fit(network(), train, spec, seed=5, checkpoint=tmp_path / "part")
     assert all(torch.equal(tensor, resumed.state_dict()[key]) for key, tensor in whole.state_dict().items())
 
 
@@ -184,9 +171,9 @@ def test_training_with_an_optimiser_of_much_state_resumes(tmp_path, optimizer):
 
 
 def test_any_seed_trains_and_seeds_differ(tmp_path):
-    spec, train = TrainSpec(epochs=1, batch_size=96, lr=0.01), TensorDataset(*_data())
+    spec, train = TrainSpec(epochs=1, batch_size=96, lr=0.01), TensorDataset(*samples())
     found = [
-        fit(_model(), train, spec, seed=seed, checkpoint=tmp_path / f"{seed}").state_dict()["5.weight"]
+        fit(network(), train, spec, seed=seed, checkpoint=tmp_path / f"{seed}").state_dict()["5.weight"]
         for seed in (41, 42_949, 2**31)
     ]
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(found))
@@ -201,12 +188,12 @@ def test_small_seeds_are_counted_on_from_and_all_fit_numpy():
 
 
 def test_a_training_that_diverges_says_so(tmp_path):
-    train = TensorDataset(*_data())
+    train = TensorDataset(*samples())
     spec = TrainSpec(epochs=3, batch_size=32, opt="sgd", lr=1e30)
     with pytest.raises(
         TrainingError, match=r"training the dense network diverged in epoch 1 of 3: .*lower lr than 1e\+30"
     ):
-        fit(_model(), train, spec, seed=0, checkpoint=tmp_path / "c", what="the dense network")
+        fit(network(), train, spec, seed=0, checkpoint=tmp_path / "c", what="the dense network")
     assert not (tmp_path / "c").exists()
     one = TrainSpec(epochs=1, batch_size=192, opt="sgd", lr=1e38)  # one step: no later loss shows it
     plain = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
@@ -245,23 +232,23 @@ def test_a_task_decides_inputs_targets_and_loss(tmp_path):
 def test_files_are_read_by_workers_and_augmented_and_resume_alike(tmp_path):
     write_digits(tmp_path / "all", each=12)
     spec = FolderSpec(source="folder", path=str(tmp_path / "all"), image_size=6, augment={"color_jitter": None})
-    data = load_data(spec, _model(), seed=0)
+    data = load_data(spec, network(), seed=0)
     train = TrainSpec(epochs=2, batch_size=8, lr=0.01)
     options = {"seed": 1, "workers": 1}
-    whole = fit(_model(), data.train, train, checkpoint=tmp_path / "whole", **options)
+    whole = fit(network(), data.train, train, checkpoint=tmp_path / "whole", **options)
 
     def interrupt(step, steps, shown):
         if step == steps // 2 + 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(_model(), data.train, train, checkpoint=tmp_path / "part", progress=interrupt, **options)
-    resumed = fit(_model(), data.train, train, checkpoint=tmp_path / "part", **options)
+        fit(network(), data.train, train, checkpoint=tmp_path / "part", progress=interrupt, **options)
+    resumed = fit(network(), data.train, train, checkpoint=tmp_path / "part", **options)
     assert all(torch.equal(tensor, resumed.state_dict()[key]) for key, tensor in whole.state_dict().items())
 
 
 def test_data_that_can_t_be_trained_on(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     for train, message in (
         (TensorDataset(images), "training needs labels"),
         (TensorDataset(images, labels + 1), "the network gives 3 classes for 64 images"),
@@ -269,23 +256,23 @@ def test_data_that_can_t_be_trained_on(tmp_path):
         ([images], "training data is a list: give a torch Dataset"),
     ):
         with pytest.raises(RecipeError, match=message):
-            fit(_model(), train, TrainSpec(epochs=1, lr=0.1), seed=0, checkpoint=tmp_path / "c")
+            fit(network(), train, TrainSpec(epochs=1, lr=0.1), seed=0, checkpoint=tmp_path / "c")
 
 
 def test_labels_are_checked_in_every_batch(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     labels[7] = 9  # whichever batch it comes in
     for batch in (16, 192):
         spec = TrainSpec(epochs=1, batch_size=batch, lr=0.001)
         with pytest.raises(RecipeError, match="from 0 to 2"):
-            fit(_model(), TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c")
+            fit(network(), TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c")
 
 
 def test_mixed_up_labels_train(tmp_path):
-    images, labels = _data()
+    images, labels = samples()
     shares = 0.9 * nn.functional.one_hot(labels, 3).float() + 0.1 / 3
     spec = TrainSpec(epochs=6, batch_size=32, lr=0.01)
-    model = fit(_model(), TensorDataset(images, shares), spec, seed=0, checkpoint=tmp_path / "c")
+    model = fit(network(), TensorDataset(images, shares), spec, seed=0, checkpoint=tmp_path / "c")
     assert accuracy(predict(model, images), labels) > 0.85
 
 
@@ -299,5 +286,7 @@ def test_what_a_network_raises_in_training_is_one_line(tmp_path):
     spec = TrainSpec(epochs=2, batch_size=32, lr=0.01)
     message = "training the slim network failed in epoch 1 of 2: KeyError: 'no way to train"
     with pytest.raises(TrainingError, match=message) as error:
-        fit(Net(*_model()), TensorDataset(*_data()), spec, seed=0, checkpoint=tmp_path / "c", what="the slim network")
+        fit(
+            Net(*network()), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c", what="the slim network"
+        )
     assert "\n" not in str(error.value)

@@ -21,7 +21,7 @@ GOOD = ("read", "refused")
 STILL = 60  # seconds on one file after which a process is killed
 CHILD = "structprune.suites.readers.child"
 SHOWN = 40  # failures that are printed
-_HOME = Path(__file__).parents[3]  # where a child imports this package from, as its parent does
+HOME = Path(__file__).parents[3]  # where a child imports this package from, as its parent does
 
 
 def read_all(files: int, seed: int, memory: int, jobs: int, path: Path | None = None) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def count_outcomes(seed: int, memory: int, start: int, count: int) -> dict[str, 
             task = {"seed": seed, "memory": memory, "start": place, "end": start + count, "folder": folder}
             with (Path(folder) / "errors.txt").open("w+b") as errors:
                 command = [sys.executable, "-m", CHILD, json.dumps(task)]
-                child = subprocess.Popen(command, stderr=errors, cwd=_HOME)
+                child = subprocess.Popen(command, stderr=errors, cwd=HOME)
                 died = _watch(child, status)
                 errors.seek(0)
                 last = errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
