@@ -94,6 +94,20 @@ def test_a_tool_parses_calls_and_prints():
     assert {name: lines for name, lines in lengths.items() if lines > 100} == {}
 
 
+TESTS = ROOT.parent / "tests"
+OF_NO_MODULE = {"docs"}  # what the documents show
+OF_THE_WHOLE = {"ci_check", "house", "package", "reprs", "wheel"}  # tests of more than a module
+
+
+def test_tests_mirror_the_package():
+    """What tests a module or a package is found under its name."""
+    folders = {path.parent.name for path in TESTS.glob("*/__init__.py")}
+    assert {name for name in folders - OF_NO_MODULE if not (ROOT / name).is_dir()} == set()
+    modules = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")}
+    assert {name for name in modules - OF_THE_WHOLE if not (ROOT / f"{name}.py").is_file()} == set()
+    assert modules >= OF_THE_WHOLE
+
+
 def set_names(tree):
     """The names of functions and classes, and of variables and attributes that are set."""
     for node in ast.walk(tree):

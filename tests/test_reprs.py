@@ -8,7 +8,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.plan import realise
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 X = torch.randn(2, 3, 10, 10)
 

@@ -8,7 +8,7 @@ import yaml
 from structprune import strict_yaml
 from structprune.errors import RecipeError
 from structprune.recipe import read_recipe
-from tests.test_recipe import QUICKSTART, RECIPES
+from tests.recipe.files import QUICKSTART, RECIPES
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

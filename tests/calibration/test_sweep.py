@@ -12,7 +12,7 @@ from structprune.models import build_model
 from structprune.modules import evaluating
 from structprune.ops import Inputs
 from structprune.recipe import ModelSpec
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 
 class InPlace(nn.Module):

@@ -21,7 +21,7 @@ from structprune.plan import choices
 from structprune.runtimes import Runtime
 from structprune.runtimes.engine import Kernel
 
-from ..toys import Chain
+from ..example_networks import Chain
 
 X = torch.randn(1, 3, 10, 10)
 

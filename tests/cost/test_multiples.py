@@ -13,7 +13,7 @@ from structprune.plan import choices
 from structprune.plan.alignment import aligned
 from structprune.runtimes import Runtime
 
-from ..toys import Chain
+from ..example_networks import Chain
 
 
 @pytest.mark.parametrize(("block", "unit", "multiple"), [(16, 4, 16), (8, 1, 8), (1, 4, 4), (1, 1, 1), (16, 1, 16)])

@@ -11,7 +11,7 @@ from structprune.criteria.reconstruction import elimination, refitted
 from structprune.criteria.views import GroupView
 from structprune.errors import ModelError, PlanError
 from structprune.verify import expanded
-from tests.toys import pruned, randomise
+from tests.example_networks import pruned, randomise
 
 DATA = torch.randn(40, 3, 10, 10, generator=torch.Generator().manual_seed(3))
 

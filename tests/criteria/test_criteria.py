@@ -8,7 +8,7 @@ from torch import nn
 import structprune as sp
 from structprune.criteria import CRITERIA
 from structprune.errors import ModelError, RecipeError
-from tests.toys import Chain, randomise
+from tests.example_networks import Chain, randomise
 
 X = torch.randn(1, 3, 10, 10)
 

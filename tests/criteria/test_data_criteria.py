@@ -24,7 +24,7 @@ from structprune.criteria.views import Consumer, GroupView
 from structprune.errors import RecipeError
 from structprune.tasks import TASKS
 from structprune.tasks.building import make_task
-from tests.toys import Chain, randomise
+from tests.example_networks import Chain, randomise
 
 DATA = torch.randn(20, 3, 10, 10, generator=torch.Generator().manual_seed(7))
 

@@ -16,8 +16,8 @@ from structprune.criteria.reconstruction import contributions, elimination, refi
 from structprune.criteria.views import Consumer, GroupView
 from structprune.errors import ModelError
 from structprune.ops import Inputs
+from tests.example_networks import Chain, randomise
 from tests.recover.test_wide_layers import Largest
-from tests.toys import Chain, randomise
 
 DATA = torch.randn(40, 3, 10, 10, generator=torch.Generator().manual_seed(7))
 scan = importlib.import_module("structprune.criteria.scan")

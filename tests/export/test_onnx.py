@@ -10,7 +10,7 @@ from torch import nn
 import structprune as sp
 from structprune.errors import ModelError
 from structprune.export import OPSET
-from tests.toys import Chain, TwoInputs, randomise
+from tests.example_networks import Chain, TwoInputs, randomise
 
 
 def test_dynamic_batch_names_opset_and_parity(tmp_path):

@@ -11,7 +11,7 @@ import structprune as sp
 from structprune.graph.attributes import slim_attributes
 from structprune.graph.removal import kept_positions
 from structprune.graph.units import Cause, Units
-from tests.toys import pruned
+from tests.example_networks import pruned
 
 WHY = Cause("op", "node", "module", "reason")
 

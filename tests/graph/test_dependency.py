@@ -13,7 +13,7 @@ from structprune.graph.attributes import slim_attributes
 from structprune.graph.removal import kept_positions
 from structprune.ops.record import OPS
 from structprune.report import count_macs
-from tests.toys import Chain, LeNet, TwoInputs
+from tests.example_networks import Chain, LeNet, TwoInputs
 
 
 def _slices(group):

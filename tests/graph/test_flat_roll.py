@@ -8,7 +8,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import BudgetError
-from tests.toys import randomise
+from tests.example_networks import randomise
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 WIDTH = 4

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations
 import structprune as sp
 from structprune.errors import ModelError
 from structprune.ops import Inputs, capture, outputs
+from tests.example_networks import pruned
 from tests.graph.other_models import (
     Attended,
     Checkpointed,
@@ -27,7 +28,6 @@ from tests.graph.other_models import (
     super_resolution,
     volume,
 )
-from tests.toys import pruned
 
 torch.manual_seed(0)
 IMAGE = torch.randn(2, 3, 16, 16)

@@ -18,7 +18,7 @@ from structprune.run import runner_of
 from structprune.run.stage import STAGES
 from structprune.store.artefacts import Artefacts
 from structprune.suites.equality import assert_slim_equals_masked
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL))

@@ -11,7 +11,7 @@ import structprune as sp
 from structprune.errors import BudgetError, RecipeError
 from structprune.plan.descent import hull
 from structprune.records import Sensitivity
-from tests.toys import randomise
+from tests.example_networks import randomise
 
 DATA = torch.randn(40, 3, 10, 10, generator=torch.Generator().manual_seed(5))
 

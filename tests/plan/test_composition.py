@@ -16,7 +16,7 @@ from structprune.report.summaries import describe_groups
 from structprune.suites.random_networks import Case
 from structprune.verify import TOLERANCE, Comparison, batches_of, compare_finest, compare_random, masked
 from structprune.verify.running import refusals, size_of
-from tests.toys import Chain, Tied, randomise
+from tests.example_networks import Chain, Tied, randomise
 
 X = torch.randn(2, 3, 10, 10)
 

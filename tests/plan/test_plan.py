@@ -10,7 +10,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import BudgetError, PlanError, RecipeError
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 X = torch.randn(1, 3, 10, 10)
 

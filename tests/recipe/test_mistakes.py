@@ -7,7 +7,7 @@ import yaml
 
 from structprune.errors import RecipeError
 from structprune.recipe import check_recipe, read_recipe
-from tests.test_recipe import QUICKSTART
+from tests.recipe.files import QUICKSTART
 
 QUICK = yaml.safe_load(QUICKSTART.read_text())
 

@@ -12,7 +12,7 @@ from structprune.plan import ALLOCATIONS
 from structprune.recipe import RECOVERIES, known_names
 from structprune.runtimes import ENGINES
 from structprune.tasks import TASKS
-from tests.test_recipe import QUICKSTART, RECIPES
+from tests.recipe.files import QUICKSTART, RECIPES
 from tests.test_strict_yaml import BAD
 
 HEAVY = ("torch", "timm", "onnxruntime", "onnx", "accelerate", "scipy", "numpy", "torchvision")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import structprune as sp
 from structprune.errors import RecipeError
 from structprune.verify import expanded
-from tests.toys import Chain, pruned, randomise
+from tests.example_networks import Chain, pruned, randomise
 
 DATA = torch.randn(40, 3, 10, 10, generator=torch.Generator().manual_seed(3))
 

@@ -8,7 +8,7 @@ import structprune as sp
 from structprune.report.html import gate_table
 from structprune.report.table import gate_caption, gate_rows
 from structprune.verify import Comparison, Gate
-from tests.toys import Chain, pruned, randomise
+from tests.example_networks import Chain, pruned, randomise
 
 
 def _gate():

@@ -140,7 +140,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path, monkeypatch):
 
 
 def test_a_full_temporary_folder_is_no_defect_of_the_network(monkeypatch):
-    from tests.toys import Chain, pruned, randomise
+    from tests.example_networks import Chain, pruned, randomise
 
     gate = importlib.import_module("structprune.verify.gate")
     model, x = randomise(Chain()), torch.randn(2, 3, 10, 10)

@@ -8,7 +8,7 @@ import torch
 import structprune as sp
 from structprune.runtimes import Runtime, affinity
 from structprune.runtimes.affinity import busy_ticks, idlest, pinned
-from tests.toys import Chain, randomise
+from tests.example_networks import Chain, randomise
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 import structprune as sp
 from structprune.runtimes import energy, latency
 from structprune.runtimes.energy import available, joules_per_run
-from tests.toys import Chain, randomise
+from tests.example_networks import Chain, randomise
 
 
 def domain(root, number, name, value, most=1000_000):

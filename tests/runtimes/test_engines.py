@@ -13,7 +13,7 @@ from structprune.cost import learn_cost, learning, multiples
 from structprune.errors import ModelError, RecipeError
 from structprune.runtimes import ENGINES, Runtime
 from structprune.runtimes.made_up_inputs import made_up_inputs
-from tests.toys import Chain, TwoInputs, randomise
+from tests.example_networks import Chain, TwoInputs, randomise
 
 X = torch.randn(2, 3, 10, 10)
 EAGER, COMPILED = Runtime(engine="torch"), Runtime(engine="torch.compile")

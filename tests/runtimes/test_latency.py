@@ -17,7 +17,7 @@ from structprune.runtimes.engine import Network
 from structprune.runtimes.kernel_layers import RUNTIME, LayerNames
 from structprune.runtimes.latency import Benchmark, benchmark_of
 from structprune.runtimes.timing_statistics import disturbances, interval_of_median, too_wide
-from tests.toys import Chain, TwoInputs, randomise
+from tests.example_networks import Chain, TwoInputs, randomise
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from structprune.runtimes import Runtime
-from tests.toys import Chain, randomise
+from tests.example_networks import Chain, randomise
 
 INTERRUPTED = """
 import faulthandler, os, signal, sys

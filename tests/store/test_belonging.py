@@ -15,7 +15,7 @@ from torch import nn
 import structprune as sp
 from structprune.errors import PlanError, StoreError, StructPruneError
 from structprune.store import atomic_files
-from tests.toys import Chain, randomise
+from tests.example_networks import Chain, randomise
 
 X = torch.randn(2, 3, 10, 10)
 FORMS = pytest.mark.parametrize("form", ["module", "graph"])

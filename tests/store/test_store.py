@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.errors import StoreError
-from tests.toys import Chain, pruned, randomise
+from tests.example_networks import Chain, pruned, randomise
 
 X = torch.randn(2, 3, 10, 10)
 

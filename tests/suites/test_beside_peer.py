@@ -9,7 +9,7 @@ from torch import nn
 from structprune.compare.peer import total_macs
 from structprune.suites.beside_peer import THEIRS, machine, prune_by_peer, prune_by_plan, share_kept
 from structprune.suites.efficiency import most_efficient
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 X = torch.randn(1, 3, 10, 10)
 

@@ -12,7 +12,7 @@ from structprune.suites.fidelity.report import cell, draw, line, table
 from structprune.suites.fidelity.rows import THEIRS, Left, Row, Settings, our_rows, peer_rows
 from structprune.suites.fidelity.subjects import Subject
 from structprune.tasks.building import make_task
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 IMAGES = torch.randn(32, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 ROWS = [

@@ -15,7 +15,7 @@ from structprune.suites.outside.records import counts, right, trouble
 from structprune.suites.outside.registry import image, network
 from structprune.suites.outside.running import check_installed
 from structprune.suites.outside.steps import zeroed
-from tests.toys import pruned
+from tests.example_networks import pruned
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

@@ -12,7 +12,7 @@ from structprune.suites.peers import comparison
 from structprune.suites.peers.comparison import compare_network
 from structprune.suites.peers.records import Comparison, Settings, ToolResult
 from structprune.suites.peers.report import machine_lines, remarks, table
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 X = torch.randn(1, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 TIMED = Benchmark("a runtime", 1, 1, 2, 9, {"dense": 2.0, OURS: 1.0}, {OURS: 2.0}, {OURS: (1.9, 2.1)})

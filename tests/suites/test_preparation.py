@@ -16,7 +16,7 @@ from structprune.suites.preparation.report import lines, table
 from structprune.suites.preparation.running import preparation_of, prepare
 from structprune.suites.preparation.tasks import check_shapes, reachable, time_preparation
 from structprune.suites.worker import Notes
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 X = torch.randn(1, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 BOTH = Preparation("a", 9, 0.5, {}, {CAPTURE: [0.5], TRACE: [1.0], OURS: [1.0, 2.0, 6.0], THEIRS: [2.0, 8.0, 4.0]})

@@ -14,7 +14,7 @@ from structprune.plan.alignment import KINDS
 from structprune.runtimes import Benchmark, Runtime
 from structprune.suites import against_itself, int8, limits, scaling
 from structprune.suites.results import Failure, data_of
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 X = torch.randn(1, 3, 10, 10)
 

@@ -13,9 +13,9 @@ import structprune as sp
 from structprune.errors import BudgetError, ModelError, PlanError, StoreError
 from structprune.records import Plan
 from structprune.verify import masked
+from tests.example_networks import LeNet, Tied, TwoInputs
 from tests.forged_folders import forge
 from tests.run.small_network import short_turns
-from tests.toys import LeNet, Tied, TwoInputs
 
 
 class Stubborn(nn.Module):

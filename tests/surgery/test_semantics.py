@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.verify import masked
-from tests.toys import Chain, pruned, randomise
+from tests.example_networks import Chain, pruned, randomise
 
 X = torch.randn(4, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,7 +8,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import PlanError
-from tests.toys import Chain, LeNet, TwoInputs, pruned, randomise
+from tests.example_networks import Chain, LeNet, TwoInputs, pruned, randomise
 
 X = torch.randn(2, 3, 10, 10)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import structprune as sp
 from structprune.errors import ModelError
 from structprune.verify import Comparison, expanded, masked
-from tests.toys import Chain, Tied, pruned, randomise
+from tests.example_networks import Chain, Tied, pruned, randomise
 
 X = torch.randn(4, 3, 10, 10)
 

@@ -8,7 +8,7 @@ import structprune as sp
 from structprune.verify import Comparison
 from structprune.verify.onnx_file import compare_onnx
 from structprune.verify.running import Inputs, batches_of
-from tests.toys import pruned
+from tests.example_networks import pruned
 
 X = torch.randn(3, 8)
 

@@ -9,7 +9,7 @@ from torch import nn
 import structprune as sp
 from structprune.verify import Comparison, batches_of, compare_finest, masked
 from structprune.verify.running import Inputs
-from tests.toys import pruned
+from tests.example_networks import pruned
 
 X = torch.randn(2, 3, 12, 12)
 BESIDE = {

@@ -10,7 +10,7 @@ import structprune as sp
 from structprune.graph import Flow, Value, rule
 from structprune.suites.equality import Wrong, assert_slim_equals_masked, random_plan, zeroed
 from structprune.verify import compare_slim_with_masked
-from tests.toys import Chain
+from tests.example_networks import Chain
 
 X = torch.randn(1, 3, 10, 10)
 

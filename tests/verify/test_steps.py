@@ -10,7 +10,7 @@ import structprune as sp
 from structprune.verify import Comparison
 from structprune.verify.onnx_file import compare_onnx
 from structprune.verify.running import Inputs
-from tests.toys import pruned
+from tests.example_networks import pruned
 
 
 class Rounds(nn.Module):

@@ -13,7 +13,7 @@ from structprune.errors import RecipeError
 from structprune.plan import realise
 from structprune.report.table import gate_caption
 from structprune.verify import expanded
-from tests.toys import Chain, Tied, pruned, randomise
+from tests.example_networks import Chain, Tied, pruned, randomise
 
 X = torch.randn(4, 3, 10, 10)
 

@@ -11,7 +11,7 @@ import structprune as sp
 from structprune.verify import Comparison, training_step
 from structprune.verify.running import Inputs, batches_of
 from structprune.verify.training_step import compare_training
-from tests.toys import Chain, pruned, randomise
+from tests.example_networks import Chain, pruned, randomise
 
 X = torch.randn(4, 3, 10, 10)
 

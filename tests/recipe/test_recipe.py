@@ -1,16 +1,13 @@
 """Recipes: the ones we ship are sound, and every mistake gets one clear line before any work."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 import yaml
 
 from structprune.errors import RecipeError
 from structprune.recipe import read_recipe
-
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
-QUICKSTART = Path(__file__).parent.parent / "recipes" / "quickstart.yaml"
+from tests.recipe.files import QUICKSTART, RECIPES
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """Times a network against itself: a sound benchmark finds a speedup of 1.00 inside its interval.
 
-python tools/aa.py [--model resnet18 | --onnx FILE] [--repeats 5] [--seconds 5] [--threads 1] [--batch 1] [--pin]
+python tools/timing_noise.py [--model resnet18 | --onnx FILE] [--repeats 5] [--seconds 5] [--threads 1] [--batch 1]
+                             [--pin]
 """
 
 from __future__ import annotations
