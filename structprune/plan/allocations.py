@@ -131,8 +131,8 @@ def allocation(
     return register
 
 
-def allocation_of(choice: str | Allocate, tell: Tell | None = None) -> Allocation:
-    """The allocation of a name, of code (`file.py:Name`), or of any function.
+def allocation_of(choice: str | Allocate | Allocation, tell: Tell | None = None) -> Allocation:
+    """The allocation of a name, of code (`file.py:Name`), or of any function; one itself.
 
     Args:
         choice: what `plan` or a recipe names.
@@ -144,6 +144,8 @@ def allocation_of(choice: str | Allocate, tell: Tell | None = None) -> Allocatio
     Raises:
         RecipeError: no such allocation, or code that is not there or can't be called.
     """
+    if isinstance(choice, Allocation):
+        return choice
     if isinstance(choice, str) and ":" in choice:
         choice = callable_of(choice, "allocation", tell)
     if callable(choice):

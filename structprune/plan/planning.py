@@ -44,7 +44,7 @@ def plan(
     scores: Scores,
     budget: Budget,
     *,
-    allocation: AllocationName | str | Allocate = "uniform",
+    allocation: AllocationName | str | Allocate | Allocation = "uniform",
     min_channels: int = 1,
     max_ratio: float = 0.9,
     align: int | Mapping[str, int] | Literal["auto"] = "auto",

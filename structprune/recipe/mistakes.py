@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..messages import shown, unknown
 from ..schedules.finetuning import FinetuneSpec
+from ..schedules.rounds import ScheduleSpec
 from ..strict_specs import mistakes
 from ..train.spec import TrainSpec
 from .pruning import BudgetSpec, PruneSpec, SearchSpec
@@ -114,6 +115,7 @@ def _keys(parents: list[str]) -> list[str]:
         "prune": PruneSpec,
         "prune.budget": BudgetSpec,
         "prune.search": SearchSpec,
+        "prune.schedule": ScheduleSpec,
         "runtime": RuntimeSpec,
         "export": ExportSpec,
         "bench": BenchSpec,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from ..schedules.rounds import ScheduleSpec
 from ..strict_specs import Number, Strict, Whole
 from ..typing import Budget
 from ..user_code_calls import checked_name
@@ -98,6 +99,7 @@ class SearchSpec(Strict):
 class PruneSpec(Strict):
     """How the network is cut. `planning_seconds` bounds how long planning for a latency or a speedup measures."""
 
+    schedule: ScheduleSpec | None = Field(default=None, description="a cut in rounds; by default all is cut at once")
     criterion: str = Field(
         default="l1", description="how units are ranked: a name of `structprune list criteria`, or `file.py:Name`"
     )

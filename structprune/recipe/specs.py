@@ -15,6 +15,7 @@ from ..errors import RecipeError
 from ..memory_limits import LIMIT
 from ..models.registry import ModelSpec, parse_model
 from ..schedules.finetuning import FinetuneSpec
+from ..schedules.rounds import schedule_flaws
 from ..strict_specs import Flaws, Number, Strict, Whole, only_read
 from ..tasks.spec import AnyTaskSpec, ClassificationSpec
 from ..train.spec import TrainSpec
@@ -181,7 +182,8 @@ class Recipe(Strict):
         tell = once((info.context or {}).get("tell") or (lambda line: None))
         criterion, allocation = criterion_of(self.prune.criterion, tell), allocation_of(self.prune.allocation, tell)
         lacking, targets = _calibration_flaws(self, criterion, allocation), _target_flaws(self, criterion)
-        if flaws := [*lacking, *_search_flaws(self), *_start_flaws(self), *targets, *_label_flaws(self)]:
+        training = [*_search_flaws(self), *_start_flaws(self), *schedule_flaws(self, allocation)]
+        if flaws := [*lacking, *training, *targets, *_label_flaws(self)]:
             raise Flaws(flaws)
         if self.train is None:
             return self

@@ -302,6 +302,16 @@ class Finetuning(JsonRecord):
         return trained.get(self.start, f"trained from the weights of epoch {self.rewind_to}")
 
 
+class PruningRound(JsonRecord):
+    """One round of a cut that went in several: the last one's quality is that of `quality`."""
+
+    macs: int = Field(description="multiply-adds of the network that it left")
+    params: int = Field(description="parameters likewise")
+    pruned: float = Field(description="the metric as cut in this round")
+    recovered: float | None = Field(default=None, description="after recovery; left out without")
+    final: float = Field(description="the metric at the end of the round")
+
+
 class RecoveryStep(JsonRecord):
     """What one method of recovery did. Its other fields are its keys in the recipe."""
 
@@ -374,6 +384,9 @@ class Report(JsonRecord):
     layers: list[Layer] = Field(default_factory=list, description="where the time goes, in the order of the network")
     quality: Quality = Field(description="what was measured on held-out data")
     recovery: list[RecoveryStep] = Field(default_factory=list, description="each method of recovery, in turn")
+    rounds: list[PruningRound] = Field(
+        default_factory=list, description="each round of a cut by `prune.schedule`, in turn; empty for one at once"
+    )
     finetuning: Finetuning | None = Field(default=None, description="`null` where the slim network was not trained")
     gate: Gate = Field(description="whether slim is proven to be the network that the plan describes")
     barriers: list[Barrier] = Field(default_factory=list, description="channels that had to stay, and why")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .. import quality_judge
 from ..export import opset_of
@@ -36,6 +37,7 @@ from .records import (
     Onnx,
     Pair,
     PlannedLatency,
+    PruningRound,
     Quality,
     Quantised,
     RecoveryStep,
@@ -62,6 +64,7 @@ class Measurements:
         int8: of `dense-int8` and `slim-int8`, if they were made.
         also: the same networks on other runtimes.
         search: how the budget of cost was found, where a bound of quality was asked for.
+        rounds: of the rounds before the last, "1.pruned", "1.final" and so on.
     """
 
     quality: Mapping[str, quality_judge.Quality]
@@ -75,6 +78,7 @@ class Measurements:
     int8: Mapping[str, Quantised] = field(default_factory=dict)
     also: Sequence[OtherRuntime] = ()
     search: Search | None = None
+    rounds: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: Measurements) -> Report:
@@ -112,6 +116,7 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         layers=_layers(measured.layers),
         quality=quality,
         recovery=list(measured.recovery),
+        rounds=_rounds(plan, measured) if recipe.prune.schedule else [],
         finetuning=_finetuning(recipe, plan),
         gate=gate_record(measured.gates["final"], measured.gates.get("pruned"), _all_passed(measured)),
         barriers=[Barrier(**asdict(barrier)) for barrier in graph.barriers],
@@ -120,6 +125,20 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         data=measured.data,
     )
     return report.model_copy(update={"verdict": verdict_of(report)})
+
+
+def _rounds(plan: Plan, measured: Measurements) -> list[PruningRound]:
+    """Each round of a cut in several, by what was measured of it and what the plan says of each cut."""
+    cuts = plan.constraints.get("cuts", [])
+    values = dict(measured.rounds)
+    values |= {f"{len(cuts)}.{stage}": quality for stage, quality in measured.quality.items()}
+    rounds = []
+    for number, cut in enumerate(cuts, 1):
+        quality = {stage: values.get(f"{number}.{stage}") for stage in ("pruned", "recovered", "final")}
+        known = {stage: entry.value for stage, entry in quality.items() if entry is not None}
+        amounts = {"macs": cut["macs"]["slim"], "params": cut["params"]["slim"]}
+        rounds.append(PruningRound.model_validate({**amounts, **known}))
+    return rounds
 
 
 def _finetuning(recipe: Recipe, plan: Plan) -> Finetuning | None:

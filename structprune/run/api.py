@@ -193,7 +193,7 @@ def _run(
             folder.place(runner, ("dense",))
             return plan
         report: Report = runner.value("report")
-        problems = [reason for name in ("pruned", "final", "macs") for reason in runner.reasons(name)]
+        problems = [reason for name in runner.gates() for reason in runner.reasons(name)]
         folder.close(report, runner, name, not problems)
         if problems:
             raise GateError(

@@ -25,6 +25,7 @@ from ..store.artefacts import Artefact, Artefacts, Key, code_digest, digest_of
 from ..tasks import TASKS
 from ..train.method import TRAINING_METHODS
 from ..user_code import registered_code
+from .rounds import with_rounds
 from .stage import STAGES, Stage, Work, ordered
 
 _VERSIONS = ("timm", "accelerate", "numpy", "scipy", "safetensors", "onnx", "onnxruntime", "openvino")
@@ -45,7 +46,7 @@ class Runner:
         stages: Iterable[Stage] | None = None,
     ) -> None:
         self.recipe, self.store, self.reporter = recipe, store, reporter
-        self.stages = [entry for entry in (stages or ordered(STAGES)) if entry.when(recipe)]
+        self.stages = with_rounds([*(stages or ordered(STAGES))], recipe)
         self._versions = versions(self.stages)
         self._given = dict(artefacts or {})
         self._values: dict[tuple[str, str], Any] = {}
@@ -70,9 +71,18 @@ class Runner:
         maker = self._maker(name, len(self.stages))
         return self._kept[maker.name].folder if maker is not None and maker.name in self._kept else None
 
+    def folder_of(self, stage: str) -> Path | None:
+        """The folder in the store of what this stage makes, once it is settled; None where nothing is kept."""
+        return self._kept[stage].folder if stage in self._kept else None
+
     def key(self, stage: str) -> Key:
         """The key under which the store has what this stage makes, once what the stage needs is settled."""
         return self._key(next(entry for entry in self.stages if entry.name == stage))
+
+    def gates(self) -> list[str]:
+        """The names of all gates, in turn."""
+        names = (name for entry in self.stages for name in entry.makes if name.startswith("gates."))
+        return list(dict.fromkeys(name.removeprefix("gates.") for name in names))
 
     def reasons(self, gate: str) -> list[str]:
         """Why this gate did not pass; none where it did, and where the recipe has no such gate."""
@@ -185,7 +195,7 @@ class Runner:
                     inputs[name] = digest_of(repr(self._given[name]))
                 elif (maker := self._settled_maker(name, place)) is not None:
                     inputs[name] = self._digests[maker.name, name]
-        return Key(entry.name, _decides(entry, self.recipe), inputs, self._versions)
+        return Key(entry.kind or entry.name, _decides(entry, self.recipe), inputs, self._versions)
 
     def _make(self, entry: Stage, key: Key) -> Artefact:
         inputs, start = self._inputs(entry, entry.needs(self.recipe)), time.perf_counter()

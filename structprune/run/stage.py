@@ -7,7 +7,7 @@ that makes what an earlier one has made takes its place for those that follow: `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Stage:
             default it is told from what it is made of.
         sound_only: whether it is left out once a gate has failed.
         title: what it is about, for a line that says that its artefact was found.
+        repeats: whether each round of a schedule has it; by default as the stage that it follows.
+        kind: the name under which the store keeps its artefact, where it is a copy of another stage.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Stage:
     content: Callable[[Any, Any], str] | None = None
     sound_only: bool = False
     title: str = ""
+    repeats: bool | None = None
+    kind: str = ""
 
 
 STAGES: dict[str, Stage] = {}
@@ -86,6 +90,7 @@ def stage(
     content: Callable[[Any, Any], str] | None = None,
     sound_only: bool = False,
     title: str = "",
+    repeats: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a function as a stage; see `Stage`. Raises RecipeError for a name that is taken."""
 
@@ -93,8 +98,8 @@ def stage(
         if name in STAGES:
             raise RecipeError(f"stage {name} is there already: give another name")
         needed = needs if callable(needs) else lambda recipe: needs
-        entry = Stage(name, function, after, needed, makes, spec, when, first, read, reads, content, sound_only, title)
-        STAGES[name] = entry
+        more = (first, read, reads, content, sound_only, title, repeats)
+        STAGES[name] = Stage(name, function, after, needed, makes, spec, when, *more)
         return function
 
     return register
@@ -102,6 +107,8 @@ def stage(
 
 def ordered(stages: Mapping[str, Stage]) -> list[Stage]:
     """The stages in turn: each behind the one that it names; of several that name the same one, the last comes first.
+
+    Each says whether a round repeats it.
 
     Raises RecipeError for a stage that follows one that is not there.
     """
@@ -112,11 +119,12 @@ def ordered(stages: Mapping[str, Stage]) -> list[Stage]:
         followers.setdefault(entry.after, []).append(entry)
     line: list[Stage] = []
 
-    def place(entry: Stage) -> None:
-        line.append(entry)
+    def place(entry: Stage, repeats: bool) -> None:
+        repeats = repeats if entry.repeats is None else entry.repeats
+        line.append(replace(entry, repeats=repeats))
         for follower in reversed(followers.get(entry.name, [])):
-            place(follower)
+            place(follower, repeats)
 
     for first in followers.get(None, []):
-        place(first)
+        place(first, False)
     return line

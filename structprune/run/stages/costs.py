@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import fx, nn
@@ -35,8 +35,9 @@ from ...progress import Reporter
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...runtimes import Runtime, environment
+from ...schedules.round_limits import amounts_left, fewest, keeping
 from ...store import atomic_files
-from ...typing import Form
+from ...typing import Budget, Form
 from ...user_code_calls import code_named
 from ..stage import Work, stage
 
@@ -70,13 +71,25 @@ class Costs:
         finally:
             self.spent += deadline.spent
 
-    def plan(self, graph: DependencyGraph, scores: Scores, spec: PruneSpec, cost: CostModel | None = None) -> Plan:
-        """A plan by these multiples, and by `cost` where there is one."""
+    def plan(
+        self,
+        graph: DependencyGraph,
+        scores: Scores,
+        spec: PruneSpec,
+        cost: CostModel | None = None,
+        earlier: Plan | None = None,
+    ) -> Plan:
+        """A plan by these multiples, and by `cost` where there is one. Where there is an `earlier` one, of the network
+        that it leaves, within the limits that the dense network has."""
+        budget, allocation = spec.budget.as_dict(), allocation_of(spec.allocation)
+        if earlier is not None:
+            budget = cast(Budget, amounts_left(spec.budget.costs, earlier, graph))
+            allocation = keeping(allocation, fewest(earlier, graph, spec.max_ratio))
         return make_plan(
             graph,
             scores,
-            spec.budget.as_dict(),
-            allocation=spec.allocation,
+            budget,
+            allocation=allocation,
             min_channels=spec.min_channels,
             max_ratio=spec.max_ratio,
             align=self.multiples if spec.align == "auto" else spec.align,
@@ -142,11 +155,12 @@ def keep_form(work: Work, costs: Costs) -> None:
     atomic_files.write_text(work.folder / "form.json", json.dumps({"form": costs.form, "note": costs.note}))
 
 
-@stage("graph", after="form", needs=("traced", "form", "model", "data"), makes=("graph",))
+@stage("graph", after="form", needs=("traced", "form", "model", "data"), makes=("graph", "dense_graph"))
 def choose_graph(
     work: Work, traced: DependencyGraph, form: Mapping[str, Any], model: nn.Module, data: Data
-) -> DependencyGraph:
-    return traced if traced.form == form["form"] else trace(model, data.one, form=form["form"])
+) -> dict[str, DependencyGraph]:
+    graph = traced if traced.form == form["form"] else trace(model, data.one, form=form["form"])
+    return {"graph": graph, "dense_graph": graph}
 
 
 def _why_graph(graph: DependencyGraph, model: nn.Module) -> str:

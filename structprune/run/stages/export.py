@@ -31,7 +31,7 @@ INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
 
 @stage(
     "dense_onnx",
-    after="early",
+    after="choose",
     needs=("dense", "data"),
     makes=("dense_onnx",),
     read=lambda work: work.folder / "dense.onnx",
@@ -43,6 +43,7 @@ def export_dense(work: Work, dense: nn.Module, data: Data) -> None:
 @stage(
     "files",
     after="judge_final",
+    repeats=False,
     needs=("slim", "plan", "data"),
     first=("quality.pruned", "quality.final"),  # a network that does not run is said as such
     makes=("slim_onnx", "saved"),

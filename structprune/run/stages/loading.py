@@ -25,7 +25,7 @@ _VERSIONED = ("torch", "timm", "structprune")  # the code of these is known by i
 @stage(
     "model",
     after=None,
-    makes=("model", "dense"),
+    makes=("model", "dense", "base"),
     spec=lambda recipe: recipe.model,
     content=lambda model, spec: _digest([network_digest(model), spec.model_dump_json()]),
 )
@@ -33,7 +33,7 @@ def build(work: Work) -> Mapping[str, nn.Module]:
     from ...models import build_model
 
     model = build_model(work.spec, work.seed, work.reporter.stage)
-    return {"model": model, "dense": model}
+    return {"model": model, "dense": model, "base": model}
 
 
 @stage(

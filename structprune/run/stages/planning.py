@@ -79,12 +79,13 @@ def _write_scores(work: Work, scores: Scores) -> None:
 @stage(
     "scores",
     after="dense_onnx",
-    needs=("dense", "graph", "data", "task"),
+    needs=("base", "graph", "data", "task"),
+    repeats=True,
     makes=("scores", "first_scores"),  # `scan` and `rank` make further `scores`
     spec=lambda recipe: _scored_by(recipe, first_criterion(recipe)),
     read=lambda work: dict.fromkeys(("scores", "first_scores"), read_scores(work)),
 )
-def score_groups(work: Work, dense: nn.Module, graph: DependencyGraph, data: Data, task: Task) -> None:
+def score_groups(work: Work, base: nn.Module, graph: DependencyGraph, data: Data, task: Task) -> None:
     scores = _score(work, graph, data, task, None)
     left_out = unscorable(graph, work.spec["for"])
     values = {name: value for name, value in scores.values.items() if name not in left_out}
@@ -114,7 +115,7 @@ def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data, 
 
 def _inputs_of_plan(recipe: Recipe) -> tuple[str, ...]:
     measured = ("dense_onnx",) if wants_latency(recipe.prune.budget.as_dict()) else ()
-    return ("graph", "scores", "costs", "form", *measured)
+    return ("graph", "scores", "costs", "form", "earlier?", *measured)
 
 
 @stage(
@@ -161,7 +162,7 @@ def _score(work: Work, graph: DependencyGraph, data: Data, task: Task, widths: d
     "plan",
     after="rank",
     needs=lambda recipe: (*_inputs_of_plan(recipe), "widths?"),
-    makes=("plan",),
+    makes=("cut_plan",),
     spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
     read=lambda work: Plan.read(work.folder / "plan.json"),
 )
@@ -171,6 +172,7 @@ def make_plan(
     scores: Scores,
     costs: Costs,
     form: dict[str, str],
+    earlier: Plan | None,
     dense_onnx: Path | None = None,
     widths: Plan | None = None,
 ) -> None:
@@ -182,16 +184,29 @@ def make_plan(
         assert plan.latency is not None
         plan.latency |= {"rounds": widths.latency["rounds"], "correction": widths.latency["correction"]}
     else:
-        plan = _measured(work, graph, scores, costs, dense_onnx)
+        plan = _measured(work, graph, scores, costs, dense_onnx, earlier)
     plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else []), *note_zero_units(graph, plan)]
     atomic_files.write_text(work.folder / "plan.json", plan.to_json())
 
 
-def _measured(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, dense_onnx: Path | None) -> Plan:
+@stage("compose", after="plan", needs=("cut_plan", "earlier?"), makes=("plan",))
+def compose(work: Work, cut_plan: Plan, earlier: Plan | None) -> Plan:
+    """The plan of all cuts so far on the dense network."""
+    return cut_plan if earlier is None else earlier.then(cut_plan)
+
+
+def _measured(
+    work: Work,
+    graph: DependencyGraph,
+    scores: Scores,
+    costs: Costs,
+    dense_onnx: Path | None,
+    earlier: Plan | None,
+) -> Plan:
     """A plan; if a budget is of latency, one whose network has been timed to meet it."""
     spec: PruneSpec = work.spec["prune"]
     if not wants_latency(spec.budget.as_dict()):
-        return costs.plan(graph, scores, spec, costs.cost)
+        return costs.plan(graph, scores, spec, costs.cost, earlier)
     assert costs.cost is not None
     assert dense_onnx is not None
 

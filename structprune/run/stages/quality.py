@@ -19,7 +19,7 @@ from ...tasks import Task
 from ..stage import Work, stage
 
 
-@stage("judge", after="cut", needs=("dense", "data", "task"), makes=("judge", "quality.dense"))
+@stage("judge", after="early", needs=("dense", "data", "task"), makes=("judge", "quality.dense"))
 def of_dense(work: Work, dense: nn.Module, data: Data, task: Task) -> Mapping[str, Any]:
     samples = f"{len(data.test)} held-out images" if is_dataset(data.test) else "held-out data"  # type: ignore[arg-type]
     work.reporter.stage(f"measuring quality on {samples}")
@@ -36,7 +36,7 @@ def of_dense(work: Work, dense: nn.Module, data: Data, task: Task) -> Mapping[st
     when=lambda recipe: bool(recipe.recover),
     sound_only=True,
 )
-@stage("judge_cut", after="judge", needs=("slim", "judge"), makes=("quality.pruned",))
+@stage("judge_cut", after="cut", needs=("slim", "judge"), makes=("quality.pruned",))
 def of_slim(work: Work, slim: nn.Module, judge: Judge) -> Quality:
     return quality_of(slim, judge)
 
@@ -57,6 +57,7 @@ def of_choice(work: Work, dense: nn.Module, data: Data, task: Task) -> Judge:
 @stage(
     "judge_choice",
     after="finetune",
+    repeats=False,
     needs=("slim", "chooser"),
     makes=("validation",),
     when=lambda recipe: bool(recipe.prune.budget.bounds),

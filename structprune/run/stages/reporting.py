@@ -21,7 +21,7 @@ from ..stage import Work, stage
     "report",
     after="timing",
     needs=(
-        *("graph", "plan", "data", "quality.*", "gates.*", "dense_onnx", "slim_onnx"),
+        *("dense_graph", "plan", "data", "quality.*", "rounds.*", "gates.*", "dense_onnx", "slim_onnx"),
         *("recovery?", "latency?", "layers?", "int8?", "also?", "search?", "chooser?", "validation?"),
     ),
     makes=("report",),
@@ -29,10 +29,11 @@ from ..stage import Work, stage
 )
 def report(
     work: Work,
-    graph: DependencyGraph,
+    dense_graph: DependencyGraph,
     plan: Plan,
     data: Data,
     quality: dict[str, Quality],
+    rounds: dict[str, Any],
     gates: dict[str, Any],
     dense_onnx: Path,
     slim_onnx: Path,
@@ -64,5 +65,6 @@ def report(
         int8=int8 or {},
         also=also or (),
         search=searched,
+        rounds=rounds,
     )
-    return build_report(work.spec, graph, plan, measured)
+    return build_report(work.spec, dense_graph, plan, measured)

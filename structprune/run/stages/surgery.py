@@ -25,9 +25,9 @@ from .quality import quality_of
 from .training import own_copy, with_weights, write_weights
 
 
-@stage("cut", after="plan", needs=("dense", "plan"), makes=("slim",))
-def cut(work: Work, dense: nn.Module, plan: Plan) -> nn.Module:
-    return prune(dense, plan)
+@stage("cut", after="compose", needs=("base", "cut_plan"), makes=("slim",))
+def cut(work: Work, base: nn.Module, cut_plan: Plan) -> nn.Module:
+    return prune(base, cut_plan)
 
 
 def changes_weights(recipe: Recipe) -> bool:
@@ -35,23 +35,28 @@ def changes_weights(recipe: Recipe) -> bool:
     return bool(recipe.recover or recipe.finetune)
 
 
+def _checks_cut(recipe: Recipe) -> bool:
+    """Whether the network as cut is not the one in the end."""
+    return changes_weights(recipe) or recipe.prune.schedule is not None
+
+
 @stage(
     "check",
     after="judge_cut",
-    needs=("dense", "slim", "plan", "data"),
+    needs=("base", "slim", "cut_plan", "data"),
     first=("quality.pruned",),  # a network that does not run is said as such
     makes=("gates.pruned",),
-    when=changes_weights,
+    when=_checks_cut,
 )
-def check(work: Work, dense: nn.Module, slim: nn.Module, plan: Plan, data: Data) -> Gate:
+def check(work: Work, base: nn.Module, slim: nn.Module, cut_plan: Plan, data: Data) -> Gate:
     work.reporter.stage("checking the network as cut, before recovery and fine-tuning")
-    return verify(dense, slim, plan, data.example)
+    return verify(base, slim, cut_plan, data.example)
 
 
 @stage(
     "recover",
     after="check",
-    needs=("dense", "slim", "plan", "data", "judge", "gates.*"),
+    needs=("base", "slim", "cut_plan", "data", "judge", "gates.*"),
     makes=("slim", "recovery"),
     spec=lambda recipe: {"steps": recipe.recover, "code": [code_named(step.method) for step in recipe.recover]},
     when=lambda recipe: bool(recipe.recover),
@@ -62,9 +67,9 @@ def check(work: Work, dense: nn.Module, slim: nn.Module, plan: Plan, data: Data)
 )
 def mend(
     work: Work,
-    dense: nn.Module,
+    base: nn.Module,
     slim: nn.Module,
-    plan: Plan,
+    cut_plan: Plan,
     data: Data,
     judge: Judge,
     gates: dict[str, Gate],
@@ -76,7 +81,7 @@ def mend(
         with work.reporter.bar(f"recovery: {step.method}") as update:
             images = [Batch(Inputs.of(data.example))] if data.calibration is None else data.calibration
             options: dict[str, Any] = {"seed": work.seed, "memory": work.memory}
-            done = recover(dense, slim, plan, images, [step], **options, progress=update)
+            done = recover(base, slim, cut_plan, images, [step], **options, progress=update)
         slim, seconds = done.model, time.perf_counter() - start
         quality = quality_of(slim, judge)
         entry = {**step.model_dump(mode="json"), "layers": done.layers[0], "notes": done.notes, "seconds": seconds}

@@ -42,10 +42,10 @@ def _inputs_of_training(recipe: Recipe) -> tuple[str, ...]:
     after="graph",
     needs=_inputs_of_training,
     first=("graph",),  # what can't be pruned is said before it is trained
-    makes=("dense",),
+    makes=("dense", "base"),
     spec=lambda recipe: {**_spec(recipe.train), "going_on": recipe.model.trained},
     when=lambda recipe: recipe.train is not None,
-    read=lambda work, model: with_weights(model, work.folder / "dense.safetensors"),
+    read=lambda work, model: dict.fromkeys(("dense", "base"), with_weights(model, work.folder / "dense.safetensors")),
     reads=("model",),
     title="the trained dense network",
 )
@@ -92,19 +92,25 @@ def train_early(work: Work, model: nn.Module, training: Data, task: Task, costs:
 @stage(
     "restart",
     after="judge_recovered",
-    needs=lambda recipe: ("dense", "graph", "plan", "gates.*", *(("early",) if _starts(recipe) == "rewind" else ())),
+    needs=lambda recipe: (
+        "dense",
+        "dense_graph",
+        "plan",
+        "gates.*",
+        *(("early",) if _starts(recipe) == "rewind" else ()),
+    ),
     makes=("slim",),
     spec=lambda recipe: recipe.model,
     when=lambda recipe: _starts(recipe) != "slim",
     sound_only=True,
 )
 def restart(
-    work: Work, dense: nn.Module, graph: DependencyGraph, plan: Plan, gates: object, early: Path | None = None
+    work: Work, dense: nn.Module, dense_graph: DependencyGraph, plan: Plan, gates: object, early: Path | None = None
 ) -> nn.Module:
     """The slim network, once the gate has seen it with the weights that were cut, with early weights or new ones."""
     if early is not None:
         return prune(with_weights(own_copy(dense), early), plan)
-    return new_slim(work.spec, graph, plan, work.seed, work.reporter.stage)
+    return new_slim(work.spec, dense_graph, plan, work.seed, work.reporter.stage)
 
 
 @stage(

@@ -1,0 +1,99 @@
+"""`prune.schedule` in a recipe: a cut in several rounds, each of which is a recipe with one cut.
+
+A round plans, cuts, recovers and trains the network that the round before has left, to a budget that is a share of the
+dense network; `run.rounds` repeats the stages, and `Plan.then` makes one plan of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from ..strict_specs import Strict, Whole
+
+if TYPE_CHECKING:
+    from ..plan import Allocation
+    from ..recipe import Recipe
+
+SHARES = ("macs", "params", "channels")  # what a round's budget can be of
+Shape = Literal["linear", "cubic"]
+
+
+class ScheduleSpec(Strict):
+    """A cut in rounds, with fine-tuning between them: what is left after each follows a line, or the cubic curve that
+    cuts most while much is left (Zhu & Gupta 2017, eq. 1). The last round ends with all of `finetune`.
+    """
+
+    rounds: Whole = Field(ge=1, description="how often the network is cut; 1: at once")
+    shape: Shape = Field(
+        default="cubic", description="how much goes by when: equal amounts (`linear`), or more at first (`cubic`)"
+    )
+    epochs: Whole = Field(
+        default=1, ge=0, description="how long `finetune` trains after each round but the last; 0: not at all"
+    )
+
+
+def share_gone(shape: Shape, number: int, rounds: int) -> float:
+    """What part of all that is to go has gone after a round, counted from 1: in (0, 1]."""
+    time = number / rounds
+    return time if shape == "linear" else 1 - (1 - time) ** 3
+
+
+def rounds_of(recipe: Recipe) -> list[Recipe]:
+    """The recipes of the rounds, in turn, whose budgets are shares of the dense network; the last is `recipe` itself.
+
+    Args:
+        recipe: One with a schedule, or without, which has one round.
+
+    Returns:
+        A recipe for each round: its budget, and how long its network is trained.
+    """
+    schedule = recipe.prune.schedule
+    if schedule is None:
+        return [recipe]
+    rounds = []
+    for number in range(1, schedule.rounds):
+        gone = share_gone(schedule.shape, number, schedule.rounds)
+        budget = {name: 1 - (1 - share) * gone for name, share in recipe.prune.budget.costs.items()}
+        prune = recipe.prune.model_copy(update={"budget": recipe.prune.budget.model_copy(update=budget)})
+        finetune = None
+        if recipe.finetune is not None and schedule.epochs:
+            start = "slim" if recipe.finetune.start == "scratch" else recipe.finetune.start
+            finetune = recipe.finetune.model_copy(update={"epochs": schedule.epochs, "start": start})
+        rounds.append(recipe.model_copy(update={"prune": prune, "finetune": finetune}))
+    return [*rounds, recipe]
+
+
+def schedule_flaws(recipe: Recipe, allocation: Allocation) -> Iterator[str]:
+    """What does not go with a cut in rounds: a message for each."""
+    schedule, budget = recipe.prune.schedule, recipe.prune.budget
+    if schedule is None or schedule.rounds == 1:
+        return
+    others = [*(name for name in budget.costs if name not in SHARES), *budget.bounds]
+    absolute = [f"{name} {amount:g}" for name, amount in budget.costs.items() if name in SHARES and amount > 1]
+    if others or absolute:
+        yield (
+            f"prune.schedule goes to shares of the dense network ({', '.join(SHARES)} up to 1), and the budget has "
+            f"{', '.join([*others, *absolute])}: give a share, or cut at once"
+        )
+    if "cost" in allocation.needs:
+        yield (
+            f"allocation {allocation.name} weighs what widths of the dense network cost, and prune.schedule cuts "
+            "others: choose another, or cut at once"
+        )
+    if not schedule.epochs:
+        return
+    if recipe.finetune is None:
+        yield "prune.schedule.epochs is of fine-tuning, and there is none: add finetune, or set epochs to 0"
+    elif recipe.finetune.warmup_epochs >= schedule.epochs:
+        yield (
+            f"finetune.warmup_epochs={recipe.finetune.warmup_epochs} leaves nothing of "
+            f"prune.schedule.epochs={schedule.epochs}"
+        )
+    elif recipe.finetune.chooses and recipe.finetune.val_interval > schedule.epochs:
+        yield (
+            f"finetune.val_interval={recipe.finetune.val_interval} never comes in "
+            f"prune.schedule.epochs={schedule.epochs}"
+        )

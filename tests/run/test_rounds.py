@@ -1,0 +1,145 @@
+"""A cut in rounds: each is proven, all compose, and an interrupted run goes on to the same network."""
+
+import dataclasses
+import importlib
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import structprune as sp
+from structprune.errors import GateError
+from structprune.modules import tensors
+from structprune.progress import Reporter
+from structprune.recipe import check_recipe
+from structprune.run import runner_of
+from structprune.store.artefacts import Artefacts
+from tests.run.small_network import RECIPE, short_turns
+
+surgery = importlib.import_module("structprune.run.stages.surgery")
+train_module = importlib.import_module("structprune.train.stage")
+ROUNDS = {
+    **RECIPE,
+    "train": {**RECIPE["train"], "epochs": 1},
+    "prune": {**RECIPE["prune"], "budget": {"macs": 0.25}, "schedule": {"rounds": 2, "shape": "linear", "epochs": 1}},
+    "finetune": {**RECIPE["finetune"], "epochs": 1},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_turns():
+    with short_turns():
+        yield
+
+
+def runner(folder, **changes):
+    return runner_of(check_recipe({**ROUNDS, **changes}), Reporter(), Artefacts(folder))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run in two rounds: its folder and its report."""
+    folder = tmp_path_factory.mktemp("rounds")
+    (folder / "rounds.yaml").write_text(yaml.safe_dump(ROUNDS))
+    return folder, sp.run(folder / "rounds.yaml", folder / "run")
+
+
+def test_rounds_end_in_one_plan_of_the_dense_network(whole):
+    folder, report = whole
+    plan = sp.Plan.read(folder / "run" / "plan.json")
+    cuts = plan.constraints["cuts"]
+    dense = cuts[0]["macs"]["dense"]
+    assert [cut["macs"]["dense"] for cut in cuts] == [dense, cuts[0]["macs"]["slim"]]
+    for cut, share in zip(cuts, (0.625, 0.25), strict=True):
+        assert 0.9 * share * dense < cut["macs"]["slim"] <= share * dense
+    assert report["gate"]["passed"]
+    assert report["macs"]["slim"] == cuts[1]["macs"]["slim"] == sum(report["macs"]["fvcore"]["slim"].values())
+    assert [row["macs"] for row in report["rounds"]] == [cut["macs"]["slim"] for cut in cuts]
+    assert report["rounds"][1]["final"] == report["quality"]["final"]
+    assert report["rounds"][1]["pruned"] == report["quality"]["pruned"]
+    assert report["budget"] == {"macs": dense // 4}
+    page = (folder / "run" / "report.html").read_text()
+    assert "Rounds" in page
+
+
+def test_each_round_cuts_what_the_one_before_has_trained(whole, tmp_path):
+    run = runner(whole[0] / ".structprune")
+    first, base = run.value("plan", before="next.1"), run.value("base")
+    trained = load_file(run.folder_of("finetune.1") / "slim.safetensors")
+    assert all(torch.equal(tensor, trained[key]) for key, tensor in tensors(base).items())
+    cut = sp.prune(run.value("dense"), first)
+    assert not torch.equal(tensors(cut)["two.weight"], trained["two.weight"])
+    slim = sp.prune(base, run.value("cut_plan"))
+    once = sp.prune(run.value("dense"), run.value("plan"))
+    assert {k: t.shape for k, t in tensors(slim).items()} == {k: t.shape for k, t in tensors(once).items()}
+    assert run.gates() == ["pruned.1", "pruned", "final", "macs"]
+
+
+def test_in_graph_form_rounds_compose_too(tmp_path):
+    changes = {"prune": {**ROUNDS["prune"], "form": "graph"}, "train": None}
+    run = runner(tmp_path, **changes)
+    plan, slim = run.value("plan"), run.value("slim")
+    assert isinstance(slim, torch.fx.GraphModule)
+    assert sp.verify(run.value("dense"), slim, plan, run.value("data").example, trained=True).passed
+    assert all(run.value(f"gates.{name}").passed for name in ("pruned.1", "pruned"))
+
+
+def test_a_round_that_is_cut_wrongly_ends_in_no_slim_network(tmp_path, monkeypatch):
+    original, cuts, fitted = surgery.prune, [], []
+
+    def broken(model, plan):
+        slim = original(model, plan)
+        if not cuts:
+            slim.two.weight.data = slim.two.weight.data.roll(1, dims=1)
+        cuts.append(plan)
+        return slim
+
+    monkeypatch.setattr(surgery, "prune", broken)
+    fit = train_module.fit
+    monkeypatch.setattr(train_module, "fit", lambda *a, **k: (fitted.append(k["what"]), fit(*a, **k))[1])
+    (tmp_path / "rounds.yaml").write_text(yaml.safe_dump(ROUNDS))
+    with pytest.raises(GateError, match="not the one planned"):
+        sp.run(tmp_path / "rounds.yaml", tmp_path / "run")
+    assert fitted == ["the dense network"]  # and nothing after
+    assert not (tmp_path / "run" / "slim.onnx").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="training is the same twice on a CPU alone")
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_run_that_is_interrupted_in_a_round_ends_in_the_same_network(whole, tmp_path, monkeypatch, turn):
+    """In the middle of the first and of the second round's training, after the weights of an epoch were written."""
+    calls, store = [], importlib.import_module("structprune.train.trainer").store
+
+    def interrupted(path, *arguments, **options):
+        store(path, *arguments, **options)
+        calls.append(path.name)
+        if calls.count("slim.training.safetensors") == turn:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("structprune.train.trainer.store", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner(tmp_path).value("slim")
+    slim, theirs = runner(tmp_path).value("slim"), load_file(whole[0] / "run" / "slim.safetensors")
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in tensors(slim).items())
+
+
+def test_each_round_goes_back_to_the_early_weights(tmp_path):
+    """Iterative magnitude pruning of Frankle et al.: every round starts from the same early weights."""
+    finetune = {**ROUNDS["finetune"], "start": "rewind", "rewind_to": 0}
+    run = runner(tmp_path, finetune=finetune)
+    for before, plan in (("finetune.1", run.value("plan", before="next.1")), ("finetune", run.value("plan"))):
+        torch.manual_seed(0)
+        expected = tensors(sp.prune(type(run.value("dense"))(), plan))
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in tensors(run.value("slim", before)).items())
+
+
+def test_recovery_mends_each_round(tmp_path):
+    changes = {"recover": ["means"], "data": {**ROUNDS["data"], "calibration": {"images": 48}}, "finetune": None}
+    schedule = {**ROUNDS["prune"], "schedule": {"rounds": 2, "epochs": 0}}
+    run = runner(tmp_path, prune=schedule, **changes)
+    assert run.value("gates.final").passed
+    rounds = [run.value(name) for name in ("rounds.1.recovery", "recovery")]
+    assert [[step.layers > 0 for step in steps] for steps in rounds] == [[True], [True]]
+    assert dataclasses.asdict(run.value("rounds.1.final"))["value"] == rounds[0][0].quality

@@ -1,0 +1,58 @@
+"""Budgets of rounds, held against numbers by hand, and what does not go with a cut in rounds."""
+
+import pytest
+
+from structprune.errors import RecipeError
+from structprune.recipe import check_recipe
+from structprune.schedules.rounds import rounds_of, share_gone
+from tests.run.small_network import RECIPE
+
+
+def recipe(schedule, finetune=None, **prune):
+    finetune = {**RECIPE["finetune"], **(finetune or {})}
+    return {**RECIPE, "prune": {"budget": {"macs": 0.25}, "schedule": schedule, **prune}, "finetune": finetune}
+
+
+def test_half_of_the_way_is_half_by_a_line_and_seven_eighths_by_the_cubic_curve():
+    assert share_gone("linear", 1, 2) == 0.5
+    assert share_gone("cubic", 1, 2) == 0.875  # 1 - (1/2)³
+    assert share_gone("linear", 2, 2) == share_gone("cubic", 2, 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "left"),
+    [("linear", [0.75, 0.5, 0.25]), ("cubic", [1 - 0.75 * 19 / 27, 1 - 0.75 * 26 / 27, 0.25])],
+)
+def test_each_round_has_a_budget_and_epochs_of_its_own(shape, left):
+    rounds = rounds_of(check_recipe(recipe({"rounds": 3, "shape": shape, "epochs": 4}, {"epochs": 9})))
+    assert [each.prune.budget.macs for each in rounds] == pytest.approx(left, abs=1e-12)
+    assert [each.finetune.epochs for each in rounds] == [4, 4, 9]
+
+
+def test_rounds_without_epochs_train_at_the_end_alone():
+    rounds = rounds_of(check_recipe(recipe({"rounds": 2, "epochs": 0})))
+    assert [each.finetune and each.finetune.epochs for each in rounds] == [None, 2]
+    assert rounds_of(check_recipe(RECIPE)) == [check_recipe(RECIPE)]
+
+
+def test_new_weights_come_in_the_last_round_and_early_ones_in_each():
+    scratch = rounds_of(check_recipe(recipe({"rounds": 2}, {"start": "scratch"})))
+    assert [each.finetune.start for each in scratch] == ["slim", "scratch"]
+    rewound = rounds_of(check_recipe(recipe({"rounds": 2}, {"start": "rewind", "rewind_to": 1})))
+    assert [each.finetune.start for each in rewound] == ["rewind", "rewind"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (recipe({"rounds": 2}, budget={"speedup": 2}), r"the budget has speedup: give a share, or cut at once"),
+        (recipe({"rounds": 2}, budget={"macs": 20000}), r"the budget has macs 20000: give a share"),
+        (recipe({"rounds": 2}, budget={"macs": 0.5, "quality_drop": 0.1}), r"the budget has quality_drop"),
+        (recipe({"rounds": 2, "epochs": 1}, {"warmup_epochs": 1}), r"warmup_epochs=1 leaves nothing of prune.schedule"),
+        ({**recipe({"rounds": 2}), "finetune": None}, r"prune.schedule.epochs is of fine-tuning, and there is none"),
+        (recipe({"round": 2}), r"prune.schedule.round: unknown key 'round': did you mean rounds"),
+    ],
+)
+def test_what_does_not_go_with_rounds_is_refused(data, message):
+    with pytest.raises(RecipeError, match=message):
+        check_recipe(data)
