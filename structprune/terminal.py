@@ -13,13 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from .errors import StructPruneError
+from .launch import leads
 
 _errors = Console(stderr=True)
 
 
 def output(width: int = 110) -> Console:
     """Standard output, at a width that fits the tables if it is not a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=width)
+    quiet = not leads()  # one process prints for all
+    return Console(quiet=quiet) if sys.stdout.isatty() else Console(width=width, quiet=quiet)
 
 
 def folder_of(out: str | None, recipe: Path) -> Path:
@@ -52,8 +54,10 @@ def plain_errors(after_interrupt: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except StructPruneError as error:
-        _errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        if leads():  # one process says it for all
+            _errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        _errors.print(f"interrupted; {escape(after_interrupt())}", highlight=False, soft_wrap=True)
+        if leads():
+            _errors.print(f"interrupted; {escape(after_interrupt())}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None

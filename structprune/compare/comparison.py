@@ -22,6 +22,7 @@ from ..cost import check_may_time
 from ..criteria import criterion_of
 from ..errors import RecipeError, StoreError
 from ..json_records import read_record
+from ..launch import refuse_several
 from ..progress import Reporter
 from ..recipe import Recipe, read_recipe, read_yaml
 from ..run import held, rehearse
@@ -81,6 +82,7 @@ def compare(
         StructPruneError: The recipe can't be run or compared, or the folder is in use; before any work.
         RecipeError: Torch-pruning is not installed, or the recipe asks for what can't be compared.
     """
+    refuse_several("a comparison")
     reporter = reporter or Reporter()
     checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides, reporter.stage)
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"

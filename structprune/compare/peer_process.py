@@ -36,6 +36,7 @@ from ..report.records import Counts, Quality
 from ..store import atomic_files
 from ..tasks.building import make_task
 from ..train import train_stage
+from ..train.stage import TrainingSettings
 from .peak_memory import PeakMemory
 from .peer import (
     Settings,
@@ -146,7 +147,8 @@ def _do(task: Task, progress: Progress) -> None:
     if recipe.finetune:
         progress.stage = "fine-tune"
         reporter = Reporter(Console(file=io.StringIO()))
-        train_stage(slim, recipe.finetune, data, purpose, folder, "slim", recipe.seed, reporter)
+        settings = TrainingSettings(recipe.finetune, folder, "slim", recipe.seed)
+        train_stage(settings, slim, data, purpose, reporter)
     progress.stage = "forward"
     quality["final"] = judge(slim)
     progress.quality = quality_record(quality, not recipe.model.trained)

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from ..argument_checks import checked, flag, instance, optional, several
 from ..errors import GateError, RecipeError, StoreError
+from ..launch import leads
 from ..process_state import TORCH, settings_kept
 from ..progress import Reporter
 from ..recipe import Recipe, read_recipe
@@ -26,6 +27,7 @@ from ..store.artefacts import Artefacts
 from ..store.cleaning import at_work
 from . import stages
 from .folder import RunFolder
+from .processes import Crew, crew_of_launch, follow, lead
 from .quality_bounds import check_bounds
 from .quality_search import search
 from .runner import Runner
@@ -149,13 +151,33 @@ def _claimed(
     plan_only: bool,
     reporter: Reporter | None,
 ) -> Report | Plan:
-    """Runs in a folder that takes this recipe: its plan, or its report."""
+    """Runs in a folder that takes this recipe: its plan, or its report. Of several processes the first one does."""
+
+    def claimed(crew: Crew | None = None) -> Report | Plan:
+        return _claimed_by_one(recipe, out, overrides, resume, plan_only, reporter, crew)
+
+    with crew_of_launch() as crew:
+        if crew is None:
+            return claimed()
+        return lead(crew, lambda: claimed(crew)) if leads() else follow(crew, runner_of)
+
+
+def _claimed_by_one(
+    recipe: str | Path | Recipe,
+    out: str | Path | None,
+    overrides: Sequence[str],
+    resume: bool,
+    plan_only: bool,
+    reporter: Reporter | None,
+    crew: Crew | None,
+) -> Report | Plan:
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
     reporter = reporter or Reporter()
     checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides, reporter.stage)
     if out is not None and not str(out).strip():
         raise RecipeError("the output folder's name is empty: give one by --out, or leave it out for runs/NAME")
-    _one_process()
+    if crew is not None:
+        crew.recipe = checked
     folder = RunFolder(Path(out) if out is not None else Path("runs") / name)
     finished = folder.claim(checked, resume)
     if finished is not None:
@@ -250,12 +272,3 @@ def _say(plan: Plan, recipe: Recipe, reporter: Reporter) -> None:
     )
     for note in plan.notes:
         reporter.note(note)
-
-
-def _one_process() -> None:
-    """Several processes would each write the whole run."""
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count.isdigit() and int(count) > 1:
-        raise RecipeError(
-            f"a run works in one process, and {count} were launched: launch one (its own threads use the cores)"
-        )

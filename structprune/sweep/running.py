@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from ..errors import RecipeError
+from ..launch import refuse_several
 from ..progress import Reporter
 from .files import write_files
 from .folder import SweepFolder
@@ -42,6 +43,7 @@ def sweep(
         RecipeError: The file, or the recipe of an arm, has mistakes, or the folder can't take this sweep; before any
             run.
     """
+    refuse_several("a sweep")
     reporter = reporter or Reporter()
     checked = read_sweep(path, reporter.stage)
     if out is not None and not str(out).strip():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -23,37 +24,75 @@ from .trainer import EpochFigures, Progress, fit
 _ON = ", on from the weights that it came with"
 
 
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What decides the training of a stage, beside the network, the data and the task.
+
+    Attributes:
+        spec: the recipe's `train` or `finetune`.
+        folder: gets the weights and, meanwhile, the checkpoint.
+        what: "dense" or "slim".
+        seed: decides order, dropout and augmentation.
+        until: the epoch after which it ends; None for all.
+        cut: the cut that follows, for methods that plan it.
+    """
+
+    spec: TrainSpec
+    folder: Path
+    what: str
+    seed: int
+    until: int | None = None
+    cut: ComingCut = UNKNOWN_CUT
+
+    def fit(self, model: nn.Module, data: Data, task: Task, dense: nn.Module | None, **reports: Any) -> nn.Module:
+        """Trains a network in place, beside all other processes that call this.
+
+        Args:
+            model: The network; its parameters and buffers change.
+            data: What to train on.
+            task: The loss and the metrics.
+            dense: The network that `model` was cut from, for methods that learn from it.
+            reports: `progress`, `log` and `tell` of `fit`.
+
+        Returns:
+            The network.
+
+        Raises:
+            RecipeError: As `fit`.
+            TrainingError: As `fit`.
+        """
+        assert data.train is not None
+        return fit(
+            model, data.train, self.spec, task=task, validation=data.validation if data.labelled else None, dense=dense,
+            seed=self.seed, checkpoint=self.folder / f"{self.what}.training.safetensors", workers=data.workers,
+            what=f"the {self.what} network", until=self.until, cut=self.cut, **reports,
+        )  # fmt: skip
+
+
 def train_stage(
+    settings: TrainingSettings,
     model: nn.Module,
-    spec: TrainSpec,
     data: Data,
     task: Task,
-    folder: Path,
-    what: str,
-    seed: int,
     reporter: Reporter,
+    *,
     going_on: bool = False,
     dense: nn.Module | None = None,
-    until: int | None = None,
-    cut: ComingCut = UNKNOWN_CUT,
+    begin: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Trains `model` in place, and writes its weights and a summary of its epochs (CSV) into `folder`.
+    """Trains `model` in place, and writes its weights and a summary of its epochs (CSV) into the settings' folder.
 
     If the weights are there already, they are only read; an interrupted training goes on.
 
     Args:
+        settings: what decides the training.
         model: the network; its parameters and buffers change.
-        spec: the recipe's `train` or `finetune`.
         data: what to train on.
         task: the loss and the metrics.
-        folder: gets the weights and, meanwhile, the checkpoint.
-        what: "dense" or "slim".
-        seed: decides order, dropout and augmentation.
         reporter: shows the progress.
         going_on: whether the network came with weights, which is said.
         dense: the network that `model` was cut from, for methods that learn from it.
-        until: the epoch after which it ends.
-        cut: the cut that follows, for methods that plan it.
+        begin: is called before a training that is not done yet, to have other processes take part.
 
     Returns:
         The file of the weights.
@@ -62,6 +101,7 @@ def train_stage(
         RecipeError: there is no training data with labels.
         TrainingError: training failed or diverged.
     """
+    spec, what, folder = settings.spec, settings.what, settings.folder
     if data.train is None or (spec.needs_labels and not data.labelled):
         raise RecipeError(f"training the {what} network needs training data with labels: see `data`")
     final = folder / f"{what}.safetensors"
@@ -69,12 +109,11 @@ def train_stage(
         replace_tensors(model, load_file(final))
         return final
     verb, notes = "training" if what == "dense" else "fine-tuning", list[str]()
-    reporter.stage(f"{verb} the {what} network{_ON if going_on else ''}, {_length(spec.epochs, until)}")
+    reporter.stage(f"{verb} the {what} network{_ON if going_on else ''}, {_length(spec.epochs, settings.until)}")
     with reporter.bar(verb) as update:
-        fit(
-            model, data.train, spec, task=task, validation=data.validation if data.labelled else None, dense=dense,
-            cut=cut, seed=seed, checkpoint=folder / f"{what}.training.safetensors", progress=_shown_by(update),
-            log=partial(_log, reporter, folder, what), workers=data.workers, what=f"the {what} network", until=until,
+        begin()
+        settings.fit(
+            model, data, task, dense, progress=_shown_by(update), log=partial(_log, reporter, folder, what),
             tell=notes.append,
         )  # fmt: skip
     for note in notes:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from ..copying import release
-from ..data.loading import Stream, check_readable, data_loader, guarded, is_dataset
+from ..data.loading import Stream, check_readable, guarded
 from ..errors import RecipeError, TrainingError
 from ..modules import tensors
-from ..ops import Inputs
 from ..seeds import derived
 from ..tasks import Task
 from ..tasks.building import make_task
 from ..user_code import Tell
 from ..user_code_calls import in_one_line
 from .averaging import AveragedWeights
+from .batches import example_of, lists_of, loader_for
 from .checkpoint import restore, store
 from .method import UNKNOWN_CUT, ComingCut, Step, Training, TrainingMethod, make_method
 from .mixing import MixedSamples
@@ -69,8 +68,8 @@ def fit(
 ) -> nn.Module:
     """Trains `model` in place by a task's loss and returns it, on the CPU and in evaluation mode.
 
-    Runs on Accelerate's device, and under `accelerate launch` in all processes, which average their gradients. An
-    interrupted training ends with the weights of an uninterrupted one.
+    Runs on Accelerate's device, and under `accelerate launch` in all processes, which share each batch and average
+    their gradients. An interrupted training ends with the weights of an uninterrupted one.
 
     Args:
         model: the network; its parameters and buffers change.
@@ -144,23 +143,33 @@ def _begun(
     """A training that is ready for its first epoch, except for its methods."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import set_seed
+    from accelerate.utils import DataLoaderConfiguration, set_seed
 
     AcceleratorState._reset_state()  # an earlier training's precision; processes stay as they are
-    accelerator = Accelerator(mixed_precision=_PRECISIONS[spec.amp_dtype])
+    accelerator = Accelerator(
+        mixed_precision=_PRECISIONS[spec.amp_dtype],
+        dataloader_config=DataLoaderConfiguration(split_batches=True),  # a batch is as large as with one process
+    )
     if (kind := accelerator.distributed_type.value) in _SHARDED:
         raise RecipeError(
             f"training under {kind} leaves each process a part of the weights, and a network is cut from whole ones: "
             "launch it with data parallelism alone (accelerate launch --multi_gpu)"
+        )
+    if spec.batch_size % accelerator.num_processes:
+        raise RecipeError(
+            f"batch_size={spec.batch_size} can't be shared evenly by {accelerator.num_processes} processes: give a "
+            f"multiple of {accelerator.num_processes}"
         )
     for part in model.modules():
         release(part)  # another's marks: it would be neither moved nor wrapped
     if spec.grad_checkpointing:
         _set_checkpointing(model, on=True)
     set_seed(derived(seed))
-    source = _loader(train, spec, task, workers)
+    source = loader_for(train, spec, task, workers)
     optimizer = make_optimizer(model, spec)
     wrapped, prepared, loader = accelerator.prepare(model, optimizer, source)
+    if isinstance(source.sampler, RandomSampler):
+        source.sampler.generator = None  # each epoch's order is of its own seed, in one process as in several
     passes = len(loader)
     if not passes:
         raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(train)} training images")  # type: ignore[arg-type]
@@ -202,7 +211,7 @@ class _Trainer:
         """Shows the methods the training that they are part of."""
         training = Training(
             self.model, self.optimizer, self.task, self.spec.epochs, self.updates, self.seed,
-            lambda: _example(train, self.task, self.model), lambda: map(self.task.batch, guarded(self.source)), dense,
+            lambda: example_of(train, self.task, self.model), lambda: map(self.task.batch, guarded(self.source)), dense,
             cut,
         )  # fmt: skip
         for method in self.methods:
@@ -251,7 +260,7 @@ class _Trainer:
         self.wrapped.train()
         failure = f"training {self.what} failed in epoch {epoch + 1} of {self.spec.epochs}"
         total = 0.0
-        for index, raws in enumerate(_lists(guarded(self.loader), self.spec.grad_accum_steps)):
+        for index, raws in enumerate(lists_of(guarded(self.loader), self.spec.grad_accum_steps)):
             update = epoch * self.updates + index
             self.schedule.step_update(update)
             with in_one_line(TrainingError, failure):
@@ -330,20 +339,6 @@ def _methods(spec: TrainSpec, task: Task, validation: Stream | None, workers: in
     return methods
 
 
-def _example(train: Any, task: Task, model: nn.Module) -> Inputs:
-    """The inputs of one sample of the training data, where the network is."""
-    raw = next(iter(train)) if isinstance(train, DataLoader) else task.collate([train[0]])
-    inputs = task.batch(raw).inputs
-    return inputs.map(lambda x: x[:1] if x.dim() else x).beside(model)
-
-
-def _lists(items: Iterable[Any], length: int) -> Iterator[list[Any]]:
-    """The items in turn, in lists of a length; the last may be shorter."""
-    iterator = iter(items)
-    while part := list(islice(iterator, length)):
-        yield part
-
-
 def _set_checkpointing(model: nn.Module, on: bool) -> None:
     """Turns timm's gradient checkpointing on or off. Raises RecipeError for a network that has none."""
     switch = getattr(model, "set_grad_checkpointing", None)
@@ -356,26 +351,12 @@ def _set_checkpointing(model: nn.Module, on: bool) -> None:
         switch(on)
 
 
-def _loader(train: Any, spec: TrainSpec, task: Task, workers: int) -> DataLoader:
-    if isinstance(train, DataLoader):
-        return train
-    if not is_dataset(train):
-        raise RecipeError(
-            f"training data is a {type(train).__name__}: give a torch Dataset with a length, or a DataLoader"
-        )
-    if not len(train):
-        raise RecipeError("there is no training data: give at least one batch")
-    return data_loader(train, spec.batch_size, task.collate, workers=workers, shuffle=True, drop_last=True)
-
-
 def _finite(accelerator: Any, loss: Tensor, spec: TrainSpec, epoch: int, what: str) -> float:
     """The loss as a number. Raises TrainingError, in all processes at once, if it is not finite in one of them."""
-    losses = accelerator.gather(loss.reshape(1)) if accelerator.num_processes > 1 else loss
+    losses = accelerator.gather(loss.reshape(1)) if accelerator.num_processes > 1 else loss.reshape(1)
     if not bool(torch.isfinite(losses).all()):
-        raise _diverged(
-            f"its loss was {float(losses.flatten()[~torch.isfinite(losses.flatten())][0])}", spec, epoch, what
-        )
-    return float(loss)
+        raise _diverged(f"its loss was {float(losses[~torch.isfinite(losses)][0])}", spec, epoch, what)
+    return float(losses.mean())
 
 
 def _check_weights(model: nn.Module, spec: TrainSpec, epoch: int, what: str) -> None:

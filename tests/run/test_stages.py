@@ -116,13 +116,6 @@ def test_two_runs_in_one_folder_at_once(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) in ([], [".run.lock"])
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RecipeError, match="works in one process, and 2 were launched"):
-        sp.run(recipe_file(tmp_path), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path, monkeypatch):
     from structprune.run.stages import training
 

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import structprune as sp
+from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec
 from structprune.train import fit
 
-IMAGES, EACH = 32, 16  # in all, and in each process's one batch
+IMAGES = 32  # in all, and in the one batch that the processes share
 
 
 def data():
@@ -34,7 +35,7 @@ def network():
 def main(out):
     torch.set_num_threads(1)
     images, labels = data()
-    spec = TrainSpec(epochs=1, batch_size=EACH, opt="momentum", lr=0.5, sched="constant")
+    spec = TrainSpec(epochs=1, batch_size=IMAGES, opt="momentum", lr=0.5, sched="constant")
     dense = fit(network(), TensorDataset(images, labels), spec, seed=0, checkpoint=Path(f"{out}.dense"))
     graph = sp.trace(dense, images[:1])
     plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.6}, align=1)
@@ -45,7 +46,7 @@ def main(out):
     before = {key: value.clone() for key, value in slim.state_dict().items()}
     slim._is_accelerate_prepared = True  # as on a network that was copied with all its marks
     fit(slim, TensorDataset(images, labels), spec, seed=0, checkpoint=Path(f"{out}.slim"))
-    stopping = TrainSpec(epochs=6, batch_size=EACH // 2, lr=0.05, sched="constant", patience=1, clip_grad=1.0)
+    stopping = TrainSpec(epochs=6, batch_size=IMAGES // 2, lr=0.05, sched="constant", patience=1, clip_grad=1.0)
     torch.manual_seed(int(os.environ["RANK"]))  # what one process alone would measure
     noise = TensorDataset(torch.randn(24, 1, 6, 6), torch.randint(0, 3, (24,)))
     said = []
@@ -53,6 +54,16 @@ def main(out):
         network(), TensorDataset(images, labels), stopping, validation=noise, seed=0,
         checkpoint=Path(f"{out}.stopped"), tell=said.append,
     )  # fmt: skip
+    try:
+        fit(
+            network(),
+            TensorDataset(images, labels),
+            spec.model_copy(update={"batch_size": 9}),
+            seed=0,
+            checkpoint=Path(f"{out}.odd"),
+        )
+    except RecipeError as error:
+        said.append(str(error))
     found = {
         "stopped": stopped.state_dict(),
         "said": said,

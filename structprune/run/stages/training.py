@@ -23,6 +23,8 @@ from ...tasks import Task
 from ...train import train_stage
 from ...train.method import UNKNOWN_CUT, ComingCut, code_of
 from ...train.spec import TrainSpec
+from ...train.stage import TrainingSettings
+from ..processes import share
 from ..stage import Work, stage
 from .costs import Costs
 
@@ -116,10 +118,7 @@ def restart(
 @stage(
     "finetune",
     after="restart",
-    needs=lambda recipe: (
-        *("dense", "slim", "training", "task", "gates.*"),
-        *(("plan",) if recipe.finetune and recipe.finetune.equal == "compute" else ()),
-    ),
+    needs=("dense", "slim", "training", "task", "gates.*", "plan"),
     makes=("slim",),
     spec=lambda recipe: {**_spec(recipe.finetune), "going_on": False},
     when=lambda recipe: recipe.finetune is not None,
@@ -135,15 +134,14 @@ def finetune(
     training: Data,
     task: Task,
     gates: object,
-    plan: Plan | None = None,
+    plan: Plan,
 ) -> None:
     spec: FinetuneSpec = work.spec["spec"]
     if spec.restarts:
         weights = "new weights" if spec.start == "scratch" else f"the dense network's weights of epoch {spec.rewind_to}"
         work.reporter.stage(f"of the slim network only the structure is kept: its training starts from {weights}")
-    if plan is not None:
-        spec = in_full(spec, plan.macs)
-    _fit(work, own_copy(slim), training, task, "slim", dense, spec)
+    spec = in_full(spec, plan.macs)
+    _fit(work, own_copy(slim), training, task, "slim", dense, spec, plan=plan)
 
 
 def _fit(
@@ -156,9 +154,15 @@ def _fit(
     spec: TrainSpec | None = None,
     until: int | None = None,
     cut: ComingCut = UNKNOWN_CUT,
+    plan: Plan | None = None,
 ) -> None:
     spec, going_on = spec or work.spec["spec"], work.spec["going_on"]
-    train_stage(model, spec, data, task, work.folder, what, work.seed, work.reporter, going_on, dense, until, cut)
+    settings = TrainingSettings(spec, work.folder, what, work.seed, until, cut)
+
+    def begin() -> None:
+        share(settings, model, plan, dense)
+
+    train_stage(settings, model, data, task, work.reporter, going_on=going_on, dense=dense, begin=begin)
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
 
 

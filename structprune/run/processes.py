@@ -1,0 +1,210 @@
+"""Several processes for one run, as `accelerate launch` starts them: all train, and the first does everything else.
+
+The first process leads: it reads the recipe, plans, cuts, proves, exports and writes. The others wait, make a network
+with the same tensors when the first is about to train one, train beside it, and end with it.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ..data import Data
+from ..errors import RecipeError, StructPruneError
+from ..launch import launched
+from ..modules import replace_tensors, skeleton_copy, tensors
+from ..progress import Reporter
+from ..recipe import Recipe
+from ..records import Plan
+from ..store.artefacts import Artefacts
+from ..surgery import prune
+from ..tasks import Task
+from ..train.stage import TrainingSettings
+
+_PATIENCE = timedelta(days=7)  # for which the others wait while the first one plans, measures or exports
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that all processes take part in.
+
+    Attributes:
+        recipe: of the run.
+        settings: what decides it; the folder is on a disk that all processes see.
+        plan: plan.json of the network that is trained; None for the dense one.
+        weights: the tensors that the training starts from, as a safetensors file holds them.
+        dense: those of the dense network, where there is one beside it.
+    """
+
+    recipe: Recipe
+    settings: TrainingSettings
+    plan: str | None
+    weights: bytes = field(repr=False)
+    dense: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class End:
+    """The run has ended: what came of it, or the error that ended it."""
+
+    result: Any = None
+    error: StructPruneError | None = None
+
+
+class Crew:
+    """The processes of one launch, connected apart from what training exchanges; `recipe` is the run's."""
+
+    recipe: Recipe | None = None
+
+    def __init__(self) -> None:
+        from accelerate import Accelerator
+        from torch import distributed
+
+        if (connected := Accelerator().num_processes) != launched():
+            raise RecipeError(
+                f"{launched()} processes were launched, of which Accelerate connects {connected}: start them by "
+                "`accelerate launch -m structprune run ...` (with --cpu where no GPU is meant)"
+            )
+        self._group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+
+    def tell(self, message: Job | End | None = None) -> Any:
+        """Sends a message of the first process to all others. Returns it, in each of them."""
+        from torch import distributed
+
+        held = [message]
+        distributed.broadcast_object_list(held, src=0, group=self._group)
+        return held[0]
+
+
+_CREW: ContextVar[Crew | None] = ContextVar("crew", default=None)
+
+
+@contextmanager
+def crew_of_launch() -> Iterator[Crew | None]:
+    """Connects the processes that were launched, while a run works in them; None for one process alone."""
+    crew = Crew() if launched() > 1 else None
+    token = _CREW.set(crew)
+    try:
+        yield crew
+    finally:
+        _CREW.reset(token)
+
+
+def lead(crew: Crew, work: Callable[[], Any]) -> Any:
+    """Does the work of the first process, and tells the others how it ended.
+
+    Args:
+        crew: All processes.
+        work: What this one does.
+
+    Returns:
+        What `work` returns.
+
+    Raises:
+        StructPruneError: As `work` does. The others raise it too.
+    """
+    try:
+        result = work()
+    except StructPruneError as error:
+        crew.tell(End(error=error))
+        raise
+    crew.tell(End(result))
+    return result
+
+
+def share(settings: TrainingSettings, model: nn.Module, plan: Plan | None, dense: nn.Module | None) -> None:
+    """Calls the other processes, if there are any, to the training that the first one is about to begin.
+
+    Args:
+        settings: What decides it.
+        model: The network that is trained.
+        plan: What was cut from the recipe's network to make it; None where nothing was.
+        dense: The network that `model` was cut from.
+    """
+    crew = _CREW.get()
+    if crew is None:
+        return
+    assert crew.recipe is not None
+    settings = replace(settings, folder=settings.folder.absolute())
+    text = None if plan is None else plan.to_json()
+    crew.tell(Job(crew.recipe, settings, text, _bytes(model), None if dense is None else _bytes(dense)))
+
+
+def follow(crew: Crew, runner_of: Callable[[Recipe, Reporter, Artefacts], Any]) -> Any:
+    """Trains whatever the first process trains, until the run ends.
+
+    Args:
+        crew: All processes.
+        runner_of: Prepares the stages of a recipe.
+
+    Returns:
+        What the first process returns.
+
+    Raises:
+        StructPruneError: What ended the run.
+    """
+    with tempfile.TemporaryDirectory() as nowhere:
+        follower: _Follower | None = None
+        while not isinstance(message := crew.tell(), End):
+            if follower is None:
+                runner = runner_of(message.recipe, Reporter(Console(file=io.StringIO())), Artefacts(Path(nowhere)))
+                follower = _Follower(runner)
+            follower.train(message)
+    if message.error is not None:
+        raise message.error
+    return message.result
+
+
+class _Follower:
+    """The recipe's network, task and data, in a process that follows; `runner` makes them as the first one's does."""
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        network: nn.Module = self._runner.value("model")
+        return network
+
+    @cached_property
+    def _data(self) -> tuple[Task, Data]:
+        return self._runner.value("task"), self._runner.value("training")
+
+    def train(self, job: Job) -> None:
+        network = _copy(self._network)
+        dense = None if job.dense is None else _filled(_copy(network), job.dense)
+        if job.plan is not None:
+            network = prune(network, Plan.from_json(job.plan))
+        task, data = self._data
+        try:
+            job.settings.fit(_filled(network, job.weights), data, task, dense)
+        except StructPruneError:
+            return  # the first process raises it too, and says so
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    copy = skeleton_copy(model)
+    replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
+    return copy
+
+
+def _bytes(model: nn.Module) -> bytes:
+    return save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors(model).items()})
+
+
+def _filled(model: nn.Module, data: bytes) -> nn.Module:
+    held: dict[str, Tensor] = load(data)
+    replace_tensors(model, held)
+    return model

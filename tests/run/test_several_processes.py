@@ -1,0 +1,111 @@
+"""A run in two processes, as `accelerate launch` starts them, ends as a run in one does with the same batches."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import structprune as sp
+from structprune.compare import compare
+from structprune.errors import RecipeError
+
+ROOT = Path(__file__).parents[2]
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 16, 3, stride=2), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)
+        )
+"""
+RECIPE = """
+model: {source: net.py:Net}
+data: {source: digits, image_size: 8}
+prune: {criterion: l1, budget: {macs: 0.5}, align: 1}
+train: {epochs: 2, batch_size: 64, opt: adamw, lr: 1.0e-3}
+finetune: {epochs: 1, batch_size: 64, opt: adamw, lr: 1.0e-3, methods: [distill], clip_grad: 1.0}
+bench: {seconds: 0.2}
+"""
+
+
+def launch(folder, out, processes, *options):
+    """The command in so many processes, as a launcher starts them. Returns what each prints, and how it ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "structprune", "run", "net.yaml", "--out", out, *options]
+    started = [
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(processes)
+    ]
+    ends = [process.communicate(timeout=300) for process in started]
+    return [(process.returncode, *(text.decode() for text in end)) for process, end in zip(started, ends, strict=True)]
+
+
+def test_two_processes_end_as_one_does(tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "net.yaml").write_text(RECIPE)
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        sp.run("net.yaml", "one/run")
+    first, second = launch(tmp_path, "two/run", 2)
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert "gate passed" in first[1]
+    assert not second[1].strip()  # one says it for all
+    losses = {}
+    for folder in ("one", "two"):
+        run = tmp_path / folder / "run"
+        for network in ("dense", "slim"):
+            rows = list(csv.DictReader((run / f"{network}.summary.csv").open()))
+            losses[folder, network] = torch.tensor([float(row["train_loss"]) for row in rows])
+    for network in ("dense", "slim"):
+        torch.testing.assert_close(losses["two", network], losses["one", network], rtol=1e-4, atol=1e-5)
+        one, two = (load_file(tmp_path / folder / "run" / f"{network}.safetensors") for folder in ("one", "two"))
+        assert one.keys() == two.keys()
+        for key, weight in one.items():
+            torch.testing.assert_close(two[key], weight, rtol=1e-3, atol=1e-4)
+    plans = [json.loads((tmp_path / folder / "run" / "plan.json").read_text())["keep"] for folder in ("one", "two")]
+    assert plans[0] == plans[1]
+
+
+def test_processes_that_are_not_connected_are_refused(tmp_path, monkeypatch):
+    """Without a launcher's word that the CPU is meant, Accelerate takes each for a run of its own."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "net.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match="2 processes were launched, of which Accelerate connects 1"):
+        sp.run(tmp_path / "net.yaml", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_is_said_once_and_ends_all(tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "net.yaml").write_text(RECIPE)
+    first, second = launch(tmp_path, "run", 2, "--set", "train.epoch=3")
+    assert first[0] == second[0] == 2
+    assert "train.epoch: unknown key 'epoch'" in " ".join(first[2].split())
+    assert not second[2].strip()
+
+
+def test_a_comparison_is_refused_in_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "net.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match="works in one process, and 2 were launched"):
+        compare(tmp_path / "net.yaml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
