@@ -15,20 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..recipe import PruneSpec
+    from ..records import Scores
     from .coupled import CoupledUnits
 
 
-class PlannedSpec(MethodSpec):
-    """What a plan is made by while training. What is left out is as in the recipe's `prune`, but for the criterion."""
+class CutSpec(MethodSpec):
+    """What may stay when the cut follows. What is left out is as in the recipe's `prune`."""
 
     plans: ClassVar[bool] = True
+    cut_by: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # of which `prune` needs one, by key, to remove the same units
 
-    criterion: str = Field(default="l2", description="how units are ranked: a criterion that needs weights alone")
     budget: dict[Literal["macs", "params", "channels"], Annotated[Number, Field(gt=0)]] | None = Field(
         default=None, min_length=1, description="what may stay; by default as in `prune.budget`"
-    )
-    allocation: str | None = Field(
-        default=None, description="how the budget is shared among groups; by default as in `prune`"
     )
     min_channels: Whole | None = Field(
         default=None, ge=1, description="how many channels each layer keeps at least; by default as in `prune`"
@@ -45,6 +43,51 @@ class PlannedSpec(MethodSpec):
     ignore: tuple[str, ...] | None = Field(
         default=None,
         description="module paths, with `*` and `?`, whose channels stay; by default as in `prune`",
+    )
+
+    def before_cut(self, prune: PruneSpec) -> CutSpec:
+        from ..plan import allocation_of
+
+        values = {key: getattr(prune, key) for key in self.shared() if getattr(self, key) is None}
+        if "allocation" in values and allocation_of(prune.allocation).needs:
+            values["allocation"] = "uniform"  # `cautions` says so
+        if self.budget is None:
+            bounds = prune.budget.model_dump(exclude_none=True)
+            if others := [name for name in bounds if name not in ("macs", "params", "channels")]:
+                raise ValueError(
+                    f"{self.method} plans while training, by a budget of macs, params or channels, and prune.budget "
+                    f"has {' and '.join(others)}: give {self.method} a budget of its own"
+                )
+            values["budget"] = bounds
+        return self.model_copy(update=values)
+
+    def cautions(self, prune: PruneSpec) -> Iterator[str]:
+        bounds = prune.budget.model_dump(exclude_none=True)
+        pairs = {
+            "budget": (self.budget, bounds),
+            **{key: (getattr(self, key), getattr(prune, key)) for key in self.shared()},
+        }
+        others = [f"{key}={own} where prune has {cut}" for key, (own, cut) in pairs.items() if own != cut]
+        if others:
+            yield f"{self.method} prepares other units than the cut removes: it plans by {'; '.join(others)}"
+        for key, names in self.cut_by.items():
+            if (name := getattr(prune, key)) not in names:
+                yield (
+                    f"{self.method} sets weights of units to zero, and a cut by prune.{key}={name} may remove others: "
+                    f"choose {' or '.join(names)}"
+                )
+
+    def shared(self) -> tuple[str, ...]:
+        """The keys that `prune` has too, but for the budget."""
+        return tuple(key for key in _SHARED if key in type(self).model_fields)
+
+
+class PlannedSpec(CutSpec):
+    """What a plan is made by while training. What is left out is as in the recipe's `prune`, but for the criterion."""
+
+    criterion: str = Field(default="l2", description="how units are ranked: a criterion that needs weights alone")
+    allocation: str | None = Field(
+        default=None, description="how the budget is shared among groups; by default as in `prune`"
     )
 
     @field_validator("criterion")
@@ -68,29 +111,6 @@ class PlannedSpec(MethodSpec):
 
         return None if name is None else known_names.ALLOCATIONS.check(name, info)
 
-    def before_cut(self, prune: PruneSpec) -> PlannedSpec:
-        from ..plan import allocation_of
-
-        values = {key: getattr(prune, key) for key in _SHARED if getattr(self, key) is None}
-        if "allocation" in values and allocation_of(prune.allocation).needs:
-            values["allocation"] = "uniform"  # `cautions` says so
-        if self.budget is None:
-            bounds = prune.budget.model_dump(exclude_none=True)
-            if others := [name for name in bounds if name not in ("macs", "params", "channels")]:
-                raise ValueError(
-                    f"{self.method} plans while training, by a budget of macs, params or channels, and prune.budget "
-                    f"has {' and '.join(others)}: give {self.method} a budget of its own"
-                )
-            values["budget"] = bounds
-        return self.model_copy(update=values)
-
-    def cautions(self, prune: PruneSpec) -> Iterator[str]:
-        bounds = prune.budget.model_dump(exclude_none=True)
-        pairs = {"budget": (self.budget, bounds), **{key: (getattr(self, key), getattr(prune, key)) for key in _SHARED}}
-        others = [f"{key}={own} where prune has {cut}" for key, (own, cut) in pairs.items() if own != cut]
-        if others:
-            yield f"{self.method} prepares other units than the cut removes: it plans by {'; '.join(others)}"
-
 
 _SHARED = ("allocation", "min_channels", "max_ratio", "align", "ignore")  # keys of a plan that `prune` has too
 
@@ -101,7 +121,7 @@ class PlannedUnits:
     `align` is part of a method's state: where timings do not agree, a process that goes on may learn other multiples.
     """
 
-    def __init__(self, training: Training, spec: PlannedSpec) -> None:
+    def __init__(self, training: Training, spec: CutSpec) -> None:
         from .coupled import coupled_units, trace_trained
 
         if spec.budget is None:
@@ -113,18 +133,25 @@ class PlannedUnits:
         self.graph = trace_trained(training.model, training.example, training.cut.form)
         self.groups = coupled_units(training.model, self.graph)
 
-    def removed(self) -> dict[str, list[int]]:
-        """The units that go, by the names of their groups. Raises RecipeError and BudgetError."""
+    def removed(self, scores: Scores | None = None, allocation: str | None = None) -> dict[str, list[int]]:
+        """The units that go, by the names of their groups: by `scores` and `allocation`, or by the spec's own.
+
+        Raises RecipeError and BudgetError.
+        """
         from ..criteria import score
         from ..plan import plan
 
-        spec = self.spec
+        if scores is None:
+            assert isinstance(self.spec, PlannedSpec)
+            scores, allocation = score(self.graph, self.spec.criterion), self.spec.allocation
+        keys = {key: getattr(self.spec, key) for key in ("min_channels", "max_ratio", "ignore")}
         cut = plan(
             self.graph,
-            score(self.graph, spec.criterion),
+            scores,
             dict(self.budget),  # type: ignore[arg-type]
+            allocation=allocation or "uniform",
             align=self.align,
-            **{key: value for key in _SHARED if key != "align" and (value := getattr(spec, key)) is not None},
+            **{key: value for key, value in keys.items() if value is not None},
         )
         kept = {name: set(entry["kept"]) for name, entry in cut.groups.items()}
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -18,6 +19,7 @@ class SoftSpec(PlannedSpec):
     """After each epoch the filters that a plan would remove are set to zero: SFP by `l2`, FPGM by `fpgm`."""
 
     exact_weights: ClassVar[bool] = True
+    cut_by: ClassVar[Mapping[str, tuple[str, ...]]] = {"criterion": ("l1", "l1_greedy", "l2")}
 
     method: Literal["soft"] = Field(default="soft", description="the method's name")
 
