@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from .command_options import (
     KwargsOption,
     ModelArgument,
     OutOption,
+    Place,
     RecipeArgument,
     ResumeOption,
     SetOption,
@@ -343,16 +345,23 @@ def sweep(
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/SWEEP'S NAME.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each a process with its share of the cores.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; 1, or with Ray as many as there are CPUs.")
+    ] = None,
+    on: Annotated[Place, typer.Option("--on", help="Where runs are made: on this machine, or on a Ray cluster.")] = (
+        Place.here
+    ),
 ) -> None:
     """Run a recipe in many variants over seeds, and tabulate them. In the same folder, go on with what is missing."""
     folder = folder_of(out, file)
-    options = [*(("--out", out) if out else ()), *(("--jobs", str(jobs)) if jobs > 1 else ())]
+    options = [*(("--out", out) if out else ()), *(("--jobs", str(jobs)) if jobs else ())]
+    options += [] if on is Place.here else ["--on", on.value]
     with plain_errors(go_on_by(["structprune", "sweep", str(file), *options], folder / "sweep.yaml")):
-        from .sweep import on_this_machine, sweep_table
+        from .sweep import on_ray, on_this_machine, sweep_table
         from .sweep import sweep as run_sweep
 
-        report = run_sweep(file, folder, executor=on_this_machine(jobs))
+        executor = on_this_machine(jobs or 1) if on is Place.here else on_ray(jobs)
+        report = run_sweep(file, folder, executor=executor)
         output(140).print(sweep_table(report))
         output().print(f"{folder}: sweep.md, sweep.csv, sweep.json", highlight=False, markup=False)
         if report.failures:
@@ -375,4 +384,10 @@ def clean(
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, _interrupt)
     app()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Takes SIGTERM, by which schedulers end a job, as Ctrl-C: all is cleared up, and child processes are ended."""
+    raise KeyboardInterrupt

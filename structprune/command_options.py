@@ -58,3 +58,8 @@ class DType(str, Enum):
 class Form(str, Enum):
     module = "module"
     graph = "graph"
+
+
+class Place(str, Enum):
+    here = "here"
+    ray = "ray"

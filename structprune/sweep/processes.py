@@ -63,7 +63,7 @@ def execute(job: Job, threads: int | None = None, stopping: threading.Event = _n
         How it ended.
     """
     if stopping.is_set():
-        return Ending(-signal.SIGINT, 0.0)
+        return Ending(-signal.SIGTERM, 0.0)
     command = [sys.executable, "-m", "structprune", "run", str(job.recipe), "--out", str(job.folder)]
     if (job.folder / "recipe.yaml").is_file():
         command.append("--resume")
@@ -89,10 +89,24 @@ def execute(job: Job, threads: int | None = None, stopping: threading.Event = _n
             raise
 
 
+def not_started(job: Job, error: Exception) -> Ending:
+    """Writes into a job's log why its process could not be started, or was lost.
+
+    Args:
+        job: The job.
+        error: What was raised instead.
+
+    Returns:
+        An ending with exit code 1.
+    """
+    last = str(error).strip().splitlines()[-1:]
+    job.log.write_text(f"error: {': '.join([type(error).__name__, *last])}\n", encoding="utf-8")
+    return Ending(1, 0.0)
+
+
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Interrupts a process, and kills it if it does not end. Returns its exit code."""
-    with suppress(OSError):
-        process.send_signal(signal.SIGINT)
+    """Ends a process, which takes it as Ctrl-C, and kills it if it does not end. Returns its exit code."""
+    process.terminate()
     try:
         return process.wait(GRACE)
     except subprocess.TimeoutExpired:
@@ -119,7 +133,12 @@ def on_this_machine(count: int) -> Executor:
             futures = {pool.submit(execute, job, threads, stopping): job for job in jobs}
             try:
                 for future in as_completed(futures):
-                    yield futures[future], future.result()
+                    job = futures[future]
+                    try:
+                        ending = future.result()
+                    except OSError as error:
+                        ending = not_started(job, error)
+                    yield job, ending
             finally:
                 stopping.set()
                 for future in futures:

@@ -28,7 +28,7 @@ def columns(report: SweepReport) -> list[str]:
 def cells(arm: ArmSummary) -> list[str]:
     """An arm's line."""
     count = f"{arm.n}" + (f" ({arm.failed} failed)" if arm.failed else "")
-    numbers = ((arm.quality, 4), (arm.dense, 4), (arm.cut, 2), (arm.ms, 3), (arm.speedup, 2))
+    numbers = ((arm.quality, 4), (arm.dense, 4), (arm.cut, 2), (arm.ms, None), (arm.speedup, 2))
     return [arm.arm, count, *(shown_spread(number, digits) for number, digits in numbers)]
 
 

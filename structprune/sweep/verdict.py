@@ -16,15 +16,16 @@ def verdict_lines(report: SweepReport) -> list[str]:
         report: The sweep.
 
     Returns:
-        A line on how arms were compared, then some on each family of arms.
+        A line on how arms were compared, if they were, then some on each family of arms.
     """
-    if not report.families:
-        return []
+    lines = [line for family in report.families for line in _family_lines(family, len(report.seeds))]
+    if not any(each.p is not None for family in report.families for each in family.differences):
+        return lines
     how = (
         "Differences within each seed, by a paired t-test with Holm's correction for the pairs at one budget; "
         f"one exceeds the spread where p < {ALPHA:g}."
     )
-    return [how, *(line for family in report.families for line in _family_lines(family, len(report.seeds)))]
+    return [how, *lines]
 
 
 def _family_lines(family: Family, seeds: int) -> Iterator[str]:

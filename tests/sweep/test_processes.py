@@ -1,14 +1,20 @@
 """Runs in processes of their own: what they end with, and that none is left behind."""
 
+import os
+import signal
 import subprocess
 import threading
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from structprune.cli import main
 from structprune.sweep import Job, on_this_machine
 from structprune.sweep.processes import execute
 from tests.sweep.small_sweep import BASE
+
+BAD = {**BASE, "prune": {"criterion": "l11", "budget": {"macs": 0.5}}}  # it ends before anything is imported
 
 
 def job_of(folder, name="run", recipe=BASE):
@@ -17,25 +23,30 @@ def job_of(folder, name="run", recipe=BASE):
 
 
 def test_a_process_ends_with_its_code_and_its_words_in_the_log(tmp_path):
-    job = job_of(tmp_path, recipe={**BASE, "prune": {"criterion": "l11", "budget": {"macs": 0.5}}})
+    job = job_of(tmp_path, recipe=BAD)
     assert execute(job).code == 2
     assert "error: " in job.log.read_text()
     assert "unknown criterion 'l11'" in job.log.read_text()
+
+
+def test_a_process_that_can_not_start_is_a_failed_run_and_no_more(tmp_path):
+    job = replace(job_of(tmp_path, recipe=BAD), directory=tmp_path / "nowhere")
+    assert [ending.code for _, ending in on_this_machine(1)([job, job_of(tmp_path, "other", BAD)])] == [1, 2]
+    assert job.log.read_text().startswith("error: FileNotFoundError: ")
 
 
 def test_an_interrupted_process_is_ended(tmp_path):
     stopping = threading.Event()
     threading.Timer(0.5, stopping.set).start()
     ending = execute(job_of(tmp_path), 1, stopping)
-    assert ending.code in (-2, 1, 130)  # wherever in its imports or its work it was
+    assert ending.code in (-15, 1, 130)  # wherever in its imports or its work it was
     assert execute(job_of(tmp_path, "other"), 1, stopping).code != 0
     assert not (tmp_path / "other.log").exists()  # it was not even started
 
 
 def test_ctrl_c_in_the_midst_ends_all(tmp_path, monkeypatch):
     """Three jobs, two at a time: the first ends at once, and the exception comes before the others do."""
-    bad = {**BASE, "prune": {"criterion": "l11", "budget": {"macs": 0.5}}}
-    jobs = [job_of(tmp_path, "bad", bad), job_of(tmp_path, "long"), job_of(tmp_path, "waiting")]
+    jobs = [job_of(tmp_path, "bad", BAD), job_of(tmp_path, "long"), job_of(tmp_path, "waiting")]
     processes = []
     start = subprocess.Popen
 
@@ -51,3 +62,13 @@ def test_ctrl_c_in_the_midst_ends_all(tmp_path, monkeypatch):
     assert len(processes) >= 2
     assert all(process.poll() is not None for process in processes)
     assert not (tmp_path / "long" / "report.json").exists()
+
+
+def test_sigterm_is_taken_as_ctrl_c(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("structprune.cli.app", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,40 @@
+"""Runs on a local Ray cluster; skipped where Ray is not installed."""
+
+from dataclasses import replace
+
+import pytest
+
+from structprune.errors import RecipeError
+from structprune.sweep.ray_cluster import on_ray
+from tests.sweep.test_processes import BAD, job_of
+
+
+def test_without_ray_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("structprune.sweep.ray_cluster.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"pip install 'structprune\[ray\]'"):
+        on_ray()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, object_store_memory=80 * 2**20, log_to_driver=False, include_dashboard=False)
+    yield ray
+    ray.shutdown()
+
+
+def test_jobs_end_as_they_do_here_and_an_exception_ends_those_at_work(cluster, tmp_path):
+    """The first job ends at once; a lost one says so; the exception comes before the long one is over."""
+    lost = replace(job_of(tmp_path, "lost"), directory=tmp_path / "nowhere")
+    jobs, endings = [job_of(tmp_path, "bad", BAD), lost, job_of(tmp_path, "long")], {}
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        for job, ending in on_ray(2)(jobs):
+            endings[job.name] = ending.code
+            if len(endings) == 2:
+                raise KeyboardInterrupt
+    assert endings == {"bad": 2, "lost": 1}
+    assert "unknown criterion 'l11'" in jobs[0].log.read_text()
+    assert "error: " in lost.log.read_text()
+    assert "nowhere" in lost.log.read_text()
+    assert not (tmp_path / "long" / "report.json").exists()
+    assert cluster.is_initialized()  # as it was before
