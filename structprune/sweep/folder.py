@@ -43,9 +43,9 @@ class SweepFolder:
         if not stored.is_file():
             if self.path.is_dir() and any(not path.name.startswith(".") for path in self.path.iterdir()):
                 raise RecipeError(f"{self.path} is not empty and holds no sweep: give another --out")
-        elif _kept(stored) != sweep.to_data():
+        elif not sweep.holds(_kept(stored)):
             raise RecipeError(
-                f"{self.path} holds another sweep: give another --out, or the same arms, seeds and recipe to go on"
+                f"{self.path} holds another sweep: give another --out, or its recipe, arms and seeds, or more, to go on"
             )
 
     def held(self) -> AbstractContextManager[None]:

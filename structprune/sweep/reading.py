@@ -54,7 +54,20 @@ class Sweep:
 
     def to_data(self) -> dict[str, Any]:
         """All that decides what the runs are, as plain data."""
-        return {**self.spec.model_dump(mode="json"), "recipe": self.base}
+        arms = {arm.name: arm.settings for arm in self.arms}
+        return {"recipe": self.base, "set": self.spec.set, "arms": arms, "seeds": list(self.spec.seeds)}
+
+    def holds(self, data: Any) -> bool:
+        """Whether all runs of another sweep, given by its `to_data`, are runs of this one too."""
+        own = self.to_data()
+        try:
+            return (
+                (data["recipe"], data["set"]) == (own["recipe"], own["set"])
+                and all(name in own["arms"] and own["arms"][name] == value for name, value in data["arms"].items())
+                and {*data["seeds"]} <= {*own["seeds"]}
+            )
+        except (TypeError, KeyError, AttributeError):  # a file that someone else wrote
+            return False
 
 
 def read_sweep(path: str | Path, tell: Tell = to_stderr) -> Sweep:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from itertools import groupby
 
 import numpy as np
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from structprune.cli import app
 from structprune.errors import RecipeError
 from structprune.run import held
-from structprune.sweep import SweepReport, sweep, sweep_table
+from structprune.sweep import Ending, SweepReport, sweep, sweep_table
 from tests.sweep.small_sweep import in_this_process, quiet, text_of, write_sweep
 
 DATA = {
@@ -113,17 +114,57 @@ def test_a_second_start_goes_on_with_what_is_missing(finished):
     assert jobs == ["hopeless-seed0", "hopeless-seed1"]  # what failed is tried again
 
 
-def test_another_sweep_is_refused(finished, tmp_path):
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seeds": 1},
+        {"grid": {"prune.criterion": ["l1"]}},
+        {"arms": {"hopeless": {"prune.budget.macs": 0.002}}},
+        {"set": {"train.epochs": 2}},
+        {"recipe": "quickstart"},
+    ],
+)
+def test_another_sweep_is_refused(finished, tmp_path, other):
+    _, out, _, _ = finished
+    with pytest.raises(RecipeError, match="out holds another sweep: give another --out, or its recipe, arms"):
+        sweep(write_sweep(tmp_path, {**DATA, **other}), out, reporter=quiet())
+
+
+def test_what_is_no_folder_of_a_sweep_is_refused(finished, tmp_path):
     path, out, _, _ = finished
-    other = write_sweep(tmp_path, {**DATA, "seeds": 3})
-    with pytest.raises(RecipeError, match=r"out holds another sweep: give another --out, or the same arms, seeds"):
-        sweep(other, out, reporter=quiet())
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(RecipeError, match="is not empty and holds no sweep"):
         sweep(path, tmp_path, reporter=quiet())
     with pytest.raises(RecipeError, match="is a file: give another by --out"):
         sweep(path, path, reporter=quiet())
     with held(out), pytest.raises(RecipeError, match="another run is at work in"):
         sweep(path, out, reporter=quiet())
+    (tmp_path / "sweep.yaml").write_text("arms: 3")
+    with pytest.raises(RecipeError, match="holds another sweep"):
+        sweep(path, tmp_path, reporter=quiet())
+
+
+def test_a_sweep_may_grow(finished, tmp_path):
+    """More seeds and arms, and another reference: what is there stays."""
+    _, out, report, _ = finished
+    grown = tmp_path / "grown"
+    shutil.copytree(out, grown)
+    jobs = []
+    grid = {"prune.criterion": ["l2", "random", "l1"]}
+    path = write_sweep(tmp_path / "file", {**DATA, "grid": grid, "seeds": 3, "reference": "random"})
+
+    def none_now(waiting):
+        for job in waiting:
+            jobs.append(job.name)
+            job.log.write_text("error: not now")
+            yield job, Ending(2, 0.0)
+
+    more = sweep(path, grown, executor=none_now, reporter=quiet())
+    added = ["l2-seed0", "l2-seed1", "l2-seed2", "random-seed2", "l1-seed2"]
+    assert [name for name in jobs if "hopeless" not in name] == added
+    assert [family.references for family in more.families] == [["random"]]
+    assert [(arm.arm, arm.n) for arm in more.arms][:3] == [("l2", 0), ("random", 2), ("l1", 2)]
+    assert more.arms[2].quality == report.arms[0].quality
 
 
 def cli(*arguments):
