@@ -14,6 +14,7 @@ from ..json_records import Interval, JsonRecord
 from ..runtimes.machine import Environment
 from ..runtimes.other_runtimes import OtherRuntime, TimedOn
 from .gate import Gate
+from .training_records import Epochs, Finetuning, PruningRound
 
 SCHEMA: Literal["structprune.report/1"] = "structprune.report/1"
 Amount = int | float  # a share of the dense network, or a number
@@ -286,32 +287,6 @@ class Quality(JsonRecord):
         return {name: value for name, value in known.items() if value is not None} | (self.__pydantic_extra__ or {})
 
 
-class Finetuning(JsonRecord):
-    """The training of the slim network."""
-
-    start: Literal["slim", "scratch", "rewind"] = Field(
-        description="what it started from: the network as cut and recovered, new random weights (only the structure is "
-        "the cut's), or the dense network's weights of an early epoch"
-    )
-    rewind_to: int | None = Field(default=None, description="that epoch; left out for the others")
-    epochs: int = Field(description="how many epochs were asked for, more than the recipe's where compute is equal")
-
-    def of_what(self) -> str:
-        """What is called final, in a few words."""
-        trained = {"slim": "final", "scratch": "trained from new weights"}
-        return trained.get(self.start, f"trained from the weights of epoch {self.rewind_to}")
-
-
-class PruningRound(JsonRecord):
-    """One round of a cut that went in several: the last one's quality is that of `quality`."""
-
-    macs: int = Field(description="multiply-adds of the network that it left")
-    params: int = Field(description="parameters likewise")
-    pruned: float = Field(description="the metric as cut in this round")
-    recovered: float | None = Field(default=None, description="after recovery; left out without")
-    final: float = Field(description="the metric at the end of the round")
-
-
 class RecoveryStep(JsonRecord):
     """What one method of recovery did. Its other fields are its keys in the recipe."""
 
@@ -388,6 +363,7 @@ class Report(JsonRecord):
         default_factory=list, description="each round of a cut by `prune.schedule`, in turn; empty for one at once"
     )
     finetuning: Finetuning | None = Field(default=None, description="`null` where the slim network was not trained")
+    epochs: Epochs = Field(default=Epochs(), description="how the trainings went, epoch by epoch")
     gate: Gate = Field(description="whether slim is proven to be the network that the plan describes")
     barriers: list[Barrier] = Field(default_factory=list, description="channels that had to stay, and why")
     groups: list[Group] = Field(description="what could be pruned")

@@ -27,7 +27,6 @@ from .records import (
     Constraints,
     Counts,
     Data,
-    Finetuning,
     Int8,
     Latency,
     Layer,
@@ -37,7 +36,6 @@ from .records import (
     Onnx,
     Pair,
     PlannedLatency,
-    PruningRound,
     Quality,
     Quantised,
     RecoveryStep,
@@ -45,6 +43,7 @@ from .records import (
     Search,
 )
 from .summaries import describe_groups
+from .training_records import Epoch, Epochs, Finetuning, PruningRound
 from .verdict import verdict_of
 
 
@@ -65,6 +64,7 @@ class Measurements:
         also: the same networks on other runtimes.
         search: how the budget of cost was found, where a bound of quality was asked for.
         rounds: of the rounds before the last, "1.pruned", "1.final" and so on.
+        epochs: of the training of `dense` and `slim`, where they were trained.
     """
 
     quality: Mapping[str, quality_judge.Quality]
@@ -79,6 +79,7 @@ class Measurements:
     also: Sequence[OtherRuntime] = ()
     search: Search | None = None
     rounds: Mapping[str, Any] = field(default_factory=dict)
+    epochs: Mapping[str, Sequence[Epoch]] = field(default_factory=dict)
 
 
 def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: Measurements) -> Report:
@@ -117,6 +118,7 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         quality=quality,
         recovery=list(measured.recovery),
         rounds=_rounds(plan, measured) if recipe.prune.schedule else [],
+        epochs=Epochs(**{name: list(epochs) for name, epochs in measured.epochs.items()}),
         finetuning=_finetuning(recipe, plan),
         gate=gate_record(measured.gates["final"], measured.gates.get("pruned"), _all_passed(measured)),
         barriers=[Barrier(**asdict(barrier)) for barrier in graph.barriers],

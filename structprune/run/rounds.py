@@ -22,7 +22,7 @@ from ..records import Plan
 from ..schedules.rounds import rounds_of
 from .stage import Stage, Work
 
-_MEASURED = ("quality.", "recovery")
+_MEASURED = ("quality.", "recovery", "epochs.")
 
 
 def with_rounds(stages: Sequence[Stage], recipe: Recipe) -> list[Stage]:

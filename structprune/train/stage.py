@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -124,6 +125,14 @@ def train_stage(
 def _log(reporter: Reporter, folder: Path, what: str, figures: Sequence[EpochFigures]) -> None:
     reporter.event("epoch", network=what, **asdict(figures[-1]))
     write_summary(figures, folder / f"{what}.summary.csv")
+    rows = [asdict(row) for row in figures]
+    atomic_files.write_text(folder / f"{what}.epochs.json", json.dumps(rows))
+
+
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """What `train_stage` has written of each epoch: the fields of `EpochFigures`."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
 
 
 def _length(epochs: int, until: int | None) -> str:

@@ -121,8 +121,8 @@ def _trained(
             break
         trainer.epoch(epoch)
         check_readable(train)
+        log(trainer.figures)  # before the checkpoint, so that none that goes on lacks an epoch
         trainer.save(checkpoint, epoch)
-        log(trainer.figures)
     for method in trainer.methods if until is None else ():
         method.finish(model)
         if method.note:

@@ -10,6 +10,7 @@ from ...graph import DependencyGraph
 from ...quality_judge import Judge, Quality
 from ...records import Plan
 from ...report import Measurements, Report, build_report, records
+from ...report.training_records import Epoch
 from ...runtimes import Benchmark
 from ...runtimes.other_runtimes import OtherRuntime
 from ..quality_bounds import bounds_record
@@ -21,7 +22,7 @@ from ..stage import Work, stage
     "report",
     after="timing",
     needs=(
-        *("dense_graph", "plan", "data", "quality.*", "rounds.*", "gates.*", "dense_onnx", "slim_onnx"),
+        *("dense_graph", "plan", "data", "quality.*", "rounds.*", "epochs.*", "gates.*", "dense_onnx", "slim_onnx"),
         *("recovery?", "latency?", "layers?", "int8?", "also?", "search?", "chooser?", "validation?"),
     ),
     makes=("report",),
@@ -34,6 +35,7 @@ def report(
     data: Data,
     quality: dict[str, Quality],
     rounds: dict[str, Any],
+    epochs: dict[str, list[Epoch]],
     gates: dict[str, Any],
     dense_onnx: Path,
     slim_onnx: Path,
@@ -66,5 +68,6 @@ def report(
         also=also or (),
         search=searched,
         rounds=rounds,
+        epochs=epochs,
     )
     return build_report(work.spec, dense_graph, plan, measured)

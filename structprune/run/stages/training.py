@@ -15,6 +15,7 @@ from ...graph import DependencyGraph
 from ...modules import replace_tensors, skeleton_copy, tensors
 from ...recipe import Recipe
 from ...records import Plan
+from ...report.training_records import Epoch
 from ...schedules.finetuning import FinetuneSpec, in_full
 from ...schedules.new_weights import new_slim
 from ...store import atomic_files
@@ -23,7 +24,7 @@ from ...tasks import Task
 from ...train import train_stage
 from ...train.method import UNKNOWN_CUT, ComingCut, code_of
 from ...train.spec import TrainSpec
-from ...train.stage import TrainingSettings
+from ...train.stage import TrainingSettings, read_epochs
 from ..processes import share
 from ..stage import Work, stage
 from .costs import Costs
@@ -44,16 +45,23 @@ def _inputs_of_training(recipe: Recipe) -> tuple[str, ...]:
     after="graph",
     needs=_inputs_of_training,
     first=("graph",),  # what can't be pruned is said before it is trained
-    makes=("dense", "base"),
+    makes=("dense", "base", "epochs.dense"),
     spec=lambda recipe: {**_spec(recipe.train), "going_on": recipe.model.trained},
     when=lambda recipe: recipe.train is not None,
-    read=lambda work, model: dict.fromkeys(("dense", "base"), with_weights(model, work.folder / "dense.safetensors")),
+    read=lambda work, model: _trained(work, model, "dense", "base"),
     reads=("model",),
     title="the trained dense network",
 )
 def train(work: Work, model: nn.Module, training: Data, task: Task, costs: Costs | None = None) -> None:
     """Trains the model in place, which the graph's weights are too."""
     _fit(work, model, training, task, "dense", cut=_cut(costs))
+
+
+def _trained(work: Work, network: nn.Module, *names: str) -> dict[str, Any]:
+    """A network with its trained weights, under each of the names, and how its training went."""
+    trained = with_weights(network, work.folder / f"{names[0]}.safetensors")
+    epochs = [Epoch(**row) for row in read_epochs(work.folder / f"{names[0]}.epochs.json")]
+    return {**dict.fromkeys(names, trained), f"epochs.{names[0]}": epochs}
 
 
 def _cut(costs: Costs | None) -> ComingCut:
@@ -119,10 +127,10 @@ def restart(
     "finetune",
     after="restart",
     needs=("dense", "slim", "training", "task", "gates.*", "plan"),
-    makes=("slim",),
+    makes=("slim", "epochs.slim"),
     spec=lambda recipe: {**_spec(recipe.finetune), "going_on": False},
     when=lambda recipe: recipe.finetune is not None,
-    read=lambda work, slim: with_weights(own_copy(slim), work.folder / "slim.safetensors"),
+    read=lambda work, slim: _trained(work, own_copy(slim), "slim"),
     reads=("slim",),
     sound_only=True,
     title="the fine-tuned slim network",

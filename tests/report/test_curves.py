@@ -1,0 +1,48 @@
+"""The curves of training in a report are those of the epochs."""
+
+import csv
+import json
+
+import pytest
+
+import structprune as sp
+from structprune.recipe import check_recipe
+from structprune.report import render_html
+from structprune.report.records import Report
+from tests.run.small_network import RECIPE, short_turns
+
+LENGTHS = {"dense": 3, "slim": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("curves") / "run"
+    dense = {**RECIPE["train"], "epochs": 3, "val_interval": 1, "patience": 9}
+    with short_turns():
+        sp.run(check_recipe({**RECIPE, "train": dense}), folder)
+    return folder
+
+
+def test_the_report_has_each_epoch_as_the_summary_has_it(folder):
+    epochs = json.loads((folder / "report.json").read_text())["epochs"]
+    for name, length in LENGTHS.items():
+        rows = list(csv.DictReader((folder / f"{name}.summary.csv").open()))
+        assert [row["epoch"] for row in epochs[name]] == list(range(1, length + 1))
+        assert [row["train_loss"] for row in epochs[name]] == pytest.approx([float(row["train_loss"]) for row in rows])
+        values = [float(row["eval_accuracy"]) for row in rows]
+        assert [row["value"] for row in epochs[name]] == pytest.approx(values)
+        assert {row["metric"] for row in epochs[name]} == {"accuracy"}
+
+
+def test_the_page_draws_them_and_says_what_they_are(folder):
+    page = (folder / "report.html").read_text()
+    assert 'aria-label="Training loss by epoch, of the dense and the slim network' in page
+    assert "<h2>Training</h2>" in page
+
+
+def test_a_report_of_an_earlier_version_has_no_curves(folder):
+    data = json.loads((folder / "report.json").read_text())
+    del data["epochs"]
+    report = Report.model_validate(data)
+    assert report.epochs.dense == report.epochs.slim == []
+    assert "<h2>Training</h2>" not in render_html(report, "name")
