@@ -37,7 +37,7 @@ class GatedUnits:
         self.own = [parameter.detach().clone() for parameter in self.parameters]
         weights = {id(parameter): own for parameter, own in zip(self.parameters, self.own, strict=True)}
         self._products = []
-        for parameter, factor in self._factors(gates, "consumer"):
+        for parameter, factor in self.factors(gates, "consumer"):
             product = weights[id(parameter)] * factor
             self._products.append((parameter, factor.detach(), product))
             with torch.no_grad():
@@ -64,7 +64,7 @@ class GatedUnits:
             detached = {name: gate.detach() for name, gate in gates.items()}
             self.put_in(detached)
             self._products = []
-            for parameter, factor in self._factors(detached, "filter"):
+            for parameter, factor in self.factors(detached, "filter"):
                 parameter.mul_(factor != 0)
 
     def take_out(self) -> None:
@@ -72,13 +72,13 @@ class GatedUnits:
         with torch.no_grad():
             for parameter, own in zip(self.parameters, self.own, strict=bool(self.own)):
                 parameter.copy_(own)
-        self.own = []
+        self.own, self._products = [], []
 
     def restore(self, own: Sequence[Tensor]) -> None:
         """Goes on from `own` of another process, whose network holds gates as this one does."""
         self.own = [tensor.to(parameter.device) for tensor, parameter in zip(own, self.parameters, strict=bool(own))]
 
-    def _factors(self, gates: Gates, role: str) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    def factors(self, gates: Gates, role: str) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """What each parameter is multiplied by: the product of the gates at each of its places."""
         factors: dict[int, Tensor] = {}
         parameters: dict[int, nn.Parameter] = {}

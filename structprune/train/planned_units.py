@@ -14,6 +14,7 @@ from .method import MethodSpec, Training
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..plan.allocations import Allocate
     from ..recipe import PruneSpec
     from ..records import Scores
     from .coupled import CoupledUnits
@@ -133,7 +134,7 @@ class PlannedUnits:
         self.graph = trace_trained(training.model, training.example, training.cut.form)
         self.groups = coupled_units(training.model, self.graph)
 
-    def removed(self, scores: Scores | None = None, allocation: str | None = None) -> dict[str, list[int]]:
+    def removed(self, scores: Scores | None = None, allocation: str | Allocate | None = None) -> dict[str, list[int]]:
         """The units that go, by the names of their groups: by `scores` and `allocation`, or by the spec's own.
 
         Raises RecipeError and BudgetError.

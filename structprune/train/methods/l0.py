@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...calibration import Batch
+    from ...plan.allocations import Load
+    from ...plan.budget import Choice, Widths
+    from ...records import Scores
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # section 4: the temperature, and what the concrete distribution is stretched to
 PENALTY = 100.0  # ρ: with e of a few hundredths, a λ of a few units, as losses of classes need
@@ -154,7 +157,7 @@ class L0(TrainingMethod):
             for name, log_alpha in self.log_alpha.items()
         }
         others = {group.name: "has no gates" for group in self.plan.graph.groups if group.name not in values}
-        return self.plan.removed(Scores("l0", values, others), "threshold")
+        return self.plan.removed(Scores("l0", values, others), _most_probable)
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         gates = {name: settled(log_alpha.detach()) for name, log_alpha in self.log_alpha.items()}
@@ -183,6 +186,23 @@ class L0(TrainingMethod):
                 log_alpha.copy_(state["gates"][name])
         self.strength = state["strength"]
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _most_probable(choices: list[Choice], scores: Scores, load: Load) -> Widths:
+    """The widths of one threshold on the probabilities of all groups, which multiples of widths leave room beside."""
+    import numpy as np
+
+    from ...plan.thresholds import threshold
+    from ...plan.uniform import fill
+
+    widths = threshold(choices, scores, load)
+
+    def next_best(choice: Choice) -> float:
+        values = scores.values.get(choice.group.name)
+        return 0.0 if values is None else float(np.sort(values)[::-1][widths[choice.group.name] :].max(initial=0.0))
+
+    order = sorted(choices, key=next_best, reverse=True)
+    return fill(choices, widths, load, [choice.group.name for choice in order])
 
 
 TRAINING_METHODS.add(MethodKind("l0", "hard concrete gates held to a budget (Louizos et al. 2018)", L0Spec, L0))

@@ -1,0 +1,74 @@
+"""As many units of each group as a plan keeps are active in a training; which ones may change on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..criteria import score
+from ..errors import RecipeError
+from ..records import Scores
+from .gated_units import GatedUnits
+from .method import Training
+from .planned_units import PlannedSpec, PlannedUnits
+
+
+class MaskedUnits:
+    """Masks over the units that can have gates (see `gated_units`).
+
+    Attributes:
+        units: the groups, and what they have of which parameter.
+        active: the active units of each group, by its name: booleans of shape (units,).
+        widths: how many units of each group are active once the training is over: as many as a plan at its start keeps.
+    """
+
+    def __init__(self, training: Training, spec: PlannedSpec) -> None:
+        self.plan = PlannedUnits(training, spec)
+        graph = self.plan.graph
+        self.units = GatedUnits(training.model, graph, [group.name for group in graph.groups])
+        if not self.units.groups:
+            raise RecipeError(
+                f"method {spec.method} needs channels that can go and that layers take in by weights; there are none"
+            )
+        names, scores = {group.name for group in self.units.groups}, score(graph, spec.criterion)
+        values = {name: value for name, value in scores.values.items() if name in names}
+        others = {group.name: "has no gates" for group in graph.groups if group.name not in values}
+        removed = self.plan.removed(Scores(spec.criterion, values, others), spec.allocation)
+        device = self.units.parameters[0].device
+        self.active = {
+            group.name: torch.ones(group.units, dtype=torch.bool, device=device) for group in self.units.groups
+        }
+        for name, units in removed.items():
+            self.active[name][units] = False
+        self.widths = {name: int(active.sum()) for name, active in self.active.items()}
+
+    def gates(self) -> dict[str, Tensor]:
+        """1 for each active unit, and 0 for the others."""
+        return {name: active.float() for name, active in self.active.items()}
+
+    def sizes(self, values: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """The norm of what layers have of each unit, by its group.
+
+        `values` are those of each parameter, by its `id`: weights or gradients.
+        """
+        sizes = {}
+        for group in self.units.groups:
+            parts = [part for part in group.parts if part.role == "consumer" and id(part.parameter) in values]
+            squares = [part.sums(values[id(part.parameter)].detach().square()) for part in parts]
+            sizes[group.name] = torch.stack(squares).sum(0).sqrt() if squares else torch.zeros(group.units)
+        return sizes
+
+    def weights(self) -> dict[int, Tensor]:
+        """The weights of the parameters that take units in, by `id`."""
+        return {id(parameter): parameter.detach() for parameter in self.units.parameters}
+
+    def state(self) -> Any:
+        return [self.widths, self.active, self.units.own]
+
+    def restore(self, state: Any) -> None:
+        self.widths, self.active, own = state
+        self.active = {name: active.to(self.units.parameters[0].device) for name, active in self.active.items()}
+        self.units.restore(own)

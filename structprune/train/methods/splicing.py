@@ -1,0 +1,105 @@
+"""Dynamic network surgery (Guo, Yao & Chen, NeurIPS 2016) by units: what was cut still learns and may be spliced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ...seeds import derived
+from ...strict_specs import Number
+from ..method import TRAINING_METHODS, MethodKind, Training, TrainingMethod
+from ..planned_units import PlannedSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...calibration import Batch
+
+
+class SplicingSpec(PlannedSpec):
+    """Units are cut below one size and spliced again above a larger one, to the widths that the budget leaves."""
+
+    exact_weights: ClassVar[bool] = True
+    cut_by: ClassVar[Mapping[str, tuple[str, ...]]] = {"criterion": ("l1", "l1_greedy", "l2")}
+
+    method: Literal["splicing"] = Field(default="splicing", description="the method's name")
+    margin: Number = Field(default=0.1, ge=0, lt=1, description="how far the two sizes are from the one between them")
+    decay: Number = Field(default=1e-3, ge=0, description="γ: masks change with probability 1 / (1 + γ·updates)")
+
+
+class Splicing(TrainingMethod):
+    """W ← W - β·∂L/∂(W⊙T), for all weights (equation 5), and T = 0 below a, 1 above b, else as it was (equation 3).
+
+    W is what layers have of a unit: the kernels that take its channels in; T is one number a unit, and sizes are norms.
+    In the paper a and b are 0.9 and 1.1 times a size that the layer's weights had at first. Here that size is the one
+    between the units that the budget keeps and the others as they are by now, so that the budget is met whatever
+    happens to the weights. T changes with a probability that falls, so that the weights settle. The plan that gives
+    the widths is made once, at the start; after each epoch the largest units stay and the others are zero, and
+    training goes on from the weights with all of them.
+
+    Usual errors: gradients multiplied by T, so that nothing is ever spliced; a single threshold, at which units come
+    and go in each update; masks of filters in front of a BatchNorm, whose gradient explodes at a variance of zero; the
+    masks of training left as they are at the end, which are not those of the budget.
+    """
+
+    def __init__(self, spec: SplicingSpec) -> None:
+        self.spec = spec
+        self.updates = 0
+        self.is_masked = False
+
+    def start(self, training: Training) -> None:
+        from ..masked_units import MaskedUnits
+
+        self.training, self.masks = training, MaskedUnits(training, self.spec)
+
+    def mix(self, batch: Batch) -> Batch:
+        import torch
+
+        if not self.is_masked:
+            self.masks.units.take_out()
+            noise = torch.Generator().manual_seed(derived(self.training.seed, self.updates))
+            if float(torch.rand((), generator=noise)) < 1 / (1 + self.spec.decay * self.updates):
+                self._change()
+            self.masks.units.put_in(self.masks.gates())
+            self.is_masked = True
+        return batch
+
+    def _change(self) -> None:
+        for name, sizes in self.masks.sizes(self.masks.weights()).items():
+            width = self.masks.widths[name]
+            if width == len(sizes):
+                continue
+            ordered = sizes.sort(descending=True).values
+            middle = (ordered[width - 1] + ordered[width]) / 2
+            active = self.masks.active[name]
+            active &= sizes >= (1 - self.spec.margin) * middle
+            active |= sizes > (1 + self.spec.margin) * middle
+
+    def after_backward(self, model: nn.Module) -> None:
+        self.masks.units.take_out()  # gradients stay as they are: those of W⊙T are W's
+        self.updates += 1
+        self.is_masked = False
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        import torch
+
+        gates = {}
+        for name, sizes in self.masks.sizes(self.masks.weights()).items():
+            gates[name] = torch.zeros_like(sizes)
+            gates[name][sizes.argsort(descending=True, stable=True)[: self.masks.widths[name]]] = 1
+        self.masks.units.fold(gates)
+        self.training.reestimate_statistics()
+
+    def state(self) -> Any:
+        return [self.updates, self.masks.state()]
+
+    def restore(self, state: Any) -> None:
+        self.updates, masks = state
+        self.masks.restore(masks)
+
+
+TRAINING_METHODS.add(
+    MethodKind("splicing", "units cut and spliced again by two sizes (Guo et al. 2016)", SplicingSpec, Splicing)
+)

@@ -1,0 +1,175 @@
+"""Methods that move a fixed number of active units about, RigL and dynamic surgery, against their definitions."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+import structprune as sp
+from structprune.calibration import Batch
+from structprune.errors import RecipeError
+from structprune.ops import Inputs
+from structprune.recipe import TrainSpec
+from structprune.tasks.building import make_task
+from structprune.train import fit
+from structprune.train.method import Training
+from structprune.train.methods.rigl import Rigl, RiglSpec
+from structprune.train.methods.splicing import Splicing, SplicingSpec
+from structprune.train.zero_units import zero_units
+from tests.train.small_training import equal, interrupted, network, samples
+from tests.train.test_sparse_methods import Residual
+
+PLAN = {"budget": {"channels": 0.5}, "align": 1}
+BATCH = Batch(Inputs((samples()[0],), {}), samples()[1])
+
+
+def begun(method, model, optimizer, epochs=4, updates=10):
+    """A method at the start of a training."""
+    example = Inputs((samples()[0][:1],), {})
+    method.start(Training(model, optimizer, make_task(), epochs, updates, 0, lambda: example, lambda: iter([BATCH])))
+    return method
+
+
+def taken_in(model):
+    """What layers have of each unit: the kernels that take the channels of conv1 and conv2, and those of inner, in."""
+    stream = torch.cat([model.inner.weight.transpose(0, 1).flatten(1), model.head.weight.T], 1)
+    return {"conv1": stream, "inner": model.conv2.weight.transpose(0, 1).flatten(1)}
+
+
+def gradients_taken_in(model):
+    stream = torch.cat([model.inner.weight.grad.transpose(0, 1).flatten(1), model.head.weight.grad.T], 1)
+    return {"conv1": stream, "inner": model.conv2.weight.grad.transpose(0, 1).flatten(1)}
+
+
+def test_the_share_that_rigl_changes_falls_as_a_cosine():
+    method = begun(
+        Rigl(RiglSpec(fraction=0.4, end=0.5, **PLAN)), model := Residual(), torch.optim.SGD(model.parameters())
+    )
+    shares = []
+    for updates in (0, 5, 10, 20):
+        method.updates = updates
+        shares.append(method.fraction())
+    expected = [0.4 / 2 * (1 + math.cos(math.pi * t / 20)) for t in (0, 5, 10, 20)]
+    assert shares == pytest.approx(expected)
+    assert shares[0] == pytest.approx(0.4)
+    assert shares[2] == pytest.approx(0.2)
+    assert shares[3] == pytest.approx(0)
+
+
+def test_rigl_drops_by_size_and_grows_by_dense_gradients_in_place_of_an_update():
+    model = Residual()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    method = begun(Rigl(RiglSpec(interval=3, fraction=1.0, end=1.0, **PLAN)), model, optimizer)
+    for update in range(4):
+        batch = method.mix(BATCH)
+        optimizer.zero_grad()
+        F.cross_entropy(batch.inputs.call(model), batch.labels).backward()
+        before = {name: active.clone() for name, active in method.masks.active.items()}
+        for name, kernels in taken_in(model).items():
+            assert ((kernels != 0).any(1) == before[name]).all()  # inactive ones are zero
+        sizes = {name: kernels.norm(dim=1) for name, kernels in taken_in(model).items()}
+        slopes = {name: kernels.norm(dim=1) for name, kernels in gradients_taken_in(model).items()}
+        share = method.fraction()
+        method.after_backward(model)
+        if update == 3:
+            break
+        assert all(torch.equal(before[name], active) for name, active in method.masks.active.items())
+        optimizer.step()
+        method.after_step(model)
+    for name, active in before.items():
+        number = min(int(share * int(active.sum())), int((~active).sum()))
+        assert number
+        remaining = active.clone()
+        remaining[torch.where(active, sizes[name], torch.inf).argsort()[:number]] = False
+        grown = torch.where(remaining, -torch.inf, slopes[name]).argsort(descending=True)[:number]
+        expected = remaining.clone()
+        expected[grown] = True
+        assert torch.equal(method.masks.active[name], expected)
+        new = grown[~active[grown]]
+        assert not taken_in(model)[name][new].any()
+        moments = optimizer.state[model.conv2.weight]["momentum_buffer"].transpose(0, 1)
+        if name == "inner":
+            assert not moments[new].any()
+            assert moments[remaining].any()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_was_cut_by_surgery_goes_on_learning_by_the_gradient_of_the_masked_network():
+    model, masked = Residual(), Residual()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = begun(Splicing(SplicingSpec(**PLAN)), model, optimizer)
+    batch = method.mix(BATCH)
+    active = method.masks.active
+    assert (int(active["inner"].sum()), int(active["conv1"].sum())) == (3, 3) or not active["inner"].all()
+    F.cross_entropy(batch.inputs.call(model), batch.labels).backward()
+    with torch.no_grad():
+        masked.conv2.weight.mul_(active["inner"][None, :, None, None])
+        masked.inner.weight.mul_(active["conv1"][None, :, None, None])
+        masked.head.weight.mul_(active["conv1"])
+    F.cross_entropy(masked(samples()[0]), samples()[1]).backward()
+    method.after_backward(model)
+    for (name, parameter), other, start in zip(
+        model.named_parameters(), masked.parameters(), Residual().parameters(), strict=True
+    ):
+        assert torch.equal(parameter, start), name  # without masks, and dense gradients
+        torch.testing.assert_close(parameter.grad, other.grad, msg=name)
+    assert model.conv2.weight.grad[:, ~active["inner"]].any()
+
+
+def test_surgery_cuts_and_splices_at_two_sizes():
+    model = Residual()
+    method = begun(Splicing(SplicingSpec(margin=0.2, **PLAN)), model, torch.optim.SGD(model.parameters()))
+    width = method.masks.widths["inner"]
+
+    def sized(*sizes):
+        with torch.no_grad():
+            for unit, size in enumerate(sizes):
+                model.conv2.weight[:, unit] *= size / model.conv2.weight[:, unit].norm()
+        method.mix(BATCH)
+        method.after_backward(model)
+        return method.masks.active["inner"].tolist()
+
+    assert width in (2, 3)
+    large = [5.0, 5.0, 5.0][:width]
+    start = sized(*large, *[0.1] * (5 - width))
+    assert start == [True] * width + [False] * (5 - width)
+    near = [5.0] * (width - 1) + [1.95, 2.05] + [0.1] * (4 - width)
+    assert sized(*near) == start  # the size between is 2: within 1.6 and 2.4 all stays as it was
+    far = [5.0] * (width - 1) + [1.0, 3.0] + [0.1] * (4 - width)
+    assert sized(*far) == [True] * (width - 1) + [False, True] + [False] * (4 - width)
+
+
+@pytest.mark.parametrize("method", ["rigl", "splicing"])
+def test_the_cut_removes_exactly_the_inactive_units(tmp_path, method):
+    images, labels = samples()
+    options = {"interval": 2} if method == "rigl" else {}
+    spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, **options, **PLAN}])
+    trained = fit(Residual(), TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c")
+    graph = sp.trace(trained.eval(), images[:1])
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1)
+    zero = zero_units(trained, graph)
+    for name, entry in plan.groups.items():
+        gone = sorted({*range(entry["units"])} - {*entry["kept"]})
+        assert gone
+        assert zero[name].nonzero()[:, 0].tolist() == gone
+    torch.testing.assert_close(sp.prune(trained, plan)(images), trained(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["rigl", "splicing"])
+def test_an_interrupted_training_ends_the_same(tmp_path, method):
+    options = {"interval": 2} if method == "rigl" else {"decay": 0.5}
+    spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, **options, **PLAN}])
+    whole = fit(network(), TensorDataset(*samples()), spec, seed=5, checkpoint=tmp_path / "whole")
+    assert equal(whole, interrupted(spec, tmp_path, at=9))
+
+
+@pytest.mark.parametrize("method", ["rigl", "splicing"])
+def test_what_is_refused(tmp_path, method):
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
+    spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[{"method": method, **PLAN}])
+    with pytest.raises(RecipeError, match=f"method {method} needs channels that can go"):
+        fit(plain, TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match=f"model_ema averages the weights that method {method} sets"):
+        TrainSpec(epochs=1, lr=0.1, model_ema=True, methods=[method])
