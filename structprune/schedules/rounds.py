@@ -16,6 +16,7 @@ from ..strict_specs import Strict, Whole
 if TYPE_CHECKING:
     from ..plan import Allocation
     from ..recipe import Recipe
+    from ..train.spec import TrainSpec
 
 SHARES = ("macs", "params", "channels")  # what a round's budget can be of
 Shape = Literal["linear", "cubic"]
@@ -32,6 +33,10 @@ class ScheduleSpec(Strict):
     )
     epochs: Whole = Field(
         default=1, ge=0, description="how long `finetune` trains after each round but the last; 0: not at all"
+    )
+    optimizer: Literal["continues", "new"] = Field(
+        default="continues",
+        description="whether the optimiser's state is cut with its weights and goes on in the next round, or is new",
     )
 
 
@@ -87,6 +92,11 @@ def schedule_flaws(recipe: Recipe, allocation: Allocation) -> Iterator[str]:
         return
     if recipe.finetune is None:
         yield "prune.schedule.epochs is of fine-tuning, and there is none: add finetune, or set epochs to 0"
+    elif carries_state(recipe) and (state := _uncuttable(recipe.finetune)):
+        yield (
+            f"opt={recipe.finetune.opt} keeps {state}, which can't be cut with them: set prune.schedule.optimizer to "
+            "new, or choose another"
+        )
     elif recipe.finetune.warmup_epochs >= schedule.epochs:
         yield (
             f"finetune.warmup_epochs={recipe.finetune.warmup_epochs} leaves nothing of "
@@ -97,3 +107,15 @@ def schedule_flaws(recipe: Recipe, allocation: Allocation) -> Iterator[str]:
             f"finetune.val_interval={recipe.finetune.val_interval} never comes in "
             f"prune.schedule.epochs={schedule.epochs}"
         )
+
+
+def carries_state(recipe: Recipe) -> bool:
+    """Whether a round's training goes on with the optimiser's state of the round before."""
+    schedule, finetune = recipe.prune.schedule, recipe.finetune
+    return schedule is not None and schedule.optimizer == "continues" and finetune is not None and not finetune.restarts
+
+
+def _uncuttable(spec: TrainSpec) -> str | None:
+    from .optimizer_state import uncuttable  # which needs torch
+
+    return uncuttable(spec)

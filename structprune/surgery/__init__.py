@@ -6,6 +6,6 @@ nothing of graphs, scores or tracing.
 
 from .graph_form import graph_module, layout_of
 from .plan_checks import check, wrong_shape
-from .slicing import prune
+from .slicing import prune, sliced
 
-__all__ = ["check", "graph_module", "layout_of", "prune", "wrong_shape"]
+__all__ = ["check", "graph_module", "layout_of", "prune", "sliced", "wrong_shape"]

@@ -36,7 +36,7 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
     """
     model = unwrapped(model)
     check(model, plan)
-    new = {key: _slice(tensor.detach(), plan.keep.get(key, {})) for key, tensor in tensors(model).items()}
+    new = {key: sliced(tensor.detach(), plan.keep.get(key, {})) for key, tensor in tensors(model).items()}
     if plan.program is not None:
         return graph_module(plan.program, layout_of(model), new)
     slim = skeleton_copy(model)
@@ -49,7 +49,16 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
     return slim
 
 
-def _slice(tensor: Tensor, axes: dict[str, list[Any]]) -> Tensor:
+def sliced(tensor: Tensor, axes: dict[str, list[Any]]) -> Tensor:
+    """What stays of a parameter, a buffer, or whatever has the shape of one.
+
+    Args:
+        tensor: of the dense shape.
+        axes: of each axis that is cut the indices that stay, as in `Plan.keep`.
+
+    Returns:
+        A tensor of its own.
+    """
     for dim, indices in sorted(axes.items()):
         if isinstance(indices[0], list):  # each block of axis 0 keeps its own positions of axis 1
             blocks = tensor.reshape(len(indices), -1, *tensor.shape[1:])

@@ -38,6 +38,20 @@ def store(
     atomic_files.write(path, lambda aside: save_file(held, aside, metadata))
 
 
+def store_state(path: Path, state: Any, who: str) -> None:
+    """Writes a state by itself. Raises StoreError, which names `who`, for one that can't be written as plain data."""
+    held: list[Tensor] = []
+    metadata = {"state": json.dumps(_plain(state, held, who))}
+    arrays = {f"state.{i}": tensor.detach().cpu().contiguous().clone() for i, tensor in enumerate(held)}
+    atomic_files.write(path, lambda aside: save_file(arrays, aside, metadata))
+
+
+def read_state(path: Path) -> Any:
+    """The state that `store_state` has written, on the CPU."""
+    with safe_open(path, "pt") as stored:
+        return _state(json.loads(stored.metadata()["state"]), lambda _, index: stored.get_tensor(f"state.{index}"))
+
+
 def restore(
     path: Path,
     model: nn.Module,

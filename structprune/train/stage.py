@@ -18,7 +18,7 @@ from ..modules import replace_tensors, tensors
 from ..progress import Reporter
 from ..store import atomic_files
 from ..tasks import Task
-from .method import UNKNOWN_CUT, ComingCut
+from .method import UNKNOWN_CUT, ComingCut, TrainingMethod
 from .spec import TrainSpec
 from .trainer import EpochFigures, Progress, fit
 
@@ -36,6 +36,7 @@ class TrainingSettings:
         seed: decides order, dropout and augmentation.
         until: the epoch after which it ends; None for all.
         cut: the cut that follows, for methods that plan it.
+        methods: further ones, before those of `spec`, which no training has begun with.
     """
 
     spec: TrainSpec
@@ -44,6 +45,7 @@ class TrainingSettings:
     seed: int
     until: int | None = None
     cut: ComingCut = UNKNOWN_CUT
+    methods: tuple[TrainingMethod, ...] = ()
 
     def fit(self, model: nn.Module, data: Data, task: Task, dense: nn.Module | None, **reports: Any) -> nn.Module:
         """Trains a network in place, beside all other processes that call this.
@@ -66,7 +68,8 @@ class TrainingSettings:
         return fit(
             model, data.train, self.spec, task=task, validation=data.validation if data.labelled else None, dense=dense,
             seed=self.seed, checkpoint=self.folder / f"{self.what}.training.safetensors", workers=data.workers,
-            what=f"the {self.what} network", until=self.until, cut=self.cut, **reports,
+            what=f"the {self.what} network", until=self.until, cut=self.cut, methods=self.methods,
+            **reports,
         )  # fmt: skip
 
 

@@ -64,6 +64,7 @@ def fit(
     workers: int = 0,
     what: str = "the network",
     until: int | None = None,
+    methods: Sequence[TrainingMethod] = (),
     tell: Tell = lambda line: None,
 ) -> nn.Module:
     """Trains `model` in place by a task's loss and returns it, on the CPU and in evaluation mode.
@@ -86,6 +87,7 @@ def fit(
         workers: processes that read the data.
         what: the network's name in messages.
         until: ends after this epoch, with the weights that the whole training has then.
+        methods: further ones, before those of `spec`.
         tell: gets a line on each file of the user's that is run, and on what methods have to say.
 
     Returns:
@@ -97,7 +99,7 @@ def fit(
     """
     task = task or make_task()
     trainer = _begun(model, train, spec, task, seed, workers, what, progress)
-    trainer.methods = _methods(spec, task, validation, workers, tell)
+    trainer.methods = [*methods, *_methods(spec, task, validation, workers, tell)]
     device = next((tensor.device for tensor in dense.parameters()), None) if dense is not None else None
     try:
         trainer.start(train, dense, cut)

@@ -1,5 +1,6 @@
 """A cut in rounds: each is proven, all compose, and an interrupted run goes on to the same network."""
 
+import copy
 import dataclasses
 import importlib
 
@@ -14,7 +15,9 @@ from structprune.modules import tensors
 from structprune.progress import Reporter
 from structprune.recipe import check_recipe
 from structprune.run import runner_of
+from structprune.schedules.optimizer_state import CarriedState
 from structprune.store.artefacts import Artefacts
+from structprune.train.checkpoint import read_state
 from tests.run.small_network import RECIPE, short_turns
 
 surgery = importlib.import_module("structprune.run.stages.surgery")
@@ -35,6 +38,12 @@ def _short_turns():
 
 def runner(folder, **changes):
     return runner_of(check_recipe({**ROUNDS, **changes}), Reporter(), Artefacts(folder))
+
+
+def runner_settled(whole):
+    run = runner(whole[0] / ".structprune")
+    run.settle("slim")
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,7 @@ def test_rounds_end_in_one_plan_of_the_dense_network(whole):
 
 
 def test_each_round_cuts_what_the_one_before_has_trained(whole, tmp_path):
-    run = runner(whole[0] / ".structprune")
+    run = runner_settled(whole)
     first, base = run.value("plan", before="next.1"), run.value("base")
     trained = load_file(run.folder_of("finetune.1") / "slim.safetensors")
     assert all(torch.equal(tensor, trained[key]) for key, tensor in tensors(base).items())
@@ -74,6 +83,31 @@ def test_each_round_cuts_what_the_one_before_has_trained(whole, tmp_path):
     once = sp.prune(run.value("dense"), run.value("plan"))
     assert {k: t.shape for k, t in tensors(slim).items()} == {k: t.shape for k, t in tensors(once).items()}
     assert run.gates() == ["pruned.1", "pruned", "final", "macs"]
+
+
+def test_the_optimizer_goes_on_with_what_is_left_of_its_state(whole, tmp_path, monkeypatch):
+    first = read_state(runner_settled(whole).folder_of("finetune.1") / "slim.optimizer.safetensors")["parameters"]
+    started, start = {}, CarriedState.start
+
+    def watched(self, training):
+        start(self, training)
+        names = {id(tensor): key for key, tensor in tensors(training.model).items()}
+        started[self.left is None] = copy.deepcopy({names[id(p)]: s for p, s in training.optimizer.state.items()})
+
+    monkeypatch.setattr(CarriedState, "start", watched)
+    run = runner(tmp_path)
+    plan = run.value("cut_plan")
+    run.value("slim")
+    kept = plan.groups["two"]["kept"]
+    assert started[True] == {}
+    assert torch.equal(started[False]["head.weight"]["exp_avg"], first["head.weight"]["exp_avg"][:, kept])
+    assert torch.equal(started[False]["two.bias"]["exp_avg_sq"], first["two.bias"]["exp_avg_sq"][kept])
+    assert started[False]["two.bias"]["step"] == first["two.bias"]["step"] > 0
+    changes = {"prune": {**ROUNDS["prune"], "schedule": {**ROUNDS["prune"]["schedule"], "optimizer": "new"}}}
+    started.clear()
+    fresh = runner(tmp_path, **changes)
+    assert not torch.equal(tensors(fresh.value("slim"))["head.bias"], tensors(run.value("slim"))["head.bias"])
+    assert started == {}
 
 
 def test_in_graph_form_rounds_compose_too(tmp_path):

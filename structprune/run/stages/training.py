@@ -18,16 +18,20 @@ from ...records import Plan
 from ...report.training_records import Epoch
 from ...schedules.finetuning import FinetuneSpec, in_full
 from ...schedules.new_weights import new_slim
+from ...schedules.optimizer_state import CarriedState
+from ...schedules.rounds import carries_state
 from ...store import atomic_files
 from ...surgery import prune
 from ...tasks import Task
 from ...train import train_stage
-from ...train.method import UNKNOWN_CUT, ComingCut, code_of
+from ...train.method import UNKNOWN_CUT, ComingCut, TrainingMethod, code_of
 from ...train.spec import TrainSpec
 from ...train.stage import TrainingSettings, read_epochs
 from ..processes import share
 from ..stage import Work, stage
 from .costs import Costs
+
+_STATE = "slim.optimizer.safetensors"  # of the optimiser, for the next round
 
 
 def _spec(spec: TrainSpec | None) -> dict[str, Any]:
@@ -126,11 +130,14 @@ def restart(
 @stage(
     "finetune",
     after="restart",
-    needs=("dense", "slim", "training", "task", "gates.*", "plan"),
-    makes=("slim", "epochs.slim"),
-    spec=lambda recipe: {**_spec(recipe.finetune), "going_on": False},
+    needs=lambda recipe: (
+        *("dense", "slim", "training", "task", "gates.*", "plan"),
+        *(("cut_plan", "optimizer_state?") if carries_state(recipe) else ()),
+    ),
+    makes=("slim", "epochs.slim", "optimizer_state"),
+    spec=lambda recipe: {**_spec(recipe.finetune), "going_on": False, "carries": carries_state(recipe)},
     when=lambda recipe: recipe.finetune is not None,
-    read=lambda work, slim: _trained(work, own_copy(slim), "slim"),
+    read=lambda work, slim: {**_trained(work, own_copy(slim), "slim"), "optimizer_state": work.folder / _STATE},
     reads=("slim",),
     sound_only=True,
     title="the fine-tuned slim network",
@@ -143,13 +150,16 @@ def finetune(
     task: Task,
     gates: object,
     plan: Plan,
+    cut_plan: Plan | None = None,
+    optimizer_state: Path | None = None,
 ) -> None:
     spec: FinetuneSpec = work.spec["spec"]
     if spec.restarts:
         weights = "new weights" if spec.start == "scratch" else f"the dense network's weights of epoch {spec.rewind_to}"
         work.reporter.stage(f"of the slim network only the structure is kept: its training starts from {weights}")
     spec = in_full(spec, plan.macs)
-    _fit(work, own_copy(slim), training, task, "slim", dense, spec, plan=plan)
+    methods = () if cut_plan is None else (CarriedState(optimizer_state, cut_plan, work.folder / _STATE),)
+    _fit(work, own_copy(slim), training, task, "slim", dense, spec, plan=plan, methods=methods)
 
 
 def _fit(
@@ -163,9 +173,10 @@ def _fit(
     until: int | None = None,
     cut: ComingCut = UNKNOWN_CUT,
     plan: Plan | None = None,
+    methods: tuple[TrainingMethod, ...] = (),
 ) -> None:
     spec, going_on = spec or work.spec["spec"], work.spec["going_on"]
-    settings = TrainingSettings(spec, work.folder, what, work.seed, until, cut)
+    settings = TrainingSettings(spec, work.folder, what, work.seed, until, cut, methods)
 
     def begin() -> None:
         share(settings, model, plan, dense)
