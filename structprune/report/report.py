@@ -102,7 +102,7 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         model=Model.model_validate({"name": recipe.model.name, **recipe.model.model_dump(mode="json")}),
         criterion=plan.criterion,
         allocation=plan.allocation,
-        budget=measured.search.asked if measured.search else Budget.model_validate(plan.budget),
+        budget=_budget(recipe, plan, measured),
         search=measured.search,
         constraints=Constraints.model_validate(plan.constraints),
         form=graph.form,
@@ -127,6 +127,13 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         data=measured.data,
     )
     return report.model_copy(update={"verdict": verdict_of(report)})
+
+
+def _budget(recipe: Recipe, plan: Plan, measured: Measurements) -> Budget:
+    """What was asked for; the plan of several rounds has amounts in place of shares."""
+    if measured.search:
+        return measured.search.asked
+    return Budget.model_validate(recipe.prune.budget.as_dict() if recipe.prune.schedule else plan.budget)
 
 
 def _rounds(plan: Plan, measured: Measurements) -> list[PruningRound]:

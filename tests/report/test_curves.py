@@ -1,4 +1,4 @@
-"""The curves of training in a report are those of the epochs."""
+"""What a report says of training and rounds: the curves are those of the epochs."""
 
 import csv
 import json
@@ -19,7 +19,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("curves") / "run"
     dense = {**RECIPE["train"], "epochs": 3, "val_interval": 1, "patience": 9}
     with short_turns():
-        sp.run(check_recipe({**RECIPE, "train": dense}), folder)
+        prune = {**RECIPE["prune"], "schedule": {"rounds": 2, "epochs": 1}}
+        sp.run(check_recipe({**RECIPE, "train": dense, "prune": prune}), folder)
     return folder
 
 
@@ -38,6 +39,13 @@ def test_the_page_draws_them_and_says_what_they_are(folder):
     page = (folder / "report.html").read_text()
     assert 'aria-label="Training loss by epoch, of the dense and the slim network' in page
     assert "<h2>Training</h2>" in page
+
+
+def test_the_budget_of_a_cut_in_rounds_is_what_was_asked_for(folder):
+    report = json.loads((folder / "report.json").read_text())
+    assert report["budget"] == {"macs": 0.5}
+    assert len(report["rounds"]) == 2
+    assert "budget macs 0.5" in " ".join((folder / "report.html").read_text().split())
 
 
 def test_a_report_of_an_earlier_version_has_no_curves(folder):

@@ -67,7 +67,7 @@ def test_rounds_end_in_one_plan_of_the_dense_network(whole):
     assert [row["macs"] for row in report["rounds"]] == [cut["macs"]["slim"] for cut in cuts]
     assert report["rounds"][1]["final"] == report["quality"]["final"]
     assert report["rounds"][1]["pruned"] == report["quality"]["pruned"]
-    assert report["budget"] == {"macs": dense // 4}
+    assert report["budget"] == {"macs": 0.25}  # as it was asked for; the plan has what that comes to
     page = (folder / "run" / "report.html").read_text()
     assert "Rounds" in page
 
