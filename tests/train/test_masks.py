@@ -1,4 +1,4 @@
-"""Methods that move a fixed number of active units about, RigL and dynamic surgery, against their definitions."""
+"""Methods that move a fixed number of active units about (RigL, surgery, Deep R), against their definitions."""
 
 import math
 
@@ -15,6 +15,7 @@ from structprune.recipe import TrainSpec
 from structprune.tasks.building import make_task
 from structprune.train import fit
 from structprune.train.method import Training
+from structprune.train.methods.deep_r import DeepR, DeepRSpec
 from structprune.train.methods.rigl import Rigl, RiglSpec
 from structprune.train.methods.splicing import Splicing, SplicingSpec
 from structprune.train.zero_units import zero_units
@@ -141,6 +142,62 @@ def test_surgery_cuts_and_splices_at_two_sizes():
     assert sized(*far) == [True] * (width - 1) + [False, True] + [False] * (4 - width)
 
 
+def test_deep_r_walks_active_gates_and_wakes_dormant_units_at_zero():
+    model, options = Residual(), {"lr": 0.5, "strength": 0.2, "temperature": 0.04}
+    method = begun(DeepR(DeepRSpec(**options, **PLAN)), model, torch.optim.SGD(model.parameters()))
+    active, gate = method.masks.active["inner"], method.gates["inner"]
+    width = int(active.sum())
+    assert torch.equal(gate.detach(), active.float())
+    batch = method.mix(BATCH)
+    loss = F.cross_entropy(batch.inputs.call(model), batch.labels)
+    loss.backward()
+    method.after_backward(model)
+    generator = torch.Generator().manual_seed(0)
+    for name in method.gates:  # the gates of one group after the other
+        noise = torch.randn(len(method.gates[name]), generator=generator)
+        torch.randperm(len(noise), generator=generator)
+        if name == "inner":
+            break
+    by_hand = Residual()
+    gates = {
+        name: start.clone().float().requires_grad_()
+        for name, start in begun(
+            DeepR(DeepRSpec(**options, **PLAN)), Residual(), torch.optim.SGD(model.parameters())
+        ).masks.active.items()
+    }
+    stream, inner = gates["conv1"][:, None, None], gates["inner"][:, None, None]
+    x = by_hand.bn1(by_hand.conv1(samples()[0])).relu()
+    x = x + by_hand.bn2(by_hand.conv2(by_hand.bn0(by_hand.inner(x * stream)).relu() * inner))
+    F.cross_entropy(by_hand.head((x * stream).mean((2, 3))), samples()[1]).backward()
+    step = -0.5 * (gates["inner"].grad + 0.2) + math.sqrt(2 * 0.5 * 0.04) * noise
+    walked = gates["inner"].detach() + step
+    stayed = (gates["inner"] > 0) & (walked >= 0)
+    torch.testing.assert_close(gate.detach()[stayed], walked[stayed], rtol=1e-4, atol=1e-5)
+    assert not gate.detach()[~stayed].any()
+    assert int(method.masks.active["inner"].sum()) == width
+    assert method.masks.active["inner"][stayed].all()
+
+
+def test_deep_r_draws_who_wakes():
+    model = Residual()
+    method = begun(DeepR(DeepRSpec(temperature=0, strength=0, **PLAN)), model, torch.optim.SGD(model.parameters()))
+    active, counts = method.masks.active["inner"], torch.zeros(5)
+    width = int(active.sum())
+    for trial in range(300):
+        active.copy_(torch.arange(5) < width)
+        with torch.no_grad():
+            method.gates["inner"].copy_(active.float())
+        gradient = 100.0 * (torch.arange(5) == 0)  # the first goes
+        order = torch.randperm(5, generator=torch.Generator().manual_seed(trial))
+        with torch.no_grad():
+            method.walk("inner", gradient, torch.zeros(5), order)
+        counts += active
+    number = 5 - width + 1  # dormant ones, with the one that has just gone
+    assert counts[1:width].tolist() == [300] * (width - 1)
+    others = torch.cat([counts[:1], counts[width:]])
+    assert (others / 300 - 1 / number).abs().max() < 4 * math.sqrt((1 / number) * (1 - 1 / number) / 300)
+
+
 @pytest.mark.parametrize("method", ["rigl", "splicing"])
 def test_the_cut_removes_exactly_the_inactive_units(tmp_path, method):
     images, labels = samples()
@@ -157,15 +214,15 @@ def test_the_cut_removes_exactly_the_inactive_units(tmp_path, method):
     torch.testing.assert_close(sp.prune(trained, plan)(images), trained(images), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["rigl", "splicing"])
+@pytest.mark.parametrize("method", ["deep_r", "rigl", "splicing"])
 def test_an_interrupted_training_ends_the_same(tmp_path, method):
-    options = {"interval": 2} if method == "rigl" else {"decay": 0.5}
+    options = {"rigl": {"interval": 2}, "splicing": {"decay": 0.5}, "deep_r": {"temperature": 0.3}}[method]
     spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, **options, **PLAN}])
     whole = fit(network(), TensorDataset(*samples()), spec, seed=5, checkpoint=tmp_path / "whole")
     assert equal(whole, interrupted(spec, tmp_path, at=9))
 
 
-@pytest.mark.parametrize("method", ["rigl", "splicing"])
+@pytest.mark.parametrize("method", ["deep_r", "rigl", "splicing"])
 def test_what_is_refused(tmp_path, method):
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
     spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, methods=[{"method": method, **PLAN}])
