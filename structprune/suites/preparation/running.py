@@ -29,7 +29,7 @@ def prepare(name: str, settings: Settings) -> Preparation:
     record = _in_process(name, WORKLOADS, settings)
     if record.stage != THEIRS:
         return record
-    others = _in_process(name, [name for name in WORKLOADS if name != THEIRS], settings)
+    others = _in_process(name, [workload for workload in WORKLOADS if workload != THEIRS], settings)
     return replace(others, errors={**others.errors, THEIRS: record.errors[THEIRS]})
 
 
