@@ -25,15 +25,17 @@ def timed_runs(sweep: Sweep, runs: Sequence[FinishedRun], folder: Path, reporter
         reporter: Shows progress.
 
     Returns:
-        The runs with these timings in place of their own. Where the recipe's runtime runs modules and not files, or the
-        sweep wants no timing, they keep their own.
+        The runs with these timings in place of their own. They keep their own where the recipe's runtime runs modules
+        and not files, where files are gone, and where the sweep wants no timing.
     """
     recipes = {run.arm.name: run.recipe for run in sweep.runs}
     timings: dict[str, ArmTiming] = {}
     for arm in sweep.arms:
         own = [run for run in runs if run.arm == arm.name]
-        if own and sweep.spec.timing_seconds and recipes[arm.name].runtime.runtime().files:
-            timings[arm.name] = _timing(arm.name, own, recipes[arm.name], sweep.spec.timing_seconds, folder, reporter)
+        if own and sweep.spec.timing_seconds:
+            timing = _timing(arm.name, own, recipes[arm.name], sweep.spec.timing_seconds, folder, reporter)
+            if timing is not None:
+                timings[arm.name] = timing
     return [_with(timings.get(run.arm), run) for run in runs]
 
 
@@ -46,7 +48,7 @@ def _with(timing: ArmTiming | None, run: FinishedRun) -> FinishedRun:
 
 def _timing(
     arm: str, runs: Sequence[FinishedRun], recipe: Recipe, seconds: float, folder: Path, reporter: Reporter
-) -> ArmTiming:
+) -> ArmTiming | None:
     stored = folder / "timings" / f"{arm}.json"
     if stored.is_file():
         timing = read_record(stored, ArmTiming)
@@ -56,6 +58,8 @@ def _timing(
     ending = "-int8.onnx" if runtime.dtype == "int8" else ".onnx"
     files = {"dense": folder / runs[0].folder / f"dense{ending}"}
     files |= {str(run.seed): folder / run.folder / f"slim{ending}" for run in runs}
+    if not runtime.files or not all(path.is_file() for path in files.values()):
+        return None
     reporter.stage(f"timing {arm} beside dense, {seconds:g} s")
     with reporter.bar("timing") as update:
         timed = benchmark(files, runtime=runtime, seconds=seconds, pin=recipe.bench.pin, progress=update)

@@ -144,6 +144,24 @@ def test_what_is_no_folder_of_a_sweep_is_refused(finished, tmp_path):
         sweep(path, tmp_path, reporter=quiet())
 
 
+def test_a_run_that_was_lost_is_made_again_to_the_same_result(finished, tmp_path):
+    """All that its stages made is in the store; where files of networks are gone, runs keep their own timing."""
+    path, out, report, _ = finished
+    copied = tmp_path / "copied"
+    shutil.copytree(out, copied)
+    shutil.rmtree(copied / "l1-seed1")
+    (copied / "random-seed0" / "slim.onnx").unlink()
+    shutil.rmtree(copied / "timings")
+    again = sweep(path, copied, executor=in_this_process, reporter=quiet())
+    assert [arm.quality for arm in again.arms] == [arm.quality for arm in report.arms]
+    log = (copied / "l1-seed1" / "log.jsonl").read_text()
+    assert '"event": "found"' in log
+    assert '"event": "made"' not in log
+    latency = json.loads((copied / "random-seed0" / "report.json").read_text())["latency"]
+    assert next(run.ms for run in again.runs if run.folder == "random-seed0") == latency["slim_ms"]
+    assert [file.name for file in (copied / "timings").iterdir()] == ["l1.json"]
+
+
 def test_a_sweep_may_grow(finished, tmp_path):
     """More seeds and arms, and another reference: what is there stays."""
     _, out, report, _ = finished
