@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .seeds import seed_torch
+
 if TYPE_CHECKING:
     import torch
 
@@ -90,7 +92,7 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
     with alone(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         python, legacy = random.getstate(), np.random.get_state()
-        torch.manual_seed(seed)
+        seed_torch(seed)
         random.seed(seed)
         np.random.seed(seed)
         try:

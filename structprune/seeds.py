@@ -16,3 +16,17 @@ def derived(seed: int, number: int | None = None) -> int:
     if 0 <= plain < LIMIT:
         return plain
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
+
+
+def seed_torch(seed: int) -> None:
+    """Seeds torch's generators: the CPU's and, where there is an accelerator, its own.
+
+    `torch.manual_seed` notes its caller's stack for each kind of device that is not there, in case it comes: for
+    networks that are seeded before each forward pass, that took longer than the pass.
+    """
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

@@ -1,10 +1,12 @@
 import structprune  # noqa: F401, I001  (first: timm can then be imported beside a torchvision that does not fit torch)
+import gc
 import os
 
 import pytest
 import torch
 
 from structprune.criteria import CRITERIA
+from structprune.seeds import seed_torch
 
 
 os.environ["STRUCTPRUNE_TIMING"] = "off"  # a plan that is given no align times nothing, here and in processes started
@@ -13,12 +15,12 @@ os.environ["STRUCTPRUNE_TIMING"] = "off"  # a plan that is given no align times 
 def pytest_collectstart(collector):
     """Tensors that a module of tests draws are the same ones each time."""
     if isinstance(collector, pytest.Module):
-        torch.manual_seed(0)
+        seed_torch(0)
 
 
 @pytest.fixture(autouse=True)
 def _seed():
-    torch.manual_seed(0)
+    seed_torch(0)
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +33,11 @@ def _registry():
 @pytest.fixture(scope="session", autouse=True)
 def _threads():
     torch.set_num_threads(1)  # the networks are tiny, and other work may have the second core
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage():
+    """Collecting garbage, as each training does at its end, goes through what a module of tests makes, and not through
+    the million objects of torch, of timm and of all other modules."""
+    gc.collect()
+    gc.freeze()

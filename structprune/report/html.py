@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader
@@ -51,6 +52,7 @@ def render_html(report: Report, name: str) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
     return Environment(loader=PackageLoader("structprune.report"), autoescape=True, trim_blocks=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,20 +33,26 @@ def environment() -> Environment:
     Returns:
         The processor, the cores that this process may use, and versions.
     """
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
     return Environment(
         processor=_cpuinfo("model name") or platform.processor() or platform.machine(),
         instructions=_instructions(_cpuinfo("flags") or _cpuinfo("Features")),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         system=platform.platform(),
         python=platform.python_version(),
-        packages=versions,
+        packages=dict(_versions()),
     )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Read once, as a process stays with the versions that it has imported."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
 
 
 def _instructions(flags: str) -> str:
@@ -53,6 +60,7 @@ def _instructions(flags: str) -> str:
     return " ".join(sorted(flag for flag in flags.split() if flag.startswith(_SIMD)))
 
 
+@cache
 def _cpuinfo(field: str) -> str:
     """A field of the first core, where the system tells; else nothing."""
     try:

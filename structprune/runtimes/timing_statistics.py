@@ -8,18 +8,33 @@ from collections.abc import Mapping
 import numpy as np
 
 WIDE = 0.1  # an interval of this share of the speedup is too wide to quote a factor
+AT_ONCE = 2**20  # turns that are drawn at once
 NOISY, DRIFT = 1.5, 1.15  # ratios of the reference's own times from which the machine was not quiet
 
 
 def interval_of_median(ratios: list[np.ndarray], rng: np.random.Generator, draws: int = 2000) -> tuple[float, float]:
     """The 95 % percentile interval of the median, drawing rounds and then turns within them."""
-    medians = np.empty(draws)
-    for i in range(draws):
-        rounds = rng.integers(len(ratios), size=len(ratios))
-        drawn = [ratios[r][rng.integers(len(ratios[r]), size=len(ratios[r]))] for r in rounds]
-        medians[i] = np.median(np.concatenate(drawn))
-    low, high = np.quantile(medians, [0.025, 0.975])
+    values = np.concatenate(ratios)
+    block = max(1, AT_ONCE // len(values))
+    medians = [_drawn_medians(ratios, values, min(block, draws - done), rng) for done in range(0, draws, block)]
+    low, high = np.quantile(np.concatenate(medians), [0.025, 0.975])
     return float(low), float(high)
+
+
+def _drawn_medians(ratios: list[np.ndarray], values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """The medians of so many draws; `values` are the ratios of all rounds. A round has as many turns as it had."""
+    lengths = np.array([len(turns) for turns in ratios])
+    rounds = rng.integers(len(ratios), size=(draws, len(ratios)))
+    sizes = lengths[rounds].sum(1)  # turns of each draw
+    chosen = np.repeat(rounds.ravel(), lengths[rounds].ravel())  # by turn: the round that it is of
+    turns = (np.cumsum(lengths) - lengths)[chosen] + rng.integers(lengths[chosen])
+    order = np.argsort(values)
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(values))
+    places = np.repeat(np.arange(draws), sizes) * len(values) + ranks[turns]
+    up_to = np.bincount(places, minlength=draws * len(values)).reshape(draws, -1).cumsum(1)  # how many turns, by value
+    lower, upper = (values[order[(up_to <= middle[:, None]).sum(1)]] for middle in ((sizes - 1) // 2, sizes // 2))
+    return (lower + upper) / 2
 
 
 def disturbances(rounds: list[np.ndarray]) -> list[str]:

@@ -59,6 +59,18 @@ def test_the_interval_covers_the_true_ratio():
     assert covered >= 51
 
 
+def test_the_interval_is_that_of_draws_one_by_one():
+    """A round may have any number of turns, and brings as many of its own to a draw."""
+    rng = np.random.default_rng(1)
+    rounds = [np.exp(rng.normal(0, 0.1) + rng.normal(0, 0.05, turns)) for turns in (4, 40, 7, 12, 1)]
+    medians = []
+    for _ in range(4000):
+        drawn = [rounds[i] for i in rng.integers(len(rounds), size=len(rounds))]
+        medians.append(np.median(np.concatenate([rng.choice(turns, len(turns)) for turns in drawn])))
+    interval = interval_of_median(rounds, rng, draws=4000)
+    assert interval == pytest.approx(tuple(np.quantile(medians, [0.025, 0.975])), rel=0.01)
+
+
 def test_what_a_network_takes_with_anothers_weights_in_the_caches_does_not_count(file, monkeypatch):
     """A made-up clock: steady runs take 1 ms and 0.5 ms, the first two after another network 4 ms longer; long ones
     get one run a turn."""
