@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..modules import tensors
+from ..process_state import seeded
 from ..records import Plan
 from ..surgery import sliced
 from ..train.checkpoint import read_state, store_state
@@ -85,7 +86,7 @@ def uncuttable(spec: TrainSpec) -> str | None:
     """What an optimiser keeps that can't be cut with its weights, if it does: a small network takes a step to tell."""
     model = nn.Sequential(nn.Conv2d(48, 64, 3), nn.Flatten(), nn.Linear(64, 48))
     optimizer = make_optimizer(model, spec.model_copy(update={"layer_decay": None}))
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with seeded(), torch.enable_grad():
         model(torch.ones(2, 48, 3, 3)).square().mean().backward()
         optimizer.step()
     for parameter, state in optimizer.state.items():
