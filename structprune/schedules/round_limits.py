@@ -72,3 +72,40 @@ def keeping(allocation: Allocation, least: Mapping[str, int]) -> Allocation:
         return allocation.allocate(limited, scores, load)
 
     return dataclasses.replace(allocation, allocate=allocate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What a schedule by groups goes to: the widths that groups are cut to, in the order of the network."""
+
+    widths: Mapping[str, int]
+    rounds: int
+
+    @classmethod
+    def of(cls, plan: Plan, rounds: int) -> Goal:
+        """That of a plan which cuts all at once."""
+        cut = (name for name, group in plan.groups.items() if len(group["kept"]) < group["units"])
+        return cls({name: plan.widths[name] for name in cut}, rounds)
+
+    def of_round(self, number: int) -> dict[str, int]:
+        """The widths of the groups that have been cut after a round, counted from 1."""
+        count = len(self.widths) * number // self.rounds
+        return dict(list(self.widths.items())[:count])
+
+
+def check_rounds(rounds: int, graph: DependencyGraph) -> None:
+    """Raises BudgetError for more rounds than there are groups to cut one after another."""
+    if rounds > len(graph.groups):
+        raise BudgetError(
+            f"prune.schedule.rounds={rounds}, and the network has {len(graph.groups)} groups of channels to cut one "
+            "after another: set rounds to that or less"
+        )
+
+
+def towards(allocation: Allocation, widths: Mapping[str, int]) -> Allocation:
+    """The allocation, held to these widths: groups without one stay as they are."""
+
+    def allocate(choices: list[Choice], scores: Scores, load: Load) -> Widths:
+        return {choice.group.name: widths.get(choice.group.name, choice.group.units) for choice in choices}
+
+    return dataclasses.replace(allocation, allocate=allocate)

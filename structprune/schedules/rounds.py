@@ -19,17 +19,20 @@ if TYPE_CHECKING:
     from ..train.spec import TrainSpec
 
 SHARES = ("macs", "params", "channels")  # what a round's budget can be of
-Shape = Literal["linear", "cubic"]
+Shape = Literal["linear", "cubic", "groups"]
 
 
 class ScheduleSpec(Strict):
     """A cut in rounds, with fine-tuning between them: what is left after each follows a line, or the cubic curve that
-    cuts most while much is left (Zhu & Gupta 2017, eq. 1). The last round ends with all of `finetune`.
+    cuts most while much is left (Zhu & Gupta 2017, eq. 1), or each cuts some groups of channels as far as they go at
+    once (Li et al. 2017; ThiNet, Luo et al. 2017). The last round ends with all of `finetune`.
     """
 
     rounds: Whole = Field(ge=1, description="how often the network is cut; 1: at once")
     shape: Shape = Field(
-        default="cubic", description="how much goes by when: equal amounts (`linear`), or more at first (`cubic`)"
+        default="cubic",
+        description="what goes when: equal amounts (`linear`), more at first (`cubic`), or as many `groups` of "
+        "channels in each round, in the order of the network",
     )
     epochs: Whole = Field(
         default=1, ge=0, description="how long `finetune` trains after each round but the last; 0: not at all"
@@ -41,9 +44,9 @@ class ScheduleSpec(Strict):
 
 
 def share_gone(shape: Shape, number: int, rounds: int) -> float:
-    """What part of all that is to go has gone after a round, counted from 1: in (0, 1]."""
+    """What part of all that is to go may have gone after a round, counted from 1: in (0, 1]."""
     time = number / rounds
-    return time if shape == "linear" else 1 - (1 - time) ** 3
+    return {"linear": time, "cubic": 1 - (1 - time) ** 3, "groups": 1.0}[shape]
 
 
 def rounds_of(recipe: Recipe) -> list[Recipe]:
@@ -61,7 +64,9 @@ def rounds_of(recipe: Recipe) -> list[Recipe]:
     rounds = []
     for number in range(1, schedule.rounds):
         gone = share_gone(schedule.shape, number, schedule.rounds)
-        budget = {name: 1 - (1 - share) * gone for name, share in recipe.prune.budget.costs.items()}
+        budget = {
+            name: share if gone == 1 else 1 - (1 - share) * gone for name, share in recipe.prune.budget.costs.items()
+        }
         prune = recipe.prune.model_copy(update={"budget": recipe.prune.budget.model_copy(update=budget)})
         finetune = None
         if recipe.finetune is not None and schedule.epochs:

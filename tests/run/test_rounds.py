@@ -159,6 +159,22 @@ def test_a_run_that_is_interrupted_in_a_round_ends_in_the_same_network(whole, tm
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in tensors(slim).items())
 
 
+@pytest.mark.parametrize("criterion", ["l1", "thinet"])
+def test_a_round_cuts_one_group_to_the_width_that_one_cut_would_give_it(tmp_path, criterion):
+    data = {"data": {**ROUNDS["data"], "calibration": {"images": 48}}, "train": None, "finetune": None}
+    prune = {**ROUNDS["prune"], "criterion": criterion}
+    at_once = runner(tmp_path, **data, prune={**prune, "schedule": None}).value("plan")
+    run = runner(tmp_path, **data, prune={**prune, "schedule": {"rounds": 2, "shape": "groups", "epochs": 0}})
+    first, plan = run.value("plan", before="next.1"), run.value("plan")
+    one, two = at_once.widths
+    assert first.widths == {one: at_once.widths[one], two: 16}
+    assert plan.widths == at_once.widths
+    assert plan.groups[one] == first.groups[one]
+    assert plan.budget == {"macs": at_once.macs["dense"] // 4}
+    assert plan.macs == at_once.macs
+    assert run.value("gates.final").passed
+
+
 def test_each_round_goes_back_to_the_early_weights(tmp_path):
     """Iterative magnitude pruning of Frankle et al.: every round starts from the same early weights."""
     finetune = {**ROUNDS["finetune"], "start": "rewind", "rewind_to": 0}

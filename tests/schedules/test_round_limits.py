@@ -7,7 +7,7 @@ from torch import nn
 import structprune as sp
 from structprune.errors import BudgetError, PlanError
 from structprune.plan.allocations import allocation_of
-from structprune.schedules.round_limits import amounts_left, fewest, keeping
+from structprune.schedules.round_limits import Goal, amounts_left, check_rounds, fewest, keeping
 
 X = torch.randn(1, 3, 8, 8)
 
@@ -33,6 +33,15 @@ def test_amounts_are_shares_of_the_dense_network():
     assert amounts_left({"channels": 0.5}, first, left) == {"channels": 15}
     again = sp.plan(left, sp.score(left, "l1"), amounts_left({"channels": 0.5}, first, left), align=1)
     assert sum(first.then(again).widths.values()) == 15
+
+
+def test_groups_are_cut_one_after_another():
+    goal = Goal.of(cut(network(), channels=0.5), 2)
+    assert goal.widths == {"0": 10, "2": 5}
+    assert [goal.of_round(number) for number in (1, 2)] == [{"0": 10}, goal.widths]
+    assert [Goal(goal.widths, 3).of_round(number) for number in (1, 2, 3)] == [{}, {"0": 10}, goal.widths]
+    with pytest.raises(BudgetError, match="rounds=3, and the network has 2 groups of channels"):
+        check_rounds(3, sp.trace(network(), X))
 
 
 def test_channels_need_a_plan_that_names_its_groups():

@@ -21,7 +21,11 @@ def test_half_of_the_way_is_half_by_a_line_and_seven_eighths_by_the_cubic_curve(
 
 @pytest.mark.parametrize(
     ("shape", "left"),
-    [("linear", [0.75, 0.5, 0.25]), ("cubic", [1 - 0.75 * 19 / 27, 1 - 0.75 * 26 / 27, 0.25])],
+    [
+        ("linear", [0.75, 0.5, 0.25]),
+        ("cubic", [1 - 0.75 * 19 / 27, 1 - 0.75 * 26 / 27, 0.25]),
+        ("groups", [0.25, 0.25, 0.25]),  # of all groups together, some of which a round cuts
+    ],
 )
 def test_each_round_has_a_budget_and_epochs_of_its_own(shape, left):
     rounds = rounds_of(check_recipe(recipe({"rounds": 3, "shape": shape, "epochs": 4}, {"epochs": 9})))

@@ -35,7 +35,7 @@ from ...progress import Reporter
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
 from ...runtimes import Runtime, environment
-from ...schedules.round_limits import amounts_left, fewest, keeping
+from ...schedules.round_limits import Goal, amounts_left, check_rounds, fewest, keeping, towards
 from ...store import atomic_files
 from ...typing import Budget, Form
 from ...user_code_calls import code_named
@@ -78,13 +78,18 @@ class Costs:
         spec: PruneSpec,
         cost: CostModel | None = None,
         earlier: Plan | None = None,
+        goal: Goal | None = None,
     ) -> Plan:
         """A plan by these multiples, and by `cost` where there is one. Where there is an `earlier` one, of the network
-        that it leaves, within the limits that the dense network has."""
+        that it leaves, within the limits that the dense network has; where there is a `goal`, of its part of that."""
         budget, allocation = spec.budget.as_dict(), allocation_of(spec.allocation)
         if earlier is not None:
             budget = cast(Budget, amounts_left(spec.budget.costs, earlier, graph))
             allocation = keeping(allocation, fewest(earlier, graph, spec.max_ratio))
+        if goal is not None:
+            number = 1 if earlier is None else 1 + len(earlier.constraints.get("cuts", [earlier]))
+            allocation = towards(allocation, goal.of_round(number))
+            budget = budget if number == goal.rounds else {"macs": 1.0}
         return make_plan(
             graph,
             scores,
@@ -131,6 +136,8 @@ def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) 
     spec = work.spec["prune"]
     allocation = allocation_of(spec.allocation)
     check_may_time(spec.budget.as_dict(), f"allocation {allocation.name}" if "cost" in allocation.needs else "")
+    if spec.schedule is not None and spec.schedule.shape == "groups":
+        check_rounds(spec.schedule.rounds, traced)
     costs = Costs(work.spec["runtime"].runtime(), traced.form)
     try:
         _rehearse(costs, traced, spec, work.reporter)

@@ -18,6 +18,7 @@ from ...plan import allocation_of
 from ...plan_schema import Round
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
+from ...schedules.round_limits import Goal
 from ...store import atomic_files
 from ...tasks import Task
 from ...train.zero_units import note_zero_units
@@ -115,7 +116,29 @@ def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data, 
 
 def _inputs_of_plan(recipe: Recipe) -> tuple[str, ...]:
     measured = ("dense_onnx",) if wants_latency(recipe.prune.budget.as_dict()) else ()
-    return ("graph", "scores", "costs", "form", "earlier?", *measured)
+    return ("graph", "scores", "costs", "form", "earlier?", "goal?", *measured)
+
+
+def _goes_by_groups(recipe: Recipe) -> bool:
+    schedule = recipe.prune.schedule
+    return schedule is not None and schedule.rounds > 1 and schedule.shape == "groups"
+
+
+@stage(
+    "goal",
+    after="scan",
+    needs=("graph", "scores", "costs", "goal?"),
+    makes=("goal",),
+    spec=lambda recipe: recipe.prune,
+    when=_goes_by_groups,
+)
+def set_goal(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, goal: Goal | None) -> Goal:
+    """What all rounds together go to: the widths of one cut of the dense network."""
+    if goal is not None:
+        return goal
+    spec: PruneSpec = work.spec
+    assert spec.schedule is not None
+    return Goal.of(costs.plan(graph, scores, spec, costs.cost), spec.schedule.rounds)
 
 
 @stage(
@@ -151,7 +174,7 @@ def _score(work: Work, graph: DependencyGraph, data: Data, task: Task, widths: d
 
 @stage(
     "widths",  # a plan by scores that need no widths: its widths are what a layer-by-layer criterion ranks for
-    after="scan",
+    after="goal",
     needs=_inputs_of_plan,
     makes=("widths",),
     spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
@@ -173,6 +196,7 @@ def make_plan(
     costs: Costs,
     form: dict[str, str],
     earlier: Plan | None,
+    goal: Goal | None,
     dense_onnx: Path | None = None,
     widths: Plan | None = None,
 ) -> None:
@@ -184,7 +208,7 @@ def make_plan(
         assert plan.latency is not None
         plan.latency |= {"rounds": widths.latency["rounds"], "correction": widths.latency["correction"]}
     else:
-        plan = _measured(work, graph, scores, costs, dense_onnx, earlier)
+        plan = _measured(work, graph, scores, costs, dense_onnx, earlier, goal)
     plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else []), *note_zero_units(graph, plan)]
     atomic_files.write_text(work.folder / "plan.json", plan.to_json())
 
@@ -202,11 +226,12 @@ def _measured(
     costs: Costs,
     dense_onnx: Path | None,
     earlier: Plan | None,
+    goal: Goal | None,
 ) -> Plan:
     """A plan; if a budget is of latency, one whose network has been timed to meet it."""
     spec: PruneSpec = work.spec["prune"]
     if not wants_latency(spec.budget.as_dict()):
-        return costs.plan(graph, scores, spec, costs.cost, earlier)
+        return costs.plan(graph, scores, spec, costs.cost, earlier, goal)
     assert costs.cost is not None
     assert dense_onnx is not None
 
