@@ -116,6 +116,8 @@ class TrainSpec(Strict):
         if self.val_interval > self.epochs and self.chooses:
             raise ValueError(f"val_interval={self.val_interval} never comes in epochs={self.epochs}")
         exact = [spec.method for spec in self.methods if spec.exact_weights]
+        if len(exact) > 1:
+            raise ValueError(f"methods {' and '.join(exact)} each set weights that the other would undo: choose one")
         if self.model_ema and exact:
             raise ValueError(f"model_ema averages the weights that method {exact[0]} sets: leave one of them out")
         return self

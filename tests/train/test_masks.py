@@ -142,6 +142,22 @@ def test_surgery_cuts_and_splices_at_two_sizes():
     assert sized(*far) == [True] * (width - 1) + [False, True] + [False] * (4 - width)
 
 
+def test_the_units_that_surgery_trained_with_stay_where_an_epoch_ends():
+    model = Residual()
+    method = begun(Splicing(SplicingSpec(margin=0.9, **PLAN)), model, torch.optim.SGD(model.parameters()))
+    active = method.masks.active["inner"]
+    smaller = torch.arange(5) >= 5 - method.masks.widths["inner"]
+    active.copy_(smaller)
+    with torch.no_grad():
+        for unit in range(5):
+            model.conv2.weight[:, unit] *= (6 - unit) / model.conv2.weight[:, unit].norm()
+    method.after_epoch(model.train(), 1)
+    assert torch.equal((model.conv2.weight != 0).any(3).any(2).any(0), smaller)
+    method.mix(BATCH)  # training goes on with the weights of all
+    method.masks.units.take_out()
+    assert (model.conv2.weight != 0).all()
+
+
 def test_deep_r_walks_active_gates_and_wakes_dormant_units_at_zero():
     model, options = Residual(), {"lr": 0.5, "strength": 0.2, "temperature": 0.04}
     method = begun(DeepR(DeepRSpec(**options, **PLAN)), model, torch.optim.SGD(model.parameters()))
@@ -230,3 +246,5 @@ def test_what_is_refused(tmp_path, method):
         fit(plain, TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c")
     with pytest.raises(ValueError, match=f"model_ema averages the weights that method {method} sets"):
         TrainSpec(epochs=1, lr=0.1, model_ema=True, methods=[method])
+    with pytest.raises(ValueError, match=f"methods soft and {method} each set weights that the other would undo"):
+        TrainSpec(epochs=1, lr=0.1, methods=["soft", method])

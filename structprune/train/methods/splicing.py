@@ -36,12 +36,13 @@ class Splicing(TrainingMethod):
     In the paper a and b are 0.9 and 1.1 times a size that the layer's weights had at first. Here that size is the one
     between the units that the budget keeps and the others as they are by now, so that the budget is met whatever
     happens to the weights. T changes with a probability that falls, so that the weights settle. The plan that gives
-    the widths is made once, at the start; after each epoch the largest units stay and the others are zero, and
-    training goes on from the weights with all of them.
+    the widths and the first T is made once, at the start. After each epoch the units at T = 1 stay and the others are
+    zero, with the largest of the others or without the smallest where the budget asks for it; training goes on from
+    the weights with all of them.
 
     Usual errors: gradients multiplied by T, so that nothing is ever spliced; a single threshold, at which units come
-    and go in each update; masks of filters in front of a BatchNorm, whose gradient explodes at a variance of zero; the
-    masks of training left as they are at the end, which are not those of the budget.
+    and go in each update; masks of filters in front of a BatchNorm, whose gradient explodes at a variance of zero; a
+    network that is cut at the end by size alone, where sizes lie close to each other and T was another.
     """
 
     def __init__(self, spec: SplicingSpec) -> None:
@@ -87,8 +88,9 @@ class Splicing(TrainingMethod):
 
         gates = {}
         for name, sizes in self.masks.sizes(self.masks.weights()).items():
+            first = sizes + self.masks.active[name] * (sizes.max() + 1)  # active ones, the largest of them first
             gates[name] = torch.zeros_like(sizes)
-            gates[name][sizes.argsort(descending=True, stable=True)[: self.masks.widths[name]]] = 1
+            gates[name][first.argsort(descending=True, stable=True)[: self.masks.widths[name]]] = 1
         self.masks.units.fold(gates)
         self.training.reestimate_statistics()
 
