@@ -104,17 +104,22 @@ def test_a_second_maker_waits_and_takes_the_firsts(tmp_path):
 
 
 def test_processes_that_make_the_same_at_once_all_end_with_it(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from structprune.store.artefacts import Artefacts, Key\n"
-        "key = Key('train', {'epochs': 2}, {'model': 'abc'}, {'torch': '2.13'})\n"
-        "made = Artefacts(Path(sys.argv[1])).make(key, lambda f: (f / 'a.txt').write_text('made'))\n"
-        "print((made.folder / 'a.txt').read_text())"
-    )
-    running = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    assert [process.communicate(timeout=100)[0].strip() for process in running] == ["made"] * 3
+    code = """
+import os, sys
+from pathlib import Path
+from structprune.store.artefacts import Artefacts, Key
+
+children = []
+for _ in range(3):  # of a process that has imported all, so that they are at it in the same moment
+    children.append(os.fork())
+    if not children[-1]:
+        key = Key("train", {"epochs": 2}, {"model": "abc"}, {"torch": "2.13"})
+        made = Artefacts(Path(sys.argv[1])).make(key, lambda folder: (folder / "a.txt").write_text("made"))
+        os._exit(0 if (made.folder / "a.txt").read_text() == "made" else 1)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, timeout=100)
+    assert ended.stdout.strip() == "[0, 0, 0]"
     assert Artefacts(tmp_path).find(KEY) is not None
 
 

@@ -199,8 +199,8 @@ def test_bad_forms_and_inputs_are_named():
 def test_a_run_takes_the_graph_form_where_the_budget_asks_for_it(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
-        "model: {name: test_vit_relpos, kwargs: {num_classes: 10, in_chans: 1, img_size: 32}}\n"
-        "data: {source: digits, image_size: 32}\nprune: {budget: {macs: 0.05}, align: 8}\nbench: {seconds: 0.05}\n"
+        "model: {name: test_vit_relpos, kwargs: {num_classes: 10, in_chans: 1, img_size: 32, depth: 2}}\n"
+        "data: {source: digits, image_size: 32}\nprune: {budget: {macs: 0.06}, align: 8}\nbench: {seconds: 0.05}\n"
     )
     with pytest.raises(BudgetError):
         sp.run(recipe, tmp_path / "module", overrides=["prune.form=module"])
