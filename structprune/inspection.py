@@ -169,7 +169,8 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
     if flaw:
         raise RecipeError(f"{recipe}: {flaw}")
     scans = next(name for name, allocation in ALLOCATIONS.items() if allocation.needs == {"scan"})
-    scanned = checked.model_copy(update={"prune": checked.prune.model_copy(update={"allocation": scans})})
+    prune = checked.prune.model_copy(update={"allocation": scans, "schedule": None})  # of the dense network alone
+    scanned = checked.model_copy(update={"prune": prune})
     form = {"form": "graph" if checked.prune.form == "graph" else "module", "note": ""}
     with tempfile.TemporaryDirectory() as nowhere:
         runner = runner_of(scanned, reporter, Artefacts(Path(nowhere)), {"form": form})

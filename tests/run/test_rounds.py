@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import structprune as sp
 from structprune.errors import GateError
+from structprune.inspection import scan
 from structprune.modules import tensors
 from structprune.progress import Reporter
 from structprune.recipe import check_recipe
@@ -140,7 +141,7 @@ def test_a_round_that_is_cut_wrongly_ends_in_no_slim_network(tmp_path, monkeypat
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="training is the same twice on a CPU alone")
-@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("turn", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_that_is_interrupted_in_a_round_ends_in_the_same_network(whole, tmp_path, monkeypatch, turn):
     """In the middle of the first and of the second round's training, after the weights of an epoch were written."""
     calls, store = [], importlib.import_module("structprune.train.trainer").store
@@ -159,7 +160,7 @@ def test_a_run_that_is_interrupted_in_a_round_ends_in_the_same_network(whole, tm
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in tensors(slim).items())
 
 
-@pytest.mark.parametrize("criterion", ["l1", "thinet"])
+@pytest.mark.parametrize("criterion", ["l1", pytest.param("thinet", marks=pytest.mark.slow)])
 def test_a_round_cuts_one_group_to_the_width_that_one_cut_would_give_it(tmp_path, criterion):
     data = {"data": {**ROUNDS["data"], "calibration": {"images": 48}}, "train": None, "finetune": None}
     prune = {**ROUNDS["prune"], "criterion": criterion}
@@ -183,6 +184,15 @@ def test_each_round_goes_back_to_the_early_weights(tmp_path):
         torch.manual_seed(0)
         expected = tensors(sp.prune(type(run.value("dense"))(), plan))
         assert all(torch.equal(tensor, expected[key]) for key, tensor in tensors(run.value("slim", before)).items())
+
+
+def test_a_scan_is_of_the_dense_network_whatever_the_schedule(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "fit", lambda *a, **k: pytest.fail("a scan trains nothing"))
+    data = {**ROUNDS, "data": {**ROUNDS["data"], "calibration": {"images": 64}}, "train": None}
+    (tmp_path / "rounds.yaml").write_text(yaml.safe_dump(data))
+    graph, sensitivity = scan(tmp_path / "rounds.yaml")
+    assert [group.units for group in graph.groups] == [16, 16]
+    assert {max(curve) for curve in sensitivity.losses.values()} == {16}
 
 
 def test_recovery_mends_each_round(tmp_path):
