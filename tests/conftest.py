@@ -7,6 +7,7 @@ import torch
 
 from structprune.criteria import CRITERIA
 from structprune.seeds import seed_torch
+from tests.run.small_network import short_turns
 
 
 os.environ["STRUCTPRUNE_TIMING"] = "off"  # a plan that is given no align times nothing, here and in processes started
@@ -41,3 +42,10 @@ def _garbage():
     the million objects of torch, of timm and of all other modules."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def _short_turns():
+    """For tests of runs whose times nobody asks for: a turn of their benchmarks has few runs."""
+    with short_turns():
+        yield

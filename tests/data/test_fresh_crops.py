@@ -1,6 +1,7 @@
 """Crops to train on without labels: other ones each time, the same under one seed, never of held-out files."""
 
 import numpy as np
+import pytest
 import timm
 import torch
 from PIL import Image
@@ -10,6 +11,8 @@ import structprune as sp
 from structprune.data import load_data
 from structprune.data.spec import ImagesSpec
 from structprune.recipe import check_recipe
+
+pytestmark = pytest.mark.usefixtures("_short_turns")
 
 
 class Small(nn.Sequential):

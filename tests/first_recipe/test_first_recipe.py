@@ -22,6 +22,8 @@ from structprune.recipe import Recipe, read_recipe
 from tests.image_folders import write_digits
 from tests.models.files import write_network
 
+pytestmark = pytest.mark.usefixtures("_short_turns")
+
 FLAT = """
 from torch import nn
 

@@ -18,6 +18,8 @@ from structprune.train import fit
 from tests.first_recipe.test_first_recipe import images
 from tests.run.test_detection import DETECTOR
 
+pytestmark = pytest.mark.usefixtures("_short_turns")
+
 NETS = """
 import torch
 from torch import nn

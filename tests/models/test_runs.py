@@ -1,5 +1,6 @@
 """Networks of one's own in runs: a slim network is pruned again, and torch-pruning is told the outputs."""
 
+import pytest
 import torch
 from torch import fx
 
@@ -9,6 +10,8 @@ from structprune.models import CodeSpec, RunSpec, build_model, resolve_model_dat
 from structprune.models.inputs import says_its_images
 from structprune.recipe import check_recipe
 from tests.models.files import write_network
+
+pytestmark = pytest.mark.usefixtures("_short_turns")
 
 QUICK = {"prune": {"budget": {"macs": 0.5}, "align": 1}, "bench": {"seconds": 0.2}}
 

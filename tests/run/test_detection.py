@@ -8,6 +8,8 @@ from structprune.errors import RecipeError
 from structprune.recipe import check_recipe
 from structprune.tasks.building import make_task
 
+pytestmark = pytest.mark.usefixtures("_short_turns")
+
 DETECTOR = """
 import torch
 from torch import nn

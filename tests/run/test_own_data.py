@@ -8,6 +8,8 @@ from structprune.errors import RecipeError
 from structprune.recipe import check_recipe
 from tests.image_folders import write_digits
 
+pytestmark = pytest.mark.usefixtures("_short_turns")
+
 NETS = """
 import torch
 from torch import nn
