@@ -26,18 +26,9 @@ def test_the_gradients_of_the_slim_network_are_averaged_over_processes(tmp_path)
         "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "",
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.train.two_processes", str(tmp_path / "out")],
-            cwd=ROOT,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in (0, 1)
-    ]
-    ends = [process.communicate(timeout=240) for process in processes]
-    for process, (_, errors) in zip(processes, ends, strict=True):
-        assert process.returncode == 0, errors.decode()[-2000:]
+    command = [sys.executable, "-m", "tests.train.two_processes", str(tmp_path / "out")]
+    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, **shared}, stderr=subprocess.PIPE, timeout=240)
+    assert ended.returncode == 0, ended.stderr.decode()[-2000:]
     first, second = (torch.load(tmp_path / f"out.{rank}") for rank in (0, 1))
     assert first["said"] == second["said"]  # both end by what the first one measures
     stopped, odd = first["said"]

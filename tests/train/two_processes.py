@@ -1,8 +1,9 @@
-"""One of two processes that train a network, cut it and train the slim one: `python -m tests.train.two_processes OUT`.
+"""Two processes that train a network, cut it and train the slim one: `python -m tests.train.two_processes OUT`.
 
-The environment says which (RANK), as under `accelerate launch`. Writes what each process has to OUT.RANK.
+The environment says which each is (RANK), as under `accelerate launch`. Writes what each process has to OUT.RANK.
 """
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -74,5 +75,15 @@ def main(out):
     torch.save(found, f"{out}.{os.environ['RANK']}")
 
 
+LATE = ("accelerate", "timm.optim", "timm.scheduler", "torch.fx.experimental.proxy_tensor")  # imported once for both
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    for name in LATE:
+        importlib.import_module(name)
+    for rank in ("0", "1"):
+        if not os.fork():
+            os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+            main(sys.argv[1])
+            sys.exit()
+    ends = [os.wait()[1] for _ in range(2)]
+    sys.exit(any(ends))
