@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ..errors import TrainingError
 from ..modules import tensors
@@ -69,17 +70,23 @@ def cut_state(state: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 def _cut(key: str, entry: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     if key not in plan.keep:
         return dict(entry)
-    result = {}
     for name, value in entry.items():
-        if isinstance(value, Tensor) and value.numel() > 1:
-            if list(value.shape) != plan.shapes[key]:
-                raise TrainingError(
-                    f"the optimizer keeps {name} of shape {list(value.shape)} for {key} of shape {plan.shapes[key]}, "
-                    "which can't be cut with it: set prune.schedule.optimizer to new"
-                )
-            value = sliced(value, plan.keep[key])
-        result[name] = value
-    return result
+        if (other := _other_shape(value, plan.shapes[key])) is not None:
+            raise TrainingError(
+                f"the optimizer keeps {name} of {other} for {key} of shape {plan.shapes[key]}, which can't be cut with "
+                "it: set prune.schedule.optimizer to new"
+            )
+    return {
+        name: sliced(value, plan.keep[key]) if isinstance(value, Tensor) and value.numel() > 1 else value
+        for name, value in entry.items()
+    }
+
+
+def _other_shape(value: Any, shape: Sequence[int]) -> str | None:
+    """What a value is, if tensors in it are neither numbers nor of the shape; None if it can be cut, or has none."""
+    if not isinstance(value, Tensor):
+        return "several tensors" if any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value)) else None
+    return f"shape {list(value.shape)}" if value.numel() > 1 and list(value.shape) != list(shape) else None
 
 
 def uncuttable(spec: TrainSpec) -> str | None:
@@ -91,8 +98,8 @@ def uncuttable(spec: TrainSpec) -> str | None:
         optimizer.step()
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
-                return f"{name} of shape {list(value.shape)} for weights of shape {list(parameter.shape)}"
+            if (other := _other_shape(value, parameter.shape)) is not None:
+                return f"{name} of {other} for weights of shape {list(parameter.shape)}"
     return None
 
 

@@ -12,7 +12,7 @@ from structprune.schedules.optimizer_state import CarriedState, cut_state, uncut
 from structprune.tasks.building import make_task
 from structprune.train.method import Training
 from structprune.train.optimisation import make_optimizer
-from tests.run.small_network import RECIPE
+from tests.run.small_network import RECIPE, Small
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -106,3 +106,14 @@ def test_an_optimizer_whose_state_can_not_be_cut_is_refused_at_the_start():
         check_recipe(recipe)
     recipe["prune"]["schedule"]["optimizer"] = "new"
     check_recipe(recipe)
+
+
+def test_tensors_in_lists_are_refused_as_they_have_no_unit_of_their_own():
+    assert "Q of several tensors" in uncuttable(TrainSpec(epochs=1, lr=0.01, opt="kron"))
+    model = Small()
+    graph = sp.trace(model, torch.zeros(2, 1, 8, 8))
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, align=1)
+    key = next(iter(plan.keep))
+    state = {"parameters": {key: {"Q": [torch.eye(3)]}}, "groups": []}
+    with pytest.raises(TrainingError, match=r"keeps Q of several tensors for .*set prune.schedule.optimizer to new"):
+        cut_state(state, plan)
