@@ -37,7 +37,7 @@ def on_ray(count: int | None = None) -> Executor:
         if is_own and jobs:
             _connect()
         waiting, at_work = list(reversed(jobs)), dict[Any, Job]()
-        task = ray.remote(num_cpus=1, max_retries=0)(execute)
+        task: Any = ray.remote(num_cpus=1, max_retries=0)(execute)  # Ray's types know no keywords
         try:
             while waiting or at_work:
                 while waiting and (count is None or len(at_work) < count):
