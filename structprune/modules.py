@@ -83,6 +83,13 @@ def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:
 _INTERNAL = frozenset(vars(nn.Module()))
 
 
+def own_copy(model: nn.Module) -> nn.Module:
+    """A copy with tensors of its own: what is done to it is not done to the model."""
+    copy = skeleton_copy(model)
+    replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
+    return copy
+
+
 def _swapped(value: Any, swap: Mapping[int, Tensor]) -> Any:
     """The same value, or a container of its kind, with tensors replaced."""
     if isinstance(value, Tensor):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..graph.expectation import Expectations, Expected
 from ..graph.layers import Layer, Norm, find_layers
 from ..memory_limits import LIMIT
-from ..modules import plain_attention, plain_parallel, replace_tensors, skeleton_copy, tensors
+from ..modules import own_copy, plain_attention, plain_parallel, skeleton_copy, tensors
 from ..ops import Captured, Inputs, capture
 from .batches import Batch
 from .sweep import Sweep
@@ -43,8 +43,7 @@ class WritableNetwork:
         Returns:
             The copy, with the layers of its forward pass.
         """
-        result = skeleton_copy(model)
-        replace_tensors(result, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
+        result = own_copy(model)
         module = skeleton_copy(result, buffers=False)
         plain_attention(module)
         plain_parallel(module)

@@ -7,7 +7,10 @@ with the same tensors when the first is about to train one, train beside it, and
 from __future__ import annotations
 
 import io
+import os
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,12 +22,12 @@ from typing import Any
 
 from rich.console import Console
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from ..data import Data
 from ..errors import RecipeError, StructPruneError
 from ..launch import launched
-from ..modules import replace_tensors, skeleton_copy, tensors
+from ..modules import own_copy, replace_tensors, tensors
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import Plan
@@ -34,6 +37,7 @@ from ..tasks import Task
 from ..train.stage import TrainingSettings
 
 _PATIENCE = timedelta(days=7)  # for which the others wait while the first one plans, measures or exports
+_GRACE = 15.0  # seconds in which the first process tells of an error that all have; else it is this one's alone
 
 
 @dataclass(frozen=True)
@@ -157,14 +161,30 @@ def follow(crew: Crew, runner_of: Callable[[Recipe, Reporter, Artefacts], Any]) 
     """
     with tempfile.TemporaryDirectory() as nowhere:
         follower: _Follower | None = None
-        while not isinstance(message := crew.tell(), End):
+        message = crew.tell()
+        while not isinstance(message, End):
             if follower is None:
                 runner = runner_of(message.recipe, Reporter(Console(file=io.StringIO())), Artefacts(Path(nowhere)))
                 follower = _Follower(runner)
-            follower.train(message)
+            ending = None
+            try:
+                follower.train(message)
+            except StructPruneError as error:
+                ending = threading.Timer(_GRACE, _end_all, [error])
+                ending.daemon = True
+                ending.start()
+            message = crew.tell()
+            if ending is not None:
+                ending.cancel()
     if message.error is not None:
         raise message.error
     return message.result
+
+
+def _end_all(error: StructPruneError) -> None:
+    """Ends this process, on which the launcher ends the others, for an error that only this one has."""
+    print(f"error in process {os.environ.get('RANK')}: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
 
 
 class _Follower:
@@ -183,28 +203,17 @@ class _Follower:
         return self._runner.value("task"), self._runner.value("training")
 
     def train(self, job: Job) -> None:
-        network = _copy(self._network)
-        dense = None if job.dense is None else _filled(_copy(network), job.dense)
+        """Raises StructPruneError, in most cases as the first process does."""
+        network, dense = own_copy(self._network), None
+        if job.dense is not None:
+            dense = own_copy(network)
+            replace_tensors(dense, load(job.dense))
         if job.plan is not None:
             network = prune(network, Plan.from_json(job.plan))
+        replace_tensors(network, load(job.weights))
         task, data = self._data
-        try:
-            job.settings.fit(_filled(network, job.weights), data, task, dense)
-        except StructPruneError:
-            return  # the first process raises it too, and says so
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    copy = skeleton_copy(model)
-    replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
-    return copy
+        job.settings.fit(network, data, task, dense)
 
 
 def _bytes(model: nn.Module) -> bytes:
     return save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors(model).items()})
-
-
-def _filled(model: nn.Module, data: bytes) -> nn.Module:
-    held: dict[str, Tensor] = load(data)
-    replace_tensors(model, held)
-    return model

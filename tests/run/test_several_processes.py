@@ -27,6 +27,26 @@ class Net(nn.Sequential):
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)
         )
 """
+SAMPLES = """
+import os
+import torch
+from torch.utils.data import Dataset
+
+class Samples(Dataset):
+    reads = 0
+
+    def __len__(self):
+        return 128
+
+    def __getitem__(self, index):
+        Samples.reads += 1
+        if os.environ["RANK"] == "1" and Samples.reads > 400:  # in the midst of training
+            raise OSError("this disk is gone")
+        return torch.full((1, 8, 8), index / 128), index % 10
+
+def make():
+    return {"train": Samples(), "test": [(torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.long))]}
+"""
 RECIPE = """
 model: {source: net.py:Net}
 data: {source: digits, image_size: 8}
@@ -109,3 +129,18 @@ def test_a_comparison_is_refused_in_several_processes(tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="works in one process, and 2 were launched"):
         compare(tmp_path / "net.yaml", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_alone_ends_all(tmp_path):
+    """The others would wait for its gradients."""
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "samples.py").write_text(SAMPLES)
+    data = "data: {source: samples.py:make}"
+    (tmp_path / "net.yaml").write_text(RECIPE.replace("data: {source: digits, image_size: 8}", data))
+    first, second = launch(tmp_path, "run", 2, "--set", "train.epochs=20")
+    assert first[0] != 0
+    assert second[0] != 0
+    assert "error in process 1: " in second[2]
+    assert "this disk is gone" in second[2]
+    assert not (tmp_path / "run" / "report.json").exists()

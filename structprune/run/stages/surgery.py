@@ -10,6 +10,7 @@ from torch import nn
 
 from ...calibration import Batch
 from ...data import Data
+from ...modules import own_copy
 from ...ops import Inputs
 from ...quality_judge import Judge
 from ...recipe import Recipe
@@ -22,7 +23,7 @@ from ...user_code_calls import code_named
 from ...verify import Gate, verify
 from ..stage import Work, stage
 from .quality import quality_of
-from .training import own_copy, with_weights, write_weights
+from .training import with_weights, write_weights
 
 
 @stage("cut", after="compose", needs=("base", "cut_plan"), makes=("slim",))

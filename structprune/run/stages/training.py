@@ -12,7 +12,7 @@ from torch import nn
 from ...data import Data
 from ...errors import StoreError
 from ...graph import DependencyGraph
-from ...modules import replace_tensors, skeleton_copy, tensors
+from ...modules import own_copy, tensors
 from ...recipe import Recipe
 from ...records import Plan
 from ...report.training_records import Epoch
@@ -183,13 +183,6 @@ def _fit(
 
     train_stage(settings, model, data, task, work.reporter, going_on=going_on, dense=dense, begin=begin)
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
-
-
-def own_copy(model: nn.Module) -> nn.Module:
-    """A copy with tensors of its own: what was measured of the network before stays true of it."""
-    copy = skeleton_copy(model)
-    replace_tensors(copy, {key: tensor.detach().clone() for key, tensor in tensors(model).items()})
-    return copy
 
 
 def write_weights(model: nn.Module, path: Path) -> None:
