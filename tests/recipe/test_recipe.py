@@ -83,7 +83,7 @@ def test_what_a_recipe_asks_for_is_there(monkeypatch):
         (["prune.combine=maximum"], "unknown way to combine 'maximum': did you mean max"),
         (["prune.combine=max", "prune.criterion=group_l1"], "group_l1 scores coupled layers as a whole"),
         (["data.calibration.image=8"], r"unknown key 'image': did you mean images"),
-        (["data.calibration={path: here}"], "calibration takes digits' own training images"),
+        (["data.calibration={path: here}"], "calibration takes the training images of digits"),
         (["data.source=imagenet"], r"data: .*imagenet"),
         (["data={source: images}"], "train needs labels, and data.source=images has none"),
         (["train.patience=0"], "train.patience: Input should be greater than or equal to 1"),
