@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,9 +11,12 @@ from torch import Tensor
 from ..criteria import score
 from ..errors import RecipeError
 from ..records import Scores
-from .gated_units import GatedUnits
+from .gated_units import GatedUnits, Gates
 from .method import Training
 from .planned_units import PlannedSpec, PlannedUnits
+
+if TYPE_CHECKING:
+    from ..plan.allocations import Allocate
 
 
 class MaskedUnits:
@@ -25,25 +28,33 @@ class MaskedUnits:
         widths: how many units of each group are active once the training is over: as many as a plan at its start keeps.
     """
 
-    def __init__(self, training: Training, spec: PlannedSpec) -> None:
-        self.plan = PlannedUnits(training, spec)
+    def __init__(self, training: Training, spec: PlannedSpec, allocation: Allocate | None = None) -> None:
+        """`allocation` stands in for that of `spec`."""
+        self.plan, self.spec, self.allocation = PlannedUnits(training, spec), spec, allocation
         graph = self.plan.graph
         self.units = GatedUnits(training.model, graph, [group.name for group in graph.groups])
         if not self.units.groups:
             raise RecipeError(
                 f"method {spec.method} needs channels that can go and that layers take in by weights; there are none"
             )
-        names, scores = {group.name for group in self.units.groups}, score(graph, spec.criterion)
+        self.choose()
+
+    def choose(self) -> None:
+        """Has those units active that a plan by the present weights keeps. Raises RecipeError and BudgetError."""
+        graph, criterion = self.plan.graph, self.spec.criterion
+        names, scores = {group.name for group in self.units.groups}, score(graph, criterion)
         values = {name: value for name, value in scores.values.items() if name in names}
         others = {group.name: "has no gates" for group in graph.groups if group.name not in values}
-        removed = self.plan.removed(Scores(spec.criterion, values, others), spec.allocation)
-        device = self.units.parameters[0].device
-        self.active = {
-            group.name: torch.ones(group.units, dtype=torch.bool, device=device) for group in self.units.groups
-        }
+        removed = self.plan.removed(Scores(criterion, values, others), self.allocation or self.spec.allocation)
+        self.active = self.all_active()
         for name, units in removed.items():
             self.active[name][units] = False
         self.widths = {name: int(active.sum()) for name, active in self.active.items()}
+
+    def all_active(self) -> dict[str, Tensor]:
+        """Masks in which no unit is inactive."""
+        device = self.units.parameters[0].device
+        return {group.name: torch.ones(group.units, dtype=torch.bool, device=device) for group in self.units.groups}
 
     def gates(self) -> dict[str, Tensor]:
         """1 for each active unit, and 0 for the others."""
@@ -72,3 +83,23 @@ class MaskedUnits:
         self.widths, self.active, own = state
         self.active = {name: active.to(self.units.parameters[0].device) for name, active in self.active.items()}
         self.units.restore(own)
+
+
+def hold_at_zero(
+    units: GatedUnits, gates: Gates, optimizer: torch.optim.Optimizer, roles: Iterable[str] = ("consumer",)
+) -> None:
+    """Sets the weights of units with a gate of zero, and what the optimiser keeps of them, to zero.
+
+    Args:
+        units: the groups.
+        gates: 1 for the units whose weights stay as they are, and 0 for the others.
+        optimizer: the training's.
+        roles: which weights: the kernels that take channels in (`consumer`), the filters that make them (`filter`).
+    """
+    with torch.no_grad():
+        for role in roles:
+            for parameter, factor in units.factors(gates, role):
+                parameter.mul_(factor)
+                for value in optimizer.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        value.mul_(factor)

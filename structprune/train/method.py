@@ -153,9 +153,14 @@ class TrainingMethod:
     over = False  # set where training is to end with this epoch
     note = ""  # a line for the user at the end
     gives_loss = False  # whether it gives a loss for data without labels
+    settled = True  # False while the network is on the way to another: its epochs are no candidates for the best
 
     def start(self, training: Training) -> None:
         """Before the first update; a training that goes on from a checkpoint calls `restore` next."""
+
+    def lr_factor(self, update: int) -> float:
+        """What the schedule's learning rate is multiplied by for an update, counted from 0 over all epochs."""
+        return 1.0
 
     def mix(self, batch: Batch) -> Batch:
         """The batch to train on, in place of the one that was drawn."""

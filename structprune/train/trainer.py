@@ -264,7 +264,7 @@ class _Trainer:
         total = 0.0
         for index, raws in enumerate(lists_of(guarded(self.loader), self.spec.grad_accum_steps)):
             update = epoch * self.updates + index
-            self.schedule.step_update(update)
+            self._set_lr(update)
             with in_one_line(TrainingError, failure):
                 for loss in self._update(raws, epoch, update):
                     total += loss
@@ -277,6 +277,13 @@ class _Trainer:
             if isinstance(method, Validation):
                 row = replace(row, metric=method.metric.name, value=method.value)
         self.figures = [*self.figures, row]
+
+    def _set_lr(self, update: int) -> None:
+        """Sets the learning rate of an update: the schedule's, which it sets anew each time, times the methods'."""
+        self.schedule.step_update(update)
+        factor = math.prod(method.lr_factor(update) for method in self.methods)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= factor
 
     def _update(self, raws: Sequence[Any], epoch: int, update: int) -> Iterator[float]:
         """One update of the weights by the mean loss of several batches. Yields their losses before it."""
@@ -335,7 +342,7 @@ def _methods(spec: TrainSpec, task: Task, validation: Stream | None, workers: in
     if average is not None:
         methods.append(average)
     if validation is not None:
-        return [*methods, Validation(spec, task, validation, workers, average)]
+        return [*methods, Validation(spec, task, validation, workers, average, methods)]
     if spec.chooses:
         raise RecipeError("keep_best and patience need a validation split, and the data has none: leave them out")
     return methods

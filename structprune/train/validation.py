@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -25,12 +26,20 @@ class Validation(TrainingMethod):
 
     With `keep_best` or `patience`, the weights of the best epoch are those of the trained network; with `patience`,
     training ends after so many epochs that did no better. Where weights are averaged, the average is what is measured.
+    An epoch with whose network another of `methods` is not through yet (`settled`) is measured, and never the best.
     """
 
     def __init__(
-        self, spec: TrainSpec, task: Task, validation: Stream, workers: int = 0, average: AveragedWeights | None = None
+        self,
+        spec: TrainSpec,
+        task: Task,
+        validation: Stream,
+        workers: int = 0,
+        average: AveragedWeights | None = None,
+        methods: Sequence[TrainingMethod] = (),
     ) -> None:
         self.spec, self.task, self.validation, self.workers, self.average = spec, task, validation, workers, average
+        self.methods = methods
         self.metric = task.metrics()[0]
         self.epochs = self.best_epoch = 0
         self.best: float | None = None
@@ -46,6 +55,8 @@ class Validation(TrainingMethod):
         )
         with standing:
             value = self.value = self._shared(self.measure(model))
+            if not all(method.settled for method in self.methods):
+                return
             if self.best is None or (value > self.best if self.metric.higher_is_better else value < self.best):
                 self.best, self.best_epoch = value, epoch
                 if self.spec.chooses:

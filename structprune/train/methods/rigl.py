@@ -91,17 +91,12 @@ class Rigl(TrainingMethod):
 
     def _hold(self, new: Mapping[str, Tensor] | None = None) -> None:
         """Keeps the kernels of inactive units, and their moments, at zero; those of `new` ones are set to it."""
-        import torch
+        from ..masked_units import hold_at_zero
 
         gates = self.masks.gates()
         for name, units in (new or {}).items():
             gates[name][units] = 0
-        with torch.no_grad():
-            for parameter, factor in self.masks.units.factors(gates, "consumer"):
-                parameter.mul_(factor)
-                for value in self.optimizer.state.get(parameter, {}).values():
-                    if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                        value.mul_(factor)
+        hold_at_zero(self.masks.units, gates, self.optimizer)
 
     def state(self) -> Any:
         return [self.updates, self.masks.state()]
