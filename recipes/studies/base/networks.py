@@ -1,4 +1,4 @@
-"""Small networks of the papers, for the studies beside this file."""
+"""Small networks of the papers, for the studies in the folder above."""
 
 from __future__ import annotations
 
