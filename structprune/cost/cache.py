@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from ..runtimes.machine import environment
 from ..runtimes.runtime import Runtime
 from ..store import atomic_files
+from ..user_folders import cache_folder
 
 Value = TypeVar("Value")
 
@@ -31,11 +31,6 @@ class Entry(BaseModel, Generic[Value]):
         "none"
     )
     value: Value = Field(description="what was measured")
-
-
-def cache_folder() -> Path:
-    chosen = os.environ.get("STRUCTPRUNE_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "structprune"
 
 
 def cached(

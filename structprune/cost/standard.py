@@ -19,7 +19,8 @@ from ..plan.alignment import Multiples, check_multiples
 from ..progress import Reporter
 from ..runtimes.machine import environment
 from ..runtimes.runtime import Runtime
-from .cache import cache_folder, held, keep
+from ..user_folders import cache_folder
+from .cache import held, keep
 from .cached_records import Standard, StandardEntry
 from .deadline import Deadline
 from .learning import learn_multiples, multiples_are_kept

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 from ..calibration.rebatching import batches_from
 from ..errors import RecipeError
 from ..user_code_calls import reason
+from ..user_folders import photographs_folder
 from .image_files import SUFFIXES, converted, is_hidden, same_file
 from .preprocessing import config_of
 from .record import SOURCES, Data, Request, Source
@@ -64,6 +65,10 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
     if spec.calibration is None:
         return replace(data, train=FreshCrops(calibration, spec.train_crops, config))
     files = _calibration_files(spec.calibration, spec.path, calibration)
+    if more := [path for path in files if path.parent == photographs_folder()]:
+        data = replace(
+            data, notes=[*notes, f"calibration: {len(more)} of {len(files)} images are those of {more[0].parent}"]
+        )
     if spec.calibration.path is None and not spec.calibration.files:
         files = [path for path in files if _scene(path) not in set(map(_scene, chosen))]
     judged = {same_file(path) for path in (*held_out, *chosen)}
@@ -131,7 +136,12 @@ def _calibration_files(spec: CalibrationSpec, path: str | None, half: list[Path]
         return [Path(name) for name in spec.files]
     if spec.path is not None:
         return _in_folder(Path(spec.path), "data.calibration.path", least=1)
-    return half if path is not None else _bundled(_CALIBRATION_ALL)
+    return half if path is not None else [*_bundled(_CALIBRATION_ALL), *_fetched()]
+
+
+def _fetched() -> list[Path]:
+    """The photographs that `tools/photographs.py` has fetched, if it has: none shows a scene that is held out."""
+    return sorted(photographs_folder().glob("*.jpg"))
 
 
 def calibration_crops(files: list[Path], spec: CalibrationSpec, config: dict, seed: int) -> Tensor:

@@ -111,3 +111,18 @@ def test_digits_are_calibrated_on_training_images_with_their_labels():
         assert data.train.tensors[1][same] == label
     with pytest.raises(RecipeError, match=r"images=2000: digits has 1437 to train on"):
         load_data(DigitsSpec(source="digits", calibration={"images": 2000}), model, seed=0)
+
+
+def test_photographs_that_were_fetched_calibrate_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))
+    model = build_model(ModelSpec(name="test_resnet"), seed=0)
+    spec = ImagesSpec(source="images", crops=4, calibration={"images": 44})
+    without = load_data(spec, model, seed=0)
+    (tmp_path / "photographs").mkdir()
+    _images(tmp_path / "photographs", ["one.jpg", "two.jpg"])
+    data = load_data(spec, model, seed=0)
+    assert data.notes[-1] == f"calibration: 2 of 24 images are those of {tmp_path / 'photographs'}"
+    assert not any("calibration" in note for note in without.notes)
+    assert len(calibration_of(data)) == len(calibration_of(without)) == 44
+    assert not torch.equal(calibration_of(data)[-4:], calibration_of(without)[-4:])
+    assert torch.equal(data.test.tensors[0], without.test.tensors[0])

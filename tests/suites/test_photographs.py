@@ -1,0 +1,44 @@
+"""Photographs from packages of wallpapers: one of each scene, made smaller, none that shows nothing."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from structprune.errors import StructPruneError
+from structprune.suites import photographs
+from structprune.suites.photographs import one_of_each_scene, smaller
+
+
+def picture(path, size, flat=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    pixels = np.full((*size, 3), 90) if flat else rng.integers(0, 255, (*size, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+def test_of_each_scene_the_largest_picture_is_taken(tmp_path):
+    large = picture(tmp_path / "Path of Sand" / "contents" / "images" / "300x200.png", (20, 30))
+    others = [
+        picture(tmp_path / "Path of Sand" / "contents" / "images_dark" / "30x20.png", (10, 10)),
+        picture(tmp_path / "Path of Sand" / "contents" / "screenshot.png", (60, 60)),
+        picture(tmp_path / "lake-l.jpg", (8, 8)),
+    ]
+    dark = picture(tmp_path / "lake-d.jpg", (30, 30))
+    (tmp_path / "readme.txt").write_text("no picture")
+    files = [large, dark, *others, tmp_path / "readme.txt"]
+    assert [*one_of_each_scene(files)] == [("Path-of-Sand", large), ("lake", dark)]
+
+
+def test_pictures_are_made_smaller_and_flat_or_broken_ones_left_out(tmp_path):
+    assert smaller(picture(tmp_path / "a.png", (1000, 2000))).size == (1536, 768)
+    assert smaller(picture(tmp_path / "b.png", (100, 50))).size == (50, 100)
+    assert smaller(picture(tmp_path / "c.png", (50, 50), flat=True)) is None
+    (tmp_path / "d.png").write_bytes(b"no picture")
+    assert smaller(tmp_path / "d.png") is None
+
+
+def test_where_there_is_no_apt_get_the_message_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "which", lambda name: None)
+    with pytest.raises(StructPruneError, match=r"apt-get is not installed.*data\.calibration\.path"):
+        photographs.fetch("ukui-wallpapers", tmp_path)

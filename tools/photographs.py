@@ -1,0 +1,42 @@
+"""Fetches photographs out of Debian's packages of wallpapers into the cache folder, by apt-get.
+
+    python tools/photographs.py
+    python tools/photographs.py --packages gnome-backgrounds --out photographs
+
+Recipes that calibrate on sample images (`data: {source: images}`) use them when they are there, and say so. Nothing is
+installed. Where there is no apt-get, give a folder of your own by `data.calibration.path`.
+
+Exit codes: 0 done, 2 a package can't be had, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from structprune.errors import StructPruneError
+from structprune.suites.command_line import Parser, fail, names, note
+from structprune.suites.photographs import PACKAGES, fetch
+from structprune.user_folders import photographs_folder
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--packages", metavar="A,B", type=names, default=PACKAGES, help=", ".join(PACKAGES))
+    parser.add_argument("--out", type=Path, default=photographs_folder(), help="the folder (the cache folder's)")
+    options = parser.parse_args(arguments)
+    if not options.packages:
+        fail("--packages names nothing")
+    try:
+        for package in options.packages:
+            note(f"{package}: {fetch(package, options.out)} pictures")
+    except StructPruneError as error:
+        fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        note("interrupted: the pictures so far stay")
+        raise SystemExit(130) from None
+    note(f"{options.out} holds {len([*options.out.glob('*.jpg')])} pictures")
+
+
+if __name__ == "__main__":
+    main()
