@@ -1,4 +1,5 @@
-"""Gates on coupled units: what they do to a network, what it costs in the mean, and hard concrete ones (L0)."""
+"""Gates on coupled units: what they do to a network, what it costs in the mean, hard concrete ones (L0), and what all
+methods that learn gates hold to."""
 
 import math
 
@@ -156,15 +157,18 @@ def test_gates_are_drawn_from_the_hard_concrete_distribution():
         assert stats.kstest(uniform_again, "uniform").pvalue > 0.01
 
 
-def spec_of(epochs=4, **options):
-    return TrainSpec(
-        epochs=epochs, batch_size=32, lr=0.02, methods=[{"method": "l0", "lr": 0.3, **CUT, **options}], opt="adamw"
-    )
+LEARNED = {"l0": {"lr": 0.3}, "scl": {}}
 
 
-def test_a_training_closes_units_to_the_budget_and_the_cut_removes_exactly_these(tmp_path):
+def spec_of(method="l0", epochs=4, **options):
+    methods = [{"method": method, **LEARNED[method], **CUT, **options}]
+    return TrainSpec(epochs=epochs, batch_size=32, lr=0.02, methods=methods, opt="adamw")
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_a_training_closes_units_to_the_budget_and_the_cut_removes_exactly_these(tmp_path, method):
     images, labels = samples()
-    trained = fit(Residual(), TensorDataset(images, labels), spec_of(), seed=0, checkpoint=tmp_path / "c")
+    trained = fit(Residual(), TensorDataset(images, labels), spec_of(method), seed=0, checkpoint=tmp_path / "c")
     graph = sp.trace(trained.eval(), images[:1])
     plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, allocation="threshold", align=1)
     zero = zero_units(trained, graph)
@@ -189,31 +193,36 @@ def test_the_cost_in_the_mean_goes_to_the_budget(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(L0, "excess", watched)
-        fit(Residual(), TensorDataset(*samples()), spec_of(12), seed=0, checkpoint=tmp_path / "c")
+        fit(Residual(), TensorDataset(*samples()), spec_of(epochs=12), seed=0, checkpoint=tmp_path / "c")
     assert len(costs) == 72
     assert abs(costs[0]) < 0.15
     assert abs(np.mean(costs[-6:])) < 0.08
 
 
-def test_an_interrupted_training_ends_the_same(tmp_path):
-    whole = fit(network(), TensorDataset(*samples()), spec_of(3), seed=5, checkpoint=tmp_path / "whole")
-    assert equal(whole, interrupted(spec_of(3), tmp_path, at=9))
+@pytest.mark.parametrize("method", LEARNED)
+def test_an_interrupted_training_ends_the_same(tmp_path, method):
+    spec = spec_of(method, 3)
+    whole = fit(network(), TensorDataset(*samples()), spec, seed=5, checkpoint=tmp_path / "whole")
+    assert equal(whole, interrupted(spec, tmp_path, at=9))
 
 
-def test_what_is_refused_and_said(tmp_path):
+@pytest.mark.parametrize("method", LEARNED)
+def test_what_is_refused_and_said(tmp_path, method):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    with pytest.raises(RecipeError, match="method l0 needs channels that can go"):
-        fit(plain, TensorDataset(*samples()), spec_of(), seed=0, checkpoint=tmp_path / "c")
+    with pytest.raises(RecipeError, match=f"method {method} needs channels that can go"):
+        fit(plain, TensorDataset(*samples()), spec_of(method), seed=0, checkpoint=tmp_path / "c")
+    impossible = spec_of(method, budget={"macs": 1e-9})
     with pytest.raises(BudgetError):
-        fit(Residual(), TensorDataset(*samples()), spec_of(budget={"macs": 1e-9}), seed=0, checkpoint=tmp_path / "c")
-    with pytest.raises(ValueError, match="model_ema averages the weights that method l0 sets"):
-        TrainSpec(epochs=1, lr=0.1, model_ema=True, methods=["l0"])
-    (line,) = recipe_of("l0").cautions
+        fit(Residual(), TensorDataset(*samples()), impossible, seed=0, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match=f"model_ema averages the weights that method {method} sets"):
+        TrainSpec(epochs=1, lr=0.1, model_ema=True, methods=[method])
+    (line,) = recipe_of(method).cautions
     assert line == (
-        "train.methods: l0 sets weights of units to zero, and a cut by prune.allocation=uniform may remove others: "
-        "choose threshold"
+        f"train.methods: {method} sets weights of units to zero, and a cut by prune.allocation=uniform may remove "
+        "others: choose threshold"
     )
-    assert recipe_of("l0", allocation="threshold").cautions == []
+    assert recipe_of(method, allocation="threshold").cautions == []
     assert (
-        "prune.criterion=random may remove others: choose l1 or l2" in recipe_of("l0", criterion="random").cautions[0]
+        "prune.criterion=random may remove others: choose l1 or l2"
+        in (recipe_of(method, criterion="random").cautions[0])
     )
