@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from ..graph import Group
+    from ..plan.allocations import Load
     from ..plan.budget import Choice, Widths
 
 
@@ -18,13 +19,13 @@ class RemovalSteps:
 
     def __init__(
         self,
-        choices: Iterable[Choice],
+        choices: Sequence[Choice],
         scores: Mapping[str, np.ndarray],
         present: Mapping[str, int],
         min_channels: int,
     ) -> None:
         """`present` are the widths that groups of `scores` have by now; the others stay as they are."""
-        steps: list[tuple[float, str, int]] = []
+        steps: list[tuple[float, str, int, int]] = []  # the score a unit, the group, its width before and after
         self.present = {choice.group.name: int(choice.widths[-1]) for choice in choices}
         self.present |= {name: width for name, width in present.items() if name in self.present}
         for choice in choices:
@@ -35,7 +36,7 @@ class RemovalSteps:
             wider = present[name]
             for width in (int(width) for width in choice.widths[::-1] if width < present[name]):
                 loss = lost[(group.units - width) // group.step] - lost[(group.units - wider) // group.step]
-                steps.append((float(loss) / (wider - width), name, width))
+                steps.append((float(loss) / (wider - width), name, wider, width))
                 wider = width
         self.steps = sorted(steps, key=lambda step: step[0])  # stable: of equal ones the widest first
 
@@ -45,8 +46,20 @@ class RemovalSteps:
     def after(self, number: int) -> Widths:
         """The widths after so many steps."""
         widths = dict(self.present)
-        for _, name, width in self.steps[:number]:
+        for _, name, _, width in self.steps[:number]:
             widths[name] = min(width, widths[name])
+        return widths
+
+    def to_budget(self, load: Load) -> Widths:
+        """The widths after the fewest steps that meet the budget, less those of them that it can do without: where
+        steps are coarse, the last may save more than it has to."""
+        number = self.first(lambda widths: load(widths) <= 1)
+        widths = self.after(number)
+        for _, name, wider, width in reversed(self.steps[:number]):
+            if load(widths) >= 0.99:
+                break
+            if widths[name] == width and load({**widths, name: wider}) <= 1:
+                widths[name] = wider
         return widths
 
     def gone(self, widths: Widths) -> int:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,8 +11,11 @@ from torch.utils.data import TensorDataset
 
 import structprune as sp
 from structprune.errors import RecipeError, StructPruneError
+from structprune.plan.allocations import Load
+from structprune.plan.budget import Choice
 from structprune.recipe import TrainSpec
 from structprune.train import fit
+from structprune.train.removal_steps import RemovalSteps
 from structprune.train.zero_units import zero_units
 from tests.train.small_training import equal, interrupted, network, samples
 from tests.train.test_planned_methods import recipe_of
@@ -142,6 +146,25 @@ def test_units_that_were_too_many_go_at_once_which_is_said(tmp_path):
         "interleaved: 1 units every 3 updates did not meet the budget by end=0.2 of training, and the 4 units that "
         "were too many went at once: raise units, or leave it out"
     ]
+
+
+def test_the_last_removal_leaves_out_what_the_budget_can_do_without():
+    graph = sp.trace(Residual().eval(), IMAGES[:1])
+    options = [Choice(group, np.arange(1, group.units + 1)) for group in graph.groups]
+    scores = {"conv1": np.array([5, 0.1, 6, 0.2, 7, -1]), "inner": np.array([0.4, 5, 6, 7, 8])}
+    cost = {"conv1": 1, "inner": 10}
+
+    def load(allowed):
+        return Load(lambda widths: np.array([sum(cost[name] * width for name, width in widths.items()) / allowed]))
+
+    steps = RemovalSteps(options, scores, {"conv1": 5, "inner": 5}, 1)
+    assert [step[1:] for step in steps.steps[:4]] == [
+        ("conv1", 5, 4), ("conv1", 4, 3), ("inner", 5, 4), ("conv1", 3, 2),
+    ]  # fmt: skip
+    assert [round(step[0], 6) for step in steps.steps[:4]] == [0.1, 0.2, 0.4, 5]
+    assert steps.to_budget(load(53)) == {"conv1": 3, "inner": 5}
+    assert steps.to_budget(load(52)) == {"conv1": 5, "inner": 4}  # not 3 and 4, which cost 43
+    assert steps.to_budget(load(44.2)) == {"conv1": 4, "inner": 4}
 
 
 @pytest.mark.parametrize("at", [4, 9, 15])

@@ -46,7 +46,8 @@ class Interleaved(TrainingMethod):
     Their sum of products is the gradient by a gate of 1 on the unit, wherever layers are coupled;
     its square estimates the square of what its removal does to the loss (equation 8). Units that went stay at zero,
     kernels and filters. Where widths are multiples, or blocks stay equally long, units go by whole steps of their
-    group, those with the least I a unit first. Once the budget is met, which it is after `end`, nothing goes any more.
+    group, those with the least I a unit first, and the last removal leaves out what the budget can do without. Once the
+    budget is met, which it is after `end`, nothing goes any more.
 
     Usual errors: the sum over filters in front of a BatchNorm, which is zero in training whatever the filter is worth,
     as their scale does not matter; the square before the sum; the gradients of one batch alone; a sum over coupled
@@ -80,7 +81,7 @@ class Interleaved(TrainingMethod):
         device = self.units.parameters[0].device
         self.active = {g.name: torch.ones(g.units, dtype=torch.bool, device=device) for g in self.units.groups}
         self.totals = {name: torch.zeros(len(active), device=device) for name, active in self.active.items()}
-        self._widths(lambda choices, load, steps: len(steps))  # a budget that no plan meets is refused now
+        self._widths(lambda choices, load, steps: steps.present)  # a budget that no plan meets is refused now
 
     def after_backward(self, model: nn.Module) -> None:
         import torch
@@ -116,20 +117,21 @@ class Interleaved(TrainingMethod):
         """Removes what goes at this time, and what the budget asks for if it is the last."""
         spec, share = self.spec, min(1.0, self.updates / (self.times * self.spec.interval))
 
-        def number(choices: list[Choice], load: Load, steps: RemovalSteps) -> int:
+        def choose(choices: list[Choice], load: Load, steps: RemovalSteps) -> Widths:
             by_budget = steps.first(lambda widths: load(widths) <= 1)
             if spec.units is not None:
                 now = steps.first(lambda widths: steps.gone(widths) >= int(spec.units or 0))
             else:
                 dense = load({choice.group.name: int(choice.widths[-1]) for choice in choices})
                 now = steps.first(lambda widths: load(widths) <= dense + (1 - dense) * share)
-            if last and spec.units is not None and now < by_budget:
-                self.rest = steps.gone(steps.after(by_budget)) - steps.gone(steps.after(now))
             self.settled = last or now >= by_budget
-            return by_budget if last else min(now, by_budget)
+            met = steps.to_budget(load)
+            if last and spec.units is not None and now < by_budget:
+                self.rest = max(0, steps.gone(met) - steps.gone(steps.after(now)))
+            return met if self.settled else steps.after(now)
 
         groups, scores = {group.name: group for group in self.plan.graph.groups}, self._scores()
-        for name, width in self._widths(number).items():
+        for name, width in self._widths(choose).items():
             if name in self.active:
                 chosen = groups[name].chosen(scores.values[name], width, self.spec.min_channels or 1)
                 staying = self.active[name].new_zeros(len(self.active[name]))
@@ -152,8 +154,8 @@ class Interleaved(TrainingMethod):
         others = {group.name: "has no gates" for group in self.plan.graph.groups if group.name not in values}
         return Scores("interleaved", values, others)
 
-    def _widths(self, number: Callable[[list[Choice], Load, RemovalSteps], int]) -> Widths:
-        """The widths of all groups once so many steps are gone. Raises BudgetError where none meet the budget."""
+    def _widths(self, choose: Callable[[list[Choice], Load, RemovalSteps], Widths]) -> Widths:
+        """The widths that `choose` gives all groups. Raises BudgetError where none meet the budget."""
         widths: Widths = {}
         scores = self._scores()
         present = {name: int(active.sum()) for name, active in self.active.items()}
@@ -162,8 +164,8 @@ class Interleaved(TrainingMethod):
             from ..removal_steps import RemovalSteps
 
             steps = RemovalSteps(choices, scores.values, present, self.spec.min_channels or 1)
-            widths.update(steps.after(number(choices, load, steps)))
-            met = steps.after(steps.first(lambda widths: load(widths) <= 1))  # by which the plan is judged
+            widths.update(choose(choices, load, steps))
+            met = steps.to_budget(load)  # by which the plan is judged
             return {c.group.name: max(met[c.group.name], int(c.widths[0])) for c in choices}
 
         self.plan.removed(scores, allocate)
