@@ -254,7 +254,7 @@ class Runner:
 
     def _work(self, entry: Stage, folder: Path) -> Work:
         recipe = self.recipe
-        return Work(entry.spec(recipe), recipe.seed, int(recipe.memory * 2**30), self.reporter, folder)
+        return Work(entry.spec(recipe), recipe.seed, int(recipe.memory * 2**30), self.reporter, folder, entry.name)
 
 
 def _decides(entry: Stage, recipe: Recipe) -> dict[str, Any]:

@@ -19,13 +19,15 @@ from ..recipe import Recipe
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage works with beside its inputs; what a kept stage writes into `folder` is its artefact."""
+    """What a stage works with beside its inputs; what a kept stage writes into `folder` is its artefact. `stage` is its
+    name."""
 
     spec: Any
     seed: int
     memory: int
     reporter: Reporter
     folder: Path
+    stage: str = ""
 
     def say_notes(self, notes: Any) -> None:
         for note in notes:

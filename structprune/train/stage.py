@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..modules import replace_tensors, tensors
 from ..progress import Reporter
 from ..store import atomic_files
 from ..tasks import Task
+from .event_files import EventFiles
 from .method import UNKNOWN_CUT, ComingCut, TrainingMethod
 from .spec import TrainSpec
 from .trainer import EpochFigures, Progress, fit
@@ -83,6 +85,7 @@ def train_stage(
     going_on: bool = False,
     dense: nn.Module | None = None,
     begin: Callable[[], None] = lambda: None,
+    events: Path | None = None,
 ) -> Path:
     """Trains `model` in place, and writes its weights and a summary of its epochs (CSV) into the settings' folder.
 
@@ -97,6 +100,7 @@ def train_stage(
         going_on: whether the network came with weights, which is said.
         dense: the network that `model` was cut from, for methods that learn from it.
         begin: is called before a training that is not done yet, to have other processes take part.
+        events: a folder for TensorBoard's event files, where it is installed; None for none.
 
     Returns:
         The file of the weights.
@@ -114,10 +118,10 @@ def train_stage(
         return final
     verb, notes = "training" if what == "dense" else "fine-tuning", list[str]()
     reporter.stage(f"{verb} the {what} network{_ON if going_on else ''}, {_length(spec.epochs, settings.until)}")
-    with reporter.bar(verb) as update:
+    with reporter.bar(verb) as update, closing(EventFiles(events, notes.append)) as files:
         begin()
         settings.fit(
-            model, data, task, dense, progress=_shown_by(update), log=partial(_log, reporter, folder, what),
+            model, data, task, dense, progress=_shown_by(update), log=partial(_log, reporter, folder, what, files),
             tell=notes.append,
         )  # fmt: skip
     for note in notes:
@@ -125,8 +129,9 @@ def train_stage(
     return _write_weights(model, final)
 
 
-def _log(reporter: Reporter, folder: Path, what: str, figures: Sequence[EpochFigures]) -> None:
+def _log(reporter: Reporter, folder: Path, what: str, files: EventFiles, figures: Sequence[EpochFigures]) -> None:
     reporter.event("epoch", network=what, **asdict(figures[-1]))
+    files.write(figures)
     write_summary(figures, folder / f"{what}.summary.csv")
     rows = [asdict(row) for row in figures]
     atomic_files.write_text(folder / f"{what}.epochs.json", json.dumps(rows))

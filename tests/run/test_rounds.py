@@ -73,6 +73,15 @@ def test_rounds_end_in_one_plan_of_the_dense_network(whole):
     assert "Rounds" in page
 
 
+def test_each_training_has_event_files_of_its_own(whole):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = whole[0] / "run" / "tensorboard"
+    assert sorted(path.name for path in folder.iterdir()) == ["dense", "slim", "slim.1"]
+    for network in folder.iterdir():
+        shown = accumulators.EventAccumulator(str(network)).Reload()
+        assert [event.step for event in shown.Scalars("train_loss")] == [1]
+
+
 def test_each_round_cuts_what_the_one_before_has_trained(whole, tmp_path):
     run = runner_settled(whole)
     first, base = run.value("plan", before="next.1"), run.value("base")

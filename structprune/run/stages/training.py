@@ -181,8 +181,20 @@ def _fit(
     def begin() -> None:
         share(settings, model, plan, dense)
 
-    train_stage(settings, model, data, task, work.reporter, going_on=going_on, dense=dense, begin=begin)
+    train_stage(
+        settings, model, data, task, work.reporter, going_on=going_on, dense=dense, begin=begin, events=_events(work)
+    )
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
+
+
+def _events(work: Work) -> Path | None:
+    """The folder of TensorBoard's files in that of the run: `tensorboard/dense`, `tensorboard/slim`, and of rounds
+    before the last `tensorboard/slim.1`. None where no run's folder is open."""
+    if work.reporter.log is None:
+        return None
+    stage, dot, number = work.stage.partition(".")
+    network = {"train": "dense", "finetune": "slim"}.get(stage, stage)
+    return work.reporter.log.parent / "tensorboard" / f"{network}{dot}{number}"
 
 
 def write_weights(model: nn.Module, path: Path) -> None:
