@@ -1,0 +1,123 @@
+"""How long a sweep would take on other numbers of workers and of seeds: a simulation from what its runs have logged."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import StructPruneError
+from ..json_records import read_record
+from ..sweep import SweepReport
+
+Part = tuple[str | None, float]  # an artefact, or None for work of the run's own, and seconds
+
+
+@dataclass(frozen=True)
+class RunCosts:
+    """What a run did, in turn: `parts` that it made or found, and work of its own between them."""
+
+    name: str
+    seed: int
+    parts: Sequence[Part]
+
+
+def read_costs(folder: Path, start: float) -> list[RunCosts]:
+    """Reads the costs of a finished sweep.
+
+    Args:
+        folder: The sweep's.
+        start: Seconds that a run's process takes until it logs something.
+
+    Returns:
+        The costs of each run that finished, in the order of the sweep.
+
+    Raises:
+        StructPruneError: The folder holds no finished sweep, or a log is broken.
+    """
+    report = read_record(folder / "sweep.json", SweepReport)
+    logs = {(run.folder, run.seed): _events(folder / run.folder / "log.jsonl") for run in report.runs}
+    seconds = {
+        event["artefact"]: float(event["seconds"])
+        for events in logs.values()
+        for event in events
+        if event["event"] == "made"
+    }
+    return [RunCosts(name, seed, [(None, start), *_parts(events, seconds)]) for (name, seed), events in logs.items()]
+
+
+def _events(path: Path) -> list[dict]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise StructPruneError(f"{path} can't be read: {error}") from error
+
+
+def _parts(events: Iterable[Mapping], seconds: Mapping[str, float]) -> list[Part]:
+    parts: list[Part] = []
+    before = None
+    for event in events:
+        time = float(event["time"])
+        own = 0.0 if before is None else time - before
+        if event["event"] == "made":
+            parts += [(None, max(0.0, own - event["seconds"])), (event["artefact"], float(event["seconds"]))]
+        else:
+            parts.append((None, own))
+            if event["event"] == "found" and event["artefact"] in seconds:
+                parts.append((event["artefact"], seconds[event["artefact"]]))
+        before = time
+    return parts
+
+
+def makespan(runs: Sequence[RunCosts], workers: int, shared: bool = True) -> float:
+    """Simulates a sweep: each worker takes the next run that none has taken, and artefacts are made once.
+
+    Args:
+        runs: In the order in which they are taken.
+        workers: How many there are, each as fast as the one that was measured.
+        shared: Whether runs share what they make; a run that needs what another is making waits for it.
+
+    Returns:
+        Seconds until the last run has ended.
+    """
+    ready: dict[str, float] = {}  # when each artefact is there
+    queue = iter(runs)
+    clocks: list[tuple[float, int, list[Part]]] = [(0.0, worker, []) for worker in range(workers)]
+    last = 0.0
+    while clocks:
+        time, worker, parts = heapq.heappop(clocks)
+        if not parts:
+            last = max(last, time)
+            run = next(queue, None)
+            if run is not None:
+                heapq.heappush(clocks, (time, worker, [*run.parts]))
+            continue
+        (artefact, seconds), *rest = parts
+        if artefact is not None and shared:
+            end = ready.setdefault(artefact, time + seconds)
+            heapq.heappush(clocks, (max(time, end), worker, rest))
+        else:
+            heapq.heappush(clocks, (time + seconds, worker, rest))
+    return last
+
+
+def worker_rows(runs: Sequence[RunCosts], workers: Sequence[int]) -> list[tuple[int, float, float, float]]:
+    """For each number of workers: minutes, times as fast as one, and the share of the workers' time that is used."""
+    alone = makespan(runs, 1)
+    rows = []
+    for count in workers:
+        seconds = makespan(runs, count)
+        rows.append((count, seconds / 60, alone / seconds, alone / seconds / count))
+    return rows
+
+
+def seed_rows(runs: Sequence[RunCosts]) -> list[tuple[int, float, float]]:
+    """For each number of seeds: minutes on one worker, and what they would be if nothing were shared."""
+    seeds = sorted({run.seed for run in runs})
+    rows = []
+    for count in range(1, len(seeds) + 1):
+        some = [run for run in runs if run.seed in seeds[:count]]
+        rows.append((count, makespan(some, 1) / 60, makespan(some, 1, shared=False) / 60))
+    return rows

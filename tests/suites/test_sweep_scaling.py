@@ -1,0 +1,54 @@
+"""The simulation of a sweep on other numbers of workers, against times that are worked out by hand."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from structprune.errors import StructPruneError
+from structprune.suites import sweep_scaling
+from structprune.suites.sweep_scaling import RunCosts, makespan, read_costs, seed_rows, worker_rows
+
+
+def runs():
+    """Four runs of 10 s of their own, two to a seed, that share what takes 30 s to make."""
+    return [RunCosts(f"{arm}{seed}", seed, [(f"dense{seed}", 30), (None, 10)]) for arm in "ab" for seed in (0, 1)]
+
+
+def test_what_is_shared_is_made_once_and_waited_for():
+    assert makespan(runs(), 1) == 30 + 10 + 30 + 10 + 10 + 10
+    assert makespan(runs(), 1, shared=False) == 4 * 40
+    assert makespan(runs(), 2) == 30 + 10 + 10  # each worker makes one dense network
+    # the third and the fourth start at once, wait for 30 s and take 10 s
+    assert makespan(runs(), 4) == makespan(runs(), 9) == 40
+
+
+def test_the_tables_follow():
+    assert worker_rows(runs(), [1, 2, 4]) == [
+        (1, 100 / 60, 1.0, 1.0),
+        (2, 50 / 60, 2.0, 1.0),
+        (4, 40 / 60, 2.5, 0.625),
+    ]
+    assert seed_rows(runs()) == [(1, 50 / 60, 80 / 60), (2, 100 / 60, 160 / 60)]
+
+
+def test_logs_are_read_as_what_was_made_what_was_found_and_the_time_between(tmp_path, monkeypatch):
+    logs = {
+        "a": [(100, "stage", {}), (131, "made", {"artefact": "x", "seconds": 30}), (140, "finished", {})],
+        "b": [(200, "stage", {}), (202, "found", {"artefact": "x"}), (203, "found", {"artefact": "old"})],
+    }
+    for name, events in logs.items():
+        (tmp_path / name).mkdir()
+        lines = [json.dumps({"time": time, "event": event, **more}) for time, event, more in events]
+        (tmp_path / name / "log.jsonl").write_text("\n".join(lines))
+    report = SimpleNamespace(runs=[SimpleNamespace(folder=name, seed=0) for name in logs])
+    monkeypatch.setattr(sweep_scaling, "read_record", lambda path, kind: report)
+    a, b = read_costs(tmp_path, start=5)
+    assert [part for part in a.parts if part[1]] == [(None, 5), (None, 1), ("x", 30), (None, 9)]
+    # what no run of the sweep has made took it nothing
+    assert [part for part in b.parts if part[1]] == [(None, 5), (None, 2), ("x", 30), (None, 1)]
+
+
+def test_a_folder_without_a_finished_sweep_is_refused(tmp_path):
+    with pytest.raises(StructPruneError, match=r"sweep\.json"):
+        read_costs(tmp_path, start=5)

@@ -1,0 +1,43 @@
+"""How long a sweep that has run would take with other numbers of workers and seeds, from what its runs have logged.
+
+    python tools/sweep_scaling.py runs/training_mnist --workers 1 2 4 8 16 32
+
+A simulation: workers take runs in turn, what several runs need is made once, and whoever needs it meanwhile waits. It
+takes each worker to be as fast as those that were measured, which workers that share one machine are not quite.
+
+Exit codes: 0 done, 2 bad input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from structprune.errors import StructPruneError
+from structprune.suites.command_line import Parser, fail, positive, whole
+from structprune.suites.sweep_scaling import read_costs, seed_rows, worker_rows
+
+WORKERS = [1, 2, 4, 8, 16, 32]
+START = 5.0  # seconds: importing PyTorch and reading the recipe
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("folder", type=Path, help="of a sweep that has finished")
+    parser.add_argument("--workers", nargs="+", type=whole, default=WORKERS, help="how many (1 2 4 8 16 32)")
+    parser.add_argument("--start", type=positive, default=START, help="seconds until a run logs something (5)")
+    options = parser.parse_args(arguments)
+    try:
+        runs = read_costs(options.folder, options.start)
+    except StructPruneError as error:
+        fail(" ".join(str(error).split()))
+    print(f"| workers ({len(runs)} runs) | minutes | times as fast | time in use |\n|---:|---:|---:|---:|")
+    for count, minutes, faster, used in worker_rows(runs, options.workers):
+        print(f"| {count} | {minutes:.1f} | {faster:.2f} | {used:.0%} |")
+    print("\n| seeds, on one worker | minutes | if nothing were shared |\n|---:|---:|---:|")
+    for count, minutes, unshared in seed_rows(runs):
+        print(f"| {count} | {minutes:.1f} | {unshared:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
