@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 from .errors import RecipeError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def launched() -> int:
@@ -24,3 +28,21 @@ def refuse_several(what: str) -> None:
         raise RecipeError(
             f"{what} works in one process, and {launched()} were launched: launch one (its own threads use the cores)"
         )
+
+
+def accelerator_of(**options: Any) -> Accelerator:
+    """What connects all processes of the launch; where there is no GPU, on the CPU, also if no launcher says so.
+
+    Left to itself, Accelerate connects processes on the CPU only where ACCELERATE_USE_CPU is set, which torchrun does
+    not do.
+
+    Args:
+        options: Those of `Accelerator`.
+
+    Returns:
+        The accelerator of this process.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=launched() > 1 and not torch.accelerator.is_available(), **options)

@@ -1,4 +1,4 @@
-"""Several processes for one run, as `accelerate launch` starts them: all train, and the first does everything else.
+"""Several processes for one run, however they are started: all train, and the first does everything else.
 
 The first process leads: it reads the recipe, plans, cuts, proves, exports and writes. The others wait, make a network
 with the same tensors when the first is about to train one, train beside it, and end with it.
@@ -26,7 +26,7 @@ from torch import nn
 
 from ..data import Data
 from ..errors import RecipeError, StructPruneError
-from ..launch import launched
+from ..launch import accelerator_of, launched
 from ..modules import own_copy, replace_tensors, tensors
 from ..progress import Reporter
 from ..recipe import Recipe
@@ -73,13 +73,12 @@ class Crew:
     recipe: Recipe | None = None
 
     def __init__(self) -> None:
-        from accelerate import Accelerator
         from torch import distributed
 
-        if (connected := Accelerator().num_processes) != launched():
+        if (connected := accelerator_of().num_processes) != launched():
             raise RecipeError(
                 f"{launched()} processes were launched, of which Accelerate connects {connected}: start them by "
-                "`accelerate launch -m structprune run ...` (with --cpu where no GPU is meant)"
+                "`torchrun --nproc_per_node N -m structprune run ...`"
             )
         self._group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
 

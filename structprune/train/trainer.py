@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from ..copying import release
 from ..data.loading import Stream, check_readable, guarded
 from ..errors import RecipeError, TrainingError
+from ..launch import accelerator_of
 from ..modules import tensors
 from ..seeds import derived
 from ..tasks import Task
@@ -143,12 +144,11 @@ def _begun(
     progress: Progress,
 ) -> _Trainer:
     """A training that is ready for its first epoch, except for its methods."""
-    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DataLoaderConfiguration, set_seed
 
     AcceleratorState._reset_state()  # an earlier training's precision; processes stay as they are
-    accelerator = Accelerator(
+    accelerator = accelerator_of(
         mixed_precision=_PRECISIONS[spec.amp_dtype],
         dataloader_config=DataLoaderConfiguration(split_batches=True),  # a batch is as large as with one process
     )

@@ -1,4 +1,4 @@
-"""A run in two processes, as `accelerate launch` starts them, ends as a run in one does with the same batches."""
+"""A run in two processes, as torchrun starts them, ends as a run in one does with the same batches."""
 
 import csv
 import json
@@ -63,7 +63,7 @@ def launch(folder, out, processes, *options):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    shared |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "structprune", "run", "net.yaml", "--out", out, *options]
     started = [
         subprocess.Popen(
@@ -106,7 +106,7 @@ def test_two_processes_end_as_one_does(tmp_path, monkeypatch):
 
 
 def test_processes_that_are_not_connected_are_refused(tmp_path, monkeypatch):
-    """Without a launcher's word that the CPU is meant, Accelerate takes each for a run of its own."""
+    """Where a launcher says how many there are and no more, Accelerate takes each for a run of its own."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     (tmp_path / "net.yaml").write_text(RECIPE)
     with pytest.raises(RecipeError, match="2 processes were launched, of which Accelerate connects 1"):
