@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -188,6 +188,15 @@ class LearnedGates(TrainingMethod, ABC):
                 each.copy_(state["gates"][name])
         self.strength = state["strength"]
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def smallest_count(most: int, holds: Callable[[int], bool]) -> int:
+    """The smallest number up to `most` for which `holds`, which it does from there on; `most` where it never does."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
 
 
 def _by_threshold(choices: list[Choice], scores: Scores, load: Load) -> Widths:

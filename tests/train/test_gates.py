@@ -157,7 +157,7 @@ def test_gates_are_drawn_from_the_hard_concrete_distribution():
         assert stats.kstest(uniform_again, "uniform").pvalue > 0.01
 
 
-LEARNED = {"l0": {"lr": 0.3}, "scl": {}}
+LEARNED = {"gdp": {"lr": 0.05}, "l0": {"lr": 0.3}, "scl": {}}
 
 
 def spec_of(method="l0", epochs=4, **options):

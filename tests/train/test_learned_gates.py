@@ -1,11 +1,16 @@
-"""Masks that are trained straight through their step (SCL), against their definitions."""
+"""Masks that are trained straight through their step (SCL) and polarised gates (GDP), against their definitions."""
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
+from structprune.train import fit
+from structprune.train.learned_gates import PENALTY
+from structprune.train.methods.gdp import Gdp, GdpSpec, polarised, shrunk
 from structprune.train.methods.scl import Scl, SclSpec, normalised
 from tests.train.small_training import samples
+from tests.train.test_gates import spec_of
 from tests.train.test_masks import BATCH, begun
 from tests.train.test_sparse_methods import Residual
 
@@ -101,3 +106,84 @@ def test_units_that_are_out_are_gone_while_training_and_what_ends_an_epoch_has_t
     others = method.numbers["inner"].detach()[~model.conv2.weight.flatten(2).any(2).any(0)]
     assert len(others)
     assert kept.min() > others.max()
+
+
+def test_polarised_gates_and_their_proximal_step_by_their_definition():
+    x = torch.tensor([0.0, 0.1, -0.2, 3.0])
+    torch.testing.assert_close(polarised(x, 0.04), torch.tensor([0.0, 0.2, 0.5, 9 / 9.04]))
+    assert float(polarised(torch.tensor(0.0), 1e-9)) == 0
+    grid, by = torch.linspace(-2, 2, 4001, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
+    for value in (-1.2, -0.3, 0.1, 0.31, 1.7):
+        nearest = grid[(0.5 * (grid - value).square() + by * grid.abs()).argmin()]
+        assert float(shrunk(torch.tensor(value, dtype=torch.float64), by)) == pytest.approx(float(nearest), abs=1e-3)
+    assert float(shrunk(torch.tensor(0.29), torch.tensor(0.3))) == 0
+
+
+def test_gates_move_by_the_loss_and_are_shrunk_by_the_price_of_their_units():
+    model = Residual()
+    spec = GdpSpec(lr=0.002, budget={"macs": 0.1}, align=1)
+    method = begun(Gdp(spec), model, torch.optim.SGD(model.parameters(), lr=0.05))
+    method.updates, method.strength = 10, 20.0
+    epsilon, eta = 0.1 * (1e-4 / 0.1) ** 0.25, 0.002 * 11
+    assert method.epsilon == pytest.approx(epsilon)
+    with torch.no_grad():
+        method.numbers["inner"].copy_(torch.tensor([0.2, 0.4, 0.005, 0.0, 0.9]))
+    before = {name: x.detach().clone() for name, x in method.numbers.items()}
+    gates = {name: x.square() / (x.square() + epsilon) for name, x in before.items()}
+    share = method.costs.share
+    excess = float(share("macs", gates)) - 0.55  # half way of the ramp
+    pull = eta * (20.0 + PENALTY * excess)
+    assert pull > 0
+    slopes = gradients_by_hand(gates)
+    backward(method, model)
+    for name, x in before.items():
+        by_loss = x - eta * slopes[name] * 2 * x * epsilon / (x.square() + epsilon).square()
+        smaller = by_loss.abs().argsort()[: len(x) - 1]
+        for unit in range(len(x)):
+            ends = [{**gates, name: gates[name].index_fill(0, torch.tensor(unit), end)} for end in (0.0, 1.0)]
+            price = float(share("macs", ends[1]) - share("macs", ends[0])) if unit in smaller else 0.0
+            expected = by_loss[unit].sign() * max(0.0, float(by_loss[unit].abs()) - pull * price)
+            assert float(method.numbers[name][unit].detach()) == pytest.approx(float(expected), rel=1e-3, abs=1e-5)
+    assert method.numbers["inner"][2:4].tolist() == [0, 0]
+    assert method.strength == pytest.approx(20.0 + excess, rel=1e-4)
+
+
+def test_no_more_gates_go_to_zero_at_once_than_the_cost_has_to_fall_by():
+    model = Residual()
+    method = begun(Gdp(GdpSpec(lr=1e-9, **CUT)), model, torch.optim.SGD(model.parameters(), lr=0.05))
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for x in method.numbers.values():
+            x.copy_(0.5 + torch.rand(len(x), generator=generator))
+    values = {name: x.tolist() for name, x in method.numbers.items()}
+    method.updates, method.strength = 20, 1e12  # all of them are below their price
+    backward(method, model)
+    ordered = sorted((value, name, unit) for name, each in values.items() for unit, value in enumerate(each))
+    ordered = [entry for entry in ordered if entry[0] < max(values[entry[1]])]
+    graph = method.plan.graph
+    for count in range(len(ordered) + 1):
+        out = {(name, unit) for _, name, unit in ordered[:count]}
+        kept = {name: [u for u in range(len(each)) if (name, u) not in out] for name, each in values.items()}
+        if graph.macs(kept) / graph.macs() < 0.5:
+            break
+        expected = kept
+    assert {name: x.nonzero()[:, 0].tolist() for name, x in method.numbers.items()} == expected
+    assert count > 2
+
+
+def test_gates_end_at_exactly_zero_or_near_one_within_the_budget(tmp_path, monkeypatch):
+    methods, original = [], Gdp.start
+
+    def watched(self, training):
+        methods.append(self)
+        original(self, training)
+
+    monkeypatch.setattr(Gdp, "start", watched)
+    spec = spec_of("gdp", 12)
+    fit(Residual(), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c")
+    gates = methods[0].final_gates()
+    values = torch.cat([*gates.values()])
+    assert methods[0].epsilon == pytest.approx(1e-4)
+    assert (values == 0).sum() >= 2
+    assert ((values == 0) | (values > 0.9)).all()
+    assert float(methods[0].costs.share("macs", gates)) == pytest.approx(0.5, abs=0.15)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ..learned_gates import GateSpec, LearnedGates
+from ..learned_gates import GateSpec, LearnedGates, smallest_count
 from ..method import TRAINING_METHODS, MethodKind, Training
 
 if TYPE_CHECKING:
@@ -77,12 +77,9 @@ class Scl(LearnedGates):
             inside[order[:count]] = 0
             return dict(zip(self.numbers, inside.split(sizes), strict=True))
 
-        low, high = 0, int((~secure).sum())
         with torch.no_grad():
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (low, middle) if self.excess(without(middle)) <= 0 else (middle + 1, high)
-        self.inside = without(low)
+            count = smallest_count(int((~secure).sum()), lambda count: bool(self.excess(without(count)) <= 0))
+        self.inside = without(count)
 
     def gates(self) -> Gates:
         from torch.autograd import Function
