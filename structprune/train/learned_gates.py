@@ -42,7 +42,7 @@ class LearnedGates(TrainingMethod, ABC):
     What the network costs by its gates is held to the budget by an augmented Lagrangian, λ·e + ρ/2·e², in which λ grows
     by e in each update. e is the cost, as a share of the dense network's, less what it is to be by now, which falls
     from 1 to the budget (as in Wang, Wohlwend & Lei, EMNLP 2020, section 3.3). The cost is a sum of products, over the
-    axes of each op, of what `stays` gives.
+    axes of each op, of what `stays` gives, or what the runtime was measured to take at such widths (`expected_costs`).
 
     After each epoch the network holds its final gates, folded into its weights, and the units that `ranks` puts last
     are closed to the budget, which a plan does by one threshold on all groups: the weights that make and take in their
@@ -93,8 +93,7 @@ class LearnedGates(TrainingMethod, ABC):
     def start(self, training: Training) -> None:
         import torch
 
-        from ..plan.budget import choices, read_budget
-        from .expected_costs import ExpectedCosts
+        from ..plan.budget import choices
         from .gated_units import GatedUnits
 
         self.training, self.plan = training, PlannedUnits(training, self.spec)
@@ -108,14 +107,23 @@ class LearnedGates(TrainingMethod, ABC):
                 f"method {spec.method} needs channels that can go and that layers take in by weights; there are none"
             )
         self.device = self.units.parameters[0].device
-        self.costs = ExpectedCosts(graph, self.device)
-        self.targets = {limit.name: limit.allowed / limit.dense for limit in read_budget(self.plan.budget, graph)}  # type: ignore[arg-type]
+        self._read_costs()
         noise = torch.Generator().manual_seed(derived(training.seed))
         self.numbers = {
             group.name: self.initial(group.units, noise).to(self.device).requires_grad_() for group in self.units.groups
         }
         self.optimizer = self.make_optimizer([*self.numbers.values()])
         self.closed()  # a budget that no plan meets is refused now
+
+    def _read_costs(self) -> None:
+        """The costs of the network, and which share of each may stay."""
+        from ..plan.budget import read_budget
+        from .expected_costs import ExpectedCosts
+
+        graph, cost = self.plan.graph, self.plan.cost
+        self.costs = ExpectedCosts(graph, self.device, cost)
+        limits = read_budget(self.plan.budget, graph, cost)  # type: ignore[arg-type]
+        self.targets = {limit.name: limit.allowed / limit.dense for limit in limits}
 
     def mix(self, batch: Batch) -> Batch:
         if not self.is_gated:
@@ -171,7 +179,7 @@ class LearnedGates(TrainingMethod, ABC):
     def state(self) -> Any:
         return {
             "updates": self.updates,
-            "align": self.plan.align,
+            "plan": self.plan.state(),
             "own": self.units.own,
             "gates": {name: each.detach() for name, each in self.numbers.items()},
             "strength": self.strength,
@@ -181,7 +189,9 @@ class LearnedGates(TrainingMethod, ABC):
     def restore(self, state: Any) -> None:
         import torch
 
-        self.updates, self.plan.align = state["updates"], state["align"]
+        self.updates = state["updates"]
+        self.plan.restore(state["plan"])
+        self._read_costs()
         self.units.restore(state["own"])
         with torch.no_grad():
             for name, each in self.numbers.items():

@@ -77,10 +77,11 @@ class MaskedUnits:
         return {id(parameter): parameter.detach() for parameter in self.units.parameters}
 
     def state(self) -> Any:
-        return [self.widths, self.active, self.units.own]
+        return [self.widths, self.active, self.units.own, self.plan.state()]
 
     def restore(self, state: Any) -> None:
-        self.widths, self.active, own = state
+        self.widths, self.active, own, plan = state
+        self.plan.restore(plan)
         self.active = {name: active.to(self.units.parameters[0].device) for name, active in self.active.items()}
         self.units.restore(own)
 

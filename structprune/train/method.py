@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..calibration import Batch
     from ..ops import Inputs
+    from ..plan.budget import Cost
     from ..recipe import PruneSpec
     from ..tasks import Task
     from ..typing import Form
@@ -69,10 +70,12 @@ class ComingCut:
     Attributes:
         form: that of the slim network.
         multiples: of widths, on the runtime; None: those of this machine's onnxruntime.
+        cost: what widths cost on the runtime, where a budget is of speed.
     """
 
     form: Form = "module"
     multiples: Mapping[str, int] | None = None
+    cost: Cost | None = None
 
 
 UNKNOWN_CUT = ComingCut()

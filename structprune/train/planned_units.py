@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -15,9 +15,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..plan.allocations import Allocate
+    from ..plan.budget import Cost
     from ..recipe import PruneSpec
     from ..records import Scores
     from .coupled import CoupledUnits
+    from .width_costs import WidthCosts
+
+
+BudgetName = Literal["macs", "params", "channels", "latency_ms", "speedup"]
+_SPEED = ("latency_ms", "speedup")
 
 
 class CutSpec(MethodSpec):
@@ -26,8 +32,10 @@ class CutSpec(MethodSpec):
     plans: ClassVar[bool] = True
     cut_by: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # of which `prune` needs one, by key, to remove the same units
 
-    budget: dict[Literal["macs", "params", "channels"], Annotated[Number, Field(gt=0)]] | None = Field(
-        default=None, min_length=1, description="what may stay; by default as in `prune.budget`"
+    budget: dict[BudgetName, Annotated[Number, Field(gt=0)]] | None = Field(
+        default=None,
+        min_length=1,
+        description="what may stay, as in `prune.budget`, and by default as there; of speed only where that is too",
     )
     min_channels: Whole | None = Field(
         default=None, ge=1, description="how many channels each layer keeps at least; by default as in `prune`"
@@ -53,13 +61,17 @@ class CutSpec(MethodSpec):
         if "allocation" in values and allocation_of(prune.allocation).needs:
             values["allocation"] = "uniform"  # `cautions` says so
         if self.budget is None:
-            bounds = prune.budget.model_dump(exclude_none=True)
-            if others := [name for name in bounds if name not in ("macs", "params", "channels")]:
+            if bounds := prune.budget.bounds:
                 raise ValueError(
-                    f"{self.method} plans while training, by a budget of macs, params or channels, and prune.budget "
-                    f"has {' and '.join(others)}: give {self.method} a budget of its own"
+                    f"{self.method} plans while training, by a budget of cost, and prune.budget "
+                    f"has {' and '.join(bounds)}: give {self.method} a budget of its own"
                 )
-            values["budget"] = bounds
+            values["budget"] = prune.budget.costs
+        elif (names := _speeds(self.budget)) and not _speeds(prune.budget.costs):
+            raise ValueError(
+                f"{self.method} has a budget of {' and '.join(names)}, and what widths cost is measured only where "
+                "prune.budget is of speed too: give prune.budget one, or this of macs, params or channels"
+            )
         return self.model_copy(update=values)
 
     def cautions(self, prune: PruneSpec) -> Iterator[str]:
@@ -71,6 +83,11 @@ class CutSpec(MethodSpec):
         others = [f"{key}={own} where prune has {cut}" for key, (own, cut) in pairs.items() if own != cut]
         if others:
             yield f"{self.method} prepares other units than the cut removes: it plans by {'; '.join(others)}"
+        if _speeds(self.budget or {}):
+            yield (
+                f"{self.method} plans by what widths cost as measured before the training, and prune by the networks "
+                "that it times after it: the cut may remove a few units more than were prepared, or fewer"
+            )
         for key, names in self.cut_by.items():
             if (name := getattr(prune, key)) not in names:
                 yield (
@@ -119,7 +136,8 @@ _SHARED = ("allocation", "min_channels", "max_ratio", "align", "ignore")  # keys
 class PlannedUnits:
     """The groups of a network in training, and which of their units a plan by its present weights removes.
 
-    `align` is part of a method's state: where timings do not agree, a process that goes on may learn other multiples.
+    What it plans by beside the weights is part of a method's state: where timings do not agree, a process that goes on
+    may learn other multiples and costs.
     """
 
     def __init__(self, training: Training, spec: CutSpec) -> None:
@@ -132,7 +150,35 @@ class PlannedUnits:
         if self.align == "auto" and training.cut.multiples is not None:
             self.align = training.cut.multiples
         self.graph = trace_trained(training.model, training.example, training.cut.form)
+        self.cost: WidthCosts | None = None
+        if names := _speeds(spec.budget):
+            self.cost = self._costs(training.cut.cost, " and ".join(names))
         self.groups = coupled_units(training.model, self.graph)
+
+    def _costs(self, cost: Cost | None, names: str) -> WidthCosts:
+        from .width_costs import WidthCosts
+
+        if cost is None:
+            raise RecipeError(
+                f"method {self.spec.method} has a budget of {names}, and what widths cost is not known here: give it "
+                "one of macs, params or channels"
+            )
+        costs = WidthCosts.of(cost)
+        if not costs.are_of(self.graph):
+            raise RecipeError(
+                f"method {self.spec.method} has a budget of {names}, and what widths cost was measured on other "
+                "channels than a training sample's graph has: give it one of macs, params or channels"
+            )
+        return costs
+
+    def state(self) -> Any:
+        return [self.align, None if self.cost is None else self.cost.state()]
+
+    def restore(self, state: Any) -> None:
+        from .width_costs import WidthCosts
+
+        self.align, costs = state
+        self.cost = None if costs is None else WidthCosts.of_state(costs)
 
     def removed(self, scores: Scores | None = None, allocation: str | Allocate | None = None) -> dict[str, list[int]]:
         """The units that go, by the names of their groups: by `scores` and `allocation`, or by the spec's own.
@@ -152,6 +198,7 @@ class PlannedUnits:
             dict(self.budget),  # type: ignore[arg-type]
             allocation=allocation or "uniform",
             align=self.align,
+            cost=self.cost,
             **{key: value for key, value in keys.items() if value is not None},
         )
         kept = {name: set(entry["kept"]) for name, entry in cut.groups.items()}
@@ -175,6 +222,11 @@ class PlannedUnits:
                     staying = part.spread(kept.to(part.parameter.device))
                     present = part.spread(torch.ones_like(kept, device=part.parameter.device))
                     yield part.parameter, (present > 0) & (staying == 0)
+
+
+def _speeds(budget: Iterable[str]) -> list[str]:
+    """The names in a budget that are of speed."""
+    return [name for name in budget if name in _SPEED]
 
 
 def _mask(group: CoupledUnits, removed: list[int]) -> Tensor:

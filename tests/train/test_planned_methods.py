@@ -175,8 +175,11 @@ def test_what_a_method_plans_by_is_the_recipes_own(name):
     scanned = recipe_of(name, allocation="sensitivity")
     assert scanned.train.methods[0].allocation == "uniform"
     assert "allocation=uniform where prune has sensitivity" in scanned.cautions[0]
-    with pytest.raises(RecipeError, match=f"prune.budget has speedup: give {name} a budget of its own"):
-        recipe_of(name, budget={"speedup": 1.5})
+    with pytest.raises(RecipeError, match=f"prune.budget has agreement: give {name} a budget of its own"):
+        recipe_of(name, budget={"speedup": 1.5, "agreement": 0.9})
+    fast = recipe_of(name, budget={"speedup": 1.5})
+    assert fast.train.methods[0].budget == {"speedup": 1.5}
+    assert "what widths cost as measured before the training" in fast.cautions[0]
     with pytest.raises(RecipeError, match=f"{name} plans the cut that follows, and none does: use it in train"):
         recipe_of(name, {"epochs": 1, "lr": 0.1, "methods": [name]})
     own = recipe_of({"method": name, "budget": {"macs": 0.4}}, budget={"speedup": 1.5})

@@ -69,7 +69,7 @@ def _trained(work: Work, network: nn.Module, *names: str) -> dict[str, Any]:
 
 
 def _cut(costs: Costs | None) -> ComingCut:
-    return UNKNOWN_CUT if costs is None else ComingCut(costs.form, costs.multiples or None)
+    return UNKNOWN_CUT if costs is None else ComingCut(costs.form, costs.multiples or None, costs.cost)
 
 
 def _starts(recipe: Recipe) -> str:

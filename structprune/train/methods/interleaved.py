@@ -180,10 +180,11 @@ class Interleaved(TrainingMethod):
             )
 
     def state(self) -> Any:
-        return [self.updates, self.count, self.rest, self.settled, self.totals, self.active, self.plan.align]
+        return [self.updates, self.count, self.rest, self.settled, self.totals, self.active, self.plan.state()]
 
     def restore(self, state: Any) -> None:
-        self.updates, self.count, self.rest, self.settled, totals, active, self.plan.align = state
+        self.updates, self.count, self.rest, self.settled, totals, active, plan = state
+        self.plan.restore(plan)
         for name in self.active:
             self.totals[name].copy_(totals[name])
             self.active[name].copy_(active[name])

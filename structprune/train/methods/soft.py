@@ -59,10 +59,10 @@ class Soft(TrainingMethod):
         self.training.reestimate_statistics()
 
     def state(self) -> Any:
-        return self.units.align
+        return self.units.state()
 
     def restore(self, state: Any) -> None:
-        self.units.align = state
+        self.units.restore(state)
 
 
 TRAINING_METHODS.add(MethodKind("soft", "filters zeroed after each epoch (He et al. 2018, 2019)", SoftSpec, Soft))
