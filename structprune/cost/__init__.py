@@ -9,7 +9,7 @@ they take unasked. A `Deadline` bounds how long each may measure.
 
 from .deadline import Deadline
 from .learning import learn_cost, learn_multiples
-from .measured_planning import plan_measured, wants_latency
+from .measured_planning import Lead, lead_over_dense, plan_measured, wants_latency
 from .model import CostModel, KernelCost
 from .standard import check_may_time, known_multiples, may_time, standard_multiples
 
@@ -17,8 +17,10 @@ __all__ = [
     "CostModel",
     "Deadline",
     "KernelCost",
+    "Lead",
     "check_may_time",
     "known_multiples",
+    "lead_over_dense",
     "learn_cost",
     "learn_multiples",
     "may_time",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,14 @@ Tell = Callable[[Round], None]
 Progress = Callable[[float], None]
 
 
+@dataclass(frozen=True)
+class Lead:
+    """How many times as fast as the dense network, of the graph `reference`, one is that was cut from it."""
+
+    reference: DependencyGraph
+    factor: float = 1.0
+
+
 def plan_measured(
     graph: DependencyGraph,
     budget: Budget,
@@ -45,12 +54,13 @@ def plan_measured(
     deadline: Deadline | None = None,
     tell: Tell = lambda record: None,
     progress: Progress = lambda share: None,
+    lead: Lead | None = None,
 ) -> Plan:
     """Plans, times and corrects the costs until a network is as fast as a budget of latency asks.
 
     Args:
-        graph: The dependency graph of the dense network.
-        budget: With `speedup`, `latency_ms` or both.
+        graph: The dependency graph of the dense network, or of one that was cut before.
+        budget: With `speedup`, `latency_ms` or both, of the dense network.
         cost: What widths cost; networks are timed on its runtime.
         make: Gives a plan by corrected costs: `lambda cost: plan(graph, scores, budget, cost=cost)`.
         dense: The dense network's float32 ONNX file, if there is one.
@@ -60,6 +70,7 @@ def plan_measured(
         deadline: When to stop.
         tell: Gets what each round planned and measured, as it stands in the plan's `latency["rounds"]`.
         progress: Gets the share that is done.
+        lead: Of the network over the dense one, where it was cut before (see `lead_over_dense`).
 
     Returns:
         The plan whose network is no slower than asked, less `tolerance`; nor faster, plus `tolerance`, unless another
@@ -69,9 +80,10 @@ def plan_measured(
     Raises:
         BudgetError: No plan can meet the budget.
     """
-    search, until, runtime = _Search(cast(Mapping[str, float], budget), tolerance), deadline or Deadline(), cost.runtime
+    ahead, until, runtime = lead or Lead(graph), deadline or Deadline(), cost.runtime
+    search = _Search(cast(Mapping[str, float], budget), tolerance, ahead.factor)
     with tempfile.TemporaryDirectory() as folder:
-        reference = _reference(graph, runtime, dense, Path(folder) / "dense.onnx")
+        beside = _reference(ahead.reference, runtime, dense, Path(folder) / "dense.onnx")
         while not search.exhausted and len(search.rounds) < rounds:
             if search.nearest is not None and until.over:
                 search.reason = f"the {until.seconds:.0f} s for it were over"
@@ -85,12 +97,55 @@ def plan_measured(
                     return _untimed(plan, search, until)
                 continue  # to the end: what was measured counts, and this plan was not
             slim = runtime.prepare(prune(graph.model, plan), graph.inputs, Path(folder) / "slim.onnx")
-            options: dict[str, Any] = {"runtime": runtime, "rounds": _rounds(cost, seconds, until), "seconds": seconds}
-            options["progress"] = lambda share: progress((len(search.rounds) + share) / rounds)
-            timed = benchmark({"dense": reference, "slim": slim}, **options)
-            if search.learn(plan, timed, cost.dense_ms, tell):
+            timed = _timed(beside, slim, cost, ahead.factor, seconds, until, search.part_of(progress, rounds))
+            if search.learn(plan, timed, cost.dense_ms * ahead.factor, tell):
                 break
     return search.result()
+
+
+def lead_over_dense(
+    graph: DependencyGraph,
+    reference: DependencyGraph,
+    cost: CostModel,
+    *,
+    dense: str | Path | None = None,
+    seconds: float = 4.0,
+    deadline: Deadline | None = None,
+) -> Lead:
+    """Times a network that was cut before beside the dense one.
+
+    Args:
+        graph: The dependency graph of the network.
+        reference: That of the dense one.
+        cost: What widths of the network cost.
+        dense: The dense network's float32 ONNX file, if there is one.
+        seconds: Of timing.
+        deadline: Of what time there is, timings of long runs take more.
+
+    Returns:
+        How far it is ahead of the dense network on the runtime of `cost`.
+    """
+    runtime, until = cost.runtime, deadline or Deadline()
+    with tempfile.TemporaryDirectory() as folder:
+        beside = _reference(reference, runtime, dense, Path(folder) / "dense.onnx")
+        present = runtime.prepare(graph.model, graph.inputs, Path(folder) / "slim.onnx")
+        timed = _timed(beside, present, cost, 1.0, seconds, until)
+    return Lead(reference, timed.speedup["slim"])
+
+
+def _timed(
+    dense: Path | Network,
+    slim: Path | Network,
+    cost: CostModel,
+    lead: float,
+    seconds: float,
+    until: Deadline,
+    progress: Progress = lambda share: None,
+) -> Benchmark:
+    """The two networks side by side."""
+    rounds = _rounds(cost.dense_ms * lead, seconds, until)
+    options: dict[str, Any] = {"runtime": cost.runtime, "rounds": rounds, "seconds": seconds, "progress": progress}
+    return benchmark({"dense": dense, "slim": slim}, **options)
 
 
 class _Search:
@@ -99,8 +154,8 @@ class _Search:
     `correction` is the next to try, unless the search is `exhausted`: nothing is left between those that were tried.
     """
 
-    def __init__(self, budget: Mapping[str, float], tolerance: float) -> None:
-        self.budget, self.tolerance = budget, tolerance
+    def __init__(self, budget: Mapping[str, float], tolerance: float, lead: float) -> None:
+        self.budget, self.tolerance, self.lead = budget, tolerance, lead
         self.rounds: list[Round] = []  # what each planned and measured
         self.nearest: Plan | None = None
         self.distance = math.inf  # of the nearest from the goal, as a share of it; 0 where it will do
@@ -108,6 +163,11 @@ class _Search:
         self.reason = ""  # why the search ended where it did
         self._bracket = _Bracket()
         self._distances: dict[tuple[int, ...], float] = {}  # of the networks that were measured, by their widths
+
+    def part_of(self, progress: Progress, rounds: int) -> Progress:
+        """The progress of the present round as that of all."""
+        number = len(self.rounds)
+        return lambda share: progress((number + share) / rounds)
 
     def next_plan(self, make: Callable[[CostModel], Plan], cost: CostModel) -> Plan | None:
         """The plan by the costs as corrected now; None where there is none, or its network was measured before."""
@@ -136,7 +196,8 @@ class _Search:
 
     def learn(self, plan: Plan, timed: Benchmark, dense_ms: float, tell: Tell) -> bool:
         """Takes in what the plan's network was measured to be, and tells it. Returns whether it will do."""
-        expected, measured = _latency(plan)["dense"] / _latency(plan)["slim"], timed.speedup["slim"]
+        expected = self.lead * _latency(plan)["dense"] / _latency(plan)["slim"]
+        measured = timed.speedup["slim"]
         goal = _goal(self.budget, timed)
         self.rounds.append(
             {"goal": goal, "predicted": expected, "measured": measured, "ci95": list(timed.ci95["slim"])}
@@ -200,10 +261,10 @@ def _untimed(plan: Plan, search: _Search, until: Deadline) -> Plan:
     return plan
 
 
-def _rounds(cost: CostModel, seconds: float, until: Deadline) -> int:
+def _rounds(dense_ms: float, seconds: float, until: Deadline) -> int:
     """Rounds of timing dense and slim, of which each opens them anew: fewer where runs take long, as each has several
     runs whatever they take."""
-    each = 2 * RUNS * cost.dense_ms / 1e3
+    each = 2 * RUNS * dense_ms / 1e3
     return max(1, min(TIMED, int(max(seconds, min(until.left / 2, 60 * seconds)) / max(each, 1e-9))))
 
 

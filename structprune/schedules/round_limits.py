@@ -14,27 +14,34 @@ from ..plan.budget import Choice, Widths
 from ..records import Plan, Scores
 
 
-def amounts_left(shares: Mapping[str, float], earlier: Plan, graph: DependencyGraph) -> dict[str, float]:
+def amounts_left(
+    shares: Mapping[str, float], earlier: Plan, graph: DependencyGraph, lead: float = 1.0
+) -> dict[str, float]:
     """The budget of a round in amounts of the network that it cuts.
 
     Args:
-        shares: What may stay of the dense network's macs, params or channels.
+        shares: What may stay of the dense network's macs, params or channels, and a speedup over it.
         earlier: The plan of all rounds before, on the dense network.
         graph: That of the network that they have left.
+        lead: How many times as fast as the dense network that one is.
 
     Returns:
-        Whole numbers.
+        Whole numbers, and the speedup over the network that is cut; without one where that is as fast as asked. All of
+        its MACs where nothing else bounds it.
 
     Raises:
         BudgetError: The plan does not tell how many channels the dense network has.
     """
     amounts = {}
     for name, share in shares.items():
-        if name == "channels":
-            amounts[name] = _channels(share, earlier, graph)
+        if name == "speedup":
+            if share > lead:
+                amounts[name] = share / lead
+        elif name == "channels":
+            amounts[name] = max(2.0, _channels(share, earlier, graph))  # 1 would be a share
         else:
-            amounts[name] = int(share * (earlier.macs if name == "macs" else earlier.params)["dense"])
-    return {name: float(max(amount, 2)) for name, amount in amounts.items()}  # 1 would be a share
+            amounts[name] = max(2.0, int(share * (earlier.macs if name == "macs" else earlier.params)["dense"]))
+    return amounts or {"macs": max(2.0, earlier.macs["slim"])}
 
 
 def _channels(share: float, earlier: Plan, graph: DependencyGraph) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
     from ..train.spec import TrainSpec
 
-SHARES = ("macs", "params", "channels")  # what a round's budget can be of
+SHARES = ("macs", "params", "channels")  # what a round's budget can be of, beside a speedup
 Shape = Literal["linear", "cubic", "groups"]
 
 
@@ -49,6 +49,13 @@ def share_gone(shape: Shape, number: int, rounds: int) -> float:
     return {"linear": time, "cubic": 1 - (1 - time) ** 3, "groups": 1.0}[shape]
 
 
+def _left(name: str, amount: float, gone: float) -> float:
+    """A budget once a part of all that is to go may have gone: a share, or a speedup, which is one over a share."""
+    if gone == 1:
+        return amount
+    return 1 / _left("", 1 / amount, gone) if name == "speedup" else 1 - (1 - amount) * gone
+
+
 def rounds_of(recipe: Recipe) -> list[Recipe]:
     """The recipes of the rounds, in turn, whose budgets are shares of the dense network; the last is `recipe` itself.
 
@@ -64,9 +71,7 @@ def rounds_of(recipe: Recipe) -> list[Recipe]:
     rounds = []
     for number in range(1, schedule.rounds):
         gone = share_gone(schedule.shape, number, schedule.rounds)
-        budget = {
-            name: share if gone == 1 else 1 - (1 - share) * gone for name, share in recipe.prune.budget.costs.items()
-        }
+        budget = {name: _left(name, amount, gone) for name, amount in recipe.prune.budget.costs.items()}
         prune = recipe.prune.model_copy(update={"budget": recipe.prune.budget.model_copy(update=budget)})
         finetune = None
         if recipe.finetune is not None and schedule.epochs:
@@ -81,17 +86,18 @@ def schedule_flaws(recipe: Recipe, allocation: Allocation) -> Iterator[str]:
     schedule, budget = recipe.prune.schedule, recipe.prune.budget
     if schedule is None or schedule.rounds == 1:
         return
-    others = [*(name for name in budget.costs if name not in SHARES), *budget.bounds]
+    others = [*(name for name in budget.costs if name not in (*SHARES, "speedup")), *budget.bounds]
     absolute = [f"{name} {amount:g}" for name, amount in budget.costs.items() if name in SHARES and amount > 1]
     if others or absolute:
         yield (
-            f"prune.schedule goes to shares of the dense network ({', '.join(SHARES)} up to 1), and the budget has "
-            f"{', '.join([*others, *absolute])}: give a share, or cut at once"
+            f"prune.schedule goes to shares of the dense network ({', '.join(SHARES)} up to 1, or a speedup), and the "
+            f"budget has {', '.join([*others, *absolute])}: give one of these, or cut at once"
         )
-    if "cost" in allocation.needs:
+    if schedule.shape == "groups" and ("speedup" in budget.costs or "cost" in allocation.needs):
+        what = "speedup" if "speedup" in budget.costs else f"allocation {allocation.name}"
         yield (
-            f"allocation {allocation.name} weighs what widths of the dense network cost, and prune.schedule cuts "
-            "others: choose another, or cut at once"
+            f"prune.schedule.shape=groups goes to the widths of one plan, which it can't correct by what {what} needs "
+            "to be measured: choose linear or cubic"
         )
     if not schedule.epochs:
         return

@@ -1,12 +1,13 @@
 """Plan, measure, correct: against a benchmark that is slower than the model thinks."""
 
+import dataclasses
 import importlib
 
 import pytest
 import torch
 
 import structprune as sp
-from structprune.cost import plan_measured
+from structprune.cost import Lead, plan_measured
 from structprune.cost.model import fit
 from structprune.cost.probes import design
 from structprune.errors import BudgetError
@@ -58,6 +59,23 @@ def test_the_model_is_corrected_until_the_measurement_is_met(measured):
     assert abs(rounds[-1]["measured"] / 1.6 - 1) <= 0.03
     assert not [note for note in plan.notes if "nearest" in note]
     assert sp.verify(graph.model, sp.prune(graph.model, plan), plan, X).passed
+
+
+def test_a_network_that_was_cut_before_is_measured_beside_the_dense_one(measured, monkeypatch):
+    _, graph, cost, make = measured
+    timed = planning.benchmark
+
+    def beside_dense(models, **options):
+        figures = timed(models, **options)
+        return dataclasses.replace(figures, speedup={"slim": 1.5 * figures.speedup["slim"]})
+
+    monkeypatch.setattr(planning, "benchmark", beside_dense)
+    plan = plan_measured(graph, {"speedup": 2.4}, cost, make({"speedup": 1.6}), lead=Lead(graph, 1.5))
+    rounds = plan.latency["rounds"]
+    assert rounds[0]["predicted"] == pytest.approx(2.4, rel=0.02)
+    assert rounds[0]["measured"] == pytest.approx(rounds[0]["predicted"] / 1.25, rel=0.02)
+    assert abs(rounds[-1]["measured"] / 2.4 - 1) <= 0.03
+    assert plan.latency["dense"] == pytest.approx(cost.dense_ms)  # of the network that is cut
 
 
 def test_a_network_that_is_faster_than_expected_is_made_wider(measured):

@@ -35,6 +35,15 @@ def test_amounts_are_shares_of_the_dense_network():
     assert sum(first.then(again).widths.values()) == 15
 
 
+def test_a_speedup_is_one_over_the_network_that_is_cut():
+    first = cut(network(), channels=0.7)
+    left = sp.trace(sp.prune(network(), first), X)
+    assert amounts_left({"speedup": 3, "params": 0.25}, first, left, 1.5) == {
+        "speedup": 2, "params": first.params["dense"] // 4,
+    }  # fmt: skip
+    assert amounts_left({"speedup": 3}, first, left, 3.1) == {"macs": first.macs["slim"]}
+
+
 def test_groups_are_cut_one_after_another():
     goal = Goal.of(cut(network(), channels=0.5), 2)
     assert goal.widths == {"0": 10, "2": 5}

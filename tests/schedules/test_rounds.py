@@ -3,6 +3,7 @@
 import pytest
 
 from structprune.errors import RecipeError
+from structprune.plan.allocations import ALLOCATIONS, allocation
 from structprune.recipe import check_recipe
 from structprune.schedules.rounds import rounds_of, share_gone
 from tests.run.small_network import RECIPE
@@ -33,6 +34,12 @@ def test_each_round_has_a_budget_and_epochs_of_its_own(shape, left):
     assert [each.finetune.epochs for each in rounds] == [4, 4, 9]
 
 
+def test_a_speedup_goes_by_the_share_of_the_dense_networks_time():
+    rounds = rounds_of(check_recipe(recipe({"rounds": 2, "shape": "linear"}, budget={"speedup": 2, "macs": 0.8})))
+    assert [each.prune.budget.speedup for each in rounds] == pytest.approx([1 / 0.75, 2])
+    assert [each.prune.budget.macs for each in rounds] == pytest.approx([0.9, 0.8])
+
+
 def test_rounds_without_epochs_train_at_the_end_alone():
     rounds = rounds_of(check_recipe(recipe({"rounds": 2, "epochs": 0})))
     assert [each.finetune and each.finetune.epochs for each in rounds] == [None, 2]
@@ -49,8 +56,12 @@ def test_new_weights_come_in_the_last_round_and_early_ones_in_each():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (recipe({"rounds": 2}, budget={"speedup": 2}), r"the budget has speedup: give a share, or cut at once"),
-        (recipe({"rounds": 2}, budget={"macs": 20000}), r"the budget has macs 20000: give a share"),
+        (recipe({"rounds": 2}, budget={"latency_ms": 2}), r"the budget has latency_ms: give one of these, or cut at"),
+        (recipe({"rounds": 2}, budget={"macs": 20000}), r"the budget has macs 20000: give one of these"),
+        (
+            recipe({"rounds": 2, "shape": "groups"}, budget={"speedup": 2}),
+            r"it can't correct by what speedup needs to be",
+        ),
         (recipe({"rounds": 2}, budget={"macs": 0.5, "quality_drop": 0.1}), r"the budget has quality_drop"),
         (recipe({"rounds": 2, "epochs": 1}, {"warmup_epochs": 1}), r"warmup_epochs=1 leaves nothing of prune.schedule"),
         ({**recipe({"rounds": 2}), "finetune": None}, r"prune.schedule.epochs is of fine-tuning, and there is none"),
@@ -60,3 +71,11 @@ def test_new_weights_come_in_the_last_round_and_early_ones_in_each():
 def test_what_does_not_go_with_rounds_is_refused(data, message):
     with pytest.raises(RecipeError, match=message):
         check_recipe(data)
+
+
+def test_costs_are_of_no_use_to_rounds_that_go_to_the_widths_of_one_plan():
+    with ALLOCATIONS.restored():
+        allocation("by_cost", "weighs costs", needs=["cost"])(lambda choices, scores, load: {})
+        with pytest.raises(RecipeError, match="by what allocation by_cost needs to be"):
+            check_recipe(recipe({"rounds": 2, "shape": "groups"}, allocation="by_cost"))
+        assert check_recipe(recipe({"rounds": 2, "shape": "linear"}, allocation="by_cost")).prune.schedule.rounds == 2

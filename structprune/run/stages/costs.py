@@ -61,6 +61,7 @@ class Costs:
     cost: CostModel | None = None
     unsure: list[str] = field(default_factory=list)
     spent: float = 0.0
+    _of_round: tuple[DependencyGraph, CostModel] | None = None
 
     @contextmanager
     def deadline(self, seconds: float, share: float = 1.0) -> Iterator[Deadline]:
@@ -71,6 +72,19 @@ class Costs:
         finally:
             self.spent += deadline.spent
 
+    def learn(self, graph: DependencyGraph, spec: PruneSpec, reporter: Reporter) -> CostModel:
+        """What widths of a network cost, kernel by kernel."""
+        what = f"timing the network's kernels at other widths (all planning: {spec.planning_seconds:g} s at most)"
+        with reporter.bar(what) as update, self.deadline(spec.planning_seconds, LEARNING) as deadline:
+            options: dict[str, Any] = {"deadline": deadline, "progress": update, "tell": self.unsure.append}
+            return learn_cost(graph, self.runtime, multiples=self.multiples, **options)
+
+    def of_round(self, graph: DependencyGraph, spec: PruneSpec, reporter: Reporter) -> CostModel:
+        """The same of a network that was cut before: its kernels are others than the dense network's."""
+        if self._of_round is None or self._of_round[0] is not graph:
+            self._of_round = graph, self.learn(graph, spec, reporter)
+        return self._of_round[1]
+
     def plan(
         self,
         graph: DependencyGraph,
@@ -79,12 +93,14 @@ class Costs:
         cost: CostModel | None = None,
         earlier: Plan | None = None,
         goal: Goal | None = None,
+        lead: float = 1.0,
     ) -> Plan:
         """A plan by these multiples, and by `cost` where there is one. Where there is an `earlier` one, of the network
-        that it leaves, within the limits that the dense network has; where there is a `goal`, of its part of that."""
+        that it leaves, `lead` times as fast as the dense one, within the limits that the dense network has; where there
+        is a `goal`, of its part of that."""
         budget, allocation = spec.budget.as_dict(), allocation_of(spec.allocation)
         if earlier is not None:
-            budget = cast(Budget, amounts_left(spec.budget.costs, earlier, graph))
+            budget = cast(Budget, amounts_left(spec.budget.costs, earlier, graph, lead))
             allocation = keeping(allocation, fewest(earlier, graph, spec.max_ratio))
         if goal is not None:
             number = 1 if earlier is None else 1 + len(earlier.constraints.get("cuts", [earlier]))
@@ -194,10 +210,7 @@ def _rehearse(costs: Costs, graph: DependencyGraph, spec: PruneSpec, reporter: R
             costs.multiples = learn_multiples(runtime, deadline=deadline, progress=update, tell=costs.unsure.append)
     allocation = allocation_of(spec.allocation)
     if wants_latency(spec.budget.as_dict()) or "cost" in allocation.needs:
-        what = f"timing the network's kernels at other widths (all planning: {spec.planning_seconds:g} s at most)"
-        with reporter.bar(what) as update, costs.deadline(spec.planning_seconds, LEARNING) as deadline:
-            options: dict[str, Any] = {"deadline": deadline, "progress": update, "tell": costs.unsure.append}
-            costs.cost = learn_cost(graph, runtime, multiples=costs.multiples, **options)
+        costs.cost = costs.learn(graph, spec, reporter)
     left_out = unscorable(graph, spec.criterion)
     curve = {group.name: {1: 1.0, group.units: 0.0} for group in graph.groups}
     flat = Scores(

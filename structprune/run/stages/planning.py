@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from ...cost import plan_measured, wants_latency
+from ...cost import CostModel, Lead, lead_over_dense, plan_measured, wants_latency
 from ...criteria import criterion_of, scan_images, score, sensitivity, unscorable
 from ...data import Data
 from ...graph import DependencyGraph
 from ...plan import allocation_of
-from ...plan_schema import Round
+from ...plan_schema import Latency, Round
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
-from ...schedules.round_limits import Goal
+from ...schedules.round_limits import Goal, amounts_left
 from ...store import atomic_files
 from ...tasks import Task
 from ...train.zero_units import note_zero_units
+from ...typing import Budget
 from ...user_code_calls import code_named
 from ..stage import Work, stage
 from .costs import Costs, machine
@@ -115,7 +117,7 @@ def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data, 
 
 
 def _inputs_of_plan(recipe: Recipe) -> tuple[str, ...]:
-    measured = ("dense_onnx",) if wants_latency(recipe.prune.budget.as_dict()) else ()
+    measured = ("dense_onnx", "dense_graph") if wants_latency(recipe.prune.budget.as_dict()) else ()
     return ("graph", "scores", "costs", "form", "earlier?", "goal?", *measured)
 
 
@@ -198,17 +200,13 @@ def make_plan(
     earlier: Plan | None,
     goal: Goal | None,
     dense_onnx: Path | None = None,
+    dense_graph: DependencyGraph | None = None,
     widths: Plan | None = None,
 ) -> None:
-    if (
-        widths is not None and widths.latency is not None and "correction" in widths.latency
-    ):  # the scores are for its widths, which were measured
-        assert costs.cost is not None
-        plan = costs.plan(graph, scores, work.spec["prune"], costs.cost.corrected(widths.latency["correction"]))
-        assert plan.latency is not None
-        plan.latency |= {"rounds": widths.latency["rounds"], "correction": widths.latency["correction"]}
+    if widths is not None and wants_latency(work.spec["prune"].budget.as_dict()):
+        plan = _as_measured(work, graph, scores, costs, earlier, widths)
     else:
-        plan = _measured(work, graph, scores, costs, dense_onnx, earlier, goal)
+        plan = _measured(work, graph, scores, costs, dense_onnx, dense_graph, earlier, goal)
     plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else []), *note_zero_units(graph, plan)]
     atomic_files.write_text(work.folder / "plan.json", plan.to_json())
 
@@ -216,7 +214,40 @@ def make_plan(
 @stage("compose", after="plan", needs=("cut_plan", "earlier?"), makes=("plan",))
 def compose(work: Work, cut_plan: Plan, earlier: Plan | None) -> Plan:
     """The plan of all cuts so far on the dense network."""
-    return cut_plan if earlier is None else earlier.then(cut_plan)
+    if earlier is None:
+        return cut_plan
+    plan = earlier.then(cut_plan)
+    _take_timings(plan, cut_plan)
+    return plan
+
+
+def _take_timings(plan: Plan, timed: Plan) -> None:
+    """Gives a plan what another's networks were measured to be, beside the dense one."""
+    if plan.latency is not None and timed.latency is not None:
+        measured = {key: value for key, value in timed.latency.items() if key in ("rounds", "correction")}
+        plan.latency = cast(Latency, {**plan.latency, **measured})
+
+
+def _cost(work: Work, graph: DependencyGraph, costs: Costs, earlier: Plan | None) -> CostModel | None:
+    """What widths of the network that is cut cost, where its plan needs to know."""
+    if earlier is None or costs.cost is None:
+        return costs.cost
+    return costs.of_round(graph, work.spec["prune"], work.reporter)
+
+
+def _as_measured(
+    work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, earlier: Plan | None, widths: Plan
+) -> Plan:
+    """The plan for scores that were made for the widths of one, which were measured."""
+    spec: PruneSpec = work.spec["prune"]
+    cost, latency, speedup = _cost(work, graph, costs, earlier), widths.latency, widths.budget.get("speedup")
+    assert cost is not None
+    assert latency is not None
+    lead = spec.budget.costs.get("speedup", 1.0) / speedup if speedup else math.inf
+    cost = cost.scaled(cost.runtime, latency["dense"])
+    plan = costs.plan(graph, scores, spec, cost.corrected(latency.get("correction", 1.0)), earlier, lead=lead)
+    _take_timings(plan, widths)
+    return plan
 
 
 def _measured(
@@ -225,15 +256,32 @@ def _measured(
     scores: Scores,
     costs: Costs,
     dense_onnx: Path | None,
+    dense_graph: DependencyGraph | None,
     earlier: Plan | None,
     goal: Goal | None,
 ) -> Plan:
     """A plan; if a budget is of latency, one whose network has been timed to meet it."""
     spec: PruneSpec = work.spec["prune"]
+    cost = _cost(work, graph, costs, earlier)
     if not wants_latency(spec.budget.as_dict()):
-        return costs.plan(graph, scores, spec, costs.cost, earlier, goal)
-    assert costs.cost is not None
+        return costs.plan(graph, scores, spec, cost, earlier, goal)
+    assert cost is not None
     assert dense_onnx is not None
+    assert dense_graph is not None
+    budget, lead = spec.budget.as_dict(), Lead(dense_graph)
+    if earlier is not None:
+        with costs.deadline(spec.planning_seconds) as deadline:
+            lead = lead_over_dense(graph, dense_graph, cost, dense=dense_onnx, deadline=deadline)
+        assert costs.cost is not None
+        cost = cost.scaled(cost.runtime, costs.cost.dense_ms / lead.factor)  # at the pace that the machine had then
+        left = amounts_left(spec.budget.costs, earlier, graph, lead.factor)
+        if "speedup" not in left:
+            work.reporter.stage(
+                f"the network is {lead.factor:.2f}× as fast as the dense one already, where this round asks for "
+                f"{spec.budget.costs['speedup']:.2f}×"
+            )
+            return costs.plan(graph, scores, spec, cost, earlier, lead=lead.factor)
+        budget = cast(Budget, {**left, "speedup": spec.budget.costs["speedup"]})
 
     def tell(figures: Round) -> None:
         low, high = figures["ci95"]
@@ -248,10 +296,11 @@ def _measured(
     ):
         return plan_measured(
             graph,
-            spec.budget.as_dict(),
-            costs.cost,
-            lambda cost: costs.plan(graph, scores, spec, cost),
+            budget,
+            cost,
+            lambda cost: costs.plan(graph, scores, spec, cost, earlier, lead=lead.factor),
             dense=dense_onnx,
+            lead=lead,
             deadline=deadline,
             tell=tell,
             progress=update,
