@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,8 @@ class MaskedUnits:
         units: the groups, and what they have of which parameter.
         active: the active units of each group, by its name: booleans of shape (units,).
         widths: how many units of each group are active once the training is over: as many as a plan at its start keeps.
+        strata: the units of each of a group's strata, of which a cut removes alike many, such as the blocks of a
+            grouped convolution; most groups have one.
     """
 
     def __init__(self, training: Training, spec: PlannedSpec, allocation: Allocate | None = None) -> None:
@@ -37,6 +39,12 @@ class MaskedUnits:
             raise RecipeError(
                 f"method {spec.method} needs channels that can go and that layers take in by weights; there are none"
             )
+        device = self.units.parameters[0].device
+        strata = {group.name: torch.as_tensor(group.strata.copy(), device=device) for group in graph.groups}
+        self.strata = {
+            group.name: [(strata[group.name] == each).nonzero()[:, 0] for each in strata[group.name].unique()]
+            for group in self.units.groups
+        }
         self.choose()
 
     def choose(self) -> None:
@@ -50,6 +58,13 @@ class MaskedUnits:
         for name, units in removed.items():
             self.active[name][units] = False
         self.widths = {name: int(active.sum()) for name, active in self.active.items()}
+        self._stratum_widths = {
+            name: [int(active[units].sum()) for units in self.strata[name]] for name, active in self.active.items()
+        }
+
+    def parts(self, name: str) -> Iterator[tuple[Tensor, int]]:
+        """Yields the units of each stratum of a group, and how many of them are active once the training is over."""
+        yield from zip(self.strata[name], self._stratum_widths[name], strict=True)
 
     def all_active(self) -> dict[str, Tensor]:
         """Masks in which no unit is inactive."""
@@ -77,10 +92,10 @@ class MaskedUnits:
         return {id(parameter): parameter.detach() for parameter in self.units.parameters}
 
     def state(self) -> Any:
-        return [self.widths, self.active, self.units.own, self.plan.state()]
+        return [self.widths, self._stratum_widths, self.active, self.units.own, self.plan.state()]
 
     def restore(self, state: Any) -> None:
-        self.widths, self.active, own, plan = state
+        self.widths, self._stratum_widths, self.active, own, plan = state
         self.plan.restore(plan)
         self.active = {name: active.to(self.units.parameters[0].device) for name, active in self.active.items()}
         self.units.restore(own)

@@ -230,6 +230,39 @@ def test_the_cut_removes_exactly_the_inactive_units(tmp_path, method):
     torch.testing.assert_close(sp.prune(trained, plan)(images), trained(images), rtol=1e-4, atol=1e-5)
 
 
+def in_blocks():
+    torch.manual_seed(3)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 12, 3), torch.nn.BatchNorm2d(12), torch.nn.ReLU(),
+        torch.nn.Conv2d(12, 8, 3, groups=2), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+        torch.nn.Flatten(), torch.nn.Linear(32, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "options"), [("rigl", {"interval": 2, "fraction": 1.0}), ("splicing", {})])
+def test_blocks_of_a_grouped_convolution_keep_alike_many_units(tmp_path, method, options):
+    images, labels = samples()
+    spec = TrainSpec(epochs=4, batch_size=32, lr=0.02, methods=[{"method": method, **options, **PLAN}])
+    trained = fit(in_blocks(), TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c")
+    graph = sp.trace(trained.eval(), images[:1])
+    zero = zero_units(trained, graph)
+    assert [int(zero["0"][:6].sum()), int(zero["0"][6:].sum())] == [3, 3]
+    assert [int(zero["3"][:4].sum()), int(zero["3"][4:].sum())] == [2, 2]
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1)
+    torch.testing.assert_close(sp.prune(trained, plan)(images), trained(images), rtol=1e-4, atol=1e-5)
+
+
+def test_deep_r_wakes_a_unit_in_the_block_that_one_has_gone_from():
+    model = in_blocks()
+    method = begun(DeepR(DeepRSpec(temperature=0, strength=0, **PLAN)), model, torch.optim.SGD(model.parameters()))
+    active = method.masks.active["3"]
+    assert [int(active[:4].sum()), int(active[4:].sum())] == [2, 2]
+    gradient = 100.0 * (active & (torch.arange(8) < 4))  # both of the first block go
+    with torch.no_grad():
+        method.walk("3", gradient, torch.zeros(8), torch.arange(8).flip(0))
+    assert [int(active[:4].sum()), int(active[4:].sum())] == [2, 2]
+
+
 @pytest.mark.parametrize("method", ["deep_r", "rigl", "splicing"])
 def test_an_interrupted_training_ends_the_same(tmp_path, method):
     options = {"rigl": {"interval": 2}, "splicing": {"decay": 0.5}, "deep_r": {"temperature": 0.3}}[method]

@@ -79,13 +79,17 @@ class DeepR(TrainingMethod):
 
     def walk(self, name: str, gradient: Tensor, noise: Tensor, order: Tensor) -> None:
         """One step of the gates of a group; dormant units wake in `order`, those that have just gone too."""
+        import torch
+
         spec, gate, active = self.spec, self.gates[name], self.masks.active[name]
         step = -spec.lr * (gradient + spec.strength) + math.sqrt(2 * spec.lr * spec.temperature) * noise
         gate += step * active
         active &= gate >= 0
-        waking = order[~active[order]][: self.masks.widths[name] - int(active.sum())]
-        active[waking] = True
-        gate[waking] = 0
+        for units, width in self.masks.parts(name):
+            among = torch.isin(order, units)
+            waking = order[among & ~active[order]][: width - int(active[units].sum())]
+            active[waking] = True
+            gate[waking] = 0
         gate *= active
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:

@@ -33,10 +33,11 @@ class RiglSpec(PlannedSpec):
 class Rigl(TrainingMethod):
     """Algorithm 1 with units for weights, over what layers have of a unit: the kernels that take its channels in.
 
-    Every ΔT updates, in place of an update, in each group the k = f·n units whose kernels are smallest are dropped, and
-    as many inactive ones whose kernels have the largest gradients grow, f being α/2·(1 + cos(π·t/T_end)). Kernels of
-    inactive units are zero, which is the removal of the unit; those of new ones start at zero, with moments of zero in
-    the optimiser. The filters of an inactive unit stand still meanwhile, and are zeroed where an epoch ends.
+    Every ΔT updates, in place of an update, in each group (and each block of a grouped convolution) the k = f·n units
+    whose kernels are smallest are dropped, and as many inactive ones whose kernels have the largest gradients grow, f
+    being α/2·(1 + cos(π·t/T_end)). Kernels of inactive units are zero, which is the removal of the unit; those of new
+    ones start at zero, with moments of zero in the optimiser. The filters of an inactive unit stand still meanwhile,
+    and are zeroed where an epoch ends.
 
     Usual errors: gradients of the masked network in place of dense ones, which are zero where something is to grow;
     filters masked in front of a BatchNorm, whose gradient explodes at a variance of zero; moments that move dropped
@@ -80,14 +81,15 @@ class Rigl(TrainingMethod):
 
         gradients = {id(p): p.grad for p in self.masks.units.parameters if p.grad is not None}
         sizes, slopes = self.masks.sizes(self.masks.weights()), self.masks.sizes(gradients)
-        for name, active in self.masks.active.items():
-            number = min(int(self.fraction() * int(active.sum())), int((~active).sum()))
-            if not number:
-                continue
-            before = active.clone()
-            active[torch.where(active, sizes[name], torch.inf).argsort(stable=True)[:number]] = False
-            active[torch.where(active, -torch.inf, slopes[name]).argsort(descending=True, stable=True)[:number]] = True
-            self._hold({name: active & ~before})  # a unit that is dropped and grows at once stays as it was
+        for name, all_active in self.masks.active.items():
+            before = all_active.clone()
+            for units, _ in self.masks.parts(name):
+                active, size, slope = before[units], sizes[name][units], slopes[name][units]
+                number = min(int(self.fraction() * int(active.sum())), int((~active).sum()))
+                active[torch.where(active, size, torch.inf).argsort(stable=True)[:number]] = False
+                active[torch.where(active, -torch.inf, slope).argsort(descending=True, stable=True)[:number]] = True
+                all_active[units] = active
+            self._hold({name: all_active & ~before})  # a unit that is dropped and grows at once stays as it was
 
     def _hold(self, new: Mapping[str, Tensor] | None = None) -> None:
         """Keeps the kernels of inactive units, and their moments, at zero; those of `new` ones are set to it."""

@@ -35,10 +35,10 @@ class Splicing(TrainingMethod):
     W is what layers have of a unit: the kernels that take its channels in; T is one number a unit, and sizes are norms.
     In the paper a and b are 0.9 and 1.1 times a size that the layer's weights had at first. Here that size is the one
     between the units that the budget keeps and the others as they are by now, so that the budget is met whatever
-    happens to the weights. T changes with a probability that falls, so that the weights settle. The plan that gives
-    the widths and the first T is made once, at the start. After each epoch the units at T = 1 stay and the others are
-    zero, with the largest of the others or without the smallest where the budget asks for it; training goes on from
-    the weights with all of them.
+    happens to the weights; where blocks of a grouped convolution stay equally long, each has its own. T changes with a
+    probability that falls, so that the weights settle. The plan that gives the widths and the first T is made once, at
+    the start. After each epoch the units at T = 1 stay and the others are zero, with the largest of the others or
+    without the smallest where the budget asks for it; training goes on from the weights with all of them.
 
     Usual errors: gradients multiplied by T, so that nothing is ever spliced; a single threshold, at which units come
     and go in each update; masks of filters in front of a BatchNorm, whose gradient explodes at a variance of zero; a
@@ -68,15 +68,16 @@ class Splicing(TrainingMethod):
         return batch
 
     def _change(self) -> None:
-        for name, sizes in self.masks.sizes(self.masks.weights()).items():
-            width = self.masks.widths[name]
-            if width == len(sizes):
-                continue
-            ordered = sizes.sort(descending=True).values
-            middle = (ordered[width - 1] + ordered[width]) / 2
-            active = self.masks.active[name]
-            active &= sizes >= (1 - self.spec.margin) * middle
-            active |= sizes > (1 + self.spec.margin) * middle
+        for name, all_sizes in self.masks.sizes(self.masks.weights()).items():
+            for units, width in self.masks.parts(name):
+                if width == len(units):
+                    continue
+                sizes, active = all_sizes[units], self.masks.active[name][units]
+                ordered = sizes.sort(descending=True).values
+                middle = (ordered[width - 1] + ordered[width]) / 2
+                active &= sizes >= (1 - self.spec.margin) * middle
+                active |= sizes > (1 + self.spec.margin) * middle
+                self.masks.active[name][units] = active
 
     def after_backward(self, model: nn.Module) -> None:
         self.masks.units.take_out()  # gradients stay as they are: those of W⊙T are W's
@@ -90,7 +91,8 @@ class Splicing(TrainingMethod):
         for name, sizes in self.masks.sizes(self.masks.weights()).items():
             first = sizes + self.masks.active[name] * (sizes.max() + 1)  # active ones, the largest of them first
             gates[name] = torch.zeros_like(sizes)
-            gates[name][first.argsort(descending=True, stable=True)[: self.masks.widths[name]]] = 1
+            for units, width in self.masks.parts(name):
+                gates[name][units[first[units].argsort(descending=True, stable=True)[:width]]] = 1
         self.masks.units.fold(gates)
         self.training.reestimate_statistics()
 
