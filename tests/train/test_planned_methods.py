@@ -15,7 +15,7 @@ from structprune.recipe import TrainSpec, check_recipe
 from structprune.run import runner_of
 from structprune.store.artefacts import Artefacts
 from structprune.train import accuracy, fit, predict
-from structprune.train.method import ComingCut
+from structprune.train.method import ComingCut, TrainingMethod, make_method
 from structprune.train.zero_units import note_zero_units, zero_units
 from tests.train.small_training import equal, interrupted, network, samples
 from tests.train.test_sparse_methods import Residual, one_update
@@ -116,6 +116,34 @@ def test_what_is_measured_and_kept_while_training_softly_is_the_network_with_zer
     assert zeros(model.inner)
     means = model.conv1(images[60:]).mean((0, 2, 3))  # of 128 of the 132 images, in batches
     assert (model.bn1.running_mean - means).abs().max() < 0.1 * means.abs().max()
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_filters_that_grow_back_are_not_thrown_by_a_variance_of_zero(tmp_path, bounded):
+    """The first update after a zeroing, on a network whose BatchNorms divide by √eps there."""
+    grads = {}
+
+    class Watch(TrainingMethod):
+        def after_backward(self, model):
+            weights = model[0].weight
+            if not grads and (weights.detach().flatten(1) == 0).all(1).any():
+                grads["zero"] = (weights.detach().flatten(1) == 0).all(1)
+                grads["norms"] = weights.grad.flatten(1).norm(dim=1)
+
+    options = {"method": "soft", "bounded": bounded, **PLAN}
+    spec = TrainSpec(epochs=2, batch_size=48, opt="sgd", lr=0.05, methods=[options])
+    soft = make_method(spec.methods[0], print)
+    fit(
+        network(), TensorDataset(*samples()), spec.model_copy(update={"methods": ()}), seed=0,
+        checkpoint=tmp_path / "c", methods=[soft, Watch()],
+    )  # fmt: skip
+    largest, zeroed = grads["norms"][~grads["zero"]].max(), grads["norms"][grads["zero"]]
+    assert len(zeroed) == 4
+    if bounded:
+        assert (zeroed <= largest * 1.0001).all()
+        assert zeroed.max() > 0.5 * largest  # it grows
+    else:
+        assert zeroed.max() > 30 * largest
 
 
 def test_soft_weights_are_not_averaged():
