@@ -110,20 +110,20 @@ class Gdp(LearnedGates):
         by now: they would not come back of themselves."""
         import torch
 
-        now = torch.cat([*self.numbers.values()])
-        earlier, sizes = torch.cat([*before.values()]), [len(x) for x in before.values()]
-        new = ((now == 0) & (earlier != 0)).nonzero()[:, 0]
-        order = new[earlier[new].abs().argsort(descending=True, stable=True)]
+        values, previous = torch.cat([*self.numbers.values()]), torch.cat([*before.values()])
+        sizes = [len(x) for x in before.values()]
+        zeros = ((values == 0) & (previous != 0)).nonzero()[:, 0]
+        order = zeros[previous[zeros].abs().argsort(descending=True, stable=True)]
 
         def costs_enough(count: int) -> bool:
-            left = (now != 0).to(now.dtype)
-            left[order[:count]] = 1
-            return bool(self.excess(dict(zip(before, left.split(sizes), strict=True))) >= 0)
+            support = (values != 0).to(values.dtype)
+            support[order[:count]] = 1
+            return bool(self.excess(dict(zip(before, support.split(sizes), strict=True))) >= 0)
 
-        back = order[: smallest_count(len(order), costs_enough)]
-        now[back] = earlier[back]
-        for x, values in zip(self.numbers.values(), now.split(sizes), strict=True):
-            x.copy_(values)
+        units = order[: smallest_count(len(order), costs_enough)]
+        values[units] = previous[units]
+        for x, value in zip(self.numbers.values(), values.split(sizes), strict=True):
+            x.copy_(value)
 
 
 TRAINING_METHODS.add(
