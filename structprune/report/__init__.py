@@ -4,6 +4,7 @@ Enters: what the stages measured. Leaves: a `Report`, which `table` and `html` s
 fields mean, `report` fills them in, `verdict` says what it comes to.
 """
 
+from .diagnosis import diagnosis_table
 from .fvcore_counts import CountedMacs, count_macs, counted_macs
 from .html import render_html
 from .listing import catalogue_table
@@ -34,6 +35,7 @@ __all__ = [
     "cost_tables",
     "count_macs",
     "counted_macs",
+    "diagnosis_table",
     "graph_table",
     "int8_table",
     "quality_record",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from .. import __version__
 from ..json_records import JsonRecord
 
 _SIMD = ("sse4", "avx", "amx", "fma", "asimd", "sve")  # flags by which runtimes choose kernels
@@ -52,7 +53,7 @@ def _versions() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed"
-    return versions
+    return versions | {"structprune": __version__}  # metadata of an installation in place may be of an earlier day
 
 
 def _instructions(flags: str) -> str:

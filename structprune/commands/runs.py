@@ -1,0 +1,176 @@
+"""Commands that run recipes, and those on what runs have left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..command_options import Format, FormatOption, OutOption, Place, RecipeArgument, ResumeOption, SetOption
+from ..terminal import folder_of, go_on_by, output, plain_errors, resume_command
+
+if TYPE_CHECKING:
+    from ..report import Report
+
+TIMEOUT = 900.0
+SOME_FAILED = 1  # runs of a sweep
+MISSED = 4  # a bound of quality was stated, and the network that came of it does not meet it
+
+
+def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
+    """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
+    with plain_errors(resume_command("run", recipe, out, set_)):
+        from ..recipe import check_text
+
+        check_text(recipe, set_ or ())
+        from ..run import run_recipe
+
+        report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
+        _print_report(report, folder_of(out, recipe), f"{recipe.stem}: {report.model.name}")
+        if report.search and not all(bound.met for bound in report.search.bounds):
+            raise typer.Exit(MISSED)
+
+
+def _print_report(report: Report, folder: Path, title: str) -> None:
+    from ..report import also_table, int8_table, report_table
+
+    console = output()
+    console.print(report_table(report, title))
+    for note in report.latency.notes if report.latency else ():
+        console.print(f"timing: {note}", highlight=False, markup=False)
+    if report.int8:
+        console.print(int8_table(report))
+    if report.also:
+        console.print(also_table(report.also))
+        for row in report.also:
+            for note in row.notes:
+                console.print(f"{row.engine}: {note}", highlight=False, markup=False)
+    console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False, markup=False)
+
+
+def show(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Of a finished run, comparison or sweep, such as runs/quickstart.")
+    ],
+    format_: FormatOption = Format.table,
+) -> None:
+    """Print the verdict and the table of a finished run, comparison or sweep again."""
+    with plain_errors(lambda: "nothing was written"):
+        from ..compare import Comparison, compare_table
+        from ..errors import RecipeError
+        from ..json_records import read_record
+        from ..report import Report
+        from ..sweep import SweepReport, sweep_table
+
+        files: dict[str, type[Report | Comparison | SweepReport]] = {
+            "report.json": Report,
+            "compare.json": Comparison,
+            "sweep.json": SweepReport,
+        }
+        name = next((name for name in files if (folder / name).is_file()), None)
+        if name is None:
+            reason = f"has none of {', '.join(files)}: nothing has finished there"
+            raise RecipeError(f"{folder} {reason if folder.is_dir() else 'is not a folder'}")
+        record = read_record(folder / name, files[name])
+        if format_ is Format.json:
+            typer.echo(json.dumps(record.to_data(), indent=2))
+        elif isinstance(record, Report):
+            _print_report(record, folder, f"{folder.name}: {record.model.name}")
+        elif isinstance(record, Comparison):
+            output(140).print(compare_table(record))
+        elif isinstance(record, SweepReport):
+            output(140).print(sweep_table(record))
+
+
+def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
+    """Stop after plan.json; `run --resume` with the same recipe and folder goes on from there."""
+    with plain_errors(resume_command("plan", recipe, out, set_)):
+        from ..recipe import check_text
+
+        check_text(recipe, set_ or ())
+        from ..run import plan_recipe
+
+        planned = plan_recipe(recipe, out, overrides=set_ or (), resume=resume)
+        folder = folder_of(out, recipe)
+        macs, params = planned.macs, planned.params
+        typer.echo(
+            f"{folder / 'plan.json'}: MACs {macs['slim'] / macs['dense']:.4f} and parameters "
+            f"{params['slim'] / params['dense']:.4f} of dense"
+        )
+
+
+def compare(
+    recipe: RecipeArgument,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME-compare.")
+    ] = None,
+    set_: SetOption = None,
+    resume: ResumeOption = False,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds after which a run of torch-pruning is ended.")
+    ] = TIMEOUT,
+    as_fast: Annotated[
+        bool,
+        typer.Option("--as-fast", help="Also run the recipe to be as fast as torch-pruning's network rounded to 16."),
+    ] = False,
+) -> None:
+    """Run a recipe by structprune and by torch-pruning, without rounding and with 8 and 16, and compare all."""
+    folder = Path(out) if out else Path("runs") / f"{recipe.stem}-compare"
+    flags = [*(["--as-fast"] if as_fast else []), *(["--timeout", f"{timeout:g}"] if timeout != TIMEOUT else [])]
+    with plain_errors(resume_command("compare", recipe, out, set_, folder, flags)):
+        from ..recipe import check_text
+
+        check_text(recipe, set_ or ())
+        from ..compare import Comparison, compare_table, draw
+        from ..compare import compare as compare_tools
+
+        data = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
+        result = Comparison.model_validate(data)
+        draw(result, folder / "compare.png")
+        output(140).print(compare_table(result))
+        files = "compare.json, compare.png, structprune/report.html"
+        output().print(f"{folder}: {files}", highlight=False, markup=False)
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="A YAML file: a recipe, and what is tried with it.")],
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/SWEEP'S NAME.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; 1, or with Ray as many as there are CPUs.")
+    ] = None,
+    on: Annotated[Place, typer.Option("--on", help="Where runs are made: on this machine, or on a Ray cluster.")] = (
+        Place.here
+    ),
+) -> None:
+    """Run a recipe in many variants over seeds, and tabulate them. In the same folder, go on with what is missing."""
+    folder = folder_of(out, file)
+    options = [*(("--out", out) if out else ()), *(("--jobs", str(jobs)) if jobs else ())]
+    options += [] if on is Place.here else ["--on", on.value]
+    with plain_errors(go_on_by(["structprune", "sweep", str(file), *options], folder / "sweep.yaml")):
+        from ..sweep import on_ray, on_this_machine, sweep_table
+        from ..sweep import sweep as run_sweep
+
+        executor = on_this_machine(jobs or 1) if on is Place.here else on_ray(jobs)
+        report = run_sweep(file, folder, executor=executor)
+        output(140).print(sweep_table(report))
+        output().print(f"{folder}: sweep.md, sweep.csv, sweep.json", highlight=False, markup=False)
+        if report.failures:
+            raise typer.Exit(SOME_FAILED)
+
+
+def clean(
+    places: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER", help="Where runs are; default runs.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only listed.")] = False,
+) -> None:
+    """List what runs have made for others to find, and remove it by --yes: all but what interrupted runs go on from."""
+    with plain_errors(lambda: "what is removed is made anew where a run needs it"):
+        from ..run import store_of
+        from ..store import cleaning
+
+        for root in dict.fromkeys(map(store_of, places or [Path("runs")])):
+            entries = cleaning.clean(root, places or [Path("runs")], remove=yes)
+            typer.echo("\n".join(cleaning.describe(root, entries, yes)))
