@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import ttest_1samp
+from scipy.stats import t as student
 
 from ..recipe import Recipe
 from .reading import Sweep
@@ -22,6 +23,7 @@ from .records import Difference, Family, FinishedRun
 from .spread import spread
 
 ALPHA = 0.05
+SAME = 1e-4  # of a difference: less is rounding, as qualities are of single precision
 _Values = Mapping[str, Mapping[int, float]]  # quality by arm and seed
 
 
@@ -72,14 +74,23 @@ def _family(title: str, runs: Sequence[FinishedRun], names: Sequence[str], sweep
     pairs: Iterator[tuple[str, str]] = itertools.combinations(names, 2)
     if sweep.spec.reference:
         pairs = ((one, other) for one in names if one not in references for other in references)
-    differences = _corrected([_difference(one, other, values, sign) for one, other in pairs])
+    grain = _grain([quality for each in values.values() for quality in each.values()])
+    differences = _corrected([_difference(one, other, values, sign, grain) for one, other in pairs])
     if not differences:
         return None
     best = max(names, key=lambda name: sign * float(np.mean(list(values[name].values()))))
     return Family(name=title, metric=runs[0].metric, best=best, references=references, differences=differences)
 
 
-def _difference(one: str, other: str, values: _Values, sign: int) -> Difference:
+def _grain(qualities: Sequence[float]) -> float:
+    """The step in which a metric counts, such as one image of a thousand: the smallest gap between two values; 0 where
+    all are the same."""
+    gaps = np.diff(np.unique(np.asarray(qualities, dtype=float)))
+    gaps = gaps[gaps > 1e-6 * max(1e-12, float(np.abs(qualities).max()))]  # less is rounding
+    return float(gaps.min(initial=np.inf)) if len(gaps) else 0.0
+
+
+def _difference(one: str, other: str, values: _Values, sign: int, grain: float) -> Difference:
     """The difference of two arms over the seeds that both have, the one with the better mean first."""
     seeds = sorted(values[one].keys() & values[other].keys())
     gains = np.array([sign * (values[one][seed] - values[other][seed]) for seed in seeds])
@@ -90,23 +101,28 @@ def _difference(one: str, other: str, values: _Values, sign: int) -> Difference:
         worse=other,
         n=len(seeds),
         by=spread(gains.tolist()) if len(seeds) else None,
-        p=_p_value(gains),
+        p=_p_value(gains, grain),
         p_holm=None,
         exceeds=None,
     )
 
 
-def _p_value(gains: np.ndarray) -> float | None:
+def _p_value(gains: np.ndarray, grain: float) -> float | None:
     """How likely a mean difference as large as this one is by chance; None of fewer than two.
 
     Differences that are all the same, as those of a coarse metric may be, have no spread to hold a mean against: they
-    tell no more than so many equal signs do.
+    tell no more than so many equal signs do. Where they are nearly so, their spread counts as no less than what
+    rounding to whole grains makes of two values, grain/√6.
     """
     if len(gains) < 2:
         return None
-    if np.ptp(gains) <= 1e-9 * max(1e-12, np.abs(gains).max()):
-        return float(2.0 ** (1 - len(gains))) if np.abs(gains).max() > 1e-12 else 1.0
-    return float(ttest_1samp(gains, 0).pvalue)
+    mean = abs(float(gains.mean()))
+    if mean <= 1e-12:
+        return 1.0
+    if np.ptp(gains) <= SAME * mean:
+        return float(2.0 ** (1 - len(gains)))
+    deviation = max(float(gains.std(ddof=1)), grain / math.sqrt(6))
+    return float(2 * student.sf(mean / deviation * math.sqrt(len(gains)), len(gains) - 1))
 
 
 def _corrected(differences: Sequence[Difference]) -> list[Difference]:

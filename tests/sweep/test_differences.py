@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
 from structprune.sweep import records
@@ -77,6 +78,24 @@ def test_differences_without_any_spread_are_no_certainty(sweep):
     (family,) = families_of(sweep, runs_of(sweep, {"l1": [0.5] * 5, "l2": [0.5] * 5, "random": [0.4] * 5}))
     assert [each.p for each in family.differences] == [1.0, 0.0625, 0.0625]
     assert not any(each.exceeds for each in family.differences)
+
+
+def test_nearly_equal_differences_of_a_coarse_metric_are_no_certainty_either(sweep):
+    """Gains of one or two images of a thousand, and of one as single precision has them."""
+    base = [0.970, 0.975, 0.968, 0.973, 0.971]
+    one = [float(np.float32(quality + 0.001)) for quality in base]
+    two = [quality + gain for quality, gain in zip(base, (0.001, 0.001, 0.002, 0.001, 0.001), strict=True)]
+    (family,) = families_of(sweep, runs_of(sweep, {"l1": base, "l2": one, "random": two}))
+    p_values = {frozenset((each.better, each.worse)): each.p for each in family.differences}
+    assert p_values[frozenset(("l1", "l2"))] == 0.0625
+    # std 0.000447 of the five is more than 0.001/√6 = 0.000408: as SciPy has it
+    assert p_values[frozenset(("l1", "random"))] == pytest.approx(ttest_rel(two, base).pvalue, rel=1e-6)
+    values = {"l1": base, "l2": [quality + 0.0015 for quality in base[:4]] + [base[4] + 0.0016], "random": base}
+    (family,) = families_of(sweep, runs_of(sweep, values))
+    pairs = {frozenset((each.better, each.worse)): each for each in family.differences}
+    grain = 0.0004  # the smallest gap between two of these values
+    t = 0.00152 / (grain / 6**0.5) * 5**0.5
+    assert pairs[frozenset(("l1", "l2"))].p == pytest.approx(2 * student.sf(t, 4), rel=1e-3)
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have(sweep):
