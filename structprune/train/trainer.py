@@ -100,7 +100,7 @@ def fit(
     """
     task = task or make_task()
     trainer = _begun(model, train, spec, task, seed, workers, what, progress)
-    trainer.methods = [*methods, *_methods(spec, task, validation, workers, tell)]
+    trainer.methods = _methods(spec, methods, task, validation, workers, tell)
     device = next((tensor.device for tensor in dense.parameters()), None) if dense is not None else None
     try:
         trainer.start(train, dense, cut)
@@ -331,8 +331,16 @@ class _Trainer:
             )
 
 
-def _methods(spec: TrainSpec, task: Task, validation: Stream | None, workers: int, tell: Tell) -> list[TrainingMethod]:
-    """The spec's methods, between those that its keys ask for; validation is the last, to measure what others leave."""
+def _methods(
+    spec: TrainSpec,
+    further: Sequence[TrainingMethod],
+    task: Task,
+    validation: Stream | None,
+    workers: int,
+    tell: Tell,
+) -> list[TrainingMethod]:
+    """The further methods, and the spec's between those that its keys ask for; validation is the last, to measure what
+    others leave."""
     methods: list[TrainingMethod] = [make_method(each, tell) for each in spec.methods]
     if spec.mixes or spec.smoothing:
         methods.insert(0, MixedSamples(spec))
@@ -341,6 +349,7 @@ def _methods(spec: TrainSpec, task: Task, validation: Stream | None, workers: in
     average = AveragedWeights(spec.model_ema_decay, spec.model_ema_warmup) if spec.model_ema else None
     if average is not None:
         methods.append(average)
+    methods = [*further, *methods]
     if validation is not None:
         return [*methods, Validation(spec, task, validation, workers, average, methods)]
     if spec.chooses:

@@ -66,6 +66,12 @@ class Validation(TrainingMethod):
     def finish(self, model: nn.Module) -> None:
         if not self.spec.chooses:
             return
+        if self.best is None:
+            self.note = (
+                "no epoch is the best: none was measured after which the network was what training is to end in, and "
+                "the last weights are kept"
+            )
+            return
         with torch.no_grad():
             for key, tensor in tensors(model).items():
                 tensor.copy_(self.weights[key])

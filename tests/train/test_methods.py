@@ -18,7 +18,7 @@ from structprune.recipe import TrainSpec, check_recipe
 from structprune.run import runner_of
 from structprune.store.artefacts import Artefacts
 from structprune.train import fit
-from structprune.train.method import TRAINING_METHODS
+from structprune.train.method import TRAINING_METHODS, TrainingMethod
 from structprune.train.spec import TrainSpec as Spec
 from tests.train.small_training import equal, interrupted, network, samples
 
@@ -134,6 +134,31 @@ def dense_of(recipe, folder):
     shown = io.StringIO()
     runner = runner_of(recipe, Reporter(Console(file=shown, width=200)), Artefacts(folder))
     return runner.value("dense"), shown.getvalue(), runner
+
+
+class Unsettled(TrainingMethod):
+    """On the way to another network until an epoch."""
+
+    def __init__(self, until):
+        self.settled, self.until = False, until
+
+    def after_epoch(self, model, epoch):
+        self.settled = epoch >= self.until
+
+
+@pytest.mark.parametrize("until", [3, 9])
+def test_what_a_caller_gives_says_which_epochs_are_the_best_too(tmp_path, until):
+    images, labels = samples()
+    spec, notes = Spec(epochs=3, batch_size=64, lr=0.02, keep_best=True), []
+
+    def trained(name, spec, **options):
+        return fit(network(), TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / name, **options)
+
+    model = trained(
+        "a", spec, validation=TensorDataset(images[:64], labels[:64]), tell=notes.append, methods=[Unsettled(until)]
+    )
+    assert equal(model, trained("b", Spec(epochs=3, batch_size=64, lr=0.02)))  # the last epoch, or none before it
+    assert ("after epoch 3" if until == 3 else "the last weights are kept") in notes[0]
 
 
 def test_training_goes_on_from_given_weights_and_says_so(tmp_path):
