@@ -49,6 +49,11 @@ def test_interrupted_it_ends_in_the_same_weights(tmp_path):
     assert equal(trained(network(), tmp_path), interrupted(TrainSpec(**SPEC), tmp_path, at=6))
 
 
+def test_by_itself_it_gives_no_loss_for_data_without_labels():
+    assert TrainSpec(**SPEC).needs_labels
+    assert not TrainSpec(**{**SPEC, "methods": ["distill", "frozen_statistics"]}).needs_labels
+
+
 def test_a_network_without_batchnorms_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="frozen_statistics needs BatchNorms"):
         trained(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), tmp_path)

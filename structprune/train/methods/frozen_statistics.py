@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 class FrozenStatisticsSpec(MethodSpec):
     """Running means and variances stay: for training on few images, whose statistics are not those of the task."""
-
-    needs_labels: ClassVar[bool] = False
 
     method: Literal["frozen_statistics"] = Field(default="frozen_statistics", description="the method's name")
 
