@@ -1,6 +1,7 @@
 """Methods that prepare the units of a plan to go, against their definitions."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,6 +145,17 @@ def test_filters_that_grow_back_are_not_thrown_by_a_variance_of_zero(tmp_path, b
         assert zeroed.max() > 0.5 * largest  # it grows
     else:
         assert zeroed.max() > 30 * largest
+
+
+def test_filters_of_two_groups_in_one_weight_are_bounded_by_those_of_neither(tmp_path):
+    """As of a fused layer of queries, keys and values, whose BatchNorm divides by √eps for the zero ones of both."""
+    weight = torch.nn.Parameter(torch.ones(4, 3))
+    weight.grad = torch.tensor([300.0, 1.0, 2.0, 400.0])[:, None] * torch.ones(4, 3)
+    soft = make_method(TrainSpec(epochs=1, lr=0.1, methods=[{"method": "soft", **PLAN}]).methods[0], print)
+    rows = torch.arange(4)[:, None]
+    soft.units = SimpleNamespace(filters=lambda gone: iter([(weight, rows == 0), (weight, rows == 3)]))
+    soft.after_backward(torch.nn.Module())
+    torch.testing.assert_close(weight.grad[:, 0], torch.tensor([2.0, 1.0, 2.0, 2.0]))
 
 
 def test_soft_weights_are_not_averaged():

@@ -68,7 +68,13 @@ class Soft(TrainingMethod):
         if not self.spec.bounded:
             return
         with torch.no_grad():
-            for weight, places in self.units.filters(self.gone):
+            weights: dict[int, Tensor] = {}
+            all_places: dict[int, Tensor] = {}
+            for weight, places in self.units.filters(self.gone):  # one may be of several groups
+                weights[id(weight)] = weight
+                all_places[id(weight)] = all_places.get(id(weight), places) | places
+            for key, places in all_places.items():
+                weight = weights[key]
                 if weight.grad is None or bool(places.all()):
                     continue
                 norms = _norms(weight.grad, places)
