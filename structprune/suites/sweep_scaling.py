@@ -39,12 +39,10 @@ def read_costs(folder: Path, start: float) -> list[RunCosts]:
     """
     report = read_record(folder / "sweep.json", SweepReport)
     logs = {(run.folder, run.seed): _events(folder / run.folder / "log.jsonl") for run in report.runs}
-    seconds = {
-        event["artefact"]: float(event["seconds"])
-        for events in logs.values()
-        for event in events
-        if event["event"] == "made"
-    }
+    seconds: dict[str, float] = {}
+    for event in (event for events in logs.values() for event in events if event["event"] == "made"):
+        # a run that waits for another logs what it waited for as made: the longest is what making took
+        seconds[event["artefact"]] = max(seconds.get(event["artefact"], 0.0), float(event["seconds"]))
     return [RunCosts(name, seed, [(None, start), *_parts(events, seconds)]) for (name, seed), events in logs.items()]
 
 
@@ -62,7 +60,7 @@ def _parts(events: Iterable[Mapping], seconds: Mapping[str, float]) -> list[Part
         time = float(event["time"])
         own = 0.0 if before is None else time - before
         if event["event"] == "made":
-            parts += [(None, max(0.0, own - event["seconds"])), (event["artefact"], float(event["seconds"]))]
+            parts += [(None, max(0.0, own - event["seconds"])), (event["artefact"], seconds[event["artefact"]])]
         else:
             parts.append((None, own))
             if event["event"] == "found" and event["artefact"] in seconds:

@@ -32,21 +32,35 @@ def test_the_tables_follow():
     assert seed_rows(runs()) == [(1, 50 / 60, 80 / 60), (2, 100 / 60, 160 / 60)]
 
 
+def logged(folder, monkeypatch, logs):
+    for name, events in logs.items():
+        (folder / name).mkdir()
+        lines = [json.dumps({"time": time, "event": event, **more}) for time, event, more in events]
+        (folder / name / "log.jsonl").write_text("\n".join(lines))
+    report = SimpleNamespace(runs=[SimpleNamespace(folder=name, seed=0) for name in logs])
+    monkeypatch.setattr(sweep_scaling, "read_record", lambda path, kind: report)
+    return read_costs(folder, start=5)
+
+
 def test_logs_are_read_as_what_was_made_what_was_found_and_the_time_between(tmp_path, monkeypatch):
     logs = {
         "a": [(100, "stage", {}), (131, "made", {"artefact": "x", "seconds": 30}), (140, "finished", {})],
         "b": [(200, "stage", {}), (202, "found", {"artefact": "x"}), (203, "found", {"artefact": "old"})],
     }
-    for name, events in logs.items():
-        (tmp_path / name).mkdir()
-        lines = [json.dumps({"time": time, "event": event, **more}) for time, event, more in events]
-        (tmp_path / name / "log.jsonl").write_text("\n".join(lines))
-    report = SimpleNamespace(runs=[SimpleNamespace(folder=name, seed=0) for name in logs])
-    monkeypatch.setattr(sweep_scaling, "read_record", lambda path, kind: report)
-    a, b = read_costs(tmp_path, start=5)
+    a, b = logged(tmp_path, monkeypatch, logs)
     assert [part for part in a.parts if part[1]] == [(None, 5), (None, 1), ("x", 30), (None, 9)]
     # what no run of the sweep has made took it nothing
     assert [part for part in b.parts if part[1]] == [(None, 5), (None, 2), ("x", 30), (None, 1)]
+
+
+def test_a_run_that_waited_for_another_counts_what_that_one_took(tmp_path, monkeypatch):
+    logs = {  # the second waits for the last 10 of the first one's 30 seconds, which its log has as those of making
+        "a": [(100, "stage", {}), (131, "made", {"artefact": "x", "seconds": 30})],
+        "b": [(119, "stage", {}), (131, "made", {"artefact": "x", "seconds": 10})],
+        "c": [(200, "stage", {}), (202, "found", {"artefact": "x"})],
+    }
+    for run, own in zip(logged(tmp_path, monkeypatch, logs), (1, 2, 2), strict=True):
+        assert [part for part in run.parts if part[1]] == [(None, 5), (None, own), ("x", 30)]
 
 
 def test_a_folder_without_a_finished_sweep_is_refused(tmp_path):
