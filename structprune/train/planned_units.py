@@ -67,7 +67,7 @@ class CutSpec(MethodSpec):
                     f"has {' and '.join(bounds)}: give {self.method} a budget of its own"
                 )
             values["budget"] = prune.budget.costs
-        elif (names := _speeds(self.budget)) and not _speeds(prune.budget.costs):
+        elif (names := speeds(self.budget)) and not speeds(prune.budget.costs):
             raise ValueError(
                 f"{self.method} has a budget of {' and '.join(names)}, and what widths cost is measured only where "
                 "prune.budget is of speed too: give prune.budget one, or this of macs, params or channels"
@@ -83,7 +83,7 @@ class CutSpec(MethodSpec):
         others = [f"{key}={own} where prune has {cut}" for key, (own, cut) in pairs.items() if own != cut]
         if others:
             yield f"{self.method} prepares other units than the cut removes: it plans by {'; '.join(others)}"
-        if _speeds(self.budget or {}):
+        if speeds(self.budget or {}):
             yield (
                 f"{self.method} plans by what widths cost as measured before the training, and prune by the networks "
                 "that it times after it: the cut may remove a few units more than were prepared, or fewer"
@@ -151,7 +151,7 @@ class PlannedUnits:
             self.align = training.cut.multiples
         self.graph = trace_trained(training.model, training.example, training.cut.form)
         self.cost: WidthCosts | None = None
-        if names := _speeds(spec.budget):
+        if names := speeds(spec.budget):
             self.cost = self._costs(training.cut.cost, " and ".join(names))
         self.groups = coupled_units(training.model, self.graph)
 
@@ -224,7 +224,7 @@ class PlannedUnits:
                     yield part.parameter, (present > 0) & (staying == 0)
 
 
-def _speeds(budget: Iterable[str]) -> list[str]:
+def speeds(budget: Iterable[str]) -> list[str]:
     """The names in a budget that are of speed."""
     return [name for name in budget if name in _SPEED]
 

@@ -133,6 +133,7 @@ def test_what_is_refused(tmp_path):
         ({"dense": 0.5, "sparse": 0.5}, "leave nothing of training"),
         ({"sparsity": 0.3, "end": "slim"}, "sparsity=0.3 does not go with end=slim"),
         ({"sparsity": 0.3, "budget": {"channels": 0.5}}, "sparsity=0.3 does not go with budget="),
+        ({"budget": {"macs": 0.5, "speedup": 2}}, "end=dense has a budget of speedup"),
     ):
         with pytest.raises(ValueError, match=message):
             TrainSpec(epochs=1, lr=0.1, methods=[{"method": "dsd", **options}])

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from ...errors import RecipeError
 from ...strict_specs import Number
 from ..method import TRAINING_METHODS, MethodKind, MethodSpec, Training, TrainingMethod
-from ..planned_units import PlannedSpec
+from ..planned_units import PlannedSpec, speeds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +54,11 @@ class DsdSpec(PlannedSpec):
         if self.sparsity is not None and (self.end == "slim" or self.budget is not None):
             other = f"budget={self.budget}" if self.budget is not None else "end=slim, which goes by the budget"
             raise ValueError(f"sparsity={self.sparsity:g} does not go with {other}: leave one of them out")
+        if self.end == "dense" and (names := speeds(self.budget or {})):
+            raise ValueError(
+                f"end=dense has a budget of {' and '.join(names)}, and what widths cost is measured for a cut that "
+                "follows: give one of macs, params or channels, or sparsity"
+            )
         return self
 
     @property

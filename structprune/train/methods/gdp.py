@@ -42,11 +42,11 @@ class Gdp(LearnedGates):
     """Gates g = x²/(x² + ε); their x are learned by proximal gradient steps, while ε falls.
 
     x ← S(x - η·∂loss/∂x, η·(λ + ρ·e)·∂cost/∂g), S being the soft threshold, by which an x is exactly zero once the loss
-    holds up to its unit's price no more. e and λ are as `learned_gates` has them, neither below zero here, and
-    η is `lr` times the number of units, as prices and gradients of a unit fall with it. As ε falls the gates that are
-    not zero go to 1. At zero the gradient of a gate is zero, and it stays there: a unit that is gone is gone. So no
-    step takes more units than the cost has to fall by, counted by the gates that are not zero, and of each group as
-    many as the cut has to leave are not shrunk.
+    holds up to its unit's price no more. e and λ are as `learned_gates` has them, neither λ nor λ + ρ·e below zero
+    here, and η is `lr` times the number of units, as prices and gradients of a unit fall with it. As ε falls the gates
+    that are not zero go to 1. At zero the gradient of a gate is zero, and it stays there: a unit that is gone is gone.
+    So no step takes more units than the cost has to fall by, counted by the gates that are not zero, and of each group
+    as many as the cut has to leave are not shrunk.
 
     Usual errors: a plain gradient step on the gates, by which none is exactly zero as their gradient vanishes there; ε
     constant, or small from the start, where gates have hardly a gradient; a step that takes a whole group, all of whose
