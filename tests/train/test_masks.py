@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
@@ -14,6 +15,7 @@ from structprune.ops import Inputs
 from structprune.recipe import TrainSpec
 from structprune.tasks.building import make_task
 from structprune.train import fit
+from structprune.train.masked_units import MaskedUnits, hold_at_zero
 from structprune.train.method import Training
 from structprune.train.methods.deep_r import DeepR, DeepRSpec
 from structprune.train.methods.rigl import Rigl, RiglSpec
@@ -28,9 +30,13 @@ BATCH = Batch(Inputs((samples()[0],), {}), samples()[1])
 
 def begun(method, model, optimizer, epochs=4, updates=10):
     """A method at the start of a training."""
-    example = Inputs((samples()[0][:1],), {})
-    method.start(Training(model, optimizer, make_task(), epochs, updates, 0, lambda: example, lambda: iter([BATCH])))
+    method.start(training_of(model, optimizer, epochs, updates))
     return method
+
+
+def training_of(model, optimizer, epochs=4, updates=10):
+    example = Inputs((samples()[0][:1],), {})
+    return Training(model, optimizer, make_task(), epochs, updates, 0, lambda: example, lambda: iter([BATCH]))
 
 
 def taken_in(model):
@@ -42,6 +48,25 @@ def taken_in(model):
 def gradients_taken_in(model):
     stream = torch.cat([model.inner.weight.grad.transpose(0, 1).flatten(1), model.head.weight.grad.T], 1)
     return {"conv1": stream, "inner": model.conv2.weight.grad.transpose(0, 1).flatten(1)}
+
+
+@pytest.mark.parametrize("name", ["momentum", "adamw", "lookahead_momentum"])
+def test_what_an_optimiser_keeps_of_units_at_zero_is_zero_too(name):
+    model = Residual()
+    optimizer = create_optimizer_v2(model, opt=name, lr=0.1)
+    masks = MaskedUnits(training_of(model, optimizer), RiglSpec(**PLAN))
+    for _ in range(7):  # Lookahead takes its slow weights after six
+        F.cross_entropy(model(samples()[0]), samples()[1]).backward()
+        optimizer.step()
+    hold_at_zero(masks.units, masks.gates(), optimizer)
+    kept = [
+        value.transpose(0, 1).flatten(1)
+        for value in getattr(optimizer, "_base_optimizer", optimizer).state[model.conv2.weight].values()
+        if value is not None and value.numel() > 1
+    ]
+    assert len(kept) == (1 if name == "momentum" else 2)
+    for values in kept:
+        assert torch.equal((values != 0).any(1), masks.active["inner"])
 
 
 def test_the_share_that_rigl_changes_falls_as_a_cosine():
