@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..records import Scores
     from .gated_units import Gates
 
+MAX_RATIO = 0.9  # that of a plan which is given none
 PENALTY = 100.0  # ρ: with e of a few hundredths, a λ of a few units, as losses of classes need
 
 
@@ -99,7 +100,8 @@ class LearnedGates(TrainingMethod, ABC):
         self.training, self.plan = training, PlannedUnits(training, self.spec)
         graph, spec = self.plan.graph, self.spec
         everything = {group.name: torch.ones(group.units).numpy() for group in graph.groups}
-        movable = choices(graph.groups, everything, spec.min_channels or 1, spec.max_ratio or 1.0, 1, spec.ignore or ())
+        max_ratio = MAX_RATIO if spec.max_ratio is None else spec.max_ratio
+        movable = choices(graph.groups, everything, spec.min_channels or 1, max_ratio, 1, spec.ignore or ())
         self.least = {choice.group.name: int(choice.widths[0]) for choice in movable if len(choice.widths) > 1}
         self.units = GatedUnits(training.model, graph, [*self.least])
         if not self.units.groups:

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from structprune import plan, score
+from structprune.errors import BudgetError
 from structprune.train import fit
 from structprune.train.learned_gates import PENALTY
 from structprune.train.methods.gdp import Gdp, GdpSpec, polarised, shrunk
@@ -55,6 +58,18 @@ def test_masks_move_by_gradients_that_are_normalised_in_each_group():
     assert not all(each.all() for each in inside.values())
     for parameter, start in zip(model.parameters(), Residual().parameters(), strict=True):
         assert torch.equal(parameter, start)
+
+
+def test_of_each_group_as_many_units_stay_as_a_plan_has_to_leave():
+    model = nn.Sequential(nn.Conv2d(1, 30, 3), nn.ReLU(), nn.Flatten(), nn.Linear(480, 3))
+    for ratio in ({}, {"max_ratio": 0.5}, {"max_ratio": 1.0}):
+        spec = SclSpec(budget={"macs": 0.999}, align=1, ramp=0, **ratio)
+        method = begun(Scl(spec), model, torch.optim.SGD(model.parameters(), lr=0.05))
+        graph = method.plan.graph
+        with pytest.raises(BudgetError):
+            plan(graph, score(graph, "l1"), {"channels": max(method.least["0"] - 1, 0.3) / 30}, align=1, **ratio)
+        least = plan(graph, score(graph, "l1"), {"channels": (method.least["0"] + 0.5) / 30}, align=1, **ratio)
+        assert least.widths == method.least
 
 
 def test_gradients_of_nothing_stay_nothing():
