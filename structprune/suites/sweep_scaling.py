@@ -55,16 +55,19 @@ def _events(path: Path) -> list[dict]:
 
 def _parts(events: Iterable[Mapping], seconds: Mapping[str, float]) -> list[Part]:
     parts: list[Part] = []
-    before = None
-    for event in events:
+    events = list(events)
+    before = float(events[0]["time"]) if events else 0.0
+    for event in events:  # what is logged while something is made is part of that
         time = float(event["time"])
-        own = 0.0 if before is None else time - before
         if event["event"] == "made":
-            parts += [(None, max(0.0, own - event["seconds"])), (event["artefact"], seconds[event["artefact"]])]
+            parts.append((None, max(0.0, time - float(event["seconds"]) - before)))
+            parts.append((event["artefact"], seconds[event["artefact"]]))
+        elif event["event"] == "found" and event["artefact"] in seconds:
+            parts += [(None, time - before), (event["artefact"], seconds[event["artefact"]])]
+        elif event is events[-1]:
+            parts.append((None, time - before))
         else:
-            parts.append((None, own))
-            if event["event"] == "found" and event["artefact"] in seconds:
-                parts.append((event["artefact"], seconds[event["artefact"]]))
+            continue
         before = time
     return parts
 

@@ -44,18 +44,28 @@ def logged(folder, monkeypatch, logs):
 
 def test_logs_are_read_as_what_was_made_what_was_found_and_the_time_between(tmp_path, monkeypatch):
     logs = {
-        "a": [(100, "stage", {}), (131, "made", {"artefact": "x", "seconds": 30}), (140, "finished", {})],
-        "b": [(200, "stage", {}), (202, "found", {"artefact": "x"}), (203, "found", {"artefact": "old"})],
+        "a": [
+            (100, "stage", {}),
+            (120, "epoch", {}),
+            (131, "made", {"artefact": "x", "seconds": 30}),
+            (140, "finished", {}),
+        ],
+        "b": [
+            (200, "stage", {}),
+            (202, "found", {"artefact": "x"}),
+            (203, "found", {"artefact": "old"}),
+            (204, "finished", {}),
+        ],
     }
     a, b = logged(tmp_path, monkeypatch, logs)
     assert [part for part in a.parts if part[1]] == [(None, 5), (None, 1), ("x", 30), (None, 9)]
     # what no run of the sweep has made took it nothing
-    assert [part for part in b.parts if part[1]] == [(None, 5), (None, 2), ("x", 30), (None, 1)]
+    assert [part for part in b.parts if part[1]] == [(None, 5), (None, 2), ("x", 30), (None, 2)]
 
 
 def test_a_run_that_waited_for_another_counts_what_that_one_took(tmp_path, monkeypatch):
     logs = {  # the second waits for the last 10 of the first one's 30 seconds, which its log has as those of making
-        "a": [(100, "stage", {}), (131, "made", {"artefact": "x", "seconds": 30})],
+        "a": [(100, "stage", {}), (120, "epoch", {}), (131, "made", {"artefact": "x", "seconds": 30})],
         "b": [(119, "stage", {}), (131, "made", {"artefact": "x", "seconds": 10})],
         "c": [(200, "stage", {}), (202, "found", {"artefact": "x"})],
     }
