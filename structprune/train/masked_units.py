@@ -112,11 +112,10 @@ def hold_at_zero(
         optimizer: the training's.
         roles: which weights: the kernels that take channels in (`consumer`), the filters that make them (`filter`).
     """
-    states = getattr(optimizer, "_base_optimizer", optimizer).state  # timm's Lookahead keeps none itself
     with torch.no_grad():
         for role in roles:
             for parameter, factor in units.factors(gates, role):
                 parameter.mul_(factor)
-                for value in states.get(parameter, {}).values():
+                for value in optimizer.state.get(parameter, {}).values():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         value.mul_(factor)
