@@ -58,13 +58,14 @@ class GatedUnits:
             parameter.grad *= factor
         self.take_out()
 
-    def fold(self, gates: Gates) -> None:
-        """The same as `put_in` without gradients; filters of channels that have a gate of zero become zero too."""
+    def fold(self, gates: Gates, filters: Gates | None = None) -> None:
+        """The same as `put_in` without gradients; filters of channels that have a gate of zero become zero too, or a
+        zero in `filters` where that is given."""
         with torch.no_grad():
             detached = {name: gate.detach() for name, gate in gates.items()}
             self.put_in(detached)
             self._products = []
-            for parameter, factor in self.factors(detached, "filter"):
+            for parameter, factor in self.factors(detached if filters is None else filters, "filter"):
                 parameter.mul_(factor != 0)
 
     def take_out(self) -> None:

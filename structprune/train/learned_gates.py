@@ -15,6 +15,7 @@ from .method import Training, TrainingMethod
 from .planned_units import CutSpec, PlannedUnits
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor, nn
 
@@ -164,18 +165,33 @@ class LearnedGates(TrainingMethod, ABC):
         return all(each.grad is None or bool(each.grad.isfinite().all()) for each in self.numbers.values())
 
     def closed(self) -> dict[str, list[int]]:
-        """The units that a plan by `ranks` removes, by group."""
+        """The units that a plan by `ranks` removes, and those with a gate of zero that can go with them, by group."""
         from ..records import Scores
 
         values = {name: each.detach().double().cpu().numpy() for name, each in self.ranks().items()}
         others = {group.name: "has no gates" for group in self.plan.graph.groups if group.name not in values}
-        return self.plan.removed(Scores(self.spec.method, values, others), _by_threshold)
+        zeros = {name: (gate == 0).cpu().numpy() for name, gate in self.final_gates().items()}
+
+        def allocate(choices: list[Choice], scores: Scores, load: Load) -> Widths:
+            widths = _by_threshold(choices, scores, load)
+            for choice in choices:
+                if (name := choice.group.name) in zeros:
+                    ranked = choice.group.ranked(scores.values[name], self.spec.min_channels or 1)
+                    widths[name] = _without_zeros(choice, widths[name], ranked, zeros[name])
+            return widths
+
+        return self.plan.removed(Scores(self.spec.method, values, others), allocate)
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        import torch
+
         gates = {name: gate.clone() for name, gate in self.final_gates().items()}
+        staying = {name: torch.ones_like(gate) for name, gate in gates.items()}
         for name, units in self.closed().items():
-            gates[name][units] = 0
-        self.units.fold(gates)
+            for values in (gates, staying):
+                values[name][units] = 0
+        # zero gates that widths leave in keep their filters: the cut, by the sizes of these, would round by them
+        self.units.fold(gates, staying)
         self.training.reestimate_statistics()
 
     def state(self) -> Any:
@@ -209,6 +225,18 @@ def smallest_count(most: int, holds: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return low
+
+
+def _without_zeros(choice: Choice, width: int, ranked: np.ndarray, zeros: np.ndarray) -> int:
+    """The narrowest width of a group by which no unit goes that is not zero, beside those that go at `width`."""
+    import numpy as np
+
+    kept = choice.group.best(ranked, width)
+    while (narrower := choice.next_below(width)) is not None:
+        if not zeros[np.setdiff1d(kept, choice.group.best(ranked, narrower))].all():
+            break
+        width = narrower
+    return width
 
 
 def _by_threshold(choices: list[Choice], scores: Scores, load: Load) -> Widths:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from structprune import plan, score
+from structprune import plan, prune, score, trace
 from structprune.errors import BudgetError
 from structprune.train import fit
 from structprune.train.learned_gates import PENALTY
@@ -14,6 +14,7 @@ from structprune.train.methods.gdp import Gdp, GdpSpec, polarised, shrunk
 from structprune.train.methods.scl import Scl, SclSpec, normalised
 from tests.train.small_training import samples
 from tests.train.test_gates import spec_of
+from tests.train.test_interleaved import Grouped
 from tests.train.test_masks import BATCH, begun
 from tests.train.test_sparse_methods import Residual
 
@@ -184,6 +185,26 @@ def test_no_more_gates_go_to_zero_at_once_than_the_cost_has_to_fall_by():
         expected = kept
     assert {name: x.nonzero()[:, 0].tolist() for name, x in method.numbers.items()} == expected
     assert count > 2
+
+
+@pytest.mark.parametrize("align", [1, 4])
+def test_more_gates_at_zero_than_the_budget_asks_for_cost_no_unit_that_is_open(align):
+    """Of blocks that stay equally long, and of widths that are multiples, not all that are zero can go."""
+    model, images = Grouped().train(), samples()[0]
+    spec = GdpSpec(budget={"channels": 0.75}, align=align)
+    method = begun(Gdp(spec), model, torch.optim.SGD(model.parameters(), lr=0.05))
+    closed = {"first": [0, 1, 2, 9, 10, 11], "blocks": [0, 1, 2, 3, 4, 5, 9, 10, 11, 12]}
+    with torch.no_grad():
+        for name, units in closed.items():
+            method.numbers[name] += torch.rand(16, generator=torch.Generator().manual_seed(1))
+            method.numbers[name][units] = 0
+    method.updates = 40
+    method.after_epoch(model, 4)
+    model.eval()
+    graph = trace(model, images[:1])
+    cut = plan(graph, score(graph, "l1"), {"channels": 0.75}, allocation="threshold", align=align)
+    assert cut.widths == ({"first": 10, "blocks": 8} if align == 1 else {"first": 12, "blocks": 8})
+    torch.testing.assert_close(prune(model, cut)(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 def test_gates_end_at_exactly_zero_or_near_one_within_the_budget(tmp_path, monkeypatch):

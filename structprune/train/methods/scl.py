@@ -106,7 +106,7 @@ class Scl(LearnedGates):
     def final_gates(self) -> Gates:
         import torch
 
-        return {name: torch.ones_like(mask) for name, mask in self.inside.items()}  # `closed` says which go
+        return {name: torch.ones_like(mask.detach()) for name, mask in self.numbers.items()}  # `closed` says which go
 
     def learn(self) -> None:
         if self.has_finite_gradients():
