@@ -127,7 +127,9 @@ def test_an_interrupted_training_ends_the_same(tmp_path, end, at):
 
 def test_what_is_refused(tmp_path):
     short = TrainSpec(epochs=1, batch_size=96, lr=0.1, methods=["dsd"])
-    with pytest.raises(RecipeError, match="parts a training at updates 1, 1 of 2, which leaves a part none"):
+    with pytest.raises(
+        RecipeError, match="parts a training at updates 1, 1 of 2, which leaves one of its parts no update"
+    ):
         fit(network(), TensorDataset(*samples()), short, seed=0, checkpoint=tmp_path / "c")
     for options, message in (
         ({"dense": 0.5, "sparse": 0.5}, "leave nothing of training"),

@@ -104,7 +104,7 @@ class Dsd(TrainingMethod):
         if sorted({*borders}) != borders:
             raise RecipeError(
                 f"method dsd parts a training at updates {', '.join(map(str, borders[:-1]))} of {total}, which leaves "
-                "a part none: train for longer, or set dense and sparse"
+                "one of its parts no update: train for longer, or set dense and sparse"
             )
         self.optimizer = training.optimizer
         if spec.end == "dense" and spec.budget is None:
