@@ -130,10 +130,9 @@ def _cache_problem(folder: Path) -> str:
 
 
 def _notes(about: Environment, problem: str) -> Iterator[str]:
-    if about.instructions and "avx2" not in about.instructions.split() and "asimd" not in about.instructions.split():
-        yield "the processor has no AVX2: int8 gains little, and channel counts that are fast are others than elsewhere"
-    if about.instructions and "avx512_vnni" not in about.instructions and "avx_vnni" not in about.instructions:
-        yield "the processor has no VNNI instructions: int8 is slower here than on machines that have them"
+    instructions = about.instructions.split()
+    if "avx" in instructions and not {"avx512_vnni", "avx_vnni"} & {*instructions}:
+        yield "the processor has no VNNI instructions, for which int8 is made: `export.int8` times whether it gains"
     load, cores = _load(), about.cores or 1
     if load is not None and load > 0.5 * cores:
         yield f"other programs are at work (load {load:.1f} on {cores} cores): timings now would say less"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..report import Report
 
 TIMEOUT = 900.0
+FILES = ("report.html", "slim.onnx", "slim.safetensors", "plan.json")
 SOME_FAILED = 1  # runs of a sweep
 MISSED = 4  # a bound of quality was stated, and the network that came of it does not meet it
 
@@ -47,7 +48,8 @@ def _print_report(report: Report, folder: Path, title: str) -> None:
         for row in report.also:
             for note in row.notes:
                 console.print(f"{row.engine}: {note}", highlight=False, markup=False)
-    console.print(f"{folder}: report.html, slim.onnx, slim.safetensors, plan.json", highlight=False, markup=False)
+    files = [name for name in FILES if (folder / name).is_file()]  # of a network that failed its gate some are missing
+    console.print(f"{folder}: {', '.join(files)}", highlight=False, markup=False)
 
 
 def show(
@@ -77,7 +79,7 @@ def show(
         if format_ is Format.json:
             typer.echo(json.dumps(record.to_data(), indent=2))
         elif isinstance(record, Report):
-            _print_report(record, folder, f"{folder.name}: {record.model.name}")
+            _print_report(record, folder, f"{folder.resolve().name}: {record.model.name}")
         elif isinstance(record, Comparison):
             output(140).print(compare_table(record))
         elif isinstance(record, SweepReport):

@@ -62,6 +62,13 @@ class MaskedUnits:
             name: [int(active[units].sum()) for units in self.strata[name]] for name, active in self.active.items()
         }
 
+    def cut_without_masks(self) -> list[str]:
+        """The groups without gates of which a plan by the present weights and the spec's allocation removes units."""
+        masked = {group.name for group in self.units.groups}
+        if all(group.name in masked for group in self.plan.groups):
+            return []
+        return [name for name in self.plan.removed() if name not in masked]
+
     def parts(self, name: str) -> Iterator[tuple[Tensor, int]]:
         """Yields the units of each stratum of a group, and how many of them are active once the training is over."""
         yield from zip(self.strata[name], self._stratum_widths[name], strict=True)
@@ -84,7 +91,11 @@ class MaskedUnits:
         for group in self.units.groups:
             parts = [part for part in group.parts if part.role == "consumer" and id(part.parameter) in values]
             squares = [part.sums(values[id(part.parameter)].detach().square()) for part in parts]
-            sizes[group.name] = torch.stack(squares).sum(0).sqrt() if squares else torch.zeros(group.units)
+            sizes[group.name] = (
+                torch.stack(squares).sum(0).sqrt()
+                if squares
+                else torch.zeros(group.units, device=self.units.parameters[0].device)
+            )
         return sizes
 
     def weights(self) -> dict[int, Tensor]:

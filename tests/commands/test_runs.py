@@ -24,6 +24,9 @@ def test_a_finished_run_is_shown_as_it_was_when_it_ended(tmp_path):
     assert f"{tmp_path.name}: {report['model']['name']}" in text
     assert report["verdict"]["text"] in text
     assert f"{report['macs']['dense']:,}" in text
+    assert "slim.onnx" not in result.stdout  # it is not there
+    (tmp_path / "slim.onnx").write_bytes(b"")
+    assert "slim.onnx" in shown(tmp_path).stdout
     assert json.loads(shown(tmp_path, "--format", "json").stdout)["macs"] == report["macs"]
 
 

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+import structprune as sp
 from structprune.train import fit
+from structprune.train.zero_units import zero_units
 
 
 def samples():
@@ -37,3 +39,16 @@ def interrupted(spec, folder, at, **options):
     with pytest.raises(KeyboardInterrupt):
         fit(network(), TensorDataset(*samples()), spec, progress=interrupt, **options)
     return fit(network(), TensorDataset(*samples()), spec, **options)
+
+
+def assert_half_is_zero_and_goes(trained):
+    """A plan by L1 that keeps half of the channels removes exactly the units at zero, and the outputs stay."""
+    images = samples()[0]
+    graph = sp.trace(trained.eval(), images[:1])
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1)
+    zero = zero_units(trained, graph)
+    for name, entry in plan.groups.items():
+        gone = sorted({*range(entry["units"])} - {*entry["kept"]})
+        assert gone
+        assert zero[name].nonzero()[:, 0].tolist() == gone
+    torch.testing.assert_close(sp.prune(trained, plan)(images), trained(images), rtol=1e-4, atol=1e-5)

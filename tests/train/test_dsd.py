@@ -7,13 +7,11 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-import structprune as sp
 from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec
 from structprune.train import accuracy, fit, predict
 from structprune.train.methods.dsd import Dsd, DsdSpec
-from structprune.train.zero_units import zero_units
-from tests.train.small_training import equal, interrupted, network, samples
+from tests.train.small_training import assert_half_is_zero_and_goes, equal, interrupted, network, samples
 from tests.train.test_masks import begun, taken_in
 from tests.train.test_planned_methods import recipe_of, removed_units
 from tests.train.test_sparse_methods import Residual
@@ -92,14 +90,7 @@ def test_the_cut_removes_what_is_at_zero_once_more_where_it_ends_slim(tmp_path):
         tell=notes.append,
     )  # fmt: skip
     assert "after epoch 4 of the 4" in notes[0]  # no other has these units at zero
-    graph = sp.trace(trained.eval(), images[:1])
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1)
-    zero = zero_units(trained, graph)
-    for name, entry in plan.groups.items():
-        gone = sorted({*range(entry["units"])} - {*entry["kept"]})
-        assert gone
-        assert zero[name].nonzero()[:, 0].tolist() == gone
-    torch.testing.assert_close(sp.prune(trained, plan)(images), trained(images), rtol=1e-4, atol=1e-5)
+    assert_half_is_zero_and_goes(trained)
 
 
 def test_no_epoch_before_the_last_part_is_the_best(tmp_path):

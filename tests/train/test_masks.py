@@ -21,7 +21,7 @@ from structprune.train.methods.deep_r import DeepR, DeepRSpec
 from structprune.train.methods.rigl import Rigl, RiglSpec
 from structprune.train.methods.splicing import Splicing, SplicingSpec
 from structprune.train.zero_units import zero_units
-from tests.train.small_training import equal, interrupted, network, samples
+from tests.train.small_training import assert_half_is_zero_and_goes, equal, interrupted, network, samples
 from tests.train.test_sparse_methods import Residual
 
 PLAN = {"budget": {"channels": 0.5}, "align": 1}
@@ -244,14 +244,32 @@ def test_the_cut_removes_exactly_the_inactive_units(tmp_path, method):
     options = {"interval": 2} if method == "rigl" else {}
     spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, **options, **PLAN}])
     trained = fit(Residual(), TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c")
-    graph = sp.trace(trained.eval(), images[:1])
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1)
-    zero = zero_units(trained, graph)
-    for name, entry in plan.groups.items():
-        gone = sorted({*range(entry["units"])} - {*entry["kept"]})
-        assert gone
-        assert zero[name].nonzero()[:, 0].tolist() == gone
-    torch.testing.assert_close(sp.prune(trained, plan)(images), trained(images), rtol=1e-4, atol=1e-5)
+    assert_half_is_zero_and_goes(trained)
+
+
+class Normalised(torch.nn.Module):
+    """A stream that a LayerNorm takes its statistics over, which can have no masks, and an MLP beside it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.norm, self.up = torch.nn.Linear(36, 12), torch.nn.LayerNorm(12), torch.nn.Linear(12, 16)
+        self.down, self.head = torch.nn.Linear(16, 12), torch.nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = self.enter(x.flatten(1))
+        return self.head(x + self.down(self.up(self.norm(x)).relu()))
+
+
+@pytest.mark.parametrize("method", ["rigl", "splicing", "deep_r", "nest", "dsd"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_channels_that_the_cut_takes_without_a_mask_are_told(tmp_path, method, ignored):
+    options = {"dsd": {"end": "slim"}, "nest": {"interval": 2}}.get(method, {})
+    options |= {"ignore": ["enter"]} if ignored else {}
+    spec = TrainSpec(epochs=3, batch_size=32, lr=0.02, methods=[{"method": method, **options, **PLAN}])
+    notes = []
+    fit(Normalised(), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "c", tell=notes.append)
+    assert [note.endswith("whole): enter") for note in notes if "has no masks" in note] == ([] if ignored else [True])
 
 
 def in_blocks():

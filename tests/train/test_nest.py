@@ -5,13 +5,11 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-import structprune as sp
 from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec
 from structprune.train import fit
 from structprune.train.methods.nest import Nest, NestSpec
-from structprune.train.zero_units import zero_units
-from tests.train.small_training import equal, interrupted, network, samples
+from tests.train.small_training import assert_half_is_zero_and_goes, equal, interrupted, network, samples
 from tests.train.test_masks import PLAN, begun, gradients_taken_in, in_blocks, taken_in
 from tests.train.test_sparse_methods import Residual
 
@@ -77,14 +75,7 @@ def test_the_cut_removes_exactly_the_dormant_units(tmp_path, make):
     images, labels = samples()
     spec = TrainSpec(epochs=4, batch_size=32, lr=0.02, methods=[{"method": "nest", "interval": 2, **PLAN}])
     trained = fit(make(), TensorDataset(images, labels), spec, seed=0, checkpoint=tmp_path / "c")
-    graph = sp.trace(trained.eval(), images[:1])
-    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1)
-    zero = zero_units(trained, graph)
-    for name, entry in plan.groups.items():
-        gone = sorted({*range(entry["units"])} - {*entry["kept"]})
-        assert gone
-        assert zero[name].nonzero()[:, 0].tolist() == gone
-    torch.testing.assert_close(sp.prune(trained, plan)(images), trained(images), rtol=1e-4, atol=1e-5)
+    assert_half_is_zero_and_goes(trained)
 
 
 def test_an_interrupted_training_ends_the_same(tmp_path):

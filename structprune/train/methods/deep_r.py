@@ -10,7 +10,8 @@ from pydantic import Field
 
 from ...seeds import derived
 from ...strict_specs import Number
-from ..method import TRAINING_METHODS, MethodKind, Training, TrainingMethod
+from ..masked_method import MaskedMethod
+from ..method import TRAINING_METHODS, MethodKind, Training
 from ..planned_units import PlannedSpec
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class DeepRSpec(PlannedSpec):
     temperature: Number = Field(default=1e-3, ge=0, description="T: how far the gates walk at random")
 
 
-class DeepR(TrainingMethod):
+class DeepR(MaskedMethod):
     """θ ← θ - η·∂E/∂θ - η·α + √(2ηT)·ν for active units; one at θ < 0 becomes dormant, and another wakes at 0.
 
     That is algorithm 1 with units for connections: θ is a gate on what layers have of a unit, the kernels that take
@@ -45,14 +46,13 @@ class DeepR(TrainingMethod):
     """
 
     def __init__(self, spec: DeepRSpec) -> None:
+        super().__init__()
         self.spec = spec
-        self.updates = 0
         self.is_gated = False
 
     def start(self, training: Training) -> None:
-        from ..masked_units import MaskedUnits
-
-        self.training, self.masks = training, MaskedUnits(training, self.spec)
+        self.mask(training, self.spec)
+        self.training = training
         self.gates: dict[str, Tensor] = {name: gate.requires_grad_() for name, gate in self.masks.gates().items()}
 
     def mix(self, batch: Batch) -> Batch:
@@ -96,11 +96,11 @@ class DeepR(TrainingMethod):
         self.masks.units.fold(self.gates)
 
     def state(self) -> Any:
-        return [self.updates, self.masks.state(), {name: gate.detach() for name, gate in self.gates.items()}]
+        return [super().state(), {name: gate.detach() for name, gate in self.gates.items()}]
 
     def restore(self, state: Any) -> None:
-        self.updates, masks, gates = state
-        self.masks.restore(masks)
+        masks, gates = state
+        super().restore(masks)
         for name, gate in self.gates.items():
             gate.data.copy_(gates[name])
 

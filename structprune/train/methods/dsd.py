@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from ...errors import RecipeError
 from ...strict_specs import Number
-from ..method import TRAINING_METHODS, MethodKind, MethodSpec, Training, TrainingMethod
+from ..masked_method import MaskedMethod
+from ..method import TRAINING_METHODS, MethodKind, MethodSpec, Training
 from ..planned_units import PlannedSpec, speeds
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class DsdSpec(PlannedSpec):
             yield from super().cautions(prune)
 
 
-class Dsd(TrainingMethod):
+class Dsd(MaskedMethod):
     """W ← W·mask in a middle part of training, the mask being of the largest units at its start (algorithm 1).
 
     W is what layers have of a unit: the kernels that take its channels in, which are zero after each update of that
@@ -91,12 +92,10 @@ class Dsd(TrainingMethod):
     """
 
     def __init__(self, spec: DsdSpec) -> None:
+        super().__init__()
         self.spec = spec
-        self.updates = 0
 
     def start(self, training: Training) -> None:
-        from ..masked_units import MaskedUnits
-
         spec, total = self.spec, training.epochs * training.updates
         self.first, self.second = round(spec.dense * total), round((spec.dense + spec.sparse) * total)
         self.third = (self.second + total) // 2 if spec.end == "slim" else math.inf
@@ -109,9 +108,9 @@ class Dsd(TrainingMethod):
         self.optimizer = training.optimizer
         if spec.end == "dense" and spec.budget is None:
             loose = spec.model_copy(update={"budget": {"channels": 1.0}, "align": spec.align or 1})
-            self.masks = MaskedUnits(training, loose, self._shares)
+            self.mask(training, loose, self._shares)
         else:
-            self.masks = MaskedUnits(training, spec)  # a budget that no plan meets is refused now
+            self.mask(training, spec)  # a budget that no plan meets is refused now
         self.masks.active = self.masks.all_active()
         self._turn()
 
@@ -150,13 +149,6 @@ class Dsd(TrainingMethod):
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         if self.spec.end == "slim" and self.settled:
             self.masks.units.fold(self.masks.gates())
-
-    def state(self) -> Any:
-        return [self.updates, self.masks.state()]
-
-    def restore(self, state: Any) -> None:
-        self.updates, masks = state
-        self.masks.restore(masks)
 
 
 TRAINING_METHODS.add(

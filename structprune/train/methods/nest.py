@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from ...errors import RecipeError
 from ...strict_specs import Number, Whole
-from ..method import TRAINING_METHODS, MethodKind, Training, TrainingMethod
+from ..masked_method import MaskedMethod
+from ..method import TRAINING_METHODS, MethodKind, Training
 from ..planned_units import PlannedSpec
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class NestSpec(PlannedSpec):
         return self
 
 
-class Nest(TrainingMethod):
+class Nest(MaskedMethod):
     """Dormant units of the largest |mean gradient| join, evenly until `grow`; the smallest go, evenly until `prune`.
 
     Gradients are those of what layers have of a unit, the kernels that take its channels in, averaged over all updates
@@ -58,14 +59,13 @@ class Nest(TrainingMethod):
     """
 
     def __init__(self, spec: NestSpec) -> None:
+        super().__init__()
         self.spec = spec
-        self.updates = self.count = 0
+        self.count = 0
         self.settled = False
 
     def start(self, training: Training) -> None:
         import torch
-
-        from ..masked_units import MaskedUnits
 
         spec, total = self.spec, training.epochs * training.updates
         self.growth_end, self.pruning_end = (
@@ -76,7 +76,8 @@ class Nest(TrainingMethod):
                 f"method nest changes units every {spec.interval} updates, and this training's {total} leave no time "
                 f"to grow until {spec.grow:g} of it and to prune until {spec.prune:g}: set a smaller interval"
             )
-        self.masks, self.optimizer = MaskedUnits(training, spec), training.optimizer
+        self.mask(training, spec)
+        self.optimizer = training.optimizer
         self.sums = [torch.zeros_like(parameter) for parameter in self.masks.units.parameters]
         sizes = self.masks.sizes(self.masks.weights())
         for name, active in self.masks.active.items():
@@ -149,11 +150,11 @@ class Nest(TrainingMethod):
         self.masks.units.fold(self.masks.gates())
 
     def state(self) -> Any:
-        return [self.updates, self.count, self.settled, self.sums, self.masks.state()]
+        return [super().state(), self.count, self.settled, self.sums]
 
     def restore(self, state: Any) -> None:
-        self.updates, self.count, self.settled, sums, masks = state
-        self.masks.restore(masks)
+        masks, self.count, self.settled, sums = state
+        super().restore(masks)
         for total, kept in zip(self.sums, sums, strict=True):
             total.copy_(kept)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from ...strict_specs import Number, Whole
-from ..method import TRAINING_METHODS, MethodKind, Training, TrainingMethod
+from ..masked_method import MaskedMethod
+from ..method import TRAINING_METHODS, MethodKind, Training
 from ..planned_units import PlannedSpec
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class RiglSpec(PlannedSpec):
     end: Number = Field(default=0.75, gt=0, le=1, description="the share of training after which nothing changes")
 
 
-class Rigl(TrainingMethod):
+class Rigl(MaskedMethod):
     """Algorithm 1 with units for weights, over what layers have of a unit: the kernels that take its channels in.
 
     Every ΔT updates, in place of an update, in each group (and each block of a grouped convolution) the k = f·n units
@@ -45,13 +46,12 @@ class Rigl(TrainingMethod):
     """
 
     def __init__(self, spec: RiglSpec) -> None:
+        super().__init__()
         self.spec = spec
-        self.updates = 0
 
     def start(self, training: Training) -> None:
-        from ..masked_units import MaskedUnits
-
-        self.masks, self.optimizer = MaskedUnits(training, self.spec), training.optimizer
+        self.mask(training, self.spec)
+        self.optimizer = training.optimizer
         self.last = self.spec.end * training.epochs * training.updates
         self._hold()
 
@@ -99,13 +99,6 @@ class Rigl(TrainingMethod):
         for name, units in (new or {}).items():
             gates[name][units] = 0
         hold_at_zero(self.masks.units, gates, self.optimizer)
-
-    def state(self) -> Any:
-        return [self.updates, self.masks.state()]
-
-    def restore(self, state: Any) -> None:
-        self.updates, masks = state
-        self.masks.restore(masks)
 
 
 TRAINING_METHODS.add(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from ...seeds import derived
 from ...strict_specs import Number
-from ..method import TRAINING_METHODS, MethodKind, Training, TrainingMethod
+from ..masked_method import MaskedMethod
+from ..method import TRAINING_METHODS, MethodKind, Training
 from ..planned_units import PlannedSpec
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class SplicingSpec(PlannedSpec):
     decay: Number = Field(default=1e-3, ge=0, description="γ: masks change with probability 1 / (1 + γ·updates)")
 
 
-class Splicing(TrainingMethod):
+class Splicing(MaskedMethod):
     """W ← W - β·∂L/∂(W⊙T), for all weights (equation 5), and T = 0 below a, 1 above b, else as it was (equation 3).
 
     W is what layers have of a unit: the kernels that take its channels in; T is one number a unit, and sizes are norms.
@@ -46,14 +47,13 @@ class Splicing(TrainingMethod):
     """
 
     def __init__(self, spec: SplicingSpec) -> None:
+        super().__init__()
         self.spec = spec
-        self.updates = 0
         self.is_masked = False
 
     def start(self, training: Training) -> None:
-        from ..masked_units import MaskedUnits
-
-        self.training, self.masks = training, MaskedUnits(training, self.spec)
+        self.mask(training, self.spec)
+        self.training = training
 
     def mix(self, batch: Batch) -> Batch:
         import torch
@@ -95,13 +95,6 @@ class Splicing(TrainingMethod):
                 gates[name][units[first[units].argsort(descending=True, stable=True)[:width]]] = 1
         self.masks.units.fold(gates)
         self.training.reestimate_statistics()
-
-    def state(self) -> Any:
-        return [self.updates, self.masks.state()]
-
-    def restore(self, state: Any) -> None:
-        self.updates, masks = state
-        self.masks.restore(masks)
 
 
 TRAINING_METHODS.add(
