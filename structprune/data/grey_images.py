@@ -24,7 +24,7 @@ def grey_data(name: str, pixels: Tensor, labels: np.ndarray, spec: GreySpec, req
         pixels: (N, 1, height, width), from 0 to 1.
         labels: (N,) the class of each, 0 to 9.
         spec: Says the size, and how many calibrate.
-        request: Says the network, which has to take one channel or three, and to have ten classes.
+        request: Says the network, which has to take one channel (or says that it takes three), and to have ten classes.
 
     Returns:
         The data, split by class with a seed of its own, so that all runs hold the same images out.
@@ -34,11 +34,13 @@ def grey_data(name: str, pixels: Tensor, labels: np.ndarray, spec: GreySpec, req
     """
     from sklearn.model_selection import train_test_split
 
+    from ..models.inputs import says_its_channels
+
     classes = getattr(request.model, "num_classes", 10)
     if classes != 10:
         raise RecipeError(f"data.source={name} has 10 classes and the model {classes}: set model.kwargs.num_classes=10")
     config, _ = config_of(request.model)
-    channels = config["input_size"][0]
+    channels = config["input_size"][0] if says_its_channels(request.model) else 1
     if channels not in (1, 3):
         raise RecipeError(f"data.source={name} is grey and the model wants {channels} channels: set in_chans to 1 or 3")
     pixels = F.interpolate(pixels, spec.image_size, mode="bilinear", align_corners=False).expand(-1, channels, -1, -1)

@@ -50,6 +50,12 @@ def says_its_size(model: nn.Module) -> bool:
     return bool(getattr(model, "pretrained_cfg", None)) or "input_size" in _known.get(model, {})
 
 
+def says_its_channels(model: nn.Module) -> bool:
+    """Whether a model, where it comes from, or its first layer, a convolution, says how many channels images have."""
+    first = first_layer(model)
+    return says_its_size(model) or (first is not None and isinstance(first[1], nn.Conv2d))
+
+
 def remember_config(model: nn.Module, config: dict[str, Any]) -> None:
     """Stores what a model's images are like, for `resolve_model_data_config`, as the model itself does not say."""
     _known[model] = config

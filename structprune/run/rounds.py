@@ -20,28 +20,33 @@ from ..quality_judge import Quality
 from ..recipe import Recipe
 from ..records import Plan
 from ..schedules.rounds import rounds_of
+from ..user_code import Tell
 from .stage import Stage, Work
 
 _MEASURED = ("quality.", "recovery", "epochs.")
 
 
-def with_rounds(stages: Sequence[Stage], recipe: Recipe) -> list[Stage]:
+def with_rounds(stages: Sequence[Stage], recipe: Recipe, tell: Tell | None = None) -> list[Stage]:
     """The stages that a recipe has.
 
     Args:
         stages: All stages, in turn.
         recipe: The recipe, with a schedule or without.
+        tell: Gets a line that says which file of the user's is run.
 
     Returns:
         Those of `stages` that the recipe has. Before them, for each round but the last, copies of those that a
         round repeats.
+
+    Raises:
+        RecipeError: The user's curve of a schedule can't be used.
     """
     places = [place for place, entry in enumerate(stages) if entry.repeats]
     last = [entry for entry in stages if entry.when(recipe)]
     if not places:
         return last
     rounds: list[Stage] = []
-    for number, each in enumerate(rounds_of(recipe)[:-1], 1):
+    for number, each in enumerate(rounds_of(recipe, tell)[:-1], 1):
         rounds += [_of_round(entry, each, number) for entry in stages if entry.repeats and entry.when(each)]
         rounds.append(_next_round(number))
     before = sum(entry.when(recipe) for entry in stages[: places[0]])

@@ -46,7 +46,7 @@ class Runner:
         stages: Iterable[Stage] | None = None,
     ) -> None:
         self.recipe, self.store, self.reporter = recipe, store, reporter
-        self.stages = with_rounds([*(stages or ordered(STAGES))], recipe)
+        self.stages = with_rounds([*(stages or ordered(STAGES))], recipe, reporter.stage)
         self._versions = versions(self.stages)
         self._given = dict(artefacts or {})
         self._values: dict[tuple[str, str], Any] = {}

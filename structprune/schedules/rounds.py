@@ -6,33 +6,44 @@ dense network; `run.rounds` repeats the stages, and `Plan.then` makes one plan o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from ..errors import RecipeError
+from ..messages import shown, unknown
 from ..strict_specs import Strict, Whole
+from ..user_code_calls import callable_of, checked_name, in_one_line
 
 if TYPE_CHECKING:
     from ..plan import Allocation
     from ..recipe import Recipe
     from ..train.spec import TrainSpec
+    from ..user_code import Tell
 
 SHARES = ("macs", "params", "channels")  # what a round's budget can be of, beside a speedup
-Shape = Literal["linear", "cubic", "groups"]
+SHAPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda time: time,
+    "cubic": lambda time: 1 - (1 - time) ** 3,
+    "groups": lambda time: 1.0,
+}
 
 
 class ScheduleSpec(Strict):
     """A cut in rounds, with fine-tuning between them: what is left after each follows a line, or the cubic curve that
     cuts most while much is left (Zhu & Gupta 2017, eq. 1), or each cuts some groups of channels as far as they go at
     once (Li et al. 2017; ThiNet, Luo et al. 2017). The last round ends with all of `finetune`.
+
+    A curve of one's own is a function from the part of the rounds that are done, over 0 and below 1, to the part of all
+    that is to go which may have gone by then.
     """
 
     rounds: Whole = Field(ge=1, description="how often the network is cut; 1: at once")
-    shape: Shape = Field(
+    shape: str = Field(
         default="cubic",
-        description="what goes when: equal amounts (`linear`), more at first (`cubic`), or as many `groups` of "
-        "channels in each round, in the order of the network",
+        description="what goes when: equal amounts (`linear`), more at first (`cubic`), as many `groups` of channels "
+        "in each round, in the order of the network, or by a function of your own, `file.py:Name`",
     )
     epochs: Whole = Field(
         default=1, ge=0, description="how long `finetune` trains after each round but the last; 0: not at all"
@@ -42,11 +53,41 @@ class ScheduleSpec(Strict):
         description="whether the optimiser's state is cut with its weights and goes on in the next round, or is new",
     )
 
+    @field_validator("shape")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        if ":" in name:
+            return checked_name(name, info)
+        if name not in SHAPES:
+            raise ValueError(unknown("shape", name, SHAPES))
+        return name
 
-def share_gone(shape: Shape, number: int, rounds: int) -> float:
-    """What part of all that is to go may have gone after a round, counted from 1: in (0, 1]."""
-    time = number / rounds
-    return {"linear": time, "cubic": 1 - (1 - time) ** 3, "groups": 1.0}[shape]
+
+def shares_gone(schedule: ScheduleSpec, tell: Tell | None = None) -> list[float]:
+    """What part of all that is to go may have gone after each round.
+
+    Args:
+        schedule: How many rounds there are, and their curve.
+        tell: Gets a line that says which file of the user's is run.
+
+    Returns:
+        A share in (0, 1] for each round, never less than that before; the last is 1.
+
+    Raises:
+        RecipeError: The user's curve can't be used.
+    """
+    key, source = "prune.schedule.shape", schedule.shape
+    times = [number / schedule.rounds for number in range(1, schedule.rounds)]
+    if source in SHAPES:
+        return [*map(SHAPES[source], times), 1.0]
+    curve = callable_of(source, key, tell)
+    with in_one_line(RecipeError, f"{key}: {source} failed"):
+        values = [curve(time) for time in times]
+    shares = [float(value) for value in values if isinstance(value, (int, float)) and 0 < value <= 1]
+    if len(shares) < len(values) or shares != sorted(shares):
+        listed = ", ".join(f"{shown(value)} at {time:.3g}" for time, value in zip(times, values, strict=True))
+        raise RecipeError(f"{key}: {source} gave {listed}: give numbers over 0, up to 1, that do not fall")
+    return [*shares, 1.0]
 
 
 def _left(name: str, amount: float, gone: float) -> float:
@@ -56,21 +97,24 @@ def _left(name: str, amount: float, gone: float) -> float:
     return 1 / _left("", 1 / amount, gone) if name == "speedup" else 1 - (1 - amount) * gone
 
 
-def rounds_of(recipe: Recipe) -> list[Recipe]:
+def rounds_of(recipe: Recipe, tell: Tell | None = None) -> list[Recipe]:
     """The recipes of the rounds, in turn, whose budgets are shares of the dense network; the last is `recipe` itself.
 
     Args:
         recipe: One with a schedule, or without, which has one round.
+        tell: Gets a line that says which file of the user's is run.
 
     Returns:
         A recipe for each round: its budget, and how long its network is trained.
+
+    Raises:
+        RecipeError: The user's curve can't be used.
     """
     schedule = recipe.prune.schedule
     if schedule is None:
         return [recipe]
     rounds = []
-    for number in range(1, schedule.rounds):
-        gone = share_gone(schedule.shape, number, schedule.rounds)
+    for gone in shares_gone(schedule, tell)[:-1]:
         budget = {name: _left(name, amount, gone) for name, amount in recipe.prune.budget.costs.items()}
         prune = recipe.prune.model_copy(update={"budget": recipe.prune.budget.model_copy(update=budget)})
         finetune = None

@@ -95,6 +95,16 @@ class TrainSpec(Strict):
             raise ValueError(f"optimizer {name} can't be used here: {reason}")
         return name
 
+    @field_validator("sched", mode="before")
+    @classmethod
+    def _resumable(cls, name: Any) -> Any:
+        if name == "plateau":
+            raise ValueError(
+                "sched=plateau can't be resumed to the same weights, as timm, which is to remove it, does not keep its "
+                "state: use cosine or wsd, with patience to end early"
+            )
+        return name
+
     @field_validator("amp_dtype")
     @classmethod
     def _precise(cls, dtype: str | None, info: ValidationInfo) -> str | None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from structprune.calibration.rebatching import one_batch
 from structprune.data import load_data
@@ -31,6 +32,14 @@ def test_digits_are_split_once_and_for_all():
     assert not any(tensor.numpy().tobytes() in rows for tensor in data.test.tensors[0][:50])
     with pytest.raises(RecipeError, match="10 classes and the model 1000"):
         load_data(DigitsSpec(source="digits"), build_model(ModelSpec(name="test_resnet"), seed=0), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "channels"), [([nn.Flatten(), nn.Linear(256, 10)], 1), ([nn.Conv2d(3, 10, 16), nn.Flatten()], 3)]
+)
+def test_grey_images_have_one_channel_unless_the_network_says_three(layers, channels):
+    data = load_data(DigitsSpec(source="digits", image_size=16), nn.Sequential(*layers), seed=0)
+    assert data.example.shape[1:] == (channels, 16, 16)
 
 
 def test_mnist_holds_a_fifth_of_each_class_out():

@@ -5,7 +5,7 @@ import pytest
 from structprune.errors import RecipeError
 from structprune.plan.allocations import ALLOCATIONS, allocation
 from structprune.recipe import check_recipe
-from structprune.schedules.rounds import rounds_of, share_gone
+from structprune.schedules.rounds import ScheduleSpec, rounds_of, shares_gone
 from tests.run.small_network import RECIPE
 
 
@@ -14,10 +14,28 @@ def recipe(schedule, finetune=None, **prune):
     return {**RECIPE, "prune": {"budget": {"macs": 0.25}, "schedule": schedule, **prune}, "finetune": finetune}
 
 
+def shares(shape, rounds=2):
+    return shares_gone(ScheduleSpec(rounds=rounds, shape=shape))
+
+
 def test_half_of_the_way_is_half_by_a_line_and_seven_eighths_by_the_cubic_curve():
-    assert share_gone("linear", 1, 2) == 0.5
-    assert share_gone("cubic", 1, 2) == 0.875  # 1 - (1/2)³
-    assert share_gone("linear", 2, 2) == share_gone("cubic", 2, 2) == 1
+    assert shares("linear") == [0.5, 1]
+    assert shares("cubic") == [0.875, 1]  # 1 - (1/2)³
+
+
+def test_a_curve_of_the_users_own_says_what_goes_when(tmp_path):
+    file = tmp_path / "curves.py"
+    file.write_text("def root(time):\n    return time**0.5\n\ndef down(time):\n    return 1 - time\n")
+    lines = []
+    rounds = rounds_of(check_recipe(recipe({"rounds": 4, "shape": f"{file}:root"})), lines.append)
+    assert [each.prune.budget.macs for each in rounds] == pytest.approx([1 - 0.75 * k**0.5 / 2 for k in (1, 2, 3, 4)])
+    assert "curves.py" in lines[0]
+    with pytest.raises(RecipeError, match=r"down gave 0\.666\d* at 0\.333, 0\.333\d* at 0\.667: give numbers over 0"):
+        shares(f"{file}:down", 3)
+    with pytest.raises(RecipeError, match=r"has no 'other'|other"):
+        check_recipe(recipe({"rounds": 2, "shape": f"{file}:other"}))
+    with pytest.raises(RecipeError, match="unknown shape 'cubik': did you mean cubic"):
+        check_recipe(recipe({"rounds": 2, "shape": "cubik"}))
 
 
 @pytest.mark.parametrize(

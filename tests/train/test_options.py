@@ -169,6 +169,8 @@ def test_options_that_can_t_be(tmp_path):
     )
     with pytest.raises(RecipeError, match=r"nestrov.* can't be made"):
         trained(tmp_path / "a", opt_kwargs={"nestrov": 1})
+    with pytest.raises(ValueError, match="sched=plateau can't be resumed to the same weights"):
+        TrainSpec(epochs=1, lr=0.1, sched="plateau")
     with pytest.raises(RecipeError, match="keep_best and patience need a validation split"):
         trained(tmp_path / "b", keep_best=True)
 

@@ -23,7 +23,7 @@ def test_the_gradients_of_the_slim_network_are_averaged_over_processes(tmp_path)
     shared |= {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "CUDA_VISIBLE_DEVICES": "",
     }
     command = [sys.executable, "-m", "tests.train.two_processes", str(tmp_path / "out")]
