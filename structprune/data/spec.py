@@ -217,6 +217,48 @@ class TimmSpec(DataSpec, PreprocessingKeys):
         return True
 
 
+class TextSpec(DataSpec):
+    """Text that is rendered, with labels, in matplotlib's fonts on plain paper and on sample photographs.
+
+    What is measured on has fonts, sizes, layouts, words and photographs that calibration never shows.
+    """
+
+    calibration: CalibrationSpec | None = Field(
+        default=None, description="rendered images for criteria, allocation and recovery"
+    )
+
+    @property
+    def labelled(self) -> bool:
+        return True
+
+    @property
+    def gives_classes(self) -> bool:
+        return False
+
+    @model_validator(mode="after")
+    def _own_images(self) -> TextSpec:
+        options = self.calibration
+        if options is not None and (options.path or options.files or options.augment):
+            raise ValueError(f"calibration of {self.source} is rendered: leave path, files and augment out")
+        return self
+
+
+class TextPagesSpec(TextSpec):
+    """Pages of text in colour, with the box of each word, for text detectors."""
+
+    source: Literal["text_pages"] = Field(description="rendered pages of text")
+    image_size: Whole = Field(default=320, ge=64, multiple_of=32, description="pixels of a page's side")
+    pages: Whole = Field(default=48, ge=1, description="pages on which quality is measured")
+
+
+class TextLinesSpec(TextSpec):
+    """Grey lines of text, 64 pixels high, with what they say, for text recognisers."""
+
+    source: Literal["text_lines"] = Field(description="rendered lines of text")
+    width: Whole = Field(default=320, ge=64, multiple_of=4, description="pixels of a line's width")
+    lines: Whole = Field(default=512, ge=1, description="lines on which quality is measured")
+
+
 class OwnDataSpec(DataSpec):
     """The user's function `source` is called with `kwargs`; it returns a dict, or an object, of train, test and, if it
     likes, validation and calibration: torch Datasets of (input, target), dicts or, with `labels: false`, inputs."""
@@ -246,6 +288,8 @@ SOURCES: SpecRegistry[Source] = SpecRegistry(
         "folder": FolderSpec,
         "images": ImagesSpec,
         "mnist5k": Mnist5kSpec,
+        "text_lines": TextLinesSpec,
+        "text_pages": TextPagesSpec,
         "timm": TimmSpec,
     },
 )

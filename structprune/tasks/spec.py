@@ -61,6 +61,21 @@ class DetectionSpec(TaskSpec):
     )
 
 
+class TextDetectionSpec(TaskSpec):
+    """Boxes of words, out of a text detector's maps. A box is the same as another if they overlap by `overlap`."""
+
+    name: Literal["text_detection"] = Field(default="text_detection", description="the task's name")
+    overlap: Number = Field(
+        default=0.5, gt=0, le=1, description="intersection over union from which on two boxes are the same"
+    )
+
+
+class TextRecognitionSpec(TaskSpec):
+    """Lines of text, out of a recogniser's scores along them, read by CTC."""
+
+    name: Literal["text_recognition"] = Field(default="text_recognition", description="the task's name")
+
+
 class OwnTaskSpec(TaskSpec):
     """A task of the user's own: `name` is `file.py:Class`, made with `kwargs`."""
 
@@ -78,6 +93,8 @@ TASKS: SpecRegistry[TaskKind] = SpecRegistry(
         "embedding": EmbeddingSpec,
         "regression": RegressionSpec,
         "segmentation": SegmentationSpec,
+        "text_detection": TextDetectionSpec,
+        "text_recognition": TextRecognitionSpec,
     },
 )
 AnyTaskSpec = Annotated[SerializeAsAny[TaskSpec], BeforeValidator(TASKS.parser("name", OwnTaskSpec))]

@@ -25,7 +25,8 @@ def measured(metrics, batches):
 
 
 def test_every_task_is_listed_with_what_it_is():
-    assert list(TASKS) == ["classification", "detection", "embedding", "regression", "segmentation"]
+    names = ["classification", "detection", "embedding", "regression", "segmentation"]
+    assert list(TASKS) == [*names, "text_detection", "text_recognition"]
     assert all(kind.description and kind.name == name for name, kind in TASKS.items())
     with pytest.raises(RecipeError, match="unknown task 'segmentatoin': did you mean segmentation"):
         make_task("segmentatoin")

