@@ -131,6 +131,17 @@ def mapping(check: Check, expected: str) -> Check:
     return mapping_
 
 
+def one_of(*names: str) -> Check:
+    """Checks for one of these texts."""
+
+    def check(value: Any) -> str:
+        if value not in names:
+            raise Wrong(" or ".join(map(repr, names)))
+        return value
+
+    return check
+
+
 def function(value: Any) -> Any:
     if not callable(value):
         raise Wrong("a function")

@@ -36,10 +36,12 @@ class PlanPackage:
     from .plan import allocations as allocations
     from .plan import argument_checks as argument_checks
     from .plan import budget as budget
+    from .plan import clustering as clustering
     from .plan import composed_programs as composed_programs
     from .plan import composition as composition
     from .plan import descent as descent
     from .plan import knapsack as knapsack
+    from .plan import merging as merging
     from .plan import planning as planning
     from .plan import stale_configurations as stale_configurations
     from .plan import thresholds as thresholds
@@ -102,6 +104,7 @@ class VerifyPackage:
     from .verify import other_weights as other_weights
     from .verify import running as running
     from .verify import slim_and_masked as slim_and_masked
+    from .verify import tied_reference as tied_reference
     from .verify import training_step as training_step
     from .verify import weight_origin as weight_origin
 

@@ -49,6 +49,9 @@ Indices = Annotated[list[Size], Field(min_length=1), AfterValidator(_rising)]
 Blocks = Annotated[list[Indices], Field(min_length=2), AfterValidator(_equally_long)]
 
 
+Into = Annotated[list[Annotated[int, Field(ge=-1, lt=2**40)]], Field(min_length=1)]
+
+
 def _kind(kept: Any) -> str:
     return "blocks" if isinstance(kept, list) and kept and isinstance(kept[0], list) else "indices"
 
@@ -68,6 +71,46 @@ class GroupEntry(TypedDict):
 
     units: Annotated[int, Field(ge=1, lt=2**40)]
     kept: Indices
+
+
+class MergedAxis(TypedDict):
+    """What becomes of the positions of an axis: each is merged into the one that `into` names.
+
+    That is itself if it stays, and -1 if it is dropped. What makes channels is merged by the mean, what consumes them
+    by the sum. Blocks are as in `keep`.
+    """
+
+    by: Literal["mean", "sum"]
+    into: Into | Annotated[list[Into], Field(min_length=2)]
+
+
+class NormedLayer(TypedDict):
+    """The layer whose filters a BatchNorm scales, by the keys of its tensors, and the axis of its weight that they are
+    on."""
+
+    weight: str
+    axis: Axis
+    bias: str | None
+
+
+class MergedNorm(TypedDict):
+    """A BatchNorm of which channels are merged, by the keys of its tensors; scale and filter are merged as one."""
+
+    weight: str | None
+    bias: str | None
+    mean: str
+    variance: str
+    eps: Annotated[FiniteFloat, Field(ge=0)]
+    layer: NormedLayer | None
+
+
+class Merges(TypedDict):
+    """What is merged: for each group the unit that each unit is merged into (itself if it stays, -1 if it is dropped),
+    the same for axes of parameters and buffers, and the BatchNorms among these."""
+
+    groups: dict[str, Into]
+    axes: dict[str, dict[Axis, MergedAxis]]
+    norms: list[MergedNorm]
 
 
 class Statistic(TypedDict):
@@ -193,6 +236,7 @@ class PlanData(BaseModel):
     params: Amounts
     statistics: list[Statistic] = Field(default_factory=list)
     program: Program | None = None
+    merges: Merges | None = None
     latency: Latency | None = None
     notes: list[str] = Field(default_factory=list)
 
@@ -218,6 +262,8 @@ def check_plan(data: dict[str, Any]) -> None:
         raise _impossible(odd, "must be in both keep and shapes")
     for key, axes in plan.keep.items():
         _check_axes(key, axes, plan.shapes[key])
+    if plan.merges is not None:
+        _check_merges(plan, plan.merges)
 
 
 def _check_axes(key: str, axes: KeptAxes, shape: list[int]) -> None:
@@ -243,6 +289,51 @@ def _check_axes(key: str, axes: KeptAxes, shape: list[int]) -> None:
                 counts[row // long] += 1
         if len(set(counts)) > 1:
             raise _impossible(key, f"keeps unequal numbers of its {len(blocks)} blocks on axis 0: {counts[:8]}")
+
+
+def _check_merges(plan: PlanData, merges: Merges) -> None:
+    for name, into in merges["groups"].items():
+        if name not in plan.groups:
+            raise _impossible(f"merges.groups.{name}", "is not among groups")
+        group = plan.groups[name]
+        _check_into(f"merges.groups.{name}", into, group["kept"], group["units"])
+    for key, axes in merges["axes"].items():
+        for axis, merged in axes.items():
+            where = f"merges.axes.{key}.{axis}"
+            kept = plan.keep.get(key, {}).get(axis)
+            if kept is None:
+                raise _impossible(where, "is not in keep")
+            blocks, rows = kept if in_blocks(kept) else [kept], merged["into"]
+            lines: list[Any] = rows if isinstance(rows[0], list) else [rows]
+            if len(blocks) != len(lines) or in_blocks(kept) != isinstance(rows[0], list):
+                raise _impossible(where, "must have as many blocks as keep has there")
+            for block, line in zip(blocks, lines, strict=True):
+                _check_into(where, line, block, plan.shapes[key][int(axis)])
+    for norm in merges["norms"]:
+        _check_norm(norm, merges["axes"])
+
+
+def _check_into(where: str, into: list[int], kept: list[int], size: int) -> None:
+    """Raises PlanError unless what stays is merged into itself, and all else into what stays or into nothing."""
+    if len(into) != size:
+        raise _impossible(where, f"says of {len(into)} of {size} positions what they are merged into")
+    stays = set(kept)
+    if any(into[place] != place for place in kept):
+        raise _impossible(where, "merges what is kept into something else")
+    if any(place not in stays for place in into if place >= 0):
+        raise _impossible(where, "merges into what is not kept")
+
+
+def _check_norm(norm: MergedNorm, axes: dict[str, dict[Axis, MergedAxis]]) -> None:
+    """Raises PlanError unless all tensors of a BatchNorm, and of the layer that it scales, are merged alike."""
+    layer = norm["layer"]
+    places = [(norm["mean"], "0"), (norm["variance"], "0"), (norm["weight"], "0"), (norm["bias"], "0")]
+    if layer is not None:
+        places += [(layer["weight"], layer["axis"]), (layer["bias"], "0")]
+    first = axes.get(norm["mean"], {}).get("0")
+    for key, axis in places:
+        if key is not None and (first is None or axes.get(key, {}).get(axis) != first or first["by"] != "mean"):
+            raise _impossible(f"merges.norms.{norm['mean']}", f"needs {key} to be merged as the others, by the mean")
 
 
 def _impossible(what: str, why: str) -> PlanError:

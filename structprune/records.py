@@ -20,6 +20,7 @@ from .plan_schema import (
     GroupEntry,
     KeptAxes,
     Latency,
+    Merges,
     Program,
     Statistic,
     check_plan,
@@ -73,6 +74,7 @@ class Plan:
         statistics: calls that take a statistic over channels (the `call`th of an op in one forward pass, from 0), and
             what is left for each; `module` is None where it is not known who makes the call.
         program: the slim network's calls if it is to be an `fx.GraphModule` (see `graph.program`), else None.
+        merges: what is merged into what, where channels are merged and not dropped; else None.
         latency: the milliseconds that were predicted, where the plan was made with a runtime's costs; and `rounds`,
             what was measured.
         notes: where a budget could not be met closely, and what else a user should know.
@@ -96,6 +98,7 @@ class Plan:
     params: Amounts
     statistics: list[Statistic] = field(default_factory=list)
     program: Program | None = None
+    merges: Merges | None = None
     latency: Latency | None = None
     notes: list[str] = field(default_factory=list)
     schema: str = PLAN_SCHEMA
@@ -262,7 +265,8 @@ class Plan:
         check_plan(self._fields())
 
     def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in fields.items() if name != "merges" or value is not None}
 
 
 def pretty_json(data: dict[str, Any]) -> str:

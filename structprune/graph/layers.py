@@ -189,6 +189,22 @@ def find_layers(recording: Captured) -> tuple[list[Layer], list[Norm]]:
     return layers, list(norms.values())
 
 
+def sole_layers(recording: Captured) -> dict[str, Layer]:
+    """Finds the layers whose weight and bias nothing else in the forward pass reads.
+
+    Args:
+        recording: The recorded forward pass.
+
+    Returns:
+        The layers by the keys of their weights.
+    """
+    layers, _ = find_layers(recording)
+    keys = (recording.parameters.get(parent.name) for node in recording.calls for parent in node.all_input_nodes)
+    reads = Counter(key for key in keys if key is not None)
+    alone = [layer for layer in layers if reads[layer.weight] == 1 and (not layer.bias or reads[layer.bias] == 1)]
+    return {layer.weight: layer for layer in alone}
+
+
 def _recorded_arguments(node: fx.Node) -> list[Any]:
     """The arguments of a recorded call in the op's own order, with the meta tensors that it got."""
     args = in_order(node.target, node.args, node.kwargs)

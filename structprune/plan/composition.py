@@ -24,6 +24,11 @@ def compose(first: Plan, other: Plan) -> Plan:
     """The plan of both cuts on the dense network (see `Plan.then`). Raises PlanError."""
     for plan in (first, other):
         plan.check()
+        if plan.merges is not None:
+            raise _refused(
+                "one of them merges channels, and a mean of means is not that of all channels: drop channels in plans "
+                "that follow each other"
+            )
     _check_counts(first, other)
     keep, shapes = _kept(first, other)
     program = _program(first, other)

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from ..argument_checks import checked, instance, number, optional, several, whole
+from ..argument_checks import checked, instance, number, one_of, optional, several, whole
 from ..errors import BudgetError, PlanError
 from ..graph import DependencyGraph, WidthCounter
 from ..graph.attributes import slim_attributes
@@ -38,6 +38,7 @@ from .stale_configurations import stale_configurations
     ignore=several(instance(str, ""), "a list of globs of layers' names"),
     sensitivity=optional(instance(Sensitivity, "what structprune.sensitivity gives")),
     cost=optional(cost_option),
+    surgery=one_of("drop", "merge"),
 )
 def plan(
     graph: DependencyGraph,
@@ -51,6 +52,7 @@ def plan(
     ignore: Sequence[str] = (),
     sensitivity: Sensitivity | None = None,
     cost: Cost | None = None,
+    surgery: Literal["drop", "merge"] = "drop",
 ) -> Plan:
     """Chooses the units that stay: in each group the ones of highest score, as many as the allocation gives it.
 
@@ -72,6 +74,8 @@ def plan(
         ignore: globs of layers whose groups stay whole.
         sensitivity: what structprune.sensitivity gives, for the allocations that weigh measured losses.
         cost: what structprune.cost.learn_cost gives, for budgets of latency.
+        surgery: "drop", or "merge": of each cluster of like units one stays, which computes their mean, with the sum
+            of their consumers' columns. As many stay as otherwise; groups that can't be merged are dropped from.
 
     Returns:
         What of which group, parameter and buffer stays, and what that comes to: plain data.
@@ -89,13 +93,23 @@ def plan(
     chosen = allocation_of(allocation)
     limits = read_budget(cast(Mapping[str, float], budget), graph, cost)
     amounts: dict[str, float] = {name: number()(amount) for name, amount in budget.items()}  # no NumPy scalars
-    if sensitivity is not None:
-        scores = dataclasses.replace(scores, sensitivity=sensitivity)
-    scores = check_scores(graph, scores, chosen)
+    scores = check_scores(graph, _with(scores, sensitivity), chosen)
     check_needs(chosen, scores, cost)
     align, notes = (align, ()) if align != "auto" else _standard(cost)
     constraints = Constraints(min_channels=min_channels, max_ratio=max_ratio, align=_plain(align), ignore=list(ignore))
-    return _Planning(graph, scores, limits, amounts, chosen, constraints, cost).in_multiples(align, notes)
+    plan = _Planning(graph, scores, limits, amounts, chosen, constraints, cost).in_multiples(align, notes)
+    return plan if surgery == "drop" else _merging(graph, plan)
+
+
+def _merging(graph: DependencyGraph, plan: Plan) -> Plan:
+    """The plan that merges what another drops."""
+    from .merging import merge  # which needs this module
+
+    return merge(graph, plan)
+
+
+def _with(scores: Scores, sensitivity: Sensitivity | None) -> Scores:
+    return scores if sensitivity is None else dataclasses.replace(scores, sensitivity=sensitivity)
 
 
 def _standard(cost: Cost | None) -> tuple[Mapping[str, int], Sequence[str]]:

@@ -37,6 +37,7 @@ class Fingerprint(BaseModel):
 def digest(plan: Plan) -> str:
     """The SHA-256 of what `plan` does to a network. What it says about itself (notes, budgets, counts) is left out."""
     bound = [getattr(plan, name) for name in _BOUND]
+    bound += [plan.merges] if plan.merges is not None else []  # plans without have the digest that they always had
     return hashlib.sha256(strict_json.dump(bound, sort_keys=True).encode()).hexdigest()
 
 

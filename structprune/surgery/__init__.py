@@ -5,7 +5,8 @@ nothing of graphs, scores or tracing.
 """
 
 from .graph_form import graph_module, layout_of
+from .merging import merged
 from .plan_checks import check, wrong_shape
 from .slicing import prune, sliced
 
-__all__ = ["check", "graph_module", "layout_of", "prune", "sliced", "wrong_shape"]
+__all__ = ["check", "graph_module", "layout_of", "merged", "prune", "sliced", "wrong_shape"]

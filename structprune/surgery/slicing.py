@@ -12,6 +12,7 @@ from ..modules import replace_tensors, set_attributes, skeleton_copy, tensors
 from ..records import Plan
 from ..wrappers import unwrapped
 from .graph_form import graph_module, layout_of
+from .merging import merged_tensors
 from .plan_checks import check, check_numbers
 
 
@@ -36,7 +37,9 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
     """
     model = unwrapped(model)
     check(model, plan)
-    new = {key: sliced(tensor.detach(), plan.keep.get(key, {})) for key, tensor in tensors(model).items()}
+    dense = tensors(model)
+    dense |= merged_tensors(dense, plan)
+    new = {key: sliced(tensor.detach(), plan.keep.get(key, {})) for key, tensor in dense.items()}
     if plan.program is not None:
         return graph_module(plan.program, layout_of(model), new)
     slim = skeleton_copy(model)

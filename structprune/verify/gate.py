@@ -25,7 +25,7 @@ from ..process_state import full_float32, seeded, silent_warnings
 from ..records import Plan
 from ..store import atomic_files, load, save
 from ..store.weights import digest
-from ..surgery import wrong_shape
+from ..surgery import merged, wrong_shape
 from ..wrappers import unwrapped
 from .comparison import TOLERANCE, Comparison, reload_tolerance
 from .gate_records import GateOfCut
@@ -43,6 +43,7 @@ from .running import (
     refusals,
     size_of,
 )
+from .tied_reference import compare_tied, tied
 from .training_step import compare_training
 from .weight_origin import Weights, weights_of
 
@@ -215,6 +216,7 @@ def verify(
     batches, native = batches_of(model, inputs), dtype_of(model, inputs)
     refused = refusals(slim, batches, inputs)
     batches = [batch for batch in batches if size_of(batch) not in refused]
+    dense, model = model, merged(model, plan) if plan.merges is not None else model
     weights = weights_of(model, slim, plan, trained)
     if trained:
         try:
@@ -222,7 +224,8 @@ def verify(
         except Exception as error:  # tensors are missing, or of other shapes
             weights.error = wrong_shape(tensors(slim), plan, "the slim network") or first_line(error)
     gate = Gate.of(native, weights)
-    case = _Case(model, slim, plan, batches, draws(model, batches[0]))
+    untied = dense if plan.merges is not None and not trained else None
+    case = _Case(model, slim, plan, batches, draws(model, batches[0]), untied)
     _compare_all(gate, case, folder, onnx)
     _weigh(gate, case)
     for comparison, (size, reason) in itertools.product(gate.comparisons().values(), refused.items()):
@@ -232,16 +235,30 @@ def verify(
 
 @dataclass(frozen=True)
 class _Case:
-    """What is compared: the masked `model` and `slim` on `batches`. `random` is a message if the network is random."""
+    """What is compared: the masked `model` and `slim` on `batches`. `random` is a message if the network is random.
+
+    Where channels were merged, `model` has the merged weights in the places that stay, and `untied` is the dense
+    network with its own weights, if these are what was merged.
+    """
 
     model: nn.Module
     slim: nn.Module
     plan: Plan
     batches: list[Inputs]
     random: str
+    untied: nn.Module | None = None
 
     def masked(self) -> nn.Module:
         return masked(self.model, self.plan)
+
+    def reference(self) -> nn.Module:
+        """What slim must equal: the network in which merged channels all compute their mean, or the masked one."""
+        return self.masked() if self.untied is None else tied(self.untied, self.plan)
+
+    def compare_unrounded(self, comparison: Comparison) -> None:
+        compare_finest(comparison, self.masked(), self.slim, self.batches, dense=self.model)
+        if self.untied is not None:
+            compare_tied(comparison, self.untied, self.plan, self.batches)
 
 
 def _compare_all(gate: Gate, case: _Case, folder: str | Path | None, onnx: str | Path | None) -> None:
@@ -249,9 +266,9 @@ def _compare_all(gate: Gate, case: _Case, folder: str | Path | None, onnx: str |
     model, slim, plan, batches = case.model, case.slim, case.plan, case.batches
     makers: dict[str, Callable[[], None]] = {
         "masked_vs_slim": lambda: compare_finest(
-            gate.masked_vs_slim, case.masked(), slim, batches, order=_from_its_own, dense=model
+            gate.masked_vs_slim, case.reference(), slim, batches, order=_from_its_own, dense=model
         ),
-        "float64": lambda: compare_finest(gate.float64, case.masked(), slim, batches, dense=model),
+        "float64": lambda: case.compare_unrounded(gate.float64),
         "random_weights": lambda: compare_random(gate.random_weights, model, slim, plan, batches),
         "reload": lambda: _compare_reload(gate.reload, model, slim, plan, folder, batches),
         "onnx": lambda: compare_onnx(gate.onnx, model, slim, batches, Path(onnx) if onnx else None, bool(case.random)),
@@ -277,7 +294,7 @@ def _weigh(gate: Gate, case: _Case) -> None:
     if gate.float64.passed and not shows_cut(case.model, case.plan, case.batches):
         gate.float64.skip(_UNSEEN)
     if gate.float64.passed and gate.float64.tolerance == TOLERANCE["float64"] and not case.random:
-        excuse_rounding(gate.masked_vs_slim, case.masked(), case.slim, case.batches)
+        excuse_rounding(gate.masked_vs_slim, case.reference(), case.slim, case.batches)
     if case.random:
         _note_random(gate, case.random)
 
