@@ -54,6 +54,8 @@ class MeansSpec(RecoverySpec):
 class LeastSquaresSpec(RecoverySpec):
     """Layers that lost inputs are fitted to the dense network's outputs: all weights, or one factor an input channel.
 
+    With all weights, heads of attention that lost channels make the mixtures of them that keep logits and values best.
+
     `ridge` holds them near what they were, in shares of the mean variance of an input; by default it is chosen for each
     layer by cross-validation.
     """

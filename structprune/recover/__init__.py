@@ -1,8 +1,8 @@
 """What can be won back without labels and without training.
 
 Enters: the dense and the slim network, the plan and calibration data. Leaves: a mended copy of the slim network.
-`recovery` says what a method is; each has its module: `means`, `least_squares` (with `moments`, its solver) and
-`batchnorm`; `method_sequence` does them in turn.
+`recovery` says what a method is; each has its module: `means`, `least_squares` (with `moments`, its solver, and
+`attention`, what it does for heads with fewer channels) and `batchnorm`; `method_sequence` does them in turn.
 Nothing here knows of groups, scores or budgets.
 """
 

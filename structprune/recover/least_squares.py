@@ -23,6 +23,7 @@ from ..memory_limits import LIMIT, allocation_failed, amount, parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, LeastSquaresSpec
 from ..records import Plan
+from .attention import Mixtures, compensate
 from .moments import FOLDS, Moments, Solution, full, ridge_solution, scales
 from .recovery import Mending, Recovery
 from .refits import WINDOWS, Task, in_passes, task_of
@@ -40,6 +41,7 @@ def refit(
     seed: int = 0,
     memory: float = LIMIT,
     progress: Callable[[float], None] = lambda share: None,
+    mixtures: Mixtures | None = None,
 ) -> dict[str, Solution]:
     """Fits the weights of every layer that lost inputs and writes them to `slim`; what was found for each layer.
 
@@ -59,7 +61,7 @@ def refit(
                 slim.notes.append(task)
     sweep = slim.sweep(batches, memory)
     slim.notes += unreached(slim, plan)
-    fits = _Fits(dense, slim, plan, batches, sweep, per_channel, ridge, seed, memory)
+    fits = _Fits(dense, slim, plan, batches, sweep, per_channel, ridge, seed, memory, mixtures)
     solutions: dict[str, Solution] = {}
     for tasks_of_pass in in_passes(tasks, memory):
         targets = fits.wanted(tasks_of_pass)
@@ -151,7 +153,9 @@ class _Fits:
         ridge: float | None,
         seed: int,
         memory: float,
+        mixtures: Mixtures | None,
     ) -> None:
+        self.mixtures = mixtures
         self.dense, self.slim, self.plan, self.batches, self.sweep = dense, slim, plan, batches, sweep
         self.per_channel, self.ridge, self.seed, self.memory = per_channel, ridge, seed, memory
         self.folds = min(FOLDS, len(batches))
@@ -183,6 +187,8 @@ class _Fits:
 
     def target(self, layer: Layer, rows: Tensor) -> Tensor:
         """What the slim layer is to make (rows, outputs) where the dense one made `rows`."""
+        if self.mixtures is not None and layer.weight in self.mixtures.layers:  # which no BatchNorm follows
+            return self.mixtures.layers[layer.weight].of(rows.mT).mT
         outputs = keeps(self.plan, layer.weight, 0)
         y = _as_slim(layer, self.dense, self.slim, rows if outputs is None else rows[:, outputs], outputs)
         if layer.bias and not self.slim.can_shift(layer):
@@ -301,18 +307,21 @@ def _times(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _mend(spec: LeastSquaresSpec, mending: Mending) -> int:
+    networks = (mending.dense, mending.slim, mending.plan, mending.batches)
+    mixtures = None
+    if spec.weights == "full":
+        mixtures = compensate(*networks, ridge=spec.ridge, memory=mending.memory)
     solutions = refit(
-        mending.dense,
-        mending.slim,
-        mending.plan,
-        mending.batches,
+        *networks,
         per_channel=spec.weights == "scales",
         ridge=spec.ridge,
         seed=mending.seed,
         memory=mending.memory,
         progress=mending.progress,
+        mixtures=mixtures,
     )
-    return sum(solution.ridge != float("inf") for solution in solutions.values())
+    changed = {key for key, solution in solutions.items() if math.isfinite(solution.ridge)}
+    return len(changed | (mixtures.changed if mixtures is not None else set()))
 
 
 RECOVERIES.add(

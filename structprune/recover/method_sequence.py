@@ -62,7 +62,7 @@ def recover(
 
     - `means`, or {"method": "means", "source": "batchnorm"}: removed channels leave their mean in consumers' offsets;
     - `least_squares`, or {"method": "least_squares", "weights": "scales", "ridge": 0.1}: consumers' weights are fitted
-      to the dense network's outputs, layer by layer;
+      to the dense network's outputs, layer by layer; heads that lost channels make the mixtures of them that matter;
     - `batchnorm`: running means and variances are taken anew;
     - {"method": "file.py:function", "kwargs": {…}}: a recovery of your own (see CONTRIBUTING.md).
 
