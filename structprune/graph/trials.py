@@ -151,7 +151,9 @@ def _again(
 ) -> Sizes:
     """With a second size of each free axis, all together and no two alike; or one by one where that does not run.
 
-    An axis on which the code takes another path at the second is not free: what steers it was not seen.
+    An axis on which the code takes another path at the second is not free: what steers it was not seen. Nor is one,
+    other than the batch, that has no second size in any way of growing: at the first alone, numbers that follow it may
+    have stayed (a network that halves its image and doubles it again makes the same of 12 and 13 pixels).
     """
     second = {axis: growth[axis](axis.size, 7 if axis.is_batch else 6 + 5 * i) for i, axis in enumerate(sizes.free)}
     if not second:
@@ -160,12 +162,27 @@ def _again(
     if isinstance(result, Trial):
         return replace(sizes, trials=(*sizes.trials, result))
     for axis, size in second.items():
-        result = _attempt(model, recording, {axis: size})
+        tried = {trial.sizes[axis] for trial in sizes.trials if axis in trial.sizes}
+        result = _second(model, recording, axis, size, tried)
         if isinstance(result, Trial):
             sizes = replace(sizes, trials=(*sizes.trials, result))
-        elif not result.startswith((REFUSED, COMPARED)):
+        elif not axis.is_batch or not result.startswith((REFUSED, COMPARED)):
             sizes = sizes.fixing({axis}, result)
     return sizes
+
+
+def _second(model: nn.Module, recording: Captured, axis: Axis, size: int, tried: set[int]) -> Trial | str:
+    """A recording at one more size of an axis, the given one or the first that a way of growing gives; or why not."""
+    ways = _GROWTHS[:2] if axis.is_batch else _GROWTHS
+    sizes = dict.fromkeys([size, *(grow(axis.size, times) for times in (1, 2, 4) for grow in ways)])
+    result: Trial | str = ""
+    for other in sizes:
+        if other <= axis.size or other in tried:
+            continue
+        result = _attempt(model, recording, {axis: other})
+        if isinstance(result, Trial) or not result.startswith((REFUSED, COMPARED)):
+            break
+    return result
 
 
 def made_anew(model: nn.Module, captured: Captured) -> Captured:

@@ -256,6 +256,43 @@ def test_a_size_that_the_dense_network_takes_and_the_graph_form_does_not_is_note
     assert plan.notes[0].startswith("the graph form takes x of size 4 on axis 1 only: ")
 
 
+class HalvedAndWindowed(nn.Module):
+    """Makes 12 pixels of 12 and of 13, and then takes multiples of 4 alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 4, 1)
+
+    def forward(self, x):
+        x = F.interpolate(F.avg_pool2d(self.a(x), 2), scale_factor=2.0)
+        b, c, h, w = x.shape
+        return self.b(x.view(b, c, h // 4, 4, w // 4, 4).amax((3, 5)))
+
+
+def test_a_size_at_which_no_number_moved_is_not_the_only_one_that_is_tried():
+    slim, reference = _slim(HalvedAndWindowed(), torch.randn(1, 3, 12, 12))
+    for images in _images((1, 12, 12), (1, 13, 12), (2, 16, 24), (1, 28, 13)):
+        _assert_same(slim, reference, *images)
+
+
+class OfOneOrTwoSizes(nn.Module):
+    """Takes 12 pixels and 13, of which it makes the same, and no others."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 12, 1), nn.Linear(12 * 36, 4)
+
+    def forward(self, x):
+        return self.b(F.avg_pool2d(self.a(x), 2).flatten(1))
+
+
+def test_an_axis_that_has_one_other_size_alone_is_refused_by_name():
+    slim, reference = _slim(OfOneOrTwoSizes(), torch.randn(1, 3, 12, 12))
+    _assert_same(slim, reference, torch.randn(2, 3, 12, 12))
+    with pytest.raises(ModelError, match=r"takes x of shape \(any, 3, 12, 12\), not \(1, 3, 13, 12\)"):
+        slim(torch.randn(1, 3, 13, 12))
+
+
 class Branching(nn.Module):
     def __init__(self):
         super().__init__()
