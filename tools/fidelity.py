@@ -25,7 +25,7 @@ from structprune.plan import ALLOCATIONS
 from structprune.suites.beside_peer import machine
 from structprune.suites.command_line import Parser, check_known, command, fail, names, note, stdout, whole
 from structprune.suites.fidelity.report import draw, line, table
-from structprune.suites.fidelity.rows import RECOVERIES, Row, Settings, data_of, our_rows, peer_rows
+from structprune.suites.fidelity.rows import RECOVERIES, SURGERIES, Row, Settings, data_of, our_rows, peer_rows
 from structprune.suites.fidelity.subjects import CUTS, load
 from structprune.suites.results import replace_text
 
@@ -39,6 +39,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--recoveries", metavar="A,B", type=names, default="as cut,means,least squares", help=", ".join(RECOVERIES)
     )
+    parser.add_argument(
+        "--surgery", metavar="A,B", type=names, default="drop", help="drop, merge: beside each other, at equal widths"
+    )
     parser.add_argument("--align", type=whole, default=1)
     parser.add_argument("--images", type=whole, default=256, help="calibration images (256)")
     parser.add_argument("--crops", type=whole, default=256, help="crops of held-out photographs (256)")
@@ -47,7 +50,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results, anew after each row")
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
     options = parser.parse_args(arguments)
-    for key, known in (("criteria", CRITERIA), ("allocations", ALLOCATIONS), ("recoveries", RECOVERIES)):
+    known_names = {"criteria": CRITERIA, "allocations": ALLOCATIONS, "recoveries": RECOVERIES, "surgery": SURGERIES}
+    for key, known in known_names.items():
         for name in getattr(options, key):
             check_known(key, name, known)
         if not getattr(options, key):
@@ -63,7 +67,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    settings = Settings(options.criteria, options.allocations, options.recoveries, options.cuts, options.align)
+    plans = options.criteria, options.allocations, options.recoveries, options.cuts, options.align
+    settings = Settings(*plans, surgeries=options.surgery)
     rows: list[Row] = []
     try:
         subject = load(options.network, options.images, options.crops, options.seed)

@@ -122,6 +122,10 @@ class PruneSpec(Strict):
         default="auto",
         description="what the slim network is: your module, an `fx.GraphModule`, or what the budget needs",
     )
+    surgery: Literal["drop", "merge"] = Field(
+        default="drop",
+        description="what becomes of channels that go: they are dropped, or merged with those that are like them",
+    )
     planning_seconds: Number = Field(
         default=600.0, gt=0, allow_inf_nan=False, description="how long planning for a latency or a speedup may measure"
     )

@@ -196,7 +196,13 @@ class Recipe(Strict):
     def cautions(self) -> list[str]:
         """What the user should know of parts that fit together less well than they might."""
         methods = self.train.methods if self.train is not None else ()
-        return [f"train.methods: {line}" for spec in methods for line in spec.cautions(self.prune)]
+        lines = [f"train.methods: {line}" for spec in methods for line in spec.cautions(self.prune)]
+        if self.prune.surgery == "merge" and (names := [spec.method for spec in methods if spec.plans]):
+            lines.append(
+                f"train.methods: {', '.join(names)} takes filters to zero that are to go, and prune.surgery=merge "
+                "takes the mean of these and others: choose drop"
+            )
+        return lines
 
 
 def _calibration_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) -> Iterator[str]:

@@ -28,6 +28,7 @@ from .moments import FOLDS, Moments, Solution, full, ridge_solution, scales
 from .recovery import Mending, Recovery
 from .refits import WINDOWS, Task, in_passes, task_of
 from .rows import FromRows, rows_solution, scales_from_rows
+from .slim_outputs import keeps, slim_outputs
 
 
 def refit(
@@ -111,11 +112,6 @@ def _notes(tasks: list[Task], solutions: dict[str, Solution], sweep: Sweep, memo
     return notes
 
 
-def keeps(plan: Plan, key: str, dim: int) -> Any:
-    """The kept indices of an axis of a parameter, None where all stay."""
-    return plan.keep.get(key, {}).get(str(dim))
-
-
 def unreached(slim: WritableNetwork, plan: Plan) -> list[str]:
     """A note on weights that lost inputs and are no convolution's or linear layer's own: computed ones, for example."""
     known = {layer.weight for layer in slim.layers}
@@ -189,8 +185,7 @@ class _Fits:
         """What the slim layer is to make (rows, outputs) where the dense one made `rows`."""
         if self.mixtures is not None and layer.weight in self.mixtures.layers:  # which no BatchNorm follows
             return self.mixtures.layers[layer.weight].of(rows.mT).mT
-        outputs = keeps(self.plan, layer.weight, 0)
-        y = _as_slim(layer, self.dense, self.slim, rows if outputs is None else rows[:, outputs], outputs)
+        y = slim_outputs(layer, self.dense, self.slim, self.plan, rows).to(rows)
         if layer.bias and not self.slim.can_shift(layer):
             y = y - self.slim.state[layer.bias]  # which others share, so that it stays
         return y
@@ -291,15 +286,6 @@ class _Fits:
 def _whole(x: Tensor) -> Tensor:
     """In float32 at least."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def _as_slim(layer: Layer, dense: WritableNetwork, slim: WritableNetwork, y: Tensor, outputs: Any) -> Tensor:
-    """What the slim layer must make so that its BatchNorm makes of it what the dense one makes of y."""
-    if layer.norm is None:
-        return y
-    there, here = ((net.state[layer.norm.mean], net.state[layer.norm.variance]) for net in (dense, slim))
-    mean, variance = there if outputs is None else (t[outputs] for t in there)
-    return (y - mean) * ((here[1] + layer.norm.eps) / (variance + layer.norm.eps)).sqrt() + here[0]
 
 
 def _times(weight: Tensor, x: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from ..memory_limits import parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, MeansSpec
 from ..records import Plan
-from .least_squares import keeps, loses_inputs, unreached
+from .least_squares import loses_inputs, unreached
 from .recovery import Mending, Recovery
+from .slim_outputs import channels_of, cluster_means, keeps, merged_into, slim_outputs
 
 
 def fold_means(
@@ -56,11 +57,7 @@ def fold_means(
         assert mean is not None
         mean = mean.to(dense.state[layer.weight].device)
         offsets, same = _offset(layer, args, _removed(mean, layer, plan, dense.state[layer.weight]))
-        out = 1 if layer.transposed else 0
-        outputs = keeps(plan, layer.weight, out)
-        if outputs is not None:
-            outputs = _places(outputs, dense.state[layer.weight].shape[out], len(offsets))
-        slim.shift(layer, (offsets if outputs is None else offsets[outputs]) * _ratio(layer, dense, slim, outputs))
+        slim.shift(layer, slim_outputs(layer, dense, slim, plan, offsets, offsets=True))
         exact[layer.weight] = same
     rough = sum(not same for same in exact.values())
     if rough:
@@ -94,18 +91,15 @@ def _expected(dense: WritableNetwork, layer: Layer) -> Tensor | None:
     return None if expectation is None else expectation.mean
 
 
-def _places(kept: Any, axis: int, total: int) -> list[int]:
-    """Kept indices of an axis of a weight as channels: blocks of a grouped convolution come one after the other, each
-    with its own indices or all with the same, `axis` of them in a block."""
-    rows = kept if isinstance(kept[0], list) else [kept] * (total // axis)
-    return [block * (total // len(rows)) + i for block, row in enumerate(rows) for i in row]
-
-
 def _removed(mean: Tensor, layer: Layer, plan: Plan, weight: Tensor) -> Tensor:
-    """The means of the channels that go, zero for those that stay."""
-    dim = 0 if layer.transposed else 1
+    """The means of the channels that go, zero for those that stay. Of those that are merged what they differ from the
+    mean of all that are merged with them."""
+    dim, axis = (0 if layer.transposed else 1), weight.shape[0 if layer.transposed else 1]
+    into = merged_into(plan, layer.weight, dim, axis, len(mean))
+    if into is not None:
+        return mean - cluster_means(mean, into)
     removed = mean.clone()
-    removed[_places(keeps(plan, layer.weight, dim), weight.shape[dim], len(mean))] = 0
+    removed[channels_of(keeps(plan, layer.weight, dim), axis, len(mean))] = 0
     return removed
 
 
@@ -120,14 +114,6 @@ def _offset(layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, 
         outputs = layer.without_bias(args, constant)[0].flatten(1)
     same = bool((outputs - outputs[:, :1]).abs().max() <= 1e-9 * outputs.abs().max().clamp_min(1e-300))
     return outputs.mean(1), same
-
-
-def _ratio(layer: Layer, dense: WritableNetwork, slim: WritableNetwork, outputs: Any) -> Tensor | float:
-    """How much larger the slim layer's outputs are than the dense one's, by the variances of their BatchNorms."""
-    if layer.norm is None:
-        return 1.0
-    there, here = (net.state[layer.norm.variance].double() + layer.norm.eps for net in (dense, slim))
-    return (here / (there if outputs is None else there[outputs])).sqrt()
 
 
 def _mend(spec: MeansSpec, mending: Mending) -> int:

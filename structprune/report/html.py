@@ -39,6 +39,7 @@ def render_html(report: Report, name: str) -> str:
         .get_template("report.html")
         .render(
             report=report,
+            merges=any(group.merged_units for group in report.groups),
             verdict=report.verdict or verdict_of(report),
             name=name,
             rows=summary_rows(report),

@@ -327,6 +327,10 @@ class Group(JsonRecord):
         description="whether removing channels is masking them with zero, always or without a batch's statistics"
     )
     kept_channels: int | None = Field(default=None, description="channels of the leading layer that stay")
+    merged_units: int | None = Field(
+        default=None,
+        description="units that were merged into those that stay, by `prune.surgery: merge`; the others went",
+    )
 
 
 class Report(JsonRecord):

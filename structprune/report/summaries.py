@@ -65,7 +65,9 @@ def describe_groups(graph: DependencyGraph, plan: Plan | None = None) -> list[Gr
     if plan is None:
         return groups
     kept = [_kept_channels(group, plan) for group in graph.groups]
-    return [group.model_copy(update={"kept_channels": count}) for group, count in zip(groups, kept, strict=True)]
+    merged = [_merged_units(group.name, plan) for group in groups]
+    updates = [{"kept_channels": k, "merged_units": m} for k, m in zip(kept, merged, strict=True)]
+    return [group.model_copy(update=update) for group, update in zip(groups, updates, strict=True)]
 
 
 def _group(graph: DependencyGraph, group: graphs.Group) -> Group:
@@ -78,6 +80,14 @@ def _group(graph: DependencyGraph, group: graphs.Group) -> Group:
         macs=counts["macs"],
         kind=group.kind,
     )
+
+
+def _merged_units(name: str, plan: Plan) -> int | None:
+    """How many units of a group were merged into others; None if the plan merges nothing."""
+    if plan.merges is None:
+        return None
+    into = plan.merges["groups"].get(name, [])
+    return sum(place not in (unit, -1) for unit, place in enumerate(into))
 
 
 def _kept_channels(group: graphs.Group, plan: Plan) -> int:

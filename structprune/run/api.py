@@ -267,7 +267,8 @@ def runner_of(
 def _say(plan: Plan, recipe: Recipe, reporter: Reporter) -> None:
     cut = plan.macs["dense"] / plan.macs["slim"]
     reporter.stage(
-        f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut)",
+        f"plan: {len(plan.groups)} groups, MACs {plan.macs['dense']:,} to {plan.macs['slim']:,} ({cut:.2f}× cut)"
+        + (f", {len(plan.merges['groups'])} groups merged" if plan.merges is not None else ""),
         budget=plan.budget,
     )
     for note in plan.notes:

@@ -130,6 +130,11 @@ def schedule_flaws(recipe: Recipe, allocation: Allocation) -> Iterator[str]:
     schedule, budget = recipe.prune.schedule, recipe.prune.budget
     if schedule is None or schedule.rounds == 1:
         return
+    if recipe.prune.surgery == "merge":
+        yield (
+            "prune.surgery=merge merges once, as a mean of means is not that of all channels: set "
+            "prune.schedule.rounds to 1, or surgery to drop"
+        )
     others = [*(name for name in budget.costs if name not in (*SHARES, "speedup")), *budget.bounds]
     absolute = [f"{name} {amount:g}" for name, amount in budget.costs.items() if name in SHARES and amount > 1]
     if others or absolute:

@@ -38,9 +38,19 @@ def test_each_plan_has_a_row_and_each_recovery_a_result(subject):
         *[("thinet", "uniform"), ("thinet", "sensitivity")],
     ]
     for row in rows:
+        assert row.surgery == "drop"
         assert row.cut >= 1.3
         assert list(row.results) == ["as cut", "means"]
         assert row.results["means"].quality.kl >= 0
+
+
+def test_merging_stands_beside_dropping_at_equal_widths(subject):
+    settings = Settings(["l1"], ["uniform"], ["as cut"], [1.3], surgeries=("drop", "merge"))
+    dropped, merged = our_rows(subject, settings)
+    assert (dropped.surgery, merged.surgery) == ("drop", "merge")
+    assert dropped.cut == merged.cut
+    assert dropped.results["as cut"].quality.kl != merged.results["as cut"].quality.kl
+    assert "l1, uniform, merge, " in line(merged)
 
 
 def test_torch_pruning_is_measured_at_the_nearest_ratio(subject):

@@ -16,6 +16,7 @@ from ...criteria import criterion_of, scan_images, score, sensitivity, unscorabl
 from ...data import Data
 from ...graph import DependencyGraph
 from ...plan import allocation_of
+from ...plan.merging import merge
 from ...plan_schema import Latency, Round
 from ...recipe import PruneSpec, Recipe
 from ...records import Plan, Scores, Sensitivity
@@ -207,6 +208,8 @@ def make_plan(
         plan = _as_measured(work, graph, scores, costs, earlier, widths)
     else:
         plan = _measured(work, graph, scores, costs, dense_onnx, dense_graph, earlier, goal)
+    if work.spec["prune"].surgery == "merge" and work.stage == "plan":
+        plan = merge(graph, plan)
     plan.notes += [*costs.unsure, *([form["note"]] if form["note"] else []), *note_zero_units(graph, plan)]
     atomic_files.write_text(work.folder / "plan.json", plan.to_json())
 

@@ -22,18 +22,21 @@ def cell(left: Left | None) -> str:
 def line(row: Row) -> str:
     """A row in one line, as it is shown when it is measured."""
     results = ", ".join(f"{name} {cell(left)}" for name, left in row.results.items())
-    return f"{row.criterion}, {row.allocation}, {row.cut:.2f}×: {results}"
+    surgery = f"{row.surgery}, " if row.surgery != "drop" else ""
+    return f"{row.criterion}, {row.allocation}, {surgery}{row.cut:.2f}×: {results}"
 
 
 def table(rows: Sequence[Row], network: str, recoveries: Sequence[str]) -> Table:
     """All rows, the smallest cuts first, with a column for each recovery."""
     quality = _first(rows)
     shown = Table(title=f"{network}: {quality.metric}{'' if quality.kl is None else ' / KL in nats'}")
-    for name in ("criterion", "allocation", "MACs cut", *recoveries):
-        shown.add_column(name, justify="left" if name in ("criterion", "allocation") else "right")
+    for name in ("criterion", "allocation", "surgery"):
+        shown.add_column(name)
+    for name in ("MACs cut", *recoveries):
+        shown.add_column(name, justify="right")
     for row in sorted(rows, key=lambda row: row.target):
         cells = [cell(row.results.get(name)) for name in recoveries]
-        shown.add_row(row.criterion, row.allocation, f"{row.cut:.2f}×", *cells)
+        shown.add_row(row.criterion, row.allocation, row.surgery, f"{row.cut:.2f}×", *cells)
     return shown
 
 
@@ -43,15 +46,15 @@ def draw(rows: Sequence[Row], recoveries: Sequence[str], path: Path) -> None:
 
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    lines: dict[tuple[str, str], list[Row]] = {}
+    lines: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        lines.setdefault((row.criterion, row.allocation), []).append(row)
-    for number, ((criterion, allocation), members) in enumerate(lines.items()):
+        lines.setdefault((row.criterion, row.allocation, row.surgery), []).append(row)
+    for number, ((criterion, allocation, surgery), members) in enumerate(lines.items()):
         members = sorted(members, key=lambda row: row.cut)
         for which, style in ((recoveries[0], ":"), (recoveries[-1], "-")):
             points = [(row.cut, row.results[which].quality.value) for row in members if which in row.results]
             if points:
-                label = f"{criterion}, {allocation}, {which}"
+                label = ", ".join([criterion, allocation, *([surgery] if surgery != "drop" else []), which])
                 axes.plot(*zip(*points, strict=True), style, marker="o", color=f"C{number % 10}", label=label)
     axes.set_xlabel("MACs cut (×)")
     axes.set_ylabel(f"{_first(rows).metric} without training")

@@ -6,13 +6,14 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import structprune as sp
 
 from ...compare import peer
 from ...criteria import CRITERIA, scan_images
 from ...plan import ALLOCATIONS
+from ...plan.merging import merge
 from ...quality_judge import Quality
 from ...typing import Budget
 from ..pool import Record
@@ -26,6 +27,8 @@ RECOVERIES: dict[str, list[Any]] = {
     "least squares": ["means", "least_squares"],
 }
 OURS_FIRST = "l1"  # gives widths to criteria that rank layer by layer
+Surgery = Literal["drop", "merge"]
+SURGERIES: tuple[Surgery, ...] = ("drop", "merge")
 THEIRS = "torch-pruning group-L1"
 
 
@@ -39,6 +42,7 @@ class Settings:
         recoveries: Names of `RECOVERIES`.
         cuts: Dense MACs ÷ slim MACs.
         align: Widths are multiples of this.
+        surgeries: What becomes of channels that go: `drop`, `merge`.
     """
 
     criteria: Sequence[str]
@@ -46,6 +50,7 @@ class Settings:
     recoveries: Sequence[str]
     cuts: Sequence[float]
     align: int = 1
+    surgeries: Sequence[Surgery] = ("drop",)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Row:
         target: The MACs cut that was asked for.
         cut: The MACs cut of the slim network.
         results: What is left, by the name of the recovery.
+        surgery: What became of the channels that went.
     """
 
     criterion: str
@@ -81,10 +87,12 @@ class Row:
     target: float
     cut: float
     results: dict[str, Left]
+    surgery: Surgery = "drop"
 
     def to_data(self) -> Record:
         return {
-            **{"criterion": self.criterion, "allocation": self.allocation, "asked": self.target, "cut": self.cut},
+            **{"criterion": self.criterion, "allocation": self.allocation, "surgery": self.surgery},
+            **{"asked": self.target, "cut": self.cut},
             "results": {name: left.to_data() for name, left in self.results.items()},
         }
 
@@ -104,7 +112,7 @@ def our_rows(subject: Subject, settings: Settings) -> Iterator[Row]:
     Yields:
         A row, with a result for each recovery.
     """
-    for criterion, allocation, target, plan in _plans(subject, settings):
+    for (criterion, allocation, target, plan), surgery in _with_surgery(subject, settings):
         slim = sp.prune(subject.model, plan)
         results = {}
         for name in settings.recoveries:
@@ -114,7 +122,7 @@ def our_rows(subject: Subject, settings: Settings) -> Iterator[Row]:
                 model = sp.recover(subject.model, slim, plan, subject.images, steps, seed=subject.seed).model
             quality = subject.judge(model)
             results[name] = Left(quality, time.perf_counter() - start)
-        yield Row(criterion, allocation, target, plan.macs["dense"] / plan.macs["slim"], results)
+        yield Row(criterion, allocation, target, plan.macs["dense"] / plan.macs["slim"], results, surgery)
 
 
 def peer_rows(subject: Subject, settings: Settings) -> Iterator[Row]:
@@ -133,6 +141,14 @@ def peer_rows(subject: Subject, settings: Settings) -> Iterator[Row]:
         slim = peer.prune_by_ratio(copy.deepcopy(subject.model), subject.x, ratio, settings.align).eval()
         cut = dense / peer.total_macs(slim, subject.x)
         yield Row(THEIRS, "uniform", target, cut, {"as cut": Left(subject.judge(slim))})
+
+
+def _with_surgery(subject: Subject, settings: Settings) -> Iterator[tuple[tuple[str, str, float, sp.Plan], Surgery]]:
+    """Each plan, with what becomes of the channels that go: as many stay in every layer."""
+    graph = subject.trace()
+    for criterion, allocation, cut, plan in _plans(subject, settings):
+        for surgery in settings.surgeries:
+            yield (criterion, allocation, cut, plan if surgery == "drop" else merge(graph, plan)), surgery
 
 
 def _plans(subject: Subject, settings: Settings) -> Iterator[tuple[str, str, float, sp.Plan]]:
