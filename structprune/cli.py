@@ -16,7 +16,6 @@ from .commands import machine, models, runs
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -37,8 +36,9 @@ def root(
 
 
 for command in (
-    *(runs.run, runs.plan, runs.show, models.inspect, models.init, machine.list_, machine.criteria, models.sensitivity),
-    *(models.profile, machine.bench, machine.doctor, runs.compare, runs.sweep, runs.clean),
+    *(runs.run, runs.plan, runs.show, models.inspect, models.init, models.sensitivity, models.profile),
+    *(machine.bench, machine.doctor, runs.compare, runs.sweep, runs.clean, machine.list_, models.models),
+    *(machine.criteria, machine.allocations, machine.recoveries, machine.methods),
 ):
     app.command(command.__name__.rstrip("_"))(command)
 

@@ -24,12 +24,7 @@ SetOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the output folder.")]
 
 
-class Format(str, Enum):
-    table = "table"
-    json = "json"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, of which docs/ has the schemas.")]
 ModelArgument = Annotated[
     str,
     typer.Argument(

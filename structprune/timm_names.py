@@ -13,6 +13,20 @@ def architectures() -> frozenset[str]:
     return frozenset(str(name) for name in timm.list_models())
 
 
+def models_like(pattern: str) -> list[str]:
+    """timm's models whose names match a pattern with * and ?.
+
+    Args:
+        pattern: Such as `resnet*`.
+
+    Returns:
+        The names; none where nothing matches.
+    """
+    import timm
+
+    return [str(name) for name in timm.list_models(pattern)]
+
+
 @functools.cache
 def optimizers() -> frozenset[str]:
     """timm's optimisers."""

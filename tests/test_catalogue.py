@@ -22,7 +22,7 @@ def listed(*arguments):
 
 
 def by_name(kind):
-    return {entry["name"]: entry for entry in json.loads(listed(kind, "--format", "json"))}
+    return {entry["name"]: entry for entry in json.loads(listed(kind, "--json"))}
 
 
 def test_every_registry_that_a_recipe_names_from_is_listed():
@@ -31,7 +31,7 @@ def test_every_registry_that_a_recipe_names_from_is_listed():
     for name, registry in vars(runner).items():
         if name.isupper() and isinstance(registry, Registry):
             assert any(registry is each for each in registries), name
-    data = json.loads(listed("--format", "json"))
+    data = json.loads(listed("--json"))
     assert {kind: {entry["name"] for entry in entries} for kind, entries in data.items()} == {
         kind: set(each.registry) for kind, each in KINDS.items()
     }
@@ -80,7 +80,7 @@ def test_a_recovery_whose_keys_decide_is_listed_as_one_that_needs_images():
         }
 
 
-@pytest.mark.parametrize("options", [[], ["--format", "json"]])
+@pytest.mark.parametrize("options", [[], ["--json"]])
 def test_the_command_of_criteria_lists_them_too(options):
     result = CliRunner().invoke(app, ["criteria", *options])
     assert result.exit_code == 0
@@ -91,3 +91,21 @@ def test_an_unknown_kind_is_refused_in_one_line():
     result = CliRunner().invoke(app, ["list", "engine"])
     assert result.exit_code == 2
     assert "unknown kind 'engine': did you mean engines" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [("criteria", "criteria"), ("allocations", "allocations"), ("recoveries", "recoveries"),
+     ("methods", "training-methods"), ("models", "model-sources")],
+)  # fmt: skip
+def test_each_list_has_a_command_of_its_own(command, kind):
+    result = CliRunner().invoke(app, [command, "--json"])
+    assert json.loads(result.stdout) == json.loads(listed(kind, "--json"))
+
+
+def test_timms_models_are_listed_by_a_pattern():
+    names = CliRunner().invoke(app, ["models", "resnet1?d"]).stdout.split()
+    assert {"resnet10t", "resnet18d"} & {*names} == {"resnet18d"}
+    wrong = CliRunner().invoke(app, ["models", "resnat"])
+    assert wrong.exit_code == 2
+    assert "no model whose name is like 'resnat'" in wrong.stderr

@@ -60,5 +60,5 @@ def test_the_command_prints_it_as_a_table_and_as_json():
     result = CliRunner().invoke(app, ["doctor"], color=False)
     assert result.exit_code == 0
     assert torch.__version__ in result.stdout
-    data = json.loads(CliRunner().invoke(app, ["doctor", "--format", "json"]).stdout)
+    data = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert data["environment"]["packages"]["torch"] == torch.__version__

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from ..command_options import Format, FormatOption
+from ..command_options import JsonOption
 from ..terminal import output, plain_errors
 
 
 def bench(
     files: Annotated[
-        list[Path], typer.Argument(metavar="A.onnx B.onnx ...", help="ONNX files; the first is compared with.")
+        list[Path],
+        typer.Argument(metavar="A.onnx B.onnx ...", help="ONNX files; the others are compared with the first."),
     ],
     threads: Annotated[int, typer.Option(min=1, help="Threads inside an op.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a batch, where the file leaves it open.")] = 1,
@@ -22,9 +23,9 @@ def bench(
     engine: Annotated[str, typer.Option(help="What runs the files: onnxruntime or openvino.")] = "onnxruntime",
     device: Annotated[str, typer.Option(help="cpu, or cuda where onnxruntime has it.")] = "cpu",
     pin: Annotated[bool, typer.Option("--pin", help="Stay on the idlest cores, as many as there are threads.")] = False,
-    format_: FormatOption = Format.table,
+    json_: JsonOption = False,
 ) -> None:
-    """Time ONNX files against each other, in turns, with intervals. Any files will do."""
+    """Time an ONNX file, or several against the first, in turns, with intervals. Any files will do."""
     with plain_errors(lambda: "nothing was written"):
         from ..progress import Reporter
         from ..report import benchmark_table
@@ -37,7 +38,7 @@ def bench(
         with Reporter().bar("timing") as update:
             timed = dict(zip(names, files, strict=True))
             result = benchmark(timed, runtime=runtime, seconds=seconds, pin=pin, energy=True, progress=update)
-        if format_ is Format.json:
+        if json_:
             typer.echo(json.dumps(result.to_data(), indent=2))
             return
         output().print(benchmark_table(result))
@@ -52,7 +53,7 @@ def list_(
             "by default all.",
         ),
     ] = None,
-    format_: FormatOption = Format.table,
+    json_: JsonOption = False,
 ) -> None:
     """List what recipes may name: what each is, what it needs and takes."""
     with plain_errors(lambda: "nothing was written"):
@@ -60,7 +61,7 @@ def list_(
         from ..report import catalogue_table
 
         kinds = kinds_of(kind)
-        if format_ is Format.json:
+        if json_:
             data = {name: [entry.to_data() for entry in each.entries()] for name, each in kinds.items()}
             typer.echo(json.dumps(data if kind is None else data[kind], indent=2))
             return
@@ -68,19 +69,34 @@ def list_(
             output().print(catalogue_table(name, each))
 
 
-def criteria(format_: FormatOption = Format.table) -> None:
+def criteria(json_: JsonOption = False) -> None:
     """List the criteria, what each needs and where it is from: `list criteria`."""
-    list_("criteria", format_)
+    list_("criteria", json_)
 
 
-def doctor(format_: FormatOption = Format.table) -> None:
+def allocations(json_: JsonOption = False) -> None:
+    """List the ways to share a budget among groups, and what each needs: `list allocations`."""
+    list_("allocations", json_)
+
+
+def recoveries(json_: JsonOption = False) -> None:
+    """List what wins back quality without training, and what each takes: `list recoveries`."""
+    list_("recoveries", json_)
+
+
+def methods(json_: JsonOption = False) -> None:
+    """List the training methods, and what each takes: `list training-methods`."""
+    list_("training-methods", json_)
+
+
+def doctor(json_: JsonOption = False) -> None:
     """Print what this machine is and has: versions, instructions, threads, engines, GPUs, and how to get the rest."""
     with plain_errors(lambda: "nothing was written"):
         from ..diagnosis import diagnose
         from ..report import diagnosis_table
 
         diagnosis = diagnose()
-        if format_ is Format.json:
+        if json_:
             typer.echo(json.dumps(diagnosis.to_data(), indent=2))
             return
         output().print(diagnosis_table(diagnosis))

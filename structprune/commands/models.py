@@ -13,9 +13,8 @@ from ..command_options import (
     CodeOption,
     DType,
     Form,
-    Format,
-    FormatOption,
     InputSizeOption,
+    JsonOption,
     KwargsOption,
     ModelArgument,
     RecipeArgument,
@@ -26,7 +25,7 @@ from ..terminal import output, plain_errors
 
 def inspect(
     model: ModelArgument,
-    format_: FormatOption = Format.table,
+    json_: JsonOption = False,
     input_size: InputSizeOption = None,
     kwargs: KwargsOption = None,
     code: CodeOption = None,
@@ -45,13 +44,37 @@ def inspect(
         from ..report.summaries import describe_graph
 
         graph = inspect_model(model, input_size, form.value, kwargs, code)
-        if format_ is Format.json:
+        if json_:
             typer.echo(json.dumps(describe_graph(graph).to_data(), indent=2))
             return
         console = output()
         title = f"{model}: {len(graph.groups)} groups, {graph.macs():,} MACs, {graph.params():,} parameters"
         for table in graph_table(graph, title):
             console.print(table)
+
+
+def models(
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="PATTERN", help="timm's names with * and ?, such as 'resnet*'.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """List timm's models whose names match a pattern; without one, where models can come from."""
+    with plain_errors(lambda: "nothing was written"):
+        if pattern is None:
+            from .machine import list_
+
+            list_("model-sources", json_)
+            if not json_:
+                typer.echo("timm's own names: structprune models 'resnet*'")
+            return
+        from ..errors import RecipeError
+        from ..timm_names import models_like
+
+        names = models_like(pattern)
+        if not names:
+            raise RecipeError(f"timm has no model whose name is like {pattern!r}: try 'resnet*' or '*vit*'")
+        typer.echo(json.dumps(names, indent=2) if json_ else "\n".join(names))
 
 
 def init(
@@ -103,7 +126,7 @@ def init(
 def sensitivity(
     recipe: RecipeArgument,
     set_: SetOption = None,
-    format_: FormatOption = Format.table,
+    json_: JsonOption = False,
 ) -> None:
     """Prune each group alone by a recipe's criterion and print what the outputs lose."""
     with plain_errors(lambda: "nothing was written"):
@@ -114,7 +137,7 @@ def sensitivity(
         from ..report import sensitivity_table
 
         graph, result = scan(recipe, set_ or ())
-        if format_ is Format.json:
+        if json_:
             typer.echo(json.dumps(result.losses, indent=2))
             return
         table = sensitivity_table(graph, result, f"{recipe.stem}: loss when a share of one group's units goes")
@@ -124,7 +147,7 @@ def sensitivity(
 
 def profile(
     model: ModelArgument,
-    format_: FormatOption = Format.table,
+    json_: JsonOption = False,
     input_size: InputSizeOption = None,
     kwargs: KwargsOption = None,
     code: CodeOption = None,
@@ -155,7 +178,7 @@ def profile(
             kwargs,
             code,
         )
-        if format_ is Format.json:
+        if json_:
             typer.echo(json.dumps(describe_cost(graph, cost).to_data(), indent=2))
             return
         console = output()

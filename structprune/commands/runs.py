@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..command_options import Format, FormatOption, OutOption, Place, RecipeArgument, ResumeOption, SetOption
+from ..command_options import JsonOption, OutOption, Place, RecipeArgument, ResumeOption, SetOption
 from ..terminal import folder_of, go_on_by, output, plain_errors, resume_command
 
 if TYPE_CHECKING:
@@ -20,7 +20,13 @@ SOME_FAILED = 1  # runs of a sweep
 MISSED = 4  # a bound of quality was stated, and the network that came of it does not meet it
 
 
-def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
+def run(
+    recipe: RecipeArgument,
+    out: OutOption = None,
+    set_: SetOption = None,
+    resume: ResumeOption = False,
+    json_: JsonOption = False,
+) -> None:
     """Run a recipe: train or load, plan, prune, fine-tune, gate, export, time, report."""
     with plain_errors(resume_command("run", recipe, out, set_)):
         from ..recipe import check_text
@@ -29,7 +35,10 @@ def run(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, r
         from ..run import run_recipe
 
         report = run_recipe(recipe, out, overrides=set_ or (), resume=resume)
-        _print_report(report, folder_of(out, recipe), f"{recipe.stem}: {report.model.name}")
+        if json_:
+            typer.echo(json.dumps(report.to_data(), indent=2))
+        else:
+            _print_report(report, folder_of(out, recipe), f"{recipe.stem}: {report.model.name}")
         if report.search and not all(bound.met for bound in report.search.bounds):
             raise typer.Exit(MISSED)
 
@@ -56,7 +65,7 @@ def show(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Of a finished run, comparison or sweep, such as runs/quickstart.")
     ],
-    format_: FormatOption = Format.table,
+    json_: JsonOption = False,
 ) -> None:
     """Print the verdict and the table of a finished run, comparison or sweep again."""
     with plain_errors(lambda: "nothing was written"):
@@ -76,7 +85,7 @@ def show(
             reason = f"has none of {', '.join(files)}: nothing has finished there"
             raise RecipeError(f"{folder} {reason if folder.is_dir() else 'is not a folder'}")
         record = read_record(folder / name, files[name])
-        if format_ is Format.json:
+        if json_:
             typer.echo(json.dumps(record.to_data(), indent=2))
         elif isinstance(record, Report):
             _print_report(record, folder, f"{folder.resolve().name}: {record.model.name}")
@@ -86,7 +95,13 @@ def show(
             output(140).print(sweep_table(record))
 
 
-def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, resume: ResumeOption = False) -> None:
+def plan(
+    recipe: RecipeArgument,
+    out: OutOption = None,
+    set_: SetOption = None,
+    resume: ResumeOption = False,
+    json_: JsonOption = False,
+) -> None:
     """Stop after plan.json; `run --resume` with the same recipe and folder goes on from there."""
     with plain_errors(resume_command("plan", recipe, out, set_)):
         from ..recipe import check_text
@@ -96,6 +111,9 @@ def plan(recipe: RecipeArgument, out: OutOption = None, set_: SetOption = None, 
 
         planned = plan_recipe(recipe, out, overrides=set_ or (), resume=resume)
         folder = folder_of(out, recipe)
+        if json_:
+            typer.echo((folder / "plan.json").read_text(encoding="utf-8"))
+            return
         macs, params = planned.macs, planned.params
         typer.echo(
             f"{folder / 'plan.json'}: MACs {macs['slim'] / macs['dense']:.4f} and parameters "
@@ -117,6 +135,7 @@ def compare(
         bool,
         typer.Option("--as-fast", help="Also run the recipe to be as fast as torch-pruning's network rounded to 16."),
     ] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Run a recipe by structprune and by torch-pruning, without rounding and with 8 and 16, and compare all."""
     folder = Path(out) if out else Path("runs") / f"{recipe.stem}-compare"
@@ -131,6 +150,9 @@ def compare(
         data = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
         result = Comparison.model_validate(data)
         draw(result, folder / "compare.png")
+        if json_:
+            typer.echo(json.dumps(result.to_data(), indent=2))
+            return
         output(140).print(compare_table(result))
         files = "compare.json, compare.png, structprune/report.html"
         output().print(f"{folder}: {files}", highlight=False, markup=False)
@@ -147,6 +169,7 @@ def sweep(
     on: Annotated[Place, typer.Option("--on", help="Where runs are made: on this machine, or on a Ray cluster.")] = (
         Place.here
     ),
+    json_: JsonOption = False,
 ) -> None:
     """Run a recipe in many variants over seeds, and tabulate them. In the same folder, go on with what is missing."""
     folder = folder_of(out, file)
@@ -158,8 +181,11 @@ def sweep(
 
         executor = on_this_machine(jobs or 1) if on is Place.here else on_ray(jobs)
         report = run_sweep(file, folder, executor=executor)
-        output(140).print(sweep_table(report))
-        output().print(f"{folder}: sweep.md, sweep.csv, sweep.json", highlight=False, markup=False)
+        if json_:
+            typer.echo(json.dumps(report.to_data(), indent=2))
+        else:
+            output(140).print(sweep_table(report))
+            output().print(f"{folder}: sweep.md, sweep.csv, sweep.json", highlight=False, markup=False)
         if report.failures:
             raise typer.Exit(SOME_FAILED)
 

@@ -98,7 +98,7 @@ def _kept_channels(group: graphs.Group, plan: Plan) -> int:
 
 
 def describe_graph(graph: DependencyGraph) -> GraphSummary:
-    """What `structprune inspect --format json` prints."""
+    """What `structprune inspect --json` prints."""
     return GraphSummary(
         form=graph.form,
         nodes=graph.nodes,
@@ -111,7 +111,7 @@ def describe_graph(graph: DependencyGraph) -> GraphSummary:
 
 
 def describe_cost(graph: DependencyGraph, cost: CostModel) -> CostSummary:
-    """What `structprune profile --format json` prints."""
+    """What `structprune profile --json` prints."""
     multiples = aligned(graph, cost.multiples)
     return CostSummary(
         runtime=cost.runtime.name,

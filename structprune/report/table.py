@@ -179,12 +179,16 @@ def benchmark_table(benchmark: Benchmark) -> Table:
     reference = next(iter(benchmark.ms))
     slower = [pace(reference, name, benchmark.speedup[name], benchmark.ci95[name]) for name in benchmark.speedup]
     table = Table(title=titled("", slower), title_justify="left", caption_justify="left")
-    for name in ("file", "median ms", *(["J a pass"] if benchmark.joules else []), "speedup", "95 %", ""):
+    energy = ["J a pass"] if benchmark.joules else []
+    compared = ["speedup", "95 %", ""] if benchmark.speedup else []
+    for name in ("file", "median ms", "95 %", *energy, *compared):
         table.add_column(name, justify="left" if name in ("file", "") else "right")
     for name, ms in benchmark.ms.items():
-        cells = [name, f"{ms:.3f}", *([f"{benchmark.joules[name]:.3f}"] if benchmark.joules else [])]
+        spread = benchmark.ms_ci95.get(name)
+        cells = [name, f"{ms:.3f}", f"{spread[0]:.3f} to {spread[1]:.3f}" if spread else ""]
+        cells += [f"{benchmark.joules[name]:.3f}"] if benchmark.joules else []
         if name not in benchmark.speedup:
-            _add(table, *cells, "1", "", "reference")
+            _add(table, *cells, *(["1", "", "reference"] if compared else []))
             continue
         low, high = benchmark.ci95[name]
         _add(table, *cells, f"{benchmark.speedup[name]:.3f}×", f"{low:.3f} to {high:.3f}", benchmark.verdict(name))

@@ -1,4 +1,4 @@
-"""Times networks against each other on one runtime, pair by pair.
+"""Times networks against each other on one runtime, pair by pair, or one by itself.
 
 Each round opens new sessions (where a session's memory lies moves its speed by a few per cent for as long as
 it lives, so one session a model would measure its luck), warms them up, then gives all models a turn, in
@@ -44,8 +44,8 @@ STEADY = 0.03  # how near the times of a warm model are to each other
 class Benchmark:
     """Networks timed against each other, the first of which the others are compared with.
 
-    Printed, it says in the first line what is slower than that. Its `to_data()` is what `structprune bench --format
-    json` prints; `times` is not part of it: the seconds of each round, of shape (turns, models)."""
+    Printed, it says in the first line what is slower than that. Its `to_data()` is what `structprune bench --json`
+    prints; `times` is not part of it: the seconds of each round, of shape (turns, models)."""
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
 
@@ -58,10 +58,13 @@ class Benchmark:
     speedup: Annotated[
         dict[str, float], Field(description="median of the ratios first network ÷ this one within a turn")
     ]
-    ci95: Annotated[dict[str, Interval], Field(description="its 95 % interval")]
+    ci95: Annotated[dict[str, Interval], Field(description="the 95 % interval of the speedup")]
     notes: Annotated[
         list[str], Field(description="which networks are slower than the first, then what disturbed the timing")
     ] = field(default_factory=list)
+    ms_ci95: Annotated[dict[str, Interval], Field(description="the 95 % interval of `ms`")] = field(
+        default_factory=dict
+    )
     cores: Annotated[
         list[int] | None, Field(description="those that it was pinned to; `null` where it was not pinned")
     ] = None
@@ -151,7 +154,7 @@ def pace(reference: str, name: str, speedup: float, ci95: Sequence[float]) -> st
 @checked(
     models=mapping(
         instance((str, os.PathLike, nn.Module, Network), ""),
-        "two or more networks by name: ONNX files, or modules with a runtime",
+        "networks by name: ONNX files, or modules with a runtime",
     ),
     batch=whole(1),
     threads=whole(1),
@@ -175,7 +178,7 @@ def benchmark(
     energy: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Benchmark:
-    """Times two or more networks; the first is what the others are compared with. By default ONNX files on the CPU.
+    """Times networks; the first is what the others are compared with. By default ONNX files on the CPU.
 
     Inputs are random (seeded). Every round has at least 4 turns, whatever they take; in a turn each network runs for
     ROW seconds or once, and the later half of its runs count. Denormals are flushed to zero for all models.
@@ -215,9 +218,9 @@ def benchmark(
 
 
 def _runtime(models: int, runtime: Runtime | None, threads: int, batch: int) -> Runtime:
-    """The runtime that is asked for. Raises RecipeError for fewer than two models and for one that is not clear."""
-    if models < 2:
-        raise RecipeError(f"benchmark got {models} model: give two or more, the first is the reference")
+    """The runtime that is asked for. Raises RecipeError for no models and for a runtime that is not clear."""
+    if not models:
+        raise RecipeError("benchmark got no model: give one, or several, of which the first is the reference")
     if runtime and (threads, batch) not in ((1, 1), (runtime.threads, runtime.batch)):
         raise RecipeError(
             f"benchmark got threads={threads}, batch={batch} beside a runtime of {runtime.threads} and {runtime.batch}"
@@ -244,6 +247,7 @@ def benchmark_of(runtime: Runtime, names: list[str], times: list[np.ndarray]) ->
         rounds=len(times),
         turns=len(turns),
         ms={name: float(np.median(turns[:, i]) * 1e3) for i, name in enumerate(names)},
+        ms_ci95={name: interval_of_median([t[:, i] * 1e3 for t in times], rng) for i, name in enumerate(names)},
         speedup=speedup,
         ci95=interval,
         notes=[*slower, *disturbed, *too_wide(speedup, interval)],

@@ -27,7 +27,7 @@ def test_a_finished_run_is_shown_as_it_was_when_it_ended(tmp_path):
     assert "slim.onnx" not in result.stdout  # it is not there
     (tmp_path / "slim.onnx").write_bytes(b"")
     assert "slim.onnx" in shown(tmp_path).stdout
-    assert json.loads(shown(tmp_path, "--format", "json").stdout)["macs"] == report["macs"]
+    assert json.loads(shown(tmp_path, "--json").stdout)["macs"] == report["macs"]
 
 
 def test_a_folder_where_nothing_has_finished_is_one_line(tmp_path):

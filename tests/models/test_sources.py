@@ -97,7 +97,7 @@ def test_inspect_takes_what_recipes_take(tmp_path):
 
 def test_the_command_line_says_what_it_runs(tmp_path):
     path = write_network(tmp_path)
-    result = CliRunner().invoke(app, ["inspect", f"{path}:Net", "--input-size", "1,8,8", "--format", "json"])
+    result = CliRunner().invoke(app, ["inspect", f"{path}:Net", "--input-size", "1,8,8", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["groups"][0]["channels"] == 8
     assert "runs code of" in result.stderr

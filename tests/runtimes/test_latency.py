@@ -94,8 +94,8 @@ def test_what_a_network_takes_with_anothers_weights_in_the_caches_does_not_count
 
 
 def test_errors(file, tmp_path):
-    with pytest.raises(RecipeError, match="give two or more"):
-        sp.benchmark({"dense": file})
+    with pytest.raises(RecipeError, match="benchmark got no model: give one"):
+        sp.benchmark({})
     with pytest.raises(RecipeError, match="batch=8 beside a runtime of 1 and 1: give the runtime alone"):
         sp.benchmark({"dense": file, "slim": file}, batch=8, runtime=Runtime())
     with pytest.raises(RecipeError, match="is not a file"):
