@@ -612,7 +612,7 @@ def test_the_command_line_times_any_onnx_files(finished):
     assert "speedup" not in output
     code, _, output = cli("bench", folder / "dense.onnx", "--seconds", 0.2, "--json")
     alone = json.loads(output[output.index("{") :])
-    (low, high), (ms,) = alone["ms_ci95"].values(), alone["ms"].values()
+    ((low, high),), (ms,) = alone["ms_ci95"].values(), alone["ms"].values()
     assert low <= ms <= high
     assert alone["speedup"] == {}
     code, message, _ = cli("bench", folder / "dense.onnx", "missing.onnx")
