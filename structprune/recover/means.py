@@ -14,7 +14,7 @@ from torch import Tensor
 from ..calibration import Batch, Observer, WritableNetwork
 from ..calibration.spread import AT_ONCE
 from ..graph.layers import Layer
-from ..memory_limits import parts
+from ..memory_limits import LIMIT, parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, MeansSpec
 from ..records import Plan
@@ -24,13 +24,23 @@ from .slim_outputs import channels_of, cluster_means, keeps, merged_into, slim_o
 
 
 def fold_means(
-    dense: WritableNetwork, slim: WritableNetwork, plan: Plan, batches: Sequence[Batch], *, from_batchnorm: bool = False
+    dense: WritableNetwork,
+    slim: WritableNetwork,
+    plan: Plan,
+    batches: Sequence[Batch],
+    *,
+    from_batchnorm: bool = False,
+    memory: float = LIMIT,
 ) -> dict[str, bool]:
     """Adds to each layer that lost inputs what those inputs' means made of its output; {weight's key: whether exactly}.
 
     Means are over the images and places of `batches`, or, with `from_batchnorm`, what the BatchNorms before the layer
     say (one batch then gives the sizes only). A constant input makes a constant output but at zero-padded borders,
     where the offset is the mean over all places and so an approximation.
+
+    Inputs that were merged are no constants: they have left a channel behind, whose own mean, layer by layer from the
+    input, is what the slim network makes of it by now. It is taken from the sum; from BatchNorms it is that of the
+    members.
     """
     slim.notes += unreached(slim, plan)
     chosen = []
@@ -50,14 +60,21 @@ def fold_means(
         for batch in batches[:1] if from_batchnorm else batches:
             with Observer({layer.site: totals.at(layer) for layer in chosen}):
                 batch.inputs.call(dense.module)
-    exact = {}
-    for layer in chosen:
+    exact, sweep = {}, slim.sweep(batches, memory)
+    for layer in sorted(chosen, key=lambda layer: layer.place):
         args = totals.arguments[layer]
         mean = known[layer] if from_batchnorm else totals.sums[layer] / totals.counts[layer]
         assert mean is not None
         mean = mean.to(dense.state[layer.weight].device)
-        offsets, same = _offset(layer, args, _removed(mean, layer, plan, dense.state[layer.weight]))
-        slim.shift(layer, slim_outputs(layer, dense, slim, plan, offsets, offsets=True))
+        if _loses_by_merging(layer, plan) and not from_batchnorm:
+            offsets, same = _offset(layer, args, mean)
+            here = _Seen([layer])
+            sweep.go(layer.place, here.add_to(layer))
+            stays, _ = _offset(layer, here.arguments[layer], here.sums[layer] / here.counts[layer])
+        else:
+            offsets, same = _offset(layer, args, _removed(mean, layer, plan, dense.state[layer.weight]))
+            stays = torch.zeros_like(offsets[:1])
+        slim.shift(layer, slim_outputs(layer, dense, slim, plan, offsets, offsets=True) - stays)
         exact[layer.weight] = same
     rough = sum(not same for same in exact.values())
     if rough:
@@ -74,7 +91,11 @@ class _Seen:
         self.arguments: dict[Layer, tuple[Any, ...]] = {}  # of one image
 
     def at(self, layer: Layer) -> Callable[[tuple[Any, ...], Any], None]:
-        def see(args: tuple[Any, ...], result: Any) -> None:
+        add = self.add_to(layer)
+        return lambda args, result: add(0, args)
+
+    def add_to(self, layer: Layer) -> Callable[[int, tuple[Any, ...]], None]:
+        def see(batch: int, args: tuple[Any, ...]) -> None:
             x = layer.input_of(args)
             axis = layer.axis % x.dim()
             others = [d for d in range(x.dim()) if d != axis]
@@ -89,6 +110,10 @@ class _Seen:
 def _expected(dense: WritableNetwork, layer: Layer) -> Tensor | None:
     expectation = dense.expected(layer)
     return None if expectation is None else expectation.mean
+
+
+def _loses_by_merging(layer: Layer, plan: Plan) -> bool:
+    return plan.merges is not None and str(0 if layer.transposed else 1) in plan.merges["axes"].get(layer.weight, {})
 
 
 def _removed(mean: Tensor, layer: Layer, plan: Plan, weight: Tensor) -> Tensor:
@@ -118,7 +143,9 @@ def _offset(layer: Layer, args: tuple[Any, ...], mean: Tensor) -> tuple[Tensor, 
 
 def _mend(spec: MeansSpec, mending: Mending) -> int:
     plan, batches = mending.plan, mending.batches
-    return len(fold_means(mending.dense, mending.slim, plan, batches, from_batchnorm=not spec.needs_images))
+    dense, slim, plan, batches = mending.dense, mending.slim, mending.plan, mending.batches
+    from_batchnorm = not spec.needs_images
+    return len(fold_means(dense, slim, plan, batches, from_batchnorm=from_batchnorm, memory=mending.memory))
 
 
 RECOVERIES.add(Recovery("means", "removed channels leave their mean in consumers' offsets", MeansSpec, _mend))

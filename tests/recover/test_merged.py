@@ -1,5 +1,6 @@
 """Recovery of a network whose channels were merged: what its layers are held to, against values worked out by hand."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -57,9 +58,11 @@ def test_a_merged_channel_is_to_make_the_mean_of_what_all_made():
     torch.testing.assert_close(slim.norm(through), torch.stack(means, 1), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [Linear, Curved])
 @torch.no_grad()
-def test_means_make_up_for_what_members_differ_by():
-    model, plan, slim = merged_network(Linear)
+def test_means_make_up_for_what_members_differ_by(kind):
+    """Layer by layer, so that the last layer's outputs have the dense network's means, whatever is on the way."""
+    model, plan, slim = merged_network(kind)
     recovered = sp.recover(model, slim, plan, DATA, ["means"])
     assert recovered.layers == [2]
     wanted = model(DATA).mean((0, 2, 3))
