@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .. import argument_checks
 from ..calibration import Batch, WritableNetwork, batches_for
-from ..calibration.rebatching import thinned
+from ..calibration.rebatching import rebatched, thinned
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
@@ -31,18 +32,22 @@ RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 SCAN = 96  # images of a recipe's calibration set that are enough to tell groups apart
 
 
-def scan_images(images: Tensor | Sequence[Batch]) -> Any:
-    """Picks about `SCAN` calibration images, evenly spread, as files may be sorted by class.
+def scan_images(images: Tensor | Sequence[Batch], count: int = SCAN) -> Any:
+    """Picks about `count` calibration images, evenly spread, as files may be sorted by class.
 
     Args:
         images: A tensor (n, ...), or batches.
+        count: How many there should be.
 
     Returns:
         The same kind of data, with fewer images.
     """
     if isinstance(images, Tensor):
-        return images[:: max(1, len(images) // SCAN)]
-    return thinned(images, max(1, sum(batch.images for batch in images) // SCAN))
+        return images[:: max(1, len(images) // count)]
+    fewer = thinned(images, max(1, sum(batch.images for batch in images) // count))
+    if len(fewer) == 1 < fewer[0].images:  # weights are fitted on one half, and the loss is taken on the other
+        return rebatched(fewer, math.ceil(fewer[0].images / 2))
+    return fewer
 
 
 @argument_checks.checked(

@@ -7,43 +7,66 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
-from ..calibration.rebatching import batches_from
+from ..calibration import Batch
 from ..errors import RecipeError
 from ..models.inputs import first_layer
+from ..ops import Inputs
 from ..text import styles
 from .record import Data, Request
 from .spec import TextSpec
 
 Render = Callable[[styles.Style, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-_TRAINING = 128  # samples to train on where none are asked for to calibrate
+_EXAMPLES = 4  # for tracing, gate and export
 
 
-def text_data(spec: TextSpec, count: int, render: Render, request: Request) -> Data:
+def text_data(
+    spec: TextSpec, counts: tuple[int, int], render: Render, request: Request, *, labels: bool, batch: int
+) -> Data:
     """Renders the data of a run.
 
     Args:
         spec: Says how many samples calibrate.
-        count: How many are measured on.
+        counts: How many are measured on, and how many are trained on in an epoch.
         render: From a style and a generator to a sample, as the network takes it, and its label.
         request: Says the seed of what calibrates. What is measured on is the same for every seed.
+        labels: Whether training samples come with labels, for a task that has a loss by them.
+        batch: How many samples calibrate at a time.
 
     Returns:
         The data, labelled.
     """
-    calibrating = _TRAINING if spec.calibration is None else spec.calibration.images
-    train = _rendered(render, styles.CALIBRATION, calibrating, (1, request.seed))
+    calibration = validation = None
+    seed = request.seed
+    if spec.calibration is not None:
+        inputs = _rendered(render, styles.CALIBRATION, spec.calibration.images, (1, seed))[0]
+        calibration = [Batch(Inputs((part,), {})) for part in inputs.split(batch)]
+    if request.choosing:
+        validation = TensorDataset(*_rendered(render, styles.CHOICE, counts[0], (3, seed)))
     return Data(
-        example=train[0][:4],
-        test=TensorDataset(*_rendered(render, styles.HELD_OUT, count, (2,))),
-        train=TensorDataset(*train),
-        validation=TensorDataset(*_rendered(render, styles.CHOICE, count, (3, request.seed)))
-        if request.choosing
-        else None,
-        calibration=None if spec.calibration is None else batches_from(train[0]),
+        example=_rendered(render, styles.CALIBRATION, _EXAMPLES, (4, seed))[0],
+        test=TensorDataset(*_rendered(render, styles.HELD_OUT, counts[0], (2,))),
+        train=FreshText(render, counts[1], labels),
+        validation=validation,
+        calibration=calibration,
         labelled=True,
     )
+
+
+class FreshText(Dataset[tuple[Tensor, ...]]):
+    """Text to train on, other text each time. PyTorch's generator decides, so that epochs seeded alike are alike."""
+
+    def __init__(self, render: Render, count: int, labels: bool) -> None:
+        self.render, self.count, self.labels = render, count, labels
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        sample = self.render(styles.CALIBRATION, rng)
+        return tuple(torch.from_numpy(part) for part in sample[: 1 + self.labels])
 
 
 def check_channels(request: Request, channels: int, name: str) -> None:

@@ -249,6 +249,9 @@ class TextPagesSpec(TextSpec):
     source: Literal["text_pages"] = Field(description="rendered pages of text")
     image_size: Whole = Field(default=320, ge=64, multiple_of=32, description="pixels of a page's side")
     pages: Whole = Field(default=48, ge=1, description="pages on which quality is measured")
+    train_pages: Whole = Field(
+        default=128, ge=1, description="pages to an epoch of training without labels, other ones in each"
+    )
 
 
 class TextLinesSpec(TextSpec):
@@ -257,6 +260,7 @@ class TextLinesSpec(TextSpec):
     source: Literal["text_lines"] = Field(description="rendered lines of text")
     width: Whole = Field(default=320, ge=64, multiple_of=4, description="pixels of a line's width")
     lines: Whole = Field(default=512, ge=1, description="lines on which quality is measured")
+    train_lines: Whole = Field(default=1024, ge=1, description="lines to an epoch of training, other ones in each")
 
 
 class OwnDataSpec(DataSpec):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..calibration.batches import BATCH
 from ..networks.text_recogniser import HEIGHT
 from ..text.lines import render_line
+from ..text.normalisation import line_of
 from ..text.reading import encoded
 from ..text.styles import Style
 from .record import SOURCES, Data, Request, Source
@@ -21,14 +23,9 @@ def load_text_lines(spec: TextLinesSpec, request: Request) -> Data:
 
     def render(style: Style, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         pixels, text = render_line(style, spec.width, HEIGHT, rng)
-        return normalised(pixels), encoded(text, LONGEST)
+        return line_of(pixels), encoded(text, LONGEST)
 
-    return text_data(spec, spec.lines, render, request)
-
-
-def normalised(pixels: np.ndarray) -> np.ndarray:
-    """Pixels (height, width) from 0 to 255 as a recogniser takes them: (1, height, width), from -1 to 1."""
-    return (pixels[None] / 127.5 - 1).astype(np.float32)
+    return text_data(spec, (spec.lines, spec.train_lines), render, request, labels=True, batch=BATCH)
 
 
 SOURCES.add(Source("text_lines", "rendered lines of text with what they say", TextLinesSpec, load_text_lines))

@@ -9,7 +9,7 @@ what is here to run it.
 from ..data.spec import DigitsSpec, ImagesSpec, Mnist5kSpec
 from ..models import TimmSpec as ModelSpec  # its old name
 from ..train.spec import TrainSpec
-from .pruning import QUALITY, BudgetSpec, PruneSpec, SearchSpec
+from .pruning import QUALITY, BudgetSpec, PruneSpec, ScanSpec, SearchSpec
 from .reading import check_recipe, check_text, read_recipe, read_yaml, recipe_data, set_key
 from .recovery import RECOVERIES, RecoverySpec
 from .specs import AlsoSpec, BenchSpec, ExportSpec, Recipe, RuntimeSpec
@@ -29,6 +29,7 @@ __all__ = [
     "Recipe",
     "RecoverySpec",
     "RuntimeSpec",
+    "ScanSpec",
     "SearchSpec",
     "TrainSpec",
     "check_recipe",

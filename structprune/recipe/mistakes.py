@@ -14,7 +14,7 @@ from ..schedules.finetuning import FinetuneSpec
 from ..schedules.rounds import ScheduleSpec
 from ..strict_specs import mistakes
 from ..train.spec import TrainSpec
-from .pruning import BudgetSpec, PruneSpec, SearchSpec
+from .pruning import BudgetSpec, PruneSpec, ScanSpec, SearchSpec
 from .specs import AlsoSpec, BenchSpec, ExportSpec, Recipe, RuntimeSpec
 
 _EXTRA = "extra_forbidden"  # pydantic's word for a key that is not known
@@ -114,6 +114,7 @@ def _keys(parents: list[str]) -> list[str]:
         "finetune": FinetuneSpec,
         "prune": PruneSpec,
         "prune.budget": BudgetSpec,
+        "prune.scan": ScanSpec,
         "prune.search": SearchSpec,
         "prune.schedule": ScheduleSpec,
         "runtime": RuntimeSpec,

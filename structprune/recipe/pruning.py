@@ -96,6 +96,17 @@ class SearchSpec(Strict):
     epochs: Whole = Field(default=0, ge=0, description="how long each is fine-tuned")
 
 
+class ScanSpec(Strict):
+    """How the scan of each group's sensitivity is made: on about `images` of the calibration set, at `ratios`."""
+
+    images: Whole = Field(default=96, ge=2, description="calibration images that are looked at, about")
+    ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.125, 0.25, 0.375, 0.5, 0.625, 0.75),
+        min_length=1,
+        description="the shares of a group's units that are removed; losses in between are drawn by a line",
+    )
+
+
 class PruneSpec(Strict):
     """How the network is cut. `planning_seconds` bounds how long planning for a latency or a speedup measures."""
 
@@ -110,6 +121,9 @@ class PruneSpec(Strict):
     search: SearchSpec | None = Field(default=None, description="how a bound of quality is searched for")
     allocation: str = Field(
         default="uniform", description="how the budget is shared among groups: a name, or `file.py:Name`"
+    )
+    scan: ScanSpec | None = Field(
+        default=None, description="how the scan is made, for an allocation that needs one (`sensitivity`, `knapsack`)"
     )
     min_channels: Whole = Field(default=1, ge=1, description="how many channels each layer keeps at least")
     max_ratio: Number = Field(default=0.9, gt=0, le=1, description="the largest share of a group's units that may go")

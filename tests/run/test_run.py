@@ -319,6 +319,12 @@ def test_sensitivity_prints_a_scan(small):
     code, _, output = cli("sensitivity", small, *sets)
     assert code == 0
     assert "leading layer" in output
+    code, _, output = cli("sensitivity", small, *sets, "--set", "prune.scan={images: 8, ratios: [0.5]}", "--json")
+    assert code == 0
+    fewer = json.loads(output[output.index("{") :])
+    assert {name: len(curve) for name, curve in fewer.items()} == dict.fromkeys(losses, 2)
+    half = next(iter(fewer.values()))
+    assert next(iter(half.values())) != next(iter(losses.values()))[next(iter(half))]  # of other images
     code, error, _ = cli("sensitivity", small)
     assert code == 2
     assert "needs calibration images: add data.calibration" in error

@@ -76,11 +76,15 @@ def test_characters_and_lines_read():
     ("spec", "network", "task"),
     [
         (
-            TextPagesSpec(source="text_pages", image_size=64, pages=3, calibration={"images": 4}),
+            TextPagesSpec(source="text_pages", image_size=64, pages=3, train_pages=5, calibration={"images": 4}),
             TextDetector(1 / 32),
             0,
         ),
-        (TextLinesSpec(source="text_lines", width=64, lines=3, calibration={"images": 4}), TextRecogniser(16, 4), 1),
+        (
+            TextLinesSpec(source="text_lines", width=64, lines=3, train_lines=5, calibration={"images": 4}),
+            TextRecogniser(16, 4),
+            1,
+        ),
     ],
     ids=["pages", "lines"],
 )
@@ -92,6 +96,13 @@ def test_rendered_text_is_data_of_a_run(spec, network, task):
     assert not torch.equal(data.calibration[0].inputs.args[0], other.calibration[0].inputs.args[0])
     assert sum(batch.images for batch in data.calibration) == 4
     assert len(data.test) == len(data.validation) == 3
+    assert len(data.train) == 5
+    torch.manual_seed(0)
+    first, second = data.train[0], data.train[0]
+    assert len(first) == (1, 2)[task.name == "text_recognition"]  # by boxes no network is trained
+    assert not torch.equal(first[0], second[0])
+    torch.manual_seed(0)
+    assert torch.equal(first[0], data.train[0][0])
     quality = Judge(task, data.test, network)(network)
     assert quality.metric == task.metrics()[0].name
     assert quality.likeness["relative error"] == 0

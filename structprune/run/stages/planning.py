@@ -18,7 +18,7 @@ from ...graph import DependencyGraph
 from ...plan import allocation_of
 from ...plan.merging import merge
 from ...plan_schema import Latency, Round
-from ...recipe import PruneSpec, Recipe
+from ...recipe import PruneSpec, Recipe, ScanSpec
 from ...records import Plan, Scores, Sensitivity
 from ...schedules.round_limits import Goal, amounts_left
 from ...store import atomic_files
@@ -102,7 +102,7 @@ def _scans(recipe: Recipe) -> bool:
 
 @stage(
     "scan", after="scores", needs=("graph", "scores", "data", "task"), makes=("scores",), when=_scans, read=read_scores,
-    title="the scan of each group's sensitivity",
+    spec=lambda recipe: recipe.prune.scan, title="the scan of each group's sensitivity",
 )  # fmt: skip
 def scan(work: Work, graph: DependencyGraph, scores: Scores, data: Data, task: Task) -> None:
     _write_scores(work, scan_groups(work, graph, scores, data, task))
@@ -113,7 +113,9 @@ def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data, 
     assert data.calibration is not None
     with work.reporter.bar("scanning the sensitivity of each group") as update:
         options: dict[str, Any] = {"task": task, "seed": work.seed, "memory": work.memory, "progress": update}
-        scan = sensitivity(graph, scores, scan_images(data.calibration), **options)
+        spec = work.spec or ScanSpec()
+        images = scan_images(data.calibration, spec.images)
+        scan = sensitivity(graph, scores, images, ratios=spec.ratios, **options)
     return dataclasses.replace(scores, sensitivity=scan, notes=scores.notes + scan.notes)
 
 

@@ -1,0 +1,41 @@
+"""Reads rendered pages by CRAFT and EasyOCR's English recogniser, dense and slim, as two finished runs have them.
+
+    python tools/text_reading.py runs/craft runs/english_ocr --picture docs/pictures/text.png
+
+Exit codes: 0 done, 2 bad input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from structprune.suites.command_line import Parser, note
+from structprune.suites.text_reading import Options, compare, draw
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("detector", type=Path, help="the folder of a run of recipes/craft.yaml")
+    parser.add_argument("recogniser", type=Path, help="the folder of a run of recipes/english_ocr.yaml")
+    parser.add_argument("--pages", type=int, default=24, help="how many pages are read (24)")
+    parser.add_argument("--size", type=int, default=320, help="their side in pixels (320)")
+    parser.add_argument("--width", type=int, default=256, help="pixels of a line's width (256)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draws a page with what was found")
+    parser.add_argument("--page", type=int, default=0, help="which page is drawn (0)")
+    options = parser.parse_args(arguments)
+    chosen = Options(options.pages, options.size, options.width)
+    comparison = compare(options.detector, options.recogniser, chosen, lambda share: note(f"{share:.0%} of the pages"))
+    print("share of words: " + ", ".join(f"{name} {share:.3f}" for name, share in comparison.shares().items()))
+    for kind, (find, read) in comparison.milliseconds().items():
+        print(f"{kind}: {find:.1f} ms to find, {read:.1f} ms to read, medians of {options.pages} pages")
+    for name, part in (("find", "finding"), ("read", "reading"), ("both", "seconds")):
+        speedup, low, high = comparison.speedup(lambda reading, part=part: getattr(reading, part))
+        print(f"{name}: {speedup:.2f} times as fast (95 %: {low:.2f} to {high:.2f})")
+    if options.picture:
+        draw(comparison, options.page, options.picture)
+        note(f"wrote {options.picture}")
+
+
+if __name__ == "__main__":
+    main()
