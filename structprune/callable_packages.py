@@ -65,6 +65,7 @@ class RecoverPackage:
     from .recover import means as means
     from .recover import method_sequence as method_sequence
     from .recover import moments as moments
+    from .recover import polish as polish
     from .recover import recovery as recovery
     from .recover import refits as refits
     from .recover import rows as rows

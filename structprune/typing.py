@@ -56,7 +56,7 @@ CriterionName: TypeAlias = Literal[
 AllocationName: TypeAlias = Literal["global", "knapsack", "sensitivity", "threshold", "uniform"]
 Combination: TypeAlias = Literal["leading", "sum", "mean", "max", "normalised"]
 Need: TypeAlias = Literal["bn", "activations", "moments", "expected", "gradients", "samples", "widths"]
-RecoveryName: TypeAlias = Literal["means", "least_squares", "batchnorm"]
+RecoveryName: TypeAlias = Literal["means", "least_squares", "batchnorm", "polish"]
 
 
 class Means(TypedDict, total=False):
@@ -97,6 +97,26 @@ class BatchNorm(TypedDict):
     method: Literal["batchnorm"]
 
 
+class Polish(TypedDict, total=False):
+    """The recovery `polish` with its options.
+
+    Attributes:
+        method: its name.
+        weights: all weights, or the scales and shifts of norms, and biases.
+        block_epochs: epochs in which each block learns by itself.
+        epochs: epochs after these, in which all blocks learn together.
+        lr: Adam's learning rate, at its highest.
+        augment: whether images are flipped, cropped and mixed with each other.
+    """
+
+    method: Literal["polish"]
+    weights: Literal["full", "scales"]
+    block_epochs: int
+    epochs: int
+    lr: float
+    augment: bool
+
+
 class OwnRecovery(TypedDict, total=False):
     """A recovery of a user's own, a function of a file.
 
@@ -109,4 +129,4 @@ class OwnRecovery(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-RecoveryStep: TypeAlias = RecoveryName | str | Means | LeastSquares | BatchNorm | OwnRecovery
+RecoveryStep: TypeAlias = RecoveryName | str | Means | LeastSquares | BatchNorm | Polish | OwnRecovery

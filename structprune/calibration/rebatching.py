@@ -61,7 +61,7 @@ def rebatched(batches: Sequence[Batch], size: int, most: int | None = None) -> l
             count += batch.images
         return kept
     end = whole.images if most is None else min(most, whole.images)
-    return [_rows(whole, slice(start, min(start + size, end))) for start in range(0, end, size)]
+    return [rows(whole, slice(start, min(start + size, end))) for start in range(0, end, size)]
 
 
 def thinned(batches: Sequence[Batch], step: int) -> list[Batch]:
@@ -70,11 +70,13 @@ def thinned(batches: Sequence[Batch], step: int) -> list[Batch]:
         whole = one_batch(batches)
     except ValueError:
         return list(batches[::step])
-    return rebatched([_rows(whole, slice(None, None, step))], BATCH)
+    return rebatched([rows(whole, slice(None, None, step))], BATCH)
 
 
-def _rows(batch: Batch, rows: slice) -> Batch:
+def rows(batch: Batch, chosen: slice) -> Batch:
+    """Some samples of a batch, with their labels; its tensors are views of the batch's."""
+
     def cut(x: Any) -> Any:
-        return x[rows] if isinstance(x, Tensor) and x.dim() else x
+        return x[chosen] if isinstance(x, Tensor) and x.dim() else x
 
     return Batch(batch.inputs.map(cut), pytree.tree_map(cut, batch.labels))

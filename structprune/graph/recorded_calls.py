@@ -60,6 +60,12 @@ def _writes(node: fx.Node) -> bool:
     return bool(node.target._schema.is_mutable)  # type: ignore[union-attr]
 
 
+def result_bytes(recording: Captured) -> int:
+    """The bytes of all that the calls of a pass make, views counted as what they show."""
+    leaves = [leaf for node in op_calls(recording) for leaf in leaves_of(node.meta["val"])]
+    return sum(x.numel() * x.element_size() for x in leaves if isinstance(x, Tensor))
+
+
 class RecordedCalls:
     """What each call makes, and where it goes from there."""
 
@@ -75,6 +81,12 @@ class RecordedCalls:
     def result(self, site: CallSite) -> Tensor:
         """What a call returned when it was recorded: a tensor without values."""
         return self._by_site[site].meta["val"]
+
+    def shape(self, site: CallSite) -> tuple[int, ...] | None:
+        """The shape of the tensor that a call made when it was recorded; None if there is no such call or tensor."""
+        node = self._by_site.get(site)
+        value = None if node is None else node.meta["val"]
+        return tuple(value.shape) if isinstance(value, Tensor) else None
 
     def before_average(self, name: str, channels: int) -> CallSite | None:
         """The call that makes the feature maps of which the value of that name is the average over places.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..plan_schema import KeptAxes, Statistic
+from ..plan_schema import KeptAxes, Statistic, in_blocks
 from .axes import alive
-from .channels import ChannelGraph
+from .channels import ChannelGraph, Place
 
 Kept = Mapping[str, np.ndarray]  # for each group by name the indices of the units that stay
 
@@ -67,3 +67,40 @@ def cut_statistics(graph: ChannelGraph, kept: Kept) -> list[Statistic]:
             for where, positions in cut.items():
                 keep.setdefault(where, {}).update(positions)
     return list(result.values())
+
+
+def removed_by(graph: ChannelGraph, keep: Mapping[str, KeptAxes]) -> np.ndarray | None:
+    """Which classes the removal takes away that keeps these positions of parameters and buffers.
+
+    A position goes with any of its classes, so what goes is every class of a removed position that stands on no kept
+    one.
+
+    Args:
+        graph: of the dense network.
+        keep: as `kept_positions` returns it.
+
+    Returns:
+        Whether each class goes, with one False more for positions that carry none; None where no removal of this graph
+        keeps exactly these positions.
+    """
+    gone, stays = np.zeros(graph.classes + 1, bool), np.zeros(graph.classes + 1, bool)
+    intact: dict[Place, np.ndarray] = {}
+    for key, kept_axes in keep.items():
+        for dim, kept in kept_axes.items():
+            axis = graph.axes.get((key, int(dim)))
+            if axis is None:
+                return None
+            intact[key, int(dim)] = chosen = np.zeros(len(axis), bool)
+            size = graph.shapes[key][int(dim)]
+            for block, row in enumerate(kept if in_blocks(kept) else [kept]):
+                chosen[np.asarray(row) + block * size] = True
+    for place, axis in graph.axes.items():
+        chosen = intact.get(place, np.ones(len(axis), bool))
+        gone[axis[~chosen]] = True
+        stays[axis[chosen]] = True
+    gone &= ~stays
+    gone[-1] = False
+    for place, axis in graph.axes.items():
+        if not np.array_equal(alive(axis, gone), intact.get(place, np.ones(len(axis), bool))):
+            return None
+    return gone

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from ..registry import SpecRegistry
 from ..strict_specs import Number, Strict
@@ -81,6 +81,31 @@ class BatchNormSpec(RecoverySpec):
     method: Literal["batchnorm"] = Field(default="batchnorm", description="the step's name")
 
 
+class PolishSpec(RecoverySpec):
+    """The slim network is trained on the calibration images for a short time, to make what the dense network makes.
+
+    First each block by itself, if that is wanted, then all together. Nothing changes unless that helps on images that
+    are held out.
+    """
+
+    method: Literal["polish"] = Field(default="polish", description="the step's name")
+    weights: Literal["full", "scales"] = Field(
+        default="scales", description="all weights, or the scales and shifts of norms, and biases"
+    )
+    block_epochs: int = Field(default=0, ge=0, description="epochs in which each block learns by itself")
+    epochs: int = Field(default=4, ge=0, description="epochs after these, in which all blocks learn together")
+    lr: Number = Field(default=5e-4, gt=0, allow_inf_nan=False, description="Adam's learning rate, at its highest")
+    augment: bool = Field(
+        default=True, description="other views of the images each time: flipped, cropped, mixed with each other"
+    )
+
+    @model_validator(mode="after")
+    def _trains(self) -> PolishSpec:
+        if not self.block_epochs + self.epochs:
+            raise ValueError("block_epochs and epochs are both 0: leave polish out, or raise one")
+        return self
+
+
 class OwnRecoverySpec(RecoverySpec):
     """A recovery of the user's own: `method` is `file.py:function`, called with `kwargs`."""
 
@@ -92,7 +117,7 @@ RECOVERIES: SpecRegistry[Recovery] = SpecRegistry(
     "recovery",
     "structprune.recover",
     "RECOVERIES",
-    {"batchnorm": BatchNormSpec, "least_squares": LeastSquaresSpec, "means": MeansSpec},
+    {"batchnorm": BatchNormSpec, "least_squares": LeastSquaresSpec, "means": MeansSpec, "polish": PolishSpec},
 )
 AnyRecoverySpec = Annotated[SerializeAsAny[RecoverySpec], BeforeValidator(RECOVERIES.parser("method", OwnRecoverySpec))]
 

@@ -1,4 +1,4 @@
-"""`recover`: the methods that win back what pruning costs, without labels and without training."""
+"""`recover`: the methods that win back what pruning costs, without labels."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def recover(
     - `means`, or {"method": "means", "source": "batchnorm"}: removed channels leave their mean in consumers' offsets;
     - `least_squares`, or {"method": "least_squares", "weights": "scales", "ridge": 0.1}: consumers' weights are fitted
       to the dense network's outputs, layer by layer; heads that lost channels make the mixtures of them that matter;
-    - `batchnorm`: running means and variances are taken anew;
+    - `batchnorm`: running means and variances are taken anew; `polish`: a short training, first block by block;
     - {"method": "file.py:function", "kwargs": {…}}: a recovery of your own (see CONTRIBUTING.md).
 
     Args:
@@ -124,6 +124,7 @@ def _mend(spec: RecoverySpec, mending: Mending) -> int:
     """Mends by one method. Returns how many layers that changed, and notes what a user should know."""
     mending.progress(0.0)
     notes, changed = mending.slim.notes, 0
+    before = len(notes)
     try:
         changed = mend_by(spec, mending)
     except Exception as error:
@@ -133,7 +134,7 @@ def _mend(spec: RecoverySpec, mending: Mending) -> int:
             f"{spec.method} was broken off, as there is no memory left: give fewer images, in smaller batches (a "
             "list of tensors)"
         )
-    if not changed:
+    if not changed and len(notes) == before:
         notes.append(f"{spec.method} changed nothing: no layer of this network can take it")
     return changed
 
