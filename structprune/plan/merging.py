@@ -1,7 +1,7 @@
 """Merging: of each cluster of like units one stays, which computes their mean, with the sum of consumers' columns.
 
 Enters a plan that says how many units stay; leaves one by which as many stay, and the others are merged into them. Like
-are units whose filters are: rows of all layers that make them, as their BatchNorms scale and shift them.
+are units whose filters are, of all layers that make them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..graph import DependencyGraph, Group
 from ..graph.group import Slice
-from ..graph.layers import Layer, Norm, find_layers, sole_layers
+from ..graph.layers import Layer, find_layers, sole_layers
 from ..graph.mergeable import Mergeable, find_mergeable
 from ..modules import tensors
 from ..plan_schema import KeptAxes, MergedAxis, MergedNorm, Merges, in_blocks
@@ -105,34 +105,24 @@ class _Features:
         return np.concatenate(parts, axis=1) if parts else np.zeros((len(units), 1))
 
     def _rows(self, s: Slice) -> np.ndarray:
-        """The filters of a layer, with their offsets, as the BatchNorm behind them leaves them."""
-        weight = self._state[s.key]
-        rows = _numbers(weight.movedim(s.dim, 0).flatten(1))
+        """The filters of a layer, and its offsets where no BatchNorm has others. A negative BatchNorm turns them round.
+
+        How much a BatchNorm scales and shifts them does not count: filters that it makes small would all be in one
+        cluster, and little of them left (docs/fidelity.md).
+        """
+        rows = _numbers(self._state[s.key].movedim(s.dim, 0).flatten(1))
         layer = self._layers.get(s.key)
         if layer is None:
             return rows
-        bias = _numbers(self._state[layer.bias]) if layer.bias else np.zeros(len(rows))
-        if layer.norm is not None and len(self._state[layer.norm.mean]) == len(rows) == len(bias):
-            scale, shift = _affine(layer.norm, self._state)
-            rows, bias = rows * scale[:, None], scale * bias + shift
-            # a BatchNorm's outputs vary by its scale, whatever its inputs are: so much is a difference of filters worth
-            size = np.sqrt((rows**2).sum() / max((self._gain(layer.norm) ** 2).sum(), 1e-300))
-            rows = rows / size if size else rows
-        return np.concatenate([rows, bias[:, None]], axis=1) if len(bias) == len(rows) else rows
-
-    def _gain(self, norm: Norm) -> np.ndarray:
-        return _numbers(self._state[norm.weight]) if norm.weight else np.ones(len(self._state[norm.mean]))
+        if layer.norm is not None and layer.norm.weight:
+            gains = _numbers(self._state[layer.norm.weight])
+            return np.where(gains < 0, -1, 1)[:, None] * rows if len(gains) == len(rows) else rows
+        bias = _numbers(self._state[layer.bias]) if layer.bias and layer.norm is None else rows[:, :0]
+        return np.concatenate([rows, bias[:, None]], axis=1) if bias.shape == rows.shape[:1] else rows
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:
     return tensor.double().cpu().numpy()
-
-
-def _affine(norm: Norm, state: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """The scale and the shift of a BatchNorm in evaluation."""
-    mean, variance = _numbers(state[norm.mean]), _numbers(state[norm.variance])
-    scale = (_numbers(state[norm.weight]) if norm.weight else 1.0) / np.sqrt(variance + norm.eps)
-    return scale, (_numbers(state[norm.bias]) if norm.bias else 0.0) - scale * mean
 
 
 def _positions(s: Slice, units: np.ndarray) -> np.ndarray | None:

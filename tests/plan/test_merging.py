@@ -13,6 +13,7 @@ from structprune.errors import BudgetError, PlanError
 from structprune.graph.mergeable import find_mergeable
 from structprune.plan.clustering import cluster
 from structprune.plan.merging import merge
+from structprune.plan.planning import realise
 from structprune.suites.equality import random_plan
 from tests.example_networks import Chain, randomise
 
@@ -72,6 +73,22 @@ def test_a_plan_says_what_is_merged_into_what_and_is_read_back():
 def test_the_plan_hangs_on_the_weights_alone():
     model = randomise(Chain())
     assert merged_plan(model)[1] == merged_plan(model)[1]
+
+
+def test_filters_that_batchnorms_turn_round_are_not_alike():
+    model = randomise(Chain())
+    with torch.no_grad():
+        model.conv1.weight.copy_(model.conv1.weight[[0, 1, 2, 3, 0, 1, 2, 3]])
+        model.bn1.weight.copy_(model.bn1.weight[[0, 1, 2, 3, 0, 1, 2, 3]])
+        model.conv1.weight[[5, 7]] *= -1
+        model.bn1.weight[[5, 6]] *= -1
+    graph = sp.trace(model, X[:1])
+    scores = sp.score(graph, "l1")
+    plan = merge(graph, realise(graph, {"conv1": np.arange(5), "conv2": np.arange(6)}, scores.criterion))
+    into = plan.merges["groups"]["conv1"]
+    alike = {(a, b) for a in range(8) for b in range(a) if into[a] == into[b]}
+    assert {(4, 0), (5, 1)} <= alike
+    assert not alike & {(6, 2), (7, 3)}
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_duplicates_merge_without_loss():
 def test_channels_that_differ_by_what_a_batchnorm_takes_back_merge_without_loss():
     """Scaled filters behind BatchNorms that scale the other way compute the same: their plain means would not."""
     model = paired(randomise(Net()))
+    plan = plan_of_pairs(model)
     factors = torch.tensor([1.0] * 4 + [3.0, -0.5, 7.0, 0.1])
     with torch.no_grad():
         model.conv.weight *= factors.reshape(-1, 1, 1, 1)
@@ -75,7 +76,6 @@ def test_channels_that_differ_by_what_a_batchnorm_takes_back_merge_without_loss(
         model.bn.weight *= factors.sign()
         model.bn.running_var.copy_((model.bn.running_var + model.bn.eps) * factors**2 - model.bn.eps)
     before = model(X)
-    plan = plan_of_pairs(model)
     assert plan.merges["groups"] == {"conv": PAIRS}
     torch.testing.assert_close(sp.prune(model, plan)(X), before, atol=1e-5, rtol=1e-5)
 
