@@ -67,7 +67,8 @@ def test_the_recipes_are_in_the_wheel(tmp_path, monkeypatch):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert sorted(n for n in names if n.endswith(".yaml")) == [f"structprune/recipes/{n}.yaml" for n in NAMES]
-        assert {"structprune/__main__.py", "structprune/report/templates/report.html"} <= set(names)
+        page = ("templates/report.html", "templates/page.css", "vendor/uPlot.iife.min.js", "vendor/uPlot.LICENSE")
+        assert {"structprune/__main__.py", *(f"structprune/report/{file}" for file in page)} <= set(names)
         archive.extractall(tmp_path / "installed")
     monkeypatch.setattr(shipped_recipes, "INSTALLED", tmp_path / "installed" / "structprune" / "recipes")
     assert sorted(shipped_recipes.shipped()) == NAMES

@@ -44,6 +44,33 @@ def verdict_of(report: Report) -> Verdict:
     )
 
 
+def quality_state(report: Report) -> State:
+    """Whether quality is kept: within the bounds that were asked for, else as `verdict_of` judges it.
+
+    Args:
+        report: `quality` and `search` are looked at.
+
+    Returns:
+        `good` where it is kept, `poor` where it is lost, `broken` where less than half of it is left.
+    """
+    state = _quality(report.quality)[1]
+    if report.search and state != "broken":
+        return _bounded("", report.search.bounds)[1]
+    return state
+
+
+def is_speed_short(report: Report) -> bool:
+    """Whether the network was timed, and is not shown to be faster, or not as fast as was asked.
+
+    Args:
+        report: `latency` and `budget` are looked at.
+
+    Returns:
+        False where nothing was timed.
+    """
+    return not _speed(report)[1]
+
+
 def _speed(report: Report) -> tuple[str, bool]:
     """What was measured, and whether it is faster, and as fast as was asked."""
     latency = report.latency
