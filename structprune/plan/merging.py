@@ -102,7 +102,23 @@ class _Features:
                     rows = self._rows(s)[positions].reshape(len(units), -1)
                     size = np.sqrt((rows**2).sum())
                     parts.append(rows / size if size else rows)
-        return np.concatenate(parts, axis=1) if parts else np.zeros((len(units), 1))
+        rows = np.concatenate(parts, axis=1) if parts else np.zeros((len(units), 1))
+        return rows * self._use(group, units)[:, None]
+
+    def _use(self, group: Group, units: np.ndarray) -> np.ndarray:
+        """How much consumers make of units: by the sizes of their columns, in which each consumer weighs the same.
+
+        What is lost where a filter becomes the mean of others is in proportion to that.
+        """
+        use = np.zeros(len(units))
+        for s in group.slices:
+            weight = self._state[s.key]
+            positions = _positions(s, units) if s.role == "consumer" else None
+            if positions is not None and len(s.index) == weight.shape[s.dim]:  # no blocks
+                sizes = np.linalg.norm(_numbers(weight.movedim(s.dim, 0).flatten(1)), axis=1)
+                usual = np.sqrt((sizes**2).mean())
+                use += np.linalg.norm(sizes[positions], axis=1) / usual if usual else 0.0
+        return np.maximum(use, 1e-3) if use.any() else np.ones(len(units))
 
     def _rows(self, s: Slice) -> np.ndarray:
         """The filters of a layer, and its offsets where no BatchNorm has others. A negative BatchNorm turns them round.

@@ -91,6 +91,23 @@ def test_filters_that_batchnorms_turn_round_are_not_alike():
     assert not alike & {(6, 2), (7, 3)}
 
 
+def test_filters_that_consumers_make_much_of_stay_apart():
+    """Of two pairs that are equally near, the one whose columns are small becomes one."""
+    model = randomise(Chain())
+    with torch.no_grad():
+        model.conv1.weight.copy_(10 * torch.eye(8, 27).reshape(8, 3, 3, 3))
+        model.conv1.weight[1] = model.conv1.weight[0]
+        model.conv1.weight[3] = model.conv1.weight[2]
+        model.conv1.weight[[1, 3], 2, 2, 2] += 1
+        model.conv2.weight[:, :2] *= 10
+        model.conv2.weight[:, 2:4] /= 10
+    graph = sp.trace(model, X[:1])
+    plan = merge(graph, realise(graph, {"conv1": np.arange(7), "conv2": np.arange(6)}, "l1"))
+    into = plan.merges["groups"]["conv1"]
+    assert into[2] == into[3]
+    assert into[0] != into[1]
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
