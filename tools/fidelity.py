@@ -28,7 +28,7 @@ from structprune.plan import ALLOCATIONS
 from structprune.suites.beside_peer import machine
 from structprune.suites.command_line import Parser, check_known, command, fail, names, note, stdout, whole
 from structprune.suites.fidelity.report import draw, line, table
-from structprune.suites.fidelity.rows import RECOVERIES, SURGERIES, Row, Settings, data_of, medians, our_rows, peer_rows
+from structprune.suites.fidelity.rows import RECOVERIES, SURGERIES, Row, Settings, all_rows, data_of, medians
 from structprune.suites.fidelity.subjects import CUTS, load
 from structprune.suites.results import replace_text
 
@@ -75,17 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(*plans, surgeries=options.surgery)
     rows: list[Row] = []
     try:
-        for seed in range(options.seed, options.seed + options.seeds):
-            subject = load(options.network, options.images, options.crops, seed)
-            note(f"seed {seed}: {subject.dense.metric} {subject.dense.value:.3f} dense")
-            about = {"command": command(), "machine": machine(), "dense": data_of(subject.dense)}
-            for measure in (our_rows, peer_rows)[: 1 if options.no_peer else 2]:
-                for row in measure(subject, settings):
-                    rows.append(row)
-                    note(line(row))
-                    if options.json:
-                        data = {**about, "rows": [row.to_data() for row in rows]}
-                        replace_text(options.json, json.dumps(data, indent=1) + "\n")
+        seeds = range(options.seed, options.seed + options.seeds)
+        subjects = [load(options.network, options.images, options.crops, seed) for seed in seeds]
+        about = {"command": command(), "machine": machine(), "dense": data_of(subjects[0].dense)}
+        note(f"{subjects[0].dense.metric} {subjects[0].dense.value:.3f} dense")
+        for row in all_rows(subjects, settings, not options.no_peer):
+            rows.append(row)
+            note(line(row))
+            if options.json:
+                data = {**about, "rows": [row.to_data() for row in rows]}
+                replace_text(options.json, json.dumps(data, indent=1) + "\n")
     except KeyboardInterrupt:
         note(f"interrupted after {len(rows)} rows; --json has what is done")
         raise SystemExit(130) from None

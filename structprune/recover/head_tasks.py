@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..calibration import WritableNetwork
-from ..graph.attention import Heads, Product, Unfit, find_attention
+from ..graph.attention import Heads, Product, Unfit, attention_of
 from ..records import Plan
 
 
@@ -64,7 +64,7 @@ def head_tasks(dense: WritableNetwork, slim: WritableNetwork, plan: Plan) -> Ite
     Returns:
         Products without moments yet.
     """
-    there, here = (find_attention(net.recording, net.layers) for net in (dense, slim))
+    there, here = (attention_of(net.result, net.recording, net.layers) for net in (dense, slim))
     unfit: dict[str, list[str]] = {}
     for values in (False, True):
         before, after = (both.values if values else both.logits for both in (there, here))

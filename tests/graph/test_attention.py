@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from structprune.graph.attention import Heads, find_attention
+from structprune.graph.attention import Heads, attention_of, find_attention
 from structprune.graph.layers import find_layers
 from structprune.ops import Inputs, capture
 
@@ -50,7 +50,7 @@ class Attend(nn.Module):
         return self.proj((a @ v).transpose(1, 2).flatten(2))
 
 
-def attention_of(module, *x):
+def attention_in(module, *x):
     recording = capture(module.eval(), Inputs(x, {}))
     return find_attention(recording, find_layers(recording)[0])
 
@@ -61,7 +61,7 @@ def channels(width):
 
 @pytest.mark.parametrize("how", ["plain", "sdpa", "flat", "turned"])
 def test_each_head_s_channels_are_found(how):
-    found = attention_of(Attend(how), torch.randn(2, 5, 6))
+    found = attention_in(Attend(how), torch.randn(2, 5, 6))
     (logits,), (values,) = found.logits, found.values
     sides = [(logits.left, "q", WIDTH), (logits.right, "k", WIDTH), (values.right, "v", VALUE)]
     for side, module, width in (*sides, (values.left, "proj", VALUE)):
@@ -80,16 +80,16 @@ def test_each_head_s_channels_are_found(how):
     ],
 )
 def test_why_queries_can_not_change_is_said(how, reason):
-    assert attention_of(Attend(how), torch.randn(2, 5, 6)).logits[0].left == reason
+    assert attention_in(Attend(how), torch.randn(2, 5, 6)).logits[0].left == reason
 
 
 def test_what_reads_values_through_an_activation_is_none_to_change():
-    (values,) = attention_of(Attend("activated"), torch.randn(2, 5, 6)).values
+    (values,) = attention_in(Attend("activated"), torch.randn(2, 5, 6)).values
     assert values.left == "relu reads what attention makes of its values"
 
 
 def test_products_that_sum_over_tokens_are_not_taken_for_logits():
-    found = attention_of(Attend("linear"), torch.randn(2, 5, 6))
+    found = attention_in(Attend("linear"), torch.randn(2, 5, 6))
     sides = [side for product in (*found.logits, *found.values) for side in (product.left, product.right)]
     assert sides
     assert not all(isinstance(side, Heads) for side in sides)
@@ -97,7 +97,7 @@ def test_products_that_sum_over_tokens_are_not_taken_for_logits():
 
 def test_heads_are_known_for_batches_of_other_sizes():
     for how, lead in (("plain", (3, HEADS)), ("flat", (3 * HEADS,))):
-        side = attention_of(Attend(how), torch.randn(2, 5, 6)).logits[0].left
+        side = attention_in(Attend(how), torch.randn(2, 5, 6)).logits[0].left
         np.testing.assert_array_equal(side.of(lead), [0, 1] * 3)
     assert side.of((3,)) is None
 
@@ -108,10 +108,20 @@ def test_windows_with_position_biases_and_convolutions_for_projections():
         "swin_tiny_patch4_window7_224",
         **{"img_size": 28, "patch_size": 2, "in_chans": 1, "embed_dim": 16, "depths": (2,), "num_heads": (2,)},
     )
-    found = attention_of(swin, torch.randn(2, 1, 28, 28))
+    found = attention_in(swin, torch.randn(2, 1, 28, 28))
     assert [len(found.logits), len(found.values)] == [2, 2]
     for product in (*found.logits, *found.values):
         assert isinstance(product.left, Heads)
         assert isinstance(product.right, Heads)
         assert product.left.channels.shape == product.right.channels.shape == (2, 8)
     np.testing.assert_array_equal(found.logits[1].right.channels[1], 16 + 8 + np.arange(8))
+
+
+def test_few_images_tell_the_same_as_many():
+    module, x = Attend("flat").eval(), torch.randn(8, 5, 6)
+    recording = capture(module, Inputs((x,), {}))
+    few = attention_of(module, recording, find_layers(recording)[0])
+    np.testing.assert_array_equal(few.logits[0].left.of((16,)), [0, 1] * 8)
+    many = attention_in(module, x)
+    assert few.logits[0].left.layer == many.logits[0].left.layer
+    np.testing.assert_array_equal(few.values[0].left.channels, many.values[0].left.channels)

@@ -10,7 +10,7 @@ from structprune.calibration import Batch
 from structprune.ops import Inputs
 from structprune.quality_judge import Judge, Quality
 from structprune.suites.fidelity.report import cell, draw, line, table
-from structprune.suites.fidelity.rows import THEIRS, Left, Row, Settings, medians, our_rows, peer_rows
+from structprune.suites.fidelity.rows import THEIRS, Left, Row, Settings, all_rows, medians, our_rows, peer_rows
 from structprune.suites.fidelity.subjects import Subject, warped
 from structprune.tasks.building import make_task
 from tests.example_networks import Chain
@@ -74,6 +74,15 @@ def test_torch_pruning_is_measured_at_the_nearest_ratio(subject):
     assert list(row.to_data()["results"]["as cut"]) == ["agreement", "kl"]
 
 
+def test_where_torch_pruning_fails_its_row_says_so(subject, monkeypatch):
+    def search(*_):
+        raise IndexError("index 12 is out of bounds")
+
+    monkeypatch.setattr("structprune.compare.peer.search_ratio", search)
+    (row,) = peer_rows(subject, Settings([], [], [], [1.5]))
+    assert (row.criterion, row.cut, row.results) == (f"{THEIRS}: IndexError", 1.5, {})
+
+
 def test_inner_widths_are_divided_and_torch_pruning_comes_as_near_in_all_widths_and_in_these():
     torch.manual_seed(0)
     model = Wide().eval()
@@ -84,7 +93,9 @@ def test_inner_widths_are_divided_and_torch_pruning_comes_as_near_in_all_widths_
     (ours,) = our_rows(inner, settings)
     assert (ours.allocation, ours.target, ours.seed) == ("inner widths ÷ 2", 2.0, 1)
     assert ours.cut == (10 * 8 + 8 * 16 + 16 * 5) / (10 * 8 + 8 * 8 + 8 * 5)
-    everywhere, theirs = peer_rows(inner, settings)
+    again, everywhere, theirs = all_rows([inner], settings, with_peer=True)
+    assert again.cut == ours.cut
+    assert len(list(all_rows([inner, inner], settings, with_peer=False))) == 2
     assert (everywhere.allocation, theirs.allocation) == ("uniform", "inner widths ÷ 2")
     assert theirs.cut == ours.cut
 

@@ -142,6 +142,24 @@ def _median(rows: Sequence[Row]) -> Row:
     return replace(rows[0], cut=median(row.cut for row in rows), results=results)
 
 
+def all_rows(subjects: Sequence[Subject], settings: Settings, with_peer: bool) -> Iterator[Row]:
+    """The rows of all seeds, torch-pruning's last: it sees no calibration set.
+
+    Args:
+        subjects: One network, or one for each seed.
+        settings: What is measured.
+        with_peer: Whether torch-pruning is measured too.
+
+    Yields:
+        A row.
+    """
+    for subject in subjects:
+        yield from our_rows(subject, settings)
+    same = all(subject.inner for subject in subjects)  # which are trained once for all seeds
+    for subject in subjects[: 1 if same else len(subjects)] if with_peer else ():
+        yield from peer_rows(subject, settings)
+
+
 def our_rows(subject: Subject, settings: Settings) -> Iterator[Row]:
     """structprune's rows: for each criterion, allocation and cut one.
 
@@ -174,7 +192,7 @@ def peer_rows(subject: Subject, settings: Settings) -> Iterator[Row]:
         settings: What is measured; criteria, allocations and recoveries are not torch-pruning's.
 
     Yields:
-        A row.
+        A row; where torch-pruning fails, with the error and without results.
     """
     dense = peer.without_fused_attention(subject.model)
     macs = peer.total_macs(dense, subject.x)
@@ -187,10 +205,14 @@ def peer_rows(subject: Subject, settings: Settings) -> Iterator[Row]:
             kinds = {"uniform": peer.Settings(), _inner(target): peer.Settings(ignored=_other_layers(graph, subject))}
         for name, chosen in kinds.items():
             prune = functools.partial(peer.prune_by_ratio, settings=chosen, attn_dim=True)
-            ratio = peer.search_ratio(dense, subject.x, round(macs * share), settings.align, prune)
-            slim = prune(copy.deepcopy(dense), subject.x, ratio, settings.align).eval()
-            cut = macs / peer.total_macs(slim, subject.x)
-            yield Row(THEIRS, name, target, cut, {"as cut": Left(subject.judge(slim))}, seed=subject.seed)
+            try:
+                ratio = peer.search_ratio(dense, subject.x, round(macs * share), settings.align, prune)
+                slim = prune(copy.deepcopy(dense), subject.x, ratio, settings.align).eval()
+                cut, results = macs / peer.total_macs(slim, subject.x), {"as cut": Left(subject.judge(slim))}
+            except Exception as error:  # whatever it raises, or a network that it broke
+                yield Row(f"{THEIRS}: {type(error).__name__}", name, target, 1 / share, {}, seed=subject.seed)
+                continue
+            yield Row(THEIRS, name, target, cut, results, seed=subject.seed)
 
 
 def _inner(factor: float) -> str:
