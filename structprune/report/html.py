@@ -15,6 +15,7 @@ from .headline import headline, targets
 from .network_stages import is_worth_folding, stages_of
 from .page_data import plots_of, quality_stages
 from .records import Group, Report
+from .run_facts import RunFacts
 from .table import also_rows, gate_rows, int8_rows, summary_rows
 from .verdict import verdict_of
 
@@ -38,12 +39,13 @@ class NetworkStage(NamedTuple):
         return sum(group.kept_channels or 0 for group in self.groups)
 
 
-def render_html(report: Report, name: str) -> str:
+def render_html(report: Report, name: str, facts: RunFacts | None = None) -> str:
     """A page of a report.
 
     Args:
         report: What a run came to.
         name: What the page is called.
+        facts: What else is known of the run, as `run_facts.facts_of` reads it from the folder that the page goes into.
 
     Returns:
         HTML that needs nothing beside it.
@@ -51,6 +53,7 @@ def render_html(report: Report, name: str) -> str:
     return render_page(
         "report.html",
         report=report,
+        facts=facts,
         merges=any(group.merged_units for group in report.groups),
         verdict=report.verdict or verdict_of(report),
         name=name,

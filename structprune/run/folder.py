@@ -19,6 +19,7 @@ from ..progress import Reporter
 from ..recipe import Recipe, read_yaml
 from ..records import Plan
 from ..report import Report, render_html
+from ..report.run_facts import command_line, facts_of
 from ..runtimes import environment
 from ..store import atomic_files
 from ..store.artefacts import Artefacts
@@ -140,6 +141,7 @@ class RunFolder:
             self.claim(recipe, resume)  # anew, now that nobody else can change it
             atomic_files.clear(self.path)
             reporter.log = self.path / "log.jsonl"
+            reporter.event("started", command=command_line())
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
             atomic_files.write_text(self.path / "recipe.yaml", text)
             atomic_files.write_text(
@@ -186,7 +188,7 @@ class RunFolder:
             kept = runner.folder(name_of_network)
             if kept is not None and (kept / file).is_file():
                 atomic_files.write(self.path / file, partial(shutil.copyfile, kept / file))
-        atomic_files.write_text(self.path / "report.html", render_html(report, name))
+        atomic_files.write_text(self.path / "report.html", render_html(report, name, facts_of(self.path)))
         atomic_files.write_text(self.path / "report.json", json.dumps(report.to_data(), indent=2) + "\n")
         runner.reporter.event("finished", passed=passed)
 

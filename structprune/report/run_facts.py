@@ -1,0 +1,96 @@
+"""When a run was made, how long it took, by which command, and which files it left: what its page says of it besides.
+
+Enters the folder of a run; leaves text. Nothing here is in report.json, which is the same whenever a run is made.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FILES = {
+    "report.json": "all that stands here, for programs",
+    "plan.json": "which filters stay",
+    "recipe.yaml": "what was asked for",
+    "slim.onnx": "the slim network",
+    "slim.safetensors": "its weights",
+    "dense.onnx": "the dense network",
+    "dense.safetensors": "its weights",
+    "dense.summary.csv": "its training",
+    "slim.summary.csv": "the slim network's training",
+    "environment.json": "the machine",
+    "log.jsonl": "what was done when",
+}
+PROGRAM = "structprune"
+
+
+class RunFacts(NamedTuple):
+    """What a page says of a run beside its report.
+
+    Attributes:
+        started: The date and time, in UTC; empty where there is no log.
+        duration: From the first event of the log to the last.
+        command: By which the run was started; empty where it was not by the command line.
+        files: Those that are there, and what each is.
+    """
+
+    started: str
+    duration: str
+    command: str
+    files: dict[str, str]
+
+
+def command_line() -> str:
+    """The command that this process was started by; empty if it is another program's.
+
+    Returns:
+        The command as a shell takes it.
+    """
+    program = Path(sys.argv[0])
+    is_ours = program.name == PROGRAM or program.parts[-2:] == (PROGRAM, "__main__.py")
+    return shlex.join([PROGRAM, *sys.argv[1:]]) if is_ours else ""
+
+
+def facts_of(folder: Path) -> RunFacts:
+    """What the files of a run's folder say of it.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        The facts; empty where the folder has no log.
+    """
+    events = _events(folder / "log.jsonl")
+    # report.json is written after the page, and is always there in the end
+    files = {name: words for name, words in FILES.items() if name == "report.json" or (folder / name).is_file()}
+    times = [event["time"] for event in events if isinstance(event.get("time"), float | int)]
+    if not times:
+        return RunFacts("", "", "", files)
+    command = next((str(event["command"]) for event in events if event.get("command")), "")
+    started = datetime.fromtimestamp(times[0], timezone.utc)
+    return RunFacts(f"{started:%Y-%m-%d %H:%M} UTC", _in_words(times[-1] - times[0]), command, files)
+
+
+def _events(log: Path) -> list[dict[str, Any]]:
+    """The events of a log; a line that was cut off by an interruption is passed over."""
+    events = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
