@@ -33,6 +33,7 @@ RECOVERIES: dict[str, list[Any]] = {
     "without means": ["least_squares"],
     "attention as cut": ["means", {"method": "least_squares", "attention": False}],
     "least squares": ["means", "least_squares"],
+    "polish": ["means", "least_squares", "polish"],
 }
 OURS_FIRST = "l1"  # gives widths to criteria that rank layer by layer
 Surgery = Literal["drop", "merge"]
