@@ -37,7 +37,8 @@ def root(
 
 for command in (
     *(runs.run, runs.plan, runs.show, models.inspect, models.init, models.sensitivity, models.profile),
-    *(machine.bench, machine.doctor, runs.compare, runs.sweep, runs.clean, machine.list_, models.models),
+    *(machine.bench, machine.doctor, runs.compare, runs.diff, runs.sweep, runs.clean),
+    *(machine.list_, models.models),
     *(machine.criteria, machine.allocations, machine.recoveries, machine.methods),
 ):
     app.command(command.__name__.rstrip("_"))(command)

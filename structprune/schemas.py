@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from .compare.plan_difference import PlanDifference
 from .compare.records import Comparison
 from .cost.cached_records import CacheEntry
 from .plan_schema import PlanData
@@ -28,6 +29,7 @@ RECORDS: dict[str, Any] = {
     "cost": CostSummary,
     "graph": GraphSummary,
     "plan": PlanData,
+    "plan_difference": PlanDifference,
     "report": Report,
     "sweep": SweepReport,
 }

@@ -158,6 +158,24 @@ def compare(
         output().print(f"{folder}: {files}", highlight=False, markup=False)
 
 
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json, or the folder of a run.")],
+    second: Annotated[Path, typer.Argument(metavar="PLAN", help="Another.")],
+    json_: JsonOption = False,
+) -> None:
+    """Print where two plans differ, width by width."""
+    with plain_errors(lambda: "nothing was written"):
+        from ..compare import difference_of, difference_table
+        from ..records import Plan
+
+        plans = [Plan.read(place / "plan.json" if place.is_dir() else place) for place in (first, second)]
+        difference = difference_of(*plans)
+        if json_:
+            typer.echo(json.dumps(difference.to_data(), indent=2))
+            return
+        output(140).print(difference_table(difference, (str(first), str(second))))
+
+
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP", help="A YAML file: a recipe, and what is tried with it.")],
     out: Annotated[
