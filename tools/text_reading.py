@@ -1,6 +1,6 @@
 """Reads rendered pages by CRAFT and EasyOCR's English recogniser, dense and slim, as two finished runs have them.
 
-    python tools/text_reading.py runs/craft runs/english_ocr --picture docs/pictures/text.png
+    python tools/text_reading.py runs/craft runs/english_ocr --picture pages.png
 
 Exit codes: 0 done, 2 bad input.
 """
