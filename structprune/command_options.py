@@ -24,7 +24,7 @@ SetOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the output folder.")]
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, of which docs/ has the schemas.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 ModelArgument = Annotated[
     str,
     typer.Argument(

@@ -175,14 +175,15 @@ def _second(model: nn.Module, recording: Captured, axis: Axis, size: int, tried:
     """A recording at one more size of an axis, the given one or the first that a way of growing gives; or why not."""
     ways = _GROWTHS[:2] if axis.is_batch else _GROWTHS
     sizes = dict.fromkeys([size, *(grow(axis.size, times) for times in (1, 2, 4) for grow in ways)])
-    result: Trial | str = ""
+    reason = f"{REFUSED} (no other size was tried)"
     for other in sizes:
         if other <= axis.size or other in tried:
             continue
         result = _attempt(model, recording, {axis: other})
         if isinstance(result, Trial) or not result.startswith((REFUSED, COMPARED)):
-            break
-    return result
+            return result
+        reason = result
+    return reason
 
 
 def made_anew(model: nn.Module, captured: Captured) -> Captured:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..errors import PlanError
 from ..graph import DependencyGraph, Group
 from ..graph.group import Slice
 from ..graph.layers import Layer, find_layers, sole_layers
@@ -100,6 +101,8 @@ class _Features:
                 positions = _positions(s, units)
                 if positions is not None:
                     rows = self._rows(s)[positions].reshape(len(units), -1)
+                    if not np.isfinite(rows).all():
+                        raise PlanError(f"merging compares filters, and {s.key} holds NaN or infinite values")
                     size = np.sqrt((rows**2).sum())
                     parts.append(rows / size if size else rows)
         rows = np.concatenate(parts, axis=1) if parts else np.zeros((len(units), 1))

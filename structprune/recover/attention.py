@@ -178,9 +178,17 @@ class _Writer:
             weight[:, channels] = taps.reshape(len(weight), len(channels), *weight.shape[2:])
         self.slim.write(key, weight)
         self.mixtures.changed.add(key)
-        if layer.bias and self.slim.can_shift(layer):
+        if self.slim.can_shift(layer):
             mean = task.mean().unsqueeze(2)
             lost = (before @ mean).sum(0) - (after @ (solution.left.mT @ mean[task.heads])).sum(0)
-            bias = self.dense.state[layer.bias].detach().double()
-            bias = bias[kept_of(self.plan, layer.bias, 0, len(bias))]
-            self.slim.write(layer.bias, bias + lost.reshape(len(weight), -1).sum(1))
+            offset = lost.reshape(len(weight), -1).sum(1)
+            if layer.bias:
+                self.slim.write(layer.bias, self._dense(layer.bias) + offset)
+            elif layer.norm is not None:  # which sees what the dense one sees: its statistics are those of that
+                self.slim.write(layer.norm.mean, self._dense(layer.norm.mean) - offset)
+                self.slim.write(layer.norm.variance, self._dense(layer.norm.variance))
+
+    def _dense(self, key: str) -> Tensor:
+        """What stays of a vector of the dense network."""
+        vector = self.dense.state[key].detach().double()
+        return vector[kept_of(self.plan, key, 0, len(vector))]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..calibration import WritableNetwork
 from ..graph import trace
-from ..graph.attention import Heads, find_attention
+from ..graph.attention import Heads, attention_of
 from ..graph.block_results import block_results
 from ..graph.recorded_calls import CallSite, RecordedCalls
 from ..graph.removal import removed_by
@@ -68,7 +68,7 @@ def find_points(dense: WritableNetwork, slim: WritableNetwork, plan: Plan, examp
 def _mixed(dense: WritableNetwork, slim: WritableNetwork) -> set[str]:
     """The weights of layers that make queries, keys or values of fewer channels a head: least squares may have made
     mixtures of them, which are no channels of the dense network's."""
-    there, here = (find_attention(network.recording, network.layers) for network in (dense, slim))
+    there, here = (attention_of(network.result, network.recording, network.layers) for network in (dense, slim))
     widths = {product.site: product.width for product in (*here.logits, *here.values)}
     sides = [
         side

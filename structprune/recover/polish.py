@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ..calibration import Batch, Observer, WritableNetwork
 from ..calibration.batches import BATCH
 from ..calibration.observer import See
+from ..errors import RecipeError
 from ..graph.recorded_calls import CallSite, call_lives, result_bytes
 from ..memory_limits import amount
 from ..modules import evaluating
@@ -111,34 +112,41 @@ class _Polish:
 
     def run(self) -> tuple[float, float]:
         """Trains. Returns the loss on the held-out samples before and after; the network then is the better one."""
-        spec = self.spec
-        with _trainable(self.mending.slim, spec.weights) as parameters:
-            before = best = self.loss_on_unseen()
+        with _trainable(self.mending.slim, self.spec.weights) as parameters:
+            before = self.loss_on_unseen()
             kept = [parameter.detach().clone() for parameter in parameters]
-            optimizer = torch.optim.Adam(parameters, lr=spec.lr)
-            steps = (spec.block_epochs + spec.epochs) * self.samples.steps(self.size)
-            worse = step = 0
-            for epoch in range(spec.block_epochs + spec.epochs):
-                for inputs in self.samples.epoch(self.size, self.generator):
-                    optimizer.param_groups[0]["lr"] = spec.lr * _rate((step + 0.5) / steps)
-                    self.mending.progress(step / steps)
-                    optimizer.zero_grad()
-                    loss = self.loss(inputs, apart=epoch < spec.block_epochs)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    step += 1
-                now = self.loss_on_unseen()
-                worse += 1
-                if now < best:
-                    best, worse = now, 0
+            try:
+                best = self._improve(parameters, kept, before)
+            finally:  # also where memory runs out: what an epoch was in the middle of is not handed on
+                with torch.no_grad():
                     for store, parameter in zip(kept, parameters, strict=True):
-                        store.copy_(parameter.detach())
-                if worse >= PATIENCE or not math.isfinite(now):
-                    break
-            with torch.no_grad():
-                for store, parameter in zip(kept, parameters, strict=True):
-                    parameter.copy_(store)
+                        parameter.copy_(store)
         return before, best
+
+    def _improve(self, parameters: list[nn.Parameter], kept: list[Tensor], before: float) -> float:
+        """Trains; `kept` becomes the best weights, whose loss on the held-out samples is returned."""
+        spec, best = self.spec, before
+        optimizer = torch.optim.Adam(parameters, lr=spec.lr)
+        steps = (spec.block_epochs + spec.epochs) * self.samples.steps(self.size)
+        worse = step = 0
+        for epoch in range(spec.block_epochs + spec.epochs):
+            for inputs in self.samples.epoch(self.size, self.generator):
+                optimizer.param_groups[0]["lr"] = spec.lr * _rate((step + 0.5) / steps)
+                self.mending.progress(step / steps)
+                optimizer.zero_grad()
+                loss = self.loss(inputs, apart=epoch < spec.block_epochs)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                step += 1
+            now = self.loss_on_unseen()
+            worse += 1
+            if now < best:
+                best, worse = now, 0
+                for store, parameter in zip(kept, parameters, strict=True):
+                    store.copy_(parameter.detach())
+            if worse >= PATIENCE or not math.isfinite(now):
+                break
+        return best
 
     def loss(self, inputs: Inputs, *, apart: bool) -> Tensor:
         """How far the slim network is from the dense one on other views of some samples: at the points, and unless each
@@ -222,6 +230,8 @@ def _bytes(values: Iterable[Any]) -> int:
 
 
 def _mend(spec: PolishSpec, mending: Mending) -> int:
+    if torch.is_inference_mode_enabled():
+        raise RecipeError("polish trains the network, which torch.inference_mode() forbids: call recover outside of it")
     notes = mending.slim.notes
     if not _parameters(mending.slim, spec.weights):
         what = "parameters" if spec.weights == "full" else "scales, shifts or biases"
@@ -229,7 +239,8 @@ def _mend(spec: PolishSpec, mending: Mending) -> int:
         return 0
     samples = Samples(mending.batches)
     if not samples.held_out or not samples.trained_on:
-        notes.append(f"polish changed nothing: some samples are held out, so give {LEAST} calibration images or more")
+        fewest = f"{LEAST} calibration images or more" if samples.apart else f"{LEAST} batches, or images of one size"
+        notes.append(f"polish changed nothing: some samples are held out, so give {fewest}")
         return 0
     size = step_size(mending.slim, mending.batches[0], mending.memory, spec.weights)
     if isinstance(size, str):

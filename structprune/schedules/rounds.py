@@ -7,6 +7,7 @@ dense network; `run.rounds` repeats the stages, and `Plan.then` makes one plan o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -83,7 +84,8 @@ def shares_gone(schedule: ScheduleSpec, tell: Tell | None = None) -> list[float]
     curve = callable_of(source, key, tell)
     with in_one_line(RecipeError, f"{key}: {source} failed"):
         values = [curve(time) for time in times]
-    shares = [float(value) for value in values if isinstance(value, (int, float)) and 0 < value <= 1]
+    numbers = [float(value) for value in values if isinstance(value, Real) and not isinstance(value, bool)]
+    shares = [number for number in numbers if 0 < number <= 1]
     if len(shares) < len(values) or shares != sorted(shares):
         listed = ", ".join(f"{shown(value)} at {time:.3g}" for time, value in zip(times, values, strict=True))
         raise RecipeError(f"{key}: {source} gave {listed}: give numbers over 0, up to 1, that do not fall")

@@ -144,6 +144,15 @@ def test_other_names_of_surgery_are_refused():
         sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, surgery="fold")
 
 
+def test_filters_that_are_not_finite_are_named():
+    model = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)))
+    with torch.no_grad():
+        model[0].weight[0] = torch.nan
+    graph = sp.trace(model.eval(), torch.randn(1, 3, 8, 8))
+    with pytest.raises(PlanError, match=r"merging compares filters, and 0\.weight holds NaN or infinite values"):
+        sp.plan(graph, sp.score(graph, "random"), {"channels": 0.5}, surgery="merge", align=1)
+
+
 def test_plans_that_merge_are_not_composed():
     model = randomise(Chain())
     _, plan = merged_plan(model)

@@ -188,3 +188,35 @@ def test_layers_that_lost_inputs_too_are_fitted_to_the_mixtures():
     done = sp.recover(model, slim, plan, x, ["means", "least_squares"])
     scales = sp.recover(model, slim, plan, x, ["means", {"method": "least_squares", "weights": "scales"}])
     assert error(model, done.model, x) < 0.7 * error(model, scales.model, x)
+
+
+class Convolved(nn.Module):
+    """Attention by 1×1 convolutions whose projection has a BatchNorm, and a bias or none."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.num_heads, self.head_dim = 2, 8
+        self.qkv, self.proj = nn.Conv2d(12, 48, 1), nn.Conv2d(16, 12, 1, bias=bias)
+        self.norm = nn.BatchNorm2d(12)
+
+    def forward(self, x):
+        batch, _, height, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, 3, self.num_heads, self.head_dim, -1).transpose(-2, -1).unbind(1)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(-2, -1)
+        return self.norm(self.proj(y.reshape(batch, -1, height, width)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_means_of_values_go_to_the_batchnorm_where_there_is_no_bias(bias):
+    torch.manual_seed(4)
+    model, x = Convolved(bias).eval(), torch.randn(64, 12, 3, 3)
+    with torch.no_grad():
+        model.qkv.bias.copy_(3 * torch.randn(48))
+        model.norm.running_mean.normal_()
+    plan, slim = cut(model, x, 4, form="graph")
+    dense, here = (WritableNetwork.of(network, batches_of(x)[0].inputs) for network in (model, slim))
+    compensate(dense, here, plan, batches_of(x), ridge=1e-9)
+    with torch.no_grad():
+        gap = here.result(x) - model(x)
+        as_cut = slim(x) - model(x)
+    assert float(gap.mean((0, 2, 3)).abs().max()) < 0.1 * float(as_cut.mean((0, 2, 3)).abs().max())

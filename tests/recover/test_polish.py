@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import structprune as sp
 from structprune.calibration import Batch, Observer, WritableNetwork, batches_of
+from structprune.errors import RecipeError
 from structprune.modules import evaluating, tensors
 from structprune.ops import Inputs
 from structprune.recover.comparison_points import find_points
@@ -308,3 +309,28 @@ def test_a_network_without_scales_and_biases_is_left_alone():
     done = sp.recover(model, slim, plan, DATA, ["polish"])
     assert done.notes == ["polish changed nothing: the network has no scales, shifts or biases in float32 or float64"]
     assert error(model, sp.recover(model, slim, plan, DATA, [QUICK]).model) < error(model, slim)
+
+
+def test_what_memory_runs_out_in_the_middle_of_is_not_handed_on(monkeypatch):
+    model, plan, slim = networks()
+    whole = sp.recover(model, slim, plan, DATA, ["means", "least_squares"]).model
+    calls, step = [], torch.optim.Adam.step
+
+    def runs_out(self, *arguments, **options):
+        calls.append(self)
+        if len(calls) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", runs_out)
+    steps = ["means", "least_squares", {**QUICK, "lr": 0.05, "epochs": 9, "block_epochs": 0}]
+    done = sp.recover(model, slim, plan, DATA, steps)
+    assert len(calls) == 4
+    assert any("polish was broken off" in note for note in done.notes)
+    assert error(model, done.model) <= error(model, whole) * (1 + 1e-4)
+
+
+def test_inference_mode_is_refused_in_a_line():
+    model, plan, slim = networks()
+    with torch.inference_mode(), pytest.raises(RecipeError, match=r"polish trains the network, which torch\.inference"):
+        sp.recover(model, slim, plan, DATA, ["polish"])

@@ -30,6 +30,8 @@ def test_a_curve_of_the_users_own_says_what_goes_when(tmp_path):
     rounds = rounds_of(check_recipe(recipe({"rounds": 4, "shape": f"{file}:root"})), lines.append)
     assert [each.prune.budget.macs for each in rounds] == pytest.approx([1 - 0.75 * k**0.5 / 2 for k in (1, 2, 3, 4)])
     assert "curves.py" in lines[0]
+    (tmp_path / "single.py").write_text("import numpy\n\ndef single(time):\n    return numpy.float32(time)\n")
+    assert shares(f"{tmp_path / 'single.py'}:single", 4) == [0.25, 0.5, 0.75, 1]
     with pytest.raises(RecipeError, match=r"down gave 0\.666\d* at 0\.333, 0\.333\d* at 0\.667: give numbers over 0"):
         shares(f"{file}:down", 3)
     with pytest.raises(RecipeError, match=r"has no 'other'|other"):
