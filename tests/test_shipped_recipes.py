@@ -39,7 +39,7 @@ def test_names_that_are_not_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"none of that name: did you mean quickstart\? Known: .*, vgg16_bn; or give"):
         read_recipe("quickstrt")
-    with pytest.raises(RecipeError, match=r"none of that name\. Known: densenet121, "):
+    with pytest.raises(RecipeError, match=r"none of that name\. Known: craft, densenet121, "):
         read_recipe("zzzzzzzz")
     with pytest.raises(RecipeError, match=r"no recipe at quickstart\.yaml"):
         read_recipe("quickstart.yaml")
