@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from structprune.suites.command_line import Parser, note
+from structprune.errors import StructPruneError
+from structprune.suites.command_line import Parser, fail, new_file, note, whole
 from structprune.suites.text_reading import Options, compare, draw
 
 
@@ -18,14 +19,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("detector", type=Path, help="the folder of a run of recipes/craft.yaml")
     parser.add_argument("recogniser", type=Path, help="the folder of a run of recipes/english_ocr.yaml")
-    parser.add_argument("--pages", type=int, default=24, help="how many pages are read (24)")
-    parser.add_argument("--size", type=int, default=320, help="their side in pixels (320)")
-    parser.add_argument("--width", type=int, default=256, help="pixels of a line's width (256)")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draws a page with what was found")
+    parser.add_argument("--pages", type=whole, default=24, help="how many pages are read (24)")
+    parser.add_argument("--size", type=whole, default=320, help="their side in pixels (320)")
+    parser.add_argument("--width", type=whole, default=256, help="pixels of a line's width (256)")
+    parser.add_argument("--picture", type=new_file, metavar="FILE", help="draws a page with what was found")
     parser.add_argument("--page", type=int, default=0, help="which page is drawn (0)")
     options = parser.parse_args(arguments)
+    folders = options.detector, options.recogniser
+    for folder in folders:
+        if not folder.is_dir():
+            fail(f"{folder} is not a folder: give that of a finished run")
+    if not 0 <= options.page < options.pages:
+        fail(f"--page {options.page}: pages are counted from 0 to {options.pages - 1}")
     chosen = Options(options.pages, options.size, options.width)
-    comparison = compare(options.detector, options.recogniser, chosen, lambda share: note(f"{share:.0%} of the pages"))
+    try:
+        comparison = compare(*folders, chosen, lambda share: note(f"{share:.0%} of the pages"))
+    except StructPruneError as error:
+        fail(str(error), error.exit_code)
     print("share of words: " + ", ".join(f"{name} {share:.3f}" for name, share in comparison.shares().items()))
     for kind, (find, read) in comparison.milliseconds().items():
         print(f"{kind}: {find:.1f} ms to find, {read:.1f} ms to read, medians of {options.pages} pages")

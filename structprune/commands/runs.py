@@ -12,6 +12,7 @@ from ..command_options import JsonOption, OutOption, Place, RecipeArgument, Resu
 from ..terminal import folder_of, go_on_by, output, plain_errors, resume_command
 
 if TYPE_CHECKING:
+    from ..records import Plan
     from ..report import Report
 
 TIMEOUT = 900.0
@@ -166,14 +167,26 @@ def diff(
     """Print where two plans differ, width by width."""
     with plain_errors(lambda: "nothing was written"):
         from ..compare import difference_of, difference_table
-        from ..records import Plan
 
-        plans = [Plan.read(place / "plan.json" if place.is_dir() else place) for place in (first, second)]
-        difference = difference_of(*plans)
+        difference = difference_of(_plan_at(first), _plan_at(second))
         if json_:
             typer.echo(json.dumps(difference.to_data(), indent=2))
             return
         output(140).print(difference_table(difference, (str(first), str(second))))
+
+
+def _plan_at(place: Path) -> Plan:
+    """The plan in a file, or that of the run in a folder. Raises PlanError."""
+    from ..errors import PlanError
+    from ..records import Plan
+
+    if not place.exists():
+        raise PlanError(f"{place} is not a file or folder: give a plan.json or the folder of a run")
+    if not place.is_dir():
+        return Plan.read(place)
+    if not (place / "plan.json").is_file():
+        raise PlanError(f"{place} has no plan.json: no run has planned there")
+    return Plan.read(place / "plan.json")
 
 
 def sweep(

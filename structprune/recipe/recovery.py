@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from ..registry import SpecRegistry
-from ..strict_specs import Number, Strict
+from ..strict_specs import Number, Strict, Whole
 from ..user_code_calls import CodeName
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ class PolishSpec(RecoverySpec):
     weights: Literal["full", "scales"] = Field(
         default="scales", description="all weights, or the scales and shifts of norms, and biases"
     )
-    block_epochs: int = Field(default=0, ge=0, description="epochs in which each block learns by itself")
-    epochs: int = Field(default=4, ge=0, description="epochs after these, in which all blocks learn together")
+    block_epochs: Whole = Field(default=0, ge=0, description="epochs in which each block learns by itself")
+    epochs: Whole = Field(default=4, ge=0, description="epochs after these, in which all blocks learn together")
     lr: Number = Field(default=5e-4, gt=0, allow_inf_nan=False, description="Adam's learning rate, at its highest")
     augment: bool = Field(
         default=True, description="other views of the images each time: flipped, cropped, mixed with each other"

@@ -182,7 +182,7 @@ class Recipe(Strict):
         tell = once((info.context or {}).get("tell") or (lambda line: None))
         criterion, allocation = criterion_of(self.prune.criterion, tell), allocation_of(self.prune.allocation, tell)
         lacking, targets = _calibration_flaws(self, criterion, allocation), _target_flaws(self, criterion)
-        training = [*_search_flaws(self), *_start_flaws(self), *schedule_flaws(self, allocation)]
+        training = [*_unused_flaws(self, criterion, allocation), *_start_flaws(self), *schedule_flaws(self, allocation)]
         if flaws := [*lacking, *training, *targets, *_label_flaws(self)]:
             raise Flaws(flaws)
         if self.train is None:
@@ -206,7 +206,7 @@ class Recipe(Strict):
 
 
 def _calibration_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) -> Iterator[str]:
-    """Parts that lack calibration images, and a way to combine that the criterion does not use."""
+    """Parts that lack calibration images."""
     from ..calibration.batches import BATCH
 
     if recipe.data.calibration is None:
@@ -220,11 +220,22 @@ def _calibration_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocat
                 yield f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}"
     elif allocation.scans(has_images=True) and recipe.data.calibration.images <= BATCH:
         yield f"allocation {allocation.name} needs two batches of {BATCH}: set data.calibration.images higher"
+
+
+def _unused_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) -> Iterator[str]:
+    """Keys that nothing would use."""
+    from ..plan import ALLOCATIONS
+
     if recipe.prune.combine and criterion.combine is None:
         yield f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out"
-
-
-def _search_flaws(recipe: Recipe) -> Iterator[str]:
+    if recipe.prune.scan and not allocation.scans(has_images=True):
+        scanning = " or ".join(entry.name for entry in ALLOCATIONS.values() if entry.scans(has_images=True))
+        yield f"prune.scan: allocation {allocation.name} does not scan: leave scan out, or choose {scanning}"
+    elif recipe.prune.scan and not allocation.scans(has_images=recipe.data.calibration is not None):
+        yield (
+            f"prune.scan: allocation {allocation.name} scans with calibration images only: leave scan out, or add "
+            "data.calibration, e.g. {images: 256}"
+        )
     if recipe.prune.search and recipe.prune.search.epochs and recipe.finetune is None:
         yield "prune.search.epochs is of fine-tuning, and there is none: add finetune, or leave it out"
 

@@ -116,6 +116,7 @@ def compare(detector: Path, recogniser: Path, options: Options, progress: Callab
         StoreError: A folder holds no slim network.
     """
     size, width = options.size, options.width
+    slim = [sp.load(run) for run in (detector, recogniser)]  # before anything that takes long
     rendered = [
         render_page(styles.HELD_OUT, (size, size), np.random.default_rng((_SEED, index)))
         for index in range(options.pages)
@@ -123,7 +124,7 @@ def compare(detector: Path, recogniser: Path, options: Options, progress: Callab
     examples = torch.zeros(1, 3, size, size), torch.zeros(1, 1, HEIGHT, width)
     networks = {
         "dense": [_session(build_model(spec, 0), x) for spec, x in zip(DENSE, examples, strict=True)],
-        "slim": [_session(sp.load(run), x) for run, x in zip((detector, recogniser), examples, strict=True)],
+        "slim": [_session(network, x) for network, x in zip(slim, examples, strict=True)],
     }
     readings: dict[str, list[Reading]] = {kind: [] for kind in KINDS}
     for index, page in enumerate(rendered):

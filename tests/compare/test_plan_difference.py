@@ -1,16 +1,26 @@
 """Two plans side by side."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 import structprune as sp
 from structprune.cli import app
-from structprune.compare import difference_of
+from structprune.compare import difference_of, difference_table
 from tests.example_networks import Chain, pruned, randomise
+
+
+def shown(difference):
+    """The table's text, as wide as it likes."""
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(difference_table(difference, ("a", "b")))
+    return " ".join(capture.get().split())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +60,71 @@ def test_the_command_takes_files_and_folders_of_runs(plans, tmp_path):
     words = ["diff", str(tmp_path / "a"), str(tmp_path / "b" / "plan.json")]
     result = CliRunner().invoke(app, [*words, "--json"])
     assert json.loads(result.stdout) == json.loads(json.dumps(difference_of(*plans).to_data()))
-    shown = CliRunner().invoke(app, words).stdout
-    assert "groups keep the same units by both" in " ".join(shown.split())
-    none = CliRunner().invoke(app, ["diff", str(tmp_path / "a"), str(tmp_path / "none")])
-    assert none.exit_code == 2
+    text = CliRunner().invoke(app, words).stdout
+    assert "groups keep the same units by both" in " ".join(text.split())
+    assert "units that go" not in text
+
+
+def test_a_wrong_path_is_one_line(plans, tmp_path):
+    (tmp_path / "plan.json").write_text(plans[0].to_json())
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("none", "none is not a file or folder: give a plan.json or the folder of a run"),
+        ("empty", "empty has no plan.json: no run has planned there"),
+    ):
+        result = CliRunner().invoke(app, ["diff", str(tmp_path), str(tmp_path / name)])
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def merging(plans):
+    """The first plan, with a merge in its first group: of what goes there, all or all but one, into one unit."""
+
+    def make(target, leaves_one=False):
+        plan = copy.deepcopy(plans[0])
+        name, group = next(iter(plan.groups.items()))
+        place = group["kept"][target]
+        into = [unit if unit in group["kept"] else place for unit in range(group["units"])]
+        if leaves_one:
+            into[into.index(place, place == 0)] = -1
+        return dataclasses.replace(plan, merges={"groups": {name: into}, "axes": {}, "norms": []})
+
+    return make
+
+
+def test_a_plan_that_merges_differs_from_one_that_drops(plans, merging):
+    group = next(iter(plans[0].groups.values()))
+    goes = group["units"] - len(group["kept"])
+    difference = difference_of(merging(0), plans[0])
+    first, *rest = difference.groups
+    assert (first.first_merged, first.second_merged, first.same, difference.same) == (goes, 0, False, False)
+    assert all(group.same and group.first_merged == 0 for group in rest)
+    assert difference_of(merging(0), merging(0)).same
+    text = shown(difference)
+    assert f"merges {goes} / drops {goes}" in text
+    assert f"{len(rest)} of {len(rest) + 1} groups keep the same units by both, and merge the others alike" in text
+
+
+def test_plans_that_merge_other_clusters_differ(merging, plans):
+    difference = difference_of(merging(0), merging(1))
+    goes = difference.groups[0].first_merged
+    assert not difference.same
+    assert f"merges {goes} / merges {goes} (other clusters)" in shown(difference)
+    partly = difference_of(plans[0], merging(-1, leaves_one=True))
+    assert partly.groups[0].second_merged == goes - 1
+    assert f"drops {goes} / merges {goes - 1}, drops 1" in shown(partly)
+
+
+def test_plans_without_groups_differ_where_parameters_keep_other_indices(plans):
+    first, second = (dataclasses.replace(copy.deepcopy(plans[0]), groups={}) for _ in range(2))
+    assert difference_of(first, second).same
+    axes = next(iter(second.keep.values()))
+    axis = next(iter(axes))
+    axes[axis] = axes[axis][1:]
+    difference = difference_of(first, second)
+    assert not difference.same
+    assert (
+        "0 of 0 groups keep the same units by both; yet the plans keep different indices of some parameters"
+        in shown(difference)
+    )

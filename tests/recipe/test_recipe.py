@@ -82,6 +82,17 @@ def test_what_a_recipe_asks_for_is_there(monkeypatch):
         (["recover=[{method: least_squares, ridgee: 1}]"], r"recover\.0.*: unknown key 'ridgee': did you mean ridge"),
         (["prune.combine=maximum"], "unknown way to combine 'maximum': did you mean max"),
         (["prune.combine=max", "prune.criterion=group_l1"], "group_l1 scores coupled layers as a whole"),
+        (
+            ["prune.scan={}", "prune.allocation=uniform"],
+            "prune.scan: allocation uniform does not scan: leave scan out, or choose (sensitivity or knapsack|"
+            "knapsack or sensitivity)$",
+        ),
+        (
+            ["prune.scan={images: 8}", "prune.allocation=knapsack"],
+            "prune.scan: allocation knapsack scans with calibration images only: leave scan out, or add data.calibr",
+        ),
+        (["recover=[{method: polish, epochs: true}]"], r"recover\.0.*epochs: true is a truth value: give a number"),
+        (["recover=[{method: polish, block_epochs: true}]"], r"block_epochs: true is a truth value: give a number"),
         (["data.calibration.image=8"], r"unknown key 'image': did you mean images"),
         (["data.calibration={path: here}"], "calibration takes the training images of digits"),
         (["data.source=imagenet"], r"data: .*imagenet"),

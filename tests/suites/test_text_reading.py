@@ -1,5 +1,8 @@
 """Dense and slim pipelines side by side, on networks of a few channels without weights."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from structprune.suites.text_reading import Comparison, Options, compare, draw
 from structprune.text.pages import Page
 from structprune.text.pipeline import Reading
 
+TOOL = Path(__file__).parents[2] / "tools" / "text_reading.py"
 TINY = (
     CodeSpec(source="structprune.networks.text_detector:TextDetector", kwargs={"width": 1 / 32}),
     CodeSpec(source="structprune.networks.text_recogniser:TextRecogniser", kwargs={"channels": 16, "hidden": 4}),
@@ -35,6 +39,25 @@ def test_shares_and_times():
 def test_the_picture_shows_a_page(tmp_path):
     draw(comparison(), 0, tmp_path / "page.png")
     assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["{folder}/nope", "{folder}"], "nope is not a folder: give that of a finished run"),
+        (["{folder}", "{folder}/nope"], "nope is not a folder: give that of a finished run"),
+        (["{folder}", "{folder}"], "holds no slim.safetensors: give the folder of a finished run"),
+        (["{folder}", "{folder}", "--pages", "2", "--page", "2"], "--page 2: pages are counted from 0 to 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(options, message, tmp_path, capsys):
+    main = runpy.run_path(str(TOOL))["main"]
+    with pytest.raises(SystemExit) as end:
+        main([option.format(folder=tmp_path) for option in options])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 @pytest.mark.slow
