@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from scipy.stats import binomtest
 
 from .records import Quality, Report
-from .verdict import NEAR, State, is_speed_short, quality_state
+from .verdict import NEAR, State, factor_in_words, is_speed_short, quality_state
 
 SHARES = ("accuracy", "agreement")  # metrics of which each sample is right or wrong
 KEPT = {"good": "kept", "poor": "lost", "broken": "broken"}
@@ -109,13 +109,14 @@ def _speed(report: Report) -> Figure:
     if latency is None:
         return Figure("–", "not timed", ("the gate failed: there is no slim network",), "broken")
     low, high = latency.ci95
+    factor, remark = factor_in_words(latency.speedup, latency.ci95)
     label = "faster" if low > 1 else "as fast: slower than dense" if high < 1 else "as fast: not shown to be faster"
     threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
     details = (
-        f"95 %: {low:.2f} to {high:.2f}, n\u00a0=\u00a0{latency.turns} turns",
+        f"95 %: {low:.2f} to {high:.2f}{remark}, n\u00a0=\u00a0{latency.turns} turns",
         f"{latency.dense_ms:.3g} ms to {latency.slim_ms:.3g} ms, {threads}, batch {latency.batch}",
     )
-    return Figure(f"{latency.speedup:.2f}×", label, details, "poor" if is_speed_short(report) else "good")
+    return Figure(factor, label, details, "poor" if is_speed_short(report) else "good")
 
 
 def _size(report: Report) -> Figure:
@@ -133,20 +134,17 @@ def _quality(report: Report) -> Figure:
     details: tuple[str, ...]
     if quality.random_weights:
         return Figure("–", "quality unknown", ("the weights are random",), "open")
-    label = f"{metric} with dense" if metric == "agreement" else f"{metric} {KEPT[state]}"
     if not is_share(quality, quality.final):
         direction = "higher" if quality.higher_is_better else "lower"
-        details = (
-            f"dense {quality.dense:.4f}; {direction} is better",
-            f"n\u00a0=\u00a0{count} samples; no interval is known",
-        )
+        label = f"{metric}, {KEPT[state]}: dense {quality.dense:.4f}"
+        details = (f"{direction} is better", f"n\u00a0=\u00a0{count} samples; no interval is known")
         return Figure(f"{quality.final:.4f}", label, details, state)
+    is_agreement = metric == "agreement"
+    label = "agreement with dense" if is_agreement else f"{metric}, {KEPT[state]}: dense {100 * quality.dense:.1f} %"
     low, high = share_interval(quality.final, count)
-    details = (
-        f"{100 * quality.final:.1f} %, 95 %: {100 * low:.1f} to {100 * high:.1f} %, n\u00a0=\u00a0{count}",
-        *([] if metric == "agreement" else [f"dense {100 * quality.dense:.1f} %"]),
-    )
-    return Figure(f"{round(quality.final * count)} of {count}", label, details, state)
+    number = f"{round(quality.final * count)} of {count} {'alike' if is_agreement else 'right'}"
+    details = (f"{number}, 95 %: {100 * low:.1f} to {100 * high:.1f} %",)
+    return Figure(f"{100 * quality.final:.1f} %", label, details, state)
 
 
 def _costs(report: Report) -> Iterator[Target]:
@@ -184,9 +182,11 @@ def _times(report: Report) -> Iterator[Target]:
             yield Target("speedup", words, "not timed", "")
         else:
             low, high = latency.ci95
+            factor, remark = factor_in_words(latency.speedup, latency.ci95)
+            speedup = low if remark else latency.speedup  # of what is quoted
             is_near = high >= NEAR * budget.speedup
-            outcome = "met" if latency.speedup >= budget.speedup else "within its interval" if is_near else "missed"
-            yield Target("speedup", words, f"{latency.speedup:.2f}× (95 %: {low:.2f} to {high:.2f})", outcome)
+            outcome = "met" if speedup >= budget.speedup else "within its interval" if is_near else "missed"
+            yield Target("speedup", words, f"{factor} (95 %: {low:.2f} to {high:.2f}{remark})", outcome)
     if budget.latency_ms is not None:
         words = f"at most {budget.latency_ms:.4g} ms"
         if latency is None:

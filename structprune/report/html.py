@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ..verify.gate_records import GateOfCut
 from .headline import headline, targets
 from .network_stages import is_worth_folding, stages_of
-from .page_data import plots_of, quality_stages
+from .page_data import one_epoch, plots_of, quality_stages
 from .records import Group, Report
 from .run_facts import RunFacts
 from .table import also_rows, gate_rows, int8_rows, summary_rows
@@ -67,6 +67,7 @@ def render_html(report: Report, name: str, facts: RunFacts | None = None) -> str
         stages=list(_network_stages(report.groups)),
         is_folded=len(report.groups) > FOLDED,
         plots=plots_of(report),
+        one_epoch=one_epoch(report.epochs),
     )
 
 

@@ -68,17 +68,18 @@ def bars(
 
 
 class StageQuality(NamedTuple):
-    """The metric of one network of a run, with its 95 % interval where it has one."""
+    """The metric of one network of a run, with its 95 % interval where it has one; a likeness to itself is exact."""
 
     words: str
     value: float
     interval: tuple[float, float] | None
+    is_exact: bool = False
 
     @property
     def interval_text(self) -> str:
         """The interval in words."""
         if self.interval is None:
-            return "not known"
+            return "exact" if self.is_exact else "not known"
         return f"{100 * self.interval[0]:.1f} to {100 * self.interval[1]:.1f} %"
 
 
@@ -120,12 +121,12 @@ def quality_stages(report: Report) -> list[StageQuality]:
     for stage, value in quality.stages().items():
         is_exact = stage == "dense" and quality.metric == "agreement"  # with itself
         interval = share_interval(value, quality.images) if is_share(quality, value) and not is_exact else None
-        rows.append(StageQuality(words.get(stage, stage), value, interval))
+        rows.append(StageQuality(words.get(stage, stage), value, interval, is_exact))
     return rows
 
 
 def curves(epochs: Epochs) -> dict[str, Any]:
-    """The loss of each training by epoch, and each metric of validation; nothing of a training of one epoch.
+    """The loss of each training by epoch, and each metric of validation; `one_epoch` has those with nothing to draw.
 
     Args:
         epochs: Of the trainings of a run.
@@ -146,6 +147,18 @@ def curves(epochs: Epochs) -> dict[str, Any]:
         lines = {name: ([x for x, _ in line], _finite([y for _, y in line])) for name, line in points.items() if line}
         plots[f"curve-{len(plots)}"] = _lines(f"{metric}, validation", lines)
     return plots
+
+
+def one_epoch(epochs: Epochs) -> list[str]:
+    """Which trainings are no curve, as they had one epoch: the page says so.
+
+    Args:
+        epochs: Of the trainings of a run.
+
+    Returns:
+        `dense`, `slim`, both or neither.
+    """
+    return [name for name, rows in (("dense", epochs.dense), ("slim", epochs.slim)) if len(rows) == 1]
 
 
 def _lines(title: str, lines: dict[str, tuple[list[int], list[float | None]]]) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,8 +35,8 @@ class RunFacts(NamedTuple):
 
     Attributes:
         started: The date and time, in UTC; empty where there is no log.
-        duration: From the first event of the log to the last.
-        command: By which the run was started; empty where it was not by the command line.
+        duration: Of all commands that worked on it, without the time between them.
+        command: By which the run was last started; empty where it was not by the command line.
         files: Those that are there, and what each is.
     """
 
@@ -64,15 +66,21 @@ def facts_of(folder: Path) -> RunFacts:
     Returns:
         The facts; empty where the folder has no log.
     """
-    events = _events(folder / "log.jsonl")
+    events = [event for event in _events(folder / "log.jsonl") if isinstance(event.get("time"), float | int)]
     # report.json is written after the page, and is always there in the end
     files = {name: words for name, words in FILES.items() if name == "report.json" or (folder / name).is_file()}
-    times = [event["time"] for event in events if isinstance(event.get("time"), float | int)]
-    if not times:
+    if not events:
         return RunFacts("", "", "", files)
-    command = next((str(event["command"]) for event in events if event.get("command")), "")
-    started = datetime.fromtimestamp(times[0], timezone.utc)
-    return RunFacts(f"{started:%Y-%m-%d %H:%M} UTC", _in_words(times[-1] - times[0]), command, files)
+    starts = [event for event in events if event.get("event") == "started"]
+    command = str(starts[-1].get("command") or "") if starts else ""
+    started = datetime.fromtimestamp(events[0]["time"], timezone.utc)
+    return RunFacts(f"{started:%Y-%m-%d %H:%M} UTC", _in_words(_seconds(events)), command, files)
+
+
+def _seconds(events: Sequence[dict[str, Any]]) -> float:
+    """From each start to the last event before the next: a run may rest between its plan and --resume."""
+    pairs = pairwise(events)
+    return float(sum(later["time"] - event["time"] for event, later in pairs if later.get("event") != "started"))
 
 
 def _events(log: Path) -> list[dict[str, Any]]:

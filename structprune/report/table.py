@@ -17,7 +17,7 @@ from ..runtimes.other_runtimes import OtherRuntime, TimedOn
 from ..verify.gate_records import Comparison, GateOfCut
 from .records import Latency, Quality, Report
 from .summaries import describe_groups
-from .verdict import verdict_of
+from .verdict import factor_in_words, verdict_of
 
 Row = tuple[str, str, str, str]
 _COLOURS = {"good": "bold green", "poor": "bold red", "broken": "bold red"}
@@ -37,13 +37,14 @@ def summary_rows(report: Report) -> list[Row]:
 
 def _latency_rows(latency: Latency) -> list[Row]:
     low, high = latency.ci95
+    factor, remark = factor_in_words(latency.speedup, latency.ci95)
     is_usual = (latency.engine, latency.device) == (Runtime.engine, Runtime.device)
     rows = [
         (
             f"latency, {_setting(latency)}" if is_usual else f"latency in {_engine(latency)}, {_setting(latency)}",
             f"{latency.dense_ms:.3f} ms",
             f"{latency.slim_ms:.3f} ms",
-            f"{latency.speedup:.2f}× {'faster' if latency.speedup >= 1 else 'as fast'} (95 %: {low:.2f}–{high:.2f})",
+            f"{factor} {'faster' if latency.speedup >= 1 else 'as fast'} (95 %: {low:.2f}–{high:.2f}{remark})",
         )
     ]
     if joules := latency.joules:
@@ -68,11 +69,12 @@ def also_rows(also: Sequence[OtherRuntime]) -> list[Row]:
     rows = []
     for row in also:
         what = f"{_engine(row)}, {_setting(row)}"
-        if row.ci95 is None:
+        if row.ci95 is None or row.speedup is None:
             rows.append((what, "", "", row.error or ""))
             continue
         low, high = row.ci95
-        change = f"speedup {row.speedup:.2f}× (95 %: {low:.2f}–{high:.2f})"
+        factor, remark = factor_in_words(row.speedup, row.ci95)
+        change = f"speedup {factor} (95 %: {low:.2f}–{high:.2f}{remark})"
         rows.append((what, f"{row.dense_ms:.3f} ms", f"{row.slim_ms:.3f} ms", change))
     return rows
 
@@ -142,9 +144,10 @@ def int8_rows(report: Report) -> list[tuple[str, ...]]:
     for row in report.int8:
         kl = ("" if row.kl is None else f"{row.kl:.4f}",) if has_kl else ()
         speed = "1×" if row.network == "dense" else ""
-        if row.network != "dense" and row.ci95:
+        if row.network != "dense" and row.ci95 and row.speedup is not None:
             low, high = row.ci95
-            speed = f"{row.speedup:.2f}× ({low:.2f}–{high:.2f})"
+            factor, remark = factor_in_words(row.speedup, row.ci95)
+            speed = f"{factor} ({low:.2f}–{high:.2f}{remark})"
         rows.append((row.network, f"{row.quality:.4f}", *kl, f"{row.bytes / 1e6:.2f} MB", speed))
     return rows
 

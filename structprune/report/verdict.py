@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..runtimes import pace
+from ..runtimes.timing_statistics import is_too_wide
 from .records import Bound, Quality, Report, Search, Verdict
 
 NEAR = 0.97  # of a speedup that was asked for: planning stops there
@@ -71,6 +72,22 @@ def is_speed_short(report: Report) -> bool:
     return not _speed(report)[1]
 
 
+def factor_in_words(speedup: float, ci95: Sequence[float]) -> tuple[str, str]:
+    """What may be quoted of a speedup: its median, or the least it is where the interval is too wide for that.
+
+    Args:
+        speedup: The median.
+        ci95: Its 95 % interval.
+
+    Returns:
+        The factor, and what is to follow the bounds of the interval.
+    """
+    low = ci95[0]
+    if low > 1 and is_too_wide(speedup, ci95):
+        return f"at least {low:.2f}×", "; too wide to quote a factor"
+    return f"{speedup:.2f}×", ""
+
+
 def _speed(report: Report) -> tuple[str, bool]:
     """What was measured, and whether it is faster, and as fast as was asked."""
     latency = report.latency
@@ -81,7 +98,8 @@ def _speed(report: Report) -> tuple[str, bool]:
         return slower, False
     if low <= 1:
         return f"not shown to be faster: {speedup:.2f}× (95 %: {low:.2f} to {high:.2f})", False
-    text = f"{speedup:.2f}× faster (95 %: {low:.2f} to {high:.2f})"
+    factor, remark = factor_in_words(speedup, latency.ci95)
+    text = f"{factor} faster (95 %: {low:.2f} to {high:.2f}{remark})"
     budget = report.budget
     target = max(budget.speedup or 0.0, latency.dense_ms / (budget.latency_ms or math.inf))
     if high < NEAR * target:

@@ -31,7 +31,7 @@ from .affinity import pinned
 from .energy import available, joules_per_run
 from .engine import Network
 from .runtime import Runtime
-from .timing_statistics import WIDE, disturbances, interval_of_median, too_wide
+from .timing_statistics import WIDE, disturbances, interval_of_median, is_too_wide, too_wide
 
 T = TypeVar("T")
 Source = str | Path | nn.Module | Network
@@ -125,7 +125,7 @@ class Benchmark:
         low, high = self.ci95[name]
         if low > 1 or high < 1:
             claim = "faster" if low > 1 else "slower"
-            return claim if high - low < WIDE * self.speedup[name] else f"{claim}, by an uncertain factor"
+            return f"{claim}, by an uncertain factor" if is_too_wide(self.speedup[name], (low, high)) else claim
         return "no difference shown" if high - low < WIDE else "too noisy to tell: give --seconds more"
 
 

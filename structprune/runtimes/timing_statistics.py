@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -55,11 +55,25 @@ def disturbances(rounds: list[np.ndarray]) -> list[str]:
     return notes
 
 
+def is_too_wide(speedup: float, interval: Sequence[float]) -> bool:
+    """Whether the 95 % interval of a speedup is too wide to quote a factor.
+
+    Args:
+        speedup: The median.
+        interval: Its bounds.
+
+    Returns:
+        False where a reader may take the median for the factor.
+    """
+    low, high = interval
+    return high - low >= WIDE * speedup
+
+
 def too_wide(speedup: Mapping[str, float], interval: Mapping[str, tuple[float, float]]) -> list[str]:
     """Which speedups have an interval that is too wide to quote a factor."""
     return [
         f"{name}'s interval of {low:.2f} to {high:.2f} is too wide to quote a factor: time for longer, or on a quieter "
         "machine"
         for name, (low, high) in interval.items()
-        if high - low >= WIDE * speedup[name]
+        if is_too_wide(speedup[name], (low, high))
     ]

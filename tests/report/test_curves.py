@@ -41,6 +41,19 @@ def test_the_page_draws_them_and_says_what_they_are(folder):
     assert "<h2>Training</h2>" in page
 
 
+def test_a_training_of_one_epoch_is_no_curve_and_the_page_says_so(folder):
+    data = json.loads((folder / "report.json").read_text())
+    data["epochs"]["slim"] = data["epochs"]["slim"][:1]
+    page = render_html(Report.model_validate(data), "name")
+    assert "slim: one epoch, in the table." in page
+    assert "dense: one epoch" not in page
+    data["epochs"]["dense"] = []
+    page = render_html(Report.model_validate(data), "name")
+    assert "slim: one epoch, in the table." in page
+    assert "Epoch by epoch" in page
+    assert 'data-plot="loss"' not in page
+
+
 def test_the_budget_of_a_cut_in_rounds_is_what_was_asked_for(folder):
     report = json.loads((folder / "report.json").read_text())
     assert report["budget"] == {"macs": 0.5}

@@ -21,7 +21,7 @@ def report(**parts):
 
 LABELLED = {"metric": "accuracy", "images": 360, "dense": 1.0, "pruned": 0.5, "recovered": None, "final": 1.0}
 UNLABELLED = {"kl": None, "random_weights": None}
-TIMED = {"speedup": 3.3, "ci95": [3.1, 3.5], "dense_ms": 3.3, "slim_ms": 1.0, "turns": 44}
+TIMED = {"speedup": 3.3, "ci95": [3.2, 3.4], "dense_ms": 3.3, "slim_ms": 1.0, "turns": 44}
 
 
 def labelled(**quality):
@@ -31,18 +31,26 @@ def labelled(**quality):
 def test_the_three_numbers_have_their_intervals_and_counts():
     speed, size, quality = headline(labelled())
     assert (speed.value, speed.label, speed.state) == ("3.30×", "faster", "good")
-    assert speed.details[0] == "95 %: 3.10 to 3.50, n\u00a0=\u00a044 turns"
+    assert speed.details[0] == "95 %: 3.20 to 3.40, n\u00a0=\u00a044 turns"
     assert size.value == f"{DATA['params']['cut']:.2f}×"
     assert "counted exactly" in size.details[1]
-    assert (quality.value, quality.label, quality.state) == ("360 of 360", "accuracy kept", "good")
-    assert quality.details[0] == "100.0 %, 95 %: 98.9 to 100.0 %, n\u00a0=\u00a0360"
+    assert (quality.value, quality.label, quality.state) == ("100.0 %", "accuracy, kept: dense 100.0 %", "good")
+    assert quality.details == ("360 of 360 right, 95 %: 98.9 to 100.0 %",)
 
 
 @pytest.mark.parametrize(
-    ("final", "label", "state"), [(0.9, "accuracy lost", "poor"), (0.25, "accuracy broken", "broken")]
+    ("final", "value", "word", "state"), [(0.9, "90.0 %", "lost", "poor"), (0.25, "25.0 %", "broken", "broken")]
 )
-def test_quality_that_is_lost_is_called_lost(final, label, state):
-    assert headline(labelled(final=final))[2][1::2] == (label, state)
+def test_quality_that_is_lost_is_called_lost_and_what_is_large_is_what_is_left(final, value, word, state):
+    figure = headline(labelled(final=final))[2]
+    assert (figure.value, figure.label, figure.state) == (value, f"accuracy, {word}: dense 100.0 %", state)
+    assert figure.details[0].startswith(f"{round(360 * final)} of 360 right, 95 %: ")
+
+
+def test_agreement_is_with_the_dense_network():
+    figure = headline(labelled(metric="agreement", final=0.95, random_weights=False))[2]
+    assert (figure.value, figure.label, figure.state) == ("95.0 %", "agreement with dense", "good")
+    assert figure.details == ("342 of 360 alike, 95 %: 92.2 to 96.8 %",)
 
 
 def test_random_weights_have_no_quality():
@@ -52,7 +60,7 @@ def test_random_weights_have_no_quality():
 
 def test_what_is_no_share_of_samples_has_no_interval():
     figure = headline(labelled(metric="psnr", dense=31.5, final=31.4))[2]
-    assert figure.value == "31.4000"
+    assert (figure.value, figure.label) == ("31.4000", "psnr, kept: dense 31.5000")
     assert "no interval is known" in figure.details[1]
     assert not is_share(labelled(final=0.1234).quality, 0.1234)  # of 360 samples none is a whole number
 
@@ -77,6 +85,12 @@ def test_what_is_not_faster_is_not_called_faster(latency, label, state):
     assert (figure.label, figure.state) == (label, state)
 
 
+def test_an_interval_that_is_too_wide_quotes_the_least_and_no_factor():
+    figure = headline(report(search=None, latency={**TIMED, "speedup": 11.2, "ci95": [6.36, 91.81]}))[0]
+    assert (figure.value, figure.label) == ("at least 6.36×", "faster")
+    assert figure.details[0].startswith("95 %: 6.36 to 91.81; too wide to quote a factor, n")
+
+
 def test_a_network_that_was_not_timed():
     assert headline(report(latency=None))[0].label == "not timed"
 
@@ -87,9 +101,9 @@ def test_a_network_that_was_not_timed():
         ({"macs": 0.5}, ("MACs", "at most 0.5 of dense", "0.4000 of dense", "met")),
         ({"macs": 300}, ("MACs", "at most 300", "400", "missed")),
         ({"params": 0.1}, ("parameters", "at most 0.1 of dense", "0.2500 of dense", "missed")),
-        ({"speedup": 3}, ("speedup", "at least 3×", "3.30× (95 %: 3.10 to 3.50)", "met")),
-        ({"speedup": 3.5}, ("speedup", "at least 3.5×", "3.30× (95 %: 3.10 to 3.50)", "within its interval")),
-        ({"speedup": 4}, ("speedup", "at least 4×", "3.30× (95 %: 3.10 to 3.50)", "missed")),
+        ({"speedup": 3}, ("speedup", "at least 3×", "3.30× (95 %: 3.20 to 3.40)", "met")),
+        ({"speedup": 3.5}, ("speedup", "at least 3.5×", "3.30× (95 %: 3.20 to 3.40)", "within its interval")),
+        ({"speedup": 4}, ("speedup", "at least 4×", "3.30× (95 %: 3.20 to 3.40)", "missed")),
         ({"latency_ms": 0.5}, ("latency", "at most 0.5 ms", "1 ms", "missed")),
     ],
 )
@@ -97,6 +111,13 @@ def test_asked_against_reached(budget, row):
     amounts = {"macs": {"dense": 1000, "slim": 400}, "params": {"dense": 1000, "slim": 250}}
     data = report(search=None, latency=TIMED, **amounts).to_data()
     assert targets(Report.model_validate({**data, "budget": budget})) == [row]
+
+
+@pytest.mark.parametrize(("asked_for", "outcome"), [(3, "met"), (3.2, "within its interval"), (4, "missed")])
+def test_a_speed_too_wide_to_quote_meets_what_its_least_meets(asked_for, outcome):
+    (row,) = targets(report(search=None, latency={**TIMED, "ci95": [3.1, 3.5]}, budget={"speedup": asked_for}))[-1:]
+    assert row.reached == "at least 3.10× (95 %: 3.10 to 3.50; too wide to quote a factor)"
+    assert row.outcome == outcome
 
 
 def test_bounds_of_quality_are_those_on_held_out_data():

@@ -28,6 +28,20 @@ def test_the_log_tells_when_how_long_and_by_which_command(folder):
     assert list(facts.files) == ["report.json", "slim.onnx", "log.jsonl"]
 
 
+def test_the_time_between_a_plan_and_its_resumption_does_not_count(tmp_path):
+    resumption = f"{COMMAND} --resume"
+    events = [
+        {"time": 1000.0, "event": "started", "command": f"{COMMAND} --plan"},
+        {"time": 1010.0, "event": "stage"},
+        {"time": 90000.0, "event": "started", "command": resumption},
+        {"time": 90020.0, "event": "stage"},
+        {"time": 90025.0, "event": "stage"},
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, events)))
+    facts = facts_of(tmp_path)
+    assert (facts.started, facts.duration, facts.command) == ("1970-01-01 00:16 UTC", "35 s", resumption)
+
+
 def test_a_folder_without_a_log_has_its_files(tmp_path):
     assert facts_of(tmp_path)[:3] == ("", "", "")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from structprune.report import Report, report_table, verdict_of
+from structprune.report.table import also_rows, int8_rows, summary_rows
+from structprune.runtimes.other_runtimes import OtherRuntime
 
 EXAMPLE = json.loads((Path(__file__).parent / "report.json").read_text())
 EXAMPLE |= {"verdict": None, "search": None, "budget": {"macs": 0.25}}
@@ -99,6 +101,24 @@ def test_likeness_to_the_dense_network_allows_for_no_chance(metric, dense, final
     verdict = verdict_of(changed(quality={**quality, "random_weights": False}))
     assert verdict.state == state
     assert f"{metric}: {dense:.4f} to {final:.4f} on 20 images" in verdict.text
+
+
+def test_an_interval_that_is_too_wide_quotes_the_least_and_no_factor():
+    wide = changed(latency={"speedup": 11.2, "ci95": [6.36, 91.81]})
+    assert verdict_of(wide).text.startswith(
+        "at least 6.36× faster (95 %: 6.36 to 91.81; too wide to quote a factor); 4.4× smaller"
+    )
+    (row,) = (row for row in summary_rows(wide) if row[0].startswith("latency"))
+    assert row[3] == "at least 6.36× faster (95 %: 6.36–91.81; too wide to quote a factor)"
+
+
+def test_other_runtimes_and_int8_quote_no_factor_either():
+    speed = {"dense_ms": 30.0, "slim_ms": 1.0, "speedup": 11.2, "ci95": (6.36, 91.81)}
+    other = OtherRuntime(engine="torch", device="cpu", threads=1, batch=1, dtype="float32", runtime="torch", **speed)
+    assert also_rows([other])[0][3] == "speedup at least 6.36× (95 %: 6.36–91.81; too wide to quote a factor)"
+    rows = [{**row, "speedup": 11.2, "ci95": [6.36, 91.81]} for row in EXAMPLE["int8"]]
+    cells = int8_rows(changed(int8=rows))[-1]
+    assert cells[-1] == "at least 6.36× (6.36–91.81; too wide to quote a factor)"
 
 
 def test_metrics_that_are_better_lower():
