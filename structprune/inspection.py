@@ -158,22 +158,19 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         RecipeError: The recipe has no data.calibration, trains its network, or ranks layer by layer.
     """
     reporter = Reporter()
-    checked = read_recipe(recipe, overrides, reporter.stage)
+    scans = next(name for name, allocation in ALLOCATIONS.items() if allocation.needs == {"scan"})
+    of_dense = (f"prune.allocation={scans}", "prune.schedule=null")  # whatever the recipe's own, which may not scan
+    checked = read_recipe(recipe, (*overrides, *of_dense), reporter.stage)
     criterion, flaw = criterion_of(checked.prune.criterion), ""
-    if checked.data.calibration is None:
-        flaw = "the scan needs calibration images: add data.calibration"
-    elif checked.train is not None:
+    if checked.train is not None:
         flaw = "the recipe trains its network first: give trained weights by model.weights, and --set train=null"
     elif "widths" in criterion.needs:
         flaw = f"{criterion.name} ranks for the widths of a plan: scan by another, such as --set prune.criterion=l1"
     if flaw:
         raise RecipeError(f"{recipe}: {flaw}")
-    scans = next(name for name, allocation in ALLOCATIONS.items() if allocation.needs == {"scan"})
-    prune = checked.prune.model_copy(update={"allocation": scans, "schedule": None})  # of the dense network alone
-    scanned = checked.model_copy(update={"prune": prune})
     form = {"form": "graph" if checked.prune.form == "graph" else "module", "note": ""}
     with tempfile.TemporaryDirectory() as nowhere:
-        runner = runner_of(scanned, reporter, Artefacts(Path(nowhere)), {"form": form})
+        runner = runner_of(checked, reporter, Artefacts(Path(nowhere)), {"form": form})
         result = runner.value("scores").sensitivity
     assert result is not None
     return runner.value("graph"), result
