@@ -166,8 +166,13 @@ def _again(
         result = _second(model, recording, axis, size, tried)
         if isinstance(result, Trial):
             sizes = replace(sizes, trials=(*sizes.trials, result))
-        elif not axis.is_batch or not result.startswith((REFUSED, COMPARED)):
+        elif not result.startswith((REFUSED, COMPARED)):
             sizes = sizes.fixing({axis}, result)
+        elif not axis.is_batch:
+            alone = " and ".join(map(str, sorted(tried)))
+            sizes = sizes.fixing(
+                {axis}, f"beside it the network was seen to take {alone} alone, which shows too little"
+            )
     return sizes
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics.functional.text import edit_distance
 
 from ..errors import RecipeError
-from ..text.reading import BLANK, decoded, distance, read
+from ..text.reading import BLANK, decoded, read
 from .metrics import Metric
 from .regression import RelativeError
 from .spec import TASKS, TextRecognitionSpec
@@ -69,7 +70,7 @@ class _Characters:
     def update(self, outputs: Any, compared: Any) -> None:
         for ours, theirs in zip(_scores(outputs), compared, strict=True):
             text, truth = read(ours.numpy()), decoded(theirs.numpy()) if theirs.dim() == 1 else read(theirs.numpy())
-            self.wrong += int(text != truth) if self.whole else distance(text, truth)
+            self.wrong += int(text != truth if self.whole else edit_distance([text], [truth], reduction="sum"))
             self.all += 1 if self.whole else len(truth)
 
     def compute(self) -> float | None:

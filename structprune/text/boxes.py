@@ -34,9 +34,8 @@ def boxes_of(maps: np.ndarray) -> np.ndarray:
             continue
         rows, columns = np.nonzero(inside & characters[place])  # a join alone widens no box
         down, across = (part.stop - part.start for part in place)
-        spread = (
-            int((size * min(across, down) / (across * down)) ** 0.5 * 2) / 2
-        )  # characters' maps fall off before they end
+        # characters' maps fall off before they end
+        spread = int((size * min(across, down) / (across * down)) ** 0.5 * 2) / 2
         top, left = place[0].start, place[1].start
         box = (
             max(0, left + columns.min() - spread),

@@ -1,4 +1,4 @@
-"""Strings out of a recogniser's scores, and how many characters of one string are in another."""
+"""Strings out of a recogniser's scores."""
 
 from __future__ import annotations
 
@@ -44,13 +44,3 @@ def read(scores: np.ndarray) -> str:
     """
     best = scores.argmax(-1)
     return decoded(best[np.concatenate([[True], best[1:] != best[:-1]])])
-
-
-def distance(a: str, b: str) -> int:
-    """How many characters have to be put in, taken out or changed to make one text of the other (Levenshtein)."""
-    row = list(range(len(b) + 1))
-    for i, ours in enumerate(a, start=1):
-        before, row[0] = row[0], i
-        for j, theirs in enumerate(b, start=1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (ours != theirs))
-    return row[-1]

@@ -287,7 +287,11 @@ class OfOneOrTwoSizes(nn.Module):
 
 
 def test_an_axis_that_has_one_other_size_alone_is_refused_by_name():
-    slim, reference = _slim(OfOneOrTwoSizes(), torch.randn(1, 3, 12, 12))
+    model, image = OfOneOrTwoSizes(), torch.randn(1, 3, 12, 12)
+    slim, reference = _slim(model, image)
+    graph = sp.trace(model, image, form="graph")
+    notes = sp.plan(graph, sp.score(graph, "l1"), {"params": 0.7}, align=1).notes
+    assert any("x of size 12 on axis 2 only: beside it the network was seen to take 13 alone" in note for note in notes)
     _assert_same(slim, reference, torch.randn(2, 3, 12, 12))
     with pytest.raises(ModelError, match=r"takes x of shape \(any, 3, 12, 12\), not \(1, 3, 13, 12\)"):
         slim(torch.randn(1, 3, 13, 12))

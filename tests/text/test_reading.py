@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from structprune.text.boxes import boxes_of, matches, overlaps
-from structprune.text.reading import ALPHABET, decoded, distance, encoded, read
+from structprune.text.reading import ALPHABET, decoded, encoded, read
 
 
 def maps(*spots, links=(), size=(40, 60)):
@@ -63,8 +63,3 @@ def test_ctc():
     assert decoded(encoded("10 €: ab", 12)) == "10 €: ab"
     with pytest.raises(ValueError, match="has 4 characters, and there is room for 3"):
         encoded("abcd", 3)
-
-
-@pytest.mark.parametrize(("a", "b", "edits"), [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)])
-def test_edits(a, b, edits):
-    assert distance(a, b) == distance(b, a) == edits

@@ -194,23 +194,11 @@
           points: { show: places.length < 13, size: 6, fill: () => colour(shade(index)) } }))],
         axes: [axis({ label: data.unit, labelFont: FONT, labelSize: 18, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }),
           axis({ label: data.title, labelFont: FONT, labelSize: 18, size: 56 })],
-        hooks: { setCursor: [(u) => read(u.cursor.idx)], draw: data.cut == null ? [] : [(u) => cutLine(u, data.cut)] },
+        hooks: { setCursor: [(u) => read(u.cursor.idx)] },
       }, [places, ...columns], box);
     };
     walk(box, () => plot, read);
     keep(draw, () => plot);
-  }
-
-  function cutLine(u, place) {
-    const x = u.valToPos(place, "x", true);
-    u.ctx.save();
-    u.ctx.strokeStyle = colour("bad");
-    u.ctx.lineWidth = 2 * devicePixelRatio;
-    u.ctx.beginPath();
-    u.ctx.moveTo(x, u.bbox.top);
-    u.ctx.lineTo(x, u.bbox.top + u.bbox.height);
-    u.ctx.stroke();
-    u.ctx.restore();
   }
 
   // One bar for each stage of a run, with its interval as a line.
