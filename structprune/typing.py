@@ -45,6 +45,7 @@ CriterionName: TypeAlias = Literal[
     "l1_greedy",
     "l2",
     "obs",
+    "osscar",
     "random",
     "slimming",
     "taylor",

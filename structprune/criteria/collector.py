@@ -85,7 +85,17 @@ class Collector:
             for s in group.slices
         )
         generator = torch.Generator().manual_seed(self.seed * 100003 + number)
-        return GroupView(group.name, group.units, weights, generator=generator, memory=self.memory, **parts)
+        strata, rates = _tensor(group.strata), group.rates
+        return GroupView(
+            group.name,
+            group.units,
+            weights,
+            strata=strata,
+            rates=rates,
+            generator=generator,
+            memory=self.memory,
+            **parts,
+        )
 
     def norms(self, group: Group) -> tuple[Norm, ...]:
         """The BatchNorms that scale a group's channels, in the order of the network."""

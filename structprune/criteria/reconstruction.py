@@ -48,25 +48,6 @@ def thinet_forward(group: GroupView) -> Tensor:
     return selection_order(*_grams(group))
 
 
-@criterion(
-    "obs",
-    "rise of the next layer's output error when the channel goes and the others' weights are refitted",
-    source="Hassibi & Stork, Optimal Brain Surgeon, 1993; over structures as Kurtic et al., ZipLM, NeurIPS 2023",
-    needs=("samples", "widths"),
-    sequential=True,
-    squares=True,
-    mend=lambda group, consumer, kept: refitted(group, consumer, kept),
-)
-def obs(group: GroupView) -> Tensor:
-    """Removes one unit after the other: that whose kernels M cost least, tr(W_M (H⁻¹_MM)⁻¹ W_Mᵀ), H being the
-    (damped) covariance of the consumer's inputs, and refits the rest. Scores are the costs as shares of the consumers'
-    output variance, made to rise in the order of removal, so that they compare over layers.
-
-    It ranks for a least squares refit of the consumers (recovery `least_squares`), and is poor without one.
-    """
-    return elimination(group)
-
-
 def contributions(group: GroupView, consumer: Consumer) -> tuple[Tensor, Tensor]:
     """x̂, shape (rows, units), for one output filter drawn for each row, and y (rows,), what the group's channels make
     of it together (the output less its bias and less what stays whatever goes)."""
@@ -145,7 +126,7 @@ def scaled(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor, 
 def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor, Tensor]:
     """The weight by least squares on the kept units' windows, zero for others, and the offset that keeps the outputs'
     means; `kept` is bool (units,)."""
-    weight, covariance = _flat(consumer)
+    weight, covariance = flat_system(consumer)
     stays = torch.cat([kept, kept.new_ones(1)])[consumer.index].all(1).repeat_interleave(consumer.windows.shape[2])
     system = covariance[stays][:, stays]
     target = weight @ covariance[:, stays]
@@ -155,91 +136,10 @@ def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor
     return new, ((consumer.weight - new) * consumer.windows.mean(0)).sum((1, 2))
 
 
-def _flat(consumer: Consumer) -> tuple[Tensor, Tensor]:
+def flat_system(consumer: Consumer) -> tuple[Tensor, Tensor]:
     """The weight (outputs, inputs) and the damped covariance of the inputs, in float64."""
     x = consumer.windows.flatten(1)
     x = x - x.mean(0, keepdim=True)
     covariance = (x.mT @ x).double().div_(len(x))
     covariance.diagonal().add_(DAMPING * covariance.diagonal().mean().clamp_min(1e-12))
     return consumer.weight.flatten(1).double(), covariance
-
-
-def elimination(group: GroupView) -> Tensor:
-    """Runs `obs` on all consumers of a group at once."""
-    states = [_State(group, consumer) for consumer in group.consumers]
-    scores = torch.full((group.units,), torch.nan, dtype=torch.float64)
-    floor, left = 0.0, torch.ones(group.units, dtype=torch.bool)
-    assert group.kept is not None
-    each = [state.costs() for state in states]
-    for _ in range(group.units - group.kept):  # those that stay, stay in the order of what they would cost
-        costs = torch.stack(each).sum(0)
-        costs[~left] = torch.inf
-        unit = int(costs.argmin())
-        floor = max(floor, float(costs[unit]))
-        scores[unit], left[unit] = floor, False
-        for number, state in enumerate(states):
-            if state.remove(unit):
-                each[number] = state.costs()
-    scores[left] = torch.stack(each).sum(0)[left].clamp_min(floor)
-    return scores
-
-
-class _State:
-    """One consumer's weights and inverse covariance while units are removed."""
-
-    def __init__(self, group: GroupView, consumer: Consumer) -> None:
-        places = consumer.windows.shape[2]
-        self.weight, covariance = _flat(consumer)
-        self.gone = torch.zeros(len(covariance), dtype=torch.bool)
-        self.energy = float((self.weight * (self.weight @ covariance)).sum()) or 1.0
-        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-        columns = torch.arange(len(consumer.index) * places).reshape(-1, places)
-        self.columns = [columns[(consumer.index == unit).any(1)].flatten() for unit in range(group.units)]
-        self.here = [unit for unit, own in enumerate(self.columns) if len(own)]
-        sizes = {len(self.columns[unit]) for unit in self.here}
-        apart = len(sizes) == 1 and consumer.index.shape[1] == 1
-        self.even = torch.stack([self.columns[unit] for unit in self.here]) if apart else None
-
-    def costs(self) -> Tensor:
-        """What the removal of each unit would add to the error, as a share of the outputs' variance."""
-        costs = torch.zeros(len(self.columns), dtype=torch.float64)
-        costs[self.here] = self._costs().cpu()
-        return costs
-
-    def _costs(self) -> Tensor:
-        """Those of the units that it has."""
-        if self.even is None:
-            return torch.tensor([self._cost(self.columns[unit]) for unit in self.here], dtype=torch.float64)
-        if self.even.shape[1] == 1:
-            column = self.even[:, 0]
-            return (
-                self.weight[:, column].square().sum(0) / self.inverse.diagonal()[column].clamp_min(1e-300) / self.energy
-            )
-        blocks = self.inverse[self.even[:, :, None], self.even[:, None, :]]
-        kernels = self.weight[:, self.even].permute(1, 2, 0)  # (units, columns, outputs)
-        gone = blocks.diagonal(dim1=1, dim2=2).amax(1) <= 0
-        blocks[gone] = torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)
-        return (kernels * torch.linalg.solve(blocks, kernels)).sum((1, 2)) / self.energy
-
-    def _cost(self, columns: Tensor) -> float:
-        columns = columns[~self.gone[columns]]
-        if not len(columns):
-            return 0.0
-        kernels = self.weight[:, columns].mT
-        block = self.inverse[columns][:, columns]
-        return float((kernels * torch.linalg.solve(block, kernels)).sum()) / self.energy
-
-    def remove(self, unit: int) -> bool:
-        """Whether that changed anything."""
-        columns = self.columns[unit]
-        columns = columns[~self.gone[columns]]  # a position may hang on a unit that went before
-        if not len(columns):
-            return False
-        self.gone[columns] = True
-        rows = self.inverse[columns]
-        step = torch.linalg.solve(rows[:, columns], rows)  # (columns, inputs)
-        self.weight -= self.weight[:, columns] @ step
-        self.inverse -= rows.mT @ step
-        self.weight[:, columns] = 0
-        self.inverse[columns], self.inverse[:, columns] = 0, 0
-        return True

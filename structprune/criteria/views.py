@@ -98,8 +98,9 @@ class GroupView:
     """What a criterion sees of a group: its name, its number of units, its weights, leading layer first.
 
     `norms`, `activations` and `consumers` are there for criteria that need them. `kept` is the number of units that
-    will stay, for criteria that need widths. `generator` makes random numbers that depend on the seed and the group.
-    `memory` is how many bytes scoring may take on top of what is shown here.
+    will stay, for criteria that need widths. `strata` numbers the stratum of each unit (None: there is one), and
+    `rates` says how many units of each go at a time. `generator` makes random numbers that depend on the seed and the
+    group. `memory` is how many bytes scoring may take on top of what is shown here.
     """
 
     name: str
@@ -109,6 +110,8 @@ class GroupView:
     activations: tuple[Activation, ...] = ()
     consumers: tuple[Consumer, ...] = ()
     kept: int | None = None
+    strata: Tensor | None = None
+    rates: tuple[int, ...] = (1,)
     generator: torch.Generator = field(default_factory=torch.Generator, repr=False)
     memory: float = LIMIT
 

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import structprune as sp
-from structprune.criteria.reconstruction import elimination, refitted
+from structprune.criteria.local_search import elimination
+from structprune.criteria.reconstruction import refitted
 from structprune.criteria.views import GroupView
 from structprune.errors import ModelError, PlanError
 from structprune.verify import expanded
@@ -252,7 +253,8 @@ def test_channels_of_which_some_have_no_batchnorm_stay_whole():
         sp.score(graph, "slimming")
 
 
-def test_obs_where_a_position_hangs_on_two_units():
+@pytest.mark.parametrize("name", ["obs", "osscar"])
+def test_the_refit_where_a_position_hangs_on_two_units(name):
     model = Function(
         lambda m, x: m.out((m.a(x.mean((2, 3)))[:, :, None] * m.a(x.mean((2, 3)))[:, None, :]).flatten(1)),
         a=nn.Linear(3, 6),
@@ -260,7 +262,7 @@ def test_obs_where_a_position_hangs_on_two_units():
     ).eval()
     graph = sp.trace(model, DATA[:1])
     widths = {group.name: group.units // 2 for group in graph.groups}
-    scores = sp.score(graph, "obs", DATA, widths=widths)
+    scores = sp.score(graph, name, DATA, widths=widths)
     assert all(np.isfinite(values).all() for values in scores.values.values())
 
 
