@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import machine, models, runs
+from .commands import comparing, machine, models, runs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +37,7 @@ def root(
 
 for command in (
     *(runs.run, runs.plan, runs.show, models.inspect, models.init, models.sensitivity, models.profile),
-    *(machine.bench, machine.doctor, runs.compare, runs.diff, runs.sweep, runs.clean),
+    *(machine.bench, machine.doctor, comparing.compare, comparing.diff, runs.sweep, runs.clean),
     *(machine.list_, models.models),
     *(machine.criteria, machine.allocations, machine.recoveries, machine.methods),
 ):

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from .compare.plan_difference import PlanDifference
 from .compare.records import Comparison
+from .compare.run_records import RunComparison
 from .cost.cached_records import CacheEntry
 from .plan_schema import PlanData
 from .report.records import Report
@@ -26,6 +27,7 @@ RECORDS: dict[str, Any] = {
     "benchmark": Benchmark,
     "cache": CacheEntry,
     "compare": Comparison,
+    "compare_runs": RunComparison,
     "cost": CostSummary,
     "graph": GraphSummary,
     "plan": PlanData,

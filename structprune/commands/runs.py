@@ -12,10 +12,9 @@ from ..command_options import JsonOption, OutOption, Place, RecipeArgument, Resu
 from ..terminal import folder_of, go_on_by, output, plain_errors, resume_command
 
 if TYPE_CHECKING:
-    from ..records import Plan
+    from ..compare import RunComparison
     from ..report import Report
 
-TIMEOUT = 900.0
 FILES = ("report.html", "slim.onnx", "slim.safetensors", "plan.json")
 SOME_FAILED = 1  # runs of a sweep
 MISSED = 4  # a bound of quality was stated, and the network that came of it does not meet it
@@ -66,19 +65,23 @@ def show(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Of a finished run, comparison or sweep, such as runs/quickstart.")
     ],
+    html: Annotated[
+        bool, typer.Option("--html", help="Write the page of a run, or of a comparison of runs, anew; print its path.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Print the verdict and the table of a finished run, comparison or sweep again."""
     with plain_errors(lambda: "nothing was written"):
-        from ..compare import Comparison, compare_table
+        from ..compare import Comparison, RunComparison, compare_table, runs_table
         from ..errors import RecipeError
         from ..json_records import read_record
         from ..report import Report
         from ..sweep import SweepReport, sweep_table
 
-        files: dict[str, type[Report | Comparison | SweepReport]] = {
+        files: dict[str, type[Report | Comparison | RunComparison | SweepReport]] = {
             "report.json": Report,
             "compare.json": Comparison,
+            "compare_runs.json": RunComparison,
             "sweep.json": SweepReport,
         }
         name = next((name for name in files if (folder / name).is_file()), None)
@@ -86,14 +89,30 @@ def show(
             reason = f"has none of {', '.join(files)}: nothing has finished there"
             raise RecipeError(f"{folder} {reason if folder.is_dir() else 'is not a folder'}")
         record = read_record(folder / name, files[name])
+        if html and not isinstance(record, (Report, RunComparison)):
+            raise RecipeError(f"{folder / name} has no page: --html is for runs, and for comparisons of runs")
         if json_:
             typer.echo(json.dumps(record.to_data(), indent=2))
+        elif html and isinstance(record, (Report, RunComparison)):
+            typer.echo(_page(record, folder))
         elif isinstance(record, Report):
             _print_report(record, folder, f"{folder.resolve().name}: {record.model.name}")
         elif isinstance(record, Comparison):
             output(140).print(compare_table(record))
+        elif isinstance(record, RunComparison):
+            output(140).print(runs_table(record))
         elif isinstance(record, SweepReport):
             output(140).print(sweep_table(record))
+
+
+def _page(record: Report | RunComparison, folder: Path) -> Path:
+    """Writes the page of a run or of a comparison of runs anew, and says where it is."""
+    from ..compare import RunComparison, write_runs_page
+    from ..report.page_file import write_page
+
+    if isinstance(record, RunComparison):
+        return write_runs_page(record, folder)
+    return write_page(record, folder, folder.resolve().name)
 
 
 def plan(
@@ -120,73 +139,6 @@ def plan(
             f"{folder / 'plan.json'}: MACs {macs['slim'] / macs['dense']:.4f} and parameters "
             f"{params['slim'] / params['dense']:.4f} of dense"
         )
-
-
-def compare(
-    recipe: RecipeArgument,
-    out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="Output folder; default runs/RECIPE'S NAME-compare.")
-    ] = None,
-    set_: SetOption = None,
-    resume: ResumeOption = False,
-    timeout: Annotated[
-        float, typer.Option(min=1.0, help="Seconds after which a run of torch-pruning is ended.")
-    ] = TIMEOUT,
-    as_fast: Annotated[
-        bool,
-        typer.Option("--as-fast", help="Also run the recipe to be as fast as torch-pruning's network rounded to 16."),
-    ] = False,
-    json_: JsonOption = False,
-) -> None:
-    """Run a recipe by structprune and by torch-pruning, without rounding and with 8 and 16, and compare all."""
-    folder = Path(out) if out else Path("runs") / f"{recipe.stem}-compare"
-    flags = [*(["--as-fast"] if as_fast else []), *(["--timeout", f"{timeout:g}"] if timeout != TIMEOUT else [])]
-    with plain_errors(resume_command("compare", recipe, out, set_, folder, flags)):
-        from ..recipe import check_text
-
-        check_text(recipe, set_ or ())
-        from ..compare import Comparison, compare_table, draw
-        from ..compare import compare as compare_tools
-
-        data = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
-        result = Comparison.model_validate(data)
-        draw(result, folder / "compare.png")
-        if json_:
-            typer.echo(json.dumps(result.to_data(), indent=2))
-            return
-        output(140).print(compare_table(result))
-        files = "compare.json, compare.png, structprune/report.html"
-        output().print(f"{folder}: {files}", highlight=False, markup=False)
-
-
-def diff(
-    first: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json, or the folder of a run.")],
-    second: Annotated[Path, typer.Argument(metavar="PLAN", help="Another.")],
-    json_: JsonOption = False,
-) -> None:
-    """Print where two plans differ, width by width."""
-    with plain_errors(lambda: "nothing was written"):
-        from ..compare import difference_of, difference_table
-
-        difference = difference_of(_plan_at(first), _plan_at(second))
-        if json_:
-            typer.echo(json.dumps(difference.to_data(), indent=2))
-            return
-        output(140).print(difference_table(difference, (str(first), str(second))))
-
-
-def _plan_at(place: Path) -> Plan:
-    """The plan in a file, or that of the run in a folder. Raises PlanError."""
-    from ..errors import PlanError
-    from ..records import Plan
-
-    if not place.exists():
-        raise PlanError(f"{place} is not a file or folder: give a plan.json or the folder of a run")
-    if not place.is_dir():
-        return Plan.read(place)
-    if not (place / "plan.json").is_file():
-        raise PlanError(f"{place} has no plan.json: no run has planned there")
-    return Plan.read(place / "plan.json")
 
 
 def sweep(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ..verify.gate_records import GateOfCut
 from .headline import headline, targets
-from .network_stages import is_worth_folding, stages_of
+from .network_stages import folded
 from .page_data import one_epoch, plots_of, quality_stages
 from .records import Group, Report
 from .run_facts import RunFacts
@@ -64,7 +64,7 @@ def render_html(report: Report, name: str, facts: RunFacts | None = None) -> str
         int8=int8_rows(report) if report.int8 else None,
         also=also_rows(report.also),
         gate=Markup(gate_table(report.gate)),
-        stages=list(_network_stages(report.groups)),
+        stages=_network_stages(report.groups),
         is_folded=len(report.groups) > FOLDED,
         plots=plots_of(report),
         one_epoch=one_epoch(report.epochs),
@@ -87,6 +87,7 @@ def render_page(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("structprune.report"), autoescape=True, trim_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     vendored = files("structprune.report") / "vendor"
     environment.globals["library"] = {
         "script": Markup((vendored / "uPlot.iife.min.js").read_text(encoding="utf-8")),
@@ -100,10 +101,6 @@ def gate_table(gate: GateOfCut) -> str:
     return _environment().get_template("gate.html").render(rows=gate_rows(gate))
 
 
-def _network_stages(groups: Sequence[Group]) -> Iterator[NetworkStage]:
-    stages = stages_of([group.name for group in groups])
-    if not is_worth_folding(stages):
-        yield NetworkStage("", tuple(groups))
-        return
-    for stage in dict.fromkeys(stages):
-        yield NetworkStage(stage, tuple(group for group, other in zip(groups, stages, strict=True) if other == stage))
+def _network_stages(groups: Sequence[Group]) -> list[NetworkStage]:
+    stages = folded([group.name for group in groups])
+    return [NetworkStage(name, tuple(groups[index] for index in places)) for name, places in stages.items()]

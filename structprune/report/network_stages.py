@@ -44,5 +44,24 @@ def is_worth_folding(stages: Sequence[str]) -> bool:
     return 1 < len(set(stages)) <= len(stages) / 1.5
 
 
+def folded(names: Sequence[str]) -> dict[str, list[int]]:
+    """The layers of each stage, as a long page shows them.
+
+    Args:
+        names: Module paths.
+
+    Returns:
+        The places of a stage's layers in `names`, by the stage's name; one stage without a name where it is not worth
+        folding by several.
+    """
+    stages = stages_of(names)
+    if not is_worth_folding(stages):
+        return {"": list(range(len(names)))}
+    places: dict[str, list[int]] = {}
+    for index, stage in enumerate(stages):
+        places.setdefault(stage, []).append(index)
+    return places
+
+
 def _prefix(name: str, depth: int) -> str:
     return ".".join(name.split(".")[:depth])

@@ -6,7 +6,7 @@ Enters a `Report`; leaves dictionaries of lists. It knows nothing of HTML, nor o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .headline import is_share, share_interval
@@ -30,25 +30,25 @@ def plots_of(report: Report) -> dict[str, Any]:
     plots = {}
     if groups:
         kept = [group.kept_channels or 0 for group in groups]
-        plots["widths"] = bars([g.name for g in groups], [g.channels for g in groups], kept, "channels", "kept", "mean")
+        columns = {"dense": [group.channels for group in groups], "kept": kept}
+        plots["widths"] = bars([group.name for group in groups], columns, ["dense", "slim"], "channels", "mean")
     if layers:
-        slim = [layer.slim_ms for layer in layers]
-        plots["times"] = bars([e.layer for e in layers], [e.dense_ms for e in layers], slim, "ms", "slim", "sum")
-    plots["quality"] = quality_bars(report)
+        times = {"dense": [layer.dense_ms for layer in layers], "slim": [layer.slim_ms for layer in layers]}
+        plots["times"] = bars([layer.layer for layer in layers], times, ["dense", "slim"], "ms", "sum")
+    plots["quality"] = quality_bars({report.model.name: quality_stages(report)}, report.quality.metric)
     return plots | curves(report.epochs)
 
 
 def bars(
-    names: Sequence[str], dense: Sequence[float], slim: Sequence[float], unit: str, word: str, fold: str
+    names: Sequence[str], columns: Mapping[str, Sequence[float | None]], shades: Sequence[str], unit: str, fold: str
 ) -> dict[str, Any]:
-    """Bars of the dense network with the slim one's before them.
+    """Bars of the dense network with those of slim ones before them.
 
     Args:
         names: Of the layers.
-        dense: A number for each.
-        slim: Likewise.
+        columns: For each network what it is called, and a number for each layer; the dense network's first.
+        shades: The colours of the networks, as the style of the page names them.
         unit: Of the numbers.
-        word: What the slim network's bars are called.
         fold: How the numbers of a stage become one: `mean` or `sum`.
 
     Returns:
@@ -59,10 +59,10 @@ def bars(
         "kind": "bars",
         "names": list(names),
         "stages": stages if is_worth_folding(stages) else [],
-        "dense": _finite(dense),
-        "slim": _finite(slim),
+        "columns": [_finite(values) for values in columns.values()],
+        "labels": list(columns),
+        "shades": list(shades),
         "unit": unit,
-        "labels": ["dense", word],
         "fold": fold,
     }
 
@@ -83,26 +83,43 @@ class StageQuality(NamedTuple):
         return f"{100 * self.interval[0]:.1f} to {100 * self.interval[1]:.1f} %"
 
 
-def quality_bars(report: Report) -> dict[str, Any]:
-    """The quality of each stage of the run, with its interval where it has one.
+def quality_bars(
+    runs: Mapping[str, Sequence[StageQuality]], metric: str, shades: Sequence[str] = ("slim",)
+) -> dict[str, Any]:
+    """The quality of each stage of one run or of several, with its interval where it has one.
 
     Args:
-        report: What a run came to.
+        runs: The stages of each run, by what the run is called.
+        metric: What was measured.
+        shades: The colours of the runs, as the style of the page names them.
 
     Returns:
         The data of the picture.
     """
-    stages = quality_stages(report)
-    values = _finite([stage.value for stage in stages])
-    return {
-        "kind": "stages",
-        "names": [stage.words for stage in stages],
-        "values": values,
-        "low": [stage.interval and stage.interval[0] for stage in stages],
-        "high": [stage.interval and stage.interval[1] for stage in stages],
-        "unit": report.quality.metric,
-        "top": 1 if all(0 <= value <= 1 for value in values if value is not None) else None,
-    }
+    names = _in_order([[stage.words for stage in stages] for stages in runs.values()])
+    series: list[dict[str, Any]] = []
+    for (label, stages), shade in zip(runs.items(), shades, strict=True):
+        known = {stage.words: stage for stage in stages}
+        values = _finite([known[name].value if name in known else None for name in names])
+        intervals = [known[name].interval if name in known else None for name in names]
+        bounds = {"low": [i and i[0] for i in intervals], "high": [i and i[1] for i in intervals]}
+        series.append({"label": label, "shade": shade, "values": values, **bounds})
+    is_of_shares = all(0 <= value <= 1 for line in series for value in line["values"] if value is not None)
+    return {"kind": "stages", "names": names, "series": series, "unit": metric, "top": 1 if is_of_shares else None}
+
+
+def _in_order(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The names of several lines, each in its place in the line that has it."""
+    names: list[str] = []
+    for line in lines:
+        place = 0
+        for name in line:
+            if name in names:
+                place = names.index(name) + 1
+            else:
+                names.insert(place, name)
+                place += 1
+    return names
 
 
 def quality_stages(report: Report) -> list[StageQuality]:
@@ -123,6 +140,51 @@ def quality_stages(report: Report) -> list[StageQuality]:
         interval = share_interval(value, quality.images) if is_share(quality, value) and not is_exact else None
         rows.append(StageQuality(words.get(stage, stage), value, interval, is_exact))
     return rows
+
+
+def point_cloud(
+    x: Sequence[float | None],
+    x_intervals: Sequence[tuple[float, float] | None],
+    unit: str,
+    *,
+    y: Sequence[float | None],
+    y_intervals: Sequence[tuple[float, float] | None],
+    title: str,
+    names: Sequence[str],
+    shades: Sequence[str],
+    front: Sequence[str],
+    fewer_is_better: bool,
+) -> dict[str, Any]:
+    """Runs as points of cost and quality.
+
+    Args:
+        x: The cost of each run.
+        x_intervals: Its 95 % interval, where one is known.
+        unit: Of the cost.
+        y: The quality of each run.
+        y_intervals: Likewise.
+        title: What quality is measured by.
+        names: Of the runs.
+        shades: The colours of the runs, as the style of the page names them.
+        front: The names of the runs that no other one beats in both.
+        fewer_is_better: Whether less of the cost is better.
+
+    Returns:
+        The data of the picture.
+    """
+    return {
+        "kind": "points",
+        "names": list(names),
+        "shades": list(shades),
+        "x": _finite(x),
+        "xInterval": list(x_intervals),
+        "unit": unit,
+        "better": "less" if fewer_is_better else "more",
+        "y": _finite(y),
+        "yInterval": list(y_intervals),
+        "title": title,
+        "front": [list(names).index(name) for name in front],
+    }
 
 
 def curves(epochs: Epochs) -> dict[str, Any]:
@@ -170,6 +232,6 @@ def _lines(title: str, lines: dict[str, tuple[list[int], list[float | None]]]) -
     }
 
 
-def _finite(values: Sequence[float]) -> list[float | None]:
+def _finite(values: Sequence[float | None]) -> list[float | None]:
     """NaN and infinity are not JSON: a picture has a gap there."""
-    return [value if math.isfinite(value) else None for value in values]
+    return [value if value is not None and math.isfinite(value) else None for value in values]

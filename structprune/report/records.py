@@ -179,6 +179,9 @@ class Latency(TimedOn):
     turns: int = Field(description="interleaved turns in all rounds")
     dense_ms: float = Field(description="median milliseconds of a forward pass")
     slim_ms: float = Field(description="likewise")
+    slim_ms_ci95: Interval | None = Field(
+        default=None, description="the 95 % interval of `slim_ms`; early versions did not write it"
+    )
     speedup: float = Field(description="median of the ratios dense ÷ slim within a turn")
     ci95: Interval = Field(description="its 95 % interval")
     notes: list[str] = Field(default_factory=list, description="what disturbed the timing")

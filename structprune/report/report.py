@@ -224,6 +224,7 @@ def _latency(timed: Benchmark, plan: Plan, runtime: RuntimeSpec) -> Latency:
         turns=timed.turns,
         dense_ms=dense,
         slim_ms=slim,
+        slim_ms_ci95=timed.ms_ci95.get("slim" + suffix),
         speedup=speedup,
         ci95=interval,
         notes=timed.notes,

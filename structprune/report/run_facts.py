@@ -38,12 +38,14 @@ class RunFacts(NamedTuple):
         duration: Of all commands that worked on it, without the time between them.
         command: By which the run was last started; empty where it was not by the command line.
         files: Those that are there, and what each is.
+        ended: When its last event was, in seconds since 1970; None where there is no log.
     """
 
     started: str
     duration: str
     command: str
     files: dict[str, str]
+    ended: float | None = None
 
 
 def command_line() -> str:
@@ -74,7 +76,8 @@ def facts_of(folder: Path) -> RunFacts:
     starts = [event for event in events if event.get("event") == "started"]
     command = str(starts[-1].get("command") or "") if starts else ""
     started = datetime.fromtimestamp(events[0]["time"], timezone.utc)
-    return RunFacts(f"{started:%Y-%m-%d %H:%M} UTC", _in_words(_seconds(events)), command, files)
+    duration = _in_words(_seconds(events))
+    return RunFacts(f"{started:%Y-%m-%d %H:%M} UTC", duration, command, files, float(events[-1]["time"]))
 
 
 def _seconds(events: Sequence[dict[str, Any]]) -> float:

@@ -18,8 +18,9 @@ from ..json_records import read_record
 from ..progress import Reporter
 from ..recipe import Recipe, read_yaml
 from ..records import Plan
-from ..report import Report, render_html
-from ..report.run_facts import command_line, facts_of
+from ..report import Report
+from ..report.page_file import write_page
+from ..report.run_facts import command_line
 from ..runtimes import environment
 from ..store import atomic_files
 from ..store.artefacts import Artefacts
@@ -188,7 +189,7 @@ class RunFolder:
             kept = runner.folder(name_of_network)
             if kept is not None and (kept / file).is_file():
                 atomic_files.write(self.path / file, partial(shutil.copyfile, kept / file))
-        atomic_files.write_text(self.path / "report.html", render_html(report, name, facts_of(self.path)))
+        write_page(report, self.path, name)
         atomic_files.write_text(self.path / "report.json", json.dumps(report.to_data(), indent=2) + "\n")
         runner.reporter.event("finished", passed=passed)
 

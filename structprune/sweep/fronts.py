@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..fronts import front_of
 from .records import ArmSummary, Fronts
 
 
@@ -25,12 +26,6 @@ def _front(arms: Sequence[ArmSummary], cost: str) -> list[str]:
     for arm in known:
         if arm.metric == known[0].metric:
             assert arm.quality is not None
-            gain = arm.quality.mean if arm.higher_is_better else -arm.quality.mean
-            points.append((getattr(arm, cost).mean, -gain, arm.arm))
-    front: list[str] = []
-    best = float("inf")
-    for _, loss, name in sorted(points):
-        if loss < best:
-            front.append(name)
-            best = loss
-    return front
+            quality = arm.quality.mean if arm.higher_is_better else -arm.quality.mean
+            points.append((getattr(arm, cost).mean, quality, arm.arm))
+    return front_of(points)

@@ -1,4 +1,4 @@
-"""report.html in a browser: wide and narrow, light and dark, without an error, an overflow or a request outside."""
+"""The pages in a browser: wide and narrow, light and dark, without an error, an overflow or a request outside."""
 
 import json
 import shutil
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from structprune.compare import compare_runs, render_runs
 from structprune.report import Report, render_html
 from structprune.report.run_facts import RunFacts
+from tests.run_folders import BETTER, FAST, FASTER, GOOD, write_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'structprune[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install 'structprune[dev]'")
@@ -32,13 +34,22 @@ def large_report(layers=120):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "report.html"
+def pages(tmp_path_factory):
+    """The addresses of a run's page and of one that compares three runs."""
+    place = tmp_path_factory.mktemp("pages")
     facts = RunFacts(
         "2026-11-27 00:16 UTC", "88 s", "structprune run quickstart --out " + 30 * "long", {"report.json": ""}
     )
-    path.write_text(render_html(large_report(), "large", facts), encoding="utf-8")
-    return path.as_uri()
+    large = large_report()
+    groups = [group.to_data() for group in large.groups]
+    others = [{**group, "kept_channels": max(1, group["kept_channels"] // 2)} for group in groups]
+    runs = {"first": {**FAST, **GOOD, "groups": groups}, "second": {**FASTER, **BETTER, "groups": others}}
+    folders = [write_run(place / name, recipe={"prune": {"criterion": name}}, **run) for name, run in runs.items()]
+    folders.append(write_run(place / f"with-a-name-that-is-{10 * 'long-'}", **FASTER, **GOOD, groups=groups))
+    texts = {"report": render_html(large, "large", facts), "compare": render_runs(compare_runs(folders, place))}
+    for name, text in texts.items():
+        (place / f"{name}.html").write_text(text, encoding="utf-8")
+    return {name: (place / f"{name}.html").as_uri() for name in texts}
 
 
 @pytest.fixture(scope="module")
@@ -59,30 +70,33 @@ def opened(browser, address, problems, **options):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_sound_at_any_width_and_in_any_light(browser, address, width, scheme):
+@pytest.mark.parametrize("name", ["report", "compare"])
+def test_a_page_is_sound_at_any_width_and_in_any_light(browser, pages, name, width):
     problems = []
-    page = opened(browser, address, problems, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = opened(browser, pages[name], problems, viewport={"width": width, "height": 800})
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        rules = {} if scheme == "light" else {"runOnly": ["color-contrast"]}  # which alone hangs on the colours
+        violations = axe.Axe().run(page, options=rules).response["violations"]
+        assert [v["id"] for v in violations if v["impact"] in ("serious", "critical")] == []
+        back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (back == "rgb(255, 255, 255)") == (scheme == "light")
     assert problems == []
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
-    violations = axe.Axe().run(page).response["violations"]
-    assert [v["id"] for v in violations if v["impact"] in ("serious", "critical")] == []
-    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (back == "rgb(255, 255, 255)") == (scheme == "light")
     page.close()
 
 
-def test_pictures_are_walked_through_and_fold_and_groups_are_filtered(browser, address):
+def test_pictures_are_walked_through_and_fold_and_groups_are_filtered(browser, pages):
     problems = []
-    page = opened(browser, address, problems, viewport={"width": 1280, "height": 800})
+    page = opened(browser, pages["report"], problems, viewport={"width": 1280, "height": 800})
     plot = page.locator('[data-plot="widths"]')
     readout = plot.locator("xpath=following-sibling::p")
     plot.press("End")
-    assert readout.inner_text() == "stages.9.blocks.2.conv3: dense 64, kept 56 channels, 88 %"
+    assert readout.inner_text() == "stages.9.blocks.2.conv3: dense 64 channels, kept 56 (88 %)"
     plot.press("Home")
     plot.press("Enter")  # folds its stage
     plot.press("Home")
-    assert readout.inner_text() == "stages.0 (12 layers, mean): dense 64, kept 6.500 channels, 10 %"
+    assert readout.inner_text() == "stages.0 (12 layers, mean): dense 64 channels, kept 6.500 (10 %)"
     page.fill("#filter", "stages.3.blocks.1.")
     assert page.inner_text("#hits") == "4 of 120"
     assert page.locator("tr[data-name]:visible").count() == 4
@@ -90,9 +104,25 @@ def test_pictures_are_walked_through_and_fold_and_groups_are_filtered(browser, a
     page.close()
 
 
-def test_without_scripts_the_numbers_are_there(browser, address):
+def test_without_scripts_the_numbers_are_there(browser, pages):
     page = browser.new_page(java_script_enabled=False)
-    page.goto(address)
+    page.goto(pages["report"])
     assert page.locator(".needs-script:visible").count() == 0
     assert page.locator("details.stage").count() == 10
+    page.close()
+
+
+def test_runs_are_read_off_the_pictures_of_a_comparison(browser, pages):
+    problems = []
+    page = opened(browser, pages["compare"], problems, viewport={"width": 390, "height": 800})
+    for name, words in {
+        "speed": "long-: 3 times as fast as dense (95 %: 2.900 to 3.100), accuracy 0.8000 (95 %: 0.7556 to 0.8381)",
+        "quality": "in the end: first 0.8000 (95 %: ",
+        "widths": "stages.9 (12 layers, mean): dense 64 channels, first 50.50 (79 %), second 25 (39 %)",
+    }.items():
+        plot = page.locator(f'[data-plot="{name}"]')
+        plot.press("End")
+        assert words in plot.locator("xpath=following-sibling::p").inner_text()
+    assert page.locator(".scrolls + .sideways:visible").count() > 2
+    assert problems == []
     page.close()
