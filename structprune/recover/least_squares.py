@@ -20,6 +20,7 @@ from ..calibration import Batch, Observer, Sweep, WritableNetwork, choose, take
 from ..calibration.windows import blocks_of, outputs_at, row_bytes
 from ..graph.channel_norms import ChannelNorm
 from ..graph.layers import Layer
+from ..graph.recurrent_layers import RecurrentLayer, Sequences, find_recurrent_layers
 from ..memory_limits import LIMIT, allocation_failed, amount, parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, LeastSquaresSpec
@@ -28,9 +29,13 @@ from .attention import Mixtures, compensate
 from .moments import FOLDS, Moments, Solution, full, ridge_solution, scales
 from .norms import NormTask, fit_norm, norm_tasks
 from .recovery import Mending, Recovery
+from .recurrent import RecurrentTask, fit_recurrent, recurrent_tasks
 from .refits import WINDOWS, Task, in_passes, task_of
 from .rows import FromRows, rows_solution, scales_from_rows
 from .slim_outputs import keeps, slim_outputs
+
+Fitted = Task | NormTask | RecurrentTask
+Place = Layer | ChannelNorm | RecurrentLayer
 
 
 def refit(
@@ -46,7 +51,7 @@ def refit(
     progress: Callable[[float], None] = lambda share: None,
     mixtures: Mixtures | None = None,
 ) -> dict[str, Solution]:
-    """Fits every layer that lost inputs and every LayerNorm that lost channels, and writes their weights to `slim`.
+    """Fits every layer that lost inputs or states, and every LayerNorm that lost channels, and writes them to `slim`.
 
     Returns what was found for each, by the keys of their weights.
 
@@ -56,7 +61,10 @@ def refit(
     `rows`), and one for which nothing fits, or an allocation fails, keeps its weights; notes say which.
     """
     images = sum(batch.images for batch in batches)
-    tasks: list[Task | NormTask] = [*norm_tasks(slim, plan, images, memory)]
+    tasks: list[Fitted] = [
+        *norm_tasks(slim, plan, images, memory),
+        *recurrent_tasks(dense, slim, plan, images, memory),
+    ]
     for layer in slim.layers:
         if _wanted(layer, slim, plan):
             refit_of = task_of(layer, dense, slim, images, per_channel=per_channel, memory=memory)
@@ -118,8 +126,9 @@ def _notes(tasks: list[Task], solutions: dict[str, Solution], sweep: Sweep, memo
 
 
 def unreached(slim: WritableNetwork, plan: Plan) -> list[str]:
-    """A note on weights that lost inputs and are no convolution's or linear layer's own: computed ones, for example."""
+    """A note on weights that lost inputs and are no layer's own: computed ones, for example."""
     known = {layer.weight for layer in slim.layers}
+    known |= {key for layer in find_recurrent_layers(slim.recording) for key in layer.keys}
     lost = [k for k in plan.keep if "1" in plan.keep[k] and k not in known and slim.state[k].dim() > 1]
     return [f"no layer holds {', '.join(lost[:3])} itself, so what reads it is not mended"] if lost else []
 
@@ -161,20 +170,23 @@ class _Fits:
         self.per_channel, self.ridge, self.seed, self.memory = per_channel, ridge, seed, memory
         self.folds = min(FOLDS, len(batches))
 
-    def generator(self, layer: Layer | ChannelNorm, batch: int) -> torch.Generator:
+    def generator(self, layer: Place, batch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed + 7919 * layer.place + 104729 * batch)
 
     def fold(self, batch: int) -> int:
         return batch * self.folds // len(self.batches)
 
-    def wanted(self, tasks: Sequence[Task | NormTask]) -> dict[Layer | ChannelNorm, list[Tensor]]:
-        """What the dense network's layers make at the sampled places, for each batch."""
-        results: dict[Layer | ChannelNorm, list[Tensor]] = {task.layer: [] for task in tasks}
+    def wanted(self, tasks: Sequence[Fitted]) -> dict[Place, list[Any]]:
+        """What the dense network's layers make at the sampled places, for each batch; what its recurrent ones get."""
+        results: dict[Place, list[Any]] = {task.layer: [] for task in tasks}
 
-        def see(task: Task | NormTask, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
+        def see(task: Fitted, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
             def keep(args: tuple[Any, ...], result: Tensor) -> None:
                 if isinstance(task, NormTask):
                     results[task.layer].append(task.tokens(result, self.generator(task.layer, batch)))
+                    return
+                if isinstance(task, RecurrentTask):
+                    results[task.layer].append(task.layer.read(args))
                     return
                 layer = task.layer
                 chosen = choose(layer.read(args), task.each, self.generator(layer, batch))
@@ -197,10 +209,19 @@ class _Fits:
             y = y - self.slim.state[layer.bias]  # which others share, so that it stays
         return y
 
-    def fit(self, task: Task | NormTask, targets: list[Tensor]) -> Solution:
+    def fit(self, task: Fitted, targets: list[Any]) -> Solution:
+        if isinstance(task, RecurrentTask):
+            return self.recurrent(task.layer, targets)
         if isinstance(task, NormTask):
             return self.norm(task, targets)
         return self.by_rows(task, targets) if task.from_rows else self.by_moments(task, targets)
+
+    def recurrent(self, layer: RecurrentLayer, there: list[Sequences]) -> Solution:
+        here: list[Sequences] = []
+        self.sweep.go(layer.place, lambda batch, args: here.append(layer.read(args)))
+        folds = [self.fold(batch) for batch in range(len(here))]
+        networks = (self.dense, self.slim, self.plan)
+        return fit_recurrent(*networks, layer, there, here, folds, per_channel=self.per_channel, ridge=self.ridge)
 
     def norm(self, task: NormTask, targets: list[Tensor]) -> Solution:
         norm, rows = task.layer, []

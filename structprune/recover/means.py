@@ -20,6 +20,7 @@ from ..recipe.recovery import RECOVERIES, MeansSpec
 from ..records import Plan
 from .least_squares import loses_inputs, unreached
 from .recovery import Mending, Recovery
+from .recurrent import fold_recurrent_means
 from .slim_outputs import channels_of, cluster_means, keeps, merged_into, slim_outputs
 
 
@@ -76,6 +77,8 @@ def fold_means(
             stays = torch.zeros_like(offsets[:1])
         slim.shift(layer, slim_outputs(layer, dense, slim, plan, offsets, offsets=True) - stays)
         exact[layer.weight] = same
+    if not from_batchnorm:
+        exact |= fold_recurrent_means(dense, slim, plan, batches)
     rough = sum(not same for same in exact.values())
     if rough:
         slim.notes.append(f"means are approximate at the zero-padded borders of {rough} of {len(exact)} layers")

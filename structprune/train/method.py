@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -96,6 +97,7 @@ class Training:
         make_batches: gives the batches of an epoch, in every process all; see `reestimate_statistics`.
         dense: the network that `model` was cut from; None where there is none.
         cut: what is known of the cut that follows.
+        autocast: makes a context in which networks compute in the precision of the training.
     """
 
     model: nn.Module
@@ -108,6 +110,7 @@ class Training:
     make_batches: Callable[[], Iterator[Batch]] = field(repr=False)
     dense: nn.Module | None = None
     cut: ComingCut = UNKNOWN_CUT
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def example(self) -> Inputs:

@@ -65,6 +65,9 @@ class TrainSpec(Strict):
     amp_dtype: Literal["bfloat16", "float16"] | None = Field(
         default=None, description="train in mixed precision; float16 needs a GPU"
     )
+    channels_last: bool = Field(
+        default=False, description="lay out maps with channels last while training, which most processors run faster"
+    )
     grad_checkpointing: bool = Field(
         default=False, description="compute activations again in place of keeping them, where the network knows how"
     )

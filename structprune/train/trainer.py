@@ -26,6 +26,7 @@ from ..user_code_calls import in_one_line
 from .averaging import AveragedWeights
 from .batches import example_of, lists_of, loader_for
 from .checkpoint import restore, store
+from .memory_format import channels_last
 from .method import UNKNOWN_CUT, ComingCut, Step, Training, TrainingMethod, make_method
 from .mixing import MixedSamples
 from .optimisation import ClippedGradients, make_optimizer, make_schedule
@@ -103,8 +104,9 @@ def fit(
     trainer.methods = _methods(spec, methods, task, validation, workers, tell)
     device = next((tensor.device for tensor in dense.parameters()), None) if dense is not None else None
     try:
-        trainer.start(train, dense, cut)
-        return _trained(trainer, train, checkpoint, until, log, tell)
+        with channels_last(model, dense, active=spec.channels_last):
+            trainer.start(train, dense, cut)
+            return _trained(trainer, train, checkpoint, until, log, tell)
     finally:
         if dense is not None and device is not None:
             dense.to(device)  # a method may have taken it along
@@ -214,7 +216,7 @@ class _Trainer:
         training = Training(
             self.model, self.optimizer, self.task, self.spec.epochs, self.updates, self.seed,
             lambda: example_of(train, self.task, self.model), lambda: map(self.task.batch, guarded(self.source)), dense,
-            cut,
+            cut, self.accelerator.autocast,
         )  # fmt: skip
         for method in self.methods:
             method.start(training)

@@ -137,3 +137,26 @@ def test_the_teacher_goes_back_to_where_it_was(tmp_path):
     dense, cut = pair(tmp_path)
     distilled(tmp_path / "a", dense, cut(), TensorDataset(samples()[0]))
     assert {tensor.device.type for tensor in dense.state_dict().values()} == {"cpu"}
+
+
+def test_the_dense_network_says_it_in_the_precision_and_layout_of_the_training(tmp_path):
+    images, _ = samples()
+    dense, cut = pair(tmp_path)
+    seen = []
+    hook = dense[1].register_forward_hook(
+        lambda module, inputs, output: seen.append((output.dtype, output.is_contiguous()))
+    )
+    slim = cut()
+    fit(
+        slim,
+        TensorDataset(images),
+        TrainSpec(epochs=1, batch_size=32, lr=0.01, methods=["distill"], amp_dtype="bfloat16", channels_last=True),
+        dense=dense,
+        seed=0,
+        checkpoint=tmp_path / "c",
+    )
+    hook.remove()
+    assert set(seen) == {(torch.bfloat16, False)}
+    for tensor in (*dense.parameters(), *slim.parameters()):
+        assert tensor.is_contiguous()
+        assert tensor.dtype == torch.float32

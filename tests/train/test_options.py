@@ -179,7 +179,7 @@ OPTIONS = {
     "accumulation": {"grad_accum_steps": 2},
     "average": {"model_ema": True, "model_ema_decay": 0.9},
     "mixing": {"mixup": 0.3, "cutmix": 0.5, "mixup_off_epoch": 3, "smoothing": 0.1},
-    "half": {"amp_dtype": "bfloat16", "clip_grad": 1.0},
+    "half": {"amp_dtype": "bfloat16", "clip_grad": 1.0, "channels_last": True},
     "best": {"keep_best": True, "val_interval": 2, "model_ema": True, "model_ema_decay": 0.5},
     "layers": {"layer_decay": 0.5, "opt": "lamb", "sched": "wsd", "warmup_epochs": 1, "decay_epochs": 1},
 }

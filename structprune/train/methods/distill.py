@@ -59,7 +59,7 @@ class Distill(TrainingMethod):
 
     def start(self, training: Training) -> None:
         self.task = training.task
-        self.dense = training.taught_by("distill")
+        self.dense, self.autocast = training.taught_by("distill"), training.autocast
         self.hooks = []
         if self.spec.feature_loss_weight:
             names = self._names(training.model)
@@ -87,9 +87,10 @@ class Distill(TrainingMethod):
 
     def loss(self, step: Step) -> Tensor:
         import torch
+        from accelerate.utils import convert_to_fp32
 
-        with torch.no_grad():
-            targets = step.batch.inputs.call(self.dense)
+        with torch.no_grad(), self.autocast():
+            targets = convert_to_fp32(step.batch.inputs.call(self.dense))
         total = self.spec.task_loss_weight * step.loss
         if self.spec.distill_loss_weight:
             imitation = self.task.imitation_loss(step.outputs, targets, self.spec.temperature)
