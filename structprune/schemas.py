@@ -18,6 +18,7 @@ from .compare.records import Comparison
 from .compare.run_records import RunComparison
 from .cost.cached_records import CacheEntry
 from .plan_schema import PlanData
+from .report.group_details import RunGroups
 from .report.records import Report
 from .report.summaries import CostSummary, GraphSummary
 from .runtimes import Benchmark
@@ -30,6 +31,7 @@ RECORDS: dict[str, Any] = {
     "compare_runs": RunComparison,
     "cost": CostSummary,
     "graph": GraphSummary,
+    "groups": RunGroups,
     "plan": PlanData,
     "plan_difference": PlanDifference,
     "report": Report,

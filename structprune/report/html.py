@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from ..verify.gate_records import GateOfCut
+from .group_details import RunGroups
 from .headline import headline, targets
 from .network_stages import folded
 from .page_data import one_epoch, plots_of, quality_stages
@@ -39,13 +40,14 @@ class NetworkStage(NamedTuple):
         return sum(group.kept_channels or 0 for group in self.groups)
 
 
-def render_html(report: Report, name: str, facts: RunFacts | None = None) -> str:
+def render_html(report: Report, name: str, facts: RunFacts | None = None, members: RunGroups | None = None) -> str:
     """A page of a report.
 
     Args:
         report: What a run came to.
         name: What the page is called.
         facts: What else is known of the run, as `run_facts.facts_of` reads it from the folder that the page goes into.
+        members: Who makes and reads each group, and its scores, as groups.json of the folder holds them.
 
     Returns:
         HTML that needs nothing beside it.
@@ -66,7 +68,8 @@ def render_html(report: Report, name: str, facts: RunFacts | None = None) -> str
         gate=Markup(gate_table(report.gate)),
         stages=_network_stages(report.groups),
         is_folded=len(report.groups) > FOLDED,
-        plots=plots_of(report),
+        plots=plots_of(report, members),
+        group_rounds=members.rounds if members else 1,
         one_epoch=one_epoch(report.epochs),
     )
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .group_details import RunGroups
+from .group_picture import group_picture
 from .headline import is_share, share_interval
 from .network_stages import is_worth_folding, stages_of
 from .records import Report
@@ -17,14 +19,15 @@ from .training_records import Epochs
 STAGES = {"dense": "dense", "pruned": "as cut", "recovered": "recovered"}
 
 
-def plots_of(report: Report) -> dict[str, Any]:
+def plots_of(report: Report, members: RunGroups | None = None) -> dict[str, Any]:
     """The data of each picture of a report's page, by the picture's name.
 
     Args:
         report: What a run came to.
+        members: Who makes and reads each group, and its scores, where the run kept them.
 
     Returns:
-        Bars and curves; what there is nothing to show of is left out.
+        Bars, curves and groups; what there is nothing to show of is left out.
     """
     groups, layers = report.groups, report.layers
     plots = {}
@@ -32,6 +35,8 @@ def plots_of(report: Report) -> dict[str, Any]:
         kept = [group.kept_channels or 0 for group in groups]
         columns = {"dense": [group.channels for group in groups], "kept": kept}
         plots["widths"] = bars([group.name for group in groups], columns, ["dense", "slim"], "channels", "mean")
+    if members is not None and members.groups:
+        plots["groups"] = group_picture(report, members)
     if layers:
         times = {"dense": [layer.dense_ms for layer in layers], "slim": [layer.slim_ms for layer in layers]}
         plots["times"] = bars([layer.layer for layer in layers], times, ["dense", "slim"], "ms", "sum")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..json_records import read_record
 from ..store import atomic_files
+from .group_details import RunGroups
 from .html import render_html
 from .records import Report
 from .run_facts import facts_of
@@ -20,7 +22,11 @@ def write_page(report: Report, folder: Path, name: str) -> Path:
 
     Returns:
         The path of the page.
+
+    Raises:
+        StoreError: The folder's groups.json is damaged.
     """
-    page = folder / "report.html"
-    atomic_files.write_text(page, render_html(report, name, facts_of(folder)))
+    page, details = folder / "report.html", folder / "groups.json"
+    members = read_record(details, RunGroups) if details.is_file() else None
+    atomic_files.write_text(page, render_html(report, name, facts_of(folder), members))
     return page

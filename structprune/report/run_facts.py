@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 FILES = {
     "report.json": "all that stands here, for programs",
     "plan.json": "which filters stay",
+    "groups.json": "members and scores of each group",
     "recipe.yaml": "what was asked for",
     "slim.onnx": "the slim network",
     "slim.safetensors": "its weights",

@@ -189,6 +189,8 @@ class RunFolder:
             kept = runner.folder(name_of_network)
             if kept is not None and (kept / file).is_file():
                 atomic_files.write(self.path / file, partial(shutil.copyfile, kept / file))
+        members = json.dumps(runner.value("members").to_data(), separators=(",", ":"))
+        atomic_files.write_text(self.path / "groups.json", members + "\n")
         write_page(report, self.path, name)
         atomic_files.write_text(self.path / "report.json", json.dumps(report.to_data(), indent=2) + "\n")
         runner.reporter.event("finished", passed=passed)

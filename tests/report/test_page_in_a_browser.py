@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from structprune.compare import compare_runs, render_runs
 from structprune.report import Report, render_html
+from structprune.report.group_details import GroupDetails, Members, RunGroups, sampled
 from structprune.report.run_facts import RunFacts
 from tests.run_folders import BETTER, FAST, FASTER, GOOD, write_run
 
@@ -33,6 +35,28 @@ def large_report(layers=120):
     return Report.model_validate(data)
 
 
+def members_of(report):
+    """A chain of the report's groups; the first ones have a barrier, the last one has no scores."""
+    names = [group.name for group in report.groups]
+    alone = [Members(layers=[name], more=0) for name in names]
+    after = [*alone[1:], Members(layers=[], more=0)]
+    passed, scores = Members(layers=["norm"], more=2), sampled(np.arange(300.0), np.arange(300) >= 200, 100)
+    groups = [
+        GroupDetails(
+            name=name,
+            made_by=alone[index],
+            passes=passed,
+            read_by=after[index],
+            feeds=names[index + 1 : index + 2],
+            barriers=[0] if index < 2 else [],
+            scores=scores if index + 1 < len(names) else None,
+            unscored="no norm",
+        )
+        for index, name in enumerate(names)
+    ]
+    return RunGroups(schema="structprune.groups/1", criterion="l1", rounds=2, held=100, groups=groups)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """The addresses of a run's page and of one that compares three runs."""
@@ -46,7 +70,10 @@ def pages(tmp_path_factory):
     runs = {"first": {**FAST, **GOOD, "groups": groups}, "second": {**FASTER, **BETTER, "groups": others}}
     folders = [write_run(place / name, recipe={"prune": {"criterion": name}}, **run) for name, run in runs.items()]
     folders.append(write_run(place / f"with-a-name-that-is-{10 * 'long-'}", **FASTER, **GOOD, groups=groups))
-    texts = {"report": render_html(large, "large", facts), "compare": render_runs(compare_runs(folders, place))}
+    texts = {
+        "report": render_html(large, "large", facts, members_of(large)),
+        "compare": render_runs(compare_runs(folders, place)),
+    }
     for name, text in texts.items():
         (place / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: (place / f"{name}.html").as_uri() for name in texts}
@@ -124,5 +151,33 @@ def test_runs_are_read_off_the_pictures_of_a_comparison(browser, pages):
         plot.press("End")
         assert words in plot.locator("xpath=following-sibling::p").inner_text()
     assert page.locator(".scrolls + .sideways:visible").count() > 2
+    assert problems == []
+    page.close()
+
+
+def test_groups_are_explored_by_the_keyboard(browser, pages):
+    problems = []
+    page = opened(browser, pages["report"], problems, viewport={"width": 1280, "height": 800})
+    plot, facts = page.locator('[data-plot="groups"]'), page.locator("#group-facts")
+    plot.press("Home")
+    readout = plot.locator("xpath=following-sibling::p").inner_text()
+    assert readout.startswith(
+        "stages.0.blocks.0.conv0: 64 channels, 1 stay (2 %); made by stages.0.blocks.0.conv0; read by "
+    )
+    assert readout.endswith("300 units from 299 to 0; 100 stay, down to 200, and the next has 199")
+    plot.press("Enter")
+    assert page.input_value("#group-choice") == "0"
+    assert "norm and 2 more" in facts.inner_text()
+    assert facts.locator('a[href="#barrier-0"]').count() == page.locator("#barrier-0").count() == 1
+    scores = page.locator("#group-scores")
+    assert "Shown are 99 of 300, evenly by rank." in scores.get_attribute("aria-label")
+    scores.press("Home")
+    assert scores.locator("xpath=following-sibling::p").inner_text() == "1. of 300: 299, stays"
+    facts.get_by_role("button", name="stages.0.blocks.0.conv1").press("Enter")
+    assert page.input_value("#group-choice") == "1"
+    page.fill("#group-filter", "stages.9.blocks.2.conv3")
+    assert page.inner_text("#group-hits") == "1 of 120"
+    assert "none: no norm" in facts.inner_text()
+    assert not scores.is_visible()
     assert problems == []
     page.close()

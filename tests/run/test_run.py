@@ -89,6 +89,7 @@ def test_a_run_leaves_its_artefacts_and_nothing_else(finished):
         "dense.safetensors",
         "dense.summary.csv",
         "environment.json",
+        "groups.json",
         "log.jsonl",
         "plan.json",
         "recipe.yaml",

@@ -51,7 +51,7 @@
   // The axis along the network, with its labels aslant.
   function layerAxis(labels) {
     const longest = Math.max(...[...labels.values()].map((label) => label.length));
-    const size = Math.ceil(longest * 5.6) + 16;
+    const size = Math.ceil(longest * 6.2) + 14;
     const values = (u, places) => places.map((place) => labels.get(place));
     return { size, axis: axis({ grid: { show: false }, rotate: 60, size, splits: () => [...labels.keys()], values }) };
   }

@@ -35,6 +35,7 @@
     let index = -1;
     box.addEventListener("keydown", (event) => {
       const plot = current();
+      if (!plot) return;
       const last = plot.data[0].length - 1;
       const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
       if (event.key === "Enter") choose(index);
@@ -93,7 +94,9 @@
 
 {% include "points.js" %}
 
-  const KINDS = { bars, lines, stages, points };
+{% include "groups.js" %}
+
+  const KINDS = { bars, lines, stages, points, groups };
   for (const box of document.querySelectorAll("[data-plot]")) KINDS[plots[box.dataset.plot].kind](box, plots[box.dataset.plot]);
 
   // Rows whose name holds what was typed; a stage opens where it has one, and is gone where it has none.
@@ -118,7 +121,7 @@
   hint();
   document.querySelectorAll("details").forEach((entry) => entry.addEventListener("toggle", hint));
 
-  const repaint = () => drawn.forEach(({ current }) => current().redraw());
+  const repaint = () => drawn.forEach(({ current }) => current()?.redraw());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   let width = document.body.clientWidth;
   const fit = () => {

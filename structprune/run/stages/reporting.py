@@ -8,8 +8,9 @@ from typing import Any
 from ...data import Data
 from ...graph import DependencyGraph
 from ...quality_judge import Judge, Quality
-from ...records import Plan
+from ...records import Plan, Scores
 from ...report import Measurements, Report, build_report, records
+from ...report.group_details import RunGroups, describe_members
 from ...report.training_records import Epoch
 from ...runtimes import Benchmark
 from ...runtimes.other_runtimes import OtherRuntime
@@ -71,3 +72,15 @@ def report(
         epochs=epochs,
     )
     return build_report(work.spec, dense_graph, plan, measured)
+
+
+@stage(
+    "members",
+    after="report",
+    needs=("dense_graph", "scores", "cut_plan"),
+    makes=("members",),
+    spec=lambda recipe: recipe.prune.schedule,
+)
+def describe_groups(work: Work, dense_graph: DependencyGraph, scores: Scores, cut_plan: Plan) -> RunGroups:
+    """Who makes and reads each group, and the scores by which the last cut was made, for the page."""
+    return describe_members(dense_graph, scores, cut_plan, rounds=work.spec.rounds if work.spec else 1)
