@@ -21,7 +21,7 @@ TIMEOUT = 900.0
 def compare(
     places: Annotated[
         list[Path],
-        typer.Argument(metavar="RECIPE | RUN RUN...", help="A recipe, or the folders of two finished runs or more."),
+        typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folders of two finished runs or more."),
     ],
     out: Annotated[
         str | None,

@@ -69,6 +69,8 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
 def _what_to_do(folder: Path) -> str:
     if (folder / "compare.json").is_file():
         return f"It is a comparison with torch-pruning; the run in it is {folder / 'structprune'}"
+    if (folder / "compare_runs.json").is_file():
+        return "It is a comparison of runs: leave it out"
     if (folder / "recipe.yaml").is_file():
         return f"Go on with it first: structprune run --resume --out {folder}, with its recipe"
     inside = sorted(path.parent for path in folder.glob("*/report.json"))

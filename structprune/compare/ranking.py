@@ -17,6 +17,7 @@ from .run_records import ComparedRun, Ranking
 
 APART = 12.0  # hours between two timings from which the machine may be another in all but its name
 MACHINE = ("processor", "instructions", "cores")
+MANY = 4  # names, over which they are counted
 SETTING = ("device", "threads", "batch")
 
 
@@ -234,8 +235,7 @@ def _clause(runs: Sequence[ComparedRun], ranking: Ranking, text: Any, subject: s
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names in a sentence; of many the first."""
-    shown = list(names[:4])
-    if len(names) > 4:
-        return f"{', '.join(shown)} and {len(names) - 4} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+    """Names in a sentence; many are counted."""
+    if len(names) > MANY:
+        return f"{len(names)} others"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

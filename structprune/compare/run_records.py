@@ -98,7 +98,7 @@ class RunComparison(JsonRecord):
     notes: list[str] = Field(description="what does not compare, and what else to know")
     bench: str = Field(
         description="the command that times the slim networks side by side, from the folder of this file; empty where "
-        "there is a run without one"
+        "a run is without one, and of more than eight runs"
     )
     runs: list[ComparedRun] = Field(description="each run, in the order in which they were given")
     speed: Ranking = Field(description="by measured speed")

@@ -14,6 +14,7 @@ from .ranking import quality_text
 from .run_records import ComparedRun, RunComparison, StageMetric
 
 NOT_SET = "–"
+MANY = 4  # runs, over which the terminal's table has a line for each
 
 
 class Cell(NamedTuple):
@@ -88,28 +89,61 @@ def recipe_rows(comparison: RunComparison) -> list[Row]:
 
 
 def runs_table(comparison: RunComparison) -> Table:
-    """Makes the table of a comparison of runs: a column for each run.
+    """Makes the table of a comparison of runs: a column for each run, or a line.
 
     Args:
         comparison: The runs.
 
     Returns:
-        The table, for rich to print, with the verdict first and what differs in the recipes last.
+        The table, for rich to print, with the verdict first and what differs in the recipes last. Over four runs have a
+        line each.
     """
     table = Table(title=escape(comparison.verdict), title_justify="left", caption_justify="left")
-    table.add_column("")
-    for run in comparison.runs:
-        table.add_column(escape(run.name), overflow="fold")
-    rows = [*run_rows(comparison), *place_rows(comparison)]
-    for name, cells in rows:
-        table.add_row(escape(name), *(escape(str(cell)) for cell in cells))
-    differing = recipe_rows(comparison)
-    if differing:
-        table.add_section()
-    for name, cells in differing:
-        table.add_row(escape(name), *(escape(str(cell)) for cell in cells))
+    rows, differing = [*run_rows(comparison), *place_rows(comparison)], recipe_rows(comparison)
+    if len(comparison.runs) > MANY:
+        _fill_by_run(table, comparison, [*_short_rows(comparison), *differing])
+    else:
+        table.add_column("")
+        for run in comparison.runs:
+            table.add_column(escape(run.name), overflow="fold")
+        for section in (rows, differing):
+            for name, cells in section:
+                table.add_row(escape(name), *(escape(str(cell)) for cell in cells))
+            table.add_section()
     table.caption = escape("\n".join(_caption(comparison)))
     return table
+
+
+def _fill_by_run(table: Table, comparison: RunComparison, rows: list[Row]) -> None:
+    """A line for each run, where columns for all would be too narrow."""
+    for name in ("run", *(row.name for row in rows)):
+        table.add_column(escape(name), overflow="fold")
+    for index, run in enumerate(comparison.runs):
+        table.add_row(escape(run.name), *(escape(str(row.cells[index])) for row in rows))
+
+
+def _short_rows(comparison: RunComparison) -> list[Row]:
+    runs, quality = comparison.runs, comparison.quality.measure
+    speeds = [
+        (factor_in_words(run.latency.speedup, run.latency.ci95)[0], run.latency.ci95) if run.latency else None
+        for run in runs
+    ]
+    return [
+        Row(
+            "faster than dense (95 %)",
+            [Cell("not timed") if s is None else Cell(s[0], "{:.2f}-{:.2f}".format(*s[1])) for s in speeds],
+        ),
+        Row(f"{quality}, slim (95 %)", [_short_quality(run) for run in runs]),
+        Row("MACs", [Cell(f"{run.macs.cut:.2f}× fewer") for run in runs]),
+        Row("parameters", [Cell(f"{run.params.cut:.2f}× fewer") for run in runs]),
+    ]
+
+
+def _short_quality(run: ComparedRun) -> Cell:
+    if run.final.ci95 is None:
+        return Cell(_number(run, run.final))
+    low, high = run.final.ci95
+    return Cell(_number(run, run.final), f"{100 * low:.1f}-{100 * high:.1f}")
 
 
 def _caption(comparison: RunComparison) -> Iterator[str]:

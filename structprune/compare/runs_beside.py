@@ -27,6 +27,7 @@ from .run_records import (
     StageMetric,
 )
 
+MANY = 8  # networks, over which no command times them in turns
 UNSTEADY = 1.1  # times as long, from which on a page says that the machine was at another pace
 
 
@@ -111,7 +112,7 @@ def _run(entry: FinishedRun, out: Path) -> ComparedRun:
 
 def _bench(finished: Sequence[FinishedRun], runs: Sequence[ComparedRun]) -> str:
     files = [entry.folder / "slim.onnx" for entry in finished]
-    if not all(path.is_file() for path in files):
+    if len(files) > MANY or not all(path.is_file() for path in files):
         return ""
     return shlex.join(["structprune", "bench", *(f"{run.folder}/slim.onnx" for run in runs)])
 

@@ -62,6 +62,14 @@ def test_the_command_writes_a_page_and_a_record_and_show_reads_them(folders, tmp
     assert page.read_text() == first
 
 
+def test_many_runs_have_a_line_each_and_are_counted(folders, tmp_path):
+    others = [write_run(tmp_path / f"slow-{index}", latency__ci95=[0.9, 1.1], **GOOD) for index in range(5)]
+    shown = " ".join(called(*folders, *others, "--out", tmp_path / "out").stdout.split())
+    assert "second is the fastest of 7: 3.00× as fast as dense, its interval apart from all others" in shown
+    assert "its interval apart from all others; second is the best of 7: accuracy 95.0 %" in shown
+    assert "│ slow-4 │ 0.97× (0.90-1.10) │ 80.0 % (75.6-83.8) │" in shown
+
+
 def test_it_lies_beside_the_first_run_by_itself(folders):
     assert called(*folders).exit_code == 0
     assert (folders[0].parent / "compare-first-second" / "compare.html").is_file()

@@ -23,7 +23,7 @@
         const [left, right] = data.xInterval[index] ?? [];
         if (left != null) whisker(u, [u.valToPos(left, "x", true), y], [u.valToPos(right, "x", true), y], shade);
         disc(u, x, y, 5, shade);
-        name(u, shorten(data.names[index], 22), x, y, taken);
+        if (data.names.length <= 12 || data.front.includes(index)) name(u, shorten(data.names[index], 22), x, y, taken);
       }
       u.ctx.restore();
     };
