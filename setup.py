@@ -8,15 +8,13 @@ from setuptools.command.build_py import build_py
 
 
 class WithRecipes(build_py):
-    """Copies recipes/*.yaml to structprune/recipes; an editable installation finds them where they are."""
+    """Copies recipes/ to structprune/recipes, studies with it; an editable installation finds them where they are."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
             target = Path(self.build_lib, "structprune", "recipes")
-            target.mkdir(parents=True, exist_ok=True)
-            for path in sorted(Path("recipes").glob("*.yaml")):
-                shutil.copyfile(path, target / path.name)
+            shutil.copytree("recipes", target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 setup(cmdclass={"build_py": WithRecipes})

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     run: RunPackage
     verify: VerifyPackage
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 __all__ = [
     "Plan",
     "benchmark",

@@ -12,6 +12,7 @@ from structprune import shipped_recipes
 from structprune.errors import RecipeError
 from structprune.inspection import inspect_model
 from structprune.recipe import read_recipe
+from structprune.sweep.reading import read_sweep
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -48,6 +49,15 @@ def test_names_that_are_not_known(tmp_path, monkeypatch):
             read_recipe(odd)
 
 
+def test_studies_are_known_by_name_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        read_sweep("criteria_digits").to_data() == read_sweep(ROOT / "recipes/studies/criteria_digits.yaml").to_data()
+    )
+    with pytest.raises(RecipeError, match=r"no sweep at 'criteria', .* did you mean criteria_digits\?"):
+        read_sweep("criteria")
+
+
 def build_wheel(folder):
     """The wheel of this tree, in `folder`."""
     pytest.importorskip("setuptools")
@@ -66,13 +76,16 @@ def test_the_recipes_are_in_the_wheel(tmp_path, monkeypatch):
     wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        assert sorted(n for n in names if n.endswith(".yaml")) == [f"structprune/recipes/{n}.yaml" for n in NAMES]
+        recipes = {f"structprune/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
+        assert {n for n in names if n.endswith(".yaml")} == recipes
+        assert "structprune/recipes/studies/base/networks.py" in names
         page = ("templates/report.html", "templates/page.css", "vendor/uPlot.iife.min.js", "vendor/uPlot.LICENSE")
         assert {"structprune/__main__.py", *(f"structprune/report/{file}" for file in page)} <= set(names)
         archive.extractall(tmp_path / "installed")
     monkeypatch.setattr(shipped_recipes, "INSTALLED", tmp_path / "installed" / "structprune" / "recipes")
     assert sorted(shipped_recipes.shipped()) == NAMES
     assert shipped_recipes.find_recipe("quickstart").is_relative_to(tmp_path / "installed")
+    assert len(read_sweep("criteria_digits").runs) > 1
 
 
 KEPT = {"structprune", "recipes", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"}

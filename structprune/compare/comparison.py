@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import yaml
 from ..cost import check_may_time
 from ..criteria import criterion_of
 from ..errors import RecipeError, StoreError
+from ..extras import need
 from ..json_records import read_record
 from ..launch import refuse_several
 from ..progress import Reporter
@@ -80,14 +80,13 @@ def compare(
 
     Raises:
         StructPruneError: The recipe can't be run or compared, or the folder is in use; before any work.
-        RecipeError: Torch-pruning is not installed, or the recipe asks for what can't be compared.
+        RecipeError: Torch-pruning or matplotlib is not installed, or the recipe asks for what can't be compared.
     """
     refuse_several("a comparison")
     reporter = reporter or Reporter()
     checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides, reporter.stage)
     name = Path(recipe).stem if isinstance(recipe, (str, Path)) else "run"
-    if find_spec("torch_pruning") is None:
-        raise RecipeError("compare needs torch-pruning: pip install 'structprune[compare]'")
+    need("compare", "compare")
     _check_comparable(checked)
     folder = Path(out) if out is not None else Path("runs") / f"{name}-compare"
     if as_fast:

@@ -202,7 +202,7 @@ def _bundled(names: tuple[str, ...]) -> list[Path]:
         package, _, inner = name.partition("/")
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise RecipeError(f"the sample image {name} is missing: pip install scikit-image scikit-learn")
+            raise RecipeError(f"the sample image {name} is missing: pip install 'structprune[samples]'")
         files.append(Path(spec.submodule_search_locations[0]) / inner)
     return files
 

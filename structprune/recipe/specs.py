@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, fie
 
 from ..data.spec import AnyDataSpec
 from ..errors import RecipeError
+from ..extras import lacking
 from ..memory_limits import LIMIT
 from ..models.registry import ModelSpec, parse_model
 from ..schedules.finetuning import FinetuneSpec
@@ -181,9 +182,9 @@ class Recipe(Strict):
 
         tell = once((info.context or {}).get("tell") or (lambda line: None))
         criterion, allocation = criterion_of(self.prune.criterion, tell), allocation_of(self.prune.allocation, tell)
-        lacking, targets = _calibration_flaws(self, criterion, allocation), _target_flaws(self, criterion)
+        calibration, targets = _calibration_flaws(self, criterion, allocation), _target_flaws(self, criterion)
         training = [*_unused_flaws(self, criterion, allocation), *_start_flaws(self), *schedule_flaws(self, allocation)]
-        if flaws := [*lacking, *training, *targets, *_label_flaws(self)]:
+        if flaws := [*_package_flaws(self), *calibration, *training, *targets, *_label_flaws(self)]:
             raise Flaws(flaws)
         if self.train is None:
             return self
@@ -203,6 +204,13 @@ class Recipe(Strict):
                 "takes the mean of these and others: choose drop"
             )
         return lines
+
+
+def _package_flaws(recipe: Recipe) -> Iterator[str]:
+    """Data that is made of files of packages that are not installed."""
+    modules = recipe.data.samples
+    if modules and (line := lacking(f"data.source={recipe.data.source}", "samples", *modules)):
+        yield line
 
 
 def _calibration_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) -> Iterator[str]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from ..errors import RecipeError
+from ..extras import need
 from .processes import GRACE, Ending, Executor, Job, execute, not_started
 
 
@@ -27,8 +27,7 @@ def on_ray(count: int | None = None) -> Executor:
     Raises:
         RecipeError: Ray is not installed.
     """
-    if find_spec("ray") is None:
-        raise RecipeError("runs on Ray need it: pip install 'structprune[ray]'")
+    need("a sweep on Ray", "ray")
 
     def run(jobs: Sequence[Job]) -> Iterator[tuple[Job, Ending]]:
         import ray

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ..errors import RecipeError
 from ..recipe import Recipe, check_recipe, read_yaml, recipe_data, set_key
 from ..recipe.mistakes import AT_MOST, lines
+from ..shipped_recipes import find_study
 from ..user_code import Tell, once, to_stderr
 from .arms import Arm, arms_of
 from .specs import SweepSpec
@@ -74,7 +75,7 @@ def read_sweep(path: str | Path, tell: Tell = to_stderr) -> Sweep:
     """Reads a sweep's file and checks the recipe of each arm.
 
     Args:
-        path: The path of a YAML file.
+        path: The path of a YAML file, or the name of a study that comes with the package.
         tell: Gets a line for each file of the user's that is run to check a recipe.
 
     Returns:
@@ -83,7 +84,7 @@ def read_sweep(path: str | Path, tell: Tell = to_stderr) -> Sweep:
     Raises:
         RecipeError: A line for each mistake of the file, or of the recipes with the arms that have it; ten at most.
     """
-    path = Path(path)
+    path = find_study(path)
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise RecipeError(f"{path} holds {type(data).__name__}, not a mapping of keys: see recipes/studies")

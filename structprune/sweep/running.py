@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from ..errors import RecipeError
+from ..extras import need
 from ..launch import refuse_several
 from ..progress import Reporter
 from .files import write_files
@@ -46,6 +47,7 @@ def sweep(
     refuse_several("a sweep")
     reporter = reporter or Reporter()
     checked = read_sweep(path, reporter.stage)
+    need("a sweep's picture", "report")
     if out is not None and not str(out).strip():
         raise RecipeError("the output folder's name is empty: give one by --out, or leave it out for runs/NAME")
     folder = SweepFolder(Path(out) if out is not None else Path("runs") / checked.name)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..calibration.batches import Batch
 from ..errors import RecipeError
+from ..extras import need
 from ..ops import Inputs
 from ..user_code_calls import reason
 from .metrics import Metric, Torchmetric, torchmetrics_class
@@ -35,7 +36,7 @@ class Detection(Task):
     def __init__(self, score: float = 0.5) -> None:
         self.score = score
         if not any(find_spec(name) for name in BACKENDS):
-            raise RecipeError("task detection measures by COCO's code: pip install pycocotools (or faster-coco-eval)")
+            need("task detection", "detection")
 
     def collate(self, items: list[Any]) -> Any:
         """Lists of images and of targets, as they may differ in size; of images alone where there are no targets."""

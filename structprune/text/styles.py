@@ -174,9 +174,7 @@ def _file(name: str) -> Path:
     spec = find_spec(package)
     path = Path(spec.submodule_search_locations[0]) / inner if spec and spec.submodule_search_locations else None
     if path is None or not path.is_file():
-        raise RecipeError(
-            f"{name}, of which text is rendered, is missing: pip install scikit-image scikit-learn matplotlib"
-        )
+        raise RecipeError(f"{name}, of which text is rendered, is missing: pip install 'structprune[samples]'")
     return path
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ...errors import RecipeError
+from ...extras import lacking
 from ..engine import ENGINES, Engine, Running
 from ..made_up_inputs import made_up_inputs
 from ..runtime import Runtime
@@ -56,9 +56,7 @@ class OpenVINO(Engine):
         return f"openvino {version('openvino')} CPU"
 
     def missing(self, device: str) -> str:
-        if importlib.util.find_spec("openvino"):
-            return ""
-        return "it is not installed: pip install 'structprune[openvino]'"
+        return lacking("it", "openvino")
 
     def open(self, source: Any, runtime: Runtime) -> Running:
         return _Request(source, runtime)
