@@ -16,6 +16,7 @@ from .criteria import CRITERIA, Criterion
 from .criteria.registry import NEEDS as NEEDS_OF_CRITERIA
 from .data import SOURCES
 from .errors import RecipeError
+from .export import FORMATS, Format
 from .messages import unknown
 from .models.registry import MODEL_SOURCES
 from .plan import ALLOCATIONS, Allocation
@@ -94,6 +95,10 @@ def _needs_of_engine(record: Engine) -> dict[str, str]:
     return {line: line for device, text in missing.items() if text and (line := f"{device}: {text}")}
 
 
+def _needs_of_format(record: Format) -> dict[str, str]:
+    return {line: line} if (line := record.missing()) else {}
+
+
 def _facts_of_engine(record: Engine) -> dict[str, Any]:
     opens = "ONNX files" if record.files else "modules"
     kernels = list(record.kernels_on)
@@ -130,6 +135,7 @@ KINDS = {
     "tasks": Kind("task", TASKS, facts=_facts_of_task),
     "data-sources": Kind("data.source", SOURCES, facts=lambda record: _keys(record, "source")),
     "model-sources": Kind("model", MODEL_SOURCES, facts=lambda record: _keys(record, record.name)),
+    "formats": Kind("export.formats", FORMATS, _needs_of_format, lambda record: {"files": list(record.files)}),
     "training-methods": Kind("train.methods", TRAINING_METHODS, facts=lambda record: _keys(record, "method")),
 }
 

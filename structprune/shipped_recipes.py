@@ -55,8 +55,8 @@ def find_study(study: str | Path) -> Path:
     return _found(study, "sweep", shipped("studies"))
 
 
-def _found(given: str | Path, kind: str, known: dict[str, Path]) -> Path:
-    path, name = Path(given), str(given)
+def _found(place: str | Path, kind: str, known: dict[str, Path]) -> Path:
+    path, name = Path(place), str(place)
     try:
         if not is_name(name) or path.is_file():
             return path

@@ -49,8 +49,8 @@ def list_(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="criteria, allocations, recoveries, engines, tasks, data-sources, model-sources or training-methods; "
-            "by default all.",
+            help="criteria, allocations, recoveries, engines, formats, tasks, data-sources, model-sources or "
+            "training-methods; by default all.",
         ),
     ] = None,
     json_: JsonOption = False,

@@ -57,7 +57,10 @@ def _print_report(report: Report, folder: Path, title: str) -> None:
         for row in report.also:
             for note in row.notes:
                 console.print(f"{row.engine}: {note}", highlight=False, markup=False)
-    files = [name for name in FILES if (folder / name).is_file()]  # of a network that failed its gate some are missing
+    others = [file for entry in report.formats for file in entry.files]
+    files = [
+        name for name in [*FILES, *others] if (folder / name).is_file()
+    ]  # of a network that failed its gate some are missing
     console.print(f"{folder}: {', '.join(files)}", highlight=False, markup=False)
 
 

@@ -77,6 +77,8 @@ def load_folder(spec: FolderSpec, request: Request) -> Data:
         classes=len(classes) if spec.labels else None,
         workers=spec.workers,
         notes=(*wish.notes, *notes),
+        images=wish.described(),
+        names=classes,
     )
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from ..calibration.rebatching import batches_from
 from ..errors import RecipeError
-from .preprocessing import config_of
+from .preprocessing import config_of, described
 from .record import Data, Request
 from .spec import GreySpec
 from .splitting import VALIDATION, split_off
@@ -67,4 +67,6 @@ def grey_data(name: str, pixels: Tensor, labels: np.ndarray, spec: GreySpec, req
         calibration=calibration,
         labelled=True,
         classes=10,
+        images=described(channels, pixels.shape[2:], [float(mean)] * channels, [float(std)] * channels, "bilinear"),
+        names=[str(digit) for digit in range(10)],
     )

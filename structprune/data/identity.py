@@ -48,7 +48,7 @@ def data_digest(data: Data) -> str:
             add_all(entry)
     for batch in data.calibration or ():
         add_all((batch.inputs.args, batch.inputs.kwargs, batch.labels))
-    for plain in (data.labelled, data.classes, data.workers, data.identity):
+    for plain in (data.labelled, data.classes, data.workers, data.identity, dict(data.images), list(data.names)):
         add(plain)
     return total.hexdigest()
 

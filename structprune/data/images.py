@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from ..errors import RecipeError
 from ..user_code_calls import reason
 from ..user_folders import photographs_folder
 from .image_files import SUFFIXES, converted, is_hidden, same_file
-from .preprocessing import config_of
+from .preprocessing import config_of, described
 from .record import SOURCES, Data, Request, Source
 from .spec import CalibrationSpec, ImagesSpec
 
@@ -61,7 +62,7 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
     validation = None
     if request.choosing:
         validation = TensorDataset(_crops(chosen, spec.crops, config, np.random.default_rng((seed, 2))))
-    data = Data(example=crops[0], test=TensorDataset(crops[1]), validation=validation, notes=notes)
+    data = Data(crops[0], TensorDataset(crops[1]), validation=validation, notes=notes, images=_described(config))
     if spec.calibration is None:
         return replace(data, train=FreshCrops(calibration, spec.train_crops, config))
     files = _calibration_files(spec.calibration, spec.path, calibration)
@@ -103,6 +104,12 @@ class FreshCrops(Dataset[tuple[Tensor]]):
         mean, std = _mean_and_std(self.config, channels=self.config["input_size"][0])
         crop = _crops([file], 1, self.config, rng, self.opened)[0]
         return (_recoloured(crop * std + mean, rng) - mean) / std
+
+
+def _described(config: dict) -> dict[str, Any]:
+    channels, *size = config["input_size"]
+    mean, std = (values.flatten().tolist() for values in _mean_and_std(config, channels))
+    return described(channels, size, mean, std, "bicubic")
 
 
 def _mean_and_std(config: dict, channels: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,11 @@ class Preprocessing:
         """PIL's name of images of so many channels."""
         return "L" if self.channels == 1 else "RGB"
 
+    def described(self) -> dict[str, Any]:
+        """How an image becomes an input, as plain data for whoever runs the network elsewhere."""
+        crop = {"crop_pct": self.crop_pct, "crop_mode": self.crop_mode}
+        return described(self.channels, self.size, self.mean, self.std, self.interpolation) | crop
+
     def transform(self, augment: AugmentSpec | None = None) -> Callable[[Any], Any]:
         """From a PIL image to a normalised float32 tensor (channels, height, width), by timm; changed if `augment`."""
         from timm.data import create_transform
@@ -44,6 +49,26 @@ class Preprocessing:
             crop_mode=self.crop_mode,
             **({} if augment is None else augment.as_timm()),
         )
+
+
+def described(
+    channels: int, size: Sequence[int], mean: Sequence[float], std: Sequence[float], interpolation: str
+) -> dict[str, Any]:
+    """How an image becomes an input, as plain data.
+
+    Args:
+        channels: 1 for grey images.
+        size: (height, width) in pixels.
+        mean: What is taken from values from 0 to 1, for each channel.
+        std: What the rest is divided by, likewise.
+        interpolation: How it is resized.
+
+    Returns:
+        `input_size` (channels, height, width), `mean`, `std` and `interpolation`, with timm's names.
+    """
+    sizes = [int(channels), *map(int, size)]
+    numbers = {"mean": [float(value) for value in mean], "std": [float(value) for value in std]}
+    return {"input_size": sizes, **numbers, "interpolation": interpolation}
 
 
 def config_of(model: nn.Module, keys: PreprocessingKeys | None = None) -> tuple[dict[str, Any], list[str]]:

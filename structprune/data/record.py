@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,8 @@ class Data:
     final measurement alone; choices are made on `validation`, which is there where something was to choose;
     `calibration` and `train` share no file with either. `labelled` says whether `train`, `validation` and `test` come
     with labels. `workers` is how many processes read for a loader. `notes` is what a user should know, and
-    `identity` what the data depends on beside its samples: the text of the code that makes it.
+    `identity` what the data depends on beside its samples: the text of the code that makes it. `images` says how images
+    become inputs (see `preprocessing.described`), and `names` what the classes are called, both empty where not known.
     """
 
     example: Tensor | Inputs
@@ -39,6 +40,8 @@ class Data:
     workers: int = 0
     notes: Sequence[str] = field(default=())
     identity: str = ""
+    images: Mapping[str, Any] = field(default_factory=dict)
+    names: Sequence[str] = ()
 
     @property
     def one(self) -> Any:

@@ -167,7 +167,7 @@ class ImagesSpec(DataSpec):
 
     @property
     def samples(self) -> tuple[str, ...]:
-        return () if self.path else ("skimage",)
+        return () if self.path else ("matplotlib", "skimage")
 
 
 class FolderSpec(DataSpec, PreprocessingKeys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..calibration.batches import BATCH
@@ -10,6 +12,7 @@ from ..text.lines import render_line
 from ..text.normalisation import line_of
 from ..text.reading import encoded
 from ..text.styles import Style
+from .preprocessing import described
 from .record import SOURCES, Data, Request, Source
 from .rendered_text import check_channels, text_data
 from .spec import TextLinesSpec
@@ -25,7 +28,8 @@ def load_text_lines(spec: TextLinesSpec, request: Request) -> Data:
         pixels, text = render_line(style, spec.width, HEIGHT, rng)
         return line_of(pixels), encoded(text, LONGEST)
 
-    return text_data(spec, (spec.lines, spec.train_lines), render, request, labels=True, batch=BATCH)
+    data = text_data(spec, (spec.lines, spec.train_lines), render, request, labels=True, batch=BATCH)
+    return replace(data, images=described(1, (HEIGHT, spec.width), [0.5], [0.5], "bilinear"))
 
 
 SOURCES.add(Source("text_lines", "rendered lines of text with what they say", TextLinesSpec, load_text_lines))

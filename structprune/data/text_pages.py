@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from ..text.normalisation import image_of
+from ..text.normalisation import MEAN, STD, image_of
 from ..text.pages import render_page
 from ..text.styles import Style
+from .preprocessing import described
 from .record import SOURCES, Data, Request, Source
 from .rendered_text import check_channels, text_data
 from .spec import TextPagesSpec
@@ -26,7 +29,8 @@ def load_text_pages(spec: TextPagesSpec, request: Request) -> Data:
         boxes[: len(page.boxes)] = page.boxes[:MOST]
         return image_of(page.pixels), boxes
 
-    return text_data(spec, (spec.pages, spec.train_pages), render, request, labels=False, batch=_BATCH)
+    data = text_data(spec, (spec.pages, spec.train_pages), render, request, labels=False, batch=_BATCH)
+    return replace(data, images=described(3, (side, side), MEAN, STD, "bilinear"))
 
 
 SOURCES.add(Source("text_pages", "rendered pages of text with a box for each word", TextPagesSpec, load_text_pages))

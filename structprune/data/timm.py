@@ -62,6 +62,8 @@ def load_timm(spec: TimmSpec, request: Request) -> Data:
         classes=len(numbers) or None,
         workers=spec.workers,
         notes=wish.notes,
+        images=wish.described(),
+        names=sorted(numbers, key=lambda name: numbers[name]),
     )
 
 

@@ -68,6 +68,19 @@ def decorated_names(package: str, decorator: str) -> tuple[str, ...]:
     return _texts(name for call in calls for name in islice(call.args, 1))
 
 
+def added_names(package: str, registry: str) -> tuple[str, ...]:
+    """The names of records that modules of a package add: `FORMATS.add(Format("pt2", …))`."""
+    records = (
+        record
+        for tree in _trees(package)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add"
+        if _is_name(node.func.value, registry)
+        for record in islice(node.args, 1)
+    )
+    return _texts(name for record in records if isinstance(record, ast.Call) for name in islice(record.args, 1))
+
+
 def _named(package: str) -> tuple[str, ...]:
     """What classes of a package say of their `name`."""
     lines = (
@@ -94,3 +107,4 @@ CRITERIA = Names("criterion", "structprune.criteria", "CRITERIA", decorated_name
 COMBINE = Names("way to combine", "structprune.criteria", "COMBINE", ("leading", "max", "mean", "normalised", "sum"))
 ALLOCATIONS = Names("allocation", "structprune.plan", "ALLOCATIONS", decorated_names("plan", "allocation"))
 ENGINES = Names("engine", "structprune.runtimes", "ENGINES", _named("runtimes/engines"))
+FORMATS = Names("format", "structprune.export.format", "FORMATS", added_names("export/formats", "FORMATS"))

@@ -87,12 +87,34 @@ class AlsoSpec(RuntimeSpec):
 
 
 class ExportSpec(Strict):
-    """`int8` also writes dense and slim as onnxruntime's static quantiser makes them, and times and judges all four."""
+    """ONNX is always written; `formats` is what the slim network is also written as (`structprune list formats`).
 
+    `int8` also writes dense and slim as onnxruntime's static quantiser makes them, and times and judges all four.
+    """
+
+    formats: tuple[str, ...] = Field(
+        default=(), description="what the slim network is also written as, by names that `structprune list formats` has"
+    )
+    opset: Whole = Field(
+        default=17,
+        ge=14,
+        le=23,
+        description="the version of ONNX's operators; where only torch's newer exporter can write, 18 at least",
+    )
     int8: bool = Field(
         default=False,
         description="also write, judge and time dense and slim in int8, by onnxruntime's static quantiser",
     )
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        known = [known_names.FORMATS.check(name, info) for name in dict.fromkeys(names) if name != "onnx"]
+        if not only_read(info):
+            formats: Any = known_names.FORMATS.registered()
+            if missing := [line for name in known if (line := formats[name].missing())]:
+                raise ValueError(missing[0])
+        return tuple(known)
 
 
 def _engine(value: Any) -> Any:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from ..json_records import Interval, JsonRecord
 from ..runtimes.machine import Environment
 from ..runtimes.other_runtimes import OtherRuntime, TimedOn
+from .exported_files import ExportedFormat
 from .gate import Gate
 from .training_records import Epochs, Finetuning, PruningRound
 
@@ -357,6 +358,9 @@ class Report(JsonRecord):
     macs: Macs = Field(description="multiply-adds")
     params: Counts = Field(description="parameters")
     onnx: Onnx = Field(description="the ONNX files")
+    formats: list[ExportedFormat] = Field(
+        default_factory=list, description="what the slim network was also written as, by the recipe's `export.formats`"
+    )
     latency: Latency | None = Field(description="`null` if the gate failed")
     int8: list[Int8] = Field(
         default_factory=list, description="dense and slim in float32 and int8; empty unless asked for"

@@ -17,6 +17,7 @@ from ..runtimes import Benchmark, environment
 from ..runtimes.other_runtimes import OtherRuntime
 from ..schedules.finetuning import in_full
 from ..verify import Gate
+from .exported_files import ExportedFormat
 from .fvcore_counts import CountedMacs
 from .gate import gate_record
 from .quality import quality_record
@@ -65,6 +66,7 @@ class Measurements:
         search: how the budget of cost was found, where a bound of quality was asked for.
         rounds: of the rounds before the last, "1.pruned", "1.final" and so on.
         epochs: of the training of `dense` and `slim`, where they were trained.
+        formats: what the slim network was also written as.
     """
 
     quality: Mapping[str, quality_judge.Quality]
@@ -80,6 +82,7 @@ class Measurements:
     search: Search | None = None
     rounds: Mapping[str, Any] = field(default_factory=dict)
     epochs: Mapping[str, Sequence[Epoch]] = field(default_factory=dict)
+    formats: Sequence[ExportedFormat] = ()
 
 
 def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: Measurements) -> Report:
@@ -110,6 +113,7 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         macs=_macs(plan, measured.macs),
         params=_counts(plan.params),
         onnx=Onnx(opset=opset_of(measured.onnx["slim"]), dense_bytes=sizes["dense"], slim_bytes=sizes["slim"]),
+        formats=list(measured.formats),
         latency=None if timed is None else _latency(timed, plan, recipe.runtime),
         int8=[] if timed is None else _int8(measured.int8, timed, quality, sizes),
         also=list(measured.also),

@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..export import FORMATS
+
 FILES = {
     "report.json": "all that stands here, for programs",
     "plan.json": "which filters stay",
@@ -71,7 +73,8 @@ def facts_of(folder: Path) -> RunFacts:
     """
     events = [event for event in _events(folder / "log.jsonl") if isinstance(event.get("time"), float | int)]
     # report.json is written after the page, and is always there in the end
-    files = {name: words for name, words in FILES.items() if name == "report.json" or (folder / name).is_file()}
+    known = FILES | {file: words for record in FORMATS.values() for file, words in record.files.items()}
+    files = {name: words for name, words in known.items() if name == "report.json" or (folder / name).is_file()}
     if not events:
         return RunFacts("", "", "", files)
     starts = [event for event in events if event.get("event") == "started"]

@@ -32,6 +32,7 @@ def summary_rows(report: Report) -> list[Row]:
     dense, slim = report.onnx.dense_bytes, report.onnx.slim_bytes
     if dense and slim:
         rows.append(("ONNX file", f"{dense / 1e6:.2f} MB", f"{slim / 1e6:.2f} MB", f"{dense / slim:.2f}× smaller"))
+    rows += [entry.row() for entry in report.formats]
     return rows + (_latency_rows(latency) if latency else [])
 
 

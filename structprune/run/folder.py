@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ..errors import GateError, RecipeError, StoreError
+from ..export import FORMATS
 from ..json_records import read_record
 from ..progress import Reporter
 from ..recipe import Recipe, read_yaml
@@ -35,6 +36,7 @@ _NETWORKS = {
     "dense_onnx": ("dense.onnx",),
     "saved": ("slim.onnx", "slim.safetensors", "plan.json"),
     "int8": ("dense-int8.onnx", "slim-int8.onnx"),
+    "format_files": tuple(file for record in FORMATS.values() for file in record.files),
 }
 
 
@@ -173,6 +175,8 @@ class RunFolder:
             if kept is None:
                 continue
             for file in _NETWORKS[name]:
+                if name == "format_files" and not (kept / file).is_file():
+                    continue  # a format that the recipe does not ask for, or that can't hold the network
                 atomic_files.write(self.path / file, partial(shutil.copyfile, kept / file))
 
     def close(self, report: Report, runner: Runner, name: str, passed: bool) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from ..criteria import CRITERIA
 from ..data import SOURCES
+from ..export import FORMATS
 from ..models.registry import MODEL_SOURCES
 from ..ops.record import OPS
 from ..plan import ALLOCATIONS
@@ -278,7 +279,8 @@ def versions(stages: Iterable[Stage]) -> dict[str, str]:
 
 def _registered() -> Iterator[Any]:
     """All that a user can register beside stages and that a recipe can hang on without naming its code."""
-    for registry in (CRITERIA, ALLOCATIONS, OPS, MODEL_SOURCES, SOURCES, TASKS, ENGINES, RECOVERIES, TRAINING_METHODS):
+    recipes = (CRITERIA, ALLOCATIONS, MODEL_SOURCES, SOURCES, TASKS, ENGINES, RECOVERIES, TRAINING_METHODS, FORMATS)
+    for registry in (OPS, *recipes):
         yield from registry.values()
 
 

@@ -16,6 +16,7 @@ from .blocks import ROOT, blocks_of
 RUN = ["docs/python.md", "docs/own_data.md", "docs/own_model.md"]
 ELSEWHERE = {
     "docs/how.md": "test_how.py also compares what it prints",
+    "docs/deploying.md": "tests/export/test_formats.py has the files that it reads",
     "CONTRIBUTING.md": "the tests that its table names import its files from it",
 }
 

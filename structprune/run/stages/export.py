@@ -1,4 +1,4 @@
-"""ONNX files and the saved network; the gate; int8."""
+"""ONNX files and the saved network; the gate; other formats; int8."""
 
 from __future__ import annotations
 
@@ -14,19 +14,27 @@ from ...calibration import Batch
 from ...calibration.rebatching import rebatched
 from ...data import Data
 from ...errors import RecipeError
-from ...export import export_onnx, quantize
+from ...export import FORMATS, Finished, export_onnx, metadata_of, quantize, write_format
+from ...ops import Inputs
 from ...quality_judge import Judge
 from ...recipe import Recipe
 from ...records import Plan
 from ...report import counted_macs
+from ...report.exported_files import ExportedFormat
 from ...report.records import Quantised
 from ...runtimes.made_up_inputs import made_up_inputs
 from ...store import atomic_files, save
 from ...verify import Gate, verify
+from ...verify.format_files import compare_format
 from ..stage import Work, stage
 from .surgery import changes_weights
 
 INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
+
+
+def _exported(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe the exported files depend on."""
+    return {"opset": recipe.export.opset, "model": recipe.model.name, "task": recipe.task.name}
 
 
 @stage(
@@ -34,10 +42,16 @@ INT8_IMAGES, INT8_BATCH = 128, 8  # on which the ranges of activations are taken
     after="choose",
     needs=("dense", "data"),
     makes=("dense_onnx",),
+    spec=_exported,
     read=lambda work: work.folder / "dense.onnx",
 )
 def export_dense(work: Work, dense: nn.Module, data: Data) -> None:
-    export_onnx(dense, data.example, work.folder / "dense.onnx")
+    metadata = _metadata(work, data, None)
+    export_onnx(dense, data.example, work.folder / "dense.onnx", opset=work.spec["opset"], metadata=metadata)
+
+
+def _metadata(work: Work, data: Data, plan: Plan | None) -> dict[str, str]:
+    return metadata_of(plan, model=work.spec["model"], task=work.spec["task"], images=data.images, labels=data.names)
 
 
 @stage(
@@ -47,12 +61,14 @@ def export_dense(work: Work, dense: nn.Module, data: Data) -> None:
     needs=("slim", "plan", "data"),
     first=("quality.pruned", "quality.final"),  # a network that does not run is said as such
     makes=("slim_onnx", "saved"),
+    spec=_exported,
     read=lambda work: {"slim_onnx": work.folder / "slim.onnx", "saved": work.folder},
 )
 def export_slim(work: Work, slim: nn.Module, plan: Plan, data: Data) -> None:
     """slim.onnx, slim.safetensors and plan.json."""
     work.reporter.stage("exporting dense and slim to ONNX")
-    export_onnx(slim, data.example, work.folder / "slim.onnx")
+    metadata = _metadata(work, data, plan)
+    export_onnx(slim, data.example, work.folder / "slim.onnx", opset=work.spec["opset"], metadata=metadata)
     save(slim, plan, work.folder)
 
 
@@ -72,13 +88,63 @@ def gate(
     return {"gates.final": final, "gates.macs": counted_macs(plan, dense, slim, data.one)}
 
 
+@stage(
+    "formats",
+    after="gate",
+    needs=("slim", "plan", "data", "slim_onnx", "saved", "gates.*"),
+    makes=("formats", "format_files"),
+    spec=lambda recipe: {**_exported(recipe), "formats": recipe.export.formats, "spec": recipe.model},
+    when=lambda recipe: bool(recipe.export.formats),
+    read=lambda work: {"formats": _read_formats(work.folder), "format_files": work.folder},
+    sound_only=True,
+    title="slim in other formats",
+)
+def export_formats(
+    work: Work, slim: nn.Module, plan: Plan, data: Data, slim_onnx: Path, saved: Path, gates: dict[str, Gate]
+) -> None:
+    """Writes each format and compares its files with slim; those that differ are not kept."""
+    finished = Finished(
+        slim,
+        Inputs.of(data.example),
+        slim_onnx,
+        saved / "slim.safetensors",
+        model=work.spec["spec"],
+        metadata=_metadata(work, data, plan),
+    )
+    entries = []
+    for name in work.spec["formats"]:
+        work.reporter.stage(f"writing {name}, and comparing it with slim")
+        entries.append(_in_format(name, finished, work.folder))
+        if reason := entries[-1].reason:
+            work.reporter.note(f"{name} is not handed out: {reason}")
+    atomic_files.write_text(work.folder / "formats.json", json.dumps([entry.to_data() for entry in entries]))
+
+
+def _in_format(name: str, finished: Finished, folder: Path) -> ExportedFormat:
+    record = FORMATS[name]
+    if reason := write_format(name, finished, folder):
+        return ExportedFormat(format=name, files={}, comparison=None, reason=reason)
+    compared = compare_format(record, finished, folder)
+    sizes = {file: (folder / file).stat().st_size for file in record.files}
+    if compared.passed:
+        return ExportedFormat(format=name, files=sizes, comparison=compared.record())
+    for file in sizes:
+        (folder / file).unlink()
+    return ExportedFormat(format=name, files={}, comparison=compared.record(), reason=compared.detail)
+
+
+def _read_formats(folder: Path) -> list[ExportedFormat]:
+    entries = json.loads((folder / "formats.json").read_text(encoding="utf-8"))
+    return [ExportedFormat.model_validate(entry) for entry in entries]
+
+
 def _makes_int8(recipe: Recipe) -> bool:
     return recipe.int8
 
 
 @stage(
     "int8",
-    after="gate",
+    after="formats",
     needs=("dense_onnx", "slim_onnx", "data", "judge", "gates.*"),
     makes=("int8", "int8_files"),
     when=_makes_int8,

@@ -10,6 +10,7 @@ from ...graph import DependencyGraph
 from ...quality_judge import Judge, Quality
 from ...records import Plan, Scores
 from ...report import Measurements, Report, build_report, records
+from ...report.exported_files import ExportedFormat
 from ...report.group_details import RunGroups, describe_members
 from ...report.training_records import Epoch
 from ...runtimes import Benchmark
@@ -24,7 +25,7 @@ from ..stage import Work, stage
     after="timing",
     needs=(
         *("dense_graph", "plan", "data", "quality.*", "rounds.*", "epochs.*", "gates.*", "dense_onnx", "slim_onnx"),
-        *("recovery?", "latency?", "layers?", "int8?", "also?", "search?", "chooser?", "validation?"),
+        *("recovery?", "latency?", "layers?", "int8?", "also?", "search?", "chooser?", "validation?", "formats?"),
     ),
     makes=("report",),
     spec=lambda recipe: recipe,
@@ -48,6 +49,7 @@ def report(
     search: Search | None,
     chooser: Judge | None,
     validation: Quality | None,
+    formats: list[ExportedFormat] | None,
 ) -> Report:
     """The record of the run."""
     searched = None
@@ -70,6 +72,7 @@ def report(
         search=searched,
         rounds=rounds,
         epochs=epochs,
+        formats=formats or (),
     )
     return build_report(work.spec, dense_graph, plan, measured)
 

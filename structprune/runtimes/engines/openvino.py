@@ -8,10 +8,10 @@ from typing import Any
 
 from ...errors import RecipeError
 from ...extras import lacking
+from ...signal_stack import signal_stack_kept
 from ..engine import ENGINES, Engine, Running
 from ..made_up_inputs import made_up_inputs
 from ..runtime import Runtime
-from ..signal_stack import signal_stack_kept
 
 
 class _Request:

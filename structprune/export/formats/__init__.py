@@ -1,0 +1,1 @@
+"""Formats, one a module: each adds its record to `FORMATS` (see `export.format`)."""
