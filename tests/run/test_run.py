@@ -130,7 +130,7 @@ def test_the_report_says_what_happened(finished):
     assert report["barriers"] == []
 
 
-ADDED = {"rounds", "epochs", "finetuning"}  # since then
+ADDED = {"rounds", "epochs", "finetuning", "formats"}  # since then
 
 
 def test_the_report_has_the_fields_that_it_always_had(finished):

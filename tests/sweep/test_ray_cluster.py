@@ -1,5 +1,6 @@
 """Runs on a local Ray cluster; skipped where Ray is not installed."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from tests.sweep.test_processes import BAD, job_of
 
 
 def test_without_ray_it_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr("structprune.sweep.ray_cluster.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RecipeError, match=r"pip install 'structprune\[ray\]'"):
         on_ray()
 
