@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import structprune as sp
 from structprune.cli import app
-from structprune.compare import Comparison, as_fast, compare, compare_table, comparison, draw, table
+from structprune.compare import Comparison, as_fast, compare, compare_table, draw, table
 from structprune.compare.as_fast import FOR_SPEED, row_as_fast, with_speedup
 from structprune.compare.importance import planned_indices, share_kept
 from structprune.compare.our_run import graph_and_scores, with_trained_network
@@ -376,9 +376,3 @@ def test_a_bound_of_quality_is_no_cost_to_compare_at(tmp_path):
     with pytest.raises(RecipeError, match="all networks to the same cost, and quality_drop bounds quality: give macs"):
         compare(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_without_torch_pruning_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"structprune\[compare\]"):
-        compare(check_recipe(RECIPE), tmp_path / "out")

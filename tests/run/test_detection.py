@@ -6,7 +6,6 @@ import yaml
 import structprune as sp
 from structprune.errors import RecipeError
 from structprune.recipe import check_recipe
-from structprune.tasks.building import make_task
 
 pytestmark = pytest.mark.usefixtures("_short_turns")
 
@@ -111,13 +110,6 @@ def test_a_detector_of_ones_own_is_trained_cut_and_judged_by_its_boxes(place):
     )  # fmt: skip
     assert blind["quality"]["metric"] == "map50 with dense"
     assert blind["gate"]["passed"]
-
-
-def test_without_cocos_code_it_is_one_line(monkeypatch):
-    monkeypatch.setattr("structprune.tasks.detection.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match="measures by COCO's code: pip install pycocotools") as error:
-        make_task("detection")
-    assert "\n" not in str(error.value)
 
 
 def test_a_criterion_of_gradients_is_refused_before_any_work(place):
