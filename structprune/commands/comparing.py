@@ -82,17 +82,18 @@ def _beside_peer(
         from ..recipe import check_text
 
         check_text(recipe, set_ or ())
-        from ..compare import Comparison, compare_table, draw
+        from ..compare import Comparison, compare_table, draw, write_comparison_page
         from ..compare import compare as compare_tools
 
         data = compare_tools(recipe, folder, overrides=set_ or (), timeout=timeout, resume=resume, as_fast=as_fast)
         result = Comparison.model_validate(data)
         draw(result, folder / "compare.png")
+        write_comparison_page(result, folder)
         if json_:
             typer.echo(json.dumps(result.to_data(), indent=2))
             return
         output(140).print(compare_table(result))
-        files = "compare.json, compare.png, structprune/report.html"
+        files = "compare.html, compare.json, compare.png, structprune/report.html"
         output().print(f"{folder}: {files}", highlight=False, markup=False)
 
 

@@ -12,7 +12,7 @@ from ..command_options import JsonOption, OutOption, Place, RecipeArgument, Resu
 from ..terminal import folder_of, go_on_by, output, plain_errors, resume_command
 
 if TYPE_CHECKING:
-    from ..compare import RunComparison
+    from ..compare import Comparison, RunComparison
     from ..report import Report
 
 FILES = ("report.html", "slim.onnx", "slim.safetensors", "plan.json")
@@ -69,7 +69,7 @@ def show(
         Path, typer.Argument(metavar="FOLDER", help="Of a finished run, comparison or sweep, such as runs/quickstart.")
     ],
     html: Annotated[
-        bool, typer.Option("--html", help="Write the page of a run, or of a comparison of runs, anew; print its path.")
+        bool, typer.Option("--html", help="Write the page of a run or comparison anew, and print its path.")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -92,11 +92,11 @@ def show(
             reason = f"has none of {', '.join(files)}: nothing has finished there"
             raise RecipeError(f"{folder} {reason if folder.is_dir() else 'is not a folder'}")
         record = read_record(folder / name, files[name])
-        if html and not isinstance(record, (Report, RunComparison)):
-            raise RecipeError(f"{folder / name} has no page: --html is for runs, and for comparisons of runs")
+        if html and isinstance(record, SweepReport):
+            raise RecipeError(f"{folder / name} has no page: --html is for runs and comparisons")
         if json_:
             typer.echo(json.dumps(record.to_data(), indent=2))
-        elif html and isinstance(record, (Report, RunComparison)):
+        elif html and not isinstance(record, SweepReport):
             typer.echo(_page(record, folder))
         elif isinstance(record, Report):
             _print_report(record, folder, f"{folder.resolve().name}: {record.model.name}")
@@ -108,11 +108,13 @@ def show(
             output(140).print(sweep_table(record))
 
 
-def _page(record: Report | RunComparison, folder: Path) -> Path:
-    """Writes the page of a run or of a comparison of runs anew, and says where it is."""
-    from ..compare import RunComparison, write_runs_page
+def _page(record: Report | Comparison | RunComparison, folder: Path) -> Path:
+    """Writes the page of a run or of a comparison anew, and says where it is."""
+    from ..compare import Comparison, RunComparison, write_comparison_page, write_runs_page
     from ..report.page_file import write_page
 
+    if isinstance(record, Comparison):
+        return write_comparison_page(record, folder)
     if isinstance(record, RunComparison):
         return write_runs_page(record, folder)
     return write_page(record, folder, folder.resolve().name)

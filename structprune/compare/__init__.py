@@ -2,6 +2,7 @@
 two plans (`structprune diff`)."""
 
 from .comparison import ROUNDINGS, compare
+from .peer_page import render_comparison, write_comparison_page
 from .picture import draw
 from .plan_difference import PlanDifference, difference_of, difference_table
 from .records import SCHEMA, Comparison
@@ -24,8 +25,10 @@ __all__ = [
     "difference_table",
     "draw",
     "folder_beside",
+    "render_comparison",
     "render_runs",
     "runs_table",
+    "write_comparison_page",
     "write_runs",
     "write_runs_page",
 ]

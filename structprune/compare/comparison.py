@@ -30,6 +30,7 @@ from ..runtimes import ENGINES, environment
 from ..store import atomic_files
 from .as_fast import row_as_fast, with_speedup
 from .importance import share_kept, stored_indices
+from .network_widths import widths_of
 from .our_run import graph_and_scores, run_ours, with_trained_network
 from .peer import Settings
 from .peer_process import Task
@@ -160,8 +161,11 @@ def _compare(
         kept_by=scores.criterion,
         runtime=started.runtime.runtime().name,
         metric=report.quality.metric,
+        images=report.quality.images,
+        higher_is_better=report.quality.higher_is_better,
         dense=Dense(macs=report.macs.dense, quality=report.quality.dense),
         rows=timed_rows(rows, started, folder, reporter),
+        widths=widths_of(graph, rows, folder),
         notes=notes,
         environment=environment(),
     )

@@ -29,6 +29,14 @@ class Measured(NamedTuple):
     ci95: Interval | None
 
 
+class Stated(NamedTuple):
+    """A number as it is told."""
+
+    name: str
+    value: float
+    text: str
+
+
 def rank_speed(runs: Sequence[ComparedRun]) -> Ranking:
     """Ranks runs by how fast their slim networks were measured to be.
 
@@ -43,9 +51,9 @@ def rank_speed(runs: Sequence[ComparedRun]) -> Ranking:
     timed = [(run.name, run.latency) for run in runs if run.latency is not None]
     if has_same_dense(runs) and len({latency.runtime for _, latency in timed}) == 1:
         speedups = [Measured(name, latency.speedup, latency.ci95) for name, latency in timed]
-        return _ranked("speedup", speedups, higher_is_better=True)
+        return ranked("speedup", speedups, higher_is_better=True)
     times = [Measured(name, latency.slim_ms, latency.slim_ms_ci95) for name, latency in timed]
-    return _ranked("ms", times, higher_is_better=False)
+    return ranked("ms", times, higher_is_better=False)
 
 
 def rank_quality(runs: Sequence[ComparedRun], recipes: Sequence[Mapping[str, Any]]) -> Ranking:
@@ -62,7 +70,7 @@ def rank_quality(runs: Sequence[ComparedRun], recipes: Sequence[Mapping[str, Any
     if reason := why_qualities_differ(runs, recipes):
         return Ranking(measure=first.metric, best=None, apart=[], overlap=[], unknown=[], reason=reason)
     values = [Measured(run.name, run.final.value, run.final.ci95) for run in runs]
-    return _ranked(first.metric, values, first.higher_is_better)
+    return ranked(first.metric, values, first.higher_is_better)
 
 
 def has_same_dense(runs: Sequence[ComparedRun]) -> bool:
@@ -89,7 +97,7 @@ def why_speeds_differ(runs: Sequence[ComparedRun]) -> str:
     timed = [run for run in runs if run.latency is not None]
     if len(timed) < len(runs):
         names = [run.name for run in runs if run.latency is None]
-        return f"{_listed(names)} {'was' if len(names) == 1 else 'were'} not timed"
+        return f"{listed(names)} {'was' if len(names) == 1 else 'were'} not timed"
     for field in MACHINE:
         values = list(dict.fromkeys(str(getattr(run.environment, field)) for run in runs))
         if len(values) > 1:
@@ -100,7 +108,7 @@ def why_speeds_differ(runs: Sequence[ComparedRun]) -> str:
             return f"they were measured in different settings ({field}: {' and '.join(values[:2])})"
     unknown = [run.name for run in runs if run.measured is None]
     if unknown:
-        return f"it is not known when {_listed(unknown)} {'was' if len(unknown) == 1 else 'were'} measured"
+        return f"it is not known when {listed(unknown)} {'was' if len(unknown) == 1 else 'were'} measured"
     times = sorted(datetime.fromisoformat(run.measured) for run in runs if run.measured)
     if (times[-1] - times[0]).total_seconds() > APART * 3600:
         return f"they were measured at different times ({times[0]:%Y-%m-%d %H:%M} and {times[-1]:%Y-%m-%d %H:%M} UTC)"
@@ -145,8 +153,15 @@ def verdict_on(runs: Sequence[ComparedRun], speed: Ranking, quality: Ranking) ->
         Which is faster and which is better, as far as it can be told.
     """
     failed = [run.name for run in runs if not run.gate_passed]
-    parts = [f"the gate of {_listed(failed)} failed"] if failed else []
-    return "; ".join([*parts, _clause(runs, speed, speed_text, "speed"), _clause(runs, quality, quality_text)])
+    parts = [f"the gate of {listed(failed)} failed"] if failed else []
+    is_ms = speed.measure == "ms"
+    speeds = [
+        Stated(run.name, run.latency.slim_ms if is_ms else run.latency.speedup, speed_text(run, speed.measure))
+        for run in runs
+        if run.latency is not None
+    ]
+    qualities = [Stated(run.name, run.final.value or 0.0, quality_text(run, quality.measure)) for run in runs]
+    return "; ".join([*parts, clause("speed", speed, speeds), clause(quality.measure, quality, qualities)])
 
 
 def speed_text(run: ComparedRun, measure: str) -> str:
@@ -182,7 +197,17 @@ def quality_text(run: ComparedRun, measure: str) -> str:
     return f"{100 * value:.1f} %" if measure in SHARES else f"{value:.4f}"
 
 
-def _ranked(measure: str, values: Sequence[Measured], higher_is_better: bool) -> Ranking:
+def ranked(measure: str, values: Sequence[Measured], higher_is_better: bool) -> Ranking:
+    """Ranks what was measured.
+
+    Args:
+        measure: What it is called.
+        values: One or more, of which one is finite.
+        higher_is_better: Whether more of it is better.
+
+    Returns:
+        The ranking.
+    """
     sign = 1.0 if higher_is_better else -1.0
     known = [entry for entry in values if entry.value is not None and math.isfinite(entry.value)]
     best = max(known, key=lambda entry: sign * (entry.value or 0.0))
@@ -201,41 +226,56 @@ def _beside(entry: Measured, best: Measured, higher_is_better: bool) -> str:
     return "apart" if is_apart else "overlap"
 
 
-def _clause(runs: Sequence[ComparedRun], ranking: Ranking, text: Any, subject: str = "") -> str:
-    """What a ranking says, of two runs or of more."""
-    subject = subject or ranking.measure
+def clause(subject: str, ranking: Ranking, stated: Sequence[Stated]) -> str:
+    """What a ranking says, of two or of more.
+
+    Args:
+        subject: `speed`, or the metric's name.
+        ranking: The ranking.
+        stated: What was measured of each, as it is to be told.
+
+    Returns:
+        A part of a sentence.
+    """
     if ranking.best is None:
         return f"{subject} is not compared: {ranking.reason}"
-    values = {run.name: text(run, ranking.measure) for run in runs}
+    values = {entry.name: entry.text for entry in stated}
     more, most = ("faster", "the fastest") if subject == "speed" else ("better", "the best")
     unit = {"speedup": " as fast as dense", "ms": " a pass"}.get(ranking.measure, "")
-    best, others = ranking.best, [run.name for run in runs if run.name != ranking.best]
+    best, others = ranking.best, [name for name in values if name != ranking.best]
     amounts = f"{subject} " if subject != "speed" else ""
     if len({*values.values()}) == 1 and not ranking.apart:
-        return f"{subject} is the same in {'all' if len(runs) > 2 else 'both'}: {values[best]}{unit}"
+        return f"{subject} is the same in {'all' if len(values) > 2 else 'both'}: {values[best]}{unit}"
     if len(others) == 1:
         if ranking.apart:
             return f"{best} is {more}: {amounts}{values[best]} against {values[others[0]]}{unit}, intervals apart"
         if ranking.unknown:
             pair = f"{values[best]} against {values[others[0]]}{unit}"
             return f"{best} has the better {subject}, {pair}; no interval is known"
-        both = [f"{run.name} {values[run.name]}" for run in runs]
+        both = [f"{name} {text}" for name, text in values.items()]
         return f"{subject} is not told apart: {' and '.join(both)}{unit}, intervals overlap"
     if not ranking.apart and not ranking.unknown:
-        low, high = ranking.best, others[-1]
-        return f"{subject} is not told apart: from {values[high]} to {values[low]}{unit}, intervals overlap"
-    parts = [f"{best} is {most} of {len(runs)}: {amounts}{values[best]}{unit}"]
+        least, *_, largest = (entry.text for entry in sorted(stated, key=lambda entry: entry.value))
+        return f"{subject} is not told apart: from {least} to {largest}{unit}, intervals overlap"
+    parts = [f"{best} is {most} of {len(values)}: {amounts}{values[best]}{unit}"]
     if len(ranking.apart) == len(others):
         parts.append("its interval apart from all others")
     elif ranking.apart:
-        parts.append(f"its interval apart from those of {_listed(ranking.apart)}")
-    parts += [f"not told apart from {_listed(ranking.overlap)}"] * bool(ranking.overlap)
-    parts += [f"no interval is known of {_listed(ranking.unknown)}"] * bool(ranking.unknown)
+        parts.append(f"its interval apart from those of {listed(ranking.apart)}")
+    parts += [f"not told apart from {listed(ranking.overlap)}"] * bool(ranking.overlap)
+    parts += [f"no interval is known of {listed(ranking.unknown)}"] * bool(ranking.unknown)
     return ", ".join(parts)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Names in a sentence; many are counted."""
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence; many are counted.
+
+    Args:
+        names: One or more.
+
+    Returns:
+        The text.
+    """
     if len(names) > MANY:
         return f"{len(names)} others"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

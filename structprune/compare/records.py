@@ -134,6 +134,16 @@ class Dense(JsonRecord):
     quality: float = Field(description="its metric")
 
 
+class NetworkWidths(JsonRecord):
+    """A group's width in each network."""
+
+    name: str = Field(description="the leading layer")
+    channels: int = Field(description="of the dense network")
+    kept: dict[str, int] = Field(
+        description="channels that stay, by network; those that could not be made are left out"
+    )
+
+
 class Comparison(JsonRecord):
     """One recipe and dense network, by structprune and by torch-pruning."""
 
@@ -148,8 +158,11 @@ class Comparison(JsonRecord):
     kept_by: str = Field(description="the criterion by whose scores `kept_importance` is reckoned")
     runtime: str = Field(description="what all were timed on")
     metric: str = Field(description="what quality is measured by")
+    images: int | None = Field(default=None, description="held-out samples; early versions did not write it")
+    higher_is_better: bool = Field(default=True, description="whether more of the metric is better")
     dense: Dense = Field(description="the network that all start from")
     rows: list[Row | FailedRow] = Field(description="each network")
+    widths: list[NetworkWidths] = Field(default_factory=list, description="each group; early versions did not write it")
     notes: list[str] = Field(description="what torch-pruning lacks, and what else to know")
     environment: Environment = Field(description="where it was measured")
 

@@ -13,7 +13,7 @@ from ..report.network_stages import folded
 from ..report.page_data import StageQuality, bars, point_cloud, quality_bars
 from ..store import atomic_files
 from .run_records import ComparedRun, LayerWidths, RunComparison
-from .run_rows import Cell, Row, place_rows, recipe_rows, run_rows
+from .run_rows import Cell, TextRow, place_rows, recipe_rows, run_rows
 
 SHADES = 6  # colours that runs have in turn
 
@@ -39,19 +39,69 @@ def render_runs(comparison: RunComparison) -> str:
     Returns:
         HTML that needs nothing beside it.
     """
-    widths = comparison.widths
-    stages = folded([width.name for width in widths]) if widths else {}
+    runs = comparison.runs
     return render_page(
         "compare.html",
-        comparison=comparison,
-        shades=_shades(comparison.runs),
+        heading=f"{len(runs)} runs side by side",
+        verdict=comparison.verdict,
+        notes=comparison.notes,
+        names=[run.name for run in runs],
+        shades=shades_of(len(runs)),
         rows=run_rows(comparison),
-        places=place_rows(comparison),
-        recipe=recipe_rows(comparison),
+        links=[f"{run.folder}/report.html" for run in runs],
+        bench=comparison.bench,
+        metric=comparison.quality.measure,
+        fronts=comparison.fronts,
+        no_quality=comparison.quality.reason,
+        no_speed=comparison.speed.reason,
         stage_rows=_stage_rows(comparison),
-        stages=[WidthStage(name, tuple(widths[index] for index in places)) for name, places in stages.items()],
+        stages=width_stages(comparison.widths),
+        group_count=len(comparison.widths),
+        has_units=True,
+        recipe=recipe_rows(comparison),
+        places=place_rows(comparison),
         plots=_plots(comparison),
     )
+
+
+def width_stages(widths: Sequence[LayerWidths]) -> list[WidthStage]:
+    """Groups by the stage of the network that they are in.
+
+    Args:
+        widths: Each group's, in order.
+
+    Returns:
+        The stages; none without groups.
+    """
+    stages = folded([width.name for width in widths]) if widths else {}
+    return [WidthStage(name, tuple(widths[index] for index in places)) for name, places in stages.items()]
+
+
+def width_bars(widths: Sequence[LayerWidths], names: Sequence[str]) -> dict[str, Any]:
+    """The picture of widths.
+
+    Args:
+        widths: Each group's, in order.
+        names: Of what keeps them.
+
+    Returns:
+        The data of the picture.
+    """
+    columns: dict[str, Sequence[float | None]] = {"dense": [width.channels for width in widths]}
+    columns |= {name: [width.kept[index] for width in widths] for index, name in enumerate(names)}
+    return bars([w.name for w in widths], columns, ["dense", *shades_of(len(names))], "channels", "mean")
+
+
+def shades_of(count: int) -> list[str]:
+    """The colours of so many networks, as the style of the page names them.
+
+    Args:
+        count: How many there are.
+
+    Returns:
+        A name each.
+    """
+    return [f"run-{index % SHADES}" for index in range(count)]
 
 
 def folder_beside(folders: Sequence[Path]) -> Path:
@@ -108,13 +158,9 @@ def write_runs_page(comparison: RunComparison, folder: Path) -> Path:
     return page
 
 
-def _shades(runs: Sequence[ComparedRun]) -> list[str]:
-    return [f"run-{index % SHADES}" for index in range(len(runs))]
-
-
 def _plots(comparison: RunComparison) -> dict[str, Any]:
     runs, quality, speed = comparison.runs, comparison.quality, comparison.speed
-    shades, plots = _shades(runs), dict[str, Any]()
+    shades, plots = shades_of(len(runs)), dict[str, Any]()
     if quality.best is not None:
         values = [run.final.value for run in runs]
         options: dict[str, Any] = {
@@ -138,9 +184,7 @@ def _plots(comparison: RunComparison) -> dict[str, Any]:
             )
         plots["quality"] = quality_bars({run.name: _stages(run) for run in runs}, quality.measure, shades)
     if comparison.widths:
-        columns: dict[str, Sequence[float | None]] = {"dense": [width.channels for width in comparison.widths]}
-        columns |= {run.name: [width.kept[index] for width in comparison.widths] for index, run in enumerate(runs)}
-        plots["widths"] = bars([w.name for w in comparison.widths], columns, ["dense", *shades], "channels", "mean")
+        plots["widths"] = width_bars(comparison.widths, [run.name for run in runs])
     return plots
 
 
@@ -153,12 +197,12 @@ def _stages(run: ComparedRun) -> list[StageQuality]:
     ]
 
 
-def _stage_rows(comparison: RunComparison) -> list[Row]:
+def _stage_rows(comparison: RunComparison) -> list[TextRow]:
     """The quality of each stage of any run, with its interval."""
     runs = comparison.runs
     tables = [{stage.words: stage for stage in _stages(run)} for run in runs]
-    names = quality_bars({run.name: _stages(run) for run in runs}, "", _shades(runs))["names"]
-    return [Row(name, [_stage_cell(table.get(name)) for table in tables]) for name in names]
+    names = quality_bars({run.name: _stages(run) for run in runs}, "", shades_of(len(runs)))["names"]
+    return [TextRow(name, [_stage_cell(table.get(name)) for table in tables]) for name in names]
 
 
 def _stage_cell(stage: StageQuality | None) -> Cell:

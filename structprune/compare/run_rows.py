@@ -27,14 +27,14 @@ class Cell(NamedTuple):
         return f"{self.value} ({self.detail})" if self.detail else self.value
 
 
-class Row(NamedTuple):
+class TextRow(NamedTuple):
     """What is said of each run."""
 
     name: str
     cells: list[Cell]
 
 
-def run_rows(comparison: RunComparison) -> list[Row]:
+def run_rows(comparison: RunComparison) -> list[TextRow]:
     """What is said of each run: a name, and a text for each run.
 
     Args:
@@ -46,18 +46,20 @@ def run_rows(comparison: RunComparison) -> list[Row]:
     runs = comparison.runs
     metric = runs[0].metric if len({run.metric for run in runs}) == 1 else "quality"
     return [
-        Row("faster than dense", [_speed(run) for run in runs]),
-        Row(f"{metric}, slim", [_quality(run) for run in runs]),
-        Row(f"{metric}, dense", [Cell(_number(run, run.quality[0])) for run in runs]),
-        Row("MACs", [Cell(f"{run.macs.cut:.2f}× fewer", f"{run.macs.slim:,}") for run in runs]),
-        Row("parameters", [Cell(f"{run.params.cut:.2f}× fewer", f"{run.params.slim:,}") for run in runs]),
-        Row("slim.onnx", [Cell("–" if run.onnx_bytes is None else f"{run.onnx_bytes / 1e6:.2f} MB") for run in runs]),
-        Row("gate", [Cell("passed" if run.gate_passed else "failed") for run in runs]),
-        Row("its own verdict", [Cell(run.state) for run in runs]),
+        TextRow("faster than dense", [_speed(run) for run in runs]),
+        TextRow(f"{metric}, slim", [_quality(run) for run in runs]),
+        TextRow(f"{metric}, dense", [Cell(_number(run, run.quality[0])) for run in runs]),
+        TextRow("MACs", [Cell(f"{run.macs.cut:.2f}× fewer", f"{run.macs.slim:,}") for run in runs]),
+        TextRow("parameters", [Cell(f"{run.params.cut:.2f}× fewer", f"{run.params.slim:,}") for run in runs]),
+        TextRow(
+            "slim.onnx", [Cell("–" if run.onnx_bytes is None else f"{run.onnx_bytes / 1e6:.2f} MB") for run in runs]
+        ),
+        TextRow("gate", [Cell("passed" if run.gate_passed else "failed") for run in runs]),
+        TextRow("its own verdict", [Cell(run.state) for run in runs]),
     ]
 
 
-def place_rows(comparison: RunComparison) -> list[Row]:
+def place_rows(comparison: RunComparison) -> list[TextRow]:
     """Where and when each run was measured.
 
     Args:
@@ -69,14 +71,14 @@ def place_rows(comparison: RunComparison) -> list[Row]:
     runs = comparison.runs
     dates = ["not known" if run.measured is None else f"{run.measured[:16].replace('T', ' ')} UTC" for run in runs]
     return [
-        Row("network", [Cell(run.model) for run in runs]),
-        Row("measured", [Cell(date) for date in dates]),
-        Row("processor", [Cell(run.environment.processor, f"{run.environment.cores} cores") for run in runs]),
-        Row("runtime", [_runtime(run) for run in runs]),
+        TextRow("network", [Cell(run.model) for run in runs]),
+        TextRow("measured", [Cell(date) for date in dates]),
+        TextRow("processor", [Cell(run.environment.processor, f"{run.environment.cores} cores") for run in runs]),
+        TextRow("runtime", [_runtime(run) for run in runs]),
     ]
 
 
-def recipe_rows(comparison: RunComparison) -> list[Row]:
+def recipe_rows(comparison: RunComparison) -> list[TextRow]:
     """The keys of the recipes that differ.
 
     Args:
@@ -85,7 +87,7 @@ def recipe_rows(comparison: RunComparison) -> list[Row]:
     Returns:
         Each key, with its value in each run.
     """
-    return [Row(entry.key, [Cell(_value(value)) for value in entry.values]) for entry in comparison.recipe]
+    return [TextRow(entry.key, [Cell(_value(value)) for value in entry.values]) for entry in comparison.recipe]
 
 
 def runs_table(comparison: RunComparison) -> Table:
@@ -114,7 +116,7 @@ def runs_table(comparison: RunComparison) -> Table:
     return table
 
 
-def _fill_by_run(table: Table, comparison: RunComparison, rows: list[Row]) -> None:
+def _fill_by_run(table: Table, comparison: RunComparison, rows: list[TextRow]) -> None:
     """A line for each run, where columns for all would be too narrow."""
     for name in ("run", *(row.name for row in rows)):
         table.add_column(escape(name), overflow="fold")
@@ -122,20 +124,20 @@ def _fill_by_run(table: Table, comparison: RunComparison, rows: list[Row]) -> No
         table.add_row(escape(run.name), *(escape(str(row.cells[index])) for row in rows))
 
 
-def _short_rows(comparison: RunComparison) -> list[Row]:
+def _short_rows(comparison: RunComparison) -> list[TextRow]:
     runs, quality = comparison.runs, comparison.quality.measure
     speeds = [
         (factor_in_words(run.latency.speedup, run.latency.ci95)[0], run.latency.ci95) if run.latency else None
         for run in runs
     ]
     return [
-        Row(
+        TextRow(
             "faster than dense (95 %)",
             [Cell("not timed") if s is None else Cell(s[0], "{:.2f}-{:.2f}".format(*s[1])) for s in speeds],
         ),
-        Row(f"{quality}, slim (95 %)", [_short_quality(run) for run in runs]),
-        Row("MACs", [Cell(f"{run.macs.cut:.2f}× fewer") for run in runs]),
-        Row("parameters", [Cell(f"{run.params.cut:.2f}× fewer") for run in runs]),
+        TextRow(f"{quality}, slim (95 %)", [_short_quality(run) for run in runs]),
+        TextRow("MACs", [Cell(f"{run.macs.cut:.2f}× fewer") for run in runs]),
+        TextRow("parameters", [Cell(f"{run.params.cut:.2f}× fewer") for run in runs]),
     ]
 
 

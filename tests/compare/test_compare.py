@@ -212,6 +212,9 @@ def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monke
     assert report["quality"]["dense"] == result["dense"]["quality"]
     assert draw(Comparison.model_validate(result), tmp_path / "picture.png").stat().st_size > 1000
     assert compare_table(Comparison.model_validate(result)).row_count == 2
+    assert [group["kept"]["torch-pruning-8"] for group in result["widths"]] == [
+        len(kept[f"{group['name']}.weight/0"]) for group in result["widths"]
+    ]
     assert compare(recipe, out, roundings=(8,), resume=True) == json.loads((out / "compare.json").read_text())
     with pytest.raises(RecipeError, match="already holds a comparison"):
         compare(recipe, out, roundings=(8,))

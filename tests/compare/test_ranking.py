@@ -39,6 +39,11 @@ def test_of_three_the_best_is_named_and_whom_it_is_apart_from(tmp_path):
     )
 
 
+def test_of_three_that_are_not_told_apart_the_least_and_the_largest_are_named(tmp_path):
+    result = compared(tmp_path, *({"quality__final": right / 360} for right in (288, 280, 284)))
+    assert "accuracy is not told apart: from 77.8 % to 80.0 %, intervals overlap" in result.verdict
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
