@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 TORCH = "torch"  # the modules whose warnings a run does not show
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _lock = threading.RLock()
 _held: dict[str, tuple[int, Callable[[], object]]] = {}  # of each switch: how many are within, and what puts it back
 
@@ -153,6 +155,35 @@ def _only_tensors() -> Callable[[], object]:
     before = os.environ.get(name)
     os.environ[name] = "1"
     return lambda: os.environ.pop(name) if before is None else os.environ.update({name: before})
+
+
+@contextmanager
+def memory_reused() -> Iterator[None]:
+    """Large blocks of memory that are freed serve the next tensors, instead of going back to the system.
+
+    glibc maps each block over 32 MB anew, page by page, which takes longer than to compute on it (40 sums and products
+    of 60 MB: 1.6 s of the system beside 0.3 s of the process; 0.05 s within). All that is kept goes back at the end.
+    With another C library nothing changes.
+    """
+    with shared("memory reused", _reuse_memory):
+        yield
+
+
+def _reuse_memory() -> Callable[[], object]:
+    try:
+        library = ctypes.CDLL(None)
+        set_option, trim = library.mallopt, library.malloc_trim
+    except (OSError, AttributeError, TypeError):  # no glibc, or Windows
+        return lambda: None
+    set_option(_MMAP_THRESHOLD, 2**30)
+    set_option(_TRIM_THRESHOLD, 2**31 - 1)
+
+    def put_back() -> None:
+        set_option(_MMAP_THRESHOLD, 2**25)  # glibc's own, which it comes to by itself
+        set_option(_TRIM_THRESHOLD, 2**26)
+        trim(0)
+
+    return put_back
 
 
 @contextmanager

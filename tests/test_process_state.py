@@ -4,8 +4,10 @@ import builtins
 import gc
 import logging
 import os
+import platform
 import random
 import re
+import resource
 import signal
 import threading
 import time
@@ -121,6 +123,21 @@ def test_counting_by_fvcore_puts_its_log_level_back():
         logger.setLevel(before)
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_large_blocks_of_memory_are_used_again_and_given_back():
+    def pages(count=4):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(count):
+            torch.zeros(2**24)  # 64 MB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    outside = pages()
+    with process_state.memory_reused():
+        pages(1)
+        assert pages() < outside / 4
+    assert pages() > outside / 2
+
+
 def interleaved(*managers):
     """Two threads: the second enters while the first is within, if it may, and leaves after it."""
     inside, first_left = threading.Event(), threading.Event()
@@ -146,6 +163,7 @@ SWITCHES = {
     "full float32": process_state.full_float32,
     "pickles": process_state.only_tensors_unpickled,
     "warnings": process_state.silent_warnings,
+    "large blocks of memory": process_state.memory_reused,
     "a logger": lambda: process_state.silent_logger("torch.onnx"),
     "random numbers": process_state.seeded,
     "a run's settings": process_state.settings_kept,

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from .. import argument_checks
 from ..calibration import Batch, WritableNetwork, batches_for
+from ..calibration.layout import channels_last
 from ..calibration.rebatching import rebatched, thinned
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
 from ..modules import evaluating
 from ..ops import outputs
+from ..process_state import memory_reused
 from ..records import Scores, Sensitivity
 from ..tasks.distance import divergence
 from ..tasks.task import Task
@@ -26,7 +28,7 @@ from .observation_sites import Site
 from .reconstruction import refitted
 from .views import Consumer
 
-RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+RATIOS = (0.125, 0.25, 0.5, 0.75)
 
 
 SCAN = 96  # images of a recipe's calibration set that are enough to tell groups apart
@@ -105,12 +107,23 @@ def sensitivity(
         [4, 6, 8]
     """
     collector = Collector(graph, seed, memory, task)
-    scan = _Scan(collector, batches_for(graph.model, data, task=task), scores, ratios, memory)
-    groups = [group for group in graph.groups if group.name in scores.values and collector.consumers(group)]
+    with memory_reused():
+        return _scanned(collector, batches_for(graph.model, data, task=task), scores, ratios, progress)
+
+
+def _scanned(
+    collector: Collector,
+    batches: Sequence[Batch],
+    scores: Scores,
+    ratios: Sequence[float],
+    progress: Callable[[float], None],
+) -> Sensitivity:
+    scan = _Scan(collector, batches, scores, ratios, collector.memory)
+    groups = [group for group in collector.graph.groups if group.name in scores.values and collector.consumers(group)]
     if not groups:
         raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
     losses = scan.all_losses(sorted(groups, key=collector.first), progress)
-    return Sensitivity(losses, kept_to(collector.notes, memory))
+    return Sensitivity(losses, kept_to(collector.notes, collector.memory))
 
 
 class _Scan:
@@ -124,6 +137,7 @@ class _Scan:
             images = sum(batch.images for batch in batches)
             raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")
         working = collector.working
+        batches = channels_last(working, batches, memory)
         self.dense = _outputs(working, batches, memory)
         if len(self.dense) < len(batches):
             collector.notes["the scan"] = f"looked at {len(self.dense)} of {len(batches)} batches"

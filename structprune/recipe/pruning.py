@@ -101,9 +101,9 @@ class ScanSpec(Strict):
 
     images: Whole = Field(default=96, ge=2, description="calibration images that are looked at, about")
     ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        default=(0.125, 0.25, 0.375, 0.5, 0.625, 0.75),
+        default=(0.125, 0.25, 0.5, 0.75),
         min_length=1,
-        description="the shares of a group's units that are removed; losses in between are drawn by a line",
+        description="the shares of a group's units that are removed; in between a loss rises as a power of the share",
     )
 
 

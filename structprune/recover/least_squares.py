@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..calibration import Batch, Observer, Sweep, WritableNetwork, choose, take
+from ..calibration.layout import channels_last
 from ..calibration.windows import blocks_of, outputs_at, row_bytes
 from ..graph.channel_norms import ChannelNorm
 from ..graph.layers import Layer
@@ -60,6 +61,7 @@ def refit(
     A layer whose second moments do not fit into `memory` bytes is fitted from fewer rows by their products (see
     `rows`), and one for which nothing fits, or an allocation fails, keeps its weights; notes say which.
     """
+    batches = channels_last(dense, batches, memory)
     images = sum(batch.images for batch in batches)
     tasks: list[Fitted] = [
         *norm_tasks(slim, plan, images, memory),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..calibration import Batch, Observer, WritableNetwork
+from ..calibration.layout import channels_last
 from ..calibration.spread import AT_ONCE
 from ..graph.layers import Layer
 from ..memory_limits import LIMIT, parts
@@ -44,6 +45,7 @@ def fold_means(
     members.
     """
     slim.notes += unreached(slim, plan)
+    batches = channels_last(dense, batches, memory)
     chosen = []
     for layer in dense.layers:
         if not loses_inputs(layer, plan):

@@ -15,6 +15,7 @@ from ..errors import RecipeError
 from ..memory_limits import LIMIT, allocation_failed
 from ..modules import evaluating, tensors
 from ..ops import Inputs, outputs
+from ..process_state import memory_reused
 from ..recipe.recovery import AnyRecoverySpec, RecoverySpec, check_order
 from ..records import Plan
 from ..strict_specs import mistakes
@@ -120,6 +121,7 @@ def _read(steps: Sequence[Any]) -> list[RecoverySpec]:
     return specs
 
 
+@memory_reused()
 def _mend(spec: RecoverySpec, mending: Mending) -> int:
     """Mends by one method. Returns how many layers that changed, and notes what a user should know."""
     mending.progress(0.0)

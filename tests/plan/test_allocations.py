@@ -9,7 +9,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import BudgetError, RecipeError
-from structprune.plan.descent import hull
+from structprune.plan.descent import between, hull
 from structprune.records import Sensitivity
 from tests.example_networks import randomise
 
@@ -97,6 +97,18 @@ def test_the_hull_is_convex_and_under_the_losses():
     assert all(a >= b for a, b in itertools.pairwise(values))
     steps = [a - b for a, b in itertools.pairwise(values)]
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(steps))
+
+
+@pytest.mark.parametrize("power", [1, 2, 3.5])
+def test_losses_between_measured_ones_rise_as_a_power_of_what_is_gone(power):
+    losses = {64 - gone: 0.01 * gone**power for gone in (0, 8, 24, 48)}
+    points = dict(between(losses))
+    assert losses.items() <= points.items()
+    assert len(points) > len(losses)
+    assert all(loss == pytest.approx(0.01 * (64 - kept) ** power) for kept, loss in points.items())
+    assert hull(losses)(48) == pytest.approx(0.01 * 16**power, rel=0.05)
+    line = losses[56] + (losses[40] - losses[56]) / 2
+    assert hull(losses)(48) <= line + 1e-12
 
 
 def test_one_threshold_on_scores_as_they_are():
