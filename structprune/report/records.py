@@ -243,6 +243,10 @@ class Int8(Quantised):
     ms: float | None = Field(description="median milliseconds; `null` where the runtime is torch's, which runs no int8")
     speedup: float | None = Field(description="from dense float32; `null` likewise")
     ci95: Interval | None = Field(description="its 95 % interval; `null` likewise")
+    pruned_speedup: float | None = Field(
+        default=None, description="of a slim network, from the dense one in the same numbers; `null` likewise"
+    )
+    pruned_ci95: Interval | None = Field(default=None, description="its 95 % interval; `null` likewise")
 
 
 class Data(JsonRecord):

@@ -202,12 +202,15 @@ def _int8(
 
 def _int8_row(name: str, row: Quantised, timed: Benchmark) -> Int8:
     is_timed = name in timed.ms  # not int8 where the runtime's engine is torch's
+    pruned = timed.ratio(name.replace("slim", "dense"), name) if is_timed and name.startswith("slim") else (None, None)
     return Int8(
         network=name,
         **dict(row),
         ms=timed.ms[name] if is_timed else None,
         speedup=timed.speedup.get(name, 1.0) if is_timed else None,
         ci95=timed.ci95.get(name, (1.0, 1.0)) if is_timed else None,
+        pruned_speedup=pruned[0],
+        pruned_ci95=pruned[1],
     )
 
 

@@ -141,16 +141,22 @@ def int8_rows(report: Report) -> list[tuple[str, ...]]:
     """Dense and slim in float32 and int8, after the names of the columns; KL only where it was measured."""
     has_kl = any(row.kl is not None for row in report.int8)
     kl_name = ("KL, nats",) if has_kl else ()
-    rows = [("network", report.quality.metric, *kl_name, "ONNX file", "speed, from dense float32")]
+    speeds = ("speed, from dense float32", "gained by pruning")
+    rows = [("network", report.quality.metric, *kl_name, "ONNX file", "median ms", *speeds)]
     for row in report.int8:
         kl = ("" if row.kl is None else f"{row.kl:.4f}",) if has_kl else ()
-        speed = "1×" if row.network == "dense" else ""
-        if row.network != "dense" and row.ci95 and row.speedup is not None:
-            low, high = row.ci95
-            factor, remark = factor_in_words(row.speedup, row.ci95)
-            speed = f"{factor} ({low:.2f}–{high:.2f}{remark})"
-        rows.append((row.network, f"{row.quality:.4f}", *kl, f"{row.bytes / 1e6:.2f} MB", speed))
+        ms = "" if row.ms is None else f"{row.ms:.2f}"
+        speed = "1×" if row.network == "dense" else _factor(row.speedup, row.ci95)
+        pruned = _factor(row.pruned_speedup, row.pruned_ci95)
+        rows.append((row.network, f"{row.quality:.4f}", *kl, f"{row.bytes / 1e6:.2f} MB", ms, speed, pruned))
     return rows
+
+
+def _factor(speedup: float | None, ci95: Sequence[float] | None) -> str:
+    if speedup is None or not ci95:
+        return ""
+    factor, remark = factor_in_words(speedup, ci95)
+    return f"{factor} ({ci95[0]:.2f}–{ci95[1]:.2f}{remark})"
 
 
 def int8_table(report: Report) -> Table:

@@ -116,9 +116,13 @@ def test_other_runtimes_and_int8_quote_no_factor_either():
     speed = {"dense_ms": 30.0, "slim_ms": 1.0, "speedup": 11.2, "ci95": (6.36, 91.81)}
     other = OtherRuntime(engine="torch", device="cpu", threads=1, batch=1, dtype="float32", runtime="torch", **speed)
     assert also_rows([other])[0][3] == "speedup at least 6.36× (95 %: 6.36–91.81; too wide to quote a factor)"
-    rows = [{**row, "speedup": 11.2, "ci95": [6.36, 91.81]} for row in EXAMPLE["int8"]]
-    cells = int8_rows(changed(int8=rows))[-1]
-    assert cells[-1] == "at least 6.36× (6.36–91.81; too wide to quote a factor)"
+    wide = {"speedup": 11.2, "ci95": [6.36, 91.81], "pruned_speedup": 9.1, "pruned_ci95": [4.2, 80.0], "ms": 1.234}
+    cells = int8_rows(changed(int8=[{**row, **wide} for row in EXAMPLE["int8"]]))[-1]
+    assert cells[-3:] == (
+        "1.23",
+        "at least 6.36× (6.36–91.81; too wide to quote a factor)",
+        "at least 4.20× (4.20–80.00; too wide to quote a factor)",
+    )
 
 
 def test_metrics_that_are_better_lower():

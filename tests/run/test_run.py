@@ -507,6 +507,7 @@ def test_a_budget_of_speed_and_int8_end_to_end(small, tmp_path, monkeypatch):
         "data.image_size=16",
         "data.calibration={images: 64}",
         "export.int8=true",
+        "recover=[means, batchnorm]",
     ]
     options += ["prune={budget: {speedup: 1.2, macs: 0.7}, allocation: knapsack, align: 4}"]
     options += ["bench.also=[torch, {engine: openvino, dtype: int8}, {threads: 2, batch: 3}]"]
@@ -522,6 +523,12 @@ def test_a_budget_of_speed_and_int8_end_to_end(small, tmp_path, monkeypatch):
     assert [row["network"] for row in report["int8"]] == ["dense", "slim", "dense-int8", "slim-int8"]
     assert all(0 < row["quality"] <= 1 and row["bytes"] > 0 for row in report["int8"])
     assert report["int8"][2]["bytes"] < report["int8"][0]["bytes"]
+    assert report["int8"][1]["quality"] == report["quality"]["final"]  # int8 is made of the network that is recovered
+    for slim, dense in ((1, 0), (3, 2)):
+        row = report["int8"][slim]
+        assert row["pruned_ci95"][0] <= row["pruned_speedup"] <= row["pruned_ci95"][1]
+        assert row["pruned_speedup"] == pytest.approx(report["int8"][dense]["ms"] / row["ms"], rel=0.5)
+        assert report["int8"][dense]["pruned_speedup"] is None
     latency = report["latency"]
     assert latency["efficiency"] == pytest.approx(latency["speedup"] / report["macs"]["cut"])
     assert {"one", "head"} <= {layer["layer"] for layer in report["layers"]}
