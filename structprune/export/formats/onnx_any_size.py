@@ -33,9 +33,8 @@ def open_file(finished: Finished, folder: Path) -> Run:
 
     def run(inputs: Inputs) -> list[Tensor]:
         arguments = dict(zip(inputs.names(finished.slim), inputs.flat(), strict=True))
-        return [
-            torch.from_numpy(array) for array in session.run(None, {name: arguments[name].numpy() for name in names})
-        ]
+        results = session.run(None, {name: arguments[name].cpu().numpy() for name in names})
+        return [torch.from_numpy(array) for array in results]
 
     return run
 

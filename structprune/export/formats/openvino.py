@@ -41,7 +41,7 @@ def open_model(finished: Finished, folder: Path) -> Run:
 
     def run(inputs: Inputs) -> list[Tensor]:
         arguments: dict[str, Any] = dict(zip(inputs.names(finished.slim), inputs.flat(), strict=True))
-        results = model({name: arguments[name].numpy() for name in names})
+        results = model({name: arguments[name].cpu().numpy() for name in names})
         return [torch.from_numpy(results[output].copy()) for output in model.outputs]
 
     return run
