@@ -29,6 +29,7 @@ def write(finished: Finished, folder: Path) -> None:
             program = torch.export.export(copy, inputs.args, inputs.kwargs, dynamic_shapes=_any_batch(inputs))
         except Exception:  # a network that fixes the batch, in one of the many ways in which torch says so
             program = torch.export.export(copy, inputs.args, inputs.kwargs)
+        program.example_inputs = None  # they are the user's images
         extra = {METADATA: json.dumps(dict(finished.metadata), ensure_ascii=False)}
         torch.export.save(program, folder / FILE, extra_files=extra)
 
