@@ -49,7 +49,7 @@ def rank_speed(runs: Sequence[ComparedRun]) -> Ranking:
     if reason := why_speeds_differ(runs):
         return Ranking(measure="speedup", best=None, apart=[], overlap=[], unknown=[], reason=reason)
     timed = [(run.name, run.latency) for run in runs if run.latency is not None]
-    if has_same_dense(runs) and len({latency.runtime for _, latency in timed}) == 1:
+    if has_same_dense(runs) and len({(latency.runtime, latency.dtype) for _, latency in timed}) == 1:
         speedups = [Measured(name, latency.speedup, latency.ci95) for name, latency in timed]
         return ranked("speedup", speedups, higher_is_better=True)
     times = [Measured(name, latency.slim_ms, latency.slim_ms_ci95) for name, latency in timed]

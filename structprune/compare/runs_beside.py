@@ -171,7 +171,7 @@ def _notes(
             f"in no interval{_pace(runs)}"
         )
     if speed.measure == "ms":
-        notes.append("the dense networks or the runtimes differ, so that milliseconds are compared, and not speedups")
+        notes.append("the dense networks, runtimes or data types differ: milliseconds are compared, and not speedups")
     if not has_same_dense(runs):
         networks = list(dict.fromkeys(f"{run.model} ({run.macs.dense:,} MACs)" for run in runs))
         notes.append(f"different networks, whose widths do not compare: {', '.join(networks)}")

@@ -94,6 +94,12 @@ def test_different_networks_are_compared_by_milliseconds_and_not_layer_by_layer(
     assert any(note.startswith("different networks") for note in result.notes)
 
 
+def test_int8_beside_float32_is_compared_by_milliseconds(tmp_path):
+    result = compared(tmp_path, FAST, {**FASTER, "latency__dtype": "int8"})
+    assert (result.speed.measure, result.speed.best, result.speed.unknown) == ("ms", "run-1", ["run-0"])
+    assert "run-1 has the better speed, 0.003 ms against 0.004 ms a pass; no interval is known" in result.verdict
+
+
 def test_a_metric_without_intervals_is_said_to_have_none(tmp_path):
     metric = {"quality__metric": "psnr", "quality__dense": 31.0, "quality__pruned": 20.0, "quality__recovered": 22.0}
     result = compared(tmp_path, {**metric, "quality__final": 30.0}, {**metric, "quality__final": 29.0})
