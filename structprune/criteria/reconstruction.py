@@ -123,10 +123,10 @@ def scaled(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor, 
     return weight, weight.new_zeros(len(weight))
 
 
-def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor, Tensor]:
+def refitted(group: GroupView, consumer: Consumer, kept: Tensor, damping: float = DAMPING) -> tuple[Tensor, Tensor]:
     """The weight by least squares on the kept units' windows, zero for others, and the offset that keeps the outputs'
     means; `kept` is bool (units,)."""
-    weight, covariance = flat_system(consumer)
+    weight, covariance = flat_system(consumer, damping)
     stays = torch.cat([kept, kept.new_ones(1)])[consumer.index].all(1).repeat_interleave(consumer.windows.shape[2])
     system = covariance[stays][:, stays]
     target = weight @ covariance[:, stays]
@@ -136,10 +136,10 @@ def refitted(group: GroupView, consumer: Consumer, kept: Tensor) -> tuple[Tensor
     return new, ((consumer.weight - new) * consumer.windows.mean(0)).sum((1, 2))
 
 
-def flat_system(consumer: Consumer) -> tuple[Tensor, Tensor]:
+def flat_system(consumer: Consumer, damping: float = DAMPING) -> tuple[Tensor, Tensor]:
     """The weight (outputs, inputs) and the damped covariance of the inputs, in float64."""
     x = consumer.windows.flatten(1)
     x = x - x.mean(0, keepdim=True)
     covariance = (x.mT @ x).double().div_(len(x))
-    covariance.diagonal().add_(DAMPING * covariance.diagonal().mean().clamp_min(1e-12))
+    covariance.diagonal().add_(damping * covariance.diagonal().mean().clamp_min(1e-12))
     return consumer.weight.flatten(1).double(), covariance
