@@ -22,7 +22,7 @@ from structprune.user_folders import photographs_folder
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--packages", metavar="A,B", type=names, default=PACKAGES, help=", ".join(PACKAGES))
+    parser.add_argument("--packages", metavar="A,B", type=names, default=tuple(PACKAGES), help=", ".join(PACKAGES))
     parser.add_argument("--out", type=Path, default=photographs_folder(), help="the folder (the cache folder's)")
     options = parser.parse_args(arguments)
     if not options.packages:

@@ -1,14 +1,17 @@
-"""Photographs out of Debian's packages of wallpapers, for calibration and for training without labels."""
+"""Photographs out of Debian's packages, of wallpapers and of things to learn the names of, for calibration and for
+training without labels."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from shutil import which
+from shutil import copyfile, which
 
 import numpy as np
 from PIL import Image
@@ -17,7 +20,19 @@ from ..data.image_files import SUFFIXES, converted
 from ..errors import StructPruneError
 from ..store import atomic_files
 
-PACKAGES = ("gnome-backgrounds", "plasma-workspace-wallpapers", "ukui-wallpapers")
+PACKAGES: dict[str, tuple[str, ...]] = {  # with globs of the files that are photographs, where others are drawings
+    "gcompris-qt-data": tuple(
+        f"*/{name}.rcc" for name in ("categorization", "clickgame", "details", "erase", "explore_*")
+    ),
+    "gnome-backgrounds": (),
+    "lomiri-wallpapers-16.04": (),
+    "lomiri-wallpapers-20.04": (),
+    "mate-backgrounds": (),
+    "plasma-workspace-wallpapers": (),
+    "ukui-wallpapers": (),
+}
+EMBEDDED = re.compile(rb"RIFF(....)WEBP|\xff\xd8\xff[\xdb\xe0-\xef]", re.DOTALL)  # how WebP and JPEG files begin
+SMALLEST = 120  # pixels of the shorter side: what is smaller is an icon
 SHORTER = 768  # pixels of the shorter side that are kept: crops of a third of it are still as large as most inputs
 LEAST = 8.0  # the standard deviation of grey values, of 255, under which a picture shows next to nothing
 CLIENTS = ("apt-get", "dpkg-deb")
@@ -28,7 +43,8 @@ def fetch(package: str, folder: Path) -> int:
 
     Args:
         package: The package's name.
-        folder: Gets `PACKAGE-SCENE.jpg` of each; a name that is there is written anew.
+        folder: Gets `PACKAGE-SCENE.jpg` of each, and `PACKAGE.copyright.txt`, which says whose they are and under which
+            licences; a name that is there is written anew.
 
     Returns:
         How many pictures it gave.
@@ -45,15 +61,49 @@ def fetch(package: str, folder: Path) -> int:
         _run("apt-get", "download", "--quiet", package, at=temporary)
         (archive,) = Path(temporary).glob("*.deb")
         _run("dpkg-deb", "--extract", str(archive), "content", at=temporary)
-        files = [path for path in Path(temporary, "content").rglob("*") if path.is_file() and not path.is_symlink()]
+        content = Path(temporary, "content")
+        files = [path for path in content.rglob("*") if path.is_file() and not path.is_symlink()]
         folder.mkdir(parents=True, exist_ok=True)
         count = 0
-        for scene, path in one_of_each_scene(files):
-            picture = smaller(path)
+        for scene, file in scenes(files, PACKAGES.get(package, ())):
+            picture = smaller(file)
             if picture is not None:
                 atomic_files.write(folder / f"{package}-{scene}.jpg", partial(_save, picture))
                 count += 1
+        for notice in content.glob("usr/share/doc/*/copyright"):
+            atomic_files.write(folder / f"{package}.copyright.txt", partial(copyfile, notice))
     return count
+
+
+def scenes(files: Iterable[Path], globs: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO]]:
+    """Finds the pictures of a package, in files of their own or in Qt's resource files.
+
+    Args:
+        files: All files of a package.
+        globs: Those that count; all where none are given.
+
+    Yields:
+        The name of each scene, and a file that can be read.
+    """
+    chosen = [path for path in files if not globs or any(fnmatch(str(path), glob) for glob in globs)]
+    yield from one_of_each_scene(chosen)
+    for path in sorted(path for path in chosen if path.suffix == ".rcc"):
+        for number, content in enumerate(embedded(path.read_bytes())):
+            yield f"{path.stem.replace('_', '-')}-{number}", BytesIO(content)
+
+
+def embedded(content: bytes) -> Iterator[bytes]:
+    """WebP and JPEG files that lie uncompressed in another, as in Qt's resource files.
+
+    Args:
+        content: Of the file.
+
+    Yields:
+        What begins as such a file: a WebP file as a whole, of others all that follows.
+    """
+    for begin in EMBEDDED.finditer(content):
+        start, length = begin.start(), begin.group(1)  # a WebP file says how long it is
+        yield content[start : start + 8 + int.from_bytes(length, "little")] if length else content[start:]
 
 
 def one_of_each_scene(files: Iterable[Path]) -> Iterator[tuple[str, Path]]:
@@ -80,12 +130,16 @@ def one_of_each_scene(files: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     yield from sorted(scenes.items())
 
 
-def smaller(path: Path) -> Image.Image | None:
-    """A picture in RGB, its shorter side at most `SHORTER` pixels; None if it can't be read or shows nothing."""
+def smaller(file: Path | BytesIO) -> Image.Image | None:
+    """A picture in RGB, its shorter side at most `SHORTER` pixels; None if it can't be read, is an icon, or shows
+    nothing."""
     try:
-        with Image.open(path) as file:
-            picture = converted(file, "RGB")
+        with Image.open(file) as opened:
+            opened.draft("RGB", (SHORTER, SHORTER))  # of a large JPEG no more is decoded than is needed
+            picture = converted(opened, "RGB")
     except Exception:  # Pillow raises OSError, SyntaxError, ValueError and others
+        return None
+    if min(picture.size) < SMALLEST:
         return None
     scale = SHORTER / min(picture.size)
     if scale < 1:

@@ -1,12 +1,14 @@
 """Photographs from packages of wallpapers: one of each scene, made smaller, none that shows nothing."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from structprune.errors import StructPruneError
 from structprune.suites import photographs
-from structprune.suites.photographs import one_of_each_scene, smaller
+from structprune.suites.photographs import one_of_each_scene, scenes, smaller
 
 
 def picture(path, size, flat=False):
@@ -32,10 +34,25 @@ def test_of_each_scene_the_largest_picture_is_taken(tmp_path):
 
 def test_pictures_are_made_smaller_and_flat_or_broken_ones_left_out(tmp_path):
     assert smaller(picture(tmp_path / "a.png", (1000, 2000))).size == (1536, 768)
-    assert smaller(picture(tmp_path / "b.png", (100, 50))).size == (50, 100)
-    assert smaller(picture(tmp_path / "c.png", (50, 50), flat=True)) is None
+    assert smaller(picture(tmp_path / "b.png", (200, 150))).size == (150, 200)
+    assert smaller(picture(tmp_path / "icon.png", (100, 200))) is None
+    assert smaller(picture(tmp_path / "c.png", (150, 150), flat=True)) is None
     (tmp_path / "d.png").write_bytes(b"no picture")
     assert smaller(tmp_path / "d.png") is None
+
+
+def test_pictures_in_a_resource_file_are_found_and_other_files_left_out(tmp_path):
+    images = [picture(tmp_path / name, size) for name, size in (("a.webp", (130, 140)), ("b.jpg", (150, 160)))]
+    resources = tmp_path / "explore_animals.rcc"
+    resources.write_bytes(b"qres\0\0" + b"names".join(path.read_bytes() for path in images) + b"and more")
+    drawing = tmp_path / "lang.rcc"
+    drawing.write_bytes(images[0].read_bytes())
+    found = dict(scenes([resources, drawing, *images], ["*/explore_*.rcc"]))
+    assert {name: smaller(file).size for name, file in found.items()} == {
+        "explore-animals-0": (140, 130),
+        "explore-animals-1": (160, 150),
+    }
+    assert all(isinstance(file, BytesIO) for file in found.values())
 
 
 def test_where_there_is_no_apt_get_the_message_says_what_to_do(tmp_path, monkeypatch):
