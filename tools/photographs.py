@@ -4,8 +4,8 @@
     python tools/photographs.py --packages gnome-backgrounds --out photographs
 
 Recipes that calibrate on sample images (`data: {source: images}`) use them when they are there, and say so. Nothing is
-installed. Whose pictures they are, and under which licences, is in `PACKAGE.copyright.txt` beside them: read it before you hand
-pictures on. Where there is no apt-get, give a folder of your own by `data.calibration.path`.
+installed. Whose pictures they are, and under which licences, is in `PACKAGE.copyright.txt` beside them: read it before
+you hand pictures on. Where there is no apt-get, give a folder of your own by `data.calibration.path`.
 
 Exit codes: 0 done, 2 a package can't be had, 130 interrupted.
 """
