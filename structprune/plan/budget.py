@@ -127,7 +127,7 @@ def choices(
         max_ratio: The largest share of a group's units that may go, in (0, 1].
         align: What the leading layer's width is a multiple of, unless it is the dense width: one number, or one for
             each group.
-        ignore: Globs of layers' paths: groups with such a layer stay dense.
+        ignore: Globs of layers' paths or of groups' names: groups with such a layer, or of such a name, stay dense.
         whole: Names of groups that stay dense too.
 
     Returns:
@@ -149,6 +149,7 @@ def choices(
     result = []
     for group in groups:
         layers = {s.key.rpartition(".")[0] or s.key for s in group.slices if s.role in ("filter", "passed")}
+        layers.add(group.name)  # which of a layer's groups: blocks.0.attn.qkv:num_heads
         hits = {glob for glob in ignore for layer in layers if fnmatch.fnmatchcase(layer, glob)}
         matched |= hits
         widths = [group.units]

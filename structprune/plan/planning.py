@@ -71,7 +71,7 @@ def plan(
         align: what widths are multiples of: one number (1: any width), or a runtime's multiples by kind of layer
             (structprune.cost.learn_multiples). "auto": those of `cost`, or of this machine's onnxruntime (see
             structprune.cost.standard_multiples). If they can't meet the budget, they are halved; `notes` says so.
-        ignore: globs of layers whose groups stay whole.
+        ignore: globs of layers, or of groups' names, that stay whole.
         sensitivity: what structprune.sensitivity gives, for the allocations that weigh measured losses.
         cost: what structprune.cost.learn_cost gives, for budgets of latency.
         surgery: "drop", or "merge": of each cluster of like units one stays, which computes their mean, with the sum

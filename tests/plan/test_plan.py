@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -78,6 +79,17 @@ def test_constraints_hold():
     assert min(kept.values()) >= 16
     _, plan = _plan({"macs": 0.55}, max_ratio=0.3)
     assert all(len(entry["kept"]) >= 0.7 * entry["units"] for entry in plan.groups.values())
+
+
+def test_one_of_a_layers_groups_is_ignored_by_its_name():
+    model = timm.create_model("test_vit", num_classes=10).eval()
+    graph = sp.trace(model, torch.randn(1, 3, *model.patch_embed.img_size))
+    heads = [g.name for g in graph.groups if g.name.endswith(":num_heads")]
+    widths = [g.name for g in graph.groups if g.name.endswith(":head_dim")]
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.4}, align=1, ignore=["*:num_heads"])
+    shares = {name: len(entry["kept"]) / entry["units"] for name, entry in plan.groups.items()}
+    assert heads and all(shares[name] == 1 for name in heads)
+    assert widths and all(shares[name] < 1 for name in widths)  # of the same layers
 
 
 def test_coarse_steps_end_below_the_budget_and_say_so():
