@@ -131,7 +131,9 @@ class PruneSpec(Strict):
         default="auto",
         description="what widths are multiples of; `auto`: the channel counts that the runtime is fast with",
     )
-    ignore: tuple[str, ...] = Field(default=(), description="paths of modules, or names of groups, with `*` and `?`, whose channels stay")
+    ignore: tuple[str, ...] = Field(
+        default=(), description="paths of modules, or names of groups, with `*` and `?`, whose channels stay"
+    )
     form: Literal["auto", "module", "graph"] = Field(
         default="auto",
         description="what the slim network is: your module, an `fx.GraphModule`, or what the budget needs",

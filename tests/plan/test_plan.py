@@ -88,8 +88,10 @@ def test_one_of_a_layers_groups_is_ignored_by_its_name():
     widths = [g.name for g in graph.groups if g.name.endswith(":head_dim")]
     plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.4}, align=1, ignore=["*:num_heads"])
     shares = {name: len(entry["kept"]) / entry["units"] for name, entry in plan.groups.items()}
-    assert heads and all(shares[name] == 1 for name in heads)
-    assert widths and all(shares[name] < 1 for name in widths)  # of the same layers
+    assert heads
+    assert all(shares[name] == 1 for name in heads)
+    assert widths
+    assert all(shares[name] < 1 for name in widths)  # of the same layers
 
 
 def test_coarse_steps_end_below_the_budget_and_say_so():
