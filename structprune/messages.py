@@ -1,10 +1,11 @@
-"""What messages share: a value on one line, and an unknown name with the nearest known ones."""
+"""What messages share: a value on one line, an unknown name with the nearest known ones, files like a missing one."""
 
 from __future__ import annotations
 
 import difflib
 import reprlib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -32,3 +33,22 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     if len(names) <= 20:
         message += f"{'' if near else '.'} Known: {', '.join(names)}"
     return message
+
+
+def files_like(path: Path, pattern: str) -> list[str]:
+    """Lists the files of a folder, those first whose names are most like that of one that is not there.
+
+    Args:
+        path: The file that is not there, or the folder itself.
+        pattern: A glob, such as `*.yaml`.
+
+    Returns:
+        Their paths; none where the folder can't be read.
+    """
+    try:
+        folder = path if path.is_dir() else path.parent
+        files = [file for file in sorted(folder.glob(pattern)) if not file.name.startswith(".")]
+    except OSError:
+        return []
+    likeness = {file: difflib.SequenceMatcher(None, path.name[:200], file.name).ratio() for file in files}
+    return [str(file) for file in sorted(files, key=lambda file: -likeness[file])]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
-from .messages import shown, unknown
+from .messages import files_like, shown, unknown
 
 Tell = Callable[[str], object]
 _held: dict[str, dict[Path, str]] = {}  # by module: the file and the siblings that it imports, with their hashes
@@ -351,11 +351,7 @@ def _tree(path: Path) -> ast.Module | None:
 
 
 def _near_files(place: str) -> str:
-    folder = Path(place).parent
-    try:
-        near = [str(p) for p in sorted(folder.glob("*.py"))]
-    except OSError:
-        near = []
+    near = files_like(Path(place), "*.py")
     return f": did you mean one of {', '.join(near[:6])}?" if near else ""
 
 

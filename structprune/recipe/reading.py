@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from .. import strict_yaml
 from ..errors import RecipeError
-from ..messages import shown
+from ..messages import files_like, shown
 from ..shipped_recipes import find_recipe
 from ..user_code import Tell, to_stderr
 from .mistakes import lines, plain
@@ -123,9 +123,8 @@ def recipe_data(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Path, 
     except OSError as error:  # a name that is too long
         raise RecipeError(f"no recipe at {shown(str(path))}: {error.strerror}") from error
     if not is_file:
-        place = path if path.is_dir() else path.parent
-        near = [p for p in sorted(place.glob("*.yaml")) if not p.name.startswith(".")] if place.is_dir() else []
-        hint = f": did you mean one of {', '.join(str(p) for p in near[:8])}?" if near else ""
+        near = files_like(path, "*.yaml")
+        hint = f": did you mean one of {', '.join(near[:8])}?" if near else ""
         raise RecipeError(f"no recipe at {path}{hint}")
     data = read_yaml(path)
     if not isinstance(data, dict):
