@@ -21,7 +21,7 @@ from ..recipe.recovery import RECOVERIES, MeansSpec
 from ..records import Plan
 from .least_squares import loses_inputs, unreached
 from .recovery import Mending, Recovery
-from .recurrent import fold_recurrent_means
+from .recurrent import RecurrentMeans
 from .slim_outputs import channels_of, cluster_means, keeps, merged_into, slim_outputs
 
 
@@ -59,9 +59,11 @@ def fold_means(
         slim.notes.append(f"{layer.module} does not read channels straight from BatchNorms, so their means are unknown")
         chosen.remove(layer)
     totals = _Seen(chosen)
+    recurrent = None if from_batchnorm else RecurrentMeans(dense, slim, plan)
+    watch = {} if recurrent is None else recurrent.watch()
     with evaluating(dense.module):
         for batch in batches[:1] if from_batchnorm else batches:
-            with Observer({layer.site: totals.at(layer) for layer in chosen}):
+            with Observer({**watch, **{layer.site: totals.at(layer) for layer in chosen}}):
                 batch.inputs.call(dense.module)
     exact, sweep = {}, slim.sweep(batches, memory)
     for layer in sorted(chosen, key=lambda layer: layer.place):
@@ -79,8 +81,8 @@ def fold_means(
             stays = torch.zeros_like(offsets[:1])
         slim.shift(layer, slim_outputs(layer, dense, slim, plan, offsets, offsets=True) - stays)
         exact[layer.weight] = same
-    if not from_batchnorm:
-        exact |= fold_recurrent_means(dense, slim, plan, batches)
+    if recurrent is not None:
+        exact |= recurrent.fold()
     rough = sum(not same for same in exact.values())
     if rough:
         slim.notes.append(f"means are approximate at the zero-padded borders of {rough} of {len(exact)} layers")

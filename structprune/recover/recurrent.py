@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Observer, WritableNetwork
+from ..calibration import WritableNetwork
+from ..graph.recorded_calls import CallSite
 from ..graph.recurrent_layers import Cell, RecurrentLayer, Sequences, find_recurrent_layers
 from ..memory_limits import amount
-from ..modules import evaluating
 from ..records import Plan
 from .moments import FOLDS, Moments, Solution, Solve, full, ridge_solution, scales
 from .recurrent_cells import Run, entering_next, gate_parts, inner_units, run_cell
@@ -46,7 +47,7 @@ def recurrent_tasks(
 ) -> list[RecurrentTask]:
     """The recurrent layers of the slim network that lost inputs or states, in the order of their calls."""
     tasks = []
-    for layer in _wanted(slim, plan):
+    for layer in _wanted(slim, plan, slim.notes):
         cells = [cell for directions in layer.cells for cell in directions]
         inputs = max(slim.state[cell.into].shape[1] + slim.state[cell.back].shape[1] for cell in cells)
         outputs = max(len(slim.state[cell.back]) for cell in cells)
@@ -63,13 +64,13 @@ def recurrent_tasks(
     return tasks
 
 
-def _wanted(network: WritableNetwork, plan: Plan) -> list[RecurrentLayer]:
+def _wanted(network: WritableNetwork, plan: Plan, notes: list[str]) -> list[RecurrentLayer]:
     """The recurrent layers that lost columns, and none of whose channels were merged."""
     layers = []
     for layer in find_recurrent_layers(network.recording):
         if any(keeps(plan, key, 1) is not None for key in layer.keys):
             if plan.merges is not None and any(key in plan.merges["axes"] for key in layer.keys):
-                network.notes.append(f"{layer.module} reads channels that were merged, and is not mended")
+                notes.append(f"{layer.module} reads channels that were merged, and is not mended")
             else:
                 layers.append(layer)
     return layers
@@ -226,52 +227,53 @@ class _Fits:
 # --- means --------------------------------------------------------------------------------------------------------
 
 
-def fold_recurrent_means(
-    dense: WritableNetwork, slim: WritableNetwork, plan: Plan, batches: Sequence[Batch]
-) -> dict[str, bool]:
-    """Adds to the biases of recurrent layers what the means of their lost inputs and states made of their gates.
+class RecurrentMeans:
+    """Means of what recurrent layers of the dense network read, seen in its forward passes.
 
-    The mean of inputs goes into the bias beside their weight, that of states into the other one.
-
-    Returns {the key of a weight: True} for each weight that lost columns and whose offset was added.
+    Folded in, they are added to biases as what they made of the gates: that of lost inputs to the bias beside their
+    weight, that of lost states to the other one.
     """
-    layers = [layer for layer in _wanted(dense, plan) if _can_shift(layer, slim)]
-    held: dict[RecurrentLayer, list[Sequences]] = {layer: [] for layer in layers}
-    sums: dict[str, Tensor] = {}
-    rows: dict[str, int] = {}
 
-    def see(layer: RecurrentLayer) -> Callable[[tuple[Any, ...], Any], None]:
-        return lambda args, result: held[layer].append(layer.read(args))
+    def __init__(self, dense: WritableNetwork, slim: WritableNetwork, plan: Plan) -> None:
+        self.dense, self.slim, self.plan = dense, slim, plan
+        self.layers = []
+        for layer in _wanted(dense, plan, slim.notes):
+            if layer.cells[0][0].into_bias is not None:
+                self.layers.append(layer)
+            else:
+                slim.notes.append(f"{layer.module} has no bias to take the means of what it reads")
+        self.sums: dict[str, Tensor] = {}
+        self.rows: Counter[str] = Counter()
 
-    with evaluating(dense.module):
-        for batch in batches if layers else []:
-            with Observer({layer.site: see(layer) for layer in layers}):
-                batch.inputs.call(dense.module)
-            for layer in layers:
-                for key, values in _entering(dense, layer, held[layer].pop()):
-                    sums[key] = values.sum(0, dtype=torch.float64) + sums.get(key, 0)
-                    rows[key] = rows.get(key, 0) + len(values)
-    mended = {}
-    for layer in layers:
-        for cell in (cell for directions in layer.cells for cell in directions):
+    def watch(self) -> dict[CallSite, Callable[[tuple[Any, ...], Any], None]]:
+        """What an observer of the dense network is to call, by the sites of calls."""
+
+        def see(layer: RecurrentLayer) -> Callable[[tuple[Any, ...], Any], None]:
+            return lambda args, result: self._see(layer, layer.read(args))
+
+        return {layer.site: see(layer) for layer in self.layers}
+
+    def _see(self, layer: RecurrentLayer, inputs: Sequences) -> None:
+        for key, values in _entering(self.dense, layer, inputs):
+            self.sums[key] = values.sum(0, dtype=torch.float64) + self.sums.get(key, 0)
+            self.rows[key] += len(values)
+
+    def fold(self) -> dict[str, bool]:
+        """Writes the biases. Returns {key: True} of each weight whose lost columns' mean was added."""
+        mended = {}
+        for cell in (cell for layer in self.layers for directions in layer.cells for cell in directions):
             for key, bias in ((cell.into, cell.into_bias), (cell.back, cell.back_bias)):
-                left = keeps(plan, key, 1)
+                left = keeps(self.plan, key, 1)
                 if left is None or bias is None:
                     continue
-                gone = sums[key] / rows[key]
+                gone = self.sums[key] / self.rows[key]
                 gone[torch.as_tensor(left, device=gone.device)] = 0
-                offset = dense.state[key].detach().double() @ gone
-                kept = keeps(plan, key, 0)
-                slim.write(bias, slim.state[bias].detach() + (offset if kept is None else offset[list(kept)]))
+                offset = self.dense.state[key].detach().double() @ gone
+                kept = keeps(self.plan, key, 0)
+                offset = offset if kept is None else offset[list(kept)]
+                self.slim.write(bias, self.slim.state[bias].detach() + offset)
                 mended[key] = True
-    return mended
-
-
-def _can_shift(layer: RecurrentLayer, slim: WritableNetwork) -> bool:
-    biased = layer.cells[0][0].into_bias is not None
-    if not biased:
-        slim.notes.append(f"{layer.module} has no bias to take the means of what it reads")
-    return biased
+        return mended
 
 
 def _entering(network: WritableNetwork, layer: RecurrentLayer, inputs: Sequences) -> list[tuple[str, Tensor]]:
