@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -38,7 +39,7 @@ class _Placed:
     left: float
     base: float
 
-    @property
+    @cached_property
     def box(self) -> tuple[float, float, float, float]:
         left, top, right, bottom = ink_of(self.word, self.font)
         return self.left + left, self.base + top, self.left + right, self.base + bottom

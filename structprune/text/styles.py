@@ -169,6 +169,7 @@ def _plain(rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(185, 256, 3) if rng.random() < 0.8 else rng.uniform(0, 90, 3)
 
 
+@lru_cache(maxsize=64)
 def _file(name: str) -> Path:
     package, _, inner = name.partition("/")
     spec = find_spec(package)
