@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from PIL import Image
-from skimage.data import lfw_subset
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from ..extras import need
 from ..text.styles import CALIBRATION, HELD_OUT, Style, background
 
 _KIND = 100  # patches of faces; as many of other things follow
@@ -37,7 +37,13 @@ def face_windows(size: int = 48, train: int = 512, test: int = 1024) -> dict[str
 
     Returns:
         `train` and `test`: images (windows, 3, size, size) from -1 to 1, and labels, 1 for a well framed face.
+
+    Raises:
+        RecipeError: scikit-image, which brings the faces, is not installed.
     """
+    need("data.source=face_windows", "samples", "skimage")
+    from skimage.data import lfw_subset
+
     patches = (lfw_subset() * 255).astype(np.uint8)
     parts = {}
     for part, count in (("train", train), ("test", test)):

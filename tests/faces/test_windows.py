@@ -1,7 +1,11 @@
 """Windows with faces: the same each time, balanced, and apart."""
 
+import sys
+
+import pytest
 import torch
 
+from structprune.errors import RecipeError
 from structprune.faces.windows import face_windows
 
 
@@ -19,3 +23,9 @@ def test_windows_are_as_promised():
     assert torch.equal(images, again["train"].tensors[0])
     others = parts["test"].tensors[0]
     assert not any(torch.equal(image, other) for image in images for other in others)
+
+
+def test_without_the_package_that_brings_faces(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(RecipeError, match=r"needs scikit-image: pip install 'structprune\[samples\]'"):
+        face_windows(24, train=1, test=1)
