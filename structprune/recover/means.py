@@ -46,14 +46,7 @@ def fold_means(
     """
     slim.notes += unreached(slim, plan)
     batches = channels_last(dense, batches, memory)
-    chosen = []
-    for layer in dense.layers:
-        if not loses_inputs(layer, plan):
-            continue
-        if slim.can_shift(layer):
-            chosen.append(layer)
-        else:
-            slim.notes.append(f"{layer.module} has no bias and no BatchNorm of its own to take the means of its inputs")
+    chosen = _shiftable(dense, slim, plan)
     known = {layer: _expected(dense, layer) for layer in chosen} if from_batchnorm else {}
     for layer in [layer for layer, mean in known.items() if mean is None]:
         slim.notes.append(f"{layer.module} does not read channels straight from BatchNorms, so their means are unknown")
@@ -87,6 +80,19 @@ def fold_means(
     if rough:
         slim.notes.append(f"means are approximate at the zero-padded borders of {rough} of {len(exact)} layers")
     return exact
+
+
+def _shiftable(dense: WritableNetwork, slim: WritableNetwork, plan: Plan) -> list[Layer]:
+    """The layers that lost inputs and have an offset of their own; notes say which have none."""
+    chosen = []
+    for layer in dense.layers:
+        if not loses_inputs(layer, plan):
+            continue
+        if slim.can_shift(layer):
+            chosen.append(layer)
+        else:
+            slim.notes.append(f"{layer.module} has no bias and no BatchNorm of its own to take the means of its inputs")
+    return chosen
 
 
 class _Seen:
