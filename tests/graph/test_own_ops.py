@@ -70,6 +70,7 @@ def test_the_blocks_are_found():
         "own_choices.py",
         "own_recovery.py",
         "own_engine.py",
+        "arrays_format.py",
     ]
 
 
