@@ -97,7 +97,7 @@ def why_speeds_differ(runs: Sequence[ComparedRun]) -> str:
     timed = [run for run in runs if run.latency is not None]
     if len(timed) < len(runs):
         names = [run.name for run in runs if run.latency is None]
-        return f"{listed(names)} {'was' if len(names) == 1 else 'were'} not timed"
+        return f"{listed(names, 'runs')} {'was' if len(names) == 1 else 'were'} not timed"
     for field in MACHINE:
         values = list(dict.fromkeys(str(getattr(run.environment, field)) for run in runs))
         if len(values) > 1:
@@ -108,7 +108,7 @@ def why_speeds_differ(runs: Sequence[ComparedRun]) -> str:
             return f"they were measured in different settings ({field}: {' and '.join(values[:2])})"
     unknown = [run.name for run in runs if run.measured is None]
     if unknown:
-        return f"it is not known when {listed(unknown)} {'was' if len(unknown) == 1 else 'were'} measured"
+        return f"it is not known when {listed(unknown, 'runs')} {'was' if len(unknown) == 1 else 'were'} measured"
     times = sorted(datetime.fromisoformat(run.measured) for run in runs if run.measured)
     if (times[-1] - times[0]).total_seconds() > APART * 3600:
         return f"they were measured at different times ({times[0]:%Y-%m-%d %H:%M} and {times[-1]:%Y-%m-%d %H:%M} UTC)"
@@ -153,7 +153,7 @@ def verdict_on(runs: Sequence[ComparedRun], speed: Ranking, quality: Ranking) ->
         Which is faster and which is better, as far as it can be told.
     """
     failed = [run.name for run in runs if not run.gate_passed]
-    parts = [f"the gate of {listed(failed)} failed"] if failed else []
+    parts = [f"the gate of {listed(failed, 'runs')} failed"] if failed else []
     is_ms = speed.measure == "ms"
     speeds = [
         Stated(run.name, run.latency.slim_ms if is_ms else run.latency.speedup, speed_text(run, speed.measure))
@@ -267,15 +267,16 @@ def clause(subject: str, ranking: Ranking, stated: Sequence[Stated]) -> str:
     return ", ".join(parts)
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], counted: str = "others") -> str:
     """Names in a sentence; many are counted.
 
     Args:
         names: One or more.
+        counted: What they are called where they are counted.
 
     Returns:
         The text.
     """
     if len(names) > MANY:
-        return f"{len(names)} others"
+        return f"{len(names)} {counted}"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

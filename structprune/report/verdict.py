@@ -12,6 +12,7 @@ from .records import Bound, Quality, Report, Search, Verdict
 
 NEAR = 0.97  # of a speedup that was asked for: planning stops there
 SURE = 2.0  # standard errors of the difference of two shares, which chance alone seldom passes
+FEW = 0.05  # of the dense network's metric: a larger loss is not called kept, however few images there are
 BROKEN = 0.5  # of the dense network's quality: less is no network that anybody would use
 ALIKE = 0.9  # likeness to the dense network under which an unlabelled run says that quality is lost
 State = Literal["good", "poor", "broken"]
@@ -157,6 +158,8 @@ def _quality(quality: Quality) -> tuple[str, State]:
         return f"{metric} broken: {numbers}", "broken"
     if lost > SURE * _error(dense, final, count):
         return f"{metric} lost: {numbers}", "poor"
+    if lost > FEW * abs(dense):  # what so few images can't tell from chance is not kept for that
+        return f"{metric} may be lost: {numbers}, too few to tell", "poor"
     return f"{metric} kept: {numbers}", "good"
 
 

@@ -35,6 +35,13 @@ def test_a_good_run():
     assert quality == "accuracy kept: 1.0000 to 1.0000 on 360 images"
 
 
+def test_a_loss_that_few_images_do_not_tell_from_chance_is_not_called_kept():
+    verdict = verdict_of(changed(quality={"images": 15, "dense": 11 / 15, "final": 8 / 15}))
+    assert verdict.state == "poor"
+    assert verdict.text.endswith("accuracy may be lost: 0.7333 to 0.5333 on 15 images, too few to tell")
+    assert "kept" in verdict_of(changed(quality={"images": 15, "dense": 11 / 15, "final": 11 / 15})).text
+
+
 @pytest.mark.parametrize(
     ("parts", "state", "first"),
     [
