@@ -11,6 +11,7 @@ from tests.example_networks import Chain, randomise
 
 INTERRUPTED = """
 import faulthandler, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background does not begin with
 from structprune.runtimes import Runtime
 
 faulthandler.enable()  # it gives the process a signal stack, as pytest does

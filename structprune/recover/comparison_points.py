@@ -1,4 +1,4 @@
-"""Where the slim network is held against the dense one while it is polished: what its blocks hand on."""
+"""Where the slim network is held against the dense one while it is trained: what its blocks hand on."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ class ComparisonPoint:
         for dim, positions in self.kept.items():
             x = x.index_select(dim, positions.to(x.device))
         return x if self.kept else x.clone()
+
+
+def relative_square(x: Tensor, target: Tensor) -> Tensor:
+    """The mean square of the difference, as a share of the target's variance."""
+    target = target.float()
+    return (x.float() - target).square().mean() / target.var(correction=0).clamp_min(1e-12)
 
 
 def find_points(dense: WritableNetwork, slim: WritableNetwork, plan: Plan, example: Inputs) -> list[ComparisonPoint]:

@@ -26,7 +26,7 @@ from ..memory_limits import amount
 from ..modules import evaluating
 from ..ops import Inputs, OpMode, leaves_of, op_name, outputs
 from ..recipe.recovery import RECOVERIES, PolishSpec
-from .comparison_points import ComparisonPoint, find_points
+from .comparison_points import ComparisonPoint, find_points, relative_square
 from .recovery import Mending, Recovery
 from .sample_views import LEAST, Samples, other_views
 
@@ -57,24 +57,18 @@ class _Comparison(OpMode):
         target = self.targets.get(site)
         if target is None:
             return result
-        self.distances.append(_distance(result, target))
+        self.distances.append(relative_square(result, target))
         if self.apart:
             result = result.detach()
         return result.clone() if self.copies else result
 
 
-def _distance(x: Tensor, target: Tensor) -> Tensor:
-    """The mean square of the difference, as a share of the target's variance."""
-    target = target.float()
-    return (x.float() - target).square().mean() / target.var(correction=0).clamp_min(1e-12)
-
-
 def _imitation(slim: Any, dense: Any) -> Tensor:
-    """How far outputs are from the dense network's: each tensor's `_distance`, and where there is one of two axes,
-    which may be class scores, the KL divergence of their probabilities as well."""
+    """How far outputs are from the dense network's: each tensor's `relative_square`, and where there is one of two
+    axes, which may be class scores, the KL divergence of their probabilities as well."""
     ours, theirs = outputs(slim), outputs(dense)
     pairs = [pair for pair in zip(ours, theirs, strict=True) if pair[1].is_floating_point() and pair[1].numel()]
-    total = torch.stack([_distance(a, b) for a, b in pairs]).mean()
+    total = torch.stack([relative_square(a, b) for a, b in pairs]).mean()
     if len(pairs) == 1 and pairs[0][0].dim() == 2 and pairs[0][0].shape[1] > 1:
         a, b = (x.float().log_softmax(1) for x in pairs[0])
         total = total + F.kl_div(a, b, log_target=True, reduction="batchmean")

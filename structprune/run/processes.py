@@ -203,15 +203,16 @@ class _Follower:
 
     def train(self, job: Job) -> None:
         """Raises StructPruneError, in most cases as the first process does."""
-        network, dense = own_copy(self._network), None
+        network, dense, plan = own_copy(self._network), None, None
         if job.dense is not None:
             dense = own_copy(network)
             replace_tensors(dense, load(job.dense))
         if job.plan is not None:
-            network = prune(network, Plan.from_json(job.plan))
+            plan = Plan.from_json(job.plan)
+            network = prune(network, plan)
         replace_tensors(network, load(job.weights))
         task, data = self._data
-        job.settings.fit(network, data, task, dense)
+        job.settings.fit(network, data, task, dense, plan)
 
 
 def _bytes(model: nn.Module) -> bytes:

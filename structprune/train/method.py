@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..ops import Inputs
     from ..plan.budget import Cost
     from ..recipe import PruneSpec
+    from ..records import Plan
     from ..tasks import Task
     from ..typing import Form
 
@@ -96,6 +97,7 @@ class Training:
         make_example: gives the inputs of one sample, as the network takes them; see `example`.
         make_batches: gives the batches of an epoch, in every process all; see `reestimate_statistics`.
         dense: the network that `model` was cut from; None where there is none.
+        plan: by which it was cut; None where nothing was, or where that is not known.
         cut: what is known of the cut that follows.
         autocast: makes a context in which networks compute in the precision of the training.
     """
@@ -109,6 +111,7 @@ class Training:
     make_example: Callable[[], Inputs] = field(repr=False)
     make_batches: Callable[[], Iterator[Batch]] = field(repr=False)
     dense: nn.Module | None = None
+    plan: Plan | None = None
     cut: ComingCut = UNKNOWN_CUT
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -129,6 +132,17 @@ class Training:
             raise RecipeError(f"method {method} learns from the dense network, and there is none: use it in finetune")
         device = next((tensor.device for tensor in self.model.parameters()), None)
         return self.dense.to(device).eval()
+
+
+@contextmanager
+def device_kept(dense: nn.Module | None) -> Iterator[None]:
+    """The dense network is in the end where it was, wherever methods have taken it (`Training.taught_by`)."""
+    device = None if dense is None else next((tensor.device for tensor in dense.parameters()), None)
+    try:
+        yield
+    finally:
+        if dense is not None and device is not None:
+            dense.to(device)
 
 
 @dataclass(frozen=True)

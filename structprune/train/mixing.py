@@ -1,9 +1,15 @@
-"""Mixed samples and smoothed labels: timm's mixup (Zhang et al. 2018), cutmix (Yun et al. 2019), smoothing."""
+"""Mixed samples and smoothed labels: timm's mixup (Zhang et al. 2018), cutmix (Yun et al. 2019), smoothing.
+
+Without labels the images alone are mixed, and `distill` asks the dense network what they are: far more different inputs
+than there are images (Beyer et al., Knowledge distillation: A good teacher is patient and consistent, CVPR 2022).
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,13 +56,30 @@ class MixedSamples(TrainingMethod):
 
     def mix(self, batch: Batch) -> Batch:
         labels = batch.labels
+        if labels is None and not self.spec.smoothing:
+            return self._without_labels(batch)
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
             raise RecipeError(f"{self.keys} needs one class number a sample as label: leave it out")
-        if self.mixup is None or len(labels) % 2 or 0 < self.spec.mixup_off_epoch <= self.epoch:
+        if self._rests(len(labels)):
             return Batch(batch.inputs, F.one_hot(labels, self.classes) * (1 - self.spec.smoothing) + self._even)
-        image = _image(batch.inputs, self.keys)
-        mixed, shares = self.mixup(image.clone(), labels)  # which it writes to
+        mixed, shares = self._mixed(batch, labels)
         return Batch(Inputs((mixed,), {}), shares)
+
+    def _without_labels(self, batch: Batch) -> Batch:
+        image = _image(batch.inputs, self.keys)
+        if self._rests(len(image)):
+            return batch
+        mixed, _ = self._mixed(batch, image.new_zeros(len(image), dtype=torch.long))
+        return replace(batch, inputs=Inputs((mixed,), {}))
+
+    def _rests(self, samples: int) -> bool:
+        """Whether this batch is not mixed."""
+        return self.mixup is None or samples % 2 == 1 or 0 < self.spec.mixup_off_epoch <= self.epoch
+
+    def _mixed(self, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.mixup is not None
+        mixed, shares = self.mixup(_image(batch.inputs, self.keys).clone(), labels)  # which it writes to
+        return mixed, shares
 
     @property
     def _even(self) -> float:

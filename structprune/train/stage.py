@@ -16,7 +16,9 @@ from torch import nn
 from ..data import Data
 from ..errors import RecipeError
 from ..modules import replace_tensors, tensors
+from ..process_state import memory_reused
 from ..progress import Reporter
+from ..records import Plan
 from ..store import atomic_files
 from ..tasks import Task
 from .event_files import EventFiles
@@ -49,7 +51,15 @@ class TrainingSettings:
     cut: ComingCut = UNKNOWN_CUT
     methods: tuple[TrainingMethod, ...] = ()
 
-    def fit(self, model: nn.Module, data: Data, task: Task, dense: nn.Module | None, **reports: Any) -> nn.Module:
+    def fit(
+        self,
+        model: nn.Module,
+        data: Data,
+        task: Task,
+        dense: nn.Module | None,
+        plan: Plan | None = None,
+        **reports: Any,
+    ) -> nn.Module:
         """Trains a network in place, beside all other processes that call this.
 
         Args:
@@ -57,6 +67,7 @@ class TrainingSettings:
             data: What to train on.
             task: The loss and the metrics.
             dense: The network that `model` was cut from, for methods that learn from it.
+            plan: By which it was cut, for the same.
             reports: `progress`, `log` and `tell` of `fit`.
 
         Returns:
@@ -67,12 +78,13 @@ class TrainingSettings:
             TrainingError: As `fit`.
         """
         assert data.train is not None
-        return fit(
-            model, data.train, self.spec, task=task, validation=data.validation if data.labelled else None, dense=dense,
-            seed=self.seed, checkpoint=self.folder / f"{self.what}.training.safetensors", workers=data.workers,
-            what=f"the {self.what} network", until=self.until, cut=self.cut, methods=self.methods,
-            **reports,
-        )  # fmt: skip
+        with memory_reused():
+            return fit(
+                model, data.train, self.spec, task=task, validation=data.validation if data.labelled else None,
+                dense=dense, plan=plan, cut=self.cut, seed=self.seed, workers=data.workers, until=self.until,
+                checkpoint=self.folder / f"{self.what}.training.safetensors", what=f"the {self.what} network",
+                methods=self.methods, **reports,
+            )  # fmt: skip
 
 
 def train_stage(
@@ -84,6 +96,7 @@ def train_stage(
     *,
     going_on: bool = False,
     dense: nn.Module | None = None,
+    plan: Plan | None = None,
     begin: Callable[[], None] = lambda: None,
     events: Path | None = None,
 ) -> Path:
@@ -99,6 +112,7 @@ def train_stage(
         reporter: shows the progress.
         going_on: whether the network came with weights, which is said.
         dense: the network that `model` was cut from, for methods that learn from it.
+        plan: by which it was cut, for the same.
         begin: is called before a training that is not done yet, to have other processes take part.
         events: a folder for TensorBoard's event files, where it is installed; None for none.
 
@@ -121,8 +135,8 @@ def train_stage(
     with reporter.bar(verb) as update, closing(EventFiles(events, notes.append)) as files:
         begin()
         settings.fit(
-            model, data, task, dense, progress=_shown_by(update), log=partial(_log, reporter, folder, what, files),
-            tell=notes.append,
+            model, data, task, dense, plan, progress=_shown_by(update), tell=notes.append,
+            log=partial(_log, reporter, folder, what, files),
         )  # fmt: skip
     for note in notes:
         reporter.stage(note)

@@ -18,6 +18,7 @@ from ..data.loading import Stream, check_readable, guarded
 from ..errors import RecipeError, TrainingError
 from ..launch import accelerator_of
 from ..modules import tensors
+from ..records import Plan
 from ..seeds import derived
 from ..tasks import Task
 from ..tasks.building import make_task
@@ -27,7 +28,7 @@ from .averaging import AveragedWeights
 from .batches import example_of, lists_of, loader_for
 from .checkpoint import restore, store
 from .memory_format import channels_last
-from .method import UNKNOWN_CUT, ComingCut, Step, Training, TrainingMethod, make_method
+from .method import UNKNOWN_CUT, ComingCut, Step, Training, TrainingMethod, device_kept, make_method
 from .mixing import MixedSamples
 from .optimisation import ClippedGradients, make_optimizer, make_schedule
 from .spec import TrainSpec
@@ -58,6 +59,7 @@ def fit(
     task: Task | None = None,
     validation: Stream | None = None,
     dense: nn.Module | None = None,
+    plan: Plan | None = None,
     cut: ComingCut = UNKNOWN_CUT,
     seed: int,
     checkpoint: Path,
@@ -81,6 +83,7 @@ def fit(
         task: how batches become inputs and targets, and the loss; by default classification.
         validation: what is measured on between epochs; never what is held out.
         dense: the network that `model` was cut from, for methods that learn from it.
+        plan: by which it was cut, for methods that hold its channels against the dense network's.
         cut: the cut that follows, for methods that plan it.
         seed: decides order, dropout and augmentation.
         checkpoint: a file (safetensors) that gets weights and states after every epoch; training goes on from it.
@@ -102,14 +105,9 @@ def fit(
     task = task or make_task()
     trainer = _begun(model, train, spec, task, seed, workers, what, progress)
     trainer.methods = _methods(spec, methods, task, validation, workers, tell)
-    device = next((tensor.device for tensor in dense.parameters()), None) if dense is not None else None
-    try:
-        with channels_last(model, dense, active=spec.channels_last):
-            trainer.start(train, dense, cut)
-            return _trained(trainer, train, checkpoint, until, log, tell)
-    finally:
-        if dense is not None and device is not None:
-            dense.to(device)  # a method may have taken it along
+    with device_kept(dense), channels_last(model, dense, active=spec.channels_last):
+        trainer.start(train, dense, plan, cut)
+        return _trained(trainer, train, checkpoint, until, log, tell)
 
 
 def _trained(
@@ -211,12 +209,12 @@ class _Trainer:
     methods: Sequence[TrainingMethod] = ()
     figures: list[EpochFigures] = field(default_factory=list)
 
-    def start(self, train: Any, dense: nn.Module | None, cut: ComingCut) -> None:
+    def start(self, train: Any, dense: nn.Module | None, plan: Plan | None, cut: ComingCut) -> None:
         """Shows the methods the training that they are part of."""
         training = Training(
             self.model, self.optimizer, self.task, self.spec.epochs, self.updates, self.seed,
             lambda: example_of(train, self.task, self.model), lambda: map(self.task.batch, guarded(self.source)), dense,
-            cut, self.accelerator.autocast,
+            plan, cut, self.accelerator.autocast,
         )  # fmt: skip
         for method in self.methods:
             method.start(training)

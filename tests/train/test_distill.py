@@ -105,11 +105,29 @@ def test_what_can_t_teach(tmp_path):
 
 def test_what_would_do_nothing_is_refused(tmp_path):
     data = TensorDataset(samples()[0])
-    with pytest.raises(ValueError, match="are both 0"):
+    with pytest.raises(ValueError, match="are all 0"):
         TrainSpec(epochs=1, lr=0.1, methods=[{"method": "distill", "distill_loss_weight": 0}])
-    spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, mixup=0.2, methods=["distill"])
-    with pytest.raises(RecipeError, match="mixup needs one class number a sample as label"):
+    spec = TrainSpec(epochs=1, batch_size=32, lr=0.1, smoothing=0.1, methods=["distill"])
+    with pytest.raises(RecipeError, match="smoothing needs one class number a sample as label"):
         fit(network(), data, spec, dense=network(), seed=0, checkpoint=tmp_path / "c")
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_images_without_labels_are_mixed_for_both_networks(tmp_path, kind):
+    images, seen = samples()[0], {"dense": [], "slim": []}
+    dense, slim = network(), network()
+    for name, model in (("dense", dense), ("slim", slim)):
+        model.register_forward_hook(lambda module, inputs, output, name=name: seen[name].append(inputs[0].clone()))
+    spec = TrainSpec(epochs=2, batch_size=64, lr=0.001, mixup_off_epoch=1, methods=["distill"], **{kind: 1.0})
+    fit(slim, TensorDataset(images), spec, dense=dense, seed=0, checkpoint=tmp_path / "c")
+    steps = len(images) // 64
+    theirs, ours = seen["dense"], [x for x in seen["slim"] if len(x) == 64]
+    assert len(theirs) == len(ours) == 2 * steps
+    assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
+    known = {tuple(image.flatten().tolist()) for image in images}
+    new = [sum(tuple(image.flatten().tolist()) not in known for image in batch) for batch in ours]
+    assert min(new[:steps]) > 32
+    assert not any(new[steps:])
 
 
 def test_a_method_of_ones_own_may_need_no_labels(tmp_path):
@@ -160,3 +178,40 @@ def test_the_dense_network_says_it_in_the_precision_and_layout_of_the_training(t
     for tensor in (*dense.parameters(), *slim.parameters()):
         assert tensor.is_contiguous()
         assert tensor.dtype == torch.float32
+
+
+@pytest.mark.parametrize("options", [{"distill_loss_weight": 0.0}, {"feature_loss_weight": 1.0}])
+def test_channels_that_blocks_hand_on_come_nearer_to_the_dense_network_s(tmp_path, options):
+    torch.manual_seed(0)
+    dense = timm.create_model("test_resnet", num_classes=3, in_chans=1).eval()
+    images = torch.randn(16, 1, 32, 32)
+    graph = sp.trace(dense, images[:1])
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.6}, align=1)
+
+    def distance(slim):
+        """By hand, for the second stage: its channels are those of the weights that make them."""
+        maps = {}
+        hooks = [
+            model.layer2.register_forward_hook(lambda module, inputs, output, name=name: maps.update({name: output}))
+            for name, model in (("dense", dense), ("slim", slim))
+        ]
+        with torch.no_grad():
+            dense(images), slim(images)
+        for hook in hooks:
+            hook.remove()
+        kept = maps["dense"][:, plan.keep["layer2.0.bn2.weight"]["0"]]
+        return float((maps["slim"] - kept).square().mean() / kept.var(correction=0))
+
+    slim = sp.prune(dense, plan)
+    before = distance(slim)
+    distill = {"method": "distill", "block_loss_weight": 1.0, **options}
+    spec = TrainSpec(epochs=6, batch_size=8, lr=1e-3, methods=[distill, "frozen_statistics"])
+    fit(slim, TensorDataset(images), spec, dense=dense, plan=plan, seed=0, checkpoint=tmp_path / "c")
+    assert distance(slim) < 0.8 * before
+    assert not any(module._forward_hooks for model in (dense, slim) for module in model.modules())
+
+
+def test_channels_of_blocks_need_a_plan(tmp_path):
+    data = TensorDataset(samples()[0])
+    with pytest.raises(RecipeError, match="channels that a plan keeps, and there is none"):
+        distilled(tmp_path / "a", network(), network(), data, block_loss_weight=1.0)

@@ -182,8 +182,9 @@ def _fit(
         share(settings, model, plan, dense)
 
     train_stage(
-        settings, model, data, task, work.reporter, going_on=going_on, dense=dense, begin=begin, events=_events(work)
-    )
+        settings, model, data, task, work.reporter, going_on=going_on, dense=dense, plan=plan, begin=begin,
+        events=_events(work),
+    )  # fmt: skip
     (work.folder / f"{what}.training.safetensors").unlink(missing_ok=True)  # what an interrupted training goes on from
 
 
