@@ -11,6 +11,9 @@ from tests.run.small_network import short_turns
 
 
 os.environ["STRUCTPRUNE_TIMING"] = "off"  # a plan that is given no align times nothing, here and in processes started
+os.environ["OMP_WAIT_POLICY"] = (
+    "PASSIVE"  # processes started beside other tests: threads that wait leave the cores to those
+)
 
 
 def pytest_collectstart(collector):

@@ -22,7 +22,7 @@ from .preprocessing import config_of, described
 from .record import SOURCES, Data, Request, Source
 from .spec import CalibrationSpec, ImagesSpec
 
-HELD = 64  # images that stay in memory while crops are trained on
+HELD = 2**29  # bytes of images that stay in memory while crops are taken of them
 
 # Photographs that ship inside the packages, so that nothing is downloaded. No scene is on both sides.
 
@@ -90,7 +90,7 @@ class FreshCrops(Dataset[tuple[Tensor]]):
 
     def __init__(self, files: list[Path], count: int, config: dict) -> None:
         self.files, self.count, self.config = files, count, config
-        self.opened: dict[Path, Image.Image] | None = {} if len(files) <= HELD else None
+        self.images = _Images(config)
 
     def __len__(self) -> int:
         return self.count
@@ -102,7 +102,7 @@ class FreshCrops(Dataset[tuple[Tensor]]):
 
     def _crop(self, file: Path, rng: np.random.Generator) -> Tensor:
         mean, std = _mean_and_std(self.config, channels=self.config["input_size"][0])
-        crop = _crops([file], 1, self.config, rng, self.opened)[0]
+        crop = _crops([file], 1, self.config, rng, self.images)[0]
         return (_recoloured(crop * std + mean, rng) - mean) / std
 
 
@@ -215,27 +215,44 @@ def _bundled(names: tuple[str, ...]) -> list[Path]:
 
 
 def _crops(
-    files: list[Path], count: int, config: dict, rng: np.random.Generator, opened: dict[Path, Image.Image] | None = None
+    files: list[Path], count: int, config: dict, rng: np.random.Generator, images: _Images | None = None
 ) -> Tensor:
     """`count` square crops of a third to all of the shorter side, files in turn, resized to the model's input."""
     channels, height, width = config["input_size"]
-    if channels not in (1, 3):
-        raise RecipeError(f"data.source=images has 1 or 3 channels and the model wants {channels}")
     mean, std = _mean_and_std(config, channels)
-    mode = "RGB" if channels == 3 else "L"
-    opened = {} if opened is None else opened
+    images = images or _Images(config)
     crops = []
     for i in range(count):
-        path = files[i % len(files)]
-        if path not in opened:
-            opened[path] = _opened(path, mode)
-        image = opened[path]
+        image = images.open(files[i % len(files)])
         side = int(min(image.size) * rng.uniform(1 / 3, 1))
         left, top = (int(rng.integers(0, size - side + 1)) for size in image.size)
         crop = image.crop((left, top, left + side, top + side)).resize((width, height), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.asarray(crop, dtype=np.float32) / 255).reshape(height, width, channels)
         crops.append((pixels.permute(2, 0, 1) - mean) / std)
     return torch.stack(crops)
+
+
+class _Images:
+    """Images in a network's colours: the first ones that are opened stay in memory, as many as `HELD` allows."""
+
+    def __init__(self, config: dict) -> None:
+        channels = config["input_size"][0]
+        if channels not in (1, 3):
+            raise RecipeError(f"data.source=images has 1 or 3 channels and the model wants {channels}")
+        self.mode = "RGB" if channels == 3 else "L"
+        self.held: dict[Path, Image.Image] = {}
+        self.room = HELD
+
+    def open(self, path: Path) -> Image.Image:
+        """Raises RecipeError for a file that is no image."""
+        if path in self.held:
+            return self.held[path]
+        image = _opened(path, self.mode)
+        size = image.width * image.height * len(self.mode)
+        if size <= self.room:
+            self.held[path] = image
+            self.room -= size
+        return image
 
 
 def _opened(path: Path, mode: str) -> Image.Image:

@@ -64,7 +64,7 @@ number = 3
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own(tmp_path_factory):
     path = tmp_path_factory.mktemp("own") / "own_data_of_tests.py"
     path.write_text(OWN)

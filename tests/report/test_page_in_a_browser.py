@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from structprune.compare import compare_runs, render_runs
+from structprune.compare import compare_runs, render_comparison, render_runs
 from structprune.report import Report, render_html
 from structprune.report.group_details import GroupDetails, Members, RunGroups, sampled
 from structprune.report.run_facts import RunFacts
+from tests.peer_comparisons import OURS, THEIRS, comparison, row
 from tests.run_folders import BETTER, FAST, FASTER, GOOD, write_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'structprune[dev]'")
@@ -57,9 +58,20 @@ def members_of(report):
     return RunGroups(schema="structprune.groups/1", criterion="l1", rounds=2, held=100, groups=groups)
 
 
+def comparison_with_the_peer():
+    """A network's cut by structprune and by torch-pruning, rounded and not, layer by layer."""
+    rounded = [row(f"torch-pruning-{width}", "torch-pruning", 2.0 + width / 20, 0.93) for width in (8, 16)]
+    rows = [OURS, THEIRS, *rounded]
+    widths = [
+        {"name": f"layer{i // 8}.{i % 8}.conv", "channels": 64, "kept": {row["network"]: 20 + i for row in rows}}
+        for i in range(40)
+    ]
+    return comparison(*rows, widths=widths)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The addresses of a run's page and of one that compares three runs."""
+    """The addresses of a run's page, of one that compares three runs, and of one beside torch-pruning."""
     place = tmp_path_factory.mktemp("pages")
     facts = RunFacts(
         "2026-11-27 00:16 UTC", "88 s", "structprune run quickstart --out " + 30 * "long", {"report.json": ""}
@@ -73,6 +85,7 @@ def pages(tmp_path_factory):
     texts = {
         "report": render_html(large, "large", facts, members_of(large)),
         "compare": render_runs(compare_runs(folders, place)),
+        "peer": render_comparison(comparison_with_the_peer()),
     }
     for name, text in texts.items():
         (place / f"{name}.html").write_text(text, encoding="utf-8")
@@ -97,7 +110,7 @@ def opened(browser, address, problems, **options):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["report", "compare"])
+@pytest.mark.parametrize("name", ["report", "compare", "peer"])
 def test_a_page_is_sound_at_any_width_and_in_any_light(browser, pages, name, width):
     problems = []
     page = opened(browser, pages[name], problems, viewport={"width": width, "height": 800})
