@@ -136,6 +136,8 @@ def why_qualities_differ(runs: Sequence[ComparedRun], recipes: Sequence[Mapping[
     counts = list(dict.fromkeys(str(run.images) for run in runs))
     if len(counts) > 1:
         return f"they were judged on different data ({' and '.join(counts[:2])} samples)"
+    if untrained := [run.name for run in runs if run.random_weights]:
+        return f"the weights of {listed(untrained, 'runs')} are random"
     if first := next((run.name for run in runs if run.final.value is None), ""):
         return f"{first} has no finite value"
     return ""

@@ -44,6 +44,9 @@ class ComparedRun(JsonRecord):
     measured: str | None = Field(description="when it ended, in UTC; `null` where its folder has no log")
     environment: Environment = Field(description="where it was measured")
     is_trained: bool = Field(description="whether the dense or the slim network was trained, so that its seed counts")
+    random_weights: bool = Field(
+        default=False, description="whether the dense network was never trained, so that likeness to it says nothing"
+    )
 
     @property
     def final(self) -> StageMetric:

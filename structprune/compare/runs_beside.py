@@ -107,6 +107,7 @@ def _run(entry: FinishedRun, out: Path) -> ComparedRun:
         measured=None if ended is None else datetime.fromtimestamp(ended, timezone.utc).isoformat(timespec="seconds"),
         environment=report.environment,
         is_trained=bool(report.epochs.dense or report.epochs.slim),
+        random_weights=bool(report.quality.random_weights),
     )
 
 

@@ -68,6 +68,7 @@ def test_speeds_of_another_day_or_machine_are_not_compared(tmp_path, other, reas
     [
         ({"quality__metric": "agreement"}, "they have different metrics (accuracy and agreement)"),
         ({"quality__images": 100}, "they were judged on different data (360 and 100 samples)"),
+        ({"quality__random_weights": True}, "the weights of run-1 are random"),
         ({"recipe": {"data": {"source": "mnist5k"}}}, "different data (data.source: digits and mnist5k)"),
         ({"quality__final": None}, "run-1 has no finite value"),
     ],
