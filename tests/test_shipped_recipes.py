@@ -63,7 +63,8 @@ def test_studies_are_known_by_name_too(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_each_recipe_runs_to_its_end(name, tmp_path):
+def test_each_recipe_runs_to_its_end(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")  # as a user has it: some budgets are of speed
     hub = getattr(read_recipe(name).model, "pretrained", False)  # which may be out of reach: random weights run as well
     overrides = ["model.pretrained=false"] * hub
     try:
