@@ -30,10 +30,16 @@ PACKAGES: dict[str, tuple[str, ...]] = {  # with globs of the files that are pho
     "mate-backgrounds": (),
     "plasma-workspace-wallpapers": (),
     "ukui-wallpapers": (),
+    "tuxpaint-stamps-default": tuple(  # cut out, so after what they are put onto
+        f"*/stamps/{kind}/*" for kind in ("animals", "food", "hobbies", "household", "plants", "sports", "vehicles")
+    ),
 }
+DRAWN = "cartoon"  # folders of drawings
+COPIES = 2  # pictures of each cut-out, on different photographs
 EMBEDDED = re.compile(rb"RIFF(....)WEBP|\xff\xd8\xff[\xdb\xe0-\xef]", re.DOTALL)  # how WebP and JPEG files begin
 SMALLEST = 120  # pixels of the shorter side: what is smaller is an icon
 SHORTER = 768  # pixels of the shorter side that are kept: crops of a third of it are still as large as most inputs
+OPAQUE = 0.98  # the share of a picture that shows something, from which it is not cut out
 LEAST = 8.0  # the standard deviation of grey values, of 255, under which a picture shows next to nothing
 CLIENTS = ("apt-get", "dpkg-deb")
 
@@ -65,14 +71,71 @@ def fetch(package: str, folder: Path) -> int:
         files = [path for path in content.rglob("*") if path.is_file() and not path.is_symlink()]
         folder.mkdir(parents=True, exist_ok=True)
         count = 0
+        photographs = sorted(path for path in folder.glob("*.jpg") if not path.name.startswith(package))
         for scene, file in scenes(files, PACKAGES.get(package, ())):
-            picture = smaller(file)
-            if picture is not None:
-                atomic_files.write(folder / f"{package}-{scene}.jpg", partial(_save, picture))
+            for number, picture in enumerate(_pictures(file, photographs, package, scene)):
+                name = f"{package}-{scene}-{number}.jpg" if number else f"{package}-{scene}.jpg"
+                atomic_files.write(folder / name, partial(_save, picture))
                 count += 1
         for notice in content.glob("usr/share/doc/*/copyright"):
             atomic_files.write(folder / f"{package}.copyright.txt", partial(copyfile, notice))
     return count
+
+
+def _pictures(file: Path | BytesIO, photographs: Sequence[Path], package: str, scene: str) -> Iterator[Image.Image]:
+    """The picture of a file, or those that a thing that is cut out makes on photographs of other packages."""
+    thing = cut_out(file)
+    if thing is None:
+        picture = smaller(file)
+        yield from () if picture is None else (picture,)
+        return
+    if not photographs:
+        raise StructPruneError(
+            f"{package} has things that are cut out, and no photograph to put them onto is there: fetch another one "
+            "first"
+        )
+    rng = np.random.default_rng(list(scene.encode()))
+    for place in rng.choice(len(photographs), min(COPIES, len(photographs)), replace=False):
+        with Image.open(photographs[place]) as photograph:
+            yield pasted(thing, photograph.convert("RGB"), rng)
+
+
+def cut_out(file: Path | BytesIO) -> Image.Image | None:
+    """A thing on nothing, in RGBA and without an empty margin; None for other pictures, icons, and what can't be
+    read."""
+    try:
+        with Image.open(file) as opened:
+            if not opened.has_transparency_data:
+                return None
+            picture = opened.convert("RGBA")
+    except Exception:  # as in `smaller`
+        return None
+    alpha = np.asarray(picture.getchannel("A"))
+    box = picture.getchannel("A").getbbox()
+    if box is None or (alpha > 127).mean() > OPAQUE or min(box[2] - box[0], box[3] - box[1]) < SMALLEST:
+        return None
+    return picture.crop(box)
+
+
+def pasted(thing: Image.Image, photograph: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Puts a thing onto a photograph.
+
+    Args:
+        thing: In RGBA.
+        photograph: In RGB.
+        rng: Decides its size, of 0.4 to 0.9 of the photograph's shorter side, its place, and whether it is mirrored.
+
+    Returns:
+        A new picture of the photograph's size.
+    """
+    scale = min(photograph.size) * rng.uniform(0.4, 0.9) / max(thing.size)
+    thing = thing.resize([max(1, round(side * scale)) for side in thing.size], Image.Resampling.LANCZOS)
+    if rng.random() < 0.5:
+        thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    place = [int(rng.integers(0, whole - part + 1)) for whole, part in zip(photograph.size, thing.size, strict=True)]
+    picture = photograph.copy()
+    picture.paste(thing, (place[0], place[1]), thing.getchannel("A"))
+    return picture
 
 
 def scenes(files: Iterable[Path], globs: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO]]:
@@ -85,7 +148,11 @@ def scenes(files: Iterable[Path], globs: Sequence[str]) -> Iterator[tuple[str, P
     Yields:
         The name of each scene, and a file that can be read.
     """
-    chosen = [path for path in files if not globs or any(fnmatch(str(path), glob) for glob in globs)]
+    chosen = [
+        path
+        for path in files
+        if (not globs or any(fnmatch(str(path), glob) for glob in globs)) and DRAWN not in path.parts
+    ]
     yield from one_of_each_scene(chosen)
     for path in sorted(path for path in chosen if path.suffix == ".rcc"):
         for number, content in enumerate(embedded(path.read_bytes())):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from structprune.errors import StructPruneError
 from structprune.suites import photographs
-from structprune.suites.photographs import one_of_each_scene, scenes, smaller
+from structprune.suites.photographs import cut_out, one_of_each_scene, pasted, scenes, smaller
 
 
 def picture(path, size, flat=False):
@@ -59,3 +59,26 @@ def test_where_there_is_no_apt_get_the_message_says_what_to_do(tmp_path, monkeyp
     monkeypatch.setattr(photographs, "which", lambda name: None)
     with pytest.raises(StructPruneError, match=r"apt-get is not installed.*data\.calibration\.path"):
         photographs.fetch("ukui-wallpapers", tmp_path)
+
+
+def test_things_that_are_cut_out_are_put_onto_photographs(tmp_path):
+    pixels = np.zeros((300, 400, 4), np.uint8)
+    pixels[40:200, 100:340] = (255, 0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "ball.png")
+    thing = cut_out(tmp_path / "ball.png")
+    assert thing.size == (240, 160)
+    assert cut_out(picture(tmp_path / "whole.png", (200, 200))) is None
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert cut_out(tmp_path / "broken.png") is None
+    for seed in range(20):
+        made = np.asarray(pasted(thing, Image.new("RGB", (300, 200), (0, 0, 255)), np.random.default_rng(seed)))
+        red = (made == (255, 0, 0)).all(-1)
+        assert made.shape == (200, 300, 3)
+        assert 0.4 * 200 - 2 <= red.any(0).sum() <= 0.9 * 200 + 2
+        assert red.sum() == pytest.approx(red.any(0).sum() * red.any(1).sum(), rel=0.05)  # one block
+        assert (made[~red] == (0, 0, 255)).all(-1).mean() > 0.9
+
+
+def test_drawings_among_photographs_are_left_out(tmp_path):
+    files = [picture(tmp_path / "stamps" / "animals" / name, (130, 130)) for name in ("cat.png", "cartoon/dog.png")]
+    assert [name for name, _ in scenes(files, ["*/stamps/animals/*"])] == ["cat"]
