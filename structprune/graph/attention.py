@@ -8,6 +8,7 @@ from: whatever only moves them tells, in the end, which channel stands where.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from .recorded_calls import CallSite, op_calls
 
 _SCALES = ("mul", "multiply", "div", "divide", "true_divide")
 _HELD = 4  # layers whose channels are followed at a time
+_EQUATION = "einsum multiplies them, in whose place matmul would be followed"
 _FURTHEST = 16  # calls between a product and its softmax
 
 
@@ -169,7 +171,29 @@ class _Finder:
                     products.logits.append(self._logits(site, node, left, right, True))
                 elif any(sides):
                     products.values.append(self._values(site, node, left if sides[0] else right, sides[0]))
+            elif name == "einsum":
+                self._einsum(products, site, node)
         return products
+
+    def _einsum(self, products: Attention, site: CallSite, node: fx.Node) -> None:
+        """Takes down a product that is written as an equation, whose sides stay as they are."""
+        operands = node.all_input_nodes
+        equation = node.args[0]
+        if len(operands) != 2 or not isinstance(equation, str) or "." in equation:
+            return
+        sides = [self._source(side) in self.layers for side in operands]
+        terms, _, result = equation.replace(" ", "").partition("->")
+        left, right = terms.split(",")
+        sizes = {letter: int(size) for term, side in zip((left, right), operands, strict=True)
+                 for letter, size in zip(term, side.meta["val"].shape, strict=True)}  # fmt: skip
+        if _softmax_follows(node) or all(sides):
+            summed = (set(left) & set(right)) - set(result)
+            width = math.prod(sizes[letter] for letter in summed)
+            products.logits.append(Product(site, node.meta["module"], _EQUATION, _EQUATION, width, centred=True))
+        elif any(sides):
+            value, other = (left, right) if sides[0] else (right, left)
+            width = math.prod(sizes[letter] for letter in (set(value) & set(result)) - set(other))
+            products.values.append(Product(site, node.meta["module"], _EQUATION, _EQUATION, width))
 
     def _logits(self, site: CallSite, node: fx.Node, q: Any, k: Any, turned: bool) -> Product:
         left, right = self._side(node, q, False), self._side(node, k, turned)

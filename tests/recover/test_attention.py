@@ -29,6 +29,9 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         q, k = self.norm(q), self.norm(k)
+        if self.how == "einsum":
+            weights = torch.einsum("bhid,bhjd->bhij", q * self.scale, k).softmax(-1)
+            return self.proj(torch.einsum("bhij,bhjd->bihd", weights, v).reshape(batch, tokens, -1))
         fused = self.how == "fused"
         y = F.scaled_dot_product_attention(q, k, v) if fused else (q * self.scale @ k.mT).softmax(-1) @ v
         return self.proj(y.transpose(1, 2).reshape(batch, tokens, -1))
@@ -140,6 +143,17 @@ def test_normalised_queries_stay_as_cut_and_a_note_names_them():
     before, after = (net.qkv.weight.view(3, -1) for net in (slim, done.model))
     assert [torch.equal(*pair) for pair in zip(before, after, strict=True)] == [True, True, False]
     assert error(model, done.model, x) < error(model, slim, x)
+
+
+def test_products_by_einsum_stay_as_cut_and_a_note_names_them():
+    torch.manual_seed(3)
+    model, x = Attention("einsum").eval(), torch.randn(24, 6, 12)
+    plan, slim = cut(model, x, 5)
+    done = sp.recover(model, slim, plan, x, ["least_squares"])
+    for what in ("queries and keys", "values"):
+        note = f": {what} stay as cut: einsum multiplies them, in whose place matmul would be followed"
+        assert any(line.endswith(note) for line in done.notes)
+    assert torch.equal(slim.qkv.weight, done.model.qkv.weight)
 
 
 def test_weights_that_were_changed_since_the_cut_stay():
