@@ -142,15 +142,18 @@ class Distill(TrainingMethod):
 def _points(dense: nn.Module, training: Training) -> list[ComparisonPoint]:
     """Where the dense network's channels have counterparts, by the modules that hand them on."""
     from ...calibration import WritableNetwork
+    from ...modules import evaluating
     from ...recover.comparison_points import find_points
 
     if training.plan is None:
         raise RecipeError(
             "method distill: block_loss_weight compares channels that a plan keeps, and there is none: leave it out"
         )
-    dense_copy, slim_copy = (WritableNetwork.of(model, training.example) for model in (dense, training.model))
-    names = {name for name, _ in training.model.named_modules()}
-    points = find_points(dense_copy, slim_copy, training.plan, training.example)
+    slim, example = training.model, training.example.beside(training.model)
+    with evaluating(dense), evaluating(slim):
+        there, here = (WritableNetwork.of(model, example) for model in (dense, slim))
+    points = find_points(there, here, training.plan, example)
+    names = {name for name, _ in slim.named_modules()}
     named = [point for point in points if point.module in names]
     if not named:
         raise RecipeError(
