@@ -179,7 +179,7 @@ class _Finder:
         """Takes down a product that is written as an equation, whose sides stay as they are."""
         operands = node.all_input_nodes
         equation = node.args[0]
-        if len(operands) != 2 or not isinstance(equation, str) or "." in equation:
+        if len(operands) != 2 or not isinstance(equation, str) or equation.count(",") != 1 or "." in equation:
             return
         sides = [self._source(side) in self.layers for side in operands]
         terms, _, result = equation.replace(" ", "").partition("->")

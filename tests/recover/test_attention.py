@@ -156,6 +156,28 @@ def test_products_by_einsum_stay_as_cut_and_a_note_names_them():
     assert torch.equal(slim.qkv.weight, done.model.qkv.weight)
 
 
+class Twice(nn.Module):
+    """One layer's result goes into an equation of three terms twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(12, 8), nn.Linear(12, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        return self.out(torch.einsum("bi,bi,bi->bi", a, a, b))
+
+
+def test_other_equations_are_no_attention():
+    torch.manual_seed(3)
+    model, x = Twice().eval(), torch.randn(24, 12)
+    graph = sp.trace(model, x[:1])
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1)
+    done = sp.recover(model, sp.prune(model, plan), plan, x, ["least_squares"])
+    assert done.model.out.in_features == 4
+    assert not any("einsum" in line for line in done.notes)
+
+
 def test_weights_that_were_changed_since_the_cut_stay():
     torch.manual_seed(4)
     model, x = Attention("plain").eval(), torch.randn(24, 6, 12)

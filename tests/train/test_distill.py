@@ -90,6 +90,14 @@ def test_inner_features_of_other_widths_come_nearer(tmp_path, name):
     assert not any(module._forward_hooks for model in (dense, slim) for module in model.modules())
 
 
+def test_modules_that_are_not_called_are_passed_over(tmp_path):
+    images = samples()[0]
+    nets = [network(), network()]
+    for net in nets:
+        net[0].unused = nn.Conv2d(1, 1, 1)
+    distilled(tmp_path / "a", *nets, TensorDataset(images), feature_loss_weight=1.0, modules=["0", "0.unused"])
+
+
 def test_what_can_t_teach(tmp_path):
     data = TensorDataset(samples()[0])
     with pytest.raises(RecipeError, match="learns from the dense network, and there is none"):

@@ -123,7 +123,7 @@ class Distill(TrainingMethod):
         import torch
 
         dense, slim = self.features
-        return torch.stack([_unlike(slim[name], dense[name], name) for name in self.names]).mean()
+        return torch.stack([_unlike(slim[name], dense[name], name) for name in self.names if name in dense]).mean()
 
     def _block_loss(self) -> Tensor:
         import torch
