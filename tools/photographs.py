@@ -1,4 +1,5 @@
-"""Fetches photographs out of Debian's packages into the cache folder, by apt-get: things with names, and wallpapers.
+"""Fetches photographs out of Debian's packages into the cache folder, by apt-get: things with names, wallpapers, and things that are
+cut out, which are put onto the others.
 
     python tools/photographs.py
     python tools/photographs.py --packages gnome-backgrounds --out photographs

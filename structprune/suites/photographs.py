@@ -45,7 +45,8 @@ CLIENTS = ("apt-get", "dpkg-deb")
 
 
 def fetch(package: str, folder: Path) -> int:
-    """Downloads a Debian package by apt-get and keeps its pictures, one of each scene, made smaller.
+    """Downloads a Debian package by apt-get and keeps its pictures, one of each scene, made smaller; things that are cut
+    out are put onto photographs of the folder.
 
     Args:
         package: The package's name.
@@ -56,7 +57,8 @@ def fetch(package: str, folder: Path) -> int:
         How many pictures it gave.
 
     Raises:
-        StructPruneError: The clients are not installed, or the package can't be had.
+        StructPruneError: The clients are not installed, the package can't be had, or there is no photograph to put a
+            thing onto.
     """
     if missing := [client for client in CLIENTS if which(client) is None]:
         raise StructPruneError(

@@ -62,23 +62,23 @@ class MixedSamples(TrainingMethod):
             raise RecipeError(f"{self.keys} needs one class number a sample as label: leave it out")
         if self._rests(len(labels)):
             return Batch(batch.inputs, F.one_hot(labels, self.classes) * (1 - self.spec.smoothing) + self._even)
-        mixed, shares = self._mixed(batch, labels)
+        mixed, shares = self._mixed(_image(batch.inputs, self.keys), labels)
         return Batch(Inputs((mixed,), {}), shares)
 
     def _without_labels(self, batch: Batch) -> Batch:
         image = _image(batch.inputs, self.keys)
         if self._rests(len(image)):
             return batch
-        mixed, _ = self._mixed(batch, image.new_zeros(len(image), dtype=torch.long))
+        mixed, _ = self._mixed(image, image.new_zeros(len(image), dtype=torch.long))
         return replace(batch, inputs=Inputs((mixed,), {}))
 
     def _rests(self, samples: int) -> bool:
         """Whether this batch is not mixed."""
         return self.mixup is None or samples % 2 == 1 or 0 < self.spec.mixup_off_epoch <= self.epoch
 
-    def _mixed(self, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _mixed(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         assert self.mixup is not None
-        mixed, shares = self.mixup(_image(batch.inputs, self.keys).clone(), labels)  # which it writes to
+        mixed, shares = self.mixup(image.clone(), labels)  # which it writes to
         return mixed, shares
 
     @property

@@ -92,10 +92,16 @@ def test_inner_features_of_other_widths_come_nearer(tmp_path, name):
 
 def test_modules_that_are_not_called_are_passed_over(tmp_path):
     images = samples()[0]
-    nets = [network(), network()]
-    for net in nets:
+    dense, slim = network(), network()
+    for net in (dense, slim):
         net[0].unused = nn.Conv2d(1, 1, 1)
-    distilled(tmp_path / "a", *nets, TensorDataset(images), feature_loss_weight=1.0, modules=["0", "0.unused"])
+    with torch.no_grad():
+        slim[0].weight.mul_(2)
+    before = {key: value.clone() for key, value in slim.state_dict().items()}
+    options = {"distill_loss_weight": 0, "feature_loss_weight": 1.0, "modules": ["0", "0.unused"]}
+    distilled(tmp_path / "a", dense, slim, TensorDataset(images), **options)
+    assert torch.equal(slim[0].unused.weight, before["0.unused.weight"])
+    assert not torch.equal(slim[0].weight, before["0.weight"])
 
 
 def test_what_can_t_teach(tmp_path):
