@@ -1,5 +1,6 @@
-"""Fetches photographs out of Debian's packages into the cache folder, by apt-get: things with names, wallpapers, and things that are
-cut out, which are put onto the others.
+"""Fetches photographs out of Debian's packages into the cache folder, by apt-get.
+
+They show things with names, and wallpapers; things that are cut out are put onto those.
 
     python tools/photographs.py
     python tools/photographs.py --packages gnome-backgrounds --out photographs

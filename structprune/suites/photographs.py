@@ -45,8 +45,9 @@ CLIENTS = ("apt-get", "dpkg-deb")
 
 
 def fetch(package: str, folder: Path) -> int:
-    """Downloads a Debian package by apt-get and keeps its pictures, one of each scene, made smaller; things that are cut
-    out are put onto photographs of the folder.
+    """Downloads a Debian package by apt-get and keeps its pictures, one of each scene, made smaller.
+
+    Things that are cut out are put onto photographs that the folder has.
 
     Args:
         package: The package's name.
