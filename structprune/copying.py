@@ -194,10 +194,10 @@ class _Copier:
 @functools.cache
 def _copies_itself(cls: Any) -> bool:
     """Whether a class defines how it is copied. `__setstate__` of torch's own modules does not count: it adds
-    attributes that files of older versions lack."""
+    attributes that files of older versions lack. Nor does the one that stands around it once anything was compiled."""
     if any(hasattr(cls, name) for name in ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")):
         return True
-    if not cls.__setstate__.__module__.startswith("torch.nn."):  # type: ignore[attr-defined]
+    if not cls.__setstate__.__module__.startswith(("torch.nn.", "torch._dynamo.")):  # type: ignore[attr-defined]
         return True
     usual = (nn.Module, object)
     return any(

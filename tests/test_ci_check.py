@@ -24,6 +24,13 @@ def test_ci_runs_the_command_that_contributors_run():
     assert "\n.ci/check\n" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
+def test_ci_runs_the_tests_that_pytest_alone_leaves_out_but_for_the_slow_ones(pytestconfig):
+    options = " ".join(pytestconfig.getini("addopts"))
+    left_out = [marker for marker in ("thorough", "slow") if f"not {marker}" in options]
+    runs = [line.partition(" -m pytest")[2].strip() for line in CHECK.read_text().splitlines() if " -m pytest" in line]
+    assert (left_out, runs) == (["thorough", "slow"], ["", "-m thorough"])
+
+
 def test_a_part_that_there_is_not_is_refused_before_anything_runs():
     result = subprocess.run([CHECK, "slow"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")

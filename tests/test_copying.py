@@ -259,6 +259,27 @@ class Parent(nn.Module):
         self.aside[0]._is_accelerate_prepared = True
 
 
+def test_modules_are_copied_alike_when_something_has_been_compiled(monkeypatch):
+    """torch.compile puts its own `__init__` and `__setstate__` around those of all modules, for good."""
+    for name in ("__init__", "__setstate__"):
+        monkeypatch.setattr(nn.Module, name, getattr(nn.Module, name))
+    monkeypatch.setattr(nn.Module, "___needs_generation_tag_patch", True, raising=False)
+    torch._dynamo.mutation_guard.install_generation_tagging_init()
+    assert nn.Module.__setstate__.__module__ == "torch._dynamo.mutation_guard"
+
+    class Scaled(nn.Module):  # whose manner of copying was not asked for before
+        def __init__(self):
+            super().__init__()
+            self.gain, self.functions = nn.Parameter(torch.ones(1)), [lambda x: x * self.gain]
+
+        def forward(self, x):
+            return self.functions[0](x)
+
+    copy = skeleton_copy(Scaled())
+    copy.gain = nn.Parameter(torch.tensor([2.0]))
+    assert torch.equal(copy(X), 2 * X)
+
+
 def test_references_between_modules_lead_to_the_copies():
     model = Parent()
     copy = skeleton_copy(model)

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import functools
 import importlib
 import inspect
 import re
@@ -121,21 +122,25 @@ def set_names(tree):
 
 IS_PRIVATE = re.compile(r"_[A-Za-z]\w*").fullmatch
 OF_TORCH = {*dir(torch), *dir(torch.nn.Module()), *dir(torch.Tensor)}  # as `_parameters`, which the package sets too
-PRIVATE = {name for tree in TREES.values() for name in set_names(tree) if IS_PRIVATE(name)} - OF_TORCH
+
+
+@functools.cache
+def private_names():
+    return {name for tree in TREES.values() for name in set_names(tree) if IS_PRIVATE(name)} - OF_TORCH
 
 
 def private_uses(tree):
     """Where code reads a private name of the package, by attribute, import or text (as `monkeypatch.setattr` takes)."""
     own = set(set_names(tree))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in PRIVATE - own:
+        if isinstance(node, ast.Attribute) and node.attr in private_names() - own:
             yield node.lineno, ast.unparse(node)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("structprune", "tests"):
             parts = {*node.module.split("."), *(alias.name for alias in node.names)}
             yield from ((node.lineno, f"{node.module}: {name}") for name in parts if IS_PRIVATE(name))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             dotted = re.match(r"structprune[\w.]*\._[A-Za-z]", node.value)
-            if dotted or node.value in PRIVATE:
+            if dotted or node.value in private_names():
                 yield node.lineno, node.value
 
 

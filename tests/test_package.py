@@ -33,6 +33,7 @@ print(structprune.__version__, [name for name in ("torch", "timm", "onnxruntime"
     assert output_of(code) == f"{sp.__version__} []\n"
 
 
+@pytest.mark.thorough
 def test_what_documents_are_made_of_imports_no_counter_of_macs():
     code = """
 import sys
@@ -80,6 +81,7 @@ def test_no_name_of_a_package_hides_a_module_of_it(package):
             assert getattr(loaded, module.name) is inside
 
 
+@pytest.mark.thorough
 def test_modules_inside_are_there_without_an_import():
     code = """
 import structprune as sp
@@ -105,5 +107,6 @@ def test_a_public_name_can_be_replaced_and_put_back():
     assert sp.plan is before
 
 
+@pytest.mark.thorough
 def test_timm_can_be_imported_after_the_package_whatever_torchvision_is_there():
     assert output_of("import structprune, timm; print(timm.__name__)") == "timm\n"

@@ -28,6 +28,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.thorough
 def test_a_signal_after_networks_were_closed_in_the_order_in_which_they_were_opened(tmp_path):
     pytest.importorskip("openvino")
     source = Runtime(engine="openvino").prepare(randomise(Chain()), torch.randn(2, 3, 10, 10), tmp_path / "m.onnx")

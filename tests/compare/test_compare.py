@@ -193,6 +193,7 @@ def test_peak_memory_sees_what_is_allocated_inside():
     assert peak.bytes - before.bytes > 100 * 2**20
 
 
+@pytest.mark.thorough
 def test_a_comparison_from_one_dense_network_then_resumed(tmp_path, quick, monkeypatch):
     recipe, out = check_recipe(SMALL), tmp_path / "out"
     result = compare(recipe, out, roundings=(8,))

@@ -65,6 +65,7 @@ def test_steps_are_learned_once_and_kept(timed):
     assert len(timed) == 1
 
 
+@pytest.mark.thorough
 def test_processes_share_what_one_has_learned(timed, tmp_path):
     standard_multiples()
     code = (

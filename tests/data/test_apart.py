@@ -225,6 +225,7 @@ def test_what_a_dataset_raises_in_a_worker_is_said(workers):
         list(loader_of(Odd(), 2, workers=workers))
 
 
+@pytest.mark.thorough
 def test_data_of_a_module_is_other_data_when_the_module_changes(tmp_path, monkeypatch):
     path = tmp_path / "own_module_of_tests.py"
     path.write_text(OWN)

@@ -63,11 +63,13 @@ def said(tmp_path_factory):
     return complaints
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("file", ["python.py", "own_model.py"])
 def test_an_editor_finds_nothing_in_the_examples(said, file):
     assert said[file] == []
 
 
+@pytest.mark.thorough
 def test_an_editor_marks_each_mistake_and_nothing_else(said):
     lines = MISTAKES.splitlines()
     wrong = {number: line.split("# wrong: ")[1] for number, line in enumerate(lines, 1) if "# wrong: " in line}

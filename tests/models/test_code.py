@@ -38,6 +38,7 @@ def test_a_class_of_a_file_with_its_sibling(tmp_path):
     assert build_model(CodeSpec(source=f"{path}:small"), 0, lines.append).a.conv.out_channels == 4
 
 
+@pytest.mark.thorough
 def test_a_network_of_a_file_is_loaded_in_a_fresh_process_after_an_import(tmp_path):
     path = write_network(tmp_path)
     model = build_model(CodeSpec(source=f"{path}:Net"), 0, lambda line: None)

@@ -57,6 +57,7 @@ def answers_to(commands):
     return json.loads(done.stdout)
 
 
+@pytest.mark.thorough
 def test_mistakes_in_a_recipes_text_are_said_without_torch(tmp_path):
     commands = [["run", str(QUICKSTART), "--set", override] for override in MISTAKES]
     for name, (text, _) in BAD.items():
@@ -133,6 +134,7 @@ def test_specs_that_are_declared_are_those_of_the_records(registry):
     assert dict(registry.specs) == own
 
 
+@pytest.mark.thorough
 def test_a_source_that_is_put_into_the_package_is_known_in_the_first_step(tmp_path):
     code = f"""
 import sys

@@ -17,7 +17,10 @@ from tests.run_folders import BETTER, FAST, FASTER, GOOD, write_run
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'structprune[dev]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install 'structprune[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the path")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the path"),
+]
 
 
 def large_report(layers=120):

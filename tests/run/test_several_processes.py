@@ -79,6 +79,7 @@ def launch(folder, out, processes, *options):
     return [(process.returncode, *(text.decode() for text in end)) for process, end in zip(started, ends, strict=True)]
 
 
+@pytest.mark.thorough
 def test_two_processes_end_as_one_does(tmp_path, monkeypatch):
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "net.yaml").write_text(RECIPE)

@@ -436,6 +436,7 @@ def kill_before(calls: list[int], folder: Path, out: Path) -> None:
     subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.mark.thorough
 @same_twice
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_report(tmp_path, whole):
     out = tmp_path / "run"

@@ -72,6 +72,7 @@ def test_openvino_runs_int8_in_int8(tmp_path):
     assert np.abs(made - wanted).max() < 0.1 * np.abs(wanted).max()
 
 
+@pytest.mark.thorough
 def test_torch_compile_compiles_once_and_never_while_it_is_timed(monkeypatch):
     monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
     counts = torch._dynamo.utils.counters["stats"]

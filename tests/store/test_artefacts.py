@@ -103,6 +103,7 @@ def test_a_second_maker_waits_and_takes_the_firsts(tmp_path):
     assert (made, waited) == ([1], [1])
 
 
+@pytest.mark.thorough
 def test_processes_that_make_the_same_at_once_all_end_with_it(tmp_path):
     code = """
 import os, sys

@@ -60,6 +60,7 @@ def elsewhere(slims, tmp_path_factory):
     return torch.load(folder / "made.pt")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_loads_in_another_process(slims, elsewhere, name):
     with torch.no_grad():

@@ -67,6 +67,7 @@ def test_a_plan_reads_back_beside_its_architecture(tmp_path):
     assert sp.Plan.from_json((tmp_path / "plan.json").read_text()) == plan
 
 
+@pytest.mark.thorough
 def test_load_in_another_process_without_pickle_and_tracing(tmp_path):
     import timm
 
@@ -87,6 +88,7 @@ print(repr(sp.load({str(tmp_path)!r})(x).double().sum().item()))
     assert float(done.stdout) == pytest.approx(slim(x).double().sum().item(), rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_class_made_in_a_function_loads_in_this_process_only(tmp_path):
     class Local(nn.Module):
         def __init__(self):

@@ -20,6 +20,7 @@ from tests.example_networks import pruned
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
+@pytest.mark.thorough
 def test_a_network_is_put_through_every_step(tmp_path):
     results, page = tmp_path / "results.json", tmp_path / "outside.md"
     command = [sys.executable, str(TOOLS / "outside.py"), "--only", "own_pointnet", "--jobs", "1"]
@@ -31,6 +32,7 @@ def test_a_network_is_put_through_every_step(tmp_path):
     assert "1 right at 1.5× fewer MACs" in page.read_text()
 
 
+@pytest.mark.thorough
 def test_an_unknown_network_is_one_line_and_code_2():
     asked = [sys.executable, str(TOOLS / "outside.py"), "--only", "own_pointnets"]
     child = subprocess.run(asked, capture_output=True, text=True)

@@ -30,7 +30,7 @@ def cases() -> st.SearchStrategy[Case]:
     return st.builds(Case, blocks, st.sampled_from(HEADS), st.integers(0, 1000), st.floats(0.2, 0.9))
 
 
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.thorough) for part in range(1, 5))])
 def test_slim_equals_masked(part):
     """100 networks, the same each time, in parts that workers can share; tools/fuzz.py takes any number."""
 

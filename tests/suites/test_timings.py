@@ -49,6 +49,7 @@ INT8 = int8.Int8Record(
 )
 
 
+@pytest.mark.thorough
 def test_int8_is_measured_on_a_tiny_network():
     record = int8.compare("chain", Chain().eval(), X, Runtime(dtype="int8"), 2, 0.05)
     assert record.gate
@@ -75,6 +76,7 @@ def test_a_network_that_timm_does_not_know_is_a_failure():
     assert int8.measure("no_such_net", 0.05, 1) == Failure("no_such_net", "RuntimeError: Unknown model (no_such_net)")
 
 
+@pytest.mark.thorough
 def test_limits_are_sought_in_four_ways():
     model = Wide().eval()
     cost = by_macs(sp.trace(model, X), 1.0, dict.fromkeys(KINDS, 4), Runtime())

@@ -44,6 +44,7 @@ def test_an_interrupted_process_is_ended(tmp_path):
     assert not (tmp_path / "other.log").exists()  # it was not even started
 
 
+@pytest.mark.thorough
 def test_ctrl_c_in_the_midst_ends_all(tmp_path, monkeypatch):
     """Three jobs, two at a time: the first ends at once, and the exception comes before the others do."""
     jobs = [job_of(tmp_path, "bad", BAD), job_of(tmp_path, "long"), job_of(tmp_path, "waiting")]

@@ -24,6 +24,7 @@ def cluster():
     ray.shutdown()
 
 
+@pytest.mark.thorough
 def test_jobs_end_as_they_do_here_and_an_exception_ends_those_at_work(cluster, tmp_path):
     """The first job ends at once; a lost one says so; the exception comes before the long one is over."""
     lost = replace(job_of(tmp_path, "lost"), directory=tmp_path / "nowhere")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ from tests.train.two_processes import data
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.thorough
 def test_the_gradients_of_the_slim_network_are_averaged_over_processes(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
