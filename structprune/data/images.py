@@ -54,6 +54,7 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
     config, notes = config_of(request.model)
     seed = request.seed
     calibration, held_out = _files(spec, seed)
+    _refuse_shared(calibration, held_out, "data.path holds")
     chosen: list[Path] = []
     if request.choosing:
         calibration, chosen = split_for_choices(calibration, seed)
@@ -72,12 +73,7 @@ def load_images(spec: ImagesSpec, request: Request) -> Data:
         )
     if spec.calibration.path is None and not spec.calibration.files:
         files = [path for path in files if _scene(path) not in set(map(_scene, chosen))]
-    judged = {same_file(path) for path in (*held_out, *chosen)}
-    if shared := sorted(path for path in files if same_file(path) in judged):
-        raise RecipeError(
-            f"data.calibration names {shared[0].name}, on which quality is measured: give other images, or "
-            "another data.path"
-        )
+    _refuse_shared(files, [*held_out, *chosen], "data.calibration names")
     batches = batches_from(calibration_crops(files, spec.calibration, config, seed))
     return replace(data, calibration=batches, train=FreshCrops(files, spec.train_crops, config))
 
@@ -104,6 +100,16 @@ class FreshCrops(Dataset[tuple[Tensor]]):
         mean, std = _mean_and_std(self.config, channels=self.config["input_size"][0])
         crop = _crops([file], 1, self.config, rng, self.images)[0]
         return (_recoloured(crop * std + mean, rng) - mean) / std
+
+
+def _refuse_shared(files: list[Path], judged: list[Path], source: str) -> None:
+    measured = {same_file(path) for path in judged}
+    shared = sorted(path for path in files if same_file(path) in measured)
+    if shared:
+        raise RecipeError(
+            f"{source} {shared[0].name}, on which quality is measured: give other images there, or another "
+            "data.path or data.held_out_path"
+        )
 
 
 def _described(config: dict) -> dict[str, Any]:
@@ -185,6 +191,10 @@ def _joined(a: Tensor, b: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _files(spec: ImagesSpec, seed: int) -> tuple[list[Path], list[Path]]:
+    if spec.held_out_path is not None:
+        held_out = _in_folder(Path(spec.held_out_path), "data.held_out_path", least=1)
+        calibration = _bundled(_CALIBRATION) if spec.path is None else _in_folder(Path(spec.path), "data.path", least=1)
+        return calibration, held_out
     if spec.path is None:
         return _bundled(_CALIBRATION), _bundled(_HELD_OUT)
     files = _in_folder(Path(spec.path), "data.path", least=2)

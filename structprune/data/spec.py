@@ -157,6 +157,10 @@ class ImagesSpec(DataSpec):
     path: RecipePath | None = Field(
         default=None, description="a folder of images; by default sample images of packages"
     )
+    held_out_path: RecipePath | None = Field(
+        default=None,
+        description="a folder of images on which quality is measured; by default half of `path`'s, or four samples",
+    )
     crops: Whole = Field(default=64, ge=1, description="crops of held-out files on which quality is measured")
     train_crops: Whole = Field(
         default=1024, ge=1, description="crops to an epoch of training without labels, of the calibration's files"

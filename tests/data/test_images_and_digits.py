@@ -112,6 +112,36 @@ def test_calibration_crops_share_no_file_with_those_that_are_held_out(tmp_path):
     assert len(calibration_of(load_data(ImagesSpec(**other), model, seed=0))) == 8
 
 
+def test_quality_is_measured_on_the_images_of_a_folder_of_its_own(tmp_path):
+    model = build_model(ModelSpec(name="test_resnet"), seed=0)
+    folders = {name: tmp_path / name for name in ("seen", "judged")}
+    for level, folder in enumerate(folders.values()):
+        folder.mkdir()
+        for i in range(3):
+            Image.fromarray(np.full((40, 50, 3), 100 * level + 10 * i, np.uint8)).save(folder / f"{i}.png")
+    spec = {"source": "images", "crops": 6, "calibration": {"images": 9}, "held_out_path": str(folders["judged"])}
+
+    def levels(images):
+        (mean, *_), (std, *_) = (model.default_cfg[key] for key in ("mean", "std"))
+        return {round(255 * (float(image[0, 0, 0]) * std + mean)) for image in images}
+
+    data = load_data(ImagesSpec(**spec, path=str(folders["seen"])), model, seed=0)
+    assert levels(data.test.tensors[0]) == {100, 110, 120}
+    assert levels(calibration_of(data)) == {0, 10, 20}
+    assert levels(load_data(ImagesSpec(**spec), model, seed=0).test.tensors[0]) == {100, 110, 120}
+    for path, message in (
+        (
+            tmp_path,
+            r"data\.path holds 0\.png, on which quality is measured: .* another data\.path or data\.held_out_path",
+        ),
+        (tmp_path / "none", r"data\.path: .*none is not a folder"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load_data(ImagesSpec(**spec, path=str(path)), model, seed=0)
+    with pytest.raises(RecipeError, match=r"data\.held_out_path: .*none is not a folder"):
+        load_data(ImagesSpec(**{**spec, "held_out_path": str(tmp_path / "none")}), model, seed=0)
+
+
 def test_digits_are_calibrated_on_training_images_with_their_labels():
     model = build_model(ModelSpec(name="test_resnet", kwargs={"in_chans": 1, "num_classes": 10}), seed=0)
     data = load_data(DigitsSpec(source="digits", calibration={"images": 50}), model, seed=0)
