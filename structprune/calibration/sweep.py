@@ -159,15 +159,17 @@ class _Replay(OpMode):
         self.handed = copy.deepcopy(kept) if sweep.mutates else dict(kept)  # later calls may write to it
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        place, self.now = self.now, self.now + 1
+        name, names, place = op_name(op), self.sweep.names, self.now
+        while place < len(names) and names[place] == "slice" and name not in ("slice", "alias"):
+            place += 1  # a recorded slice that follows a size, and takes all there is at this one: torch makes none
+        self.now = place + 1
         if place in self.watch:
             self.watch[place](self.batch, tuple(in_order(op, args, kwargs)))
         if place == self.end:
             raise _Stop
-        names = self.sweep.names
-        if place >= len(names) or op_name(op) != names[place]:
+        if place >= len(names) or (name != names[place] and (name, names[place]) != ("alias", "slice")):
             expected = names[place] if place < len(names) else "the end"
-            raise ModelError(f"call {place} is {op_name(op)}, and was {expected} when the model was traced")
+            raise ModelError(f"call {place} is {name}, and was {expected} when the model was traced")
         if place < self.start:
             if place in self.handed:
                 return self.handed[place]

@@ -115,6 +115,8 @@ def _check_comparable(checked: Recipe) -> None:
             f"compare cuts all networks to the same cost, and {', '.join(bounds)} bounds quality: give macs or a "
             "speedup, for instance what a run with this bound came to"
         )
+    if checked.prune.rotate:
+        raise RecipeError("compare counts what each tool keeps of the same channels: leave prune.rotate out")
     if checked.prune.schedule is not None:
         raise RecipeError("compare cuts each network at once: leave prune.schedule out")
     if checked.finetune and (checked.finetune.restarts or checked.finetune.equal != "epochs"):

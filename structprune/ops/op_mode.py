@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..modules import plain_transformers
 from .answers import READERS
+from .slices import takes_all
 
 
 class OpMode(SchemaCheckMode):
@@ -112,7 +113,10 @@ class _TorchCall(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.__getitem__, Tensor.__setitem__):
-            args = (*self._mode.indexed(args[0], args[1]), *args[2:])
+            tensor, index = self._mode.indexed(args[0], args[1])
+            if func is Tensor.__getitem__ and tensor is not args[0] and takes_all(index):
+                return tensor  # or torch would call `alias`, which it does not where it takes the slices itself
+            args = (tensor, index, *args[2:])
         if func in _SIZES or func in READERS:
             value = self._mode.read(func, args, kwargs or {})
             if value is not NotImplemented:

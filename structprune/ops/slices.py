@@ -21,6 +21,14 @@ def bounds_of(parts: Sequence[Any], sizes: Sequence[Number]) -> Iterator[tuple[i
             yield place, dim, 0 if start is None else start, sys.maxsize if stop is None else stop, step
 
 
+def takes_all(index: Any) -> bool:
+    """Whether an index takes all there is, along all axes."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(
+        part is Ellipsis or (isinstance(part, slice) and part.start is part.stop is part.step is None) for part in parts
+    )
+
+
 def _from_start(bound: Any, size: Number) -> Any:
     """A slice's bound that counts from the end, counted from the start."""
     if not isinstance(bound, int) or plain(bound) >= 0:

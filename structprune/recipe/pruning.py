@@ -142,6 +142,11 @@ class PruneSpec(Strict):
         default="drop",
         description="what becomes of channels that go: they are dropped, or merged with those that are like them",
     )
+    rotate: bool = Field(
+        default=False,
+        description="whether channels that blocks hand on without an activation are mixed first, at no cost, so that "
+        "what goes is what later layers miss least",
+    )
     planning_seconds: Number = Field(
         default=600.0, gt=0, allow_inf_nan=False, description="how long planning for a latency or a speedup may measure"
     )

@@ -225,6 +225,11 @@ class Recipe(Strict):
                 f"train.methods: {', '.join(names)} takes filters to zero that are to go, and prune.surgery=merge "
                 "takes the mean of these and others: choose drop"
             )
+        if self.prune.rotate and (names := [spec.method for spec in methods if spec.plans]):
+            lines.append(
+                f"train.methods: {', '.join(names)} takes filters to zero that are to go, and prune.rotate makes "
+                "mixtures of these and others: leave rotate out"
+            )
         return lines
 
 
@@ -245,6 +250,7 @@ def _calibration_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocat
             ("scan" in allocation.needs, f"allocation {allocation.name}"),
             (any(step.needs_images for step in recipe.recover), "recovery"),
             (recipe.int8, "int8"),
+            (recipe.prune.rotate, "prune.rotate"),
         ):
             if is_needed:
                 yield f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}"
@@ -256,6 +262,8 @@ def _unused_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) 
     """Keys that nothing would use."""
     from ..plan import ALLOCATIONS
 
+    if recipe.prune.rotate and recipe.prune.surgery == "merge":
+        yield "prune.rotate orders channels by how they are missed, surgery=merge makes clusters of them: choose one"
     if recipe.prune.combine and criterion.combine is None:
         yield f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out"
     if recipe.prune.scan and not allocation.scans(has_images=True):
@@ -277,6 +285,8 @@ def _start_flaws(recipe: Recipe) -> Iterator[str]:
         return
     if recipe.recover:
         yield f"recover mends the weights that were cut, which finetune.start={spec.start} gives up: leave one out"
+    if recipe.prune.rotate:
+        yield f"prune.rotate turns the weights, which finetune.start={spec.start} gives up: leave one out"
     if recipe.prune.budget.bounds and not (recipe.prune.search and recipe.prune.search.epochs):
         yield (
             f"a bound of quality is searched for by the networks as cut, and finetune.start={spec.start} gives their "

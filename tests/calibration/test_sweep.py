@@ -35,6 +35,30 @@ class InPlace(nn.Module):
         return self.fc(z.mean((2, 3)))
 
 
+class Halves(nn.Module):
+    """Takes slices whose bounds follow a size: all of an axis, the halves of another, and the last axis by `...`."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        y = self.a(x[:, :, : x.shape[2], : x.shape[3]])
+        half = y.shape[1] // 2
+        return self.b(y[:, :half] * torch.sigmoid(y[:, half:])[:, :, : y.shape[2]])
+
+
+def test_slices_that_follow_a_size_are_met_again():
+    model, x = Halves().eval(), torch.randn(4, 3, 6, 6)
+    graph = sp.trace(model, x[:1])
+    scan = sp.sensitivity(graph, sp.score(graph, "l1"), [x, x], ratios=[0.5])
+    assert set(scan.losses) == {"a"}
+    working = WritableNetwork.of(model, Inputs.of(x))
+    with evaluating(working.module), torch.no_grad():
+        (result,) = Sweep(working.module, working.recording, [Inputs.of(x)]).finish()
+        assert torch.equal(result, model(x))
+
+
 @pytest.mark.parametrize("name", [None, "test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
 def test_every_stop_sees_what_a_plain_run_sees(name):
     model = (InPlace() if name is None else build_model(ModelSpec(name=name), seed=0)).eval()

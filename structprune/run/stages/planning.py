@@ -20,6 +20,7 @@ from ...plan.merging import merge
 from ...plan_schema import Latency, Round
 from ...recipe import PruneSpec, Recipe, ScanSpec
 from ...records import Plan, Scores, Sensitivity
+from ...rewrites import Rotation
 from ...schedules.round_limits import Goal, amounts_left
 from ...store import atomic_files
 from ...tasks import Task
@@ -82,15 +83,17 @@ def _write_scores(work: Work, scores: Scores) -> None:
 
 @stage(
     "scores",
-    after="dense_onnx",
-    needs=("base", "graph", "data", "task"),
+    after="rotate",
+    needs=("base", "graph", "data", "task", "rotation?"),
     repeats=True,
     makes=("scores", "first_scores"),  # `scan` and `rank` make further `scores`
     spec=lambda recipe: _scored_by(recipe, first_criterion(recipe)),
     read=lambda work: dict.fromkeys(("scores", "first_scores"), read_scores(work)),
 )
-def score_groups(work: Work, base: nn.Module, graph: DependencyGraph, data: Data, task: Task) -> None:
-    scores = _score(work, graph, data, task, None)
+def score_groups(
+    work: Work, base: nn.Module, graph: DependencyGraph, data: Data, task: Task, rotation: Rotation | None = None
+) -> None:
+    scores = _score(work, graph, data, task, None, rotation)
     left_out = unscorable(graph, work.spec["for"])
     values = {name: value for name, value in scores.values.items() if name not in left_out}
     _write_scores(work, dataclasses.replace(scores, values=values, unscored={**scores.unscored, **left_out}))
@@ -149,22 +152,31 @@ def set_goal(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, g
 @stage(
     "rank",
     after="widths",
-    needs=("graph", "widths", "data", "task"),
+    needs=("graph", "widths", "data", "task", "rotation?"),
     makes=("scores",),
     spec=lambda recipe: _scored_by(recipe, recipe.prune.criterion),
     when=needs_widths,
     read=read_scores,
     title="the layer-by-layer scores",
 )
-def rank(work: Work, graph: DependencyGraph, widths: Plan, data: Data, task: Task) -> None:
-    _write_scores(work, _score(work, graph, data, task, widths.widths))
+def rank(
+    work: Work, graph: DependencyGraph, widths: Plan, data: Data, task: Task, rotation: Rotation | None = None
+) -> None:
+    _write_scores(work, _score(work, graph, data, task, widths.widths, rotation))
 
 
-def _score(work: Work, graph: DependencyGraph, data: Data, task: Task, widths: dict[str, int] | None) -> Scores:
+def _score(
+    work: Work,
+    graph: DependencyGraph,
+    data: Data,
+    task: Task,
+    widths: dict[str, int] | None,
+    rotation: Rotation | None,
+) -> Scores:
     spec = work.spec
     what = f"scoring by {spec['criterion']}" + (", layer by layer" if widths is not None else "")
     with work.reporter.bar(what) as update:
-        return score(
+        scores = score(
             graph,
             spec["criterion"],
             data.calibration,
@@ -175,6 +187,7 @@ def _score(work: Work, graph: DependencyGraph, data: Data, task: Task, widths: d
             memory=work.memory,
             progress=update,
         )
+    return scores if rotation is None else rotation.ranked(scores)
 
 
 @stage(
