@@ -43,6 +43,7 @@ def test_other_work_and_a_changing_pace_do_not_pass_for_another_step(slowed):
     assert slowed > 0.2 or seen == [{16}] * 20
 
 
+@pytest.mark.thorough
 def test_steps_of_this_machine_are_powers_of_two():
     found = measure_multiples(Runtime(), seconds=0.05)
     assert set(found) == {"conv", "depthwise", "linear"}

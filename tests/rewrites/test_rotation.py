@@ -162,7 +162,13 @@ def test_channels_that_anything_else_touches_are_no_stream(images, kind):
         assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_035", "mobilenetv3_small_050", "test_efficientnet", "mnasnet_small"])
+MORE = [
+    pytest.param(name, marks=pytest.mark.thorough)
+    for name in ("mobilenetv2_035", "mobilenetv3_small_050", "mnasnet_small")
+]
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", *MORE])
 def test_streams_of_mobile_networks_pass_the_gate(name):
     torch.manual_seed(0)
     model = trained(timm.create_model(name, num_classes=7))
@@ -177,7 +183,10 @@ def test_streams_of_mobile_networks_pass_the_gate(name):
     assert sp.verify(model, sp.prune(model, plan), plan, x).passed
 
 
-@pytest.mark.parametrize("seed", [2, 8, 10, 13, 15, 19, 20, 22, 25, 32, 215, 302])  # which have streams
+SEEDS = [pytest.param(seed, marks=pytest.mark.thorough) for seed in (10, 13, 15, 19, 20, 22, 25, 32)]
+
+
+@pytest.mark.parametrize("seed", [2, 8, 215, 302, *SEEDS])  # whose networks have streams
 def test_random_networks_stay_what_they_were(seed):
     case = Case.random(seed)
     model, x = case.build()
@@ -220,6 +229,7 @@ def test_a_recipe_needs_images_for_it_and_the_weights_that_it_turns():
     assert any("prune.rotate makes mixtures" in line for line in told)
 
 
+@pytest.mark.thorough
 def test_a_cut_in_rounds_ends_in_one_plan_of_the_turned_network(tmp_path):
     prune = {**SPEC["prune"], "schedule": {"rounds": 2, "epochs": 0}}
     report = sp.run(check_recipe({**SPEC, "prune": prune, "bench": {"seconds": 0.1}}), tmp_path / "out")

@@ -189,6 +189,7 @@ def test_budgets_of_one_plan_are_one_trial(place):
         sp.run(recipe(place, {"agreement": 1.0}, align=32), place / "steps-none")
 
 
+@pytest.mark.thorough
 def test_a_speed_and_a_bound(place, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")
     report = sp.run(recipe(place, {"speedup": 1.01, "agreement": 0.1}, planning_seconds=5), place / "speed")

@@ -497,6 +497,7 @@ def test_the_public_api_is_small_and_documented():
     assert dataclasses.is_dataclass(sp.Plan)
 
 
+@pytest.mark.thorough
 def test_a_budget_of_speed_and_int8_end_to_end(small, tmp_path, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STRUCTPRUNE_TIMING", "on")

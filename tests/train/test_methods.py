@@ -161,6 +161,7 @@ def test_what_a_caller_gives_says_which_epochs_are_the_best_too(tmp_path, until)
     assert ("after epoch 3" if until == 3 else "the last weights are kept") in notes[0]
 
 
+@pytest.mark.thorough
 def test_training_goes_on_from_given_weights_and_says_so(tmp_path):
     given, text, _ = dense_of(recipe(tmp_path), tmp_path / "store")
     assert "training the dense network, 1 epoch" in text
