@@ -55,7 +55,7 @@ class Rotation:
     notes: tuple[str, ...] = ()
 
     def ranked(self, scores: Scores) -> Scores:
-        """Ranks the units of streams by their variance, whatever the criterion says of each.
+        """Ranks the units of streams in the order of their axes, whatever the criterion says of each.
 
         Args:
             scores: Those of a criterion, whose size of a group still counts beside other groups'.

@@ -36,7 +36,7 @@ class InPlace(nn.Module):
 
 
 class Halves(nn.Module):
-    """Takes slices whose bounds follow a size: all of an axis, the halves of another, and the last axis by `...`."""
+    """Takes slices whose bounds follow a size: all of an axis or of two, and the halves of another."""
 
     def __init__(self):
         super().__init__()
