@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from ..errors import RecipeError
 from ..models.inputs import first_layer
 from ..ops import Inputs
 from ..text import styles
+from ..text.fonts import fonts_in
 from .record import Data, Request
 from .spec import TextSpec
 
@@ -39,34 +42,44 @@ def text_data(
     """
     calibration = validation = None
     seed = request.seed
+    calibrating, training = _styles(spec)
     if spec.calibration is not None:
-        inputs = _rendered(render, styles.CALIBRATION, spec.calibration.images, (1, seed))[0]
+        inputs = _rendered(render, calibrating, spec.calibration.images, (1, seed))[0]
         calibration = [Batch(Inputs((part,), {})) for part in inputs.split(batch)]
     if request.choosing:
         validation = TensorDataset(*_rendered(render, styles.CHOICE, counts[0], (3, seed)))
     return Data(
         example=_rendered(render, styles.CALIBRATION, _EXAMPLES, (4, seed))[0],
         test=TensorDataset(*_rendered(render, styles.HELD_OUT, counts[0], (2,))),
-        train=FreshText(render, counts[1], labels),
+        train=FreshText(render, training, counts[1], labels),
         validation=validation,
         calibration=calibration,
         labelled=True,
+        workers=spec.workers,
     )
 
 
 class FreshText(Dataset[tuple[Tensor, ...]]):
     """Text to train on, other text each time. PyTorch's generator decides, so that epochs seeded alike are alike."""
 
-    def __init__(self, render: Render, count: int, labels: bool) -> None:
-        self.render, self.count, self.labels = render, count, labels
+    def __init__(self, render: Render, style: styles.Style, count: int, labels: bool) -> None:
+        self.render, self.style, self.count, self.labels = render, style, count, labels
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        sample = self.render(styles.CALIBRATION, rng)
+        sample = self.render(self.style, rng)
         return tuple(torch.from_numpy(part) for part in sample[: 1 + self.labels])
+
+
+def _styles(spec: TextSpec) -> tuple[styles.Style, styles.Style]:
+    """What text looks like that calibrates, and that is trained on."""
+    if spec.fonts is None:
+        return styles.CALIBRATION, styles.TRAINING
+    fonts = (*styles.CALIBRATION.fonts, *fonts_in(Path(spec.fonts)))
+    return replace(styles.CALIBRATION, fonts=fonts), replace(styles.TRAINING, fonts=fonts)
 
 
 def check_channels(request: Request, channels: int, name: str) -> None:

@@ -235,7 +235,7 @@ class TimmSpec(DataSpec, PreprocessingKeys):
 
 
 class TextSpec(DataSpec):
-    """Text that is rendered, with labels, in matplotlib's fonts on plain paper and on sample photographs.
+    """Text that is rendered, with labels, in matplotlib's fonts and your own on plain paper and on sample photographs.
 
     What is measured on has fonts, sizes, layouts, words and photographs that calibration never shows.
     """
@@ -243,6 +243,11 @@ class TextSpec(DataSpec):
     calibration: CalibrationSpec | None = Field(
         default=None, description="rendered images for criteria, allocation and recovery"
     )
+    fonts: RecipePath | None = Field(
+        default=None,
+        description="a folder of fonts (.ttf, .otf) for what calibrates and is trained on, beside matplotlib's",
+    )
+    workers: Whole = Field(default=0, ge=0, le=256, description="processes that render; 0: none but the run's own")
 
     @property
     def labelled(self) -> bool:

@@ -4,14 +4,11 @@ training without labels."""
 from __future__ import annotations
 
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from shutil import copyfile, which
 
 import numpy as np
 from PIL import Image
@@ -19,6 +16,7 @@ from PIL import Image
 from ..data.image_files import SUFFIXES, converted
 from ..errors import StructPruneError
 from ..store import atomic_files
+from .debian_packages import extracted, files_of, keep_notice
 
 PACKAGES: dict[str, tuple[str, ...]] = {  # with globs of the files that are photographs, where others are drawings
     "gcompris-qt-data": tuple(
@@ -41,7 +39,6 @@ SMALLEST = 120  # pixels of the shorter side: what is smaller is an icon
 SHORTER = 768  # pixels of the shorter side that are kept: crops of a third of it are still as large as most inputs
 OPAQUE = 0.98  # the share of a picture that shows something, from which it is not cut out
 LEAST = 8.0  # the standard deviation of grey values, of 255, under which a picture shows next to nothing
-CLIENTS = ("apt-get", "dpkg-deb")
 
 
 def fetch(package: str, folder: Path) -> int:
@@ -61,27 +58,16 @@ def fetch(package: str, folder: Path) -> int:
         StructPruneError: The clients are not installed, the package can't be had, or there is no photograph to put a
             thing onto.
     """
-    if missing := [client for client in CLIENTS if which(client) is None]:
-        raise StructPruneError(
-            f"{missing[0]} is not installed, which Debian and its kin have: elsewhere name a folder of your own "
-            "photographs in data.path or data.calibration.path"
-        )
-    with tempfile.TemporaryDirectory() as temporary:
-        _run("apt-get", "download", "--quiet", package, at=temporary)
-        (archive,) = Path(temporary).glob("*.deb")
-        _run("dpkg-deb", "--extract", str(archive), "content", at=temporary)
-        content = Path(temporary, "content")
-        files = [path for path in content.rglob("*") if path.is_file() and not path.is_symlink()]
+    with extracted(package, "name a folder of your own photographs in data.path or data.calibration.path") as content:
         folder.mkdir(parents=True, exist_ok=True)
         count = 0
         photographs = sorted(path for path in folder.glob("*.jpg") if not path.name.startswith(package))
-        for scene, file in scenes(files, PACKAGES.get(package, ())):
+        for scene, file in scenes(files_of(content), PACKAGES.get(package, ())):
             for number, picture in enumerate(_pictures(file, photographs, package, scene)):
                 name = f"{package}-{scene}-{number}.jpg" if number else f"{package}-{scene}.jpg"
                 atomic_files.write(folder / name, partial(_save, picture))
                 count += 1
-        for notice in content.glob("usr/share/doc/*/copyright"):
-            atomic_files.write(folder / f"{package}.copyright.txt", partial(copyfile, notice))
+        keep_notice(content, package, folder)
     return count
 
 
@@ -220,11 +206,3 @@ def smaller(file: Path | BytesIO) -> Image.Image | None:
 
 def _save(picture: Image.Image, aside: Path) -> None:
     picture.save(aside, format="JPEG", quality=95)
-
-
-def _run(*command: str, at: str) -> None:
-    try:
-        subprocess.run(command, cwd=at, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in (error.stderr or error.stdout).splitlines() if line.startswith("E:")]
-        raise StructPruneError(f"{' '.join(command)}: {lines[-1] if lines else 'failed'}") from error

@@ -19,7 +19,7 @@ from ..networks.text_recogniser import HEIGHT
 from ..runtimes.timing_statistics import interval_of_median
 from ..text import styles
 from ..text.pages import Page, render_page
-from ..text.pipeline import Reading, Run, read_page, words_shared
+from ..text.pipeline import Reading, Run, read_page, words_right, words_shared
 
 KINDS = ("dense", "slim")
 DENSE = tuple(
@@ -65,18 +65,27 @@ class Comparison:
         """The shares of words.
 
         Returns:
-            Of the dense networks' words those that the slim ones read alike in the same place (`of dense`), and of the
-            true words those that each read right (`dense right`, `slim right`).
+            Of the dense networks' words those that the slim ones read alike in the same place (`of dense`), of the true
+            words those that each read right (`dense right`, `slim right`), and of what the dense ones read right what
+            the slim ones do too (`still right`).
         """
         pairs = zip(self.slim, self.dense, strict=True)
         alike = sum(words_shared(slim, dense.boxes, dense.words) for slim, dense in pairs)
-        result = {"of dense": alike / max(1, sum(len(dense.words) for dense in self.dense))}
+        dense_right, slim_right = (self._right(readings) for readings in (self.dense, self.slim))
         true = sum(len(page.words) for page in self.pages)
-        for kind, readings in zip(KINDS, (self.dense, self.slim), strict=True):
-            read = zip(readings, self.pages, strict=True)
-            right = sum(words_shared(reading, page.boxes, page.words) for reading, page in read)
-            result[f"{kind} right"] = right / true
-        return result
+        return {
+            "of dense": alike / max(1, sum(len(dense.words) for dense in self.dense)),
+            "dense right": len(dense_right) / true,
+            "slim right": len(slim_right) / true,
+            "still right": len(dense_right & slim_right) / max(1, len(dense_right)),
+        }
+
+    def _right(self, readings: list[Reading]) -> set[tuple[int, int]]:
+        """The true words that were read right, as numbers of pages and of words."""
+        pairs = enumerate(zip(readings, self.pages, strict=True))
+        return {
+            (number, word) for number, (reading, page) in pairs for word in words_right(reading, page.boxes, page.words)
+        }
 
     def milliseconds(self) -> dict[str, tuple[float, float]]:
         """Medians of a page, of each kind: what finding its words takes, and reading them."""

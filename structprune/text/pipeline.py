@@ -65,4 +65,9 @@ def read_page(pixels: np.ndarray, detect: Run, recognise: Run, width: int) -> Re
 
 def words_shared(ours: Reading, boxes: np.ndarray, words: tuple[str, ...]) -> int:
     """How many of `words`, each in its one of `boxes` (words, 4), were read alike in a box that overlaps it by half."""
-    return sum(ours.words[i] == words[j] for i, j in matches(ours.boxes, boxes))
+    return len(words_right(ours, boxes, words))
+
+
+def words_right(ours: Reading, boxes: np.ndarray, words: tuple[str, ...]) -> list[int]:
+    """The numbers of those of `words` that were read alike in a box that overlaps theirs, of `boxes`, by half."""
+    return [j for i, j in matches(ours.boxes, boxes) if ours.words[i] == words[j]]

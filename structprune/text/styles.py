@@ -1,15 +1,18 @@
 """What rendered text looks like: fonts, sizes, layouts, words and backgrounds, in three styles that share none of them.
 
-Calibration, choices and the final measurement each have a style of their own, so that quality is measured on text such
-as was never seen. Fonts come with matplotlib, photographs with scikit-image and scikit-learn.
+Calibration, choices and the final measurement each have a style of their own, so that quality is measured on text
+such as was never seen. What is trained on looks like what calibrates, in more sizes and words. Fonts come with
+matplotlib, photographs with scikit-image and scikit-learn.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 from PIL import Image, ImageFont
@@ -24,11 +27,12 @@ class Style:
     """How text looks.
 
     Attributes:
-        fonts: Files of matplotlib's.
+        fonts: Files of matplotlib's by their names, others by their whole paths.
         sizes: Of letters, in pixels of an em.
         layouts: Names of functions in `pages`.
         words: To choose from.
         photographs: Files inside packages, behind some of the text.
+        invented: The share of words that are any letters, so that no reader learns the others by heart.
     """
 
     fonts: tuple[str, ...]
@@ -36,6 +40,7 @@ class Style:
     layouts: tuple[str, ...]
     words: tuple[str, ...]
     photographs: tuple[str, ...]
+    invented: float = 0.0
 
 
 _COMMON = """
@@ -82,6 +87,9 @@ CALIBRATION = Style(
         *("skimage/data/hubble_deep_field.jpg", "skimage/data/motorcycle_left.png", "skimage/data/gravel.png"),
     ),
 )
+TRAINING = replace(
+    CALIBRATION, sizes=(11, 12, 14, 16, 19, 20, 21, 24, 25, 27, 28, 29, 31, 33, 34, 36, 38), invented=0.3
+)
 CHOICE = Style(
     fonts=("DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf", "cmti10.ttf"),
     sizes=(17, 23, 30),
@@ -111,7 +119,10 @@ def word(style: Style, rng: np.random.Generator) -> str:
     Returns:
         Letters, digits and signs that all fonts have.
     """
-    plain = style.words[int(rng.integers(len(style.words)))]
+    if style.invented and rng.random() < style.invented:
+        plain = "".join(rng.choice(list(ascii_lowercase), int(rng.integers(2, 11))))
+    else:
+        plain = style.words[int(rng.integers(len(style.words)))]
     number = int(rng.integers(1, 10 ** int(rng.integers(2, 5))))
     kinds = {
         plain: 0.45,
@@ -130,7 +141,7 @@ def word(style: Style, rng: np.random.Generator) -> str:
 def font(style: Style, size: int, rng: np.random.Generator) -> ImageFont.FreeTypeFont:
     """Draws a font of a style, of `size` pixels."""
     name = style.fonts[int(rng.integers(len(style.fonts)))]
-    return _font(str(_file(f"{_FONTS}/{name}")), size)
+    return _font(name if os.path.isabs(name) else str(_file(f"{_FONTS}/{name}")), size)
 
 
 def background(
@@ -179,7 +190,7 @@ def _file(name: str) -> Path:
     return path
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=1024)
 def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
 

@@ -111,8 +111,12 @@ def test_the_optimizer_goes_on_with_what_is_left_of_its_state(whole, tmp_path, m
     run.value("slim")
     kept = plan.groups["two"]["kept"]
     assert started[True] == {}
-    assert torch.equal(started[False]["head.weight"]["exp_avg"], first["head.weight"]["exp_avg"][:, kept])
-    assert torch.equal(started[False]["two.bias"]["exp_avg_sq"], first["two.bias"]["exp_avg_sq"][kept])
+    tolerance = 1e-3 if torch.cuda.is_available() else 0  # a GPU sums in another order each time
+    for moment, left in (
+        (started[False]["head.weight"]["exp_avg"], first["head.weight"]["exp_avg"][:, kept]),
+        (started[False]["two.bias"]["exp_avg_sq"], first["two.bias"]["exp_avg_sq"][kept]),
+    ):
+        assert (moment - left).abs().max() <= tolerance * left.abs().max()
     assert started[False]["two.bias"]["step"] == first["two.bias"]["step"] > 0
     changes = {"prune": {**ROUNDS["prune"], "schedule": {**ROUNDS["prune"]["schedule"], "optimizer": "new"}}}
     started.clear()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from structprune.errors import StructPruneError
-from structprune.suites import photographs
+from structprune.suites import debian_packages, photographs
 from structprune.suites.photographs import cut_out, one_of_each_scene, pasted, scenes, smaller
 
 
@@ -56,7 +56,7 @@ def test_pictures_in_a_resource_file_are_found_and_other_files_left_out(tmp_path
 
 
 def test_where_there_is_no_apt_get_the_message_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(photographs, "which", lambda name: None)
+    monkeypatch.setattr(debian_packages, "which", lambda name: None)
     with pytest.raises(StructPruneError, match=r"apt-get is not installed.*data\.calibration\.path"):
         photographs.fetch("ukui-wallpapers", tmp_path)
 

@@ -30,10 +30,17 @@ def comparison():
 
 
 def test_shares_and_times():
-    assert comparison().shares() == {"of dense": 0.5, "dense right": 0.5, "slim right": 0.5}
+    assert comparison().shares() == {"of dense": 0.5, "dense right": 0.5, "slim right": 0.5, "still right": 1}
     assert comparison().milliseconds() == {"dense": (400, 200), "slim": (100, 100)}
     assert comparison().speedup() == pytest.approx((3, 3, 3))
     assert comparison().speedup(lambda reading: reading.finding) == pytest.approx((4, 4, 4))
+
+
+def test_what_only_the_slim_networks_read_right_is_not_still_right():
+    page = Page(np.zeros((40, 60, 3), np.uint8), ("one", "two"), BOXES)
+    dense, slim = Reading(BOXES, ("one", "tvo"), 0.4, 0.2), Reading(BOXES, ("ome", "two"), 0.1, 0.1)
+    shares = Comparison([page], [dense], [slim]).shares()
+    assert shares == {"of dense": 0, "dense right": 0.5, "slim right": 0.5, "still right": 0}
 
 
 def test_the_picture_shows_a_page(tmp_path):

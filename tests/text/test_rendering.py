@@ -1,5 +1,7 @@
 """Rendered pages and lines: their labels are right, seeds decide, and no style shows what another does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,12 +19,24 @@ def test_no_style_shows_what_another_does(field):
     parts = [set(getattr(style, field)) for style in STYLES]
     assert all(parts)
     assert not any(parts[i] & parts[j] for i, j in ((0, 1), (0, 2), (1, 2)))
+    trained_on = set(getattr(styles.TRAINING, field))
+    assert trained_on >= parts[0] or field == "sizes"
+    assert not trained_on & (parts[1] | parts[2])
 
 
 def test_words_have_letters_that_a_recogniser_knows():
-    for style in STYLES:
+    for style in (*STYLES, styles.TRAINING):
         rng = np.random.default_rng(0)
         assert set("".join(styles.word(style, rng) for _ in range(300))) <= set(ALPHABET)
+
+
+def test_some_of_the_words_that_are_trained_on_are_invented():
+    rng = np.random.default_rng(0)
+    words = [styles.word(replace(styles.TRAINING, invented=0.5), rng).strip("().,:;!?").lower() for _ in range(600)]
+    letters = [word for word in words if word.isalpha()]
+    invented = [word for word in letters if word not in styles.TRAINING.words]
+    assert 0.4 < len(invented) / len(letters) < 0.6
+    assert len(set(invented)) > 0.9 * len(invented)
 
 
 @pytest.mark.parametrize("style", STYLES)

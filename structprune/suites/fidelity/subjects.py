@@ -41,14 +41,16 @@ INNER: dict[str, tuple[str, ...]] = {  # groups that are cut: widths of heads, a
     "vit_mnist": ("*.attn.qkv:head_dim", "*.mlp.fc1"),
     "coatnet_mnist": ("*.attn.qkv", "*.mlp.fc1"),
 }
-MNIST: dict[str, dict[str, Any]] = {
+MNIST: dict[str, dict[str, Any]] = {  # `copies` of each image, each warped in its own way
     "vit_mnist": {
         "model": {
             "name": "vit_tiny_patch16_224",
             "kwargs": {"img_size": 28, "patch_size": 7, "embed_dim": 96, "depth": 4, "num_heads": 4},
         },
-        "train": {"epochs": 9, "lr": 1.5e-3, "weight_decay": 0.05, "smoothing": 0.1, "clip_grad": 1.0},
+        "train": {"epochs": 5, "batch_size": 100, "lr": 2e-3}
+        | {"weight_decay": 0.05, "smoothing": 0.1, "clip_grad": 1.0},
         "data": {"image_size": 28},
+        "copies": 24,
     },
     "coatnet_mnist": {
         "model": {
@@ -58,9 +60,9 @@ MNIST: dict[str, dict[str, Any]] = {
         },
         "train": {"epochs": 4, "lr": 2e-3, "weight_decay": 0.05, "smoothing": 0.1, "clip_grad": 1.0},
         "data": {"image_size": 32},
+        "copies": 8,
     },
 }
-COPIES = 8  # of each image of MNIST-5k, each warped in its own way
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,11 @@ def load(network: str, images: int, crops: int, seed: int) -> Subject:
     data = load_data(recipe.data, model, seed)
     if network in MNIST and recipe.train:
         assert isinstance(data.train, TensorDataset)
-        name = hashlib.sha256(json.dumps([spec["model"], spec["train"], COPIES], sort_keys=True).encode()).hexdigest()
+        copies = MNIST[network]["copies"]
+        name = hashlib.sha256(json.dumps([spec["model"], spec["train"], copies], sort_keys=True).encode()).hexdigest()
         checkpoint = cache_folder() / "subjects" / f"{network}-{name[:12]}.safetensors"
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        fit(model, warped(data.train, COPIES), recipe.train, seed=own, checkpoint=checkpoint)
+        fit(model, warped(data.train, copies), recipe.train, seed=own, checkpoint=checkpoint)
     elif recipe.train:
         assert data.train is not None
         with tempfile.TemporaryDirectory() as folder:
