@@ -120,6 +120,7 @@ def test_probes_spread_each_group_over_its_choices():
     assert design(options(graph), 8) == made
 
 
+@pytest.mark.thorough
 def test_every_kernel_of_onnxruntime_is_matched_with_the_graph():
     graph = sp.trace(Wide(), X)
     timings = measure_probes(graph, design(options(graph, align=8), 6), runtime=Runtime(), seconds=0.1)

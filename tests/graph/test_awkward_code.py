@@ -117,6 +117,7 @@ def test_attention_over_places_takes_its_scale_from_the_size_that_it_runs_at() -
             torch.testing.assert_close(slim(x), model(x))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("width", [1000, 1500, 2047])
 def test_a_single_width_at_which_code_branches_is_not_planned(width: int) -> None:
     class Wide(nn.Module):

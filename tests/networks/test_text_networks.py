@@ -50,6 +50,7 @@ def test_the_head_joins_stages_after_their_activation():
     assert torch.equal(wide, trunk.slice5(last))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("network", "example"),
     [(TextDetector(1 / 16), torch.randn(2, 3, 32, 32)), (TextRecogniser(32, 16), torch.randn(2, 1, 64, 64))],

@@ -235,6 +235,7 @@ def test_no_sample_is_both_seen_and_held_out():
     assert not torch.equal(*epochs)
 
 
+@pytest.mark.thorough
 def test_images_of_several_sizes_are_trained_on_batch_by_batch():
     model, plan, slim = networks()
     data = [torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(size)) for size in range(8, 20)]
@@ -267,6 +268,7 @@ class Attending(nn.Module):
         return self.head(x + self.attention(x))
 
 
+@pytest.mark.thorough
 def test_mixtures_of_heads_are_not_held_against_the_dense_network_s_channels():
     torch.manual_seed(0)
     model, x = Attending().eval(), torch.randn(48, 6, 8)

@@ -190,6 +190,7 @@ def test_too_few_samples_are_said_and_regularised():
     assert any("saw as few as 2 values a channel" in note for note in notes)
 
 
+@pytest.mark.thorough
 def test_attention_and_layernorm_are_recovered_too():
     from structprune.models import build_model
     from structprune.recipe import ModelSpec

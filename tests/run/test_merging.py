@@ -19,6 +19,7 @@ MERGED = {
 }
 
 
+@pytest.mark.thorough
 def test_a_run_merges_and_its_report_says_what(tmp_path, capsys):
     with short_turns():
         report = sp.run(check_recipe(MERGED), tmp_path / "run")

@@ -64,6 +64,7 @@ def run(place, name, resume=False, **recipe):
     return sp.run(path, place / name, resume=resume)
 
 
+@pytest.mark.thorough
 def test_a_network_and_a_folder_of_ones_own(place):
     data = {"source": "folder", "path": "pictures", "image_size": 8, "mean": [0.3], "std": [0.3], "augment": None}
     training = {"epochs": 5, "batch_size": 12, "lr": 0.02}

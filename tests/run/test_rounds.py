@@ -95,6 +95,7 @@ def test_each_round_cuts_what_the_one_before_has_trained(whole, tmp_path):
     assert run.gates() == ["pruned.1", "pruned", "final", "macs"]
 
 
+@pytest.mark.thorough
 def test_the_optimizer_goes_on_with_what_is_left_of_its_state(whole, tmp_path, monkeypatch):
     first = read_state(runner_settled(whole).folder_of("finetune.1") / "slim.optimizer.safetensors")["parameters"]
     started, start = {}, CarriedState.start

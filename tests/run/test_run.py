@@ -203,6 +203,7 @@ def test_a_second_run_into_the_folder_is_refused_and_resume_shows_the_first(reci
     assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.thorough
 @same_twice
 def test_an_interrupted_run_resumes_to_the_same_network(small, small_finished, tmp_path, monkeypatch):
     folder, _ = small_finished
@@ -261,6 +262,7 @@ def test_recovery_is_reported_step_by_step_and_the_gate_holds(small, tmp_path, m
     np.testing.assert_allclose(made, slim(x).detach(), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.thorough
 @same_twice
 def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(small, tmp_path, monkeypatch):
     overrides = [*RECOVERED, "finetune={epochs: 1, lr: 0.001}", "prune.allocation=sensitivity"]

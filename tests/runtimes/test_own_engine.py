@@ -54,6 +54,7 @@ def test_an_engine_takes_one_file(tmp_path):
         ENGINES.add(ENGINES["reference"])
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_imported")
 def test_an_engine_that_tells_its_kernels_times_is_planned_for_by_them(tmp_path, monkeypatch):
     monkeypatch.setenv("STRUCTPRUNE_CACHE", str(tmp_path))

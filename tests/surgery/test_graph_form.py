@@ -196,6 +196,7 @@ def test_bad_forms_and_inputs_are_named():
         sp.plan(graph, sp.score(graph, "l1"), {"macs": 0.5}, align=1)
 
 
+@pytest.mark.thorough
 def test_a_run_takes_the_graph_form_where_the_budget_asks_for_it(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text(

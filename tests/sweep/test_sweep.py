@@ -144,6 +144,7 @@ def test_what_is_no_folder_of_a_sweep_is_refused(finished, tmp_path):
         sweep(path, tmp_path, reporter=quiet())
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_lost_is_made_again_to_the_same_result(finished, tmp_path):
     """All that its stages made is in the store; where files of networks are gone, runs keep their own timing."""
     path, out, report, _ = finished
