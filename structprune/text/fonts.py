@@ -29,11 +29,13 @@ def fonts_in(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise RecipeError(f"data.fonts: {folder} is not a folder")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise RecipeError(f"data.fonts: {folder} holds no fonts ({', '.join(SUFFIXES)}): give a folder that does")
     fonts = tuple(str(path.resolve()) for path in files if path.name not in _KEPT_APART and is_complete(path))
     if not fonts:
         raise RecipeError(
-            f"data.fonts: of the {len(files)} fonts ({', '.join(SUFFIXES)}) in {folder}, none has all letters, digits "
-            "and signs of ASCII and is not one of those that quality is measured in: give other fonts"
+            f"data.fonts: of the {len(files)} fonts in {folder}, none has all letters, digits and signs of ASCII "
+            "without being one of those that quality is measured in: give other fonts"
         )
     return fonts
 

@@ -43,6 +43,8 @@ def test_whole_fonts_are_taken_and_those_of_the_measurement_left_out(tmp_path):
 def test_a_folder_without_a_font_is_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"data\.fonts: .*nowhere is not a folder"):
         fonts_in(tmp_path / "nowhere")
+    with pytest.raises(RecipeError, match=r"holds no fonts \(\.otf, \.ttf\)"):
+        fonts_in(tmp_path)
     copyfile(SHIPPED / "cmss10.ttf", tmp_path / "cmss10.ttf")
     with pytest.raises(RecipeError, match=r"of the 1 fonts .* none has all letters"):
         fonts_in(tmp_path)
