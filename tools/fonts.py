@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from structprune.errors import StructPruneError
-from structprune.suites.command_line import Parser, fail, names, note
+from structprune.suites.command_line import Parser, names
+from structprune.suites.debian_packages import fetch_all
 from structprune.suites.fonts import PACKAGES, fetch
 
 
@@ -24,20 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="gets the fonts")
     parser.add_argument("--packages", metavar="A,B", type=names, default=PACKAGES, help=", ".join(PACKAGES))
     options = parser.parse_args(arguments)
-    if not options.packages:
-        fail("--packages names nothing")
-    count = 0
-    try:
-        for package in options.packages:
-            given = fetch(package, options.folder)
-            note(f"{package}: {given} fonts")
-            count += given
-    except StructPruneError as error:
-        fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        note("interrupted: the fonts so far stay")
-        raise SystemExit(130) from None
-    note(f"{options.folder} has {count} fonts more")
+    fetch_all(options.packages, fetch, options.folder, "fonts")
 
 
 if __name__ == "__main__":

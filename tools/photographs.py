@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from structprune.errors import StructPruneError
-from structprune.suites.command_line import Parser, fail, names, note
+from structprune.suites.command_line import Parser, names, note
+from structprune.suites.debian_packages import fetch_all
 from structprune.suites.photographs import PACKAGES, fetch
 from structprune.user_folders import photographs_folder
 
@@ -28,16 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--packages", metavar="A,B", type=names, default=tuple(PACKAGES), help=", ".join(PACKAGES))
     parser.add_argument("--out", type=Path, default=photographs_folder(), help="the folder (the cache folder's)")
     options = parser.parse_args(arguments)
-    if not options.packages:
-        fail("--packages names nothing")
-    try:
-        for package in options.packages:
-            note(f"{package}: {fetch(package, options.out)} pictures")
-    except StructPruneError as error:
-        fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        note("interrupted: the pictures so far stay")
-        raise SystemExit(130) from None
+    fetch_all(options.packages, fetch, options.out, "pictures")
     note(f"{options.out} holds {len([*options.out.glob('*.jpg')])} pictures")
 
 

@@ -56,6 +56,7 @@ def text_data(
         calibration=calibration,
         labelled=True,
         workers=spec.workers,
+        identity=_identity(training) if spec.fonts is not None else "",
     )
 
 
@@ -80,6 +81,12 @@ def _styles(spec: TextSpec) -> tuple[styles.Style, styles.Style]:
         return styles.CALIBRATION, styles.TRAINING
     fonts = (*styles.CALIBRATION.fonts, *fonts_in(Path(spec.fonts)))
     return replace(styles.CALIBRATION, fonts=fonts), replace(styles.TRAINING, fonts=fonts)
+
+
+def _identity(style: styles.Style) -> str:
+    """What is trained on depends on files that few samples show: the fonts of the user's."""
+    states = ((font, Path(font).stat()) for font in style.fonts if Path(font).is_absolute())
+    return "\n".join(f"{font} {state.st_size} {state.st_mtime_ns}" for font, state in states)
 
 
 def check_channels(request: Request, channels: int, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from shutil import copyfile, which
 
 from ..errors import StructPruneError
 from ..store import atomic_files
+from .command_line import fail, note
 
 CLIENTS = ("apt-get", "dpkg-deb")
 
@@ -48,6 +49,27 @@ def keep_notice(content: Path, package: str, folder: Path) -> None:
     """Writes `PACKAGE.copyright.txt` into a folder: whose a package's files are, and under which licences."""
     for notice in content.glob("usr/share/doc/*/copyright"):
         atomic_files.write(folder / f"{package}.copyright.txt", partial(copyfile, notice))
+
+
+def fetch_all(packages: Sequence[str], fetch: Callable[[str, Path], int], folder: Path, what: str) -> None:
+    """Fetches packages for a command in tools/, says what each gave, and ends the process where one can't be had.
+
+    Args:
+        packages: Their names.
+        fetch: From a package's name and the folder to how many files it gave.
+        folder: Gets them.
+        what: The files are, in the plural.
+    """
+    if not packages:
+        fail("--packages names nothing")
+    try:
+        for package in packages:
+            note(f"{package}: {fetch(package, folder)} {what}")
+    except StructPruneError as error:
+        fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        note(f"interrupted: the {what} so far stay")
+        raise SystemExit(130) from None
 
 
 def _run(*command: str, at: str) -> None:

@@ -19,7 +19,7 @@ from ..networks.text_recogniser import HEIGHT
 from ..runtimes.timing_statistics import interval_of_median
 from ..text import styles
 from ..text.pages import Page, render_page
-from ..text.pipeline import Reading, Run, read_page, words_right, words_shared
+from ..text.pipeline import Reading, Run, read_page, words_shared
 
 KINDS = ("dense", "slim")
 DENSE = tuple(
@@ -70,7 +70,7 @@ class Comparison:
             the slim ones do too (`still right`).
         """
         pairs = zip(self.slim, self.dense, strict=True)
-        alike = sum(words_shared(slim, dense.boxes, dense.words) for slim, dense in pairs)
+        alike = sum(len(words_shared(slim, dense.boxes, dense.words)) for slim, dense in pairs)
         dense_right, slim_right = (self._right(readings) for readings in (self.dense, self.slim))
         true = sum(len(page.words) for page in self.pages)
         return {
@@ -84,7 +84,9 @@ class Comparison:
         """The true words that were read right, as numbers of pages and of words."""
         pairs = enumerate(zip(readings, self.pages, strict=True))
         return {
-            (number, word) for number, (reading, page) in pairs for word in words_right(reading, page.boxes, page.words)
+            (number, word)
+            for number, (reading, page) in pairs
+            for word in words_shared(reading, page.boxes, page.words)
         }
 
     def milliseconds(self) -> dict[str, tuple[float, float]]:

@@ -63,11 +63,7 @@ def read_page(pixels: np.ndarray, detect: Run, recognise: Run, width: int) -> Re
     return Reading(boxes, tuple(words), middle - start, time.perf_counter() - middle)
 
 
-def words_shared(ours: Reading, boxes: np.ndarray, words: tuple[str, ...]) -> int:
-    """How many of `words`, each in its one of `boxes` (words, 4), were read alike in a box that overlaps it by half."""
-    return len(words_right(ours, boxes, words))
-
-
-def words_right(ours: Reading, boxes: np.ndarray, words: tuple[str, ...]) -> list[int]:
-    """The numbers of those of `words` that were read alike in a box that overlaps theirs, of `boxes`, by half."""
+def words_shared(ours: Reading, boxes: np.ndarray, words: tuple[str, ...]) -> list[int]:
+    """The numbers of those of `words`, each in its one of `boxes` (words, 4), that were read alike in a box that
+    overlaps it by half."""
     return [j for i, j in matches(ours.boxes, boxes) if ours.words[i] == words[j]]

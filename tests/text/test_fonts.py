@@ -75,3 +75,11 @@ def test_text_to_train_on_is_other_text_each_time():
     first, again = drawn(None)[1], drawn(None, workers=1)[1]
     assert torch.equal(first, again)
     assert len({np.asarray(line).tobytes() for line in first}) == len(first)
+
+
+def test_another_font_of_the_same_name_is_other_data(tmp_path):
+    folder = own_fonts(tmp_path / "fonts")
+    spec = TextLinesSpec.model_validate({"source": "text_lines", "width": 128, "lines": 1, "fonts": str(folder)})
+    before = load_data(spec, nn.Conv2d(1, 1, 1), 0).identity
+    copyfile(SHIPPED / "DejaVuSerif.ttf", folder / "other.ttf")
+    assert load_data(spec, nn.Conv2d(1, 1, 1), 0).identity != before

@@ -31,12 +31,12 @@ def test_each_word_is_cut_out_and_read():
 def test_a_page_without_words():
     reading = read_page(np.zeros((32, 32, 3), np.uint8), lambda images: np.zeros((1, 2, 16, 16)), None, width=64)
     assert reading.words == ()
-    assert words_shared(reading, np.zeros((0, 4)), ()) == 0
+    assert len(words_shared(reading, np.zeros((0, 4)), ())) == 0
 
 
 def test_words_are_shared_where_place_and_text_are():
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], dtype=np.float32)
     reading = Reading(boxes, ("a", "b", "c"), 0, 0)
-    assert words_shared(reading, boxes, ("a", "b", "x")) == 2
-    assert words_shared(reading, boxes[[1, 0, 2]], ("a", "b", "c")) == 1
-    assert words_shared(reading, boxes + 100, ("a", "b", "c")) == 0
+    assert len(words_shared(reading, boxes, ("a", "b", "x"))) == 2
+    assert len(words_shared(reading, boxes[[1, 0, 2]], ("a", "b", "c"))) == 1
+    assert len(words_shared(reading, boxes + 100, ("a", "b", "c"))) == 0
