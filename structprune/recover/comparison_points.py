@@ -38,12 +38,6 @@ class ComparisonPoint:
         return x if self.kept else x.clone()
 
 
-def relative_square(x: Tensor, target: Tensor) -> Tensor:
-    """The mean square of the difference, as a share of the target's variance."""
-    target = target.float()
-    return (x.float() - target).square().mean() / target.var(correction=0).clamp_min(1e-12)
-
-
 def find_points(dense: WritableNetwork, slim: WritableNetwork, plan: Plan, example: Inputs) -> list[ComparisonPoint]:
     """Finds what the blocks of both networks hand on, in the order of the forward pass.
 

@@ -26,7 +26,8 @@ from ..memory_limits import amount
 from ..modules import evaluating
 from ..ops import Inputs, OpMode, leaves_of, op_name, outputs
 from ..recipe.recovery import RECOVERIES, PolishSpec
-from .comparison_points import ComparisonPoint, find_points, relative_square
+from ..tasks.distance import relative_square
+from .comparison_points import ComparisonPoint, find_points
 from .recovery import Mending, Recovery
 from .sample_views import LEAST, Samples, other_views
 

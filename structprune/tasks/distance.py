@@ -1,9 +1,15 @@
-"""How far outputs are from the dense network's, as a loss for scans: changes too small to move a choice count."""
+"""How far outputs are from the dense network's: changes too small to move a choice count."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def relative_square(x: Tensor, target: Tensor, *, least: float = 1e-12) -> Tensor:
+    """The mean square of the difference, as a share of the target's variance, which counts as `least` or more."""
+    target = target.float()
+    return (x.float() - target).square().mean() / target.var(correction=0).clamp_min(least)
 
 
 def divergence(dense: list[list[Tensor]], slim: list[list[Tensor]], scores: bool = True) -> float:

@@ -15,6 +15,7 @@ from ..calibration.batches import Batch
 from ..errors import RecipeError
 from ..ops import Inputs
 from ..ops import outputs as tensors_of
+from .distance import relative_square
 from .metrics import Metric
 from .spec import TASKS as TASKS
 from .spec import TaskSpec
@@ -144,11 +145,7 @@ class Task:
                 f"outputs of task {self.name} while training can't be compared with the dense network's: give a task "
                 "of your own with imitation_loss (task: file.py:Task)"
             )
-        errors = [
-            (a.float() - b.float()).square().mean() / b.float().var(correction=0).clamp_min(1e-12)
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-        return torch.stack(errors).mean()
+        return torch.stack([relative_square(a, b) for a, b in zip(ours, theirs, strict=True)]).mean()
 
     def metrics(self) -> list[Metric]:
         """Gives the metrics of outputs compared with targets.

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import RecipeError
-from ..text.boxes import boxes_of, matches
+from ..text.boxes import LINK, LOW, TEXT, boxes_of, matches
+from .distance import relative_square
 from .metrics import Metric
 from .regression import RelativeError
 from .spec import TASKS, TextDetectionSpec
 from .task import Task, TaskKind, main_output
+
+_SOFT = 0.05  # a score so far from a threshold is likely on one side of it
+_LEAST = 1e-3  # of variance, for pages without text
 
 
 class TextDetection(Task):
@@ -36,6 +41,17 @@ class TextDetection(Task):
     def importance_loss(self, outputs: Any, targets: Any) -> Tensor:
         """Half the squares of the maps, whose gradients are those of a change that counts by its size."""
         return _maps(outputs).square().sum() / 2
+
+    def imitation_loss(self, outputs: Any, dense: Any, temperature: float = 1.0) -> Tensor:
+        """The squared error of the maps, and as much again of what boxes are made by: on which side of each threshold
+        a place is. The error of the maps alone is least for scores between two answers, which cross none."""
+        ours, theirs = _maps(outputs).float(), _maps(dense).float()
+        sides = [
+            [torch.sigmoid((maps[:, channel] - least) / _SOFT) for channel, least in ((0, LOW), (0, TEXT), (1, LINK))]
+            for maps in (ours, theirs)
+        ]
+        errors = [relative_square(a, b, least=_LEAST) for a, b in zip(*sides, strict=True)]
+        return relative_square(ours, theirs, least=_LEAST) + torch.stack(errors).mean()
 
     def metrics(self) -> list[Metric]:
         return [

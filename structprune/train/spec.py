@@ -75,7 +75,11 @@ class TrainSpec(Strict):
     patience: Whole | None = Field(
         default=None, ge=1, description="end after so many epochs without a better one, and keep the best"
     )
-    keep_best: bool = Field(default=False, description="keep the weights that did best on the validation split")
+    keep_best: bool = Field(
+        default=False,
+        description="keep the weights that did best on the validation split, without labels those whose outputs are "
+        "most like the dense network's; in finetune those that it begins with count",
+    )
     methods: tuple[AnyMethodSpec, ...] = Field(default=(), description="what else the training does: names or mappings")
 
     @model_validator(mode="before")

@@ -80,7 +80,7 @@ class TrainingSettings:
         assert data.train is not None
         with memory_reused():
             return fit(
-                model, data.train, self.spec, task=task, validation=data.validation if data.labelled else None,
+                model, data.train, self.spec, task=task, validation=data.validation,
                 dense=dense, plan=plan, cut=self.cut, seed=self.seed, workers=data.workers, until=self.until,
                 checkpoint=self.folder / f"{self.what}.training.safetensors", what=f"the {self.what} network",
                 methods=self.methods, **reports,

@@ -274,7 +274,7 @@ class _Trainer:
                 method.after_epoch(self.model, epoch + 1)
         row = EpochFigures(epoch + 1, total / self.passes, lr)
         for method in self.methods:
-            if isinstance(method, Validation):
+            if isinstance(method, Validation) and method.metric is not None:
                 row = replace(row, metric=method.metric.name, value=method.value)
         self.figures = [*self.figures, row]
 

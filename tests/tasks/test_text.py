@@ -47,6 +47,21 @@ def test_boxes_found_and_kept():
         task.check(two, torch.zeros(2))
 
 
+def test_maps_are_like_the_dense_networks_by_their_values_and_by_the_sides_of_thresholds_they_are_on():
+    task, dense = make_task("text_detection"), torch.zeros(2, 2, 4, 4)
+    dense[:, :, 1:3, 1:3] = 0.8
+    below = dense.clone()
+    below[0, 0, 1, 1] = 0.65  # no sure character any more, and a character still
+    values = 0.15**2 / 64 / float(dense.var(correction=0))
+    sides = [1 / (1 + np.exp(-(np.array([0.8, 0.65, 0.0]) - threshold) / 0.05)) for threshold in (0.4, 0.7)]
+    errors = [(a - b) ** 2 / 32 / (0.25 * 0.75 * (a - rest) ** 2) for a, b, rest in sides]
+    assert float(task.imitation_loss(below, dense)) == pytest.approx(values + sum(errors) / 3, rel=1e-4)
+    assert errors[1] > 10 * values
+    empty = torch.zeros(1, 2, 4, 4)  # a page without text
+    assert 0 < float(task.imitation_loss(empty + 0.01, empty)) < 1
+    assert float(task.imitation_loss(empty, empty)) == 0
+
+
 def scores(*texts):
     """Scores that are read as these texts, which repeat no character."""
     result = torch.zeros(len(texts), 8, len(ALPHABET) + 1)

@@ -52,6 +52,34 @@ def test_labels_can_count_for_nothing(tmp_path):
     assert not equal(without, distilled(tmp_path / "c", dense, cut(), wrong))
 
 
+@pytest.mark.parametrize(("lr", "kept"), [(0.003, "after epoch"), (3.0, "before the first of the 6")])
+def test_the_best_weights_are_kept_without_labels_and_those_that_it_begins_with_count(tmp_path, lr, kept):
+    images, _ = samples()
+    dense, cut = pair(tmp_path)
+    spec = TrainSpec(epochs=6, batch_size=32, lr=lr, keep_best=True, methods=[{"method": "distill"}])
+    data, notes = {"validation": TensorDataset(images), "dense": dense, "seed": 0}, []
+    figures = []
+    slim = fit(
+        cut(), TensorDataset(images), spec, checkpoint=tmp_path / "c", tell=notes.append,
+        log=lambda rows: figures.append(rows[-1]), **data,
+    )  # fmt: skip
+    start, end = (agreement(predict(dense, images), predict(network, images))[0] for network in (cut(), slim))
+    assert {row.metric for row in figures} == {"agreement"}
+    assert end == pytest.approx(max(start, *(row.value for row in figures)))
+    assert equal(slim, cut()) == (lr > 1)
+    assert f"{end:.4f}, {kept}" in notes[0]
+
+
+def test_nothing_to_measure_by_is_said_before_training(tmp_path):
+    images, _ = samples()
+    spec = TrainSpec(epochs=2, batch_size=32, lr=0.01, patience=1)
+    with pytest.raises(
+        RecipeError, match="labels or a dense network's outputs, and here task classification has neither"
+    ):
+        fit(network(), TensorDataset(images), spec, validation=TensorDataset(images), seed=0, checkpoint=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_losses_by_hand():
     torch.manual_seed(0)
     ours, theirs = torch.randn(5, 4), torch.randn(5, 4)

@@ -128,7 +128,7 @@ class Distill(TrainingMethod):
     def _block_loss(self) -> Tensor:
         import torch
 
-        from ...recover.comparison_points import relative_square
+        from ...tasks.distance import relative_square
 
         dense, slim = self.features
         pairs = [(slim[point.module], point.as_slim(dense[point.module])) for point in self.points]
