@@ -19,6 +19,7 @@ from ..graph.recorded_calls import call_lives
 from ..memory_limits import LIMIT
 from ..modules import evaluating
 from ..ops import Captured, Inputs, OpMode, leaves_of, op_name
+from ..ops.answers import without_masks
 from ..ops.record import in_order
 
 
@@ -159,6 +160,7 @@ class _Replay(OpMode):
         self.handed = copy.deepcopy(kept) if sweep.mutates else dict(kept)  # later calls may write to it
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        op, args = without_masks(op, args, self.call)
         name, names, place = op_name(op), self.sweep.names, self.now
         while place < len(names) and names[place] == "slice" and name not in ("slice", "alias"):
             place += 1  # a recorded slice that follows a size, and takes all there is at this one: torch makes none

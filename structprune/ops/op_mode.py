@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..modules import plain_transformers
 from .answers import READERS
-from .slices import takes_all
+from .provenance import plain
+from .slices import takes_all, with_tensors
 
 
 class OpMode(SchemaCheckMode):
@@ -113,10 +114,11 @@ class _TorchCall(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.__getitem__, Tensor.__setitem__):
-            tensor, index = self._mode.indexed(args[0], args[1])
+            written = [self._as_tensor(value, args[0].dtype) for value in args[2:]]  # before the index, as torch does
+            tensor, index = self._mode.indexed(args[0], with_tensors(args[1]))
             if func is Tensor.__getitem__ and tensor is not args[0] and takes_all(index):
                 return tensor  # or torch would call `alias`, which it does not where it takes the slices itself
-            args = (tensor, index, *args[2:])
+            args = (tensor, index, *written)
         if func in _SIZES or func in READERS:
             value = self._mode.read(func, args, kwargs or {})
             if value is not NotImplemented:
@@ -132,6 +134,13 @@ class _TorchCall(TorchFunctionMode):
         finally:
             self.arguments = ()
         return self._mode.remembered(value) if func is Tensor.item else value
+
+    def _as_tensor(self, value: Any, dtype: torch.dtype) -> Any:
+        """A number that is to be written, as a tensor: made by the same call wherever the tensors are."""
+        if not isinstance(value, (int, float, complex)):
+            return value
+        self.arguments = ((value,), {})
+        return torch.ops.aten.scalar_tensor.default(plain(value), dtype=dtype)
 
 
 def op_name(target: Any) -> str:

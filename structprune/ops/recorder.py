@@ -40,7 +40,7 @@ from .kernels import is_plain, quick
 from .nested import leaves_of, map_leaves, noted, whole_lengths
 from .op_mode import OpMode, op_name
 from .provenance import Number, Read, Real, Size, leaves, plain, settled
-from .slices import bounds_of
+from .slices import calls_of
 
 _RUNS = itertools.count()
 _OURS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, os.path.dirname(__file__)))
@@ -180,23 +180,26 @@ class Recorder(Watcher):
         self._kept.append(tensor)
 
     def indexed(self, tensor: Tensor, index: Any) -> tuple[Tensor, Any]:
-        """Takes slices whose bounds follow a size by themselves: `x[:, :height]`, `mask[:-4]`.
+        """Takes an index apart that has slices whose bounds follow a size: `x[:, :height]`, `mask[:-4]`.
 
         torch makes no slice of what takes all there is, and one at another size: of an image that was padded, say. And
         of a bound that counts from the end, it tells the op where that is, which is one number at one size.
         """
         name = self.node_name(tensor)
-        parts = list(index) if isinstance(index, tuple) else [index]
+        parts = index if isinstance(index, tuple) else (index,)
         if name is None or not any(isinstance(part, slice) for part in parts):
             return tensor, index
         with torch._C.DisableTorchFunction():
             shape = tensor.shape
         sizes = [Number.of(size, Size(name, dim, size, self.run)) for dim, size in enumerate(shape)]
-        for place, dim, start, stop, step in bounds_of(parts, sizes):
-            self.torch_call.arguments = ((tensor, dim, start, stop, step), {})
-            tensor = torch.ops.aten.slice.Tensor(tensor, dim, plain(start), plain(stop), plain(step))
-            parts[place] = slice(None)
-        return tensor, tuple(parts) if isinstance(index, tuple) else parts[0]
+        taken = calls_of(parts, sizes)
+        if taken is None:
+            return tensor, index
+        calls, left = taken
+        for op, numbers in calls:
+            self.torch_call.arguments = ((tensor, *numbers), {})
+            tensor = op(tensor, *map(plain, numbers))
+        return tensor, left
 
     def _own(self, number: float) -> float:
         """A number as it is, but with plain numbers for what was read from tensors or kept from another recording."""

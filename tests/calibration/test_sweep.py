@@ -1,5 +1,6 @@
 """Going through a network call by call gives what running it gives, also while weights change."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -57,6 +58,64 @@ def test_slices_that_follow_a_size_are_met_again():
     with evaluating(working.module), torch.no_grad():
         (result,) = Sweep(working.module, working.recording, [Inputs.of(x)]).finish()
         assert torch.equal(result, model(x))
+
+
+def written(index, value):
+    def write(y):
+        y = y.clone()
+        y[index(y) if callable(index) else index] = value(y) if callable(value) else value
+        return y
+
+    return write
+
+
+INDICES = {
+    "a place beside half of an axis": lambda y: y[:, 0, : y.shape[2] // 2],
+    "an image's half": lambda y: y[0, : y.shape[1] // 2],
+    "all but the last of one channel": lambda y: y[:, 1, :-1],
+    "halves around a place": lambda y: y[:, y.shape[1] // 2 :, -1, : y.shape[3]],
+    "a new axis before half": lambda y: y[..., None, : y.shape[3] // 2],
+    "places of a list beside half": lambda y: y[:, [2, 0], : y.shape[2] // 2],
+    "places by a number of its size": lambda y: y[:, y.shape[1] // 2, : y.shape[2] // 2],
+    "channels turned round": lambda y: y[:, [3, 2, 1, 0]],
+    "a range of images": lambda y: y[range(2)],
+    "an array of places": lambda y: y[:, np.arange(4)[::-1].copy()],
+    "lists in a list": lambda y: y[:, [[0, 1], [2, 3]]],
+    "a mask in a list": lambda y: y[:, [True, False, True, False]],
+    "a mask of constants": lambda y: y[:, torch.arange(4) > 1],
+    "a number into a channel": written((slice(None), 0), 1),
+    "a number into a list of channels": written((slice(None), [0, 3]), 0.5),
+    "a truth value below half": written(lambda y: (0, slice(y.shape[1] // 2)), True),
+    "zero where values are small": written(lambda y: y < 0.1, 0.0),
+    "channels into channels": written((slice(None), [0, 1]), lambda y: y[:, [2, 3]]),
+    "masked channels into others": written(
+        (slice(None), [True, True, False, False]), lambda y: y[:, torch.arange(4) > 1]
+    ),
+}
+
+
+class Indexed(nn.Module):
+    def __init__(self, take):
+        super().__init__()
+        self.a, self.b, self.take = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1), take
+
+    def forward(self, x):
+        y = self.take(self.b(self.a(x[:, [2, 1, 0]]).relu()))
+        return y.flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("take", INDICES.values(), ids=INDICES.keys())
+def test_every_way_to_index_is_met_again(take):
+    model = Indexed(take).eval()
+    traced, *others = (torch.randn(n, 3, 6, 6) for n in (2, 2, 3))
+    working = WritableNetwork.of(model, Inputs.of(traced))
+    batches = [Inputs.of(x) for x in others]
+    sweep = Sweep(working.module, working.recording, batches)
+    with evaluating(working.module), torch.no_grad():
+        for layer in working.layers:
+            sweep.until(layer.place)
+        for result, x in zip(sweep.finish(), others, strict=True):
+            assert torch.equal(result, model(x))
 
 
 @pytest.mark.parametrize("name", [None, "test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
