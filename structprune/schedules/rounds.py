@@ -171,6 +171,12 @@ def schedule_flaws(recipe: Recipe, allocation: Allocation) -> Iterator[str]:
         )
 
 
+def trains_between(recipe: Recipe) -> bool:
+    """Whether a round's network is trained before the next one cuts it; of a recipe of any of the rounds."""
+    schedule = recipe.prune.schedule
+    return schedule is not None and recipe.finetune is not None and schedule.epochs > 0
+
+
 def carries_state(recipe: Recipe) -> bool:
     """Whether a round's training goes on with the optimiser's state of the round before."""
     schedule, finetune = recipe.prune.schedule, recipe.finetune

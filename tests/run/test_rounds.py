@@ -218,3 +218,14 @@ def test_recovery_mends_each_round(tmp_path):
     rounds = [run.value(name) for name in ("rounds.1.recovery", "recovery")]
     assert [[step.layers > 0 for step in steps] for steps in rounds] == [[True], [True]]
     assert dataclasses.asdict(run.value("rounds.1.final"))["value"] == rounds[0][0].quality
+
+
+def test_rounds_without_training_end_in_the_dense_network_cut_and_recovered_at_once(tmp_path):
+    changes = {"recover": ["means"], "data": {**ROUNDS["data"], "calibration": {"images": 48}}, "finetune": None}
+    schedule = {**ROUNDS["prune"], "schedule": {"rounds": 3, "epochs": 0}}
+    run = runner(tmp_path, prune=schedule, **changes)
+    dense, plan, images = run.value("dense"), run.value("plan"), run.value("data").calibration
+    expected = sp.recover(dense, sp.prune(dense, plan), plan, images, ["means"])
+    ours, theirs = tensors(run.value("slim")), tensors(expected.model)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert run.value("rounds.1.final").value != run.value("quality.final").value

@@ -17,6 +17,7 @@ from ...recipe import Recipe
 from ...records import Plan
 from ...recover import recover
 from ...report.records import RecoveryStep
+from ...schedules.rounds import trains_between
 from ...store import atomic_files
 from ...surgery import prune
 from ...user_code_calls import code_named
@@ -26,9 +27,22 @@ from .quality import quality_of
 from .training import with_weights, write_weights
 
 
-@stage("cut", after="compose", needs=("base", "cut_plan"), makes=("slim",))
-def cut(work: Work, base: nn.Module, cut_plan: Plan) -> nn.Module:
-    return prune(base, cut_plan)
+@stage(
+    "source",
+    after="compose",
+    needs=("dense", "base", "plan", "cut_plan"),
+    makes=("source", "cuts"),
+    spec=trains_between,
+)
+def choose_source(work: Work, dense: nn.Module, base: nn.Module, plan: Plan, cut_plan: Plan) -> dict[str, Any]:
+    """What is cut, and by which plan: what the round before has left, or where it was not trained, the dense network by
+    all plans so far. Recovery then holds each round's network against the dense one, and errors do not add up."""
+    return {"source": base, "cuts": cut_plan} if work.spec else {"source": dense, "cuts": plan}
+
+
+@stage("cut", after="source", needs=("source", "cuts"), makes=("slim",))
+def cut(work: Work, source: nn.Module, cuts: Plan) -> nn.Module:
+    return prune(source, cuts)
 
 
 def changes_weights(recipe: Recipe) -> bool:
@@ -44,20 +58,20 @@ def _checks_cut(recipe: Recipe) -> bool:
 @stage(
     "check",
     after="judge_cut",
-    needs=("base", "slim", "cut_plan", "data"),
+    needs=("source", "slim", "cuts", "data"),
     first=("quality.pruned",),  # a network that does not run is said as such
     makes=("gates.pruned",),
     when=_checks_cut,
 )
-def check(work: Work, base: nn.Module, slim: nn.Module, cut_plan: Plan, data: Data) -> Gate:
+def check(work: Work, source: nn.Module, slim: nn.Module, cuts: Plan, data: Data) -> Gate:
     work.reporter.stage("checking the network as cut, before recovery and fine-tuning")
-    return verify(base, slim, cut_plan, data.example)
+    return verify(source, slim, cuts, data.example)
 
 
 @stage(
     "recover",
     after="check",
-    needs=("base", "slim", "cut_plan", "data", "judge", "gates.*"),
+    needs=("source", "slim", "cuts", "data", "judge", "gates.*"),
     makes=("slim", "recovery"),
     spec=lambda recipe: {"steps": recipe.recover, "code": [code_named(step.method) for step in recipe.recover]},
     when=lambda recipe: bool(recipe.recover),
@@ -68,9 +82,9 @@ def check(work: Work, base: nn.Module, slim: nn.Module, cut_plan: Plan, data: Da
 )
 def mend(
     work: Work,
-    base: nn.Module,
+    source: nn.Module,
     slim: nn.Module,
-    cut_plan: Plan,
+    cuts: Plan,
     data: Data,
     judge: Judge,
     gates: dict[str, Gate],
@@ -82,7 +96,7 @@ def mend(
         with work.reporter.bar(f"recovery: {step.method}") as update:
             images = [Batch(Inputs.of(data.example))] if data.calibration is None else data.calibration
             options: dict[str, Any] = {"seed": work.seed, "memory": work.memory}
-            done = recover(base, slim, cut_plan, images, [step], **options, progress=update)
+            done = recover(source, slim, cuts, images, [step], **options, progress=update)
         slim, seconds = done.model, time.perf_counter() - start
         quality = quality_of(slim, judge)
         entry = {**step.model_dump(mode="json"), "layers": done.layers[0], "notes": done.notes, "seconds": seconds}
