@@ -14,7 +14,8 @@ from torch import Tensor
 from .provenance import Number, Size, expression, larger, leaves, plain
 
 _ATEN = torch.ops.aten
-_PARTS = (int, Number, slice, type(None), EllipsisType)
+_BOUNDS = (int, Number, type(None))
+_PARTS = (*_BOUNDS, slice, EllipsisType)
 
 Call: TypeAlias = tuple[Any, tuple[Any, ...]]
 
@@ -28,9 +29,12 @@ def calls_of(parts: Sequence[Any], sizes: Sequence[Number]) -> tuple[list[Call],
 
     Returns:
         Each call's op with its arguments after the tensor, and an index of what they give; None where no slice follows
-        a size, or where a part is none of numbers, slices, `...`, None and tensors of places.
+        a size, or where a part is none of numbers, slices between numbers, `...`, None and tensors of places.
     """
     if not all(type(part) in _PARTS or _is_places(part) for part in parts):
+        return None
+    ends = [bound for part in parts if isinstance(part, slice) for bound in (part.start, part.stop, part.step)]
+    if not all(type(bound) in _BOUNDS for bound in ends):  # of a tensor, say, which to compare is to read
         return None
     calls: list[Call] = []
     left: list[Any] = []  # as long as the axes that are done, of what the calls give

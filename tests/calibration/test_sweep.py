@@ -75,6 +75,7 @@ INDICES = {
     "all but the last of one channel": lambda y: y[:, 1, :-1],
     "halves around a place": lambda y: y[:, y.shape[1] // 2 :, -1, : y.shape[3]],
     "a new axis before half": lambda y: y[..., None, : y.shape[3] // 2],
+    "half of an axis before a tensor's number": lambda y: y[:, : y.shape[1] // 2, : torch.tensor(2)],
     "places of a list beside half": lambda y: y[:, [2, 0], : y.shape[2] // 2],
     "places by a number of its size": lambda y: y[:, y.shape[1] // 2, : y.shape[2] // 2],
     "channels turned round": lambda y: y[:, [3, 2, 1, 0]],
