@@ -86,6 +86,7 @@ class _Masking(OpMode):
         super().__init__()
         self.statistics, self.still = statistics, still
         self.finer = _COARSER.get(dtype, {}) if dtype is not None else {}
+        self.default = torch.get_default_dtype()  # that of tensors which the code makes outside of the gate
         self.calls, self.met = Counter[str](), 0
         self.paths = {id(module): name for name, module in walk(model)} if statistics else {}
         self.stack = [""]
@@ -114,9 +115,11 @@ class _Masking(OpMode):
             yield
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.finer:
-            args, kwargs = self._in_dtype(op, args, kwargs)
         name = op_name(op)
+        if self.finer:
+            if name == "lift_fresh":
+                args = self._as_outside(args)
+            args, kwargs = self._in_dtype(op, args, kwargs)
         if self.still:
             if name in _DROPOUT:
                 return (args[0], torch.ones_like(args[0], dtype=torch.bool)) if name == "native_dropout" else args[0]
@@ -132,6 +135,13 @@ class _Masking(OpMode):
             )
         self.met += 1
         return _over_what_is_left(op, name, entry, args, kwargs)
+
+    def _as_outside(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Numbers of which the code makes a tensor, `torch.tensor([0.1])`, as they are without the finer default dtype:
+        the graph form holds them so."""
+        numbers, options = args[0], self.torch_call.arguments[1:]
+        by_default = numbers.is_floating_point() and not any(given and given.get("dtype") for given in options)
+        return (numbers.to(self.default),) if by_default else args
 
     def _in_dtype(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         mutable = op._schema.is_mutable

@@ -209,3 +209,26 @@ def test_where_a_network_rounds_coarsely_excuses_nothing_elsewhere():
     gate = sp.verify(model, slim, plan, X)
     assert gate.float64.passed
     assert gate.masked_vs_slim.failed
+
+
+class Normalises(nn.Module):
+    """Makes tensors of numbers in its code, of the default dtype or of one that it names."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.net, self.options = net(), {} if dtype is None else {"dtype": dtype}
+
+    def forward(self, x):
+        mean = torch.tensor([0.485, 0.456, 0.406], **self.options)[:, None, None]
+        return self.net((x - mean).to(x.dtype) / 0.226)
+
+
+@pytest.mark.parametrize("form", ["module", "graph"])
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.float64, torch.float16])
+def test_numbers_in_the_code_are_in_both_networks_as_they_are_outside_of_the_gate(form, dtype):
+    model = Normalises(dtype).eval()
+    graph = sp.trace(model, X, form=form)
+    plan = sp.plan(graph, sp.score(graph, "l1"), {"channels": 0.5}, align=1)
+    gate = sp.verify(model, sp.prune(model, plan), plan, X)
+    assert gate.passed, str(gate)
+    assert max(gate.float64.max_rel, gate.random_weights.max_rel) < 1e-12
