@@ -192,10 +192,7 @@ class Recorder(Watcher):
         with torch._C.DisableTorchFunction():
             shape = tensor.shape
         sizes = [Number.of(size, Size(name, dim, size, self.run)) for dim, size in enumerate(shape)]
-        taken = calls_of(parts, sizes)
-        if taken is None:
-            return tensor, index
-        calls, left = taken
+        calls, left = calls_of(parts, sizes) or ((), index)
         for op, numbers in calls:
             self.torch_call.arguments = ((tensor, *numbers), {})
             tensor = op(tensor, *map(plain, numbers))

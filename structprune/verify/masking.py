@@ -140,7 +140,7 @@ class _Masking(OpMode):
         """Numbers of which the code makes a tensor, `torch.tensor([0.1])`, as they are without the finer default dtype:
         the graph form holds them so."""
         numbers, options = args[0], self.torch_call.arguments[1:]
-        by_default = numbers.is_floating_point() and not any(given and given.get("dtype") for given in options)
+        by_default = numbers.is_floating_point() and not any(names and names.get("dtype") for names in options)
         return (numbers.to(self.default),) if by_default else args
 
     def _in_dtype(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
