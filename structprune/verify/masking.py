@@ -139,9 +139,11 @@ class _Masking(OpMode):
     def _as_outside(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Numbers of which the code makes a tensor, `torch.tensor([0.1])`, as they are without the finer default dtype:
         the graph form holds them so."""
-        numbers, options = args[0], self.torch_call.arguments[1:]
-        by_default = numbers.is_floating_point() and not any(names and names.get("dtype") for names in options)
-        return (numbers.to(self.default),) if by_default else args
+        call: tuple[Any, Any] = self.torch_call.arguments or ((), None)
+        values, options = call
+        listed = bool(values) and isinstance(values[0], (float, list, tuple))  # arrays bring a dtype of their own
+        by_default = listed and args[0].is_floating_point() and not (options or {}).get("dtype")
+        return (args[0].to(self.default),) if by_default else args
 
     def _in_dtype(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         mutable = op._schema.is_mutable

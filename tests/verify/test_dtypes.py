@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -216,15 +217,16 @@ class Normalises(nn.Module):
 
     def __init__(self, dtype):
         super().__init__()
-        self.net, self.options = net(), {} if dtype is None else {"dtype": dtype}
+        self.net, self.options = net(), {} if dtype in (None, "array") else {"dtype": dtype}
+        self.numbers = [0.485, 0.456, 0.406] if dtype != "array" else np.array([0.485, 0.456, 0.406])
 
     def forward(self, x):
-        mean = torch.tensor([0.485, 0.456, 0.406], **self.options)[:, None, None]
+        mean = torch.tensor(self.numbers, **self.options)[:, None, None]
         return self.net((x - mean).to(x.dtype) / 0.226)
 
 
 @pytest.mark.parametrize("form", ["module", "graph"])
-@pytest.mark.parametrize("dtype", [None, torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.float64, torch.float16, "array"])
 def test_numbers_in_the_code_are_in_both_networks_as_they_are_outside_of_the_gate(form, dtype):
     model = Normalises(dtype).eval()
     graph = sp.trace(model, X, form=form)
