@@ -33,8 +33,8 @@ class Quality:
     """The measured quality of a network on `n` held-out samples.
 
     `metric` is the task's first metric if there are targets, else the first that compares with the dense network.
-    `others` holds the task's other metrics, `likeness` all that compare with the dense network, by name.
-    `labelled` says whether the value was measured beside targets.
+    `others` holds the task's other metrics, `likeness` all that compare with the dense network, by name, with targets
+    (`Task.retention`) or without. `labelled` says whether the value was measured beside targets.
     """
 
     metric: str
@@ -104,8 +104,8 @@ class Judge:
         """
         metrics = self.task.metrics() if self.labelled else []
         likeness = self.task.likeness()
-        tallies = [(metric, metric.make()) for metric in metrics]
-        alike = [(metric, metric.make()) for metric in likeness]
+        tallies, alike = _tallies(metrics), _tallies(likeness)
+        retained = _tallies(self.task.retention() if metrics else [])
         if not metrics and not likeness:
             raise RecipeError(f"task {self.task.name} compares nothing with the dense network, and there are no labels")
         opened = _session(network) if isinstance(network, (str, Path)) else network
@@ -120,11 +120,12 @@ class Judge:
                 if metrics:
                     self.task.check(outputs, batch.labels)
                     _update(tallies, outputs, batch.labels)
+                    _update(retained, outputs, (dense, batch.labels))
                 _update(alike, outputs, dense)
             count += self.task.count(batch)
         if not count:
             raise RecipeError("there is no held-out data to measure quality on: give at least one sample")
-        measured, nearness = _computed(tallies), _computed(alike)
+        measured, nearness = _computed(tallies), _computed([*alike, *retained])
         first, values = (metrics[0], measured) if metrics else (likeness[0], nearness)
         if first.name not in values:
             raise RecipeError(f"task {self.task.name}: {first.name} has no value on this data")
@@ -198,6 +199,10 @@ def _run_session(session: onnxruntime.InferenceSession, batch: Batch, like: Any,
         raise ModelError(f"the ONNX file gives {len(results)} tensors, and the dense network another number of them")
     queue = iter(results)
     return pytree.tree_unflatten([next(queue) if isinstance(x, Tensor) else x for x in leaves], spec)
+
+
+def _tallies(metrics: Iterable[Metric]) -> list[tuple[Metric, Tally]]:
+    return [(metric, metric.make()) for metric in metrics]
 
 
 def _update(tallies: Iterable[tuple[Metric, Tally]], outputs: Any, compared: Any) -> None:

@@ -35,14 +35,17 @@ def test_the_numbers_are_those_of_all_outputs_at_once(monkeypatch, kept):
     for _ in range(2):
         found = judge(slim)
         assert (found.metric, found.value, found.n) == ("accuracy", accuracy(b, LABELS), 75)
-        assert found.likeness == dict(zip(("agreement", "kl"), agreement(a, b), strict=True))
+        both = (a.argmax(1) == LABELS) & (b.argmax(1) == LABELS)
+        retained = {"still right": int(both.sum()) / int((a.argmax(1) == LABELS).sum())}
+        assert found.likeness == dict(zip(("agreement", "kl"), agreement(a, b), strict=True)) | retained
         assert found.others == {"top-5 accuracy": float((b.topk(5).indices == LABELS[:, None]).any(1).float().mean())}
     batches = 3
     assert len(passes) == (2 * batches if kept == 1000 else batches)
     assert judge.dense.value == accuracy(a, LABELS)
-    assert judge.dense.likeness == {"agreement": 1.0, "kl": 0.0}
+    assert judge.dense.likeness == {"agreement": 1.0, "kl": 0.0, "still right": 1.0}
     blind = Judge(make_task(), TensorDataset(IMAGES), dense, labelled=False)
     assert (blind(slim).metric, blind(slim).value) == ("agreement", agreement(a, b)[0])
+    assert "still right" not in blind(slim).likeness
     assert blind(slim).drop_from(blind.dense) == pytest.approx(1 - agreement(a, b)[0])
     assert not slim.training
 

@@ -105,7 +105,8 @@ def quality_rows(quality: Quality, final: str = "final") -> list[Row]:
     if quality.metric == "accuracy":
         rows = [(f"accuracy, {words}", f"{quality.dense:.4f}", f"{values[stage]:.4f}", "") for words, stage in stages]
         rows[-1] = (*rows[-1][:3], f"{100 * (quality.final - quality.dense):+.2f} points")
-        return rows
+        kept = quality.likeness.get("still right", {}).get("final")
+        return rows if kept is None else [*rows, ("still right", "1.0000", f"{kept:.4f}", "of what dense gets right")]
     if quality.metric != "agreement" or quality.kl is None:
         return _other_rows(quality, stages)
     crops = f"{quality.images} crops{', random weights' if quality.random_weights else ''}"

@@ -91,7 +91,7 @@ def _next_round(number: int) -> Stage:
         f"next.{number}",
         partial(_go_on, number),
         after=None,
-        needs=lambda _: ("slim", "plan", "data", "form", *measured),
+        needs=lambda _: ("slim", "plan", "samples", "form", *measured),
         makes=("base", "graph", "earlier"),
         spec=lambda _: None,
         when=lambda _: True,
@@ -99,7 +99,7 @@ def _next_round(number: int) -> Stage:
 
 
 def _go_on(
-    number: int, work: Work, slim: nn.Module, plan: Plan, data: Data, form: dict[str, Any], **measured: Quality
+    number: int, work: Work, slim: nn.Module, plan: Plan, samples: Data, form: dict[str, Any], **measured: Quality
 ) -> dict[str, Any]:
     """What the next round cuts: the network that this one has left."""
     cut, trained = (measured[f"rounds_{number}_{name}"] for name in ("pruned", "final"))
@@ -108,4 +108,4 @@ def _go_on(
         f"round {number}: {left:.1%} of the MACs are left, {cut.metric} {cut.value:.4f} as cut and {trained.value:.4f} "
         "at its end"
     )
-    return {"base": slim, "graph": trace(slim, data.one, form=form["form"]), "earlier": plan}
+    return {"base": slim, "graph": trace(slim, samples.one, form=form["form"]), "earlier": plan}

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from ..ops import outputs as tensors_of
-from .metrics import Metric, Share
+from .metrics import Metric, Share, StillRight
 from .spec import TASKS, ClassificationSpec
 from .task import Task, TaskKind, main_output, softened_divergence
 
@@ -98,6 +98,9 @@ class Classification(Task):
             Metric("agreement", lambda: Share(self._same)),
             Metric("kl", lambda: Divergence(self._scores), higher_is_better=False),
         ]
+
+    def retention(self) -> list[Metric]:
+        return [Metric("still right", lambda: StillRight(self._right))]
 
     def classes_scored(self, outputs: Any) -> int | None:
         return self._scores(outputs).shape[1]

@@ -62,6 +62,24 @@ class Share:
         return float(torch.tensor(float(self.right)) / self.all) if self.all else None
 
 
+class StillRight:
+    """Of what the dense network gets right, the share that another gets right too: compared with pairs of the dense
+    network's outputs and targets. `right(outputs, targets)` are truth values, as many for either network."""
+
+    def __init__(self, right: Callable[[Any, Any], Tensor]) -> None:
+        self.right = right
+        self.kept = self.all = 0
+
+    def update(self, outputs: Any, compared: Any) -> None:
+        dense, targets = compared
+        ours, theirs = self.right(outputs, targets), self.right(dense, targets)
+        self.kept += int((ours & theirs).sum())
+        self.all += int(theirs.sum())
+
+    def compute(self) -> float | None:
+        return self.kept / self.all if self.all else None
+
+
 class Mean:
     """The mean over samples of `function(outputs, compared)`, of shape (samples,); summed in float64."""
 

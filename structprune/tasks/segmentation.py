@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from .classification import Divergence
-from .metrics import Metric, Share, Torchmetric, torchmetrics_class
+from .metrics import Metric, Share, StillRight, Torchmetric, torchmetrics_class
 from .spec import TASKS, SegmentationSpec
 from .task import Task, TaskKind, main_output, softened_divergence
 
@@ -50,6 +50,9 @@ class Segmentation(Task):
             Metric("agreement", lambda: Share(lambda a, b: self._scores(a).argmax(1) == self._scores(b).argmax(1))),
             Metric("kl", lambda: Divergence(self._scores), higher_is_better=False),
         ]
+
+    def retention(self) -> list[Metric]:
+        return [Metric("still right", lambda: StillRight(self._right))]
 
     def check(self, outputs: Any, targets: Any) -> None:
         scores = self._scores(outputs)

@@ -169,6 +169,18 @@ class Task:
         """
         raise NotImplementedError
 
+    def retention(self) -> list[Metric]:
+        """Gives the metrics of outputs compared with a pair: the dense network's outputs, and targets.
+
+        They say what of the dense network's right answers the slim one still gives, which a metric of each alone does
+        not: one network may be as good as the other and right elsewhere (negative flips; Yan et al.,
+        Positive-Congruent Training, CVPR 2021, section 3).
+
+        Returns:
+            The metrics; by default none.
+        """
+        return []
+
     def classes_scored(self, outputs: Any) -> int | None:
         """Counts the classes that outputs score a sample in.
 

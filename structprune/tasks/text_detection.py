@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..text.boxes import LINK, LOW, TEXT, boxes_of, matches
 from .distance import relative_square
-from .metrics import Metric
+from .metrics import Metric, StillRight
 from .regression import RelativeError
 from .spec import TASKS, TextDetectionSpec
 from .task import Task, TaskKind, main_output
@@ -65,6 +65,19 @@ class TextDetection(Task):
             Metric("boxes shared", lambda: _Matched(self.overlap, of_compared=False)),
             Metric("relative error", lambda: RelativeError(_maps), higher_is_better=False),
         ]
+
+    def retention(self) -> list[Metric]:
+        return [Metric("still right", lambda: StillRight(self._found))]
+
+    def _found(self, outputs: Any, targets: Any) -> Tensor:
+        """Which of the true words are found."""
+        pages = []
+        for maps, target in zip(_maps(outputs).float().numpy(), targets.float().numpy(), strict=True):
+            boxes = _boxes(target)
+            words = torch.zeros(len(boxes), dtype=torch.bool)
+            words[[word for _, word in matches(boxes_of(maps), boxes, least=self.overlap)]] = True
+            pages.append(words)
+        return torch.cat(pages)
 
     def check(self, outputs: Any, targets: Any) -> None:
         if not isinstance(targets, Tensor) or targets.dim() != 3 or targets.shape[2] != 4:

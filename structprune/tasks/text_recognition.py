@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.text import edit_distance
 
 from ..errors import RecipeError
 from ..text.reading import BLANK, decoded, read
-from .metrics import Metric
+from .metrics import Metric, StillRight
 from .regression import RelativeError
 from .spec import TASKS, TextRecognitionSpec
 from .task import Task, TaskKind, main_output, softened_divergence
@@ -54,6 +55,9 @@ class TextRecognition(Task):
             Metric("relative error", lambda: RelativeError(_scores), higher_is_better=False),
         ]
 
+    def retention(self) -> list[Metric]:
+        return [Metric("still right", lambda: StillRight(_right))]
+
     def check(self, outputs: Any, targets: Any) -> None:
         if not isinstance(targets, Tensor) or targets.dim() != 2 or targets.is_floating_point():
             kind = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
@@ -69,12 +73,22 @@ class _Characters:
 
     def update(self, outputs: Any, compared: Any) -> None:
         for ours, theirs in zip(_scores(outputs), compared, strict=True):
-            text, truth = read(ours.numpy()), decoded(theirs.numpy()) if theirs.dim() == 1 else read(theirs.numpy())
+            text, truth = read(ours.numpy()), _text(theirs)
             self.wrong += int(text != truth if self.whole else edit_distance([text], [truth], reduction="sum"))
             self.all += 1 if self.whole else len(truth)
 
     def compute(self) -> float | None:
         return 1 - self.wrong / self.all if self.all else None
+
+
+def _text(line: Tensor) -> str:
+    """Of a row of targets, or of a network's scores."""
+    return decoded(line.numpy()) if line.dim() == 1 else read(line.numpy())
+
+
+def _right(outputs: Any, targets: Tensor) -> Tensor:
+    """Which lines are right as a whole."""
+    return torch.tensor([_text(ours) == _text(truth) for ours, truth in zip(_scores(outputs), targets, strict=True)])
 
 
 def _scores(outputs: Any) -> Tensor:

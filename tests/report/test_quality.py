@@ -15,6 +15,9 @@ def test_with_labels_accuracy_stands_beside_what_is_near_to_dense():
     assert record.others == {"top-5 accuracy": {"dense": 1.0, "pruned": 0.95, "final": 0.95}}
     assert record.likeness["kl"] == {"dense": 0.0, "pruned": 0.3, "final": 0.3}
     assert quality_rows(record)[-1] == ("accuracy, final", "0.9000", "0.8000", "-10.00 points")
+    final.likeness["still right"] = dense.likeness["still right"] = 0.85
+    record = quality_record({"dense": dense, "pruned": final, "final": final})
+    assert quality_rows(record)[-1] == ("still right", "1.0000", "0.8500", "of what dense gets right")
 
 
 def test_without_labels_it_is_agreement_and_kl():

@@ -41,6 +41,7 @@ TINY = {
     "recover": ["means"],
     "finetune": {**RECIPE["finetune"], "epochs": 1},
 }
+SHORT = {"bench": {"seconds": 0.05}}
 ROOT = Path(__file__).parents[2]
 
 
@@ -66,6 +67,23 @@ def recipe_file(folder: Path, **changes) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump({**TINY, **changes}))
     return path
+
+
+@pytest.mark.thorough
+def test_what_sees_one_part_of_the_data_is_found_again_where_another_part_changes(tmp_path):
+    """A scan sees the calibration set, recovery is judged on what is held out, and neither sees what is trained on."""
+    recipe = tmp_path / "unlabelled.yaml"
+    data = {"source": "images", "crops": 6, "calibration": {"images": 36}}
+    prune = {"budget": {"macs": 0.7}, "allocation": "sensitivity", "scan": {"images": 4, "ratios": [0.5]}}
+    model = {"name": "test_resnet.r160_in1k", "pretrained": False}
+    recipe.write_text(yaml.safe_dump({"model": model, "data": data, "prune": prune, "recover": ["means"], **SHORT}))
+    stages = []
+    changes = ("data.crops=6", "data.train_crops=5", "data.crops=5", "data.calibration.images=33")
+    for number, change in enumerate(changes):
+        sp.run(recipe, tmp_path / str(number), overrides=[change])
+        events = map(json.loads, (tmp_path / str(number) / "log.jsonl").read_text().splitlines())
+        stages.append({event["stage"] for event in events if event["event"] == "found"} & {"scan", "recover"})
+    assert stages == [set(), {"scan", "recover"}, {"scan"}, set()]
 
 
 def test_two_recipes_that_train_the_same_network_train_it_once(tmp_path, monkeypatch):

@@ -84,6 +84,10 @@ def test_segmentation_by_the_confusion_matrix():
     ious = [((guess == c) & (truth == c)).sum() / u for c, u in enumerate(union) if u]
     assert found["miou"] == pytest.approx(np.mean(ious), rel=1e-6)
     assert found["pixel accuracy"] == pytest.approx((guess == truth).mean(), rel=1e-6)
+    other = torch.randn(6, 4, 5, 5)
+    theirs = other.argmax(1).numpy()[counts] == truth
+    kept = measured(task.retention(), [(scores, (other, masks))])["still right"]
+    assert kept == pytest.approx(((guess == truth) & theirs).sum() / theirs.sum(), rel=1e-6)
     small = torch.randn(2, 4, 3, 3)
     wanted = F.cross_entropy(F.interpolate(small, (5, 5), mode="bilinear"), masks[:2], ignore_index=255)
     assert torch.equal(task.loss(small, masks[:2]), wanted)

@@ -36,6 +36,9 @@ def test_boxes_found_and_kept():
     # 2·√10 = 6.3, so half of 6 more places on each side
     truth = torch.tensor([[[4.0, 4.0, 36.0, 36.0], [200, 200, 210, 210], [0, 0, 0, 0]]])
     assert measured(task.metrics(), two, truth) == {"words found": 0.5, "boxes right": 0.5}
+    assert measured(task.retention(), one, (two, truth)) == {"still right": 1.0}  # what goes is no true word
+    assert measured(task.retention(), squares((40, 40)), (two, truth)) == {"still right": 0.0}
+    assert measured(task.retention(), two, (squares(), truth)) == {"still right": None}
     alike = measured(task.likeness(), one, two)
     assert (alike["boxes kept"], alike["boxes shared"]) == (0.5, 1.0)
     assert alike["relative error"] == pytest.approx(0.5**0.5)
@@ -80,6 +83,8 @@ def test_characters_and_lines_read():
     assert measured(task.metrics(), ours, truth) == {"characters": 1 - 1 / 7, "lines": 0.5}
     alike = measured(task.likeness(), ours, scores("ward", "xy"))
     assert (alike["same characters"], alike["same lines"]) == (1 - 1 / 6, 0.5)
+    assert measured(task.retention(), ours, (scores("word", "xyz"), truth)) == {"still right": 0.5}
+    assert measured(task.retention(), ours, (scores("ward", "xyz"), truth)) == {"still right": 1.0}
     right, wrong = (task.loss(20 * scores(*texts), truth) for texts in (("word", "xyz"), ("ward", "xyz")))
     assert float(right) < 0.01 < float(wrong)
     assert float(task.imitation_loss(ours, ours)) == pytest.approx(0, abs=1e-6)

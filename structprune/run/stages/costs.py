@@ -130,24 +130,24 @@ def machine(recipe: Recipe) -> dict[str, Any]:
 @stage(
     "traced",
     after="data",
-    needs=("model", "data"),
+    needs=("model", "samples"),
     makes=("traced",),
     spec=lambda recipe: recipe.prune.form,
 )
-def trace_model(work: Work, model: nn.Module, data: Data) -> DependencyGraph:
+def trace_model(work: Work, model: nn.Module, samples: Data) -> DependencyGraph:
     """In module form where the recipe leaves it open, but what is an fx graph already (of an earlier run) stays one."""
     form: Form = work.spec if work.spec != "auto" else "graph" if isinstance(model, fx.GraphModule) else "module"
-    return trace(model, data.one, form=form)
+    return trace(model, samples.one, form=form)
 
 
 @stage(
     "costs",
     after="traced",
-    needs=("traced", "model", "data"),
+    needs=("traced", "model", "samples"),
     makes=("costs",),
     spec=lambda recipe: {"prune": recipe.prune, **machine(recipe)},
 )
-def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) -> Costs:
+def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, samples: Data) -> Costs:
     """The costs, once a plan with them was found possible: in module form, or in graph form where that is allowed."""
     spec = work.spec["prune"]
     allocation = allocation_of(spec.allocation)
@@ -160,7 +160,7 @@ def rehearse(work: Work, traced: DependencyGraph, model: nn.Module, data: Data) 
     except BudgetError:
         if spec.form != "auto":
             raise
-        freer = trace(model, data.one, form="graph")
+        freer = trace(model, samples.one, form="graph")
         _rehearse(costs, freer, spec, work.reporter)
         costs.form, costs.note = freer.form, _why_graph(traced, model)
     return costs
@@ -178,11 +178,11 @@ def keep_form(work: Work, costs: Costs) -> None:
     atomic_files.write_text(work.folder / "form.json", json.dumps({"form": costs.form, "note": costs.note}))
 
 
-@stage("graph", after="form", needs=("traced", "form", "model", "data"), makes=("graph", "dense_graph"))
+@stage("graph", after="form", needs=("traced", "form", "model", "samples"), makes=("graph", "dense_graph"))
 def choose_graph(
-    work: Work, traced: DependencyGraph, form: Mapping[str, Any], model: nn.Module, data: Data
+    work: Work, traced: DependencyGraph, form: Mapping[str, Any], model: nn.Module, samples: Data
 ) -> dict[str, DependencyGraph]:
-    graph = traced if traced.form == form["form"] else trace(model, data.one, form=form["form"])
+    graph = traced if traced.form == form["form"] else trace(model, samples.one, form=form["form"])
     return {"graph": graph, "dense_graph": graph}
 
 

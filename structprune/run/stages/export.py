@@ -40,58 +40,59 @@ def _exported(recipe: Recipe) -> dict[str, Any]:
 @stage(
     "dense_onnx",
     after="choose",
-    needs=("dense", "data"),
+    needs=("dense", "samples"),
     makes=("dense_onnx",),
     spec=_exported,
     read=lambda work: work.folder / "dense.onnx",
 )
-def export_dense(work: Work, dense: nn.Module, data: Data) -> None:
-    metadata = _metadata(work, data, None)
-    export_onnx(dense, data.example, work.folder / "dense.onnx", opset=work.spec["opset"], metadata=metadata)
+def export_dense(work: Work, dense: nn.Module, samples: Data) -> None:
+    metadata = _metadata(work, samples, None)
+    export_onnx(dense, samples.example, work.folder / "dense.onnx", opset=work.spec["opset"], metadata=metadata)
 
 
-def _metadata(work: Work, data: Data, plan: Plan | None) -> dict[str, str]:
-    return metadata_of(plan, model=work.spec["model"], task=work.spec["task"], images=data.images, labels=data.names)
+def _metadata(work: Work, samples: Data, plan: Plan | None) -> dict[str, str]:
+    images, labels = samples.images, samples.names
+    return metadata_of(plan, model=work.spec["model"], task=work.spec["task"], images=images, labels=labels)
 
 
 @stage(
     "files",
     after="judge_final",
     repeats=False,
-    needs=("slim", "plan", "data"),
+    needs=("slim", "plan", "samples"),
     first=("quality.pruned", "quality.final"),  # a network that does not run is said as such
     makes=("slim_onnx", "saved"),
     spec=_exported,
     read=lambda work: {"slim_onnx": work.folder / "slim.onnx", "saved": work.folder},
 )
-def export_slim(work: Work, slim: nn.Module, plan: Plan, data: Data) -> None:
+def export_slim(work: Work, slim: nn.Module, plan: Plan, samples: Data) -> None:
     """slim.onnx, slim.safetensors and plan.json."""
     work.reporter.stage("exporting dense and slim to ONNX")
-    metadata = _metadata(work, data, plan)
-    export_onnx(slim, data.example, work.folder / "slim.onnx", opset=work.spec["opset"], metadata=metadata)
+    metadata = _metadata(work, samples, plan)
+    export_onnx(slim, samples.example, work.folder / "slim.onnx", opset=work.spec["opset"], metadata=metadata)
     save(slim, plan, work.folder)
 
 
 @stage(
     "gate",
     after="files",
-    needs=("dense", "slim", "plan", "data", "slim_onnx", "saved"),
+    needs=("dense", "slim", "plan", "samples", "slim_onnx", "saved"),
     makes=("gates.final", "gates.macs"),
     spec=changes_weights,
 )
 def gate(
-    work: Work, dense: nn.Module, slim: nn.Module, plan: Plan, data: Data, slim_onnx: Path, saved: Path
+    work: Work, dense: nn.Module, slim: nn.Module, plan: Plan, samples: Data, slim_onnx: Path, saved: Path
 ) -> Mapping[str, Any]:
     """The acceptance gate, and an independent count of MACs."""
     work.reporter.stage("acceptance gate: masked dense = slim = reloaded = ONNX")
-    final: Gate = verify(dense, slim, plan, data.example, trained=bool(work.spec), folder=saved, onnx=slim_onnx)
-    return {"gates.final": final, "gates.macs": counted_macs(plan, dense, slim, data.one)}
+    final: Gate = verify(dense, slim, plan, samples.example, trained=bool(work.spec), folder=saved, onnx=slim_onnx)
+    return {"gates.final": final, "gates.macs": counted_macs(plan, dense, slim, samples.one)}
 
 
 @stage(
     "formats",
     after="gate",
-    needs=("slim", "plan", "data", "slim_onnx", "saved", "gates.*"),
+    needs=("slim", "plan", "samples", "slim_onnx", "saved", "gates.*"),
     makes=("formats", "format_files"),
     spec=lambda recipe: {**_exported(recipe), "formats": recipe.export.formats, "spec": recipe.model},
     when=lambda recipe: bool(recipe.export.formats),
@@ -100,16 +101,16 @@ def gate(
     title="slim in other formats",
 )
 def export_formats(
-    work: Work, slim: nn.Module, plan: Plan, data: Data, slim_onnx: Path, saved: Path, gates: dict[str, Gate]
+    work: Work, slim: nn.Module, plan: Plan, samples: Data, slim_onnx: Path, saved: Path, gates: dict[str, Gate]
 ) -> None:
     """Writes each format and compares its files with slim; those that differ are not kept."""
     finished = Finished(
         slim,
-        Inputs.of(data.example),
+        Inputs.of(samples.example),
         slim_onnx,
         saved / "slim.safetensors",
         model=work.spec["spec"],
-        metadata=_metadata(work, data, plan),
+        metadata=_metadata(work, samples, plan),
     )
     entries = []
     for name in work.spec["formats"]:
@@ -145,18 +146,20 @@ def _makes_int8(recipe: Recipe) -> bool:
 @stage(
     "int8",
     after="formats",
-    needs=("dense_onnx", "slim_onnx", "data", "judge", "gates.*"),
+    needs=("dense_onnx", "slim_onnx", "samples", "judge", "gates.*"),
     makes=("int8", "int8_files"),
     when=_makes_int8,
     read=lambda work: {"int8": _read_int8(work.folder), "int8_files": work.folder},
     sound_only=True,
     title="dense and slim in int8",
 )
-def quantise(work: Work, dense_onnx: Path, slim_onnx: Path, data: Data, judge: Judge, gates: dict[str, Gate]) -> None:
+def quantise(
+    work: Work, dense_onnx: Path, slim_onnx: Path, samples: Data, judge: Judge, gates: dict[str, Gate]
+) -> None:
     """Writes dense and slim in int8; how good and how large each is."""
-    assert data.calibration is not None
+    assert samples.calibration is not None
     work.reporter.stage("quantising dense and slim to int8 by onnxruntime, on calibration images")
-    batches, result = rebatched(data.calibration, INT8_BATCH, INT8_IMAGES), {}
+    batches, result = rebatched(samples.calibration, INT8_BATCH, INT8_IMAGES), {}
     for kind, source in (("dense", dense_onnx), ("slim", slim_onnx)):
         target = work.folder / f"{kind}-int8.onnx"
         quantize(source, target, [_feed(batch, list(made_up_inputs(source))) for batch in batches])

@@ -51,16 +51,22 @@ def choose_task(work: Work) -> Task:
     "data",
     after="task",
     needs=("model", "task"),
-    makes=("data", "training"),
+    makes=("data", "training", "samples", "held_out"),
     spec=lambda recipe: {"data": recipe.data, "choosing": recipe.chooses},
     content=lambda data, spec: data_digest(data),
 )
 def load(work: Work, model: nn.Module, task: Task) -> Mapping[str, Data]:
-    """The data, and what of it training sees: with other images to measure or calibrate on the training is the same."""
+    """The data, and its parts: what training sees, the `samples` that are traced, scanned and recovered by, and what is
+    held out. What sees one part alone is found again, made before, where only another part changes."""
     spec, choosing = work.spec["data"], work.spec["choosing"]
     data = load_data(spec, model, work.seed, task=task, choosing=choosing, tell=work.reporter.stage)
     work.say_notes(data.notes)
-    return {"data": data, "training": dataclasses.replace(data, test=(), calibration=None, notes=())}
+    return {
+        "data": data,
+        "training": dataclasses.replace(data, test=(), calibration=None, notes=()),
+        "samples": dataclasses.replace(data, test=(), train=None, validation=None, notes=()),
+        "held_out": dataclasses.replace(data, train=None, calibration=None, notes=()),
+    }
 
 
 def task_digest(task: Task) -> str:

@@ -84,16 +84,16 @@ def _write_scores(work: Work, scores: Scores) -> None:
 @stage(
     "scores",
     after="rotate",
-    needs=("base", "graph", "data", "task", "rotation?"),
+    needs=("base", "graph", "samples", "task", "rotation?"),
     repeats=True,
     makes=("scores", "first_scores"),  # `scan` and `rank` make further `scores`
     spec=lambda recipe: _scored_by(recipe, first_criterion(recipe)),
     read=lambda work: dict.fromkeys(("scores", "first_scores"), read_scores(work)),
 )
 def score_groups(
-    work: Work, base: nn.Module, graph: DependencyGraph, data: Data, task: Task, rotation: Rotation | None = None
+    work: Work, base: nn.Module, graph: DependencyGraph, samples: Data, task: Task, rotation: Rotation | None = None
 ) -> None:
-    scores = _score(work, graph, data, task, None, rotation)
+    scores = _score(work, graph, samples, task, None, rotation)
     left_out = unscorable(graph, work.spec["for"])
     values = {name: value for name, value in scores.values.items() if name not in left_out}
     _write_scores(work, dataclasses.replace(scores, values=values, unscored={**scores.unscored, **left_out}))
@@ -104,20 +104,26 @@ def _scans(recipe: Recipe) -> bool:
 
 
 @stage(
-    "scan", after="scores", needs=("graph", "scores", "data", "task"), makes=("scores",), when=_scans, read=read_scores,
-    spec=lambda recipe: recipe.prune.scan, title="the scan of each group's sensitivity",
-)  # fmt: skip
-def scan(work: Work, graph: DependencyGraph, scores: Scores, data: Data, task: Task) -> None:
-    _write_scores(work, scan_groups(work, graph, scores, data, task))
+    "scan",
+    after="scores",
+    needs=("graph", "scores", "samples", "task"),
+    makes=("scores",),
+    spec=lambda recipe: recipe.prune.scan,
+    when=_scans,
+    read=read_scores,
+    title="the scan of each group's sensitivity",
+)
+def scan(work: Work, graph: DependencyGraph, scores: Scores, samples: Data, task: Task) -> None:
+    _write_scores(work, scan_groups(work, graph, scores, samples, task))
 
 
-def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, data: Data, task: Task) -> Scores:
+def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, samples: Data, task: Task) -> Scores:
     """The scores with what the outputs lose when a share of one group's units goes."""
-    assert data.calibration is not None
+    assert samples.calibration is not None
     with work.reporter.bar("scanning the sensitivity of each group") as update:
         options: dict[str, Any] = {"task": task, "seed": work.seed, "memory": work.memory, "progress": update}
         spec = work.spec or ScanSpec()
-        images = scan_images(data.calibration, spec.images)
+        images = scan_images(samples.calibration, spec.images)
         scan = sensitivity(graph, scores, images, ratios=spec.ratios, **options)
     return dataclasses.replace(scores, sensitivity=scan, notes=scores.notes + scan.notes)
 
@@ -152,7 +158,7 @@ def set_goal(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, g
 @stage(
     "rank",
     after="widths",
-    needs=("graph", "widths", "data", "task", "rotation?"),
+    needs=("graph", "widths", "samples", "task", "rotation?"),
     makes=("scores",),
     spec=lambda recipe: _scored_by(recipe, recipe.prune.criterion),
     when=needs_widths,
@@ -160,15 +166,15 @@ def set_goal(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, g
     title="the layer-by-layer scores",
 )
 def rank(
-    work: Work, graph: DependencyGraph, widths: Plan, data: Data, task: Task, rotation: Rotation | None = None
+    work: Work, graph: DependencyGraph, widths: Plan, samples: Data, task: Task, rotation: Rotation | None = None
 ) -> None:
-    _write_scores(work, _score(work, graph, data, task, widths.widths, rotation))
+    _write_scores(work, _score(work, graph, samples, task, widths.widths, rotation))
 
 
 def _score(
     work: Work,
     graph: DependencyGraph,
-    data: Data,
+    samples: Data,
     task: Task,
     widths: dict[str, int] | None,
     rotation: Rotation | None,
@@ -179,7 +185,7 @@ def _score(
         scores = score(
             graph,
             spec["criterion"],
-            data.calibration,
+            samples.calibration,
             task=task,
             combine=spec["combine"],
             widths=widths,

@@ -19,11 +19,11 @@ from ...tasks import Task
 from ..stage import Work, stage
 
 
-@stage("judge", after="early", needs=("dense", "data", "task"), makes=("judge", "quality.dense"))
-def of_dense(work: Work, dense: nn.Module, data: Data, task: Task) -> Mapping[str, Any]:
-    samples = f"{len(data.test)} held-out images" if is_dataset(data.test) else "held-out data"  # type: ignore[arg-type]
+@stage("judge", after="early", needs=("dense", "held_out", "task"), makes=("judge", "quality.dense"))
+def of_dense(work: Work, dense: nn.Module, held_out: Data, task: Task) -> Mapping[str, Any]:
+    samples = f"{len(held_out.test)} held-out images" if is_dataset(held_out.test) else "held-out data"  # type: ignore[arg-type]
     work.reporter.stage(f"measuring quality on {samples}")
-    judge = Judge(task, data.test, dense, labelled=data.labelled, workers=data.workers)
+    judge = Judge(task, held_out.test, dense, labelled=held_out.labelled, workers=held_out.workers)
     return {"judge": judge, "quality.dense": judge.dense}
 
 
@@ -44,14 +44,14 @@ def of_slim(work: Work, slim: nn.Module, judge: Judge) -> Quality:
 @stage(
     "choose",
     after="judge",
-    needs=("dense", "data", "task"),
+    needs=("dense", "held_out", "task"),
     makes=("chooser",),
     when=lambda recipe: bool(recipe.prune.budget.bounds),
 )
-def of_choice(work: Work, dense: nn.Module, data: Data, task: Task) -> Judge:
+def of_choice(work: Work, dense: nn.Module, held_out: Data, task: Task) -> Judge:
     """Measures networks on the split that choices are made on."""
-    assert data.validation is not None
-    return Judge(task, data.validation, dense, labelled=data.labelled, workers=data.workers)
+    assert held_out.validation is not None
+    return Judge(task, held_out.validation, dense, labelled=held_out.labelled, workers=held_out.workers)
 
 
 @stage(

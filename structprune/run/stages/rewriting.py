@@ -16,14 +16,14 @@ from ..stage import Work, stage
 @stage(
     "rotate",
     after="dense_onnx",
-    needs=("dense", "graph", "data", "task"),
+    needs=("dense", "graph", "samples", "task"),
     makes=("dense", "base", "graph", "dense_graph", "rotation"),
     when=lambda recipe: recipe.prune.rotate,
 )
-def turn_streams(work: Work, dense: nn.Module, graph: DependencyGraph, data: Data, task: Task) -> dict[str, Any]:
+def turn_streams(work: Work, dense: nn.Module, graph: DependencyGraph, samples: Data, task: Task) -> dict[str, Any]:
     """Turns the dense network's linear streams, in place: the network as it came has been judged and exported."""
     with work.reporter.bar("turning linear streams") as update:
-        rotation = rotate(graph, data.calibration, task=task, memory=work.memory, progress=update)
+        rotation = rotate(graph, samples.calibration, task=task, memory=work.memory, progress=update)
     work.say_notes(rotation.notes)
     networks = {"dense": dense, "base": dense, "graph": graph, "dense_graph": graph}
     return {**networks, "rotation": rotation}

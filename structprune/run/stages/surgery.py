@@ -58,20 +58,20 @@ def _checks_cut(recipe: Recipe) -> bool:
 @stage(
     "check",
     after="judge_cut",
-    needs=("source", "slim", "cuts", "data"),
+    needs=("source", "slim", "cuts", "samples"),
     first=("quality.pruned",),  # a network that does not run is said as such
     makes=("gates.pruned",),
     when=_checks_cut,
 )
-def check(work: Work, source: nn.Module, slim: nn.Module, cuts: Plan, data: Data) -> Gate:
+def check(work: Work, source: nn.Module, slim: nn.Module, cuts: Plan, samples: Data) -> Gate:
     work.reporter.stage("checking the network as cut, before recovery and fine-tuning")
-    return verify(source, slim, cuts, data.example)
+    return verify(source, slim, cuts, samples.example)
 
 
 @stage(
     "recover",
     after="check",
-    needs=("source", "slim", "cuts", "data", "judge", "gates.*"),
+    needs=("source", "slim", "cuts", "samples", "judge", "gates.*"),
     makes=("slim", "recovery"),
     spec=lambda recipe: {"steps": recipe.recover, "code": [code_named(step.method) for step in recipe.recover]},
     when=lambda recipe: bool(recipe.recover),
@@ -85,7 +85,7 @@ def mend(
     source: nn.Module,
     slim: nn.Module,
     cuts: Plan,
-    data: Data,
+    samples: Data,
     judge: Judge,
     gates: dict[str, Gate],
 ) -> None:
@@ -94,7 +94,7 @@ def mend(
     for step in work.spec["steps"]:
         start = time.perf_counter()
         with work.reporter.bar(f"recovery: {step.method}") as update:
-            images = [Batch(Inputs.of(data.example))] if data.calibration is None else data.calibration
+            images = [Batch(Inputs.of(samples.example))] if samples.calibration is None else samples.calibration
             options: dict[str, Any] = {"seed": work.seed, "memory": work.memory}
             done = recover(source, slim, cuts, images, [step], **options, progress=update)
         slim, seconds = done.model, time.perf_counter() - start

@@ -18,7 +18,7 @@ from ..stage import Work, stage
 @stage(
     "timing",
     after="int8",
-    needs=("dense", "slim", "data", "dense_onnx", "slim_onnx", "int8_files?"),
+    needs=("dense", "slim", "samples", "dense_onnx", "slim_onnx", "int8_files?"),
     makes=("latency", "layers", "also"),
     spec=lambda recipe: {"runtime": recipe.runtime, "bench": recipe.bench, "also": recipe.also},
     sound_only=True,
@@ -27,7 +27,7 @@ def time_networks(
     work: Work,
     dense: nn.Module,
     slim: nn.Module,
-    data: Data,
+    samples: Data,
     dense_onnx: Path,
     slim_onnx: Path,
     int8_files: Path | None,
@@ -41,7 +41,7 @@ def time_networks(
     def opened(on: Runtime) -> dict[str, Any]:
         if on.files:
             return dict(onnx[on.dtype])
-        return {kind: on.prepare(network, data.example, Path()) for kind, network in networks.items()}
+        return {kind: on.prepare(network, samples.example, Path()) for kind, network in networks.items()}
 
     timed = opened(dataclasses.replace(runtime, dtype="float32"))
     if runtime.files:
