@@ -105,6 +105,8 @@ def _speed(report: Report) -> tuple[str, bool]:
     target = max(budget.speedup or 0.0, latency.dense_ms / (budget.latency_ms or math.inf))
     if high < NEAR * target:
         return f"{text}, short of the {target:.2f}× asked for", False
+    if low < NEAR * target and (speedup < NEAR * target or is_too_wide(speedup, latency.ci95)):
+        return f"{text}, which does not show the {target:.2f}× asked for", False
     return text, True
 
 

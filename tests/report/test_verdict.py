@@ -66,6 +66,16 @@ def test_a_loss_that_few_images_do_not_tell_from_chance_is_not_called_kept():
         ({"budget": {"speedup": 3.4}}, "good", "3.30× faster (95 %: 3.20 to 3.40);"),
         ({"budget": {"speedup": 4.0}}, "poor", "3.30× faster (95 %: 3.20 to 3.40), short of the 4.00× asked for"),
         ({"budget": {"latency_ms": 0.5}}, "poor", "3.30× faster (95 %: 3.20 to 3.40), short of the 6.60× asked for"),
+        (
+            {"budget": {"speedup": 3.4}, "latency": {"ci95": [2.9, 3.9]}},
+            "poor",
+            "at least 2.90× faster (95 %: 2.90 to 3.90; too wide to quote a factor), which does not show the 3.40×",
+        ),
+        (
+            {"budget": {"speedup": 3.45}, "latency": {"ci95": [3.2, 3.42]}},
+            "poor",
+            "3.30× faster (95 %: 3.20 to 3.42), which does not show the 3.45× asked for",
+        ),
         ({"latency": None}, "good", "4.4× smaller, 4.0× fewer MACs"),
         ({"gate": {"passed": False}}, "broken", "not proven: the gate failed"),
     ],
