@@ -76,7 +76,7 @@ def test_a_network_and_a_folder_of_ones_own(place):
     assert report["gate"]["passed"]
     assert (quality["metric"], quality["images"]) == ("accuracy", 12)
     assert quality["dense"] > 0.6
-    assert set(quality["likeness"]) == {"agreement", "kl"}
+    assert set(quality["likeness"]) == {"agreement", "kl", "still right"}
     assert report["data"] == {"notes": ["3 classes, numbered in this order: 0, 1, 2"], "skipped": []}
     blind = run(place, "blind", model={"run": str(place / "classes")}, data={**data, "labels": False})
     assert blind["quality"]["metric"] == "agreement"
