@@ -21,9 +21,10 @@ from ..stage import Work, stage
 
 @stage("judge", after="early", needs=("dense", "held_out", "task"), makes=("judge", "quality.dense"))
 def of_dense(work: Work, dense: nn.Module, held_out: Data, task: Task) -> Mapping[str, Any]:
-    samples = f"{len(held_out.test)} held-out images" if is_dataset(held_out.test) else "held-out data"  # type: ignore[arg-type]
-    work.reporter.stage(f"measuring quality on {samples}")
-    judge = Judge(task, held_out.test, dense, labelled=held_out.labelled, workers=held_out.workers)
+    test = held_out.test
+    split = f"{len(test)} held-out images" if is_dataset(test) else "held-out data"  # type: ignore[arg-type]
+    work.reporter.stage(f"measuring quality on {split}")
+    judge = Judge(task, test, dense, labelled=held_out.labelled, workers=held_out.workers)
     return {"judge": judge, "quality.dense": judge.dense}
 
 
