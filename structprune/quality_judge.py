@@ -18,6 +18,7 @@ from .calibration.batches import Batch
 from .data.loading import Stream, loader_of
 from .errors import ModelError, RecipeError
 from .modules import evaluating
+from .process_state import memory_reused
 from .tasks.metrics import Metric, Tally
 from .tasks.task import Task
 from .user_code_calls import in_one_line
@@ -89,6 +90,7 @@ class Judge:
             self._known = self(self.network)
         return self._known
 
+    @memory_reused()
     def __call__(self, network: Network) -> Quality:
         """Measures a module, in evaluation mode, or an ONNX file or session of the same inputs and outputs.
 

@@ -15,6 +15,7 @@ from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
 from ..messages import shown, unknown
+from ..process_state import memory_reused
 from ..records import Scores
 from ..tasks.task import Task
 from ..typing import Combination, CriterionName
@@ -36,6 +37,7 @@ Progress = Callable[[float], None]
     memory=number(above=0),
     progress=function,
 )
+@memory_reused()
 def score(
     graph: DependencyGraph,
     criterion: CriterionName | str | CriterionFunction,

@@ -47,10 +47,15 @@ def with_rounds(stages: Sequence[Stage], recipe: Recipe, tell: Tell | None = Non
         return last
     rounds: list[Stage] = []
     for number, each in enumerate(rounds_of(recipe, tell)[:-1], 1):
-        rounds += [_of_round(entry, each, number) for entry in stages if entry.repeats and entry.when(each)]
+        rounds += [_of_round(entry, each, number) for entry in stages if _repeats(entry, each)]
         rounds.append(_next_round(number))
     before = sum(entry.when(recipe) for entry in stages[: places[0]])
     return [*last[:before], *rounds, *last[before:]]
+
+
+def _repeats(entry: Stage, recipe: Recipe) -> bool:
+    """Whether a round before the last has a stage, by its own recipe."""
+    return bool(entry.repeats) and (entry.between or entry.when)(recipe)
 
 
 def _of_round(entry: Stage, recipe: Recipe, number: int) -> Stage:

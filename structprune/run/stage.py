@@ -55,6 +55,7 @@ class Stage:
         sound_only: whether it is left out once a gate has failed.
         title: what it is about, for a line that says that its artefact was found.
         repeats: whether each round of a schedule has it; by default as the stage that it follows.
+        between: whether a round before the last has it, by that round's recipe; by default as `when` has it.
         kind: the name under which the store keeps its artefact, where it is a copy of another stage.
     """
 
@@ -72,6 +73,7 @@ class Stage:
     sound_only: bool = False
     title: str = ""
     repeats: bool | None = None
+    between: Callable[[Recipe], bool] | None = None
     kind: str = ""
 
 
@@ -93,6 +95,7 @@ def stage(
     sound_only: bool = False,
     title: str = "",
     repeats: bool | None = None,
+    between: Callable[[Recipe], bool] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a function as a stage; see `Stage`. Raises RecipeError for a name that is taken."""
 
@@ -100,7 +103,7 @@ def stage(
         if name in STAGES:
             raise RecipeError(f"stage {name} is there already: give another name")
         needed = needs if callable(needs) else lambda recipe: needs
-        more = (first, read, reads, content, sound_only, title, repeats)
+        more = (first, read, reads, content, sound_only, title, repeats, between)
         STAGES[name] = Stage(name, function, after, needed, makes, spec, when, *more)
         return function
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class TextDetection(Task):
         for maps, target in zip(_maps(outputs).float().numpy(), targets.float().numpy(), strict=True):
             boxes = _boxes(target)
             words = torch.zeros(len(boxes), dtype=torch.bool)
-            words[[word for _, word in matches(boxes_of(maps), boxes, least=self.overlap)]] = True
+            words[[word for _, word in matches(_boxes(maps), boxes, least=self.overlap)]] = True
             pages.append(words)
         return torch.cat(pages)
 
@@ -96,7 +97,7 @@ class _Matched:
         maps = _maps(outputs)
         others = compared if isinstance(compared, Tensor) and compared.dim() == 3 else _maps(compared)
         for ours, theirs in zip(maps.float().numpy(), others.float().numpy(), strict=True):
-            boxes = boxes_of(ours), _boxes(theirs)
+            boxes = _boxes(ours), _boxes(theirs)
             self.right += len(matches(*boxes, least=self.overlap))
             self.all += len(boxes[self.of_compared])
 
@@ -106,7 +107,15 @@ class _Matched:
 
 def _boxes(target: np.ndarray) -> np.ndarray:
     """The boxes of a row of targets, or of a network's maps."""
-    return boxes_of(target) if target.ndim == 3 else target[target.any(1)]
+    return _boxes_of_maps(target.tobytes(), target.shape) if target.ndim == 3 else target[target.any(1)]
+
+
+@lru_cache(maxsize=128)
+def _boxes_of_maps(values: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """Each measure asks for the boxes of the same maps: those of a batch, dense and slim, are found once."""
+    boxes = boxes_of(np.frombuffer(values, np.float32).reshape(shape))
+    boxes.setflags(write=False)
+    return boxes
 
 
 def _maps(outputs: Any) -> Tensor:

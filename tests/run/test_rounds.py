@@ -220,6 +220,25 @@ def test_recovery_mends_each_round(tmp_path):
     assert dataclasses.asdict(run.value("rounds.1.final"))["value"] == rounds[0][0].quality
 
 
+def test_where_rounds_are_not_trained_the_last_cut_is_proven_and_no_other(tmp_path, monkeypatch):
+    original, plans = surgery.prune, []
+
+    def broken(model, plan):
+        slim = original(model, plan)
+        if len(plans) > 1:
+            slim.two.weight.data = slim.two.weight.data.roll(1, dims=1)
+        plans.append(plan)
+        return slim
+
+    assert {"pruned.1", "pruned", "final"} <= set(runner(tmp_path).gates())  # where they are trained, each is
+    schedule = {**ROUNDS["prune"], "schedule": {"rounds": 3, "epochs": 0}}
+    run = runner(tmp_path, prune=schedule, finetune=None)
+    assert [name for name in run.gates() if name.startswith("pruned")] == ["pruned"]
+    monkeypatch.setattr(surgery, "prune", broken)
+    assert not run.value("gates.pruned").passed  # of the dense network and the plans of all rounds
+    assert len(plans) == 3
+
+
 def test_rounds_without_training_end_in_the_dense_network_cut_and_recovered_at_once(tmp_path):
     changes = {"recover": ["means"], "data": {**ROUNDS["data"], "calibration": {"images": 48}}, "finetune": None}
     schedule = {**ROUNDS["prune"], "schedule": {"rounds": 3, "epochs": 0}}

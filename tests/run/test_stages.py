@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import structprune as sp
 from structprune.criteria import CRITERIA
+from structprune.data.identity import data_digest
 from structprune.errors import BudgetError, GateError, RecipeError, StoreError
 from structprune.progress import Reporter
 from structprune.recipe import check_recipe
@@ -84,6 +85,18 @@ def test_what_sees_one_part_of_the_data_is_found_again_where_another_part_change
         events = map(json.loads, (tmp_path / str(number) / "log.jsonl").read_text().splitlines())
         stages.append({event["stage"] for event in events if event["event"] == "found"} & {"scan", "recover"})
     assert stages == [set(), {"scan", "recover"}, {"scan"}, set()]
+
+
+def test_how_many_processes_read_is_nothing_that_a_scan_hangs_on(tmp_path):
+    pages = {"source": "text_pages", "image_size": 128, "pages": 2, "calibration": {"images": 4}}
+    digests = []
+    for workers in (0, 2):
+        recipe = {"model": {"name": "test_resnet.r160_in1k", "pretrained": False}, "task": "text_detection"}
+        recipe |= {"data": {**pages, "workers": workers}, "prune": {"budget": {"macs": 0.7}}}
+        run = runner_of(check_recipe(recipe), Reporter(), Artefacts(tmp_path))
+        assert run.value("held_out").workers == workers
+        digests.append(data_digest(run.value("samples")))
+    assert digests[0] == digests[1]
 
 
 def test_two_recipes_that_train_the_same_network_train_it_once(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def load(work: Work, model: nn.Module, task: Task) -> Mapping[str, Data]:
     return {
         "data": data,
         "training": dataclasses.replace(data, test=(), calibration=None, notes=()),
-        "samples": dataclasses.replace(data, test=(), train=None, validation=None, notes=()),
+        "samples": dataclasses.replace(data, test=(), train=None, validation=None, workers=0, notes=()),
         "held_out": dataclasses.replace(data, train=None, calibration=None, notes=()),
     }
 

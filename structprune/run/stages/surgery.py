@@ -62,6 +62,7 @@ def _checks_cut(recipe: Recipe) -> bool:
     first=("quality.pruned",),  # a network that does not run is said as such
     makes=("gates.pruned",),
     when=_checks_cut,
+    between=trains_between,  # else the next one cuts the dense network anew, and the last proves all of it
 )
 def check(work: Work, source: nn.Module, slim: nn.Module, cuts: Plan, samples: Data) -> Gate:
     work.reporter.stage("checking the network as cut, before recovery and fine-tuning")
