@@ -25,8 +25,6 @@ from .observation_sites import Layer, Seen, Site, flat
 from .registry import DATA, NEEDS, Criterion, CriterionFunction, Unscored, criterion_of
 from .views import COMBINE, Activation, Consumer, GroupView, broken_weights, combine, why_not_finite
 
-Progress = Callable[[float], None]
-
 
 @checked(
     graph=instance(DependencyGraph, "what structprune.trace gives"),
@@ -49,7 +47,7 @@ def score(
     widths: Mapping[str, int] | None = None,
     seed: int = 0,
     memory: float = LIMIT,
-    progress: Progress = lambda share: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Scores:
     """Scores every unit of every group: low scores go first.
 
@@ -145,7 +143,7 @@ class _Run:
         combines: bool,
         widths: Mapping[str, int] | None,
         seed: int,
-        progress: Progress,
+        progress: Callable[[float], None],
         memory: float = LIMIT,
         task: Task | None = None,
     ) -> None:
