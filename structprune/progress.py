@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,7 +63,9 @@ class Reporter:
                 progress.update(task, completed=share, description=text)
                 if not self.console.is_terminal and time.monotonic() - last_line >= QUIET:
                     last_line = time.monotonic()
-                    self.console.print(f"  {text}: {100 * share:.0f} %", highlight=False, markup=False)
+                    left = progress.tasks[0].time_remaining
+                    then = "" if left is None else f", {timedelta(seconds=round(left))} left"
+                    self.console.print(f"  {text}: {100 * share:.0f} %{then}", highlight=False, markup=False)
 
             yield update
 

@@ -15,7 +15,6 @@ from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
 from ..messages import shown, unknown
-from ..process_state import memory_reused
 from ..records import Scores
 from ..tasks.task import Task
 from ..typing import Combination, CriterionName
@@ -35,7 +34,6 @@ from .views import COMBINE, Activation, Consumer, GroupView, broken_weights, com
     memory=number(above=0),
     progress=function,
 )
-@memory_reused()
 def score(
     graph: DependencyGraph,
     criterion: CriterionName | str | CriterionFunction,

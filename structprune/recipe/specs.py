@@ -163,7 +163,9 @@ class Recipe(Strict):
         default=(),
         description="what wins quality back without labels, in this order, before any fine-tuning: names or mappings",
     )
-    finetune: FinetuneSpec | None = Field(default=None, description="training after the cut, on labels")
+    finetune: FinetuneSpec | None = Field(
+        default=None, description="training after the cut, on labels or towards the dense network"
+    )
     runtime: RuntimeSpec = Field(  # which looks for no engine
         default_factory=RuntimeSpec.model_construct, description="what the network is made for, and timed on"
     )
@@ -177,9 +179,10 @@ class Recipe(Strict):
 
     @property
     def chooses(self) -> bool:
-        """Whether something is chosen by quality, for which data is kept that is neither trained nor measured on."""
+        """Whether something is chosen or followed by quality, for which data is kept that is neither trained nor
+        measured on in the end."""
         training = (spec for spec in (self.train, self.finetune) if spec is not None)
-        return bool(self.prune.budget.bounds) or any(spec.chooses for spec in training)
+        return bool(self.prune.budget.bounds) or any(spec.validates for spec in training)
 
     @property
     def also(self) -> list[Runtime]:

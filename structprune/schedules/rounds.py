@@ -164,10 +164,9 @@ def schedule_flaws(recipe: Recipe, allocation: Allocation) -> Iterator[str]:
             f"finetune.warmup_epochs={recipe.finetune.warmup_epochs} leaves nothing of "
             f"prune.schedule.epochs={schedule.epochs}"
         )
-    elif recipe.finetune.chooses and recipe.finetune.val_interval > schedule.epochs:
+    elif recipe.finetune.chooses and recipe.finetune.interval > schedule.epochs:
         yield (
-            f"finetune.val_interval={recipe.finetune.val_interval} never comes in "
-            f"prune.schedule.epochs={schedule.epochs}"
+            f"finetune.val_interval={recipe.finetune.interval} never comes in prune.schedule.epochs={schedule.epochs}"
         )
 
 

@@ -29,6 +29,20 @@ def loader_for(train: Any, spec: TrainSpec, task: Task, workers: int) -> DataLoa
     return data_loader(train, spec.batch_size, task.collate, workers=workers, shuffle=True, drop_last=True)
 
 
+def check_shares(spec: TrainSpec, processes: int) -> None:
+    """Raises RecipeError for batches that processes can't share evenly, or whose parts can't be mixed in pairs."""
+    if spec.batch_size % processes:
+        raise RecipeError(
+            f"batch_size={spec.batch_size} can't be shared evenly by {processes} processes: give a multiple of "
+            f"{processes}"
+        )
+    if spec.mixes and spec.batch_size % (2 * processes):
+        raise RecipeError(
+            f"mixup and cutmix take samples in pairs, and batch_size={spec.batch_size} leaves each of {processes} "
+            f"processes an odd number: give a multiple of {2 * processes}"
+        )
+
+
 def example_of(train: Any, task: Task, model: nn.Module) -> Inputs:
     """The inputs of one sample of the training data, where the network is."""
     raw = next(iter(train)) if isinstance(train, DataLoader) else task.collate([train[0]])

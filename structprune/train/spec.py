@@ -27,7 +27,7 @@ class TrainSpec(Strict):
     """
 
     epochs: Whole = Field(ge=1, description="how often the training data is gone through")
-    batch_size: Whole = Field(default=64, ge=2, description="samples in a forward pass, in each process")
+    batch_size: Whole = Field(default=64, ge=2, description="samples in a forward pass, of all processes together")
     grad_accum_steps: Whole = Field(default=1, ge=1, description="forward passes to an update of the weights")
     opt: str = Field(default="adamw", description="one of timm's optimisers by its name")
     opt_kwargs: dict[str, Any] = Field(default_factory=dict, description="further arguments of the optimiser")
@@ -71,7 +71,12 @@ class TrainSpec(Strict):
     grad_checkpointing: bool = Field(
         default=False, description="compute activations again in place of keeping them, where the network knows how"
     )
-    val_interval: Whole = Field(default=1, ge=1, description="epochs between measurements on the validation split")
+    val_interval: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="epochs between measurements on a validation split, which it asks for; by default 1 where "
+        "`keep_best` or `patience` choose by it, and else nothing is measured while training",
+    )
     patience: Whole | None = Field(
         default=None, ge=1, description="end after so many epochs without a better one, and keep the best"
     )
@@ -130,7 +135,7 @@ class TrainSpec(Strict):
             raise ValueError("sched=multistep needs decay_milestones, such as [30, 60]")
         if self.mixes and self.batch_size % 2:
             raise ValueError(f"mixup and cutmix take samples in pairs, and batch_size={self.batch_size} is odd")
-        if self.val_interval > self.epochs and self.chooses:
+        if self.interval > self.epochs and self.chooses:
             raise ValueError(f"val_interval={self.val_interval} never comes in epochs={self.epochs}")
         exact = [spec.method for spec in self.methods if spec.exact_weights]
         if len(exact) > 1:
@@ -146,8 +151,18 @@ class TrainSpec(Strict):
 
     @property
     def chooses(self) -> bool:
-        """Whether something is chosen by quality, for which a validation split is kept."""
+        """Whether something is chosen by quality on the validation split."""
         return self.keep_best or self.patience is not None
+
+    @property
+    def validates(self) -> bool:
+        """Whether quality is measured while training, for which a validation split is kept."""
+        return self.chooses or self.val_interval is not None
+
+    @property
+    def interval(self) -> int:
+        """Epochs between measurements on the validation split."""
+        return self.val_interval or 1
 
     @property
     def needs_labels(self) -> bool:

@@ -25,7 +25,7 @@ from ..tasks.building import make_task
 from ..user_code import Tell
 from ..user_code_calls import in_one_line
 from .averaging import AveragedWeights
-from .batches import example_of, lists_of, loader_for
+from .batches import check_shares, example_of, lists_of, loader_for
 from .checkpoint import restore, store
 from .memory_format import channels_last
 from .method import UNKNOWN_CUT, ComingCut, Step, Training, TrainingMethod, device_kept, make_method
@@ -157,11 +157,7 @@ def _begun(
             f"training under {kind} leaves each process a part of the weights, and a network is cut from whole ones: "
             "launch it with data parallelism alone (accelerate launch --multi_gpu)"
         )
-    if spec.batch_size % accelerator.num_processes:
-        raise RecipeError(
-            f"batch_size={spec.batch_size} can't be shared evenly by {accelerator.num_processes} processes: give a "
-            f"multiple of {accelerator.num_processes}"
-        )
+    check_shares(spec, accelerator.num_processes)
     for part in model.modules():
         release(part)  # another's marks: it would be neither moved nor wrapped
     if spec.grad_checkpointing:
@@ -352,8 +348,10 @@ def _methods(
     methods = [*further, *methods]
     if validation is not None:
         return [*methods, Validation(spec, task, validation, workers, average, methods)]
-    if spec.chooses:
-        raise RecipeError("keep_best and patience need a validation split, and the data has none: leave them out")
+    if spec.validates:
+        raise RecipeError(
+            "keep_best, patience and val_interval need a validation split, and the data has none: leave them out"
+        )
     return methods
 
 

@@ -57,17 +57,17 @@ class Validation(TrainingMethod):
             self.metric = self.task.metrics()[0]
         elif training.dense is not None:
             self.metric, self.dense = next(iter(self.task.likeness()), None), training.taught_by("keep_best")
-        if self.metric is None and self.spec.chooses:
+        if self.metric is None and self.spec.validates:
             raise RecipeError(
-                f"keep_best and patience measure beside labels or a dense network's outputs, and here task "
-                f"{self.task.name} has neither: leave them out"
+                "keep_best, patience and val_interval measure beside labels or a dense network's outputs, and here "
+                f"task {self.task.name} has neither: leave them out"
             )
         if training.dense is not None and self.spec.chooses:
             self._weigh(training.model, 0)
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         self.epochs, self.value = epoch, None
-        if self.metric is None or (epoch % self.spec.val_interval and epoch < self.spec.epochs):
+        if self.metric is None or (epoch % self.spec.interval and epoch < self.spec.epochs):
             return
         standing: AbstractContextManager[None] = (
             nullcontext() if self.average is None else self.average.standing_in(model)
@@ -129,7 +129,8 @@ class Validation(TrainingMethod):
         value = tally.compute()
         if value is None:
             raise RecipeError(
-                f"{self.metric.name} has no value on the validation split: leave keep_best and patience out"
+                f"{self.metric.name} has no value on the validation split: leave keep_best, patience and val_interval "
+                "out"
             )
         return value
 

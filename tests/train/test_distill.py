@@ -12,7 +12,7 @@ from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec
 from structprune.tasks.building import make_task
 from structprune.train import agreement, fit, predict
-from tests.train.small_training import equal, network, samples
+from tests.train.small_training import equal, interrupted, network, samples
 
 
 def pair(folder):
@@ -68,6 +68,15 @@ def test_the_best_weights_are_kept_without_labels_and_those_that_it_begins_with_
     assert end == pytest.approx(max(start, *(row.value for row in figures)))
     assert equal(slim, cut()) == (lr > 1)
     assert f"{end:.4f}, {kept}" in notes[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"feature_loss_weight": 1.0, "modules": ["0"]}])
+def test_an_interrupted_distillation_ends_the_same(tmp_path, options):
+    dense, _ = pair(tmp_path)
+    spec = TrainSpec(epochs=3, batch_size=32, lr=0.01, methods=[{"method": "distill", **options}])
+    data, taught = TensorDataset(*samples()), {"dense": dense, "seed": 5}
+    whole = fit(network(), data, spec, checkpoint=tmp_path / "whole", **taught)
+    assert equal(whole, interrupted(spec, tmp_path, at=9, **taught))
 
 
 def test_nothing_to_measure_by_is_said_before_training(tmp_path):

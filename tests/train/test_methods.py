@@ -114,7 +114,7 @@ def test_training_ends_when_the_validation_split_gains_no_more(tmp_path):
     assert equal(whole, interrupted(stopping(), tmp_path, at=6 * best + 3, **options))
     again = fit(network(), TensorDataset(images, labels), stopping(), checkpoint=tmp_path / "whole", **options)
     assert equal(whole, again)  # it had ended, and does not go on
-    with pytest.raises(RecipeError, match="patience need a validation split"):
+    with pytest.raises(RecipeError, match="patience and val_interval need a validation split"):
         fit(network(), TensorDataset(images, labels), stopping(), seed=5, checkpoint=tmp_path / "none")
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from structprune.errors import RecipeError
-from structprune.recipe import TrainSpec
+from structprune.recipe import TrainSpec, check_recipe
 from structprune.train import fit
 from structprune.train.trainer import EpochFigures
 from tests.train.small_training import equal, interrupted, network, samples
@@ -171,8 +171,42 @@ def test_options_that_can_t_be(tmp_path):
         trained(tmp_path / "a", opt_kwargs={"nestrov": 1})
     with pytest.raises(ValueError, match="sched=plateau can't be resumed to the same weights"):
         TrainSpec(epochs=1, lr=0.1, sched="plateau")
-    with pytest.raises(RecipeError, match="keep_best and patience need a validation split"):
-        trained(tmp_path / "b", keep_best=True)
+    for option in ({"keep_best": True}, {"val_interval": 1}):
+        with pytest.raises(RecipeError, match="keep_best, patience and val_interval need a validation split"):
+            trained(tmp_path / "b", **option)
+
+
+def test_measuring_every_few_epochs_asks_for_a_validation_split_and_chooses_nothing():
+    recipe = {"model": {"name": "resnet18"}, "data": {"source": "digits"}, "prune": {"budget": {"macs": 0.5}}}
+    training = {"epochs": 4, "lr": 0.1}
+    assert not check_recipe({**recipe, "finetune": training}).chooses
+    assert check_recipe({**recipe, "finetune": {**training, "val_interval": 2}}).chooses
+    assert not TrainSpec(**training, val_interval=2).chooses
+
+
+def after_a_step(folder, **options):
+    """What one step of plain gradient descent makes of a linear network, what it was, and its gradients."""
+    model = plain()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    images, labels = samples()
+    gradients = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
+    fixed = {"epochs": 1, "batch_size": 192, "lr": 0.1, "opt": "momentum", "momentum": 0.0, "sched": "constant"}
+    slope = dict(zip(before, gradients, strict=True))
+    return trained(folder, model=model, **fixed, **options).state_dict(), before, slope
+
+
+def test_weights_are_decayed_and_biases_are_not(tmp_path):
+    stepped, before, slope = after_a_step(tmp_path / "a", weight_decay=0.5)
+    decayed = before["1.weight"] - 0.1 * (slope["1.weight"] + 0.5 * before["1.weight"])
+    torch.testing.assert_close(stepped["1.weight"], decayed)
+    torch.testing.assert_close(stepped["1.bias"], before["1.bias"] - 0.1 * slope["1.bias"])
+
+
+def test_gradients_are_bounded_by_their_values(tmp_path):
+    stepped, before, slope = after_a_step(tmp_path / "a", clip_grad=0.01, clip_mode="value")
+    for key, gradient in slope.items():
+        assert gradient.abs().max() > 0.01
+        torch.testing.assert_close(stepped[key], before[key] - 0.1 * gradient.clamp(-0.01, 0.01))
 
 
 OPTIONS = {

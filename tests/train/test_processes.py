@@ -33,9 +33,10 @@ def test_the_gradients_of_the_slim_network_are_averaged_over_processes(tmp_path)
     assert ended.returncode == 0, ended.stderr.decode()[-2000:]
     first, second = (torch.load(tmp_path / f"out.{rank}") for rank in (0, 1))
     assert first["said"] == second["said"]  # both end by what the first one measures
-    stopped, odd = first["said"]
+    stopped, odd, apart = first["said"]
     assert "epoch" in stopped
     assert odd == "batch_size=9 can't be shared evenly by 2 processes: give a multiple of 2"
+    assert apart.endswith("batch_size=6 leaves each of 2 processes an odd number: give a multiple of 4")
     for network in ("dense", "before", "slim", "stopped"):  # weights and BatchNorm's statistics
         assert all(torch.equal(value, second[network][key]) for key, value in first[network].items()), network
     # one step on the mean gradient of two batches is a step on the gradient over all images

@@ -55,16 +55,12 @@ def main(out):
         network(), TensorDataset(images, labels), stopping, validation=noise, seed=0,
         checkpoint=Path(f"{out}.stopped"), tell=said.append,
     )  # fmt: skip
-    try:
-        fit(
-            network(),
-            TensorDataset(images, labels),
-            spec.model_copy(update={"batch_size": 9}),
-            seed=0,
-            checkpoint=Path(f"{out}.odd"),
-        )
-    except RecipeError as error:
-        said.append(str(error))
+    for odd in ({"batch_size": 9}, {"batch_size": 6, "mixup": 0.5}):
+        try:
+            uneven = spec.model_copy(update=odd)
+            fit(network(), TensorDataset(images, labels), uneven, seed=0, checkpoint=Path(f"{out}.odd"))
+        except RecipeError as error:
+            said.append(str(error))
     found = {
         "stopped": stopped.state_dict(),
         "said": said,
