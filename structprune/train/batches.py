@@ -29,6 +29,15 @@ def loader_for(train: Any, spec: TrainSpec, task: Task, workers: int) -> DataLoa
     return data_loader(train, spec.batch_size, task.collate, workers=workers, shuffle=True, drop_last=True)
 
 
+def let_seed_decide(loader: DataLoader) -> None:
+    """Takes generators of their own from what draws an epoch's order: each epoch's is of its own seed then, in one
+    process as in several, and in a resumed training as in a whole one."""
+    samplers: list[Any] = [loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
+    for sampler in samplers:
+        if getattr(sampler, "generator", None) is not None:
+            sampler.generator = None
+
+
 def check_shares(spec: TrainSpec, processes: int) -> None:
     """Raises RecipeError for batches that processes can't share evenly, or whose parts can't be mixed in pairs."""
     if spec.batch_size % processes:

@@ -38,6 +38,11 @@ def store(
     atomic_files.write(path, lambda aside: save_file(held, aside, metadata))
 
 
+def check_plain(state: Any, who: str) -> None:
+    """Raises StoreError, which names `who`, for a state that can't be written as plain data."""
+    _plain(state, [], who)
+
+
 def store_state(path: Path, state: Any, who: str) -> None:
     """Writes a state by itself. Raises StoreError, which names `who`, for one that can't be written as plain data."""
     held: list[Tensor] = []

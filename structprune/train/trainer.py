@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset
 
 from ..copying import release
 from ..data.loading import Stream, check_readable, guarded
@@ -25,8 +25,8 @@ from ..tasks.building import make_task
 from ..user_code import Tell
 from ..user_code_calls import in_one_line
 from .averaging import AveragedWeights
-from .batches import check_shares, example_of, lists_of, loader_for
-from .checkpoint import restore, store
+from .batches import check_shares, example_of, let_seed_decide, lists_of, loader_for
+from .checkpoint import check_plain, restore, store
 from .memory_format import channels_last
 from .method import UNKNOWN_CUT, ComingCut, Step, Training, TrainingMethod, device_kept, make_method
 from .mixing import MixedSamples
@@ -166,8 +166,7 @@ def _begun(
     source = loader_for(train, spec, task, workers)
     optimizer = make_optimizer(model, spec)
     wrapped, prepared, loader = accelerator.prepare(model, optimizer, source)
-    if isinstance(source.sampler, RandomSampler):
-        source.sampler.generator = None  # each epoch's order is of its own seed, in one process as in several
+    let_seed_decide(source)
     passes = len(loader)
     if not passes:
         raise RecipeError(f"batch_size={spec.batch_size} is more than the {len(train)} training images")  # type: ignore[arg-type]
@@ -214,6 +213,7 @@ class _Trainer:
         )  # fmt: skip
         for method in self.methods:
             method.start(training)
+            check_plain(method.state(), f"training method {type(method).__name__}")  # and not after an epoch's work
 
     def take(self, states: list[Any]) -> None:
         """Gives the methods and the scaler of losses the states that a checkpoint holds."""

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from structprune.cli import main
-from structprune.sweep import Job, on_this_machine
+from structprune.sweep import Job, on_this_machine, sweep
 from structprune.sweep.processes import execute
-from tests.sweep.small_sweep import BASE
+from tests.sweep.small_sweep import BASE, quiet, write_sweep
 
 BAD = {**BASE, "prune": {"criterion": "l11", "budget": {"macs": 0.5}}}  # it ends before anything is imported
 
@@ -63,6 +63,14 @@ def test_ctrl_c_in_the_midst_ends_all(tmp_path, monkeypatch):
     assert len(processes) >= 2
     assert all(process.poll() is not None for process in processes)
     assert not (tmp_path / "long" / "report.json").exists()
+
+
+@pytest.mark.thorough
+def test_two_processes_at_a_time_end_in_one_table(tmp_path):
+    path = write_sweep(tmp_path, {"grid": {"prune.criterion": ["l1", "random"]}, "seeds": 1, "timing_seconds": 0.02})
+    report = sweep(path, tmp_path / "out", executor=on_this_machine(2), reporter=quiet())
+    assert [(arm.arm, arm.n, arm.failed) for arm in report.arms] == [("l1", 1, 0), ("random", 1, 0)]
+    assert all((tmp_path / "out" / f"{arm}-seed0" / "slim.onnx").is_file() for arm in ("l1", "random"))
 
 
 def test_sigterm_is_taken_as_ctrl_c(monkeypatch):

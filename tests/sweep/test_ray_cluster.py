@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from structprune.errors import RecipeError
+from structprune.sweep import sweep
 from structprune.sweep.ray_cluster import on_ray
+from tests.sweep.small_sweep import quiet, write_sweep
 from tests.sweep.test_processes import BAD, job_of
 
 
@@ -40,3 +42,11 @@ def test_jobs_end_as_they_do_here_and_an_exception_ends_those_at_work(cluster, t
     assert "nowhere" in lost.log.read_text()
     assert not (tmp_path / "long" / "report.json").exists()
     assert cluster.is_initialized()  # as it was before
+
+
+@pytest.mark.thorough
+def test_a_sweep_on_the_cluster_ends_in_its_table(cluster, tmp_path):
+    path = write_sweep(tmp_path, {"grid": {"prune.criterion": ["l1", "random"]}, "seeds": 1, "timing_seconds": 0.02})
+    report = sweep(path, tmp_path / "out", executor=on_ray(2), reporter=quiet())
+    assert [(arm.arm, arm.n, arm.failed) for arm in report.arms] == [("l1", 1, 0), ("random", 1, 0)]
+    assert "l1" in (tmp_path / "out" / "sweep.md").read_text()

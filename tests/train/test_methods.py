@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from structprune.errors import RecipeError
+from structprune.errors import RecipeError, StoreError
 from structprune.progress import Reporter
 from structprune.recipe import TrainSpec, check_recipe
 from structprune.run import runner_of
@@ -144,6 +144,21 @@ class Unsettled(TrainingMethod):
 
     def after_epoch(self, model, epoch):
         self.settled = epoch >= self.until
+
+
+class Opaque(TrainingMethod):
+    """With a state that no checkpoint can hold."""
+
+    def state(self):
+        return {"held": object()}
+
+
+def test_a_state_that_can_not_be_kept_is_said_before_training(tmp_path):
+    steps, spec = [], Spec(epochs=1, batch_size=64, lr=0.002)
+    options = {"methods": [Opaque()], "progress": lambda step, count, shown: steps.append(step)}
+    with pytest.raises(StoreError, match="training method Opaque keeps a object, which can't be stored"):
+        fit(network(), TensorDataset(*samples()), spec, seed=0, checkpoint=tmp_path / "a", **options)
+    assert not steps
 
 
 @pytest.mark.parametrize("until", [3, 9])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, TensorDataset, WeightedRandomSampler
 
 from structprune.errors import RecipeError
 from structprune.recipe import TrainSpec, check_recipe
@@ -233,6 +233,29 @@ def test_an_interrupted_training_with_options_ends_the_same(tmp_path, name):
         **validation,
     )
     assert equal(whole, interrupted(TrainSpec(**options), tmp_path, at=15, **validation))
+
+
+def weighted_batches(batched):
+    """A loader whose sampler has a generator of its own, that draws some images more often than others."""
+    data, generator = TensorDataset(*samples()), torch.Generator().manual_seed(7)
+    sampler = WeightedRandomSampler([1.0, 5.0] * 96, 192, generator=generator)
+    if batched:
+        return DataLoader(data, batch_sampler=BatchSampler(sampler, 32, drop_last=True))
+    return DataLoader(data, batch_size=32, sampler=sampler)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_an_interrupted_training_goes_on_with_the_order_of_a_loader_of_ones_own(tmp_path, batched):
+    def interrupt(step, steps, shown):
+        if step == 9:
+            raise KeyboardInterrupt
+
+    spec, options = TrainSpec(epochs=3, batch_size=32, lr=0.02), {"seed": 5, "checkpoint": tmp_path / "part"}
+    whole = fit(network(), weighted_batches(batched), spec, seed=5, checkpoint=tmp_path / "whole")
+    loader = weighted_batches(batched)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), loader, spec, progress=interrupt, **options)
+    assert equal(whole, fit(network(), loader, spec, **options))
 
 
 def test_the_figures_of_all_epochs_survive_an_interruption(tmp_path):
