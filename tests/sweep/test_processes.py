@@ -14,6 +14,7 @@ from structprune.sweep import Job, on_this_machine, sweep
 from structprune.sweep.processes import execute
 from tests.sweep.small_sweep import BASE, quiet, write_sweep
 
+LONG = {**BASE, "train": {**BASE["train"], "epochs": 2000}}  # still at work when the others have ended
 BAD = {**BASE, "prune": {"criterion": "l11", "budget": {"macs": 0.5}}}  # it ends before anything is imported
 
 
@@ -47,7 +48,7 @@ def test_an_interrupted_process_is_ended(tmp_path):
 @pytest.mark.thorough
 def test_ctrl_c_in_the_midst_ends_all(tmp_path, monkeypatch):
     """Three jobs, two at a time: the first ends at once, and the exception comes before the others do."""
-    jobs = [job_of(tmp_path, "bad", BAD), job_of(tmp_path, "long"), job_of(tmp_path, "waiting")]
+    jobs = [job_of(tmp_path, "bad", BAD), job_of(tmp_path, "long", LONG), job_of(tmp_path, "waiting")]
     processes = []
     start = subprocess.Popen
 

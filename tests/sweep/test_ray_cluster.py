@@ -9,7 +9,7 @@ from structprune.errors import RecipeError
 from structprune.sweep import sweep
 from structprune.sweep.ray_cluster import on_ray
 from tests.sweep.small_sweep import quiet, write_sweep
-from tests.sweep.test_processes import BAD, job_of
+from tests.sweep.test_processes import BAD, LONG, job_of
 
 
 def test_without_ray_it_says_how_to_install_it(monkeypatch):
@@ -30,7 +30,7 @@ def cluster():
 def test_jobs_end_as_they_do_here_and_an_exception_ends_those_at_work(cluster, tmp_path):
     """The first job ends at once; a lost one says so; the exception comes before the long one is over."""
     lost = replace(job_of(tmp_path, "lost"), directory=tmp_path / "nowhere")
-    jobs, endings = [job_of(tmp_path, "bad", BAD), lost, job_of(tmp_path, "long")], {}
+    jobs, endings = [job_of(tmp_path, "bad", BAD), lost, job_of(tmp_path, "long", LONG)], {}
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         for job, ending in on_ray(2)(jobs):
             endings[job.name] = ending.code
