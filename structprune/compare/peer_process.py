@@ -113,7 +113,7 @@ def _do(task: Task, progress: Progress) -> None:
     with Stopwatch() as preparing:
         model = build_model(recipe.model, recipe.seed)
         purpose = make_task(recipe.task)
-        data = load_data(recipe.data, model, recipe.seed, task=purpose, choosing=recipe.chooses)
+        data = load_data(recipe.data, model, recipe.seed, task=purpose, choosing=recipe.validates)
     if not isinstance(data.example, torch.Tensor):
         raise RecipeError("torch-pruning is compared on models of one input tensor")
     x = data.one

@@ -178,9 +178,9 @@ class Recipe(Strict):
         return self.export.int8 or any(spec.dtype == "int8" for spec in (self.runtime, *self.bench.also))
 
     @property
-    def chooses(self) -> bool:
-        """Whether something is chosen or followed by quality, for which data is kept that is neither trained nor
-        measured on in the end."""
+    def validates(self) -> bool:
+        """Whether quality is measured on the way, for which data is kept that is neither trained on nor measured on in
+        the end."""
         training = (spec for spec in (self.train, self.finetune) if spec is not None)
         return bool(self.prune.budget.bounds) or any(spec.validates for spec in training)
 

@@ -197,7 +197,7 @@ def test_a_recipe_with_patience_keeps_a_split_for_it(tmp_path, own):
     assert "accuracy on the validation split was best" in text
     data = runner.value("data")
     assert len(data.train) + len(data.validation) == 1437
-    assert not recipe(tmp_path).chooses
+    assert not recipe(tmp_path).validates
     with_own = recipe(tmp_path, train=train)
     stage = next(entry for entry in runner.stages if entry.name == "train")
     before = stage.spec(with_own)["code"]

@@ -179,8 +179,8 @@ def test_options_that_can_t_be(tmp_path):
 def test_measuring_every_few_epochs_asks_for_a_validation_split_and_chooses_nothing():
     recipe = {"model": {"name": "resnet18"}, "data": {"source": "digits"}, "prune": {"budget": {"macs": 0.5}}}
     training = {"epochs": 4, "lr": 0.1}
-    assert not check_recipe({**recipe, "finetune": training}).chooses
-    assert check_recipe({**recipe, "finetune": {**training, "val_interval": 2}}).chooses
+    assert not check_recipe({**recipe, "finetune": training}).validates
+    assert check_recipe({**recipe, "finetune": {**training, "val_interval": 2}}).validates
     assert not TrainSpec(**training, val_interval=2).chooses
 
 

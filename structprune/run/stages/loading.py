@@ -52,7 +52,7 @@ def choose_task(work: Work) -> Task:
     after="task",
     needs=("model", "task"),
     makes=("data", "training", "samples", "held_out"),
-    spec=lambda recipe: {"data": recipe.data, "choosing": recipe.chooses},
+    spec=lambda recipe: {"data": recipe.data, "choosing": recipe.validates},
     content=lambda data, spec: data_digest(data),
 )
 def load(work: Work, model: nn.Module, task: Task) -> Mapping[str, Data]:
