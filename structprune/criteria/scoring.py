@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..argument_checks import checked, function, instance, mapping, number, optional, whole
-from ..calibration import Batch, Spread, batches_for
+from ..calibration import Batch, Spread, Sweep, batches_for
 from ..errors import ModelError, RecipeError, StructPruneError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
@@ -343,25 +343,28 @@ class _Run:
                 self.values[group.name] = self._whole(view, self._call(view))
                 self._remove(group, view, [])
             return
-        working = self.collector.working
-        sweep = working.sweep(batches, self.collector.memory)
+        sweep = self.collector.working.sweep(batches, self.collector.memory)
         images = sum(batch.images for batch in batches)
-        sites = {group.name: self.collector.sampled(group) for group in groups}
         order = sorted(groups, key=self.collector.first)
         for place, group in enumerate(order):
             self.progress(place / len(order))
             sweep.go(self.collector.first(group))
             with self._or_unscored(group):
-                samples = self.collector.samples(sweep, sites[group.name], images)
-                share = self.criterion.squares / len(samples)
-                consumers = [
-                    (site.layer, self.collector.blocks(site, torch.cat(parts), share)) for site, parts in samples
-                ]
-                view = self._view(group, consumers=tuple(block for _, blocks in consumers for block in blocks))
-                self.values[group.name] = self._whole(view, self._call(view))
-                self._remove(group, view, consumers)
+                self._rank(group, sweep, images)
         if sweep.anew:
             self.collector.notes["the network"] = f"ran anew for each group on {sweep.anew} of {len(batches)} batches"
+
+    def _rank(self, group: Group, sweep: Sweep, images: int) -> None:
+        """Ranks a group by what its consumers read from where the sweep stands on, and takes out what goes."""
+        samples = self.collector.samples(sweep, self.collector.sampled(group), images)
+        share = self.criterion.squares / len(samples)
+        consumers = []
+        for site, parts in samples:
+            consumers.append((site.layer, self.collector.blocks(site, torch.cat(parts), share)))
+            parts.clear()  # windows take much memory, and are not needed twice
+        view = self._view(group, consumers=tuple(block for _, blocks in consumers for block in blocks))
+        self.values[group.name] = self._whole(view, self._call(view))
+        self._remove(group, view, consumers)
 
     def _remove(self, group: Group, view: GroupView, consumers: Sequence[tuple[Layer, list[Consumer]]]) -> None:
         """Takes the units that will go out of the working network: their kernels become zero, the others are mended."""

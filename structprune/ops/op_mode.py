@@ -31,7 +31,6 @@ class OpMode(SchemaCheckMode):
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
-        self.torch_call = _TorchCall(self)
         self._open = ExitStack()
 
     def call(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -88,6 +87,7 @@ class OpMode(SchemaCheckMode):
             return self.call(func, args, kwargs or {})
 
     def __enter__(self) -> Any:
+        self.torch_call = _TorchCall(self)
         self._open.enter_context(plain_transformers())
         self._open.enter_context(enable_python_dispatcher())
         super().__enter__()
@@ -97,6 +97,7 @@ class OpMode(SchemaCheckMode):
 
     def __exit__(self, *error: Any) -> None:
         self._open.close()
+        del self.torch_call  # which knows this mode: what the mode holds would live on until Python looks for cycles
 
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
