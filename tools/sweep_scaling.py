@@ -1,4 +1,4 @@
-"""How long a sweep that has run would take with other numbers of workers and seeds, from what its runs have logged.
+"""How long a sweep that has run would take with other numbers of workers, seeds and models, from what its runs logged.
 
     python tools/sweep_scaling.py runs/training_mnist --workers 1 2 4 8 16 32
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from structprune.errors import StructPruneError
 from structprune.suites.command_line import Parser, fail, positive, whole
-from structprune.suites.sweep_scaling import read_costs, seed_rows, worker_rows
+from structprune.suites.sweep_scaling import model_rows, read_costs, seed_rows, worker_rows
 
 WORKERS = [1, 2, 4, 8, 16, 32]
 START = 5.0  # seconds: importing PyTorch and reading the recipe
@@ -34,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"| workers ({len(runs)} runs) | minutes | times as fast | time in use |\n|---:|---:|---:|---:|")
     for count, minutes, faster, used in worker_rows(runs, options.workers):
         print(f"| {count} | {minutes:.1f} | {faster:.2f} | {used:.0%} |")
-    print("\n| seeds, on one worker | minutes | if nothing were shared |\n|---:|---:|---:|")
-    for count, minutes, unshared in seed_rows(runs):
-        print(f"| {count} | {minutes:.1f} | {unshared:.1f} |")
+    for what, rows in (("seeds", seed_rows(runs)), ("models", model_rows(runs))):
+        print(f"\n| {what}, on one worker | minutes | if nothing were shared |\n|---:|---:|---:|")
+        for count, minutes, unshared in rows:
+            print(f"| {count} | {minutes:.1f} | {unshared:.1f} |")
 
 
 if __name__ == "__main__":

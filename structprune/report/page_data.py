@@ -14,7 +14,7 @@ from .group_picture import group_picture
 from .headline import is_share, share_interval
 from .network_stages import is_worth_folding, stages_of
 from .records import Report
-from .training_records import Epochs
+from .training_records import Epoch, Epochs
 
 STAGES = {"dense": "dense", "pruned": "as cut", "recovered": "recovered"}
 
@@ -195,13 +195,15 @@ def point_cloud(
 def curves(epochs: Epochs) -> dict[str, Any]:
     """The loss of each training by epoch, and each metric of validation; `one_epoch` has those with nothing to draw.
 
+    What the slim network was trained for in several rounds is one line.
+
     Args:
         epochs: Of the trainings of a run.
 
     Returns:
         The data of each picture, by its name.
     """
-    trainings = {name: rows for name, rows in (("dense", epochs.dense), ("slim", epochs.slim)) if len(rows) > 1}
+    trainings = {name: rows for name, rows in _trainings(epochs) if len(rows) > 1}
     if not trainings:
         return {}
     loss = {name: ([r.epoch for r in rows], _finite([r.train_loss for r in rows])) for name, rows in trainings.items()}
@@ -225,7 +227,31 @@ def one_epoch(epochs: Epochs) -> list[str]:
     Returns:
         `dense`, `slim`, both or neither.
     """
-    return [name for name, rows in (("dense", epochs.dense), ("slim", epochs.slim)) if len(rows) == 1]
+    return [name for name, rows in _trainings(epochs) if len(rows) == 1]
+
+
+def _trainings(epochs: Epochs) -> list[tuple[str, list[Epoch]]]:
+    return [("dense", epochs.dense), ("slim", epochs.throughout())]
+
+
+def trained_rounds(epochs: Epochs) -> list[tuple[int, int, int]]:
+    """Where the rounds lie on the curve of a slim network that was trained in several.
+
+    Args:
+        epochs: Of the trainings of a run.
+
+    Returns:
+        The number of each round that trained, and its first and its last epoch as the curve counts them; nothing where
+        there was one training at most.
+    """
+    if not any(epochs.rounds):
+        return []
+    spans, last = [], 0
+    for number, rows in enumerate([*epochs.rounds, epochs.slim], 1):
+        if rows:
+            spans.append((number, last + 1, last + len(rows)))
+            last += len(rows)
+    return spans
 
 
 def _lines(title: str, lines: dict[str, tuple[list[int], list[float | None]]]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def build_report(recipe: Recipe, graph: DependencyGraph, plan: Plan, measured: M
         quality=quality,
         recovery=list(measured.recovery),
         rounds=_rounds(plan, measured) if recipe.prune.schedule else [],
-        epochs=Epochs(**{name: list(epochs) for name, epochs in measured.epochs.items()}),
+        epochs=_epochs(plan, measured),
         finetuning=_finetuning(recipe, plan),
         gate=gate_record(measured.gates["final"], measured.gates.get("pruned"), _all_passed(measured)),
         barriers=[Barrier(**asdict(barrier)) for barrier in graph.barriers],
@@ -152,6 +152,14 @@ def _rounds(plan: Plan, measured: Measurements) -> list[PruningRound]:
         amounts = {"macs": cut["macs"]["slim"], "params": cut["params"]["slim"]}
         rounds.append(PruningRound.model_validate({**amounts, **known}))
     return rounds
+
+
+def _epochs(plan: Plan, measured: Measurements) -> Epochs:
+    """How the trainings went: of the dense network, and of the slim one in each round."""
+    earlier = range(1, len(plan.constraints.get("cuts", [])))
+    rounds = [list(measured.rounds.get(f"{number}.epochs.slim", [])) for number in earlier]
+    own = {name: list(epochs) for name, epochs in measured.epochs.items()}
+    return Epochs(**own, rounds=rounds if any(rounds) else [])
 
 
 def _finetuning(recipe: Recipe, plan: Plan) -> Finetuning | None:

@@ -50,3 +50,11 @@ class Epochs(JsonRecord):
 
     dense: list[Epoch] = Field(default_factory=list, description="of the dense network; empty if it was not trained")
     slim: list[Epoch] = Field(default_factory=list, description="of the slim network, in the last round; or empty")
+    rounds: list[list[Epoch]] = Field(
+        default_factory=list, description="of the slim network in each round before the last; empty without rounds"
+    )
+
+    def throughout(self) -> list[Epoch]:
+        """The epochs of the slim network in all rounds, counted on from each to the next."""
+        rows = [row for epochs in (*self.rounds, self.slim) for row in epochs]
+        return [row.model_copy(update={"epoch": number}) for number, row in enumerate(rows, 1)]

@@ -1,4 +1,4 @@
-"""How long a sweep would take on other numbers of workers and of seeds: a simulation from what its runs have logged."""
+"""How long a sweep would take with other numbers of workers, seeds and models: simulated from what its runs logged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from ..errors import StructPruneError
 from ..json_records import read_record
@@ -21,6 +23,7 @@ class RunCosts:
 
     name: str
     seed: int
+    model: str
     parts: Sequence[Part]
 
 
@@ -43,7 +46,18 @@ def read_costs(folder: Path, start: float) -> list[RunCosts]:
     for event in (event for events in logs.values() for event in events if event["event"] == "made"):
         # a run that waits for another logs what it waited for as made: the longest is what making took
         seconds[event["artefact"]] = max(seconds.get(event["artefact"], 0.0), float(event["seconds"]))
-    return [RunCosts(name, seed, [(None, start), *_parts(events, seconds)]) for (name, seed), events in logs.items()]
+    return [
+        RunCosts(name, seed, _model(folder / name / "recipe.yaml"), [(None, start), *_parts(events, seconds)])
+        for (name, seed), events in logs.items()
+    ]
+
+
+def _model(path: Path) -> str:
+    """What a run's recipe says of its network, as one text."""
+    try:
+        return json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))["model"], sort_keys=True)
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise StructPruneError(f"{path} can't be read: {error}") from error
 
 
 def _events(path: Path) -> list[dict]:
@@ -116,9 +130,19 @@ def worker_rows(runs: Sequence[RunCosts], workers: Sequence[int]) -> list[tuple[
 
 def seed_rows(runs: Sequence[RunCosts]) -> list[tuple[int, float, float]]:
     """For each number of seeds: minutes on one worker, and what they would be if nothing were shared."""
-    seeds = sorted({run.seed for run in runs})
+    return _growing(runs, [run.seed for run in runs])
+
+
+def model_rows(runs: Sequence[RunCosts]) -> list[tuple[int, float, float]]:
+    """The same for each number of models, in the order of the sweep."""
+    return _growing(runs, [run.model for run in runs])
+
+
+def _growing(runs: Sequence[RunCosts], values: Sequence[object]) -> list[tuple[int, float, float]]:
+    """Rows of the runs with the first value, with the first two, and so on."""
+    distinct = list(dict.fromkeys(values))
     rows = []
-    for count in range(1, len(seeds) + 1):
-        some = [run for run in runs if run.seed in seeds[:count]]
+    for count in range(1, len(distinct) + 1):
+        some = [run for run, value in zip(runs, values, strict=True) if value in distinct[:count]]
         rows.append((count, makespan(some, 1) / 60, makespan(some, 1, shared=False) / 60))
     return rows

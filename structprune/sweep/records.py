@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ..json_records import JsonRecord
+from ..report.training_records import PruningRound
 from ..runtimes.machine import Environment
 
 SCHEMA: Literal["structprune.sweep/1"] = "structprune.sweep/1"
@@ -36,6 +37,9 @@ class FinishedRun(JsonRecord):
     dense_ms: float = Field(description="median milliseconds of a forward pass of the dense network")
     ms: float = Field(description="likewise of the slim network")
     speedup: float = Field(description="how many times as fast as dense the slim network was measured to be")
+    rounds: list[PruningRound] = Field(
+        default_factory=list, description="each round of a cut in several; empty without a schedule"
+    )
 
 
 class FailedRun(JsonRecord):
@@ -45,6 +49,18 @@ class FailedRun(JsonRecord):
     seed: int = Field(description="the recipe's seed")
     folder: str = Field(description="its folder inside the sweep's")
     error: str = Field(description="what it said in the end, or how its process ended")
+
+
+class RoundSummary(JsonRecord):
+    """One round of an arm's cut, over the seeds whose runs went as far."""
+
+    round: int = Field(description="counted from 1")
+    n: int = Field(description="runs that had it")
+    cut: Spread = Field(description="multiply-adds of dense ÷ those of the network that it left")
+    params: Spread = Field(description="parameters of dense ÷ those of the network that it left")
+    pruned: Spread = Field(description="the metric as cut in this round")
+    recovered: Spread | None = Field(description="after recovery; `null` without")
+    final: Spread = Field(description="the metric at the end of the round")
 
 
 class ArmSummary(JsonRecord):
@@ -64,6 +80,9 @@ class ArmSummary(JsonRecord):
     params: Spread | None = Field(description="parameters of the slim network")
     ms: Spread | None = Field(description="median milliseconds of a forward pass of the slim network")
     speedup: Spread | None = Field(description="how many times as fast as dense it was measured to be")
+    rounds: list[RoundSummary] = Field(
+        default_factory=list, description="each round of a cut in several; empty without a schedule"
+    )
 
 
 class ArmTiming(JsonRecord):

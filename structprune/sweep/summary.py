@@ -10,7 +10,7 @@ from .arms import Arm
 from .differences import families_of
 from .fronts import fronts_of
 from .reading import Run, Sweep
-from .records import SCHEMA, ArmSummary, FailedRun, FinishedRun, SweepReport
+from .records import SCHEMA, ArmSummary, FailedRun, FinishedRun, RoundSummary, SweepReport
 from .spread import spread
 
 _NUMBERS = ("dense", "quality", "macs", "params", "ms", "speedup")  # of a run, whose spread an arm has
@@ -43,6 +43,7 @@ def finished_run(run: Run, report: Report) -> FinishedRun:
         dense_ms=latency.dense_ms,
         ms=latency.slim_ms,
         speedup=latency.speedup,
+        rounds=report.rounds,
     )
 
 
@@ -84,5 +85,28 @@ def _summary(arm: Arm, runs: Sequence[FinishedRun], failures: Sequence[FailedRun
         metric=own[0].metric if own else None,
         higher_is_better=own[0].higher_is_better if own else None,
         cut=cut,
+        rounds=_rounds(own),
         **spreads,
+    )
+
+
+def _rounds(runs: Sequence[FinishedRun]) -> list[RoundSummary]:
+    """Each round of the runs of an arm, over those that went as far."""
+    return [
+        _round(number, [run for run in runs if len(run.rounds) >= number])
+        for number in range(1, max((len(run.rounds) for run in runs), default=0) + 1)
+    ]
+
+
+def _round(number: int, runs: Sequence[FinishedRun]) -> RoundSummary:
+    rounds = [run.rounds[number - 1] for run in runs]
+    recovered = [entry.recovered for entry in rounds if entry.recovered is not None]
+    return RoundSummary(
+        round=number,
+        n=len(runs),
+        cut=spread([run.dense_macs / entry.macs for run, entry in zip(runs, rounds, strict=True)]),
+        params=spread([run.dense_params / entry.params for run, entry in zip(runs, rounds, strict=True)]),
+        pruned=spread([entry.pruned for entry in rounds]),
+        recovered=spread(recovered) if recovered else None,
+        final=spread([entry.final for entry in rounds]),
     )

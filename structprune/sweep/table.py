@@ -15,6 +15,7 @@ from .spread import shown_spread
 from .verdict import verdict_lines
 
 PICTURE = "sweep.png"
+_ROUND_HEADS = ["arm", "round", "MACs cut", "parameters cut", "as cut", "recovered", "at its end"]
 _CSV_NUMBERS = ("quality", "dense", "macs", "cut", "params", "ms", "speedup")
 
 
@@ -97,7 +98,23 @@ def sweep_markdown(report: SweepReport) -> str:
         lines += ["", f"![Quality against multiply-adds and latency]({PICTURE})"]
     for text in captions(report):
         lines += ["", _plain(text)]
+    if any(arm.rounds for arm in report.arms):
+        lines += ["", "## Rounds", "", *markdown_table(_ROUND_HEADS, _round_rows(report))]
     return "\n".join(lines) + "\n"
+
+
+def _round_rows(report: SweepReport) -> list[list[str]]:
+    """A line for each round of each arm that is cut in several: multiply-adds of dense ÷ what is left, and quality."""
+    return [
+        [
+            arm.arm,
+            str(entry.round),
+            *(shown_spread(number, 2) for number in (entry.cut, entry.params)),
+            *(shown_spread(number, 4) for number in (entry.pruned, entry.recovered, entry.final)),
+        ]
+        for arm in report.arms
+        for entry in arm.rounds
+    ]
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 import structprune as sp
 from structprune.recipe import check_recipe
 from structprune.report import render_html
+from structprune.report.page_data import plots_of
 from structprune.report.records import Report
 from tests.run.small_network import RECIPE, short_turns
 
@@ -35,6 +36,20 @@ def test_the_report_has_each_epoch_as_the_summary_has_it(folder):
         assert {row["metric"] for row in epochs[name]} == {"accuracy"}
 
 
+def test_the_curve_of_the_slim_network_goes_through_all_rounds(folder):
+    data = json.loads((folder / "report.json").read_text())
+    epochs = data["epochs"]
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    losses = [event["train_loss"] for event in logged if event["event"] == "epoch" and event["network"] == "slim"]
+    assert [row["train_loss"] for row in [*epochs["rounds"][0], *epochs["slim"]]] == pytest.approx(losses)
+    report = Report.model_validate(data)
+    assert [row.epoch for row in report.epochs.throughout()] == [1, 2, 3]
+    line = plots_of(report)["loss"]["lines"][1]
+    assert (line["label"], line["x"], line["y"]) == ("slim", [1, 2, 3], pytest.approx(losses))
+    page = " ".join((folder / "report.html").read_text().split())
+    assert "round 1 in epoch 1, round 2 in epochs 2 to 3." in page
+
+
 def test_the_page_draws_them_and_says_what_they_are(folder):
     page = (folder / "report.html").read_text()
     assert 'aria-label="Training loss by epoch, of the dense and the slim network' in page
@@ -43,7 +58,7 @@ def test_the_page_draws_them_and_says_what_they_are(folder):
 
 def test_a_training_of_one_epoch_is_no_curve_and_the_page_says_so(folder):
     data = json.loads((folder / "report.json").read_text())
-    data["epochs"]["slim"] = data["epochs"]["slim"][:1]
+    data["epochs"] |= {"slim": data["epochs"]["slim"][:1], "rounds": []}
     page = render_html(Report.model_validate(data), "name")
     assert "slim: one epoch, in the table." in page
     assert "dense: one epoch" not in page

@@ -7,12 +7,16 @@ import pytest
 
 from structprune.errors import StructPruneError
 from structprune.suites import sweep_scaling
-from structprune.suites.sweep_scaling import RunCosts, makespan, read_costs, seed_rows, worker_rows
+from structprune.suites.sweep_scaling import RunCosts, makespan, model_rows, read_costs, seed_rows, worker_rows
 
 
 def runs():
     """Four runs of 10 s of their own, two to a seed, that share what takes 30 s to make."""
-    return [RunCosts(f"{arm}{seed}", seed, [(f"dense{seed}", 30), (None, 10)]) for arm in "ab" for seed in (0, 1)]
+    return [
+        RunCosts(f"{arm}{seed}", seed, f"net {arm}", [(f"dense{seed}", 30), (None, 10)])
+        for arm in "ab"
+        for seed in (0, 1)
+    ]
 
 
 def test_what_is_shared_is_made_once_and_waited_for():
@@ -30,6 +34,7 @@ def test_the_tables_follow():
         (4, 40 / 60, 2.5, 0.625),
     ]
     assert seed_rows(runs()) == [(1, 50 / 60, 80 / 60), (2, 100 / 60, 160 / 60)]
+    assert model_rows(runs()) == [(1, 80 / 60, 80 / 60), (2, 100 / 60, 160 / 60)]
 
 
 def logged(folder, monkeypatch, logs):
@@ -37,6 +42,7 @@ def logged(folder, monkeypatch, logs):
         (folder / name).mkdir()
         lines = [json.dumps({"time": time, "event": event, **more}) for time, event, more in events]
         (folder / name / "log.jsonl").write_text("\n".join(lines))
+        (folder / name / "recipe.yaml").write_text(f"model: {{name: net-{name}}}")
     report = SimpleNamespace(runs=[SimpleNamespace(folder=name, seed=0) for name in logs])
     monkeypatch.setattr(sweep_scaling, "read_record", lambda path, kind: report)
     return read_costs(folder, start=5)
@@ -59,6 +65,7 @@ def test_logs_are_read_as_what_was_made_what_was_found_and_the_time_between(tmp_
     }
     a, b = logged(tmp_path, monkeypatch, logs)
     assert [part for part in a.parts if part[1]] == [(None, 5), (None, 1), ("x", 30), (None, 9)]
+    assert (a.model, b.model) == ('{"name": "net-a"}', '{"name": "net-b"}')
     # what no run of the sweep has made took it nothing
     assert [part for part in b.parts if part[1]] == [(None, 5), (None, 2), ("x", 30), (None, 2)]
 

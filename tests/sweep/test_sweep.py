@@ -14,7 +14,8 @@ from structprune.cli import app
 from structprune.errors import RecipeError
 from structprune.run import held
 from structprune.sweep import Ending, SweepReport, sweep, sweep_table
-from tests.sweep.small_sweep import in_this_process, quiet, text_of, write_sweep
+from tests.run.small_network import RECIPE
+from tests.sweep.small_sweep import BASE, in_this_process, quiet, text_of, write_sweep
 
 DATA = {
     "grid": {"prune.criterion": ["l1", "random"]},
@@ -44,6 +45,25 @@ def test_each_arm_has_mean_and_deviation_over_its_seeds(finished):
     assert arm.quality.std == pytest.approx(abs(qualities[0] - qualities[1]) / np.sqrt(2))
     assert arm.cut.mean > 1.9
     assert report.arms[2].quality is None
+
+
+def test_the_page_says_how_each_round_went(tmp_path):
+    recipe = {**BASE, "finetune": {**RECIPE["finetune"], "epochs": 1}}
+    data = {"arms": {"once": {}, "rounds": {"prune.schedule": {"rounds": 2, "epochs": 1}}}, "seeds": 2}
+    report = sweep(write_sweep(tmp_path, data, recipe), tmp_path / "out", executor=in_this_process, reporter=quiet())
+    runs = [json.loads((tmp_path / "out" / f"rounds-seed{seed}" / "report.json").read_text()) for seed in (0, 1)]
+    once, rounds = report.arms
+    assert once.rounds == []
+    assert [(entry.round, entry.n) for entry in rounds.rounds] == [(1, 2), (2, 2)]
+    for number, entry in enumerate(rounds.rounds):
+        own = [run["rounds"][number] for run in runs]
+        assert entry.final.mean == pytest.approx(np.mean([each["final"] for each in own]))
+        assert entry.pruned.std == pytest.approx(np.std([each["pruned"] for each in own], ddof=1))
+        cuts = [run["macs"]["dense"] / each["macs"] for run, each in zip(runs, own, strict=True)]
+        assert entry.cut.mean == pytest.approx(np.mean(cuts))
+    lines = (tmp_path / "out" / "sweep.md").read_text().split("## Rounds")[1].strip().splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [["| rounds", "1"], ["| rounds", "2"]]
+    assert f"{rounds.rounds[1].final.mean:.4f}" in lines[3]
 
 
 def test_a_failed_run_ends_nothing_and_says_why(finished):
