@@ -2,6 +2,10 @@
 
 import dataclasses
 import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +25,7 @@ from structprune.store.artefacts import Artefacts
 from structprune.train.checkpoint import read_state
 from tests.run.small_network import RECIPE, short_turns
 
+ROOT = Path(__file__).parents[2]
 surgery = importlib.import_module("structprune.run.stages.surgery")
 train_module = importlib.import_module("structprune.train.stage")
 ROUNDS = {
@@ -93,6 +98,32 @@ def test_each_round_cuts_what_the_one_before_has_trained(whole, tmp_path):
     once = sp.prune(run.value("dense"), run.value("plan"))
     assert {k: t.shape for k, t in tensors(slim).items()} == {k: t.shape for k, t in tensors(once).items()}
     assert run.gates() == ["pruned.1", "pruned", "final", "macs"]
+
+
+METHODS = {
+    "data": {**ROUNDS["data"], "calibration": {"images": 64}},
+    "train": {**ROUNDS["train"], "epochs": 2, "methods": ["slimming"], "model_ema": True, "val_interval": 1},
+    "prune": {**ROUNDS["prune"], "criterion": "thinet"},
+    "recover": ["means", "least_squares", {"method": "polish", "epochs": 1}],
+    "finetune": {**ROUNDS["finetune"], "opt": "lion", "mixup": 0.2, "methods": ["distill"]},
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(torch.cuda.is_available(), reason="training is the same twice on a CPU alone")
+def test_a_run_in_rounds_by_methods_that_is_killed_again_and_again_ends_as_a_whole_one_does(tmp_path):
+    path = tmp_path / "rounds.yaml"
+    path.write_text(yaml.safe_dump({**ROUNDS, **METHODS}))
+    sp.run(path, tmp_path / "apart" / "whole")
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "tests.run.killed_runs", str(path), str(out), *map(str, range(20, 260, 60))]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
+    assert not (out / "report.json").exists()
+    sp.run(path, out, resume=True)
+    ours, theirs = (load_file(folder / "slim.safetensors") for folder in (out, tmp_path / "apart" / "whole"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
 @pytest.mark.thorough
