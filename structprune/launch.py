@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+_SHARDING = {  # what `accelerate launch` sets for ways of training that leave each process a part of the weights
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
+}
+
+
 def launched() -> int:
     """How many processes were launched for this run."""
     count = os.environ.get("WORLD_SIZE", "1")
@@ -41,7 +49,17 @@ def accelerator_of(**options: Any) -> Accelerator:
 
     Returns:
         The accelerator of this process.
+
+    Raises:
+        RecipeError: The launch asks for parts of the weights in each process, also where Accelerate would not heed it,
+            as it shards on accelerators alone.
     """
+    kinds = [kind for name, kind in _SHARDING.items() if os.environ.get(name, "").lower() == "true"]
+    if kinds:
+        raise RecipeError(
+            f"training under {kinds[0]} leaves each process a part of the weights, and a network is cut from whole "
+            "ones: launch it with data parallelism alone (accelerate launch --multi_gpu)"
+        )
     import torch
     from accelerate import Accelerator
 

@@ -75,11 +75,14 @@ class Crew:
     def __init__(self) -> None:
         from torch import distributed
 
-        if (connected := accelerator_of().num_processes) != launched():
-            raise RecipeError(
-                f"{launched()} processes were launched, of which Accelerate connects {connected}: start them by "
-                "`torchrun --nproc_per_node N -m structprune run ...`"
-            )
+        count, start = launched(), "start them by `torchrun --nproc_per_node N -m structprune run ...`"
+        try:
+            connected = accelerator_of().num_processes
+        except (ValueError, RuntimeError, OSError) as error:  # where the launcher does not say all that it should
+            reason = " ".join(str(error).split())
+            raise RecipeError(f"{count} processes were launched, and can't be connected ({reason}): {start}") from error
+        if connected != count:
+            raise RecipeError(f"{count} processes were launched, of which Accelerate connects {connected}: {start}")
         self._group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
 
     def tell(self, message: Job | End | None = None) -> Any:

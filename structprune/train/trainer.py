@@ -34,7 +34,6 @@ from .optimisation import ClippedGradients, make_optimizer, make_schedule
 from .spec import TrainSpec
 from .validation import Validation
 
-_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")  # Accelerate's names
 _PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", None: "no"}  # Accelerate's names
 
 Progress = Callable[[int, int, dict[str, float]], None]  # forward pass, how many in all, what to show
@@ -152,11 +151,6 @@ def _begun(
         mixed_precision=_PRECISIONS[spec.amp_dtype],
         dataloader_config=DataLoaderConfiguration(split_batches=True),  # a batch is as large as with one process
     )
-    if (kind := accelerator.distributed_type.value) in _SHARDED:
-        raise RecipeError(
-            f"training under {kind} leaves each process a part of the weights, and a network is cut from whole ones: "
-            "launch it with data parallelism alone (accelerate launch --multi_gpu)"
-        )
     check_shares(spec, accelerator.num_processes)
     for part in model.modules():
         release(part)  # another's marks: it would be neither moved nor wrapped

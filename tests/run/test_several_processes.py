@@ -106,11 +106,28 @@ def test_two_processes_end_as_one_does(tmp_path, monkeypatch):
     assert plans[0] == plans[1]
 
 
-def test_processes_that_are_not_connected_are_refused(tmp_path, monkeypatch):
-    """Where a launcher says how many there are and no more, Accelerate takes each for a run of its own."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_processes_that_are_not_connected_are_refused(tmp_path):
+    """Where a launcher says how many there are and no more."""
+    (tmp_path / "net.py").write_text(NET)
     (tmp_path / "net.yaml").write_text(RECIPE)
-    with pytest.raises(RecipeError, match="2 processes were launched, of which Accelerate connects 1"):
+    command = [sys.executable, "-m", "structprune", "run", "net.yaml", "--out", "run"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    said = " ".join(ended.stderr.decode().split())
+    assert ended.returncode == 2, said
+    assert said.startswith("error: 2 processes were launched, ")
+    assert said.endswith("start them by `torchrun --nproc_per_node N -m structprune run ...`")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_a_launch_that_splits_the_weights_is_refused_before_any_work(tmp_path, monkeypatch, kind):
+    """On a CPU Accelerate trains whole copies instead, and says nothing."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    (tmp_path / "net.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match="leaves each process a part of the weights"):
         sp.run(tmp_path / "net.yaml", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
