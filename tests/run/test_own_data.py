@@ -43,6 +43,25 @@ class Blurred(torch.utils.data.Dataset):
         x = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(1000 * self.seed + index))
         return x, nn.functional.avg_pool2d(x, 3, 1, 1)
 
+class Thirds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.three = nn.Conv2d(16, 3, 1)
+
+    def forward(self, x):
+        return self.three(self.two(self.one(x).relu()).relu())
+
+class Masks(Blurred):
+    # of each pixel whether the mean around it is low, middle or high
+
+    def __getitem__(self, index):
+        x, mean = super().__getitem__(index)
+        return x, (mean[0] > 0.35).long() + (mean[0] > 0.45).long()
+
+def masks():
+    return {"train": Masks(64, 1), "test": Masks(20, 2)}
+
 def data(count=48):
     return {"train": Blurred(count, 1), "test": Blurred(20, 2)}
 """
@@ -81,6 +100,34 @@ def test_a_network_and_a_folder_of_ones_own(place):
     blind = run(place, "blind", model={"run": str(place / "classes")}, data={**data, "labels": False})
     assert blind["quality"]["metric"] == "agreement"
     assert blind["quality"]["random_weights"] is False
+    learning = {
+        "epochs": 12,
+        "batch_size": 12,
+        "lr": 0.02,
+        "methods": [{"method": "distill", "block_loss_weight": 1.0}],
+    }
+    taught = run(
+        place, "taught", model={"run": str(place / "classes")}, data={**data, "labels": False}, finetune=learning,
+        prune={"budget": {"macs": 0.3}, "align": 1},
+    )["quality"]  # fmt: skip
+    assert taught["metric"] == "agreement"
+    assert taught["kl"]["final"] < 0.5 * taught["kl"]["pruned"]
+    assert taught["final"] >= taught["pruned"]
+
+
+@pytest.mark.thorough
+def test_a_segmentation_of_ones_own_is_distilled_pixel_by_pixel(place):
+    pytest.importorskip("torchmetrics")
+    training = {"epochs": 6, "batch_size": 8, "lr": 0.01}
+    quality = run(
+        place, "thirds", model={"source": "nets_of_run_tests.py:Thirds"},
+        task={"name": "segmentation", "num_classes": 3}, data={"source": "nets_of_run_tests.py:masks"}, train=training,
+        finetune={**training, "lr": 0.005, "methods": [{"method": "distill", "task_loss_weight": 0.0}]},
+        prune={"budget": {"macs": 0.3}, "align": 1},
+    )["quality"]  # fmt: skip
+    assert quality["metric"] == "miou"
+    assert quality["final"] > quality["pruned"]
+    assert quality["likeness"]["kl"]["final"] < 0.5 * quality["likeness"]["kl"]["pruned"]
 
 
 def test_a_task_with_several_outputs_and_data_of_ones_own(place):
