@@ -4,6 +4,7 @@
 
 A simulation: workers take runs in turn, what several runs need is made once, and whoever needs it meanwhile waits. It
 takes each worker to be as fast as those that were measured, which workers that share one machine are not quite.
+Processes of one run (torchrun) share what trains, and nothing else.
 
 Exit codes: 0 done, 2 bad input.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from structprune.errors import StructPruneError
 from structprune.suites.command_line import Parser, fail, positive, whole
-from structprune.suites.sweep_scaling import model_rows, read_costs, seed_rows, worker_rows
+from structprune.suites.sweep_scaling import model_rows, process_rows, read_costs, seed_rows, worker_rows
 
 WORKERS = [1, 2, 4, 8, 16, 32]
 START = 5.0  # seconds: importing PyTorch and reading the recipe
@@ -24,7 +25,9 @@ START = 5.0  # seconds: importing PyTorch and reading the recipe
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, help="of a sweep that has finished")
-    parser.add_argument("--workers", nargs="+", type=whole, default=WORKERS, help="how many (1 2 4 8 16 32)")
+    parser.add_argument(
+        "--workers", nargs="+", type=whole, default=WORKERS, help="how many, and processes of a run (1 2 4 8 16 32)"
+    )
     parser.add_argument("--start", type=positive, default=START, help="seconds until a run logs something (5)")
     options = parser.parse_args(arguments)
     try:
@@ -34,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"| workers ({len(runs)} runs) | minutes | times as fast | time in use |\n|---:|---:|---:|---:|")
     for count, minutes, faster, used in worker_rows(runs, options.workers):
         print(f"| {count} | {minutes:.1f} | {faster:.2f} | {used:.0%} |")
+    print("\n| processes of one run | minutes | times as fast |\n|---:|---:|---:|")
+    for count, minutes, faster in process_rows(runs, options.workers):
+        print(f"| {count} | {minutes:.1f} | {faster:.2f} |")
     for what, rows in (("seeds", seed_rows(runs)), ("models", model_rows(runs))):
         print(f"\n| {what}, on one worker | minutes | if nothing were shared |\n|---:|---:|---:|")
         for count, minutes, unshared in rows:

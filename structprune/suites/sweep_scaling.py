@@ -14,6 +14,7 @@ from ..errors import StructPruneError
 from ..json_records import read_record
 from ..sweep import SweepReport
 
+_TRAINED = ("train-", "finetune-")  # what the artefacts are called that are made by training
 Part = tuple[str | None, float]  # an artefact, or None for work of the run's own, and seconds
 
 
@@ -125,6 +126,21 @@ def worker_rows(runs: Sequence[RunCosts], workers: Sequence[int]) -> list[tuple[
     for count in workers:
         seconds = makespan(runs, count)
         rows.append((count, seconds / 60, alone / seconds, alone / seconds / count))
+    return rows
+
+
+def process_rows(runs: Sequence[RunCosts], processes: Sequence[int]) -> list[tuple[int, float, float]]:
+    """For each number of processes of one run: minutes of the mean run alone, and times as fast as one process.
+
+    Processes share what trains, evenly and at no cost, and one of them does everything else: no launch is faster.
+    """
+    parts = [part for run in runs for part in run.parts]
+    trained = sum(seconds for artefact, seconds in parts if artefact and artefact.startswith(_TRAINED))
+    other = sum(seconds for _, seconds in parts) - trained
+    rows = []
+    for count in processes:
+        seconds = (other + trained / count) / len(runs)
+        rows.append((count, seconds / 60, (other + trained) / len(runs) / seconds))
     return rows
 
 

@@ -7,7 +7,15 @@ import pytest
 
 from structprune.errors import StructPruneError
 from structprune.suites import sweep_scaling
-from structprune.suites.sweep_scaling import RunCosts, makespan, model_rows, read_costs, seed_rows, worker_rows
+from structprune.suites.sweep_scaling import (
+    RunCosts,
+    makespan,
+    model_rows,
+    process_rows,
+    read_costs,
+    seed_rows,
+    worker_rows,
+)
 
 
 def runs():
@@ -35,6 +43,13 @@ def test_the_tables_follow():
     ]
     assert seed_rows(runs()) == [(1, 50 / 60, 80 / 60), (2, 100 / 60, 160 / 60)]
     assert model_rows(runs()) == [(1, 80 / 60, 80 / 60), (2, 100 / 60, 160 / 60)]
+
+
+def test_processes_of_a_run_share_what_trains():
+    parts = [("train-1", 60), (None, 20), ("plan-1", 10), ("finetune-2", 30)]
+    assert process_rows([RunCosts("a", 0, "net", parts)], [1, 3]) == [(1, 2.0, 1.0), (3, 1.0, 2.0)]
+    both = [RunCosts("a", 0, "net", parts), RunCosts("b", 1, "net", [(None, 60)])]
+    assert process_rows(both, [3]) == [(3, 1.0, 1.5)]
 
 
 def logged(folder, monkeypatch, logs):
