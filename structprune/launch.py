@@ -15,8 +15,9 @@ _SHARDING = {  # what `accelerate launch` sets for ways of training that leave e
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
+    "ACCELERATE_USE_TP": "tensor parallelism",
 }
+_SHARDING_SIZES = tuple(f"PARALLELISM_CONFIG_{part}_SIZE" for part in ("DP_SHARD", "TP", "CP", "SP"))
 
 
 def launched() -> int:
@@ -38,6 +39,20 @@ def refuse_several(what: str) -> None:
         )
 
 
+def refuse_sharding() -> None:
+    """Raises RecipeError if the launch asks for parts of the weights in each process.
+
+    On a CPU Accelerate would train whole copies instead, and not say so.
+    """
+    kinds = [kind for name, kind in _SHARDING.items() if os.environ.get(name, "").lower() == "true"]
+    sizes = [name for name in _SHARDING_SIZES if os.environ.get(name, "1") not in ("", "1")]
+    if kinds or sizes:
+        raise RecipeError(
+            f"training under {(kinds or sizes)[0]} leaves each process a part of the weights, and a network is cut "
+            "from whole ones: launch it with data parallelism alone (accelerate launch --multi_gpu)"
+        )
+
+
 def accelerator_of(**options: Any) -> Accelerator:
     """What connects all processes of the launch; where there is no GPU, on the CPU, also if no launcher says so.
 
@@ -51,15 +66,9 @@ def accelerator_of(**options: Any) -> Accelerator:
         The accelerator of this process.
 
     Raises:
-        RecipeError: The launch asks for parts of the weights in each process, also where Accelerate would not heed it,
-            as it shards on accelerators alone.
+        RecipeError: The launch asks for parts of the weights in each process.
     """
-    kinds = [kind for name, kind in _SHARDING.items() if os.environ.get(name, "").lower() == "true"]
-    if kinds:
-        raise RecipeError(
-            f"training under {kinds[0]} leaves each process a part of the weights, and a network is cut from whole "
-            "ones: launch it with data parallelism alone (accelerate launch --multi_gpu)"
-        )
+    refuse_sharding()
     import torch
     from accelerate import Accelerator
 

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n| processes of one run | minutes | times as fast |\n|---:|---:|---:|")
     for count, minutes, faster in process_rows(runs, options.workers):
         print(f"| {count} | {minutes:.1f} | {faster:.2f} |")
-    for what, rows in (("seeds", seed_rows(runs)), ("models", model_rows(runs))):
+    models = model_rows(runs)
+    for what, rows in [("seeds", seed_rows(runs)), *([("models", models)] if len(models) > 1 else [])]:
         print(f"\n| {what}, on one worker | minutes | if nothing were shared |\n|---:|---:|---:|")
         for count, minutes, unshared in rows:
             print(f"| {count} | {minutes:.1f} | {unshared:.1f} |")

@@ -106,7 +106,7 @@ def _run(entry: FinishedRun, out: Path) -> ComparedRun:
         latency=report.latency,
         measured=None if ended is None else datetime.fromtimestamp(ended, timezone.utc).isoformat(timespec="seconds"),
         environment=report.environment,
-        is_trained=bool(report.epochs.dense or report.epochs.slim),
+        is_trained=bool(report.epochs.dense or report.epochs.throughout()),
         random_weights=bool(report.quality.random_weights),
     )
 

@@ -51,7 +51,7 @@ class Epochs(JsonRecord):
     dense: list[Epoch] = Field(default_factory=list, description="of the dense network; empty if it was not trained")
     slim: list[Epoch] = Field(default_factory=list, description="of the slim network, in the last round; or empty")
     rounds: list[list[Epoch]] = Field(
-        default_factory=list, description="of the slim network in each round before the last; empty without rounds"
+        default_factory=list, description="of the slim network in each round before the last; empty where none trained"
     )
 
     def throughout(self) -> list[Epoch]:

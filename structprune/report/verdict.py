@@ -108,7 +108,7 @@ def _speed(report: Report) -> tuple[str, bool]:
     if low < NEAR * target and (speedup < NEAR * target or is_too_wide(speedup, latency.ci95)):
         return f"{text}, which does not show the {target:.2f}× asked for", False
     if round(speedup, 2) < round(target, 2):
-        return f"{text}, within {1 - NEAR:.0%} of the {target:.2f}× asked for", True
+        return f"{text}, within {100 * (1 - NEAR):.0f} % of the {target:.2f}× asked for", True
     return text, True
 
 

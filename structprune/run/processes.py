@@ -26,7 +26,7 @@ from torch import nn
 
 from ..data import Data
 from ..errors import RecipeError, StructPruneError
-from ..launch import accelerator_of, launched
+from ..launch import accelerator_of, launched, leads, refuse_sharding
 from ..modules import own_copy, replace_tensors, tensors
 from ..progress import Reporter
 from ..recipe import Recipe
@@ -75,15 +75,19 @@ class Crew:
     def __init__(self) -> None:
         from torch import distributed
 
-        count, start = launched(), "start them by `torchrun --nproc_per_node N -m structprune run ...`"
         try:
             connected = accelerator_of().num_processes
+            if connected != launched():
+                raise RuntimeError(f"Accelerate finds {connected}")
+            self._group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
         except (ValueError, RuntimeError, OSError) as error:  # where the launcher does not say all that it should
-            reason = " ".join(str(error).split())
-            raise RecipeError(f"{count} processes were launched, and can't be connected ({reason}): {start}") from error
-        if connected != count:
-            raise RecipeError(f"{count} processes were launched, of which Accelerate connects {connected}: {start}")
-        self._group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            failure = RecipeError(
+                f"{launched()} processes were launched, and can't be connected ({' '.join(str(error).split())}): start "
+                "them by `torchrun --nproc_per_node N -m structprune run ...`"
+            )
+            if not leads():  # the first process, which says what ends all, may not know of this
+                _end_all(failure)
+            raise failure from error
 
     def tell(self, message: Job | End | None = None) -> Any:
         """Sends a message of the first process to all others. Returns it, in each of them."""
@@ -100,6 +104,7 @@ _CREW: ContextVar[Crew | None] = ContextVar("crew", default=None)
 @contextmanager
 def crew_of_launch() -> Iterator[Crew | None]:
     """Connects the processes that were launched, while a run works in them; None for one process alone."""
+    refuse_sharding()
     crew = Crew() if launched() > 1 else None
     token = _CREW.set(crew)
     try:

@@ -14,7 +14,7 @@ from ..errors import StructPruneError
 from ..json_records import read_record
 from ..sweep import SweepReport
 
-_TRAINED = ("train-", "finetune-")  # what the artefacts are called that are made by training
+_TRAINED = ("train-", "early-", "finetune-")  # what the artefacts are called that are made by training
 Part = tuple[str | None, float]  # an artefact, or None for work of the run's own, and seconds
 
 
@@ -39,9 +39,11 @@ def read_costs(folder: Path, start: float) -> list[RunCosts]:
         The costs of each run that finished, in the order of the sweep.
 
     Raises:
-        StructPruneError: The folder holds no finished sweep, or a log is broken.
+        StructPruneError: The folder holds no sweep of which a run has finished, or a log or a recipe is broken.
     """
     report = read_record(folder / "sweep.json", SweepReport)
+    if not report.runs:
+        raise StructPruneError(f"{folder} holds a sweep of which no run has finished: there is nothing to go by")
     logs = {(run.folder, run.seed): _events(folder / run.folder / "log.jsonl") for run in report.runs}
     seconds: dict[str, float] = {}
     for event in (event for events in logs.values() for event in events if event["event"] == "made"):

@@ -47,7 +47,7 @@ def test_the_curve_of_the_slim_network_goes_through_all_rounds(folder):
     line = plots_of(report)["loss"]["lines"][1]
     assert (line["label"], line["x"], line["y"]) == ("slim", [1, 2, 3], pytest.approx(losses))
     page = " ".join((folder / "report.html").read_text().split())
-    assert "round 1 in epoch 1, round 2 in epochs 2 to 3." in page
+    assert "in round 1 for epoch 1, in round 2 for epochs 2 to 3." in page
 
 
 def test_the_page_draws_them_and_says_what_they_are(folder):

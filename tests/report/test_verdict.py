@@ -63,7 +63,7 @@ def test_a_loss_that_few_images_do_not_tell_from_chance_is_not_called_kept():
             "3.30× faster (95 %: 3.20 to 3.40), short of the 4.00×",
         ),
         ({"quality": {"final": float("nan")}}, "broken", "accuracy broken: 1.0000 to nan on 360 images"),
-        ({"budget": {"speedup": 3.4}}, "good", "3.30× faster (95 %: 3.20 to 3.40), within 3% of the 3.40× asked for;"),
+        ({"budget": {"speedup": 3.4}}, "good", "3.30× faster (95 %: 3.20 to 3.40), within 3 % of the 3.40× asked for;"),
         ({"budget": {"speedup": 3.3}}, "good", "3.30× faster (95 %: 3.20 to 3.40);"),
         ({"budget": {"speedup": 4.0}}, "poor", "3.30× faster (95 %: 3.20 to 3.40), short of the 4.00× asked for"),
         ({"budget": {"latency_ms": 0.5}}, "poor", "3.30× faster (95 %: 3.20 to 3.40), short of the 6.60× asked for"),

@@ -106,26 +106,40 @@ def test_two_processes_end_as_one_does(tmp_path, monkeypatch):
     assert plans[0] == plans[1]
 
 
-def test_processes_that_are_not_connected_are_refused(tmp_path):
-    """Where a launcher says how many there are and no more."""
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_processes_that_are_not_connected_are_refused(tmp_path, rank):
+    """Where a launcher says how many there are, which this one is, and no more."""
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "net.yaml").write_text(RECIPE)
     command = [sys.executable, "-m", "structprune", "run", "net.yaml", "--out", "run"]
     ended = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}, capture_output=True
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "WORLD_SIZE": "2", "RANK": rank, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
     )
     said = " ".join(ended.stderr.decode().split())
     assert ended.returncode == 2, said
-    assert said.startswith("error: 2 processes were launched, ")
+    assert said.startswith(("error: 2 processes were launched, ", "error in process 1: 2 processes were launched, "))
     assert said.endswith("start them by `torchrun --nproc_per_node N -m structprune run ...`")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
-def test_a_launch_that_splits_the_weights_is_refused_before_any_work(tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCELERATE_USE_FSDP", "true"),
+        ("ACCELERATE_USE_DEEPSPEED", "true"),
+        ("ACCELERATE_USE_MEGATRON_LM", "true"),
+        ("PARALLELISM_CONFIG_TP_SIZE", "2"),
+    ],
+)
+def test_a_launch_that_splits_the_weights_is_refused_before_any_work(tmp_path, monkeypatch, processes, name, value):
     """On a CPU Accelerate trains whole copies instead, and says nothing."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setenv(name, value)
+    (tmp_path / "net.py").write_text(NET)
     (tmp_path / "net.yaml").write_text(RECIPE)
     with pytest.raises(RecipeError, match="leaves each process a part of the weights"):
         sp.run(tmp_path / "net.yaml", tmp_path / "run")

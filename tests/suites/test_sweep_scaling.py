@@ -95,6 +95,11 @@ def test_a_run_that_waited_for_another_counts_what_that_one_took(tmp_path, monke
         assert [part for part in run.parts if part[1]] == [(None, 5), (None, own), ("x", 30)]
 
 
+def test_a_sweep_of_which_no_run_has_finished_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(StructPruneError, match="no run has finished"):
+        logged(tmp_path, monkeypatch, {})
+
+
 def test_a_folder_without_a_finished_sweep_is_refused(tmp_path):
     with pytest.raises(StructPruneError, match=r"sweep\.json"):
         read_costs(tmp_path, start=5)
