@@ -8,8 +8,9 @@ import pytest
 import structprune as sp
 from structprune.recipe import check_recipe
 from structprune.report import render_html
-from structprune.report.page_data import plots_of
+from structprune.report.page_data import plots_of, trained_rounds
 from structprune.report.records import Report
+from structprune.report.training_records import Epoch, Epochs
 from tests.run.small_network import RECIPE, short_turns
 
 LENGTHS = {"dense": 3, "slim": 2}
@@ -48,6 +49,13 @@ def test_the_curve_of_the_slim_network_goes_through_all_rounds(folder):
     assert (line["label"], line["x"], line["y"]) == ("slim", [1, 2, 3], pytest.approx(losses))
     page = " ".join((folder / "report.html").read_text().split())
     assert "in round 1 for epoch 1, in round 2 for epochs 2 to 3." in page
+
+
+def test_a_round_that_trains_nothing_is_passed_over():
+    epoch = Epoch(epoch=1, train_loss=1.0, lr=0.1)
+    assert trained_rounds(Epochs(rounds=[[], [epoch]], slim=[epoch])) == [(2, 1, 1), (3, 2, 2)]
+    assert trained_rounds(Epochs(rounds=[[epoch], []], slim=[])) == [(1, 1, 1)]
+    assert trained_rounds(Epochs(slim=[epoch])) == []
 
 
 def test_the_page_draws_them_and_says_what_they_are(folder):
