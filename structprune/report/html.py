@@ -14,7 +14,7 @@ from ..verify.gate_records import GateOfCut
 from .group_details import RunGroups
 from .headline import headline, targets
 from .network_stages import folded
-from .page_data import one_epoch, plots_of, quality_stages, trained_rounds
+from .page_data import one_epoch, plots_of, quality_stages, trained_rounds, trainings
 from .records import Group, Report
 from .run_facts import RunFacts
 from .table import also_rows, gate_rows, int8_rows, summary_rows
@@ -72,6 +72,7 @@ def render_html(report: Report, name: str, facts: RunFacts | None = None, member
         group_rounds=members.rounds if members else 1,
         one_epoch=one_epoch(report.epochs),
         trained_rounds=trained_rounds(report.epochs),
+        trainings=trainings(report.epochs),
     )
 
 

@@ -203,15 +203,15 @@ def curves(epochs: Epochs) -> dict[str, Any]:
     Returns:
         The data of each picture, by its name.
     """
-    trainings = {name: rows for name, rows in _trainings(epochs) if len(rows) > 1}
-    if not trainings:
+    drawn = {name: rows for name, rows in trainings(epochs) if len(rows) > 1}
+    if not drawn:
         return {}
-    loss = {name: ([r.epoch for r in rows], _finite([r.train_loss for r in rows])) for name, rows in trainings.items()}
+    loss = {name: ([r.epoch for r in rows], _finite([r.train_loss for r in rows])) for name, rows in drawn.items()}
     plots = {"loss": _lines("training loss", loss)}
-    for metric in sorted({row.metric for rows in trainings.values() for row in rows if row.metric}):
+    for metric in sorted({row.metric for rows in drawn.values() for row in rows if row.metric}):
         points = {
             name: [(row.epoch, row.value) for row in rows if row.metric == metric and row.value is not None]
-            for name, rows in trainings.items()
+            for name, rows in drawn.items()
         }
         lines = {name: ([x for x, _ in line], _finite([y for _, y in line])) for name, line in points.items() if line}
         plots[f"curve-{len(plots)}"] = _lines(f"{metric}, validation", lines)
@@ -227,11 +227,12 @@ def one_epoch(epochs: Epochs) -> list[str]:
     Returns:
         `dense`, `slim`, both or neither.
     """
-    return [name for name, rows in _trainings(epochs) if len(rows) == 1]
+    return [name for name, rows in trainings(epochs) if len(rows) == 1]
 
 
-def _trainings(epochs: Epochs) -> list[tuple[str, list[Epoch]]]:
-    return [("dense", epochs.dense), ("slim", epochs.throughout())]
+def trainings(epochs: Epochs) -> list[tuple[str, list[Epoch]]]:
+    """The networks that were trained, with their epochs: those of the slim one in all rounds."""
+    return [(name, rows) for name, rows in (("dense", epochs.dense), ("slim", epochs.throughout())) if rows]
 
 
 def trained_rounds(epochs: Epochs) -> list[tuple[int, int, int]]:

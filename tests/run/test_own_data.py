@@ -112,7 +112,6 @@ def test_a_network_and_a_folder_of_ones_own(place):
     )["quality"]  # fmt: skip
     assert taught["metric"] == "agreement"
     assert taught["kl"]["final"] < 0.5 * taught["kl"]["pruned"]
-    assert taught["final"] >= taught["pruned"]
 
 
 @pytest.mark.thorough
