@@ -57,7 +57,7 @@ CriterionName: TypeAlias = Literal[
 AllocationName: TypeAlias = Literal["global", "knapsack", "sensitivity", "threshold", "uniform"]
 Combination: TypeAlias = Literal["leading", "sum", "mean", "max", "normalised"]
 Need: TypeAlias = Literal["bn", "activations", "moments", "expected", "gradients", "samples", "widths"]
-RecoveryName: TypeAlias = Literal["means", "least_squares", "batchnorm", "polish"]
+RecoveryName: TypeAlias = Literal["means", "least_squares", "batchnorm", "polish", "temperature"]
 
 
 class Means(TypedDict, total=False):
@@ -79,12 +79,16 @@ class LeastSquares(TypedDict, total=False):
         method: its name.
         weights: all weights, or one factor for each input channel.
         ridge: how strongly weights are held to what they were; None: cross-validated for each layer.
+        layers: with all weights, all layers behind the cut, or the consumers alone, which lost inputs.
+        shortcuts: whether, with all weights, the last layer of a residual branch makes up for what its shortcut lost.
         attention: whether, with all weights, the channels of heads that lost some are mixed.
     """
 
     method: Literal["least_squares"]
     weights: Literal["full", "scales"]
     ridge: float | None
+    layers: Literal["behind", "consumers"]
+    shortcuts: bool
     attention: bool
 
 
@@ -96,6 +100,16 @@ class BatchNorm(TypedDict):
     """
 
     method: Literal["batchnorm"]
+
+
+class Temperature(TypedDict):
+    """The recovery `temperature`, which has no options.
+
+    Attributes:
+        method: its name.
+    """
+
+    method: Literal["temperature"]
 
 
 class Polish(TypedDict, total=False):
@@ -130,4 +144,4 @@ class OwnRecovery(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-RecoveryStep: TypeAlias = RecoveryName | str | Means | LeastSquares | BatchNorm | Polish | OwnRecovery
+RecoveryStep: TypeAlias = RecoveryName | str | Means | LeastSquares | BatchNorm | Polish | Temperature | OwnRecovery

@@ -94,7 +94,12 @@ def choose(call: LayerCall, each: int, generator: torch.Generator) -> tuple[Tens
     x = call.x
     if x.dim() < 2 or (call.window is not None and x.dim() != call.weight.dim()):
         raise ValueError("the input has no batch axis")
-    total, images = places_of(call), x.shape[0]
+    return choose_places(x.shape[0], places_of(call), each, generator)
+
+
+def choose_places(images: int, total: int, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Chooses up to `each` of `total` places of each image at random, no place twice: as `choose`, which knows how many
+    there are."""
     each = min(each, total)
     if each == total:
         chosen = torch.arange(total).expand(images, -1)

@@ -68,6 +68,11 @@ class Criterion:
         return bool(self.needs & DATA)
 
     @property
+    def ranks_consumed(self) -> bool:
+        """Whether what its consumers read tells of one group by itself which units are to go for some width."""
+        return self.needs == {"samples", "widths"}
+
+    @property
     def by_batch(self) -> bool:
         return bool(self.needs & {"activations", "gradients"})
 

@@ -22,10 +22,13 @@ from ..process_state import memory_reused
 from ..records import Scores, Sensitivity
 from ..tasks.distance import divergence
 from ..tasks.task import Task
+from ..typing import CriterionName
 from .collector import Collector
 from .memory_bounds import SHOWN, kept_to
 from .observation_sites import Site
 from .reconstruction import refitted
+from .registry import Criterion, CriterionFunction, Unscored, criterion_of
+from .results import Results
 from .views import Consumer
 
 RATIOS = (0.125, 0.25, 0.5, 0.75)
@@ -69,12 +72,16 @@ def sensitivity(
     data: Any,
     *,
     ratios: Sequence[float] = RATIOS,
+    criterion: CriterionName | CriterionFunction | None = None,
     task: Task | None = None,
     seed: int = 0,
     memory: float = LIMIT,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Sensitivity:
     """Prunes one group at a time by its lowest scores, and measures what that does to the network's outputs.
+
+    Criteria that rank layer by layer for the widths of a plan have no scores before there is one. With `criterion` such
+    a one chooses the units of each group and ratio itself, on the dense network.
 
     For each group and ratio: the consumers' weights are refitted by least squares on the dense network's activations,
     the removed channels' means are made up for, and the loss is the mean KL divergence in nats of the class
@@ -88,6 +95,8 @@ def sensitivity(
         scores: what `score` gives of it.
         data: calibration data (see `calibration.batches_of`), two batches or more.
         ratios: the shares of a group's units that are removed.
+        criterion: one that needs samples and widths alone, such as osscar, by which the units go; by default those of
+            the lowest scores go.
         task: how items become inputs; by default classification.
         seed: draws the samples that are looked at.
         memory: bytes that may come on top of the network, the images and a forward pass; what is left out for it is in
@@ -98,7 +107,7 @@ def sensitivity(
         The losses of each group by the units that it keeps.
 
     Raises:
-        RecipeError: there are fewer than two batches, or no group can be scanned.
+        RecipeError: there are fewer than two batches, no group can be scanned, or the criterion needs something else.
 
     Example:
         >>> images = torch.randn(64, 3, 16, 16)
@@ -106,9 +115,14 @@ def sensitivity(
         >>> sorted(scan.losses["0"])
         [4, 6, 8]
     """
+    chosen = None if criterion is None else criterion_of(criterion)
+    if chosen is not None and not chosen.ranks_consumed:
+        raise RecipeError(
+            f"criterion {chosen.name} does not rank by what the next layers read, for widths, alone: scan by its scores"
+        )
     collector = Collector(graph, seed, memory, task)
     with memory_reused():
-        return _scanned(collector, batches_for(graph.model, data, task=task), scores, ratios, progress)
+        return _scanned(collector, batches_for(graph.model, data, task=task), scores, ratios, chosen, progress)
 
 
 def _scanned(
@@ -116,9 +130,10 @@ def _scanned(
     batches: Sequence[Batch],
     scores: Scores,
     ratios: Sequence[float],
+    criterion: Criterion | None,
     progress: Callable[[float], None],
 ) -> Sensitivity:
-    scan = _Scan(collector, batches, scores, ratios, collector.memory)
+    scan = _Scan(collector, batches, scores, ratios, criterion, collector.memory)
     groups = [group for group in collector.graph.groups if group.name in scores.values and collector.consumers(group)]
     if not groups:
         raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
@@ -130,9 +145,16 @@ class _Scan:
     """The batches in two halves, what the dense network makes of them, and the sweep that shows its layers' inputs."""
 
     def __init__(
-        self, collector: Collector, batches: Sequence[Batch], scores: Scores, ratios: Sequence[float], memory: float
+        self,
+        collector: Collector,
+        batches: Sequence[Batch],
+        scores: Scores,
+        ratios: Sequence[float],
+        criterion: Criterion | None,
+        memory: float,
     ) -> None:
         self.collector, self.scores, self.ratios = collector, scores, ratios
+        self.results = None if criterion is None else Results(criterion)
         if len(batches) < 2:
             images = sum(batch.images for batch in batches)
             raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")
@@ -197,7 +219,7 @@ class _Scan:
         back."""
         collector, working = self.collector, self.collector.working
         stays = torch.zeros(group.units, dtype=torch.bool)
-        stays[torch.from_numpy(group.chosen(self.scores.values[group.name], kept))] = True
+        stays[torch.from_numpy(group.chosen(self._values(group, consumers, kept), kept))] = True
         view = collector.view(group, 0)
         touched = collector.touched(view)
         before = {key: tensor.detach().clone() for key, tensor in working.state.items() if key in touched}
@@ -213,6 +235,17 @@ class _Scan:
             for key, value in before.items():
                 working.write(key, value)
         return divergence([self.dense[b] for b in held], slim, collector.task.scores_classes)
+
+    def _values(self, group: Group, consumers: list[tuple[Site, list[Consumer]]], kept: int) -> Any:
+        """Scores of a group's units, for a width."""
+        if self.results is None:
+            return self.scores.values[group.name]
+        blocks = tuple(block for _, own in consumers for block in own)
+        view = self.collector.view(group, 0, consumers=blocks, kept=kept)
+        try:
+            return self.results.whole(view, self.results.call(view))
+        except Unscored:  # so that it stays whole in the end
+            return self.scores.values[group.name]
 
 
 def _outputs(working: WritableNetwork, batches: Sequence[Batch], memory: float) -> list[list[Tensor]]:

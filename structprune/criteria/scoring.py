@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..argument_checks import checked, function, instance, mapping, number, optional, whole
 from ..calibration import Batch, Spread, Sweep, batches_for
-from ..errors import ModelError, RecipeError, StructPruneError
+from ..errors import ModelError, RecipeError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
-from ..messages import shown, unknown
+from ..messages import unknown
 from ..records import Scores
 from ..tasks.task import Task
 from ..typing import Combination, CriterionName
@@ -22,7 +22,8 @@ from .collector import Collector
 from .memory_bounds import kept_to, portions
 from .observation_sites import Layer, Seen, Site, flat
 from .registry import DATA, NEEDS, Criterion, CriterionFunction, Unscored, criterion_of
-from .views import COMBINE, Activation, Consumer, GroupView, broken_weights, combine, why_not_finite
+from .results import Results
+from .views import COMBINE, Activation, Consumer, GroupView
 
 
 @checked(
@@ -145,11 +146,10 @@ class _Run:
         memory: float = LIMIT,
         task: Task | None = None,
     ) -> None:
-        self.graph, self.criterion, self.how, self.combines = graph, criterion, how, combines
+        self.graph, self.criterion, self.results = graph, criterion, Results(criterion, how, combines)
         self.widths, self.progress = widths, progress
         self.collector = Collector(graph, seed, memory, task)
-        self.own = str(getattr(criterion.function, "__module__", "")).startswith("structprune.")
-        if not self.own:
+        if not self.results.own:
             self.collector.copy()  # it may write to what it is shown
         self.number = {group.name: i for i, group in enumerate(graph.groups)}
         self.values: dict[str, Any] = {}
@@ -168,7 +168,7 @@ class _Run:
                 expectations = self.collector.expected(group) if "expected" in self.criterion.needs else ()
                 view = self._view(group, activations=moments.get(group.name, expectations))
                 with self._or_unscored(group):
-                    self.values[group.name] = self._whole(view, self._call(view))
+                    self.values[group.name] = self.results.whole(view, self.results.call(view))
         if not self.values and self.graph.groups:
             raise ModelError(
                 f"criterion {self.criterion.name} can score none of the {len(self.graph.groups)} groups: "
@@ -222,68 +222,6 @@ class _Run:
             parts["kept"] = int(self.widths[group.name])
         return self.collector.view(group, self.number[group.name], **parts)
 
-    # --- what a criterion gave ----------------------------------------------------------------------------
-
-    def _call(self, view: GroupView) -> Any:
-        try:
-            with torch.no_grad():
-                return self.criterion.function(view)
-        except (StructPruneError, Unscored):
-            raise
-        except Exception as error:  # whatever a user's own function raises
-            if self.own or allocation_failed(error):
-                raise
-            lines = str(error).strip().splitlines() or [""]
-            raise RecipeError(
-                f"criterion {self.criterion.name!r} failed on group {view.name}: {type(error).__name__}: {lines[0]}"
-            ) from error
-
-    def _members(self, view: GroupView, result: Any) -> Tensor:
-        """(members, units): one row where the criterion scored the group as a whole."""
-        rows = list(result) if isinstance(result, (list, tuple)) else [result]
-        if self.combines and not isinstance(result, (list, tuple)):
-            raise RecipeError(
-                f"criterion {self.criterion.name} scores a group as a whole, so there is nothing to combine: leave "
-                "combine out"
-            )
-        scores = [self._row(view, row) for row in rows]
-        for row in scores:
-            if tuple(row.shape) != (view.units,):
-                raise RecipeError(
-                    f"criterion {self.criterion.name!r} gave shape {tuple(row.shape)} for group {view.name}, which has "
-                    f"{view.units} units: return a tensor of shape ({view.units},)"
-                )
-        if not scores:
-            raise ModelError(f"criterion {self.criterion.name!r} gave no scores for group {view.name}")
-        return torch.stack(scores)
-
-    def _row(self, view: GroupView, row: Any) -> Tensor:
-        """What a criterion gave for one layer, as float64 on the CPU."""
-        try:
-            tensor = torch.as_tensor(row).detach()
-            if tensor.is_complex():
-                raise TypeError("complex numbers have no order")
-            return tensor.double().cpu()
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            reason = (str(error).strip().splitlines() or [""])[0]
-            raise RecipeError(
-                f"criterion {self.criterion.name!r} gave {shown(row)} for group {view.name}, which is not a tensor of "
-                f"scores ({reason}): return real numbers of shape ({view.units},)"
-            ) from error
-
-    def _whole(self, view: GroupView, result: Any) -> Any:
-        return self._combined(view, self._members(view, result))
-
-    def _combined(self, view: GroupView, members: Tensor) -> Any:
-        if self.criterion.finish is not None:
-            members = self.criterion.finish(members)
-        whole = combine(list(members), self.how or "leading") if len(members) > 1 else members[0]
-        if whole.isnan().any() and not members.isnan().all() and not broken_weights(view):
-            raise Unscored("only a part of its channels has what the criterion looks at")
-        if not torch.isfinite(whole).all():
-            raise ModelError(why_not_finite(self.criterion.name, view))
-        return whole.numpy()
-
     # --- with data ----------------------------------------------------------------------------------------
 
     def _by_batch(self, groups: list[Group], batches: Sequence[Batch]) -> None:
@@ -305,11 +243,11 @@ class _Run:
                             gradients=recording.gradients,
                             activations=self.collector.activations(sites[group.name], recording, gradients),
                         )
-                        members = self._members(view, self._call(view)) * batch.images
+                        members = self.results.members(view, self.results.call(view)) * batch.images
                         sums[group.name] = members + sums.get(group.name, 0)
         for group in [group for group in groups if group.name not in self.unscored]:
             with self._or_unscored(group):
-                self.values[group.name] = self._combined(self._view(group), sums[group.name] / images)
+                self.values[group.name] = self.results.combined(self._view(group), sums[group.name] / images)
 
     def _moments(self, groups: list[Group], batches: Sequence[Batch]) -> dict[str, tuple[Activation, ...]]:
         """Mean and variance of each channel over all images and places, in one pass."""
@@ -340,7 +278,7 @@ class _Run:
         if not batches:
             for group in groups:
                 view = self._view(group)
-                self.values[group.name] = self._whole(view, self._call(view))
+                self.values[group.name] = self.results.whole(view, self.results.call(view))
                 self._remove(group, view, [])
             return
         sweep = self.collector.working.sweep(batches, self.collector.memory)
@@ -363,7 +301,7 @@ class _Run:
             consumers.append((site.layer, self.collector.blocks(site, torch.cat(parts), share)))
             parts.clear()  # windows take much memory, and are not needed twice
         view = self._view(group, consumers=tuple(block for _, blocks in consumers for block in blocks))
-        self.values[group.name] = self._whole(view, self._call(view))
+        self.values[group.name] = self.results.whole(view, self.results.call(view))
         self._remove(group, view, consumers)
 
     def _remove(self, group: Group, view: GroupView, consumers: Sequence[tuple[Layer, list[Consumer]]]) -> None:

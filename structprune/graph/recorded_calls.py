@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,46 @@ def _last_reader(user: fx.Node, places: dict[fx.Node, int]) -> int:
     if user.op == "output":
         return len(places)
     return max([_last_reader(other, places) for other in user.users], default=-1)
+
+
+def behind(recording: Captured, keys: Collection[str]) -> set[str]:
+    """Finds what changes when some tensors of a network do.
+
+    Args:
+        recording: of a forward pass.
+        keys: the state_dict keys of parameters and buffers.
+
+    Returns:
+        The names of the values that are computed from them.
+    """
+    names = {name for name, key in recording.parameters.items() if key in keys}
+    for node in recording.calls:
+        if any(parent.name in names for parent in node.all_input_nodes):
+            names.add(node.name)
+            if node.target is not operator.getitem and _writes(node) and isinstance(node.args[0], fx.Node):
+                names.add(node.args[0].name)
+    return names - set(recording.parameters)
+
+
+def is_returned(recording: Captured, place: int) -> bool:
+    """Tells whether what a call makes, and nothing else, is what the network returns.
+
+    Args:
+        recording: of a forward pass.
+        place: the number of the call.
+
+    Returns:
+        Whether it is, as it comes from the call.
+    """
+    node = op_calls(recording)[place]
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        if user.op == "output":
+            return user.all_input_nodes == [node]
+        if user.target is operator.getitem or record_of(op_name(user.target)).effect != "same":
+            return False
+        node = user
+    return False
 
 
 def _writes(node: fx.Node) -> bool:

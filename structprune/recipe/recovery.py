@@ -24,9 +24,11 @@ class RecoverySpec(Strict):
     """A step of `recover` in a recipe. `method` is registered, or `file.py:Name`.
 
     `comes_first` says why no other step may come before it: what each of them already does. It is empty where any may.
+    `comes_last` says likewise why none may come after it.
     """
 
     comes_first: ClassVar[str] = ""
+    comes_last: ClassVar[str] = ""
 
     method: str = Field(description="the step's name")
 
@@ -52,7 +54,8 @@ class MeansSpec(RecoverySpec):
 
 
 class LeastSquaresSpec(RecoverySpec):
-    """Layers that lost inputs are fitted to the dense network's outputs: all weights, or one factor an input channel.
+    """Layers behind the cut are fitted to the dense network's outputs: all weights, or one factor an input channel of
+    those that lost inputs.
 
     With all weights, heads of attention that lost channels make the mixtures of them that keep logits and values best.
 
@@ -69,6 +72,14 @@ class LeastSquaresSpec(RecoverySpec):
         gt=0,
         allow_inf_nan=False,
         description="how strongly weights are held to what they were; by default cross-validated for each layer",
+    )
+    layers: Literal["behind", "consumers"] = Field(
+        default="behind",
+        description="with all weights: all layers behind the cut, or the consumers alone, which lost inputs",
+    )
+    shortcuts: bool = Field(
+        default=True,
+        description="with all weights: the last layer of a residual branch makes up for what the shortcut has lost",
     )
     attention: bool = Field(
         default=True, description="with all weights: mix the channels of heads that lost some; else they stay as cut"
@@ -106,6 +117,18 @@ class PolishSpec(RecoverySpec):
         return self
 
 
+class TemperatureSpec(RecoverySpec):
+    """Class scores are multiplied by the one number that brings their probabilities nearest to the dense network's.
+
+    Least squares leaves scores too small where it is unsure, so that the network doubts what it knows. Which class is
+    the first does not change.
+    """
+
+    comes_last = "makes other scores"
+
+    method: Literal["temperature"] = Field(default="temperature", description="the step's name")
+
+
 class OwnRecoverySpec(RecoverySpec):
     """A recovery of the user's own: `method` is `file.py:function`, called with `kwargs`."""
 
@@ -117,13 +140,19 @@ RECOVERIES: SpecRegistry[Recovery] = SpecRegistry(
     "recovery",
     "structprune.recover",
     "RECOVERIES",
-    {"batchnorm": BatchNormSpec, "least_squares": LeastSquaresSpec, "means": MeansSpec, "polish": PolishSpec},
+    {
+        "batchnorm": BatchNormSpec,
+        "least_squares": LeastSquaresSpec,
+        "means": MeansSpec,
+        "polish": PolishSpec,
+        "temperature": TemperatureSpec,
+    },
 )
 AnyRecoverySpec = Annotated[SerializeAsAny[RecoverySpec], BeforeValidator(RECOVERIES.parser("method", OwnRecoverySpec))]
 
 
 def check_order(steps: Sequence[RecoverySpec]) -> None:
-    """Raises ValueError for steps that come twice, and for one that must come first and does not."""
+    """Raises ValueError for steps that come twice, and for one that must come first or last and does not."""
     methods = [step.method for step in steps]
     for method, times in Counter(methods).items():
         if times > 1:
@@ -132,3 +161,6 @@ def check_order(steps: Sequence[RecoverySpec]) -> None:
         if step.comes_first and index:
             before = methods[index - 1]
             raise ValueError(f"put `{step.method}` before `{before}`: `{before}` {step.comes_first}")
+        if step.comes_last and index < len(steps) - 1:
+            after = methods[index + 1]
+            raise ValueError(f"put `{step.method}` after `{after}`: `{after}` {step.comes_last}")

@@ -3,88 +3,87 @@
 Layer by layer from the input: the inputs are those of the slim network as mended so far, the wanted outputs are the
 dense network's own (the asymmetric reconstruction of He et al., Channel Pruning for Accelerating Very Deep Neural
 Networks, ICCV 2017, section 3.2; one scale a channel is Luo et al., ThiNet, ICCV 2017, section 3.2, equation 7).
+Layers that keep all their inputs are fitted as well, as these are others by now; where a layer is added to something,
+what that lacks is made up for (see `sums`).
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Observer, Sweep, WritableNetwork, choose, take
+from ..calibration import Batch, Observer, Sweep, choose, take
 from ..calibration.layout import channels_last
-from ..calibration.windows import blocks_of, outputs_at, row_bytes
+from ..calibration.windows import blocks_of, choose_places, outputs_at, row_bytes
 from ..graph.channel_norms import ChannelNorm
 from ..graph.layers import Layer
-from ..graph.recurrent_layers import RecurrentLayer, Sequences, find_recurrent_layers
-from ..memory_limits import LIMIT, allocation_failed, amount, parts
+from ..graph.recurrent_layers import RecurrentLayer, Sequences
+from ..graph.sums import Sum, find_sums
+from ..memory_limits import allocation_failed, amount, parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, LeastSquaresSpec
-from ..records import Plan
 from .attention import Mixtures, compensate
+from .layers_behind import layers_to_fit, unreached
 from .moments import FOLDS, Moments, Solution, full, ridge_solution, scales
 from .norms import NormTask, fit_norm, norm_tasks
 from .recovery import Mending, Recovery
 from .recurrent import RecurrentTask, fit_recurrent, recurrent_tasks
-from .refits import WINDOWS, Task, in_passes, task_of
+from .refits import FEW, WINDOWS, Task, in_passes, task_of
 from .rows import FromRows, rows_solution, scales_from_rows
-from .slim_outputs import keeps, slim_outputs
+from .slim_outputs import before_norm, channels_left, keeps, slim_outputs
 
 Fitted = Task | NormTask | RecurrentTask
 Place = Layer | ChannelNorm | RecurrentLayer
 
 
-def refit(
-    dense: WritableNetwork,
-    slim: WritableNetwork,
-    plan: Plan,
-    batches: Sequence[Batch],
-    *,
-    per_channel: bool = False,
-    ridge: float | None = None,
-    seed: int = 0,
-    memory: float = LIMIT,
-    progress: Callable[[float], None] = lambda share: None,
-    mixtures: Mixtures | None = None,
-) -> dict[str, Solution]:
-    """Fits every layer that lost inputs or states, and every LayerNorm that lost channels, and writes them to `slim`.
+def refit(mending: Mending, spec: LeastSquaresSpec, mixtures: Mixtures | None = None) -> dict[str, Solution]:
+    """Fits every layer that lost inputs or states, and every LayerNorm that lost channels, and writes them to the slim
+    network; with all weights also layers that lost nothing, as far as what they get has changed.
 
-    Returns what was found for each, by the keys of their weights.
+    Args:
+        mending: what it works with. A layer whose second moments do not fit into its memory is fitted from fewer rows
+            by their products (see `rows`), and one for which nothing fits, or an allocation fails, keeps its weights;
+            notes say which.
+        spec: its keys in a recipe.
+        mixtures: what layers of heads that lost channels are to make of them.
 
-    With `per_channel` one factor for each input channel, else all weights. `ridge` holds them near what they were, in
-    shares of the mean variance of an input; None chooses it for each layer by cross-validation over the batches.
-    A layer whose second moments do not fit into `memory` bytes is fitted from fewer rows by their products (see
-    `rows`), and one for which nothing fits, or an allocation fails, keeps its weights; notes say which.
+    Returns:
+        What was found for each, by the keys of their weights.
     """
-    batches = channels_last(dense, batches, memory)
+    dense, slim, plan, memory = mending.dense, mending.slim, mending.plan, mending.memory
+    per_channel = spec.weights == "scales"
+    batches = channels_last(dense, mending.batches, memory)
     images = sum(batch.images for batch in batches)
     tasks: list[Fitted] = [
         *norm_tasks(slim, plan, images, memory),
         *recurrent_tasks(dense, slim, plan, images, memory),
     ]
-    for layer in slim.layers:
-        if _wanted(layer, slim, plan):
-            refit_of = task_of(layer, dense, slim, images, per_channel=per_channel, memory=memory)
-            if isinstance(refit_of, Task):
-                tasks.append(refit_of)
-            else:
-                slim.notes.append(refit_of)
+    chosen = layers_to_fit(slim, plan, behind_cut=spec.layers == "behind" and not per_channel)
+    sums = find_sums(slim.recording, chosen) if spec.shortcuts and not per_channel else {}
+    for layer in chosen:
+        refit_of = task_of(
+            layer, dense, slim, images, per_channel=per_channel, memory=memory, targets=1 + (layer in sums)
+        )
+        if isinstance(refit_of, Task):
+            tasks.append(refit_of)
+        else:
+            slim.notes.append(refit_of)
     tasks.sort(key=lambda task: task.layer.place)
     sweep = slim.sweep(batches, memory)
     slim.notes += unreached(slim, plan)
-    fits = _Fits(dense, slim, plan, batches, sweep, per_channel, ridge, seed, memory, mixtures)
+    fits = _Fits(mending, spec, batches, sweep, mixtures, sums)
     solutions: dict[str, Solution] = {}
     for tasks_of_pass in in_passes(tasks, memory):
         targets = fits.wanted(tasks_of_pass)
         for task in tasks_of_pass:
-            progress(tasks.index(task) / len(tasks))
+            mending.progress(tasks.index(task) / len(tasks))
             try:
-                solutions[task.layer.weight] = fits.fit(task, targets.pop(task.layer))
+                solutions[task.layer.weight] = fits.fit(task, targets)
             except Exception as error:
                 if not allocation_failed(error):
                     raise
@@ -107,7 +106,7 @@ def _notes(tasks: list[Task], solutions: dict[str, Solution], sweep: Sweep, memo
             f"moments of all inputs would take more than memory ({amount(memory)}) allows: {amount(worst.moments)} for "
             f"{worst.describe()}"
         )
-    few = [task for task in done if not task.from_rows and solutions[task.layer.weight].rows < 2 * task.inputs]
+    few = [task for task in done if not task.from_rows and solutions[task.layer.weight].rows < FEW * task.inputs]
     if few:
         task = min(few, key=lambda task: solutions[task.layer.weight].rows / task.inputs)
         solution = solutions[task.layer.weight]
@@ -127,49 +126,22 @@ def _notes(tasks: list[Task], solutions: dict[str, Solution], sweep: Sweep, memo
     return notes
 
 
-def unreached(slim: WritableNetwork, plan: Plan) -> list[str]:
-    """A note on weights that lost inputs and are no layer's own: computed ones, for example."""
-    known = {layer.weight for layer in slim.layers}
-    known |= {key for layer in find_recurrent_layers(slim.recording) for key in layer.keys}
-    lost = [k for k in plan.keep if "1" in plan.keep[k] and k not in known and slim.state[k].dim() > 1]
-    return [f"no layer holds {', '.join(lost[:3])} itself, so what reads it is not mended"] if lost else []
-
-
-def loses_inputs(layer: Layer, plan: Plan) -> bool:
-    return keeps(plan, layer.weight, 0 if layer.transposed else 1) is not None
-
-
-def _wanted(layer: Layer, slim: WritableNetwork, plan: Plan) -> bool:
-    if not loses_inputs(layer, plan):
-        return False
-    if layer.transposed:
-        slim.notes.append(f"{layer.module}: transposed convolutions are not refitted")
-        return False
-    if Counter(other.weight for other in slim.layers)[layer.weight] > 1:
-        slim.notes.append(f"{layer.module}: several calls share {layer.weight}, so it is not refitted")
-        return False
-    return True
-
-
 class _Fits:
     """Fits one layer after the other, as the sweep comes to it."""
 
     def __init__(
         self,
-        dense: WritableNetwork,
-        slim: WritableNetwork,
-        plan: Plan,
+        mending: Mending,
+        spec: LeastSquaresSpec,
         batches: Sequence[Batch],
         sweep: Sweep,
-        per_channel: bool,
-        ridge: float | None,
-        seed: int,
-        memory: float,
         mixtures: Mixtures | None,
+        sums: Mapping[Layer, Sum],
     ) -> None:
-        self.mixtures = mixtures
-        self.dense, self.slim, self.plan, self.batches, self.sweep = dense, slim, plan, batches, sweep
-        self.per_channel, self.ridge, self.seed, self.memory = per_channel, ridge, seed, memory
+        self.dense, self.slim, self.plan = mending.dense, mending.slim, mending.plan
+        self.seed, self.memory = mending.seed, mending.memory
+        self.per_channel, self.ridge = spec.weights == "scales", spec.ridge
+        self.batches, self.sweep, self.mixtures, self.sums = batches, sweep, mixtures, sums
         self.folds = min(FOLDS, len(batches))
 
     def generator(self, layer: Place, batch: int) -> torch.Generator:
@@ -178,9 +150,12 @@ class _Fits:
     def fold(self, batch: int) -> int:
         return batch * self.folds // len(self.batches)
 
-    def wanted(self, tasks: Sequence[Fitted]) -> dict[Place, list[Any]]:
-        """What the dense network's layers make at the sampled places, for each batch; what its recurrent ones get."""
-        results: dict[Place, list[Any]] = {task.layer: [] for task in tasks}
+    def wanted(self, tasks: Sequence[Fitted]) -> dict[Place | Sum, list[Any]]:
+        """What the dense network's layers make at the sampled places, for each batch, and the other summands of sums
+        there; what its recurrent ones get."""
+        sums = [(task, self.sums[task.layer]) for task in tasks if isinstance(task, Task) and task.layer in self.sums]
+        results: dict[Place | Sum, list[Any]] = {task.layer: [] for task in tasks}
+        results |= {at: [] for _, at in sums}
 
         def see(task: Fitted, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
             def keep(args: tuple[Any, ...], result: Tensor) -> None:
@@ -190,32 +165,61 @@ class _Fits:
                 if isinstance(task, RecurrentTask):
                     results[task.layer].append(task.layer.read(args))
                     return
-                layer = task.layer
-                chosen = choose(layer.read(args), task.each, self.generator(layer, batch))
-                results[layer].append(outputs_at(result, layer.axis, *chosen))
+                results[task.layer].append(self.rows_of(task, batch, result))
 
             return keep
 
+        def see_sum(task: Task, at: Sum, batch: int) -> Callable[[tuple[Any, ...], Any], None]:
+            return lambda args, result: results[at].append(self.rows_of(task, batch, args[at.other]))
+
         with evaluating(self.dense.module):
             for b, batch in enumerate(self.batches):
-                with Observer({task.layer.site: see(task, b) for task in tasks}):
+                watch = {task.layer.site: see(task, b) for task in tasks}
+                with Observer(watch | {at.site: see_sum(task, at, b) for task, at in sums}):
                     batch.inputs.call(self.dense.module)
         return results
 
-    def target(self, layer: Layer, rows: Tensor) -> Tensor:
-        """What the slim layer is to make (rows, outputs) where the dense one made `rows`."""
+    def rows_of(self, task: Task, batch: int, x: Tensor) -> Tensor:
+        """What a tensor of the shape of a layer's outputs holds at the sampled places of a batch."""
+        axis = task.layer.axis
+        places = math.prod(x.shape[1:]) // x.shape[axis]
+        chosen = choose_places(len(x), places, task.each, self.generator(task.layer, batch))
+        return outputs_at(x, axis, *chosen)
+
+    def lacking(self, task: Task, there: Sequence[Tensor]) -> dict[int, Tensor]:
+        """What the other summand lacks by now of the dense network's at the sampled places, for each batch."""
+        lacks = {}
+        layer, at = task.layer, self.sums[task.layer]
+
+        def see(batch: int, args: tuple[Any, ...]) -> None:
+            left = channels_left(layer, self.dense, self.plan, there[batch])
+            lacks[batch] = before_norm(layer, self.slim, left - self.rows_of(task, batch, args[at.other]))
+
+        self.sweep.go(layer.place)
+        self.sweep.look({at.place: see})
+        return lacks
+
+    def target(self, layer: Layer, rows: Tensor, more: Tensor | None) -> Tensor:
+        """What the slim layer is to make (rows, outputs) where the dense one made `rows`, and `more` on top."""
         if self.mixtures is not None and layer.weight in self.mixtures.layers:  # which no BatchNorm follows
             return self.mixtures.layers[layer.weight].of(rows.mT).mT
         y = slim_outputs(layer, self.dense, self.slim, self.plan, rows).to(rows)
+        y = y if more is None else y + more.to(y)
         if layer.bias and not self.slim.can_shift(layer):
             y = y - self.slim.state[layer.bias]  # which others share, so that it stays
         return y
 
-    def fit(self, task: Fitted, targets: list[Any]) -> Solution:
+    def fit(self, task: Fitted, results: dict[Place | Sum, list[Any]]) -> Solution:
+        """Fits and writes what the task is about, and takes what the dense network made there out of `results`."""
+        targets = results.pop(task.layer)
         if isinstance(task, RecurrentTask):
             return self.recurrent(task.layer, targets)
         if isinstance(task, NormTask):
             return self.norm(task, targets)
+        at = self.sums.get(task.layer)
+        more = self.lacking(task, results.pop(at)) if at is not None else {}
+        for batch, rows in enumerate(targets):
+            targets[batch] = self.target(task.layer, rows, more.pop(batch, None))
         return self.by_rows(task, targets) if task.from_rows else self.by_moments(task, targets)
 
     def recurrent(self, layer: RecurrentLayer, there: list[Sequences]) -> Solution:
@@ -245,7 +249,7 @@ class _Fits:
         def see(batch: int, args: tuple[Any, ...]) -> None:
             call = layer.read(args)
             image, place = choose(call, task.each, self.generator(layer, batch))
-            y = self.target(layer, targets[batch])
+            y = targets[batch]
             targets[batch] = y[:0]
             for part in parts(len(image), row_bytes(call), self.memory * WINDOWS):
                 x = blocks_of(_whole(take(call, image[part], place[part])), weight)
@@ -263,14 +267,14 @@ class _Fits:
         ox, oy = (value.squeeze(1).double() for value in origin)
         bias = self.bias(layer)
         start = weight.double().reshape(len(ox), -1, task.inputs)
-        places = math.prod(weight.shape[2:])
-        solve = functools.partial(scales, places=places) if self.per_channel else full
+        factors = functools.partial(scales, places=math.prod(weight.shape[2:]))
+        solves = (factors,) if self.per_channel else (full, factors) if task.few else (full,)
         solution = ridge_solution(
             [fold for fold in folds if fold is not None],
             start,
             bias.reshape(len(ox), -1) - oy + _times(start, ox),
             self.ridge,
-            solve,
+            *solves,
         )
         if math.isfinite(solution.ridge):
             self.write(layer, solution.weight, (solution.bias + oy - _times(solution.weight, ox)).flatten())
@@ -280,7 +284,7 @@ class _Fits:
         layer, slim = task.layer, self.slim
         self.sweep.go(layer.place)
         rows = [self.chosen(task, batch, args) for batch, args in self.sweep.arguments()]
-        y = torch.cat([_whole(self.target(layer, target)) for target in targets])
+        y = torch.cat([_whole(target) for target in targets])
         folds = torch.cat([torch.full((len(at[0]),), self.fold(batch)) for batch, at in enumerate(rows)])
         start = _whole(slim.state[layer.weight].detach()).reshape(task.blocks, task.outputs, task.inputs)
         bias = self.bias(layer).reshape(task.blocks, -1)
@@ -340,19 +344,13 @@ def _mend(spec: LeastSquaresSpec, mending: Mending) -> int:
     mixtures = None
     if spec.weights == "full" and spec.attention:
         mixtures = compensate(*networks, ridge=spec.ridge, memory=mending.memory)
-    solutions = refit(
-        *networks,
-        per_channel=spec.weights == "scales",
-        ridge=spec.ridge,
-        seed=mending.seed,
-        memory=mending.memory,
-        progress=mending.progress,
-        mixtures=mixtures,
-    )
+    solutions = refit(mending, spec, mixtures)
     changed = {key for key, solution in solutions.items() if math.isfinite(solution.ridge)}
     return len(changed | (mixtures.changed if mixtures is not None else set()))
 
 
 RECOVERIES.add(
-    Recovery("least_squares", "consumers' weights are fitted to the dense network's outputs", LeastSquaresSpec, _mend)
+    Recovery(
+        "least_squares", "weights behind the cut are fitted to the dense network's outputs", LeastSquaresSpec, _mend
+    )
 )

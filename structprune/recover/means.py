@@ -19,7 +19,7 @@ from ..memory_limits import LIMIT, parts
 from ..modules import evaluating
 from ..recipe.recovery import RECOVERIES, MeansSpec
 from ..records import Plan
-from .least_squares import loses_inputs, unreached
+from .layers_behind import loses_inputs, unreached
 from .recovery import Mending, Recovery
 from .recurrent import RecurrentMeans
 from .slim_outputs import channels_of, cluster_means, keeps, merged_into, slim_outputs

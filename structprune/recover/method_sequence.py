@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from ..argument_checks import checked, function, instance, number, several, whole
+from ..argument_checks import checked, function, instance, number, optional, several, whole
 from ..calibration import WritableNetwork, batches_of
 from ..errors import RecipeError
 from ..memory_limits import LIMIT, allocation_failed
@@ -20,6 +20,7 @@ from ..recipe.recovery import AnyRecoverySpec, RecoverySpec, check_order
 from ..records import Plan
 from ..strict_specs import mistakes
 from ..surgery import wrong_shape
+from ..tasks.task import Task
 from ..typing import RecoveryStep
 from ..wrappers import unwrapped
 from .recovery import Mending, mend_by
@@ -42,6 +43,7 @@ class Recovered:
     slim=instance(nn.Module, "the slim nn.Module"),
     plan=instance(Plan, "the plan that slim was made by"),
     steps=several(lambda step: step, "names of methods or mappings, in a list"),
+    task=optional(instance(Task, "a Task of structprune.tasks")),
     seed=whole(0, 2**31),
     memory=number(above=0),
     progress=function,
@@ -53,17 +55,16 @@ def recover(
     data: Any,
     steps: Sequence[RecoveryStep | RecoverySpec] = ("means", "least_squares"),
     *,
+    task: Task | None = None,
     seed: int = 0,
     memory: float = LIMIT,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Recovered:
-    """A copy of `slim` whose weights, biases and BatchNorm statistics make up for the removed channels.
-
-    Labels are not used. The methods, each by its name or as a mapping with options:
+    """A copy of `slim` that makes up for the removed channels, without labels, by methods with or without options:
 
     - `means`, or {"method": "means", "source": "batchnorm"}: removed channels leave their mean in consumers' offsets;
-    - `least_squares`, or {"method": "least_squares", "weights": "scales", "ridge": 0.1}: consumers' weights are fitted
-      to the dense network's outputs, layer by layer; heads that lost channels make the mixtures of them that matter;
+    - `least_squares`, or {"method": "least_squares", "weights": "scales", "ridge": 0.1}: weights behind the cut are
+      fitted to the dense network's outputs, layer by layer; `temperature`: class scores get one factor, to be as sure;
     - `batchnorm`: running means and variances are taken anew; `polish`: a short training, first block by block;
     - {"method": "file.py:function", "kwargs": {…}}: a recovery of your own (see CONTRIBUTING.md).
 
@@ -73,9 +74,9 @@ def recover(
         plan: the plan that it was cut by.
         data: calibration data (see `calibration.batches_of`).
         steps: methods, in the order in which they are done.
+        task: what the outputs are for; by default class scores.
         seed: draws the rows that are looked at.
-        memory: bytes that may come on top of the networks, the images and a forward pass. Layers whose refit would take
-            more are refitted in another way, or keep their weights; `notes` tells.
+        memory: bytes that may come on top of the networks, the images and a forward pass; `notes` tells what is left.
         progress: is called with the share that is done.
 
     Returns:
@@ -94,7 +95,7 @@ def recover(
         raise RecipeError(f"recover: {wrong}")
     batches = [batch.beside(model) for batch in batches_of(data)]
     dense, mended = (WritableNetwork.of(network, batches[0].inputs) for network in (model, slim))
-    mending = Mending(dense, mended, plan, batches, seed, memory)
+    mending = Mending(dense, mended, plan, batches, seed, memory, task=task)
     result = Recovered(mended.result)
     for index, spec in enumerate(specs):
 

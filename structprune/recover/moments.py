@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -106,27 +107,29 @@ class Solution:
 Solve = Callable[[Moments, Tensor, float], Tensor]
 
 
-def ridge_solution(folds: list[Moments], weight: Tensor, bias: Tensor, ridge: float | None, solve: Solve) -> Solution:
-    """The weights by `solve` (`full` or `scales`) that map x to y, and the offset.
+def ridge_solution(folds: list[Moments], weight: Tensor, bias: Tensor, ridge: float | None, *solves: Solve) -> Solution:
+    """The weights by `full` or `scales` that map x to y, and the offset.
 
-    If `ridge` is None, the one that serves the rows of each fold best, when it is fitted to the other folds', is taken;
-    keeping `weight` and `bias` is among the choices. One fold gets a ridge of 0.1.
+    If `ridge` is None, that and the one of `solves` are taken that serve the rows of each fold best, when they are
+    fitted to the other folds'; keeping `weight` and `bias` is among the choices. One fold gets a ridge of 0.1. Where
+    nothing tells them apart, the first of `solves` is taken.
     """
+    solve = solves[0]
     rows, variance = sum(fold.rows for fold in folds), Moments.spread(folds)
     before = sum(float(fold.error(weight, bias)) * fold.rows for fold in folds) / rows
     after = math.nan
     if ridge is None and len(folds) == 1:
         ridge = 0.1
     elif ridge is None:
-        errors = dict.fromkeys(RIDGES, 0.0)
+        errors = dict.fromkeys(itertools.product(solves, RIDGES), 0.0)
         for fold in folds:
             rest = Moments.sum([other for other in folds if other is not fold]).centre()
-            for value in RIDGES:
-                new_weight = solve(rest, weight, value)
+            for way, value in errors:
+                new_weight = way(rest, weight, value)
                 error = float(fold.error(new_weight, rest.bias(new_weight)))
-                errors[value] += (error if math.isfinite(error) else math.inf) * fold.rows / rows
-        ridge = min(errors, key=lambda value: errors[value])
-        after = errors[ridge]
+                errors[way, value] += (error if math.isfinite(error) else math.inf) * fold.rows / rows
+        solve, ridge = min(errors, key=lambda choice: errors[choice])
+        after = errors[solve, ridge]
         if not after < before:
             return Solution(weight, bias, math.inf, before / variance, before / variance, rows)
     whole = Moments.sum(folds).centre()

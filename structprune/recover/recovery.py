@@ -11,6 +11,7 @@ from ..errors import RecipeError
 from ..messages import shown
 from ..recipe.recovery import RECOVERIES, OwnRecoverySpec, RecoverySpec
 from ..records import Plan
+from ..tasks.task import Task
 from ..user_code import Tell
 from ..user_code_calls import callable_of, in_one_line
 
@@ -27,6 +28,7 @@ class Mending:
         seed: draws what is drawn.
         memory: bytes that may come on top of the networks, the images and a forward pass.
         progress: is called with the share that is done.
+        task: what the outputs are for, where that is known.
     """
 
     dense: WritableNetwork
@@ -36,6 +38,7 @@ class Mending:
     seed: int
     memory: float
     progress: Callable[[float], None] = lambda share: None
+    task: Task | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ..graph.layers import Layer
 from ..memory_limits import amount
 from .moments import FOLDS
 
+FEW = 2  # rows for each unknown, under which one factor a channel may be the better fit
 ROWS_PER_INPUT = 8  # rows that are sampled for each unknown of an output
 PLACES_PER_IMAGE = 16  # at least
 ROWS_MOST = 4096  # of a fit from rows: their products take rows² numbers, and rows² times as many steps as inputs
@@ -24,7 +25,7 @@ MATRICES, TARGETS, WINDOWS = 5 / 8, 1 / 4, 1 / 8  # shares of the memory
 class Task:
     """A layer to fit: each of its `blocks` maps `inputs` to `outputs`; `each` output places of an image are sampled, at
     most `rows` of all images. It is fitted from the second moments of its inputs, or where those take too much
-    (`moments` bytes), from the rows themselves: `from_rows`."""
+    (`moments` bytes), from the rows themselves: `from_rows`. There may be `few` rows for so many inputs."""
 
     layer: Layer
     blocks: int
@@ -35,15 +36,24 @@ class Task:
     moments: float
     from_rows: bool
     targets: float
+    few: bool = False
 
     def describe(self) -> str:
         return f"{self.layer.module} ({self.inputs} inputs a window)"
 
 
 def task_of(
-    layer: Layer, dense: WritableNetwork, slim: WritableNetwork, images: int, *, per_channel: bool, memory: float
+    layer: Layer,
+    dense: WritableNetwork,
+    slim: WritableNetwork,
+    images: int,
+    *,
+    per_channel: bool,
+    memory: float,
+    targets: int = 1,
 ) -> Task | str:
-    """How a layer is fitted within `memory` bytes, or why it can't be."""
+    """How a layer is fitted within `memory` bytes, or why it can't be. `targets` is how many tensors of the dense
+    network, of the shape of the layer's outputs, are looked at."""
     weight = slim.state[layer.weight]
     inputs, channels = int(weight[0].numel()), int(weight.shape[1])
     call = layer.recorded_call
@@ -51,9 +61,12 @@ def task_of(
     outputs = len(weight) // blocks
     places = places_of(call)
     each = max(PLACES_PER_IMAGE, -(-ROWS_PER_INPUT * inputs // images))
-    wide = len(dense.state[layer.weight]) * 4 * images  # what one place of each image asks of the dense network
+    wide = (
+        len(dense.state[layer.weight]) * 4 * images * targets
+    )  # what one place of each image asks of the dense network
     each = max(1, min(each, places, int(memory * TARGETS / wide)))
-    copies = FOLDS + 3 + 2 * per_channel
+    few = images * each < FEW * inputs and not per_channel
+    copies = FOLDS + 3 + 2 * (per_channel or few)
     moments = 8.0 * blocks * inputs * (copies * inputs + (FOLDS + 8) * outputs)
     from_rows = moments > memory * MATRICES
     if from_rows:
@@ -63,7 +76,7 @@ def task_of(
                 f"{layer.module} keeps its weights: a refit of its {inputs} inputs a window takes {amount(moments)}, "
                 f"and memory allows {amount(memory)}"
             )
-    return Task(layer, blocks, inputs, outputs, each, images * each, moments, from_rows, wide * each)
+    return Task(layer, blocks, inputs, outputs, each, images * each, moments, from_rows, wide * each, few)
 
 
 def _most_rows(limit: float, outputs: int) -> int:

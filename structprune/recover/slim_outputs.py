@@ -65,22 +65,47 @@ def slim_outputs(
     Returns:
         Shape (..., channels of the slim layer).
     """
-    dim, total = (1 if layer.transposed else 0), y.shape[-1]
-    kept, axis = keeps(plan, layer.weight, dim), dense.state[layer.weight].shape[dim]
-    places = None if kept is None else channels_of(kept, axis, total)
-    into = merged_into(plan, layer.weight, dim, axis, total)
     if layer.norm is None:
-        y = y if into is None else cluster_means(y, into)
-        return y if places is None else y[..., places]
+        return channels_left(layer, dense, plan, y)
     there, here = _affine(dense, layer.norm), _affine(slim, layer.norm)
-    if into is None:  # the weights of both BatchNorms are the same, and may be zero
+    if _into(layer, dense, plan, y) is None:  # the weights of both BatchNorms are the same, and may be zero
         there, here = (_statistics(net, layer.norm) for net in (dense, slim))
-    y = y * there[0] + (0 if offsets else there[1])
-    y = y if into is None else cluster_means(y, into)
-    y = y if places is None else y[..., places]
+    y = channels_left(layer, dense, plan, y * there[0] + (0 if offsets else there[1]))
     mean = slim.state[layer.norm.mean].double()
     outputs = (y if offsets else y - here[1]) / here[0]
     return torch.where(here[0] == 0, torch.zeros_like(mean) if offsets else mean, outputs)
+
+
+def channels_left(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -> Tensor:
+    """The channels that a cut leaves of what has the output channels of a layer, or their clusters' means.
+
+    Args:
+        layer: The layer.
+        dense: The dense network.
+        plan: By which it was cut.
+        y: Of the dense network, shape (..., channels).
+
+    Returns:
+        Shape (..., channels of the slim layer).
+    """
+    into = _into(layer, dense, plan, y)
+    y = y if into is None else cluster_means(y, into)
+    dim = 1 if layer.transposed else 0
+    kept = keeps(plan, layer.weight, dim)
+    return y if kept is None else y[..., channels_of(kept, dense.state[layer.weight].shape[dim], y.shape[-1])]
+
+
+def before_norm(layer: Layer, slim: WritableNetwork, y: Tensor) -> Tensor:
+    """What a slim layer has to make on top so that its BatchNorm, if there is one, adds `y` (..., channels)."""
+    if layer.norm is None:
+        return y
+    scale = _affine(slim, layer.norm)[0].to(y)
+    return torch.where(scale == 0, torch.zeros_like(y), y / scale)
+
+
+def _into(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -> Tensor | None:
+    dim = 1 if layer.transposed else 0
+    return merged_into(plan, layer.weight, dim, dense.state[layer.weight].shape[dim], y.shape[-1])
 
 
 def _statistics(network: WritableNetwork, norm: Norm) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import structprune as sp
 from structprune.criteria.local_search import elimination, search
 from structprune.criteria.reconstruction import DAMPING, refitted
 from structprune.criteria.views import Consumer, GroupView
+from structprune.errors import RecipeError
 
 DATA = torch.randn(48, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
@@ -133,3 +134,36 @@ def test_a_grouped_convolution_is_followed_through_and_keeps_equally_many_of_eac
         assert sorted(best.tolist()) == list(plan.groups[group.name]["kept"])  # so the choice was one that may be
     slim = sp.prune(model, plan)
     assert sp.verify(model, slim, plan, DATA[:4]).passed
+
+
+class Copies(torch.nn.Module):
+    """Each channel of `first` is there twice, and the large ones are copies: by size the wrong ones go."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 12, 1), torch.nn.Conv2d(12, 5, 1)
+        with torch.no_grad():
+            self.first.weight[3:6] = 3 * self.first.weight[:3]
+            self.first.bias[3:6] = 3 * self.first.bias[:3]
+            self.first.weight[:6] *= 10
+            self.first.bias[:6] *= 10
+            self.second.weight[:, 6:] *= 100
+
+    def forward(self, x):
+        return self.second(self.first(x).relu()).mean((2, 3))
+
+
+def test_a_scan_by_a_criterion_of_its_own_knows_what_a_refit_makes_up_for():
+    """Three of twelve units can go for nothing, as their copies make up for them; by L1 norms three others go."""
+    torch.manual_seed(0)
+    model, images = Copies().eval(), torch.randn(64, 3, 6, 6)
+    graph = sp.trace(model, images[:1])
+    scores = sp.score(graph, "l1")
+    batches = list(images.split(16))
+    by_size, own = (
+        sp.sensitivity(graph, scores, batches, ratios=[0.25], criterion=criterion).losses["first"][9]
+        for criterion in (None, "osscar")
+    )
+    assert own < 0.05 * by_size
+    with pytest.raises(RecipeError, match="criterion l1 does not rank by what the next layers read"):
+        sp.sensitivity(graph, scores, batches, criterion="l1")

@@ -135,7 +135,7 @@ def test_a_run_recovers_by_it_and_hangs_on_its_text(own, tmp_path):
 
 def test_recoveries_of_the_package_say_what_they_need():
     needs = {name: (entry.spec().needs_images, bool(entry.spec.comes_first)) for name, entry in RECOVERIES.items()}
-    others = dict.fromkeys(("batchnorm", "least_squares", "polish"), (True, False))
+    others = dict.fromkeys(("batchnorm", "least_squares", "polish", "temperature"), (True, False))
     assert needs == {**others, "means": (True, True)}
     assert not RECOVERIES["means"].spec(source="batchnorm").needs_images
     assert all(entry.description for entry in RECOVERIES.values())

@@ -264,6 +264,23 @@ def test_recovery_is_reported_step_by_step_and_the_gate_holds(small, tmp_path, m
 
 @pytest.mark.thorough
 @same_twice
+@pytest.mark.parametrize("criterion", ["osscar", "thinet"])
+def test_a_criterion_that_ranks_for_widths_chooses_the_units_of_the_scan(small, tmp_path, criterion):
+    sets = [*RECOVERED, f"prune.criterion={criterion}", "prune.allocation=sensitivity", "prune.scan={ratios: [0.5]}"]
+    report = sp.run(small, tmp_path / "run", overrides=[*sets, "recover=[least_squares, temperature]"])
+    assert report["gate"]["passed"]
+    assert report["quality"]["final"] > report["quality"]["pruned"]
+    sets = [x for o in (*sets, "train=null") for x in ("--set", o)]
+    code, _, output = cli("sensitivity", small, *sets, "--json")
+    assert code == 0
+    own = json.loads(output[output.index("{") :])
+    code, _, output = cli("sensitivity", small, *sets, "--set", "prune.criterion=l1", "--json")
+    assert code == 0
+    by_size = json.loads(output[output.index("{") :])
+    assert own.keys() == by_size.keys()
+    assert own != by_size
+
+
 def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(small, tmp_path, monkeypatch):
     overrides = [*RECOVERED, "finetune={epochs: 1, lr: 0.001}", "prune.allocation=sensitivity"]
     overrides += ["prune.criterion=l1", "train.epochs=1", "data.calibration.images=64"]

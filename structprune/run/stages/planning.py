@@ -103,12 +103,19 @@ def _scans(recipe: Recipe) -> bool:
     return allocation_of(recipe.prune.allocation).scans(has_images=recipe.data.calibration is not None)
 
 
+def _scan_spec(recipe: Recipe) -> dict[str, Any]:
+    """The keys of a scan, and the criterion that chooses the units that go, where that is not the one of the scores."""
+    name = recipe.prune.criterion
+    own = criterion_of(name).ranks_consumed
+    return {"scan": recipe.prune.scan, **({"criterion": name, "code": code_named(name)} if own else {})}
+
+
 @stage(
     "scan",
     after="scores",
     needs=("graph", "scores", "samples", "task"),
     makes=("scores",),
-    spec=lambda recipe: recipe.prune.scan,
+    spec=_scan_spec,
     when=_scans,
     read=read_scores,
     title="the scan of each group's sensitivity",
@@ -122,9 +129,9 @@ def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, samples: Dat
     assert samples.calibration is not None
     with work.reporter.bar("scanning the sensitivity of each group") as update:
         options: dict[str, Any] = {"task": task, "seed": work.seed, "memory": work.memory, "progress": update}
-        spec = work.spec or ScanSpec()
+        spec, criterion = work.spec["scan"] or ScanSpec(), work.spec.get("criterion")
         images = scan_images(samples.calibration, spec.images)
-        scan = sensitivity(graph, scores, images, ratios=spec.ratios, **options)
+        scan = sensitivity(graph, scores, images, ratios=spec.ratios, criterion=criterion, **options)
     return dataclasses.replace(scores, sensitivity=scan, notes=scores.notes + scan.notes)
 
 
@@ -158,7 +165,7 @@ def set_goal(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, g
 @stage(
     "rank",
     after="widths",
-    needs=("graph", "widths", "samples", "task", "rotation?"),
+    needs=("graph", "scores", "widths", "samples", "task", "rotation?"),
     makes=("scores",),
     spec=lambda recipe: _scored_by(recipe, recipe.prune.criterion),
     when=needs_widths,
@@ -166,9 +173,16 @@ def set_goal(work: Work, graph: DependencyGraph, scores: Scores, costs: Costs, g
     title="the layer-by-layer scores",
 )
 def rank(
-    work: Work, graph: DependencyGraph, widths: Plan, samples: Data, task: Task, rotation: Rotation | None = None
+    work: Work,
+    graph: DependencyGraph,
+    scores: Scores,
+    widths: Plan,
+    samples: Data,
+    task: Task,
+    rotation: Rotation | None = None,
 ) -> None:
-    _write_scores(work, _score(work, graph, samples, task, widths.widths, rotation))
+    ranked = _score(work, graph, samples, task, widths.widths, rotation)
+    _write_scores(work, dataclasses.replace(ranked, sensitivity=scores.sensitivity))
 
 
 def _score(

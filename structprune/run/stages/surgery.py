@@ -20,6 +20,7 @@ from ...report.records import RecoveryStep
 from ...schedules.rounds import trains_between
 from ...store import atomic_files
 from ...surgery import prune
+from ...tasks import Task
 from ...user_code_calls import code_named
 from ...verify import Gate, verify
 from ..stage import Work, stage
@@ -72,7 +73,7 @@ def check(work: Work, source: nn.Module, slim: nn.Module, cuts: Plan, samples: D
 @stage(
     "recover",
     after="check",
-    needs=("source", "slim", "cuts", "samples", "judge", "gates.*"),
+    needs=("source", "slim", "cuts", "samples", "task", "judge", "gates.*"),
     makes=("slim", "recovery"),
     spec=lambda recipe: {"steps": recipe.recover, "code": [code_named(step.method) for step in recipe.recover]},
     when=lambda recipe: bool(recipe.recover),
@@ -87,6 +88,7 @@ def mend(
     slim: nn.Module,
     cuts: Plan,
     samples: Data,
+    task: Task,
     judge: Judge,
     gates: dict[str, Gate],
 ) -> None:
@@ -96,7 +98,7 @@ def mend(
         start = time.perf_counter()
         with work.reporter.bar(f"recovery: {step.method}") as update:
             images = [Batch(Inputs.of(samples.example))] if samples.calibration is None else samples.calibration
-            options: dict[str, Any] = {"seed": work.seed, "memory": work.memory}
+            options: dict[str, Any] = {"task": task, "seed": work.seed, "memory": work.memory}
             done = recover(source, slim, cuts, images, [step], **options, progress=update)
         slim, seconds = done.model, time.perf_counter() - start
         quality = quality_of(slim, judge)
