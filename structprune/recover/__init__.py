@@ -2,8 +2,8 @@
 
 Enters: the dense and the slim network, the plan and calibration data. Leaves: a mended copy of the slim network.
 `recovery` says what a method is; each has its module: `means`, `least_squares` (with `moments`, its solver, and
-`attention`, what it does for heads with fewer channels), `batchnorm` and `polish` (with `comparison_points` and
-`sample_views`); `method_sequence` does them in turn.
+`attention`, what it does for heads with fewer channels), `batchnorm`, `polish` (with `comparison_points` and
+`sample_views`) and `temperature`; `method_sequence` does them in turn.
 Nothing here knows of groups, scores or budgets.
 """
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import Batch, Observer, Sweep, choose, take
+from ..calibration import Batch, Observer, Sweep, WritableNetwork, choose, take
 from ..calibration.layout import channels_last
 from ..calibration.windows import blocks_of, choose_places, outputs_at, row_bytes
 from ..graph.channel_norms import ChannelNorm
@@ -64,7 +64,7 @@ def refit(mending: Mending, spec: LeastSquaresSpec, mixtures: Mixtures | None = 
         *recurrent_tasks(dense, slim, plan, images, memory),
     ]
     chosen = layers_to_fit(slim, plan, behind_cut=spec.layers == "behind" and not per_channel)
-    sums = find_sums(slim.recording, chosen) if spec.shortcuts and not per_channel else {}
+    sums = _shortcuts(dense, slim, chosen) if spec.shortcuts and not per_channel else {}
     for layer in chosen:
         refit_of = task_of(
             layer, dense, slim, images, per_channel=per_channel, memory=memory, targets=1 + (layer in sums)
@@ -126,6 +126,15 @@ def _notes(tasks: list[Task], solutions: dict[str, Solution], sweep: Sweep, memo
     return notes
 
 
+def _shortcuts(dense: WritableNetwork, slim: WritableNetwork, layers: Sequence[Layer]) -> dict[Layer, tuple[Sum, Sum]]:
+    """The sums that slim layers add to, in the dense network and in the slim one, whose calls may be others."""
+    weights = {layer.weight for layer in layers}
+    wide = find_sums(dense.recording, [layer for layer in dense.layers if layer.weight in weights])
+    there = {layer.weight: at for layer, at in wide.items()}
+    here = find_sums(slim.recording, layers)
+    return {layer: (there[layer.weight], at) for layer, at in here.items() if layer.weight in there}
+
+
 class _Fits:
     """Fits one layer after the other, as the sweep comes to it."""
 
@@ -136,7 +145,7 @@ class _Fits:
         batches: Sequence[Batch],
         sweep: Sweep,
         mixtures: Mixtures | None,
-        sums: Mapping[Layer, Sum],
+        sums: Mapping[Layer, tuple[Sum, Sum]],
     ) -> None:
         self.dense, self.slim, self.plan = mending.dense, mending.slim, mending.plan
         self.seed, self.memory = mending.seed, mending.memory
@@ -153,7 +162,9 @@ class _Fits:
     def wanted(self, tasks: Sequence[Fitted]) -> dict[Place | Sum, list[Any]]:
         """What the dense network's layers make at the sampled places, for each batch, and the other summands of sums
         there; what its recurrent ones get."""
-        sums = [(task, self.sums[task.layer]) for task in tasks if isinstance(task, Task) and task.layer in self.sums]
+        sums = [
+            (task, self.sums[task.layer][0]) for task in tasks if isinstance(task, Task) and task.layer in self.sums
+        ]
         results: dict[Place | Sum, list[Any]] = {task.layer: [] for task in tasks}
         results |= {at: [] for _, at in sums}
 
@@ -186,13 +197,14 @@ class _Fits:
         chosen = choose_places(len(x), places, task.each, self.generator(task.layer, batch))
         return outputs_at(x, axis, *chosen)
 
-    def lacking(self, task: Task, there: Sequence[Tensor]) -> dict[int, Tensor]:
+    def lacking(self, task: Task, there: list[Tensor]) -> dict[int, Tensor]:
         """What the other summand lacks by now of the dense network's at the sampled places, for each batch."""
         lacks = {}
-        layer, at = task.layer, self.sums[task.layer]
+        layer, (_, at) = task.layer, self.sums[task.layer]
 
         def see(batch: int, args: tuple[Any, ...]) -> None:
             left = channels_left(layer, self.dense, self.plan, there[batch])
+            there[batch] = left[:0]
             lacks[batch] = before_norm(layer, self.slim, left - self.rows_of(task, batch, args[at.other]))
 
         self.sweep.go(layer.place)
@@ -216,8 +228,8 @@ class _Fits:
             return self.recurrent(task.layer, targets)
         if isinstance(task, NormTask):
             return self.norm(task, targets)
-        at = self.sums.get(task.layer)
-        more = self.lacking(task, results.pop(at)) if at is not None else {}
+        sums = self.sums.get(task.layer)
+        more = self.lacking(task, results.pop(sums[0])) if sums is not None else {}
         for batch, rows in enumerate(targets):
             targets[batch] = self.target(task.layer, rows, more.pop(batch, None))
         return self.by_rows(task, targets) if task.from_rows else self.by_moments(task, targets)

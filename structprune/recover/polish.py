@@ -64,13 +64,13 @@ class _Comparison(OpMode):
         return result.clone() if self.copies else result
 
 
-def _imitation(slim: Any, dense: Any) -> Tensor:
-    """How far outputs are from the dense network's: each tensor's `relative_square`, and where there is one of two
-    axes, which may be class scores, the KL divergence of their probabilities as well."""
+def _imitation(slim: Any, dense: Any, scores: bool) -> Tensor:
+    """How far outputs are from the dense network's: each tensor's `relative_square`, and where one of two axes is
+    class scores (`scores`), the KL divergence of their probabilities as well."""
     ours, theirs = outputs(slim), outputs(dense)
     pairs = [pair for pair in zip(ours, theirs, strict=True) if pair[1].is_floating_point() and pair[1].numel()]
     total = torch.stack([relative_square(a, b) for a, b in pairs]).mean()
-    if len(pairs) == 1 and pairs[0][0].dim() == 2 and pairs[0][0].shape[1] > 1:
+    if scores and len(pairs) == 1 and pairs[0][0].dim() == 2 and pairs[0][0].shape[1] > 1:
         a, b = (x.float().log_softmax(1) for x in pairs[0])
         total = total + F.kl_div(a, b, log_target=True, reduction="batchmean")
     return total
@@ -83,6 +83,7 @@ class _Polish:
         self.spec, self.mending, self.samples, self.size = spec, mending, samples, size
         self.dense, self.slim = mending.dense.module, mending.slim.module
         self.points = find_points(mending.dense, mending.slim, mending.plan, mending.batches[0].inputs)
+        self.scores = mending.task is None or mending.task.scores_classes
         self.copies = any(life.writes for net in (mending.dense, mending.slim) for life in call_lives(net.recording))
         self.generator = torch.Generator().manual_seed(mending.seed)
         self.targets: dict[int, Any] = {}  # the dense network's outputs of batches that are held out
@@ -161,16 +162,16 @@ class _Polish:
         with _Comparison(targets, apart=apart, copies=self.copies) as comparison:
             result = inputs.call(self.slim)
         if not comparison.distances:
-            return _imitation(result, target)
+            return _imitation(result, target, self.scores)
         between = torch.stack(comparison.distances).mean()
-        return between if apart else between + _imitation(result, target)
+        return between if apart else between + _imitation(result, target, self.scores)
 
     def loss_on_unseen(self) -> float:
         """The mean loss of the outputs on the samples that are held out."""
         losses = []
         with evaluating(self.slim), evaluating(self.dense):
             for inputs, target in self.unseen():
-                losses.append(float(_imitation(inputs.call(self.slim), target)))
+                losses.append(float(_imitation(inputs.call(self.slim), target, self.scores)))
         return sum(losses) / len(losses)
 
 

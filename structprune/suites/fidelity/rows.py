@@ -32,7 +32,10 @@ RECOVERIES: dict[str, list[Any]] = {
     "scales": [{"method": "least_squares", "weights": "scales"}],
     "without means": ["least_squares"],
     "attention as cut": ["means", {"method": "least_squares", "attention": False}],
+    "consumers alone": [{"method": "least_squares", "layers": "consumers", "shortcuts": False}],
+    "without shortcuts": [{"method": "least_squares", "shortcuts": False}],
     "least squares": ["means", "least_squares"],
+    "temperature": ["means", "least_squares", "temperature"],
     "polish": ["means", "least_squares", "polish"],
 }
 OURS_FIRST = "l1"  # gives widths to criteria that rank layer by layer
@@ -267,9 +270,10 @@ def _plans(subject: Subject, settings: Settings) -> Iterator[tuple[str, str, flo
         scores = sp.score(graph, by, images, seed=seed)
         for allocation in settings.allocations:
             if "scan" in ALLOCATIONS[allocation].needs:
-                if by not in scans:
-                    scans[by] = sp.sensitivity(graph, scores, scan_images(images), seed=seed)
-                scores = replace(scores, sensitivity=scans[by])
+                own: Any = name if CRITERIA[name].ranks_consumed else None
+                if (own or by) not in scans:
+                    scans[own or by] = sp.sensitivity(graph, scores, scan_images(images), criterion=own, seed=seed)
+                scores = replace(scores, sensitivity=scans[own or by])
             for cut in settings.cuts:
                 budget: Budget = {"macs": 1 / cut}
                 plan = sp.plan(graph, scores, budget, allocation=allocation, align=settings.align)
