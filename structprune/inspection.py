@@ -155,7 +155,7 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         The graph and the sensitivity of its groups.
 
     Raises:
-        RecipeError: The recipe has no data.calibration, trains its network, or ranks layer by layer.
+        RecipeError: The recipe has no data.calibration, trains its network, or ranks layer by layer by weights.
     """
     reporter = Reporter()
     scans = next(name for name, allocation in ALLOCATIONS.items() if allocation.needs == {"scan"})
@@ -164,7 +164,7 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
     criterion, flaw = criterion_of(checked.prune.criterion), ""
     if checked.train is not None:
         flaw = "the recipe trains its network first: give trained weights by model.weights, and --set train=null"
-    elif "widths" in criterion.needs:
+    elif "widths" in criterion.needs and not criterion.ranks_consumed:
         flaw = f"{criterion.name} ranks for the widths of a plan: scan by another, such as --set prune.criterion=l1"
     if flaw:
         raise RecipeError(f"{recipe}: {flaw}")

@@ -79,16 +79,16 @@ class LeastSquares(TypedDict, total=False):
         method: its name.
         weights: all weights, or one factor for each input channel.
         ridge: how strongly weights are held to what they were; None: cross-validated for each layer.
-        layers: with all weights, all layers behind the cut, or the consumers alone, which lost inputs.
-        shortcuts: whether, with all weights, the last layer of a residual branch makes up for what its shortcut lost.
+        fitted: all layers behind the cut, or the consumers alone, which lost inputs.
+        shortcuts: whether the last layer of a residual branch makes up for what its shortcut lost.
         attention: whether, with all weights, the channels of heads that lost some are mixed.
     """
 
     method: Literal["least_squares"]
     weights: Literal["full", "scales"]
     ridge: float | None
-    layers: Literal["behind", "consumers"]
-    shortcuts: bool
+    fitted: Literal["behind", "consumers"] | None
+    shortcuts: bool | None
     attention: bool
 
 

@@ -69,7 +69,7 @@ class Criterion:
 
     @property
     def ranks_consumed(self) -> bool:
-        """Whether what its consumers read tells of one group by itself which units are to go for some width."""
+        """Whether it can choose a group's units for a width from what the next layers read, and needs no more."""
         return self.needs == {"samples", "widths"}
 
     @property

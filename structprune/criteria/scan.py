@@ -118,7 +118,8 @@ def sensitivity(
     chosen = None if criterion is None else criterion_of(criterion)
     if chosen is not None and not chosen.ranks_consumed:
         raise RecipeError(
-            f"criterion {chosen.name} does not rank by what the next layers read, for widths, alone: scan by its scores"
+            f"criterion {chosen.name} can't choose the units of a scan: it needs "
+            f"{' and '.join(sorted(chosen.needs)) or 'weights'}, and not samples and widths. Leave criterion out"
         )
     collector = Collector(graph, seed, memory, task)
     with memory_reused():
@@ -203,10 +204,13 @@ class _Scan:
         """A group's consumers with the windows of one half of the batches, and the numbers of the other half."""
         collector = self.collector
         samples = collector.samples(self.sweep, collector.sampled(group), self.images)
+        split: dict[str, Any] = {"squares": 1.0, "together": False}
+        if self.results is not None:  # a criterion sees all consumers at once, as where it scores
+            split = {"squares": self.results.criterion.squares / max(1, len(samples))}
         return [
             (
                 [
-                    (site, collector.blocks(site, torch.cat([parts[b] for b in fit]), 1.0, together=False))
+                    (site, collector.blocks(site, torch.cat([parts[b] for b in fit]), **split))
                     for site, parts in samples
                 ],
                 held,
@@ -238,9 +242,9 @@ class _Scan:
 
     def _values(self, group: Group, consumers: list[tuple[Site, list[Consumer]]], kept: int) -> Any:
         """Scores of a group's units, for a width."""
-        if self.results is None:
-            return self.scores.values[group.name]
         blocks = tuple(block for _, own in consumers for block in own)
+        if self.results is None or not blocks:
+            return self.scores.values[group.name]
         view = self.collector.view(group, 0, consumers=blocks, kept=kept)
         try:
             return self.results.whole(view, self.results.call(view))

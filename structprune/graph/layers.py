@@ -64,6 +64,7 @@ class Layer:
         module: the path of the module that makes the call.
         weight: the state_dict key of the weight.
         bias: that of the bias, if it is a parameter.
+        computes_bias: whether there is a bias that is no parameter, but made of some.
         norm: the BatchNorm over its outputs that alone reads its result, if there is one.
         input: the name, in the recorded pass, of what enters the layer.
         recorded_call: what the layer was called with when it was recorded: tensors without values.
@@ -79,6 +80,7 @@ class Layer:
     norm: Norm | None
     input: str
     recorded_call: LayerCall = field(compare=False, repr=False)
+    computes_bias: bool = False
 
     @property
     def site(self) -> CallSite:
@@ -182,10 +184,9 @@ def find_layers(recording: Captured) -> tuple[list[Layer], list[Norm]]:
             norm = None  # which is over places, not over the layer's output channels
         bias, overload = key(record, node, "bias"), node.target
         recorded = _read(record, overload, _recorded_arguments(node))  # type: ignore[arg-type]
-        module = node.meta["module"]
-        layers.append(
-            Layer(record.name, overload, call, place, module, weight, bias, norm, source.name, recorded)  # type: ignore[arg-type]
-        )
+        computed = bias is None and isinstance(record.read(node, "bias"), fx.Node)
+        where = (record.name, overload, call, place, node.meta["module"])
+        layers.append(Layer(*where, weight, bias, norm, source.name, recorded, computed))  # type: ignore[arg-type]
     return layers, list(norms.values())
 
 
@@ -199,10 +200,15 @@ def sole_layers(recording: Captured) -> dict[str, Layer]:
         The layers by the keys of their weights.
     """
     layers, _ = find_layers(recording)
-    keys = (recording.parameters.get(parent.name) for node in recording.calls for parent in node.all_input_nodes)
-    reads = Counter(key for key in keys if key is not None)
+    reads = count_reads(recording)
     alone = [layer for layer in layers if reads[layer.weight] == 1 and (not layer.bias or reads[layer.bias] == 1)]
     return {layer.weight: layer for layer in alone}
+
+
+def count_reads(recording: Captured) -> Counter[str]:
+    """How many calls of a forward pass read each parameter and buffer, by its key."""
+    keys = (recording.parameters.get(parent.name) for node in recording.calls for parent in node.all_input_nodes)
+    return Counter(key for key in keys if key is not None)
 
 
 def _recorded_arguments(node: fx.Node) -> list[Any]:

@@ -56,7 +56,7 @@ def _last_reader(user: fx.Node, places: dict[fx.Node, int]) -> int:
     return max([_last_reader(other, places) for other in user.users], default=-1)
 
 
-def behind(recording: Captured, keys: Collection[str]) -> set[str]:
+def find_changed(recording: Captured, keys: Collection[str]) -> set[str]:
     """Finds what changes when some tensors of a network do.
 
     Args:
@@ -67,12 +67,19 @@ def behind(recording: Captured, keys: Collection[str]) -> set[str]:
         The names of the values that are computed from them.
     """
     names = {name for name, key in recording.parameters.items() if key in keys}
+    written: set[int] = set()  # memory that something changed was written to, and that may have other names
     for node in recording.calls:
-        if any(parent.name in names for parent in node.all_input_nodes):
+        if any(parent.name in names or memories(parent) & written for parent in node.all_input_nodes):
             names.add(node.name)
-            if node.target is not operator.getitem and _writes(node) and isinstance(node.args[0], fx.Node):
-                names.add(node.args[0].name)
+            if node.target is not operator.getitem and _writes(node):
+                written |= memories(node)
     return names - set(recording.parameters)
+
+
+def memories(node: fx.Node) -> set[int]:
+    """The pieces of memory in which what a node made lies; views share theirs."""
+    leaves = [leaf for leaf in leaves_of(node.meta.get("val")) if isinstance(leaf, Tensor)]
+    return {leaf.untyped_storage()._cdata for leaf in leaves}
 
 
 def is_returned(recording: Captured, place: int) -> bool:

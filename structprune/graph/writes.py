@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from torch import Tensor, fx
+from torch import fx
 from torch._ops import OpOverload
+
+from .recorded_calls import memories
 
 
 class Writes:
@@ -24,7 +26,7 @@ class Writes:
         """Adds a call, after it was looked at."""
         self._order[node] = len(self._order) + 1
         if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
-            for memory in _memories(node):
+            for memory in memories(node):
                 self._written[memory] = self._order[node]
 
     def stale(self, node: fx.Node) -> list[fx.Node]:
@@ -36,13 +38,7 @@ class Writes:
     def _is_stale(self, node: fx.Node) -> bool:
         whole: Any = node.args[0] if node.args and node not in self._order else node  # a part of several results
         order = self._order.get(whole, 0)
-        return any(self._written.get(memory, 0) > order for memory in _memories(node))
-
-
-def _memories(node: fx.Node) -> list[int]:
-    value = node.meta.get("val")
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    return [part.untyped_storage()._cdata for part in parts if isinstance(part, Tensor)]
+        return any(self._written.get(memory, 0) > order for memory in memories(node))
 
 
 def unknown(value: Any) -> Any:

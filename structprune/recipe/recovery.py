@@ -73,17 +73,37 @@ class LeastSquaresSpec(RecoverySpec):
         allow_inf_nan=False,
         description="how strongly weights are held to what they were; by default cross-validated for each layer",
     )
-    layers: Literal["behind", "consumers"] = Field(
-        default="behind",
-        description="with all weights: all layers behind the cut, or the consumers alone, which lost inputs",
+    fitted: Literal["behind", "consumers"] | None = Field(
+        default=None,
+        description="all layers behind the cut (by default, where all weights are fitted), or its consumers alone",
     )
-    shortcuts: bool = Field(
-        default=True,
-        description="with all weights: the last layer of a residual branch makes up for what the shortcut has lost",
+    shortcuts: bool | None = Field(
+        default=None,
+        description="whether the last layer of a residual branch makes up for what the shortcut has lost; by default "
+        "where all weights are fitted",
     )
     attention: bool = Field(
         default=True, description="with all weights: mix the channels of heads that lost some; else they stay as cut"
     )
+
+    @model_validator(mode="after")
+    def _fits_all_weights(self) -> LeastSquaresSpec:
+        if self.weights == "scales" and (self.fitted == "behind" or self.shortcuts):
+            key = "fitted: behind" if self.fitted == "behind" else "shortcuts: true"
+            raise ValueError(
+                f"{key} needs weights: full, as one factor a channel is for consumers alone: leave one out"
+            )
+        return self
+
+    @property
+    def fits_behind(self) -> bool:
+        """Whether layers are fitted that lost no inputs."""
+        return self.weights == "full" and self.fitted != "consumers"
+
+    @property
+    def fits_sums(self) -> bool:
+        """Whether layers make up for what is added to them."""
+        return self.weights == "full" and self.shortcuts is not False
 
 
 class BatchNormSpec(RecoverySpec):

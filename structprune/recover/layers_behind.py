@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from torch import nn
 
 from ..calibration import WritableNetwork
-from ..graph.layers import Layer
-from ..graph.recorded_calls import behind
+from ..graph.layers import Layer, count_reads
+from ..graph.recorded_calls import find_changed
 from ..graph.recurrent_layers import find_recurrent_layers
 from ..records import Plan
 from .slim_outputs import keeps
@@ -25,16 +25,20 @@ def loses_inputs(layer: Layer, plan: Plan) -> bool:
 
 
 def layers_to_fit(slim: WritableNetwork, plan: Plan, *, behind_cut: bool) -> list[Layer]:
-    """The layers that are fitted; notes say which of those that lost inputs are not."""
-    changed = behind(slim.recording, plan.keep.keys()) if behind_cut else set()
-    calls = Counter(layer.weight for layer in slim.layers)
+    """The layers that are fitted: those that lost inputs, of which notes say why some are not, and with `behind_cut`
+    all whose inputs are no longer the dense network's, but for transposed ones and for weights that are no parameters
+    or that something else reads."""
+    changed = find_changed(slim.recording, plan.keep.keys()) if behind_cut else set()
+    reads = count_reads(slim.recording)
     chosen = []
     for layer in slim.layers:
         lost = loses_inputs(layer, plan)
-        if layer.transposed and lost:
-            slim.notes.append(f"{layer.module}: transposed convolutions are not refitted")
-        elif calls[layer.weight] > 1 and lost:
-            slim.notes.append(f"{layer.module}: several calls share {layer.weight}, so it is not refitted")
-        elif (lost or layer.input in changed) and not layer.transposed and calls[layer.weight] == 1:
+        if not lost and layer.input not in changed:
+            continue
+        if layer.transposed:
+            slim.notes += [f"{layer.module}: transposed convolutions are not refitted"] if lost else []
+        elif reads[layer.weight] > 1:
+            slim.notes += [f"{layer.module}: several calls share {layer.weight}, so it is not refitted"] if lost else []
+        elif lost or isinstance(slim.state[layer.weight], nn.Parameter):
             chosen.append(layer)
     return chosen

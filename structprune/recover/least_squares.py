@@ -63,8 +63,13 @@ def refit(mending: Mending, spec: LeastSquaresSpec, mixtures: Mixtures | None = 
         *norm_tasks(slim, plan, images, memory),
         *recurrent_tasks(dense, slim, plan, images, memory),
     ]
-    chosen = layers_to_fit(slim, plan, behind_cut=spec.layers == "behind" and not per_channel)
-    sums = _shortcuts(dense, slim, chosen) if spec.shortcuts and not per_channel else {}
+    if spec.fits_behind and len(batches) == 1:
+        slim.notes.append(
+            "layers that lost no inputs keep their weights, as one batch can't tell whether another fit is better: "
+            "give calibration images in two batches or more"
+        )
+    chosen = layers_to_fit(slim, plan, behind_cut=spec.fits_behind and len(batches) > 1)
+    sums = _shortcuts(dense, slim, chosen) if spec.fits_sums else {}
     for layer in chosen:
         refit_of = task_of(
             layer, dense, slim, images, per_channel=per_channel, memory=memory, targets=1 + (layer in sums)
@@ -176,7 +181,7 @@ class _Fits:
                 if isinstance(task, RecurrentTask):
                     results[task.layer].append(task.layer.read(args))
                     return
-                results[task.layer].append(self.rows_of(task, batch, result))
+                results[task.layer].append(self.rows_of(task, batch, result) - _computed_bias(task.layer, args))
 
             return keep
 
@@ -204,8 +209,9 @@ class _Fits:
 
         def see(batch: int, args: tuple[Any, ...]) -> None:
             left = channels_left(layer, self.dense, self.plan, there[batch])
-            there[batch] = left[:0]
-            lacks[batch] = before_norm(layer, self.slim, left - self.rows_of(task, batch, args[at.other]))
+            there[batch] = left.new_empty(0)
+            lack = _whole(left) - _whole(self.rows_of(task, batch, args[at.other]))
+            lacks[batch] = before_norm(layer, self.slim, lack)
 
         self.sweep.go(layer.place)
         self.sweep.look({at.place: see})
@@ -215,7 +221,7 @@ class _Fits:
         """What the slim layer is to make (rows, outputs) where the dense one made `rows`, and `more` on top."""
         if self.mixtures is not None and layer.weight in self.mixtures.layers:  # which no BatchNorm follows
             return self.mixtures.layers[layer.weight].of(rows.mT).mT
-        y = slim_outputs(layer, self.dense, self.slim, self.plan, rows).to(rows)
+        y = slim_outputs(layer, self.dense, self.slim, self.plan, rows).to(_whole(rows))
         y = y if more is None else y + more.to(y)
         if layer.bias and not self.slim.can_shift(layer):
             y = y - self.slim.state[layer.bias]  # which others share, so that it stays
@@ -340,6 +346,12 @@ class _Fits:
         self.slim.write(layer.weight, weight)
         if self.slim.can_shift(layer):
             self.slim.shift(layer, bias - before)
+
+
+def _computed_bias(layer: Layer, args: Sequence[Any]) -> Tensor | float:
+    """The bias that a call gets where that is no parameter: the slim network adds its own."""
+    place = layer.argument_place("bias")
+    return args[place] if layer.computes_bias and place is not None else 0.0
 
 
 def _whole(x: Tensor) -> Tensor:

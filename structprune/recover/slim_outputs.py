@@ -15,6 +15,8 @@ from ..calibration import WritableNetwork
 from ..graph.layers import Layer, Norm
 from ..records import Plan
 
+CLOSED = 0.01  # of the median scale of a BatchNorm's channels
+
 
 def keeps(plan: Plan, key: str, dim: int) -> Any:
     """The kept indices of an axis of a parameter, None where all stay."""
@@ -96,11 +98,13 @@ def channels_left(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -
 
 
 def before_norm(layer: Layer, slim: WritableNetwork, y: Tensor) -> Tensor:
-    """What a slim layer has to make on top so that its BatchNorm, if there is one, adds `y` (..., channels)."""
+    """What a slim layer has to make on top so that its BatchNorm, if there is one, adds `y` (..., channels). Channels
+    that the BatchNorm all but closes can't add anything to speak of: nothing is asked of them."""
     if layer.norm is None:
         return y
     scale = _affine(slim, layer.norm)[0].to(y)
-    return torch.where(scale == 0, torch.zeros_like(y), y / scale)
+    closed = scale.abs() <= CLOSED * scale.abs().median()
+    return torch.where(closed, torch.zeros_like(y), y / scale)
 
 
 def _into(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -> Tensor | None:

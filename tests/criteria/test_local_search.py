@@ -165,5 +165,5 @@ def test_a_scan_by_a_criterion_of_its_own_knows_what_a_refit_makes_up_for():
         for criterion in (None, "osscar")
     )
     assert own < 0.05 * by_size
-    with pytest.raises(RecipeError, match="criterion l1 does not rank by what the next layers read"):
+    with pytest.raises(RecipeError, match="criterion l1 can't choose the units of a scan"):
         sp.sensitivity(graph, scores, batches, criterion="l1")

@@ -84,7 +84,7 @@ def test_without_shortcuts_a_branch_is_to_make_what_it_made():
 @torch.no_grad()
 def test_consumers_alone_are_fitted_where_that_is_asked_for():
     model, plan, slim = cut(Residual(norm=False))
-    done = sp.recover(model, slim, plan, DATA, [{**EXACT, "layers": "consumers"}])
+    done = sp.recover(model, slim, plan, DATA, [{**EXACT, "fitted": "consumers"}])
     assert done.layers == [1]
     for name in ("branch", "head"):
         assert torch.equal(getattr(done.model, name).weight, getattr(slim, name).weight)

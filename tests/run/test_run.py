@@ -263,7 +263,6 @@ def test_recovery_is_reported_step_by_step_and_the_gate_holds(small, tmp_path, m
 
 
 @pytest.mark.thorough
-@same_twice
 @pytest.mark.parametrize("criterion", ["osscar", "thinet"])
 def test_a_criterion_that_ranks_for_widths_chooses_the_units_of_the_scan(small, tmp_path, criterion):
     sets = [*RECOVERED, f"prune.criterion={criterion}", "prune.allocation=sensitivity", "prune.scan={ratios: [0.5]}"]
@@ -281,6 +280,8 @@ def test_a_criterion_that_ranks_for_widths_chooses_the_units_of_the_scan(small, 
     assert own != by_size
 
 
+@pytest.mark.thorough
+@same_twice
 def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(small, tmp_path, monkeypatch):
     overrides = [*RECOVERED, "finetune={epochs: 1, lr: 0.001}", "prune.allocation=sensitivity"]
     overrides += ["prune.criterion=l1", "train.epochs=1", "data.calibration.images=64"]

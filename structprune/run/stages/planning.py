@@ -182,7 +182,9 @@ def rank(
     rotation: Rotation | None = None,
 ) -> None:
     ranked = _score(work, graph, samples, task, widths.widths, rotation)
-    _write_scores(work, dataclasses.replace(ranked, sensitivity=scores.sensitivity))
+    scan = scores.sensitivity
+    notes = [*ranked.notes, *(scan.notes if scan is not None else ())]
+    _write_scores(work, dataclasses.replace(ranked, sensitivity=scan, notes=notes))
 
 
 def _score(

@@ -32,7 +32,7 @@ RECOVERIES: dict[str, list[Any]] = {
     "scales": [{"method": "least_squares", "weights": "scales"}],
     "without means": ["least_squares"],
     "attention as cut": ["means", {"method": "least_squares", "attention": False}],
-    "consumers alone": [{"method": "least_squares", "layers": "consumers", "shortcuts": False}],
+    "consumers alone": [{"method": "least_squares", "fitted": "consumers", "shortcuts": False}],
     "without shortcuts": [{"method": "least_squares", "shortcuts": False}],
     "least squares": ["means", "least_squares"],
     "temperature": ["means", "least_squares", "temperature"],
