@@ -69,6 +69,7 @@ class RecoverPackage:
     from .recover import recovery as recovery
     from .recover import refits as refits
     from .recover import rows as rows
+    from .recover import temperature as temperature
 
     __call__ = staticmethod(_recover)
 

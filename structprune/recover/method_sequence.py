@@ -76,7 +76,7 @@ def recover(
         steps: methods, in the order in which they are done.
         task: what the outputs are for; by default class scores.
         seed: draws the rows that are looked at.
-        memory: bytes that may come on top of the networks, the images and a forward pass; `notes` tells what is left.
+        memory: bytes that may come on top of the networks, the images and a forward pass; notes say what is left out.
         progress: is called with the share that is done.
 
     Returns:
