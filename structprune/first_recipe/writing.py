@@ -178,7 +178,8 @@ def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
         epochs = _epochs(_TUNING if trained else _TRAINING, images)
         parts.append(f"\nfinetune: {{epochs: {epochs}, {batch}lr: {rate}, weight_decay: 0.05}}\n")
     else:
-        parts.append("\nrecover: [means, least_squares] # without labels or training\n")
+        last = ", temperature" if network.task["name"] == "classification" else ""
+        parts.append(f"\nrecover: [means, least_squares{last}] # without labels or training\n")
     parts.append("\nruntime: {threads: 1, batch: 1} # what the network is made for: onnxruntime on this CPU\n")
     parts.append("\nbench: {seconds: 5}\n")
     return parts

@@ -121,7 +121,7 @@ def test_weights_and_images_without_labels(folder):
     recipe = written(first_recipe(f"{path.name}:Net", "photos", **options))
     assert recipe.model.weights == "net.pth"
     assert recipe.train is recipe.finetune is None
-    assert [step.method for step in recipe.recover] == ["means", "least_squares"]
+    assert [step.method for step in recipe.recover] == ["means", "least_squares", "temperature"]
     assert not recipe.data.labelled if hasattr(recipe.data, "labelled") else recipe.data.source == "images"
     samples = written(first_recipe(f"{path.name}:Net", **options), "samples.yaml")
     assert samples.data.source == "images"
