@@ -309,8 +309,8 @@ def test_a_run_interrupted_in_recovery_resumes_to_the_same_network(small, tmp_pa
 def test_a_recovery_that_is_not_finite_is_refused(small, tmp_path, monkeypatch):
     from structprune.recover import least_squares
 
-    def broken(dense, slim, *arguments, **options):
-        slim.write("head.bias", slim.state["head.bias"] * torch.nan)
+    def broken(mending, *arguments):
+        mending.slim.write("head.bias", mending.slim.state["head.bias"] * torch.nan)
         return {}
 
     monkeypatch.setattr(least_squares, "refit", broken)
