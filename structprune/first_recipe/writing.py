@@ -19,6 +19,7 @@ from ..messages import shown
 from ..models import CodeSpec, ModelSpec, RunSpec, TimmSpec, spec_from_text
 from ..models.sources.timm import missing_weights
 from ..recipe import check_recipe
+from ..tasks import TASKS
 from .inspection import SMALL, Folder, Network, look_at_folder, look_at_model
 from .own_data import look_at_own_data
 from .task_inference import is_classes
@@ -178,7 +179,7 @@ def _parts(network: Network, use: _Use, notes: list[str]) -> list[str]:
         epochs = _epochs(_TUNING if trained else _TRAINING, images)
         parts.append(f"\nfinetune: {{epochs: {epochs}, {batch}lr: {rate}, weight_decay: 0.05}}\n")
     else:
-        last = ", temperature" if network.task["name"] == "classification" else ""
+        last = ", temperature" if TASKS[network.task["name"]].classes else ""
         parts.append(f"\nrecover: [means, least_squares{last}] # without labels or training\n")
     parts.append("\nruntime: {threads: 1, batch: 1} # what the network is made for: onnxruntime on this CPU\n")
     parts.append("\nbench: {seconds: 5}\n")

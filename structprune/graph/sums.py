@@ -8,6 +8,7 @@ branch).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -49,21 +50,22 @@ def find_sums(recording: Captured, layers: Iterable[Layer]) -> dict[Layer, Sum]:
     places = {node: place for place, node in enumerate(calls)}
     sums = {}
     for layer in layers:
-        node = _sum_after(calls[layer.norm.place if layer.norm else layer.place])
-        if node is None or node[1] not in places:
+        summand, call = _follow(calls[layer.norm.place if layer.norm else layer.place])
+        if call not in places:
             continue
-        summand, call = node
-        other = _other(summand, call)
-        if other is None or places.get(other[1], len(places)) >= layer.place:
+        argument, other = _find_other(summand, call)
+        if other is None or places.get(_source(other), len(places)) >= layer.place:
             continue
         name = op_name(call.target)
         before = sum(op_name(node.target) == name for node in calls[: places[call]])
-        sums[layer] = Sum((name, before), places[call], other[0])
+        sums[layer] = Sum((name, before), places[call], argument)
     return sums
 
 
-def _sum_after(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """The call that alone reads a value, as it is, to add something to it, with the argument that it reads."""
+def _follow(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+    """Goes on from a value, as long as one call reads it and leaves it as it is, to the call that adds something to it.
+
+    Returns the value that this call reads, and the call: None where there is none."""
     while len(node.users) == 1:
         user = next(iter(node.users))
         effect = record_of(op_name(user.target)).effect if user.op == "call_function" else ""
@@ -72,19 +74,24 @@ def _sum_after(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         if effect != "same":
             break
         node = user
-    return None
+    return node, None
 
 
-def _other(summand: fx.Node, call: fx.Node) -> tuple[int, fx.Node] | None:
+def _source(node: fx.Node) -> fx.Node:
+    """The call that made a value, which may be one of several."""
+    return node.all_input_nodes[0] if node.target is operator.getitem else node
+
+
+def _find_other(summand: fx.Node, call: fx.Node) -> tuple[int, fx.Node | None]:
     """Which argument of a sum is the other summand, and that; None where it is multiplied, broadcast, no tensor of the
     network's own, or written to by the sum."""
     args = in_order(call.target, call.args, call.kwargs)
     summands, factors = args[:2], args[2:]
     if summands.count(summand) != 1 or any(factor != 1 for factor in factors):
-        return None
+        return 0, None
     place = 1 - summands.index(summand)
     other = summands[place]
     written = place == 0 and call.target._schema.is_mutable  # type: ignore[union-attr]
     if not isinstance(other, fx.Node) or written or other.meta["val"].shape != summand.meta["val"].shape:
-        return None
+        return 0, None
     return place, other

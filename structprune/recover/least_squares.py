@@ -35,7 +35,7 @@ from .recovery import Mending, Recovery
 from .recurrent import RecurrentTask, fit_recurrent, recurrent_tasks
 from .refits import FEW, WINDOWS, Task, in_passes, task_of
 from .rows import FromRows, rows_solution, scales_from_rows
-from .slim_outputs import before_norm, channels_left, keeps, slim_outputs
+from .slim_outputs import keep_channels, keeps, slim_outputs, undo_norm
 
 Fitted = Task | NormTask | RecurrentTask
 Place = Layer | ChannelNorm | RecurrentLayer
@@ -202,27 +202,27 @@ class _Fits:
         chosen = choose_places(len(x), places, task.each, self.generator(task.layer, batch))
         return outputs_at(x, axis, *chosen)
 
-    def lacking(self, task: Task, there: list[Tensor]) -> dict[int, Tensor]:
+    def find_lack(self, task: Task, there: list[Tensor]) -> dict[int, Tensor]:
         """What the other summand lacks by now of the dense network's at the sampled places, for each batch."""
         lacks = {}
         layer, (_, at) = task.layer, self.sums[task.layer]
 
         def see(batch: int, args: tuple[Any, ...]) -> None:
-            left = channels_left(layer, self.dense, self.plan, there[batch])
+            left = keep_channels(layer, self.dense, self.plan, there[batch])
             there[batch] = left.new_empty(0)
             lack = _whole(left) - _whole(self.rows_of(task, batch, args[at.other]))
-            lacks[batch] = before_norm(layer, self.slim, lack)
+            lacks[batch] = undo_norm(layer, self.slim, lack)
 
         self.sweep.go(layer.place)
         self.sweep.look({at.place: see})
         return lacks
 
-    def target(self, layer: Layer, rows: Tensor, more: Tensor | None) -> Tensor:
-        """What the slim layer is to make (rows, outputs) where the dense one made `rows`, and `more` on top."""
+    def target(self, layer: Layer, rows: Tensor, lack: Tensor | None) -> Tensor:
+        """What the slim layer is to make (rows, outputs) where the dense one made `rows`, with what sums lack."""
         if self.mixtures is not None and layer.weight in self.mixtures.layers:  # which no BatchNorm follows
             return self.mixtures.layers[layer.weight].of(rows.mT).mT
         y = slim_outputs(layer, self.dense, self.slim, self.plan, rows).to(_whole(rows))
-        y = y if more is None else y + more.to(y)
+        y = y if lack is None else y + lack.to(y)
         if layer.bias and not self.slim.can_shift(layer):
             y = y - self.slim.state[layer.bias]  # which others share, so that it stays
         return y
@@ -235,9 +235,9 @@ class _Fits:
         if isinstance(task, NormTask):
             return self.norm(task, targets)
         sums = self.sums.get(task.layer)
-        more = self.lacking(task, results.pop(sums[0])) if sums is not None else {}
+        lacks = self.find_lack(task, results.pop(sums[0])) if sums is not None else {}
         for batch, rows in enumerate(targets):
-            targets[batch] = self.target(task.layer, rows, more.pop(batch, None))
+            targets[batch] = self.target(task.layer, rows, lacks.pop(batch, None))
         return self.by_rows(task, targets) if task.from_rows else self.by_moments(task, targets)
 
     def recurrent(self, layer: RecurrentLayer, there: list[Sequences]) -> Solution:

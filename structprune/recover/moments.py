@@ -124,11 +124,11 @@ def ridge_solution(folds: list[Moments], weight: Tensor, bias: Tensor, ridge: fl
         errors = dict.fromkeys(itertools.product(solves, RIDGES), 0.0)
         for fold in folds:
             rest = Moments.sum([other for other in folds if other is not fold]).centre()
-            for way, value in errors:
-                new_weight = way(rest, weight, value)
+            for choice in errors:
+                new_weight = choice[0](rest, weight, choice[1])
                 error = float(fold.error(new_weight, rest.bias(new_weight)))
-                errors[way, value] += (error if math.isfinite(error) else math.inf) * fold.rows / rows
-        solve, ridge = min(errors, key=lambda choice: errors[choice])
+                errors[choice] += (error if math.isfinite(error) else math.inf) * fold.rows / rows
+        solve, ridge = min(errors, key=lambda pair: errors[pair])
         after = errors[solve, ridge]
         if not after < before:
             return Solution(weight, bias, math.inf, before / variance, before / variance, rows)

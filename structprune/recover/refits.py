@@ -66,11 +66,11 @@ def task_of(
     )  # what one place of each image asks of the dense network
     each = max(1, min(each, places, int(memory * TARGETS / wide)))
     few = images * each < FEW * inputs and not per_channel
-    less, more = (
+    of_weights, of_factors = (
         8.0 * blocks * inputs * (copies * inputs + (FOLDS + 8) * outputs) for copies in (FOLDS + 3, FOLDS + 5)
     )
-    few = few and more <= memory * MATRICES  # else factors are left out
-    moments = more if per_channel or few else less
+    few = few and of_factors <= memory * MATRICES  # else factors are left out
+    moments = of_factors if per_channel or few else of_weights
     from_rows = moments > memory * MATRICES
     if from_rows:
         each = max(1, min(each, ROWS_MOST // images, _most_rows(memory * MATRICES, outputs) // images))

@@ -68,17 +68,17 @@ def slim_outputs(
         Shape (..., channels of the slim layer).
     """
     if layer.norm is None:
-        return channels_left(layer, dense, plan, y)
+        return keep_channels(layer, dense, plan, y)
     there, here = _affine(dense, layer.norm), _affine(slim, layer.norm)
-    if _into(layer, dense, plan, y) is None:  # the weights of both BatchNorms are the same, and may be zero
+    if _find_clusters(layer, dense, plan, y) is None:  # the weights of both BatchNorms are the same, and may be zero
         there, here = (_statistics(net, layer.norm) for net in (dense, slim))
-    y = channels_left(layer, dense, plan, y * there[0] + (0 if offsets else there[1]))
+    y = keep_channels(layer, dense, plan, y * there[0] + (0 if offsets else there[1]))
     mean = slim.state[layer.norm.mean].double()
     outputs = (y if offsets else y - here[1]) / here[0]
     return torch.where(here[0] == 0, torch.zeros_like(mean) if offsets else mean, outputs)
 
 
-def channels_left(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -> Tensor:
+def keep_channels(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -> Tensor:
     """The channels that a cut leaves of what has the output channels of a layer, or their clusters' means.
 
     Args:
@@ -90,14 +90,14 @@ def channels_left(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -
     Returns:
         Shape (..., channels of the slim layer).
     """
-    into = _into(layer, dense, plan, y)
+    into = _find_clusters(layer, dense, plan, y)
     y = y if into is None else cluster_means(y, into)
     dim = 1 if layer.transposed else 0
     kept = keeps(plan, layer.weight, dim)
     return y if kept is None else y[..., channels_of(kept, dense.state[layer.weight].shape[dim], y.shape[-1])]
 
 
-def before_norm(layer: Layer, slim: WritableNetwork, y: Tensor) -> Tensor:
+def undo_norm(layer: Layer, slim: WritableNetwork, y: Tensor) -> Tensor:
     """What a slim layer has to make on top so that its BatchNorm, if there is one, adds `y` (..., channels). Channels
     that the BatchNorm all but closes can't add anything to speak of: nothing is asked of them."""
     if layer.norm is None:
@@ -107,7 +107,7 @@ def before_norm(layer: Layer, slim: WritableNetwork, y: Tensor) -> Tensor:
     return torch.where(closed, torch.zeros_like(y), y / scale)
 
 
-def _into(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -> Tensor | None:
+def _find_clusters(layer: Layer, dense: WritableNetwork, plan: Plan, y: Tensor) -> Tensor | None:
     dim = 1 if layer.transposed else 0
     return merged_into(plan, layer.weight, dim, dense.state[layer.weight].shape[dim], y.shape[-1])
 
