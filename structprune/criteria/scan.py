@@ -205,8 +205,8 @@ class _Scan:
         collector = self.collector
         samples = collector.samples(self.sweep, collector.sampled(group), self.images)
         split: dict[str, Any] = {"squares": 1.0, "together": False}
-        if self.results is not None:  # a criterion sees all consumers at once, as where it scores
-            split = {"squares": self.results.criterion.squares / max(1, len(samples))}
+        if self.results is not None and self.results.criterion.squares:  # of all consumers at once, as where it scores
+            split = {"squares": 1 / max(1, len(samples))}
         return [
             (
                 [
