@@ -11,6 +11,7 @@ readers' weights make of each direction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from ..graph import DependencyGraph
 from ..graph.layers import Layer
 from ..graph.streams import Stream, find_streams
 from ..memory_limits import LIMIT
-from ..modules import tensors
+from ..modules import own_copy, tensors
 from ..ops.inputs import outputs
 from ..records import Scores
 
@@ -139,9 +140,9 @@ def rotate(
         for layer in stream.readers:
             weight = state[layer.weight]
             weight.copy_(torch.einsum("oi...,ik->ok...", weight.double(), back))
-    after = _outputs(graph.model, batches[0])
-    largest = max(float(x.abs().max()) for x in before) or 1.0
-    difference = max(float((x - y).abs().max()) for x, y in zip(before, after, strict=True)) / largest
+    difference = _difference(before, _outputs(graph.model, batches[0]))
+    if difference > LARGEST_DIFFERENCE:  # by more than rounding, unless float64 says that it is no more
+        difference = min(difference, _difference_in_float64(graph.model, batches[0], old))
     if difference <= LARGEST_DIFFERENCE:
         line = f"{len(streams)} linear streams are turned: outputs differ by {difference:.0e}"
         return Rotation(tuple(stream.name for stream in streams), difference, (line,))
@@ -159,6 +160,25 @@ def _keys(stream: Stream) -> Iterator[str]:
 
 def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
     return [x.double() for x in outputs(batch.inputs.call(model))]
+
+
+def _difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """The largest difference of outputs, as a share of the largest."""
+    largest = max(float(x.abs().max()) for x in before) or 1.0
+    return max(float((x - y).abs().max()) for x, y in zip(before, after, strict=True)) / largest
+
+
+def _difference_in_float64(model: nn.Module, batch: Batch, old: Mapping[str, Tensor]) -> float:
+    """How far the outputs of a network are from those that it made with `old` tensors, without rounding on the way;
+    infinite where it does not run in float64."""
+    double = Batch(batch.inputs.map(lambda x: x.double() if x.is_floating_point() else x))
+    networks = (own_copy(model).double(), own_copy(model).double())
+    for key, tensor in old.items():
+        tensors(networks[0])[key].copy_(tensor)
+    try:
+        return _difference(*(_outputs(network, double) for network in networks))
+    except RuntimeError:  # of numbers that its code keeps in float32
+        return math.inf
 
 
 def _moments(
