@@ -19,7 +19,7 @@ class Results:
     asked for that. `own` is whether the criterion is one of this package."""
 
     def __init__(self, criterion: Criterion, how: str | None = None, combines: bool = False) -> None:
-        self.criterion, self.how, self.combines = criterion, criterion.combine if how is None else how, combines
+        self.criterion, self.how, self.combines = criterion, how, combines
         self.own = str(getattr(criterion.function, "__module__", "")).startswith("structprune.")
 
     def call(self, view: GroupView) -> Any:

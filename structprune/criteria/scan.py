@@ -155,7 +155,7 @@ class _Scan:
         memory: float,
     ) -> None:
         self.collector, self.scores, self.ratios = collector, scores, ratios
-        self.results = None if criterion is None else Results(criterion)
+        self.results = None if criterion is None else Results(criterion, criterion.combine)
         if len(batches) < 2:
             images = sum(batch.images for batch in batches)
             raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")

@@ -69,7 +69,7 @@ def refit(mending: Mending, spec: LeastSquaresSpec, mixtures: Mixtures | None = 
             "give calibration images in two batches or more"
         )
     chosen = layers_to_fit(slim, plan, behind_cut=spec.fits_behind and len(batches) > 1)
-    sums = _shortcuts(dense, slim, chosen) if spec.fits_sums else {}
+    sums = _find_shortcuts(dense, slim, chosen) if spec.fits_sums else {}
     for layer in chosen:
         refit_of = task_of(
             layer, dense, slim, images, per_channel=per_channel, memory=memory, targets=1 + (layer in sums)
@@ -131,7 +131,9 @@ def _notes(tasks: list[Task], solutions: dict[str, Solution], sweep: Sweep, memo
     return notes
 
 
-def _shortcuts(dense: WritableNetwork, slim: WritableNetwork, layers: Sequence[Layer]) -> dict[Layer, tuple[Sum, Sum]]:
+def _find_shortcuts(
+    dense: WritableNetwork, slim: WritableNetwork, layers: Sequence[Layer]
+) -> dict[Layer, tuple[Sum, Sum]]:
     """The sums that slim layers add to, in the dense network and in the slim one, whose calls may be others."""
     weights = {layer.weight for layer in layers}
     wide = find_sums(dense.recording, [layer for layer in dense.layers if layer.weight in weights])
