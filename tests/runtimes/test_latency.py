@@ -1,8 +1,10 @@
 """What a benchmark reports; how fast anything is, is for tools/ to say."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from rich.text import Text
 from torch import nn
 
@@ -197,6 +199,14 @@ def test_kernels_are_told_by_the_module_that_they_belong_to(file):
     assert list(layers) == ["dense", "slim"]
     assert {"conv1", "conv2", "fc"} <= set(layers["dense"])
     assert all(ms >= 0 for ms in layers["dense"].values())
+
+
+def test_networks_that_are_opened_within_one_millisecond_keep_their_own_times(tmp_path):
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    models = {str(number): tmp_path / "m.onnx" for number in range(100)}
+    assert list(time_layers(models, seconds=0.1)) == list(models)
 
 
 def _found(**speedups):

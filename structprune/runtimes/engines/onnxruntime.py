@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")  # or the idle session takes a core
         if profile is not None:
             options.enable_profiling = True
-            options.profile_file_prefix = str(profile / "kernels")
+            # onnxruntime adds the time in milliseconds, in which two small networks are opened
+            options.profile_file_prefix = tempfile.mkdtemp(dir=profile) + "/kernels"
         self._session = opened(path, options, _PROVIDERS[runtime.device])
         if profile is not None:
             self._layers = LayerNames(path)
