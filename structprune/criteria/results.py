@@ -9,9 +9,17 @@ from torch import Tensor
 
 from ..errors import ModelError, RecipeError, StructPruneError
 from ..memory_limits import allocation_failed
-from ..messages import shown
+from ..messages import shown, unknown
 from .registry import Criterion, Unscored
-from .views import GroupView, broken_weights, combine, why_not_finite
+from .views import COMBINE, GroupView, broken_weights, combine, why_not_finite
+
+
+def combination(criterion: Criterion, choice: str | None = None) -> str | None:
+    """How coupled layers' scores are put together: as `choice` says, or else the criterion's own way."""
+    how = criterion.combine if choice is None else choice
+    if how is not None and not (isinstance(how, str) and how in COMBINE):
+        raise RecipeError(unknown("way to combine", how, COMBINE))
+    return how
 
 
 class Results:

@@ -22,13 +22,13 @@ from ..process_state import memory_reused
 from ..records import Scores, Sensitivity
 from ..tasks.distance import divergence
 from ..tasks.task import Task
-from ..typing import CriterionName
+from ..typing import Combination, CriterionName
 from .collector import Collector
 from .memory_bounds import SHOWN, kept_to
 from .observation_sites import Site
 from .reconstruction import refitted
-from .registry import Criterion, CriterionFunction, Unscored, criterion_of
-from .results import Results
+from .registry import CriterionFunction, Unscored, criterion_of
+from .results import Results, combination
 from .views import Consumer
 
 RATIOS = (0.125, 0.25, 0.5, 0.75)
@@ -73,6 +73,7 @@ def sensitivity(
     *,
     ratios: Sequence[float] = RATIOS,
     criterion: CriterionName | CriterionFunction | None = None,
+    combine: Combination | None = None,
     task: Task | None = None,
     seed: int = 0,
     memory: float = LIMIT,
@@ -97,6 +98,7 @@ def sensitivity(
         ratios: the shares of a group's units that are removed.
         criterion: one that needs samples and widths alone, such as osscar, by which the units go; by default those of
             the lowest scores go.
+        combine: how that criterion's scores of coupled layers are put together, as in `score`; by default its own way.
         task: how items become inputs; by default classification.
         seed: draws the samples that are looked at.
         memory: bytes that may come on top of the network, the images and a forward pass; what is left out for it is in
@@ -115,15 +117,25 @@ def sensitivity(
         >>> sorted(scan.losses["0"])
         [4, 6, 8]
     """
-    chosen = None if criterion is None else criterion_of(criterion)
-    if chosen is not None and not chosen.ranks_consumed:
+    results = _results(criterion, combine)
+    collector = Collector(graph, seed, memory, task)
+    with memory_reused():
+        return _scanned(collector, batches_for(graph.model, data, task=task), scores, ratios, results, progress)
+
+
+def _results(criterion: CriterionName | CriterionFunction | None, combine: Combination | None) -> Results | None:
+    """What a criterion that chooses the units itself makes of a group; None where units go by their scores."""
+    if criterion is None:
+        if combine is not None:
+            raise RecipeError("units go by their scores, which are put together already: leave combine out")
+        return None
+    chosen = criterion_of(criterion)
+    if not chosen.ranks_consumed:
         raise RecipeError(
             f"criterion {chosen.name} can't choose the units of a scan: it needs "
             f"{' and '.join(sorted(chosen.needs)) or 'weights'}, and not samples and widths. Leave criterion out"
         )
-    collector = Collector(graph, seed, memory, task)
-    with memory_reused():
-        return _scanned(collector, batches_for(graph.model, data, task=task), scores, ratios, chosen, progress)
+    return Results(chosen, combination(chosen, combine), combine is not None)
 
 
 def _scanned(
@@ -131,10 +143,10 @@ def _scanned(
     batches: Sequence[Batch],
     scores: Scores,
     ratios: Sequence[float],
-    criterion: Criterion | None,
+    results: Results | None,
     progress: Callable[[float], None],
 ) -> Sensitivity:
-    scan = _Scan(collector, batches, scores, ratios, criterion, collector.memory)
+    scan = _Scan(collector, batches, scores, ratios, results, collector.memory)
     groups = [group for group in collector.graph.groups if group.name in scores.values and collector.consumers(group)]
     if not groups:
         raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
@@ -151,11 +163,10 @@ class _Scan:
         batches: Sequence[Batch],
         scores: Scores,
         ratios: Sequence[float],
-        criterion: Criterion | None,
+        results: Results | None,
         memory: float,
     ) -> None:
-        self.collector, self.scores, self.ratios = collector, scores, ratios
-        self.results = None if criterion is None else Results(criterion, criterion.combine)
+        self.collector, self.scores, self.ratios, self.results = collector, scores, ratios, results
         if len(batches) < 2:
             images = sum(batch.images for batch in batches)
             raise RecipeError(f"{images} calibration images make one batch, and two are needed: give more images")

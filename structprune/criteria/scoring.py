@@ -14,7 +14,6 @@ from ..calibration import Batch, Spread, Sweep, batches_for
 from ..errors import ModelError, RecipeError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
-from ..messages import unknown
 from ..records import Scores
 from ..tasks.task import Task
 from ..typing import Combination, CriterionName
@@ -22,8 +21,8 @@ from .collector import Collector
 from .memory_bounds import kept_to, portions
 from .observation_sites import Layer, Seen, Site, flat
 from .registry import DATA, NEEDS, Criterion, CriterionFunction, Unscored, criterion_of
-from .results import Results
-from .views import COMBINE, Activation, Consumer, GroupView
+from .results import Results, combination
+from .views import Activation, Consumer, GroupView
 
 
 @checked(
@@ -102,10 +101,7 @@ def _combining(chosen: Criterion, data: Any, widths: Mapping[str, int] | None, c
             f"criterion {chosen.name} works for the widths of a plan: give widths=plan(...).widths of a plan made with "
             "other scores, such as l1"
         )
-    how = chosen.combine if combine is None else combine
-    if how is not None and not (isinstance(how, str) and how in COMBINE):
-        raise RecipeError(unknown("way to combine", how, COMBINE))
-    return how
+    return combination(chosen, combine)
 
 
 def unscorable(graph: DependencyGraph, criterion: str | CriterionFunction) -> dict[str, str]:

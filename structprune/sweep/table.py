@@ -15,15 +15,17 @@ from .spread import shown_spread
 from .verdict import verdict_lines
 
 PICTURE = "sweep.png"
-_ROUND_HEADS = ["arm", "round", "MACs cut", "parameters cut", "as cut", "recovered", "at its end"]
 _CSV_NUMBERS = ("quality", "dense", "macs", "cut", "params", "ms", "speedup")
 
 
 def columns(report: SweepReport) -> list[str]:
     """The heads of a sweep's table; quality is called by its metric, if all arms have the same."""
+    return ["arm", "n", _quality(report), "dense", "MACs cut", "ms", "times as fast"]
+
+
+def _quality(report: SweepReport) -> str:
     metrics = {arm.metric for arm in report.arms if arm.metric is not None}
-    quality = metrics.pop() if len(metrics) == 1 else "quality"
-    return ["arm", "n", quality, "dense", "MACs cut", "ms", "times as fast"]
+    return metrics.pop() if len(metrics) == 1 else "quality"
 
 
 def cells(arm: ArmSummary) -> list[str]:
@@ -99,7 +101,9 @@ def sweep_markdown(report: SweepReport) -> str:
     for text in captions(report):
         lines += ["", _plain(text)]
     if any(arm.rounds for arm in report.arms):
-        lines += ["", "## Rounds", "", *markdown_table(_ROUND_HEADS, _round_rows(report))]
+        quality = [f"{_quality(report)} {when}" for when in ("as cut", "recovered", "at its end")]
+        heads = ["arm", "round", "n", "MACs cut", "parameters cut", *quality]
+        lines += ["", "## Rounds", "", *markdown_table(heads, _round_rows(report))]
     return "\n".join(lines) + "\n"
 
 
@@ -109,6 +113,7 @@ def _round_rows(report: SweepReport) -> list[list[str]]:
         [
             arm.arm,
             str(entry.round),
+            str(entry.n),
             *(shown_spread(number, 2) for number in (entry.cut, entry.params)),
             *(shown_spread(number, 4) for number in (entry.pruned, entry.recovered, entry.final)),
         ]

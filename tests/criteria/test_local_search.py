@@ -1,5 +1,6 @@
 """The choice of units that knows of the refit, held against brute force over all subsets."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -167,3 +168,28 @@ def test_a_scan_by_a_criterion_of_its_own_knows_what_a_refit_makes_up_for():
     assert own < 0.05 * by_size
     with pytest.raises(RecipeError, match="criterion l1 can't choose the units of a scan"):
         sp.sensitivity(graph, scores, batches, criterion="l1")
+
+
+def test_a_scan_puts_coupled_scores_together_as_it_is_told():
+    """By the first of two coupled layers the first units go, by the larger of both the last."""
+
+    @sp.criterion("two_orders", "x", needs=("samples", "widths"), combine="leading")
+    def two_orders(group):
+        places = torch.arange(12.0)
+        return [places, 48 - 2 * places]
+
+    graph = sp.trace(Copies().eval(), torch.randn(1, 3, 6, 6))
+    scores, batches = sp.score(graph, "l1"), list(torch.randn(64, 3, 6, 6).split(16))
+
+    def losses(**options):
+        return sp.sensitivity(graph, scores, batches, ratios=[0.25], **options).losses["first"][9]
+
+    last = dataclasses.replace(scores, values={"first": torch.arange(12.0).flip(0).numpy()})
+    first = dataclasses.replace(scores, values={"first": torch.arange(12.0).numpy()})
+    assert losses(criterion="two_orders") == sp.sensitivity(graph, first, batches, ratios=[0.25]).losses["first"][9]
+    by_larger = sp.sensitivity(graph, last, batches, ratios=[0.25]).losses["first"][9]
+    assert losses(criterion="two_orders", combine="max") == by_larger != losses(criterion="two_orders")
+    with pytest.raises(RecipeError, match="leave combine out"):
+        losses(combine="max")
+    with pytest.raises(RecipeError, match="nothing to combine"):
+        losses(criterion="osscar", combine="max")

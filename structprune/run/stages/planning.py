@@ -105,9 +105,9 @@ def _scans(recipe: Recipe) -> bool:
 
 def _scan_spec(recipe: Recipe) -> dict[str, Any]:
     """The keys of a scan, and the criterion that chooses the units that go, where that is not the one of the scores."""
-    name = recipe.prune.criterion
-    own = criterion_of(name).ranks_consumed
-    return {"scan": recipe.prune.scan, **({"criterion": name, "code": code_named(name)} if own else {})}
+    name, combine = recipe.prune.criterion, recipe.prune.combine
+    own = {"criterion": name, "combine": combine, "code": code_named(name)} if criterion_of(name).ranks_consumed else {}
+    return {"scan": recipe.prune.scan, **own}
 
 
 @stage(
@@ -129,9 +129,10 @@ def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, samples: Dat
     assert samples.calibration is not None
     with work.reporter.bar("scanning the sensitivity of each group") as update:
         options: dict[str, Any] = {"task": task, "seed": work.seed, "memory": work.memory, "progress": update}
-        spec, criterion = work.spec["scan"] or ScanSpec(), work.spec.get("criterion")
+        spec = work.spec["scan"] or ScanSpec()
+        options.update({key: work.spec[key] for key in ("criterion", "combine") if key in work.spec})
         images = scan_images(samples.calibration, spec.images)
-        scan = sensitivity(graph, scores, images, ratios=spec.ratios, criterion=criterion, **options)
+        scan = sensitivity(graph, scores, images, ratios=spec.ratios, **options)
     return dataclasses.replace(scores, sensitivity=scan, notes=scores.notes + scan.notes)
 
 
