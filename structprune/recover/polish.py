@@ -2,7 +2,8 @@
 
 Inner features as targets are from Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015. Here the plan says which
 of the dense network's channels the slim one still has, so that they are compared one by one, without a regressor
-between.
+between. What is judged and kept is the average of the weights over about an epoch (Polyak & Juditsky, SIAM Journal on
+Control and Optimization 1992): a network that least squares has fitted loses by the steps' noise what it gains by them.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ class _Polish:
         """Trains; `kept` becomes the best weights, whose loss on the held-out samples is returned."""
         spec, best = self.spec, before
         optimizer = torch.optim.Adam(parameters, lr=spec.lr)
-        steps = (spec.block_epochs + spec.epochs) * self.samples.steps(self.size)
+        each = self.samples.steps(self.size)
+        steps = (spec.block_epochs + spec.epochs) * each
+        averages = [parameter.detach().clone() for parameter in parameters]
         worse = step = 0
         for epoch in range(spec.block_epochs + spec.epochs):
             for inputs in self.samples.epoch(self.size, self.generator):
@@ -134,12 +137,15 @@ class _Polish:
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 step += 1
-            now = self.loss_on_unseen()
+                for average, parameter in zip(averages, parameters, strict=True):
+                    average.lerp_(parameter.detach(), 1 / min(step, each))
+            with _standing_for(parameters, averages):
+                now = self.loss_on_unseen()
             worse += 1
             if now < best:
                 best, worse = now, 0
-                for store, parameter in zip(kept, parameters, strict=True):
-                    store.copy_(parameter.detach())
+                for store, average in zip(kept, averages, strict=True):
+                    store.copy_(average)
             if worse >= PATIENCE or not math.isfinite(now):
                 break
         return best
@@ -173,6 +179,23 @@ class _Polish:
             for inputs, target in self.unseen():
                 losses.append(float(_imitation(inputs.call(self.slim), target, self.scores)))
         return sum(losses) / len(losses)
+
+
+@contextmanager
+def _standing_for(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
+    """Other values in the place of parameters, for a while."""
+    own = [parameter.detach().clone() for parameter in parameters]
+
+    def give(values: list[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, values, strict=True):
+                parameter.copy_(value)
+
+    give(values)
+    try:
+        yield
+    finally:
+        give(own)
 
 
 def _rate(share: float) -> float:
@@ -214,7 +237,7 @@ def step_size(slim: WritableNetwork, example: Batch, memory: float, which: str =
         memory: bytes that may come on top of the network.
         which: which of its parameters are trained, as in a recipe.
     """
-    weights = 4 * _bytes(_parameters(slim, which).values())  # gradients, two moments, the best
+    weights = 6 * _bytes(_parameters(slim, which).values())  # gradients, two moments, averages, the best, the last
     each = result_bytes(slim.recording) / example.images
     if weights + each > memory:
         return f"a step of one sample takes {amount(weights + each)}, and memory allows {amount(memory)}"
