@@ -2,15 +2,15 @@
 
 Inner features as targets are from Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015. Here the plan says which
 of the dense network's channels the slim one still has, so that they are compared one by one, without a regressor
-between. What is judged and kept is the average of the weights over about an epoch (Polyak & Juditsky, SIAM Journal on
-Control and Optimization 1992): a network that least squares has fitted loses by the steps' noise what it gains by them.
+between. Each epoch offers two sets of weights, its last and their average over its steps (Polyak & Juditsky, SIAM
+Journal on Control and Optimization 1992), as steps of a high learning rate go to and fro around what they look for.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -115,21 +115,18 @@ class _Polish:
             try:
                 best = self._improve(parameters, kept, before)
             finally:  # also where memory runs out: what an epoch was in the middle of is not handed on
-                with torch.no_grad():
-                    for store, parameter in zip(kept, parameters, strict=True):
-                        parameter.copy_(store)
+                _write(kept, parameters)
         return before, best
 
     def _improve(self, parameters: list[nn.Parameter], kept: list[Tensor], before: float) -> float:
         """Trains; `kept` becomes the best weights, whose loss on the held-out samples is returned."""
         spec, best = self.spec, before
         optimizer = torch.optim.Adam(parameters, lr=spec.lr)
-        each = self.samples.steps(self.size)
-        steps = (spec.block_epochs + spec.epochs) * each
+        steps = (spec.block_epochs + spec.epochs) * self.samples.steps(self.size)
         averages = [parameter.detach().clone() for parameter in parameters]
         worse = step = 0
         for epoch in range(spec.block_epochs + spec.epochs):
-            for inputs in self.samples.epoch(self.size, self.generator):
+            for count, inputs in enumerate(self.samples.epoch(self.size, self.generator), 1):
                 optimizer.param_groups[0]["lr"] = spec.lr * _rate((step + 0.5) / steps)
                 self.mending.progress(step / steps)
                 optimizer.zero_grad()
@@ -138,14 +135,15 @@ class _Polish:
                 optimizer.step()
                 step += 1
                 for average, parameter in zip(averages, parameters, strict=True):
-                    average.lerp_(parameter.detach(), 1 / min(step, each))
-            with _standing_for(parameters, averages):
-                now = self.loss_on_unseen()
+                    average.lerp_(parameter.detach(), 1 / count)
             worse += 1
-            if now < best:
-                best, worse = now, 0
-                for store, average in zip(kept, averages, strict=True):
-                    store.copy_(average)
+            last = [parameter.detach().clone() for parameter in parameters]
+            for values in (averages, last):  # the last come second, as training goes on from them
+                _write(values, parameters)
+                now = self.loss_on_unseen()
+                if now < best:
+                    best, worse = now, 0
+                    _write(values, kept)
             if worse >= PATIENCE or not math.isfinite(now):
                 break
         return best
@@ -181,21 +179,10 @@ class _Polish:
         return sum(losses) / len(losses)
 
 
-@contextmanager
-def _standing_for(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
-    """Other values in the place of parameters, for a while."""
-    own = [parameter.detach().clone() for parameter in parameters]
-
-    def give(values: list[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, values, strict=True):
-                parameter.copy_(value)
-
-    give(values)
-    try:
-        yield
-    finally:
-        give(own)
+def _write(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for value, place in zip(values, into, strict=True):
+            place.copy_(value)
 
 
 def _rate(share: float) -> float:

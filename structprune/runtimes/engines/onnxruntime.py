@@ -37,8 +37,8 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")  # or the idle session takes a core
         if profile is not None:
             options.enable_profiling = True
-            # onnxruntime adds the time in milliseconds, in which two small networks are opened
-            options.profile_file_prefix = tempfile.mkdtemp(dir=profile) + "/kernels"
+            # its own folder: onnxruntime tells files apart by the time alone, and small networks are opened quickly
+            options.profile_file_prefix = str(Path(tempfile.mkdtemp(dir=profile)) / "kernels")
         self._session = opened(path, options, _PROVIDERS[runtime.device])
         if profile is not None:
             self._layers = LayerNames(path)
