@@ -15,7 +15,10 @@ from .views import COMBINE, GroupView, broken_weights, combine, why_not_finite
 
 
 def combination(criterion: Criterion, choice: str | None = None) -> str | None:
-    """How coupled layers' scores are put together: as `choice` says, or else the criterion's own way."""
+    """How coupled layers' scores are put together: as `choice` says, or else the criterion's own way.
+
+    Raises RecipeError for an unknown one.
+    """
     how = criterion.combine if choice is None else choice
     if how is not None and not (isinstance(how, str) and how in COMBINE):
         raise RecipeError(unknown("way to combine", how, COMBINE))

@@ -109,7 +109,8 @@ def sensitivity(
         The losses of each group by the units that it keeps.
 
     Raises:
-        RecipeError: there are fewer than two batches, no group can be scanned, or the criterion needs something else.
+        RecipeError: there are fewer than two batches, no group can be scanned, the criterion needs something else, or
+            there is nothing to combine, or no such way.
 
     Example:
         >>> images = torch.randn(64, 3, 16, 16)
@@ -134,6 +135,10 @@ def _results(criterion: CriterionName | CriterionFunction | None, combine: Combi
         raise RecipeError(
             f"criterion {chosen.name} can't choose the units of a scan: it needs "
             f"{' and '.join(sorted(chosen.needs)) or 'weights'}, and not samples and widths. Leave criterion out"
+        )
+    if combine is not None and chosen.combine is None:
+        raise RecipeError(
+            f"criterion {chosen.name} scores a group as a whole, so there is nothing to combine: leave combine out"
         )
     return Results(chosen, combination(chosen, combine), combine is not None)
 

@@ -83,7 +83,8 @@ class Crew:
         except (ValueError, RuntimeError, OSError) as error:  # where the launcher does not say all that it should
             failure = RecipeError(
                 f"{launched()} processes were launched, and can't be connected ({' '.join(str(error).split())}): start "
-                "them by torchrun or accelerate launch, with an address and a free port that all of them reach"
+                "them by `torchrun --nproc_per_node N -m structprune run ...`; another launcher has to set MASTER_ADDR "
+                "to the first process's machine, and MASTER_PORT to a port that is free there"
             )
             if not leads():  # the first process, which says what ends all, may not know of this
                 _end_all(failure)

@@ -20,10 +20,10 @@ _CSV_NUMBERS = ("quality", "dense", "macs", "cut", "params", "ms", "speedup")
 
 def columns(report: SweepReport) -> list[str]:
     """The heads of a sweep's table; quality is called by its metric, if all arms have the same."""
-    return ["arm", "n", _quality(report), "dense", "MACs cut", "ms", "times as fast"]
+    return ["arm", "n", _metric_name(report), "dense", "MACs cut", "ms", "times as fast"]
 
 
-def _quality(report: SweepReport) -> str:
+def _metric_name(report: SweepReport) -> str:
     metrics = {arm.metric for arm in report.arms if arm.metric is not None}
     return metrics.pop() if len(metrics) == 1 else "quality"
 
@@ -101,7 +101,7 @@ def sweep_markdown(report: SweepReport) -> str:
     for text in captions(report):
         lines += ["", _plain(text)]
     if any(arm.rounds for arm in report.arms):
-        quality = [f"{_quality(report)} {when}" for when in ("as cut", "recovered", "at its end")]
+        quality = [f"{_metric_name(report)} {when}" for when in ("as cut", "recovered", "at the round's end")]
         heads = ["arm", "round", "n", "MACs cut", "parameters cut", *quality]
         lines += ["", "## Rounds", "", *markdown_table(heads, _round_rows(report))]
     return "\n".join(lines) + "\n"

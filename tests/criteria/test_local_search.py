@@ -171,9 +171,9 @@ def test_a_scan_by_a_criterion_of_its_own_knows_what_a_refit_makes_up_for():
 
 
 def test_a_scan_puts_coupled_scores_together_as_it_is_told():
-    """By the first of two coupled layers the first units go, by the larger of both the last."""
+    """By the larger of two coupled layers' scores the last units go, by those of the first layer the first."""
 
-    @sp.criterion("two_orders", "x", needs=("samples", "widths"), combine="leading")
+    @sp.criterion("two_orders", "x", needs=("samples", "widths"), combine="max")
     def two_orders(group):
         places = torch.arange(12.0)
         return [places, 48 - 2 * places]
@@ -186,10 +186,14 @@ def test_a_scan_puts_coupled_scores_together_as_it_is_told():
 
     last = dataclasses.replace(scores, values={"first": torch.arange(12.0).flip(0).numpy()})
     first = dataclasses.replace(scores, values={"first": torch.arange(12.0).numpy()})
-    assert losses(criterion="two_orders") == sp.sensitivity(graph, first, batches, ratios=[0.25]).losses["first"][9]
+    by_leading = sp.sensitivity(graph, first, batches, ratios=[0.25]).losses["first"][9]
+    assert losses(criterion="two_orders", combine="leading") == by_leading
     by_larger = sp.sensitivity(graph, last, batches, ratios=[0.25]).losses["first"][9]
-    assert losses(criterion="two_orders", combine="max") == by_larger != losses(criterion="two_orders")
-    with pytest.raises(RecipeError, match="leave combine out"):
-        losses(combine="max")
-    with pytest.raises(RecipeError, match="nothing to combine"):
-        losses(criterion="osscar", combine="max")
+    assert losses(criterion="two_orders") == by_larger != by_leading
+    for options, message in [
+        ({"combine": "max"}, "leave combine out"),
+        ({"criterion": "osscar", "combine": "max"}, "nothing to combine"),
+        ({"criterion": "two_orders", "combine": "least"}, "unknown way to combine"),
+    ]:
+        with pytest.raises(RecipeError, match=message):
+            losses(**options)

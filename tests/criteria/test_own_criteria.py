@@ -28,6 +28,15 @@ import structprune as sp
 
 @sp.criterion("largest_of_all", "the largest weight of a filter", needs=[{{needs}}]){PLAIN}
 """
+TWO_ORDERS = """
+import structprune as sp
+import torch
+
+@sp.criterion("two_orders", "x", needs=["samples", "widths"], combine="{combine}")
+def two_orders(group):
+    places = torch.arange(float(group.units))
+    return [places, 4 * group.units - 2 * places]
+"""
 NARROWEST = """
 def narrowest(choices, scores, load):
     return {choice.group.name: int(choice.widths[0]) for choice in choices}
@@ -85,6 +94,19 @@ def test_one_that_ranks_for_widths_gets_them(path, tmp_path):
     )
     with pytest.raises(RecipeError, match="largest_of_all ranks for the widths of a plan: scan by another"):
         inspection.scan(file)
+
+
+def test_a_scan_combines_scores_as_the_recipe_says(path, tmp_path):
+    """By whatever way the criterion has itself."""
+    losses = []
+    for own, asked in (("leading", "max"), ("max", None), ("leading", None)):
+        path.write_text(TWO_ORDERS.format(combine=own))
+        with CRITERIA.restored():
+            prune = {"criterion": f"{path}:two_orders", "allocation": "sensitivity", "combine": asked}
+            recipe = recipe_with(path, data=CALIBRATED, prune=prune)
+            losses.append(runner_of(recipe, Reporter(), Artefacts(tmp_path)).value("scores").sensitivity.losses)
+        sys.modules.pop("criterion_of_mine")
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_scores_and_plan_hang_on_the_text_of_the_file(path):
