@@ -17,12 +17,18 @@ from .views import COMBINE, GroupView, broken_weights, combine, why_not_finite
 def combination(criterion: Criterion, choice: str | None = None) -> str | None:
     """How coupled layers' scores are put together: as `choice` says, or else the criterion's own way.
 
-    Raises RecipeError for an unknown one.
+    Raises RecipeError for an unknown one, and where the criterion scores a group as a whole.
     """
+    if choice is not None and criterion.combine is None:
+        raise RecipeError(_as_a_whole(criterion))
     how = criterion.combine if choice is None else choice
     if how is not None and not (isinstance(how, str) and how in COMBINE):
         raise RecipeError(unknown("way to combine", how, COMBINE))
     return how
+
+
+def _as_a_whole(criterion: Criterion) -> str:
+    return f"criterion {criterion.name} scores a group as a whole, so there is nothing to combine: leave combine out"
 
 
 class Results:
@@ -51,10 +57,7 @@ class Results:
         """(members, units): one row where the criterion scored the group as a whole."""
         rows = list(result) if isinstance(result, (list, tuple)) else [result]
         if self.combines and not isinstance(result, (list, tuple)):
-            raise RecipeError(
-                f"criterion {self.criterion.name} scores a group as a whole, so there is nothing to combine: leave "
-                "combine out"
-            )
+            raise RecipeError(_as_a_whole(self.criterion))
         scores = [self._row(view, row) for row in rows]
         for row in scores:
             if tuple(row.shape) != (view.units,):

@@ -136,10 +136,6 @@ def _results(criterion: CriterionName | CriterionFunction | None, combine: Combi
             f"criterion {chosen.name} can't choose the units of a scan: it needs "
             f"{' and '.join(sorted(chosen.needs)) or 'weights'}, and not samples and widths. Leave criterion out"
         )
-    if combine is not None and chosen.combine is None:
-        raise RecipeError(
-            f"criterion {chosen.name} scores a group as a whole, so there is nothing to combine: leave combine out"
-        )
     return Results(chosen, combination(chosen, combine), combine is not None)
 
 
