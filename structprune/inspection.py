@@ -155,7 +155,7 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         The graph and the sensitivity of its groups.
 
     Raises:
-        RecipeError: The recipe has no data.calibration, trains its network, or ranks layer by layer by weights.
+        RecipeError: There is nothing to scan by, or the recipe trains its network, or ranks layer by layer by weights.
     """
     reporter = Reporter()
     scans = next(name for name, allocation in ALLOCATIONS.items() if allocation.needs == {"scan"})
@@ -173,6 +173,8 @@ def scan(recipe: Path, overrides: Sequence[str] = ()) -> tuple[DependencyGraph, 
         runner = runner_of(checked, reporter, Artefacts(Path(nowhere)), {"form": form})
         result = runner.value("scores").sensitivity
     assert result is not None
+    if not result.losses:
+        raise RecipeError(f"{recipe}: {result.notes[0] if result.notes else 'there is no group to scan'}")
     return runner.value("graph"), result
 
 

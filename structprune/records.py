@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import JsonValue
@@ -31,10 +31,14 @@ BESIDE = ("architecture", "weights")  # what `structprune.save` adds to a plan i
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What pruning one group alone costs: `{group name: {units kept: loss}}`, 0 where all stay; and `notes` on it."""
+    """What pruning one group alone costs: `{group name: {units kept: loss}}`, 0 where all stay; and `notes` on it.
+
+    `inputs` says what the losses are of: "samples", or "random" inputs in their place.
+    """
 
     losses: dict[str, dict[int, float]]
     notes: list[str] = field(default_factory=list)
+    inputs: Literal["samples", "random"] = "samples"
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ def test_every_option_of_every_public_function(made, name, tmp_path, monkeypatch
     given = {key: made.get(v, v) if isinstance(v, str) else v for key, v in GIVEN[name].items()}
     for option in options:
         for wrong in WRONG[option]:
+            if (name, option) == ("sensitivity", "data") and wrong is None:
+                continue  # random inputs
             with pytest.raises(StructPruneError) as caught:
                 function(**{**given, option: wrong})
             assert "\n" not in str(caught.value), (option, wrong)

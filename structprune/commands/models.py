@@ -141,7 +141,8 @@ def sensitivity(
             typer.echo(json.dumps(result.losses, indent=2))
             return
         table = sensitivity_table(graph, result, f"{recipe.stem}: loss when a share of one group's units goes")
-        table.caption = "mean KL from the dense network in nats, on calibration images that the fit has not seen"
+        what = "calibration images" if result.inputs == "samples" else "random inputs"
+        table.caption = f"mean KL from the dense network in nats, on {what} that the fit has not seen"
         output().print(table)
 
 

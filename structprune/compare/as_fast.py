@@ -18,8 +18,7 @@ from .rows import OURS, our_row
 from .timing import time_networks
 
 AS_FAST = f"{OURS}-as-fast"
-# The allocation of a speed where the recipe's own does not weigh what a width loses against what it costs: of
-# those that do, the one that needs no scan, for which a recipe may lack images.
+# The allocation of a speed where the recipe's own does not weigh what a width loses against what it costs.
 FOR_SPEED = "knapsack"
 
 

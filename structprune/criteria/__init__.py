@@ -8,7 +8,7 @@ of a group, `collect` and `scoring` run one over a graph; the criteria are in `n
 
 from ..lazy_imports import names_of
 from .registry import CRITERIA, NEEDS, Criterion, criterion, criterion_of
-from .scan import scan_images, sensitivity
+from .scan import NothingToScan, scan_images, sensitivity
 from .scoring import score, unscorable
 from .views import COMBINE, GroupView
 
@@ -18,6 +18,7 @@ __all__ = [
     "NEEDS",
     "Criterion",
     "GroupView",
+    "NothingToScan",
     "criterion",
     "criterion_of",
     "scan_images",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,10 +13,12 @@ from torch import Tensor
 from .. import argument_checks
 from ..calibration import Batch, WritableNetwork, batches_for
 from ..calibration.layout import channels_last
+from ..calibration.random_inputs import random_batches
 from ..calibration.rebatching import rebatched, thinned
 from ..errors import RecipeError
 from ..graph import DependencyGraph, Group
 from ..memory_limits import LIMIT, allocation_failed
+from ..messages import shown
 from ..modules import evaluating
 from ..ops import outputs
 from ..process_state import memory_reused
@@ -35,6 +38,11 @@ RATIOS = (0.125, 0.25, 0.5, 0.75)
 
 
 SCAN = 96  # images of a recipe's calibration set that are enough to tell groups apart
+RANDOM = 32  # random inputs that are enough for that
+
+
+class NothingToScan(RecipeError):
+    """No group of a network can be scanned, or none of its inputs tells what it loses."""
 
 
 def scan_images(images: Tensor | Sequence[Batch], count: int = SCAN) -> Any:
@@ -63,44 +71,46 @@ def scan_images(images: Tensor | Sequence[Batch], count: int = SCAN) -> Any:
     ),
     task=argument_checks.optional(argument_checks.instance(Task, "a Task of structprune.tasks")),
     seed=argument_checks.whole(0, 2**31),
+    draws=argument_checks.whole(2),
     memory=argument_checks.number(above=0),
     progress=argument_checks.function,
 )
 def sensitivity(
     graph: DependencyGraph,
     scores: Scores,
-    data: Any,
+    data: Any = None,
     *,
     ratios: Sequence[float] = RATIOS,
     criterion: CriterionName | CriterionFunction | None = None,
     combine: Combination | None = None,
     task: Task | None = None,
     seed: int = 0,
+    draws: int = RANDOM,
     memory: float = LIMIT,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Sensitivity:
     """Prunes one group at a time by its lowest scores, and measures what that does to the network's outputs.
 
-    Criteria that rank layer by layer for the widths of a plan have no scores before there is one. With `criterion` such
-    a one chooses the units of each group and ratio itself, on the dense network.
-
-    For each group and ratio: the consumers' weights are refitted by least squares on the dense network's activations,
-    the removed channels' means are made up for, and the loss is the mean KL divergence in nats of the class
-    probabilities from the dense network's (for other outputs, and where `task` says that they are no
-    class scores, the squared error as a share of the output's variance).
-    Weights are fitted on one half of the batches and the loss is taken on the other, both ways round. Groups without
-    scores, and those that no layer consumes, are left out.
+    Criteria that rank for the widths of a plan have no scores before there is one. With `criterion` such a one chooses
+    the units of each group and ratio itself, on the dense network. For each group and ratio the consumers' weights are
+    refitted by least squares on the dense network's activations, the removed channels' means are made up for, and the
+    loss is the mean KL divergence in nats of the class probabilities from the dense network's (for other outputs, and
+    where `task` says that they are no class scores, the squared error as a share of the output's variance). Weights are
+    fitted on one half of the batches and the loss is taken on the other, both ways round. Groups without scores, those
+    that no layer consumes, and those whose loss is no finite number are left out. Without data the network gets random
+    inputs (see `random_batches`), and allocations weigh the losses together with the scores.
 
     Args:
         graph: what `trace` gives.
         scores: what `score` gives of it.
-        data: calibration data (see `calibration.batches_of`), two batches or more.
+        data: calibration data (see `calibration.batches_of`), two batches or more; by default random inputs.
         ratios: the shares of a group's units that are removed.
         criterion: one that needs samples and widths alone, such as osscar, by which the units go; by default those of
             the lowest scores go.
         combine: how that criterion's scores of coupled layers are put together, as in `score`; by default its own way.
         task: how items become inputs; by default classification.
-        seed: draws the samples that are looked at.
+        seed: draws the samples that are looked at, and the random inputs.
+        draws: how many random inputs there are, about.
         memory: bytes that may come on top of the network, the images and a forward pass; what is left out for it is in
             the result's `notes`.
         progress: is called with the share that is done.
@@ -109,8 +119,8 @@ def sensitivity(
         The losses of each group by the units that it keeps.
 
     Raises:
-        RecipeError: there are fewer than two batches, no group can be scanned, the criterion needs something else, or
-            there is nothing to combine, or no such way.
+        RecipeError: fewer than two batches, no group that can be scanned, a criterion that needs something else, or
+            nothing to combine, or no such way.
 
     Example:
         >>> images = torch.randn(64, 3, 16, 16)
@@ -120,8 +130,26 @@ def sensitivity(
     """
     results = _results(criterion, combine)
     collector = Collector(graph, seed, memory, task)
+    batches = _random(collector, draws, seed) if data is None else batches_for(graph.model, data, task=task)
     with memory_reused():
-        return _scanned(collector, batches_for(graph.model, data, task=task), scores, ratios, results, progress)
+        scan = _scanned(collector, batches, scores, ratios, results, progress)
+    return scan if data is not None else dataclasses.replace(scan, inputs="random")
+
+
+def _random(collector: Collector, draws: int, seed: int) -> list[Batch]:
+    """Random inputs in batches, of as many samples as the example has where the network takes no others."""
+    graph, refusal = collector.graph, ""
+    for alike in (False, True):
+        try:
+            batches = [batch.beside(graph.model) for batch in random_batches(graph.inputs, draws, seed, alike)]
+            collector.working.sweep(batches).finish()
+            return batches
+        except Exception as error:  # whatever the model's own code raises, or memory that is too small for a batch
+            refusal = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    raise NothingToScan(
+        f"the network does not run on random inputs as it does on those it was traced with ({refusal}): give "
+        "calibration images, in a recipe by data.calibration"
+    )
 
 
 def _results(criterion: CriterionName | CriterionFunction | None, combine: Combination | None) -> Results | None:
@@ -150,9 +178,18 @@ def _scanned(
     scan = _Scan(collector, batches, scores, ratios, results, collector.memory)
     groups = [group for group in collector.graph.groups if group.name in scores.values and collector.consumers(group)]
     if not groups:
-        raise RecipeError("no group can be scanned: none has scores and a convolution or linear layer that consumes it")
+        raise NothingToScan(
+            "no group can be scanned: none has scores and a convolution or linear layer that consumes it"
+        )
     losses = scan.all_losses(sorted(groups, key=collector.first), progress)
-    return Sensitivity(losses, kept_to(collector.notes, collector.memory))
+    finite = {name: curve for name, curve in losses.items() if all(map(math.isfinite, curve.values()))}
+    if losses and not finite:
+        raise NothingToScan("what the outputs lose is no finite number, whichever group is pruned: look at the outputs")
+    notes = kept_to(collector.notes, collector.memory)
+    if odd := [name for name in losses if name not in finite]:
+        more = f", and {len(odd) - 1} more" if len(odd) > 1 else ""
+        notes.append(f"the scan left out group {shown(odd[0])}{more}: what it loses is no finite number")
+    return Sensitivity(finite, notes)
 
 
 class _Scan:

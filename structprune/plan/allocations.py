@@ -42,7 +42,7 @@ class Load:
 Allocate = Callable[[list[Choice], Scores, Load], Widths]
 
 NEEDS = {
-    "scan": "what pruning each group alone loses (structprune.sensitivity), for which there are calibration images",
+    "scan": "what pruning each group alone loses, on samples or on random inputs (structprune.sensitivity)",
     "cost": "what widths cost on the runtime (structprune.cost.learn_cost)",
     "positive": "scores of at least 0",
 }
@@ -70,16 +70,10 @@ class Allocation:
     for_speed: bool = False
     quick: bool = True
 
-    def scans(self, has_images: bool) -> bool:
-        """Tells whether a scan of sensitivity is made for it.
-
-        Args:
-            has_images: whether there are calibration images
-
-        Returns:
-            Whether one is.
-        """
-        return "scan" in self.needs or (has_images and "scan" in self.uses)
+    @property
+    def scans(self) -> bool:
+        """Whether a scan of sensitivity is made for it: of calibration images, or of random inputs without any."""
+        return "scan" in self.needs | self.uses
 
     def refuses_negative(self, scores: Scores) -> bool:
         """Tells whether it can't be used with scores of which some are negative.
@@ -90,7 +84,7 @@ class Allocation:
         Returns:
             Whether it can't.
         """
-        return "positive" in self.needs and not (scores.sensitivity is not None and "scan" in self.needs | self.uses)
+        return "positive" in self.needs and not (scores.sensitivity is not None and self.scans)
 
 
 ALLOCATIONS: Registry[Allocation] = Registry("allocation", "structprune.plan")

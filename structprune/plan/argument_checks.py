@@ -39,10 +39,14 @@ def cost_option(value: Any) -> Any:
 
 def check_needs(allocation: Allocation, scores: Scores, cost: Any) -> None:
     """Raises BudgetError where an allocation lacks what it needs."""
-    if "scan" in allocation.needs and scores.sensitivity is None:
+    scan = scores.sensitivity
+    if "scan" in allocation.needs and scan is None:
         raise BudgetError(
             f"allocation {allocation.name} needs a scan: plan(..., sensitivity=structprune.sensitivity(...))"
         )
+    if "scan" in allocation.needs and scan is not None and scores.values and not scan.losses:
+        why = f": {scan.notes[0]}" if scan.notes else ""
+        raise BudgetError(f"allocation {allocation.name} needs a scan, and this one has no losses{why}")
     if "cost" in allocation.needs and cost is None:
         raise BudgetError(
             f"allocation {allocation.name} needs costs: plan(..., cost=structprune.cost.learn_cost(graph))"

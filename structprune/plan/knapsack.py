@@ -1,9 +1,8 @@
-"""Widths by integer programs: the most that can be kept within all budgets at once."""
+"""Widths by integer programs: the least sum of losses within all budgets at once."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -12,7 +11,8 @@ from ..progress import quiet
 from ..records import Scores
 from .allocations import Load, allocation
 from .budget import Choice, Widths
-from .descent import cheapest, scanned
+from .descent import cheapest
+from .losses import losses_of
 from .uniform import fill, uniform
 
 WINDOW = 6  # how many widths a group may move by at once
@@ -22,25 +22,20 @@ NODES = 100  # of the solver's tree: a limit of time would make plans depend on 
 
 @allocation(
     "knapsack",
-    "the most that can be kept within all budgets at once, by integer programs",
+    "least sum of losses within all budgets at once, by integer programs",
     needs=["positive"],
     uses=["scan"],
     for_speed=True,
     quick=False,
 )
 def knapsack(choices: list[Choice], scores: Scores, load: Load) -> Widths:
-    """The widths that keep most within all budgets, as integer programs that scipy's HiGHS solves.
+    """The widths that lose least within all budgets, by integer programs that scipy's HiGHS solves.
 
-    What is lost is the scan's loss where the scores have one (see `sensitivity`). Otherwise, for each layer that makes
-    channels, -ln(share of its group's scores that stays): so the kept importance is a product over layers, in which
-    scores need only compare within a group. What a group uses depends on its neighbours' widths, so each program takes
-    the budgets as linear about the present widths, within a few widths of them; it is solved again from the widths
-    found, until nothing is gained. It starts from two sets of widths, `uniform`'s and those of the steepest descent.
+    Losses are those of `losses_of`. What a group uses depends on its neighbours' widths, so each program takes the
+    budgets as linear about the present widths, within a few widths of them; it is solved again from the widths found,
+    until nothing is gained. It starts from two sets of widths, `uniform`'s and those of the steepest descent.
     """
-    if scores.sensitivity is not None:
-        losses = scanned(choices, scores.sensitivity)
-    else:
-        losses = {c.group.name: _importance_lost(c, scores) for c in choices if c.group.name in scores.values}
+    losses = losses_of(choices, scores)
     lost = {
         c.group.name: {int(w): losses[c.group.name](int(w)) for w in c.widths}
         for c in choices
@@ -113,19 +108,6 @@ def _traded(
         else:
             break
     return widths
-
-
-def _importance_lost(choice: Choice, scores: Scores) -> Callable[[int], float]:
-    group = choice.group
-    kept = np.cumsum(np.sort(np.maximum(scores.values[group.name], 0))[::-1])
-    layers = sum(s.role == "filter" for s in group.slices) or 1
-    least = 1e-6 / len(kept)
-
-    def at(units: int) -> float:
-        share = kept[units - 1] / kept[-1] if kept[-1] > 0 else units / len(kept)
-        return -layers * math.log(max(share, least))
-
-    return at
 
 
 def _near(choice: Choice, width: int, window: int) -> list[int]:

@@ -72,7 +72,8 @@ def plan(
             (structprune.cost.learn_multiples). "auto": those of `cost`, or of this machine's onnxruntime (see
             structprune.cost.standard_multiples). If they can't meet the budget, they are halved; `notes` says so.
         ignore: globs of layers, or of groups' names, that stay whole.
-        sensitivity: what structprune.sensitivity gives, for the allocations that weigh measured losses.
+        sensitivity: what structprune.sensitivity gives, for the allocations that weigh measured losses. Without it
+            `knapsack` keeps the most importance, which is not quality: sensitivity(graph, scores) needs no data.
         cost: what structprune.cost.learn_cost gives, for budgets of latency.
         surgery: "drop", or "merge": of each cluster of like units one stays, which computes their mean, with the sum
             of their consumers' columns. As many stay as otherwise; groups that can't be merged are dropped from.

@@ -13,6 +13,7 @@ from ..user_code_calls import checked_name
 from . import known_names
 
 QUALITY = ("quality_drop", "agreement")  # the bounds of quality
+AUTO = "auto"  # the allocation that a recipe names which names none
 
 
 class BudgetSpec(Strict):
@@ -97,9 +98,16 @@ class SearchSpec(Strict):
 
 
 class ScanSpec(Strict):
-    """How the scan of each group's sensitivity is made: on about `images` of the calibration set, at `ratios`."""
+    """How the scan of each group's sensitivity is made: on about `images` of the calibration set, at `ratios`.
 
-    images: Whole = Field(default=96, ge=2, description="calibration images that are looked at, about")
+    Without a calibration set, or with one of 16 images or fewer, it is made by random inputs.
+    """
+
+    images: Whole | None = Field(
+        default=None,
+        ge=2,
+        description="calibration images that are looked at, about, or random inputs; by default 96 images, 32 inputs",
+    )
     ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.125, 0.25, 0.5, 0.75),
         min_length=1,
@@ -120,10 +128,12 @@ class PruneSpec(Strict):
     budget: BudgetSpec = Field(description="what may stay, how fast and how good")
     search: SearchSpec | None = Field(default=None, description="how a bound of quality is searched for")
     allocation: str = Field(
-        default="uniform", description="how the budget is shared among groups: a name, or `file.py:Name`"
+        default=AUTO,
+        description="how the budget is shared among groups: a name, or `file.py:Name`; `auto`: `knapsack`, and "
+        "`uniform` where a method of `train` plans the cut",
     )
     scan: ScanSpec | None = Field(
-        default=None, description="how the scan is made, for an allocation that needs one (`sensitivity`, `knapsack`)"
+        default=None, description="how the scan is made, for an allocation that has one (`sensitivity`, `knapsack`)"
     )
     min_channels: Whole = Field(default=1, ge=1, description="how many channels each layer keeps at least")
     max_ratio: Number = Field(default=0.9, gt=0, le=1, description="the largest share of a group's units that may go")
@@ -177,4 +187,6 @@ class PruneSpec(Strict):
     @field_validator("allocation")
     @classmethod
     def _allocation(cls, name: str, info: ValidationInfo) -> str:
+        if name == AUTO:
+            return name
         return checked_name(name, info) if ":" in name else known_names.ALLOCATIONS.check(name, info)

@@ -22,7 +22,7 @@ from ..tasks.spec import AnyTaskSpec, ClassificationSpec
 from ..train.spec import TrainSpec
 from ..user_code import once
 from . import known_names
-from .pruning import PruneSpec
+from .pruning import AUTO, PruneSpec
 from .recovery import AnyRecoverySpec, RecoverySpec, check_order
 
 if TYPE_CHECKING:
@@ -200,6 +200,17 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _fits(self, info: ValidationInfo) -> Recipe:
+        if self.prune.allocation == AUTO:
+            return self._with_allocation()._checked(info)
+        return self._checked(info)
+
+    def _with_allocation(self) -> Recipe:
+        """The recipe with the allocation that one gets which names none."""
+        planned = self.train is not None and self.train.plans  # for widths that need neither scan nor costs
+        name = "uniform" if planned else "knapsack"
+        return self.model_copy(update={"prune": self.prune.model_copy(update={"allocation": name})})
+
+    def _checked(self, info: ValidationInfo) -> Recipe:
         if only_read(info):
             return self
         from ..criteria import criterion_of
@@ -207,7 +218,7 @@ class Recipe(Strict):
 
         tell = once((info.context or {}).get("tell") or (lambda line: None))
         criterion, allocation = criterion_of(self.prune.criterion, tell), allocation_of(self.prune.allocation, tell)
-        calibration, targets = _calibration_flaws(self, criterion, allocation), _target_flaws(self, criterion)
+        calibration, targets = _calibration_flaws(self, criterion), _target_flaws(self, criterion)
         training = [*_unused_flaws(self, criterion, allocation), *_start_flaws(self), *schedule_flaws(self, allocation)]
         if flaws := [*_package_flaws(self), *calibration, *training, *targets, *_label_flaws(self)]:
             raise Flaws(flaws)
@@ -243,22 +254,17 @@ def _package_flaws(recipe: Recipe) -> Iterator[str]:
         yield line
 
 
-def _calibration_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) -> Iterator[str]:
+def _calibration_flaws(recipe: Recipe, criterion: Criterion) -> Iterator[str]:
     """Parts that lack calibration images."""
-    from ..calibration.batches import BATCH
-
     if recipe.data.calibration is None:
         for is_needed, what in (
             (criterion.needs_data, f"criterion {criterion.name}"),
-            ("scan" in allocation.needs, f"allocation {allocation.name}"),
             (any(step.needs_images for step in recipe.recover), "recovery"),
             (recipe.int8, "int8"),
             (recipe.prune.rotate, "prune.rotate"),
         ):
             if is_needed:
                 yield f"{what} needs calibration images: add data.calibration, e.g. {{images: 256}}"
-    elif allocation.scans(has_images=True) and recipe.data.calibration.images <= BATCH:
-        yield f"allocation {allocation.name} needs two batches of {BATCH}: set data.calibration.images higher"
 
 
 def _unused_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) -> Iterator[str]:
@@ -269,14 +275,9 @@ def _unused_flaws(recipe: Recipe, criterion: Criterion, allocation: Allocation) 
         yield "prune.rotate orders channels by how they are missed, surgery=merge makes clusters of them: choose one"
     if recipe.prune.combine and criterion.combine is None:
         yield f"prune.combine: {criterion.name} scores coupled layers as a whole: leave combine out"
-    if recipe.prune.scan and not allocation.scans(has_images=True):
-        scanning = " or ".join(entry.name for entry in ALLOCATIONS.values() if entry.scans(has_images=True))
+    if recipe.prune.scan and not allocation.scans:
+        scanning = " or ".join(entry.name for entry in ALLOCATIONS.values() if entry.scans)
         yield f"prune.scan: allocation {allocation.name} does not scan: leave scan out, or choose {scanning}"
-    elif recipe.prune.scan and not allocation.scans(has_images=recipe.data.calibration is not None):
-        yield (
-            f"prune.scan: allocation {allocation.name} scans with calibration images only: leave scan out, or add "
-            "data.calibration, e.g. {images: 256}"
-        )
     if recipe.prune.search and recipe.prune.search.epochs and recipe.finetune is None:
         yield "prune.search.epochs is of fine-tuning, and there is none: add finetune, or leave it out"
 

@@ -18,16 +18,18 @@ def divergence(dense: list[list[Tensor]], slim: list[list[Tensor]], scores: bool
     Args:
         dense: the dense network's output tensors, batch by batch.
         slim: the other network's.
-        scores: whether a single output of two axes is class scores.
+        scores: whether a single output of two axes is class scores; one column is none, as it has no other class.
     """
     total = images = 0.0
     for ours, theirs in zip(dense, slim, strict=True):
-        if scores and len(ours) == 1 and ours[0].dim() == 2:
+        if scores and len(ours) == 1 and ours[0].dim() == 2 and ours[0].shape[1] > 1:
             a, b = ours[0].double().log_softmax(1), theirs[0].double().log_softmax(1)
             total += float(F.kl_div(b, a, log_target=True, reduction="sum"))
             images += len(a)
         else:
             pairs = zip(ours, theirs, strict=True)
-            errors = [float((a - b).double().square().mean() / a.double().var().clamp_min(1e-12)) for a, b in pairs]
+            errors = [
+                float((a.double() - b.double()).square().mean() / a.double().var().clamp_min(1e-12)) for a, b in pairs
+            ]
             total, images = total + sum(errors) / len(errors), images + 1
     return total / images

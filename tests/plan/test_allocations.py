@@ -9,7 +9,7 @@ from torch import nn
 
 import structprune as sp
 from structprune.errors import BudgetError, RecipeError
-from structprune.plan.descent import between, hull
+from structprune.plan.losses import between, hull
 from structprune.records import Sensitivity
 from tests.example_networks import randomise
 

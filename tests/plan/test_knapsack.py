@@ -73,3 +73,67 @@ def test_measured_losses_come_before_scores():
 def test_a_network_without_groups_stays():
     graph = sp.trace(nn.Conv2d(3, 4, 1), torch.randn(1, 3, 4, 4))
     assert sp.plan(graph, sp.score(graph, "l1"), {"macs": 1.0}, allocation="knapsack", align=1).widths == {}
+
+
+def test_after_random_inputs_the_knapsack_weighs_losses_and_scores():
+    """Against every plan: the least sum over groups of √(loss × layers × importance gone ÷ importance kept)."""
+    graph = sp.trace(Pyramid(), torch.randn(1, 3, 12, 12))
+    scores = sp.score(graph, "l1")
+    scan = sp.records.Sensitivity(
+        {g.name: {w: 10.0**-i * (g.units - w) for w in range(1, g.units + 1)} for i, g in enumerate(graph.groups)},
+        inputs="random",
+    )
+
+    def weighed(widths):
+        total = 0.0
+        for group in graph.groups:
+            values = np.sort(scores.values[group.name])[::-1]
+            layers, kept = sum(s.role == "filter" for s in group.slices), values[: widths[group.name]].sum()
+            odds = layers * (values.sum() - kept) / kept
+            total += scan.losses[group.name][widths[group.name]] ** 0.5 * odds**0.5
+        return total
+
+    options = choices(graph.groups, scores.values, 1, 0.9, 1, ())
+    every = [
+        dict(zip([choice.group.name for choice in options], map(int, combination), strict=True))
+        for combination in itertools.product(*(choice.widths for choice in options))
+    ]
+    for share in (0.6, 0.3):
+        best = np.inf
+        for widths in every:
+            kept = {g.name: g.chosen(scores.values[g.name], widths[g.name]) for g in graph.groups}
+            if graph.macs(kept) <= int(share * graph.macs()):
+                best = min(best, weighed(widths))
+        for allocation, slack in (("knapsack", 1.03), ("sensitivity", 1.3)):
+            plan = sp.plan(graph, scores, {"macs": share}, allocation=allocation, sensitivity=scan, align=1)
+            assert best - 1e-9 <= weighed(plan.widths) <= slack * best, allocation
+        alone = sp.plan(graph, scores, {"macs": share}, allocation="knapsack", align=1)
+        assert plan.widths != alone.widths
+
+
+def test_a_group_that_random_inputs_lose_nothing_by_is_ranked_by_its_scores_alone():
+    graph = sp.trace(Pyramid(), torch.randn(1, 3, 12, 12))
+    scores = sp.score(graph, "l1")
+    curves = {g.name: {g.units: 0.0, 1: 0.0} for g in graph.groups}
+    curves["a"][1] = 1.0
+    scan = sp.records.Sensitivity(curves, inputs="random")
+    plan = sp.plan(graph, scores, {"macs": 0.6}, allocation="knapsack", sensitivity=scan, align=1)
+    assert plan.widths["a"] == 6
+    assert 1 < plan.widths["b"] < 8  # not all of it, for nothing
+    assert 1 < plan.widths["c"] < 10
+    negative = sp.score(graph, "l1")
+    negative.values["b"] -= negative.values["b"].mean()  # no share of a sum: units count alike
+    assert sp.plan(graph, negative, {"macs": 0.6}, allocation="knapsack", sensitivity=scan, align=1).widths["a"] == 6
+
+
+def test_where_random_inputs_lose_nothing_at_all_the_scores_decide():
+    graph = sp.trace(Pyramid(), torch.randn(1, 3, 12, 12))
+    scores = sp.score(graph, "l1")
+    scan = sp.records.Sensitivity({g.name: {g.units: 0.0, 1: 0.0} for g in graph.groups}, inputs="random")
+    plan = sp.plan(graph, scores, {"macs": 0.5}, allocation="knapsack", sensitivity=scan, align=1)
+    assert min(width / plan.groups[name]["units"] for name, width in plan.widths.items()) > 0.4
+    empty = sp.records.Sensitivity({}, inputs="random")
+    even = sp.plan(graph, scores, {"macs": 0.5}, align=1)
+    assert (
+        sp.plan(graph, scores, {"macs": 0.5}, allocation="knapsack", sensitivity=empty, align=1).widths == even.widths
+    )

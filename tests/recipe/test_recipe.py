@@ -72,7 +72,6 @@ def test_what_a_recipe_asks_for_is_there(monkeypatch):
         ),
         (["prune.max_ratio=2"], r"prune\.max_ratio: .*not 2"),
         (["prune.criterion=thinet"], "criterion thinet needs calibration images: add data.calibration"),
-        (["prune.allocation=sensitivity"], "allocation sensitivity needs calibration images: add data.calibration"),
         (["recover=[least_squares]"], "recovery needs calibration images: add data.calibration"),
         (["recover=[means, mean]"], r"recover\.1: unknown recovery 'mean': did you mean means"),
         (
@@ -86,10 +85,6 @@ def test_what_a_recipe_asks_for_is_there(monkeypatch):
             ["prune.scan={}", "prune.allocation=uniform"],
             "prune.scan: allocation uniform does not scan: leave scan out, or choose (sensitivity or knapsack|"
             "knapsack or sensitivity)$",
-        ),
-        (
-            ["prune.scan={images: 8}", "prune.allocation=knapsack"],
-            "prune.scan: allocation knapsack scans with calibration images only: leave scan out, or add data.calibr",
         ),
         (["recover=[{method: polish, epochs: true}]"], r"recover\.0.*epochs: true is a truth value: give a number"),
         (["recover=[{method: polish, block_epochs: true}]"], r"block_epochs: true is a truth value: give a number"),

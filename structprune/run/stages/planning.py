@@ -1,4 +1,4 @@
-"""Scores, a scan where the allocation needs one, and the plan: measured, if a budget is of latency."""
+"""Scores, a scan where the allocation goes by one, and the plan: measured, if a budget is of latency."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, cast
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from ...calibration import Batch
+from ...calibration.batches import BATCH
 from ...cost import CostModel, Lead, lead_over_dense, plan_measured, wants_latency
-from ...criteria import criterion_of, scan_images, score, sensitivity, unscorable
+from ...criteria import NothingToScan, criterion_of, scan_images, score, sensitivity, unscorable
 from ...data import Data
 from ...graph import DependencyGraph
 from ...plan import allocation_of
@@ -62,7 +64,7 @@ def read_scores(work: Work) -> Scores:
     scan = None
     if curves is not None:
         losses = {name: {int(units): loss for units, loss in curve.items()} for name, curve in curves["losses"].items()}
-        scan = Sensitivity(losses, curves["notes"])
+        scan = Sensitivity(losses, curves["notes"], curves.get("inputs", "samples"))
     values = {name: arrays[str(index)] for index, name in enumerate(about.pop("groups"))}
     return Scores(values=values, sensitivity=scan, **about)
 
@@ -100,7 +102,7 @@ def score_groups(
 
 
 def _scans(recipe: Recipe) -> bool:
-    return allocation_of(recipe.prune.allocation).scans(has_images=recipe.data.calibration is not None)
+    return allocation_of(recipe.prune.allocation).scans
 
 
 def _scan_spec(recipe: Recipe) -> dict[str, Any]:
@@ -125,15 +127,36 @@ def scan(work: Work, graph: DependencyGraph, scores: Scores, samples: Data, task
 
 
 def scan_groups(work: Work, graph: DependencyGraph, scores: Scores, samples: Data, task: Task) -> Scores:
-    """The scores with what the outputs lose when a share of one group's units goes."""
-    assert samples.calibration is not None
-    with work.reporter.bar("scanning the sensitivity of each group") as update:
+    """The scores with what the outputs lose when a share of one group's units goes.
+
+    Where there is nothing to scan by, the scan is empty, by which all groups get the same ratio.
+    """
+    spec = work.spec["scan"] or ScanSpec()
+    images, notes = _images_of_scan(samples, spec)
+    what = "scanning the sensitivity of each group"
+    with work.reporter.bar(what if images is not None else f"{what}, by random inputs") as update:
         options: dict[str, Any] = {"task": task, "seed": work.seed, "memory": work.memory, "progress": update}
-        spec = work.spec["scan"] or ScanSpec()
         options.update({key: work.spec[key] for key in ("criterion", "combine") if key in work.spec})
-        images = scan_images(samples.calibration, spec.images)
-        scan = sensitivity(graph, scores, images, ratios=spec.ratios, **options)
-    return dataclasses.replace(scores, sensitivity=scan, notes=scores.notes + scan.notes)
+        options.update({"ratios": spec.ratios, **({} if spec.images is None else {"draws": spec.images})})
+        try:
+            scan = sensitivity(graph, scores, images, **options)
+            scan = dataclasses.replace(scan, notes=[*notes, *scan.notes])
+        except NothingToScan as error:
+            scan = Sensitivity({}, [f"{error}. Without a scan all groups get the same ratio"])
+    return dataclasses.replace(scores, sensitivity=scan, notes=[*scores.notes, *scan.notes])
+
+
+def _images_of_scan(samples: Data, spec: ScanSpec) -> tuple[list[Batch] | None, list[str]]:
+    """Calibration images for a scan, or None for random inputs; and what is to be said of that."""
+    images = samples.calibration
+    if images is None:
+        return None, ["there are no calibration images, so the scan of each group was made by random inputs"]
+    if (held := sum(batch.images for batch in images)) <= BATCH:
+        return None, [
+            f"{held} calibration images are too few for a scan, which takes two batches of {BATCH}: it was "
+            "made by random inputs"
+        ]
+    return scan_images(images, *([] if spec.images is None else [spec.images])), []
 
 
 def _inputs_of_plan(recipe: Recipe) -> tuple[str, ...]:
