@@ -523,3 +523,28 @@ def was_killed(folder: Path, out: Path, timeout: float) -> bool:
         return True
     assert process.returncode == 0, errors.decode()[-2000:]
     return False
+
+
+@pytest.mark.parametrize(
+    "prune",
+    [
+        {"allocation": "sensitivity"},
+        {"allocation": "uniform", "surgery": "merge"},
+        {"allocation": "uniform", "criterion": "thinet"},
+        {"allocation": "uniform", "rotate": True},
+    ],
+    ids=lambda prune: " ".join(map(str, prune.values())),
+)
+def test_what_looks_at_weights_sees_the_trained_ones_where_these_are_found(tmp_path, prune):
+    """Scores and widths that another run has made ask for no network, and the graph was traced before the training."""
+    other = {**TINY, "prune": {**TINY["prune"], "allocation": "uniform"}}
+    changed = check_recipe({**TINY, "prune": {**TINY["prune"], **prune}})
+    runner_of(check_recipe(other), Reporter(), Artefacts(tmp_path / "shared")).value("plan")
+    runners = [runner_of(changed, Reporter(), Artefacts(tmp_path / name)) for name in ("shared", "alone")]
+    plans = [runner.value("plan") for runner in runners]
+    assert plans[0].groups == plans[1].groups
+    assert plans[0].merges == plans[1].merges
+    scans = [runner.value("scores").sensitivity for runner in runners]
+    assert scans[0] == scans[1]
+    weights = [runner.value("graph").model.state_dict() for runner in runners]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())

@@ -83,8 +83,24 @@ def _epoch(recipe: Recipe) -> int | None:
 
 
 @stage(
-    "early",
+    "trained_graph",
     after="train",
+    needs=("graph", "dense_graph", "base"),
+    makes=("graph", "dense_graph"),
+    when=lambda recipe: recipe.train is not None,
+)
+def weigh_graph(work: Work, graph: DependencyGraph, dense_graph: DependencyGraph, base: nn.Module) -> dict[str, Any]:
+    """The graph, now that its network has the weights that are cut.
+
+    It was traced before the training, on the same network. Where the trained weights are found in the store, nobody
+    else would load them for stages that look at weights through the graph.
+    """
+    return {"graph": graph, "dense_graph": dense_graph}
+
+
+@stage(
+    "early",
+    after="trained_graph",
     needs=_inputs_of_training,
     makes=("early",),
     spec=lambda recipe: {**_spec(recipe.train), "model": recipe.model, "going_on": False, "until": _epoch(recipe)},
