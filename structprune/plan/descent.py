@@ -10,7 +10,7 @@ import numpy as np
 from ..records import Scores
 from .allocations import Load, allocation
 from .budget import Choice, Widths
-from .losses import Losses, losses_of
+from .losses import Losses, is_plain_gain, losses_of
 from .uniform import fill, uniform
 
 STEPS = 48  # the most steps in which a group is narrowed
@@ -22,9 +22,12 @@ def sensitivity(choices: list[Choice], scores: Scores, load: Load) -> Widths:
     """The widths whose losses, by a scan of one group at a time, have the least sum within the budget.
 
     Losses are those of `losses_of`; the group whose next step costs the least for what it saves of the budget is
-    narrowed, again and again. Groups without a measurement stay whole.
+    narrowed, again and again. Groups without a measurement stay whole. After a scan of random inputs the widths are
+    `uniform`'s unless others lose plainly less (`is_plain_gain`).
     """
-    return cheapest(choices, losses_of(choices, scores), scores, load)
+    losses = losses_of(choices, scores)
+    widths, even = cheapest(choices, losses, scores, load), uniform(choices, scores, load)
+    return widths if load(even) > 1 or is_plain_gain(scores, losses, widths, even) else even
 
 
 def cheapest(choices: list[Choice], losses: Losses, scores: Scores, load: Load) -> Widths:

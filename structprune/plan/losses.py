@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..records import Scores
-from .budget import Choice
+from .budget import Choice, Widths
 
 BETWEEN = 3  # losses that are drawn between two that were measured
 LEAST = 1e-6  # of the largest loss of random inputs: no group loses less
+PLAIN = 0.75  # of what uniform ratios lose: what is measured by random inputs has to promise less
 
 Losses = dict[str, Callable[[int], float]]  # for each group, what it costs to keep so many units
 
@@ -48,6 +49,28 @@ def losses_of(choices: list[Choice], scores: Scores) -> Losses:
         return lambda units: math.sqrt(max(noise(units), least) * odds(units))
 
     return {c.group.name: weighed(c) for c in choices if c.group.name in measured}
+
+
+def is_plain_gain(scores: Scores, losses: Losses, widths: Widths, even: Widths) -> bool:
+    """Whether widths lose plainly less than the same ratio in every group does.
+
+    What samples lose is taken at its word. What random inputs do is a rough measure: it finds groups that are worth
+    ten times as much as others, as in residual networks, where uniform ratios are far off; in plain chains of layers it
+    promises little, and keeps less of it than it promises (docs/choosing.md).
+
+    Args:
+        scores: With the scan that the losses are of.
+        losses: What each group loses by its width.
+        widths: Those in question.
+        even: Those of uniform ratios, for the same budget.
+
+    Returns:
+        Whether they do.
+    """
+    if scores.sensitivity is None or scores.sensitivity.inputs == "samples":
+        return True
+    lost, beside = (sum(losses[name](at[name]) for name in losses) for at in (widths, even))
+    return lost < PLAIN * beside
 
 
 def _unlikely(choice: Choice, scores: Scores) -> Callable[[int], float]:

@@ -80,7 +80,7 @@ def test_after_random_inputs_the_knapsack_weighs_losses_and_scores():
     graph = sp.trace(Pyramid(), torch.randn(1, 3, 12, 12))
     scores = sp.score(graph, "l1")
     scan = sp.records.Sensitivity(
-        {g.name: {w: 10.0**-i * (g.units - w) for w in range(1, g.units + 1)} for i, g in enumerate(graph.groups)},
+        {g.name: {w: 1e3**-i * (g.units - w) for w in range(1, g.units + 1)} for i, g in enumerate(graph.groups)},
         inputs="random",
     )
 
@@ -98,17 +98,37 @@ def test_after_random_inputs_the_knapsack_weighs_losses_and_scores():
         dict(zip([choice.group.name for choice in options], map(int, combination), strict=True))
         for combination in itertools.product(*(choice.widths for choice in options))
     ]
-    for share in (0.6, 0.3):
+    for share in (0.7, 0.6):
         best = np.inf
         for widths in every:
             kept = {g.name: g.chosen(scores.values[g.name], widths[g.name]) for g in graph.groups}
             if graph.macs(kept) <= int(share * graph.macs()):
                 best = min(best, weighed(widths))
+        even = sp.plan(graph, scores, {"macs": share}, align=1)
+        assert best < 0.7 * weighed(even.widths)
         for allocation, slack in (("knapsack", 1.03), ("sensitivity", 1.3)):
             plan = sp.plan(graph, scores, {"macs": share}, allocation=allocation, sensitivity=scan, align=1)
             assert best - 1e-9 <= weighed(plan.widths) <= slack * best, allocation
         alone = sp.plan(graph, scores, {"macs": share}, allocation="knapsack", align=1)
         assert plan.widths != alone.widths
+
+
+@pytest.mark.parametrize("allocation", ["knapsack", "sensitivity"])
+def test_uniform_ratios_stay_where_random_inputs_promise_little_more(allocation):
+    graph = sp.trace(Pyramid(), torch.randn(1, 3, 12, 12))
+    scores = sp.score(graph, "l1")
+    even = sp.plan(graph, scores, {"macs": 0.6}, align=1).widths
+
+    def widths(factor, inputs):
+        """After a scan by which group `a` loses `factor` times as much as the others for each unit that goes."""
+        curves = {g.name: {w: (g.units - w) / w for w in range(1, g.units + 1)} for g in graph.groups}
+        curves["a"] = {w: factor * loss for w, loss in curves["a"].items()}
+        scan = sp.records.Sensitivity(curves, inputs=inputs)
+        return sp.plan(graph, scores, {"macs": 0.6}, allocation=allocation, sensitivity=scan, align=1).widths
+
+    assert widths(3.0, "random") == even
+    assert widths(3.0, "samples") != even  # which are taken at their word
+    assert widths(1e6, "random")["a"] == 6 > even["a"]
 
 
 def test_a_group_that_random_inputs_lose_nothing_by_is_ranked_by_its_scores_alone():
