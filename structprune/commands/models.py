@@ -138,7 +138,7 @@ def sensitivity(
 
         graph, result = scan(recipe, set_ or ())
         if json_:
-            typer.echo(json.dumps(result.losses, indent=2))
+            typer.echo(json.dumps({"inputs": result.inputs, "losses": result.losses}, indent=2))
             return
         table = sensitivity_table(graph, result, f"{recipe.stem}: loss when a share of one group's units goes")
         what = "calibration images" if result.inputs == "samples" else "random inputs"

@@ -13,7 +13,8 @@ from .budget import Choice, Widths
 
 BETWEEN = 3  # losses that are drawn between two that were measured
 LEAST = 1e-6  # of the largest loss of random inputs: no group loses less
-PLAIN = 0.75  # of what uniform ratios lose: what is measured by random inputs has to promise less
+PLAIN = 0.75  # of what uniform ratios lose: what is measured by random inputs has to promise less, where a cut is mild
+MILD = 2 / 3  # of each group's units, on average: where uniform ratios keep more
 
 Losses = dict[str, Callable[[int], float]]  # for each group, what it costs to keep so many units
 
@@ -55,8 +56,9 @@ def is_plain_gain(scores: Scores, losses: Losses, widths: Widths, even: Widths) 
     """Whether widths lose plainly less than the same ratio in every group does.
 
     What samples lose is taken at its word. What random inputs do is a rough measure: it finds groups that are worth
-    ten times as much as others, as in residual networks, where uniform ratios are far off; in plain chains of layers it
-    promises little, and keeps less of it than it promises (docs/choosing.md).
+    ten times as much as others, as in residual networks, where uniform ratios are far off. In plain chains of layers it
+    promises little, and of that it keeps nothing where the cut is mild. Where the cut is deep it keeps more than it
+    promises, and any promise counts (docs/choosing.md).
 
     Args:
         scores: With the scan that the losses are of.
@@ -67,10 +69,14 @@ def is_plain_gain(scores: Scores, losses: Losses, widths: Widths, even: Widths) 
     Returns:
         Whether they do.
     """
-    if scores.sensitivity is None or scores.sensitivity.inputs == "samples":
+    scan = scores.sensitivity
+    if scan is None or scan.inputs == "samples":
         return True
+    if not losses:
+        return False
     lost, beside = (sum(losses[name](at[name]) for name in losses) for at in (widths, even))
-    return lost < PLAIN * beside
+    kept = sum(even[name] / max(scan.losses[name]) for name in losses) / len(losses)
+    return lost < (PLAIN if kept > MILD else 1.0) * beside
 
 
 def _unlikely(choice: Choice, scores: Scores) -> Callable[[int], float]:

@@ -42,9 +42,12 @@ class Names:
         registry: Mapping[str, object] = getattr(importlib.import_module(self.module), self.registry)
         return registry
 
-    def check(self, name: str, info: ValidationInfo) -> str:
-        """Returns the name. Raises ValueError if it is unknown. A recipe that is only read imports no registry."""
-        known = {*self.own, *self.so_far()} if only_read(info) else {*self.registered()}
+    def check(self, name: str, info: ValidationInfo, *others: str) -> str:
+        """Returns a name that is registered or among `others`. Raises ValueError if it is neither.
+
+        A recipe that is only read imports no registry.
+        """
+        known = {*others, *self.own, *self.so_far()} if only_read(info) else {*others, *self.registered()}
         if name not in known:
             raise ValueError(unknown(self.kind, name, known))
         return name

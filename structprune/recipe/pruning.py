@@ -187,6 +187,4 @@ class PruneSpec(Strict):
     @field_validator("allocation")
     @classmethod
     def _allocation(cls, name: str, info: ValidationInfo) -> str:
-        if name == AUTO:
-            return name
-        return checked_name(name, info) if ":" in name else known_names.ALLOCATIONS.check(name, info)
+        return checked_name(name, info) if ":" in name else known_names.ALLOCATIONS.check(name, info, AUTO)

@@ -114,20 +114,21 @@ def test_after_random_inputs_the_knapsack_weighs_losses_and_scores():
 
 
 @pytest.mark.parametrize("allocation", ["knapsack", "sensitivity"])
-def test_uniform_ratios_stay_where_random_inputs_promise_little_more(allocation):
+def test_uniform_ratios_stay_where_random_inputs_promise_little_more_and_the_cut_is_mild(allocation):
     graph = sp.trace(Pyramid(), torch.randn(1, 3, 12, 12))
     scores = sp.score(graph, "l1")
-    even = sp.plan(graph, scores, {"macs": 0.6}, align=1).widths
+    even, few = (sp.plan(graph, scores, {"macs": share}, align=1).widths for share in (0.6, 0.4))
 
-    def widths(factor, inputs):
+    def widths(factor, inputs, share=0.6):
         """After a scan by which group `a` loses `factor` times as much as the others for each unit that goes."""
         curves = {g.name: {w: (g.units - w) / w for w in range(1, g.units + 1)} for g in graph.groups}
         curves["a"] = {w: factor * loss for w, loss in curves["a"].items()}
         scan = sp.records.Sensitivity(curves, inputs=inputs)
-        return sp.plan(graph, scores, {"macs": 0.6}, allocation=allocation, sensitivity=scan, align=1).widths
+        return sp.plan(graph, scores, {"macs": share}, allocation=allocation, sensitivity=scan, align=1).widths
 
-    assert widths(3.0, "random") == even
-    assert widths(3.0, "samples") != even  # which are taken at their word
+    assert widths(8.0, "random") == even
+    assert widths(8.0, "random", 0.4)["a"] == 5 > few["a"]
+    assert widths(8.0, "samples") != even  # which are taken at their word
     assert widths(1e6, "random")["a"] == 6 > even["a"]
 
 

@@ -272,10 +272,10 @@ def test_a_criterion_that_ranks_for_widths_chooses_the_units_of_the_scan(small, 
     sets = [x for o in (*sets, "train=null") for x in ("--set", o)]
     code, _, output = cli("sensitivity", small, *sets, "--json")
     assert code == 0
-    own = json.loads(output[output.index("{") :])
+    own = json.loads(output[output.index("{") :])["losses"]
     code, _, output = cli("sensitivity", small, *sets, "--set", "prune.criterion=l1", "--json")
     assert code == 0
-    by_size = json.loads(output[output.index("{") :])
+    by_size = json.loads(output[output.index("{") :])["losses"]
     assert own.keys() == by_size.keys()
     assert own != by_size
 
@@ -336,14 +336,16 @@ def test_sensitivity_prints_a_scan(small):
     sets = [x for o in ("data.calibration.images=48", "train=null", "finetune=null") for x in ("--set", o)]
     code, _, output = cli("sensitivity", small, *sets, "--json")
     assert code == 0
-    losses = json.loads(output[output.index("{") :])
+    scan = json.loads(output[output.index("{") :])
+    losses = scan["losses"]
+    assert scan["inputs"] == "samples"
     assert all(min(curve.values()) >= 0 for curve in losses.values())
     code, _, output = cli("sensitivity", small, *sets)
     assert code == 0
     assert "leading layer" in output
     code, _, output = cli("sensitivity", small, *sets, "--set", "prune.scan={images: 8, ratios: [0.5]}", "--json")
     assert code == 0
-    fewer = json.loads(output[output.index("{") :])
+    fewer = json.loads(output[output.index("{") :])["losses"]
     assert {name: len(curve) for name, curve in fewer.items()} == dict.fromkeys(losses, 2)
     half = next(iter(fewer.values()))
     assert next(iter(half.values())) != next(iter(losses.values()))[next(iter(half))]  # of other images
