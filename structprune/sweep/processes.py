@@ -105,13 +105,17 @@ def not_started(job: Job, error: Exception) -> Ending:
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Ends a process, which takes it as Ctrl-C, and kills it if it does not end. Returns its exit code."""
-    process.terminate()
-    try:
-        return process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+    """Ends a process, which takes it as Ctrl-C, and kills it if it does not end. Returns its exit code.
+
+    It is told twice: the exception gets lost where it comes in the midst of a destructor, or of an import that takes
+    every exception as an answer.
+    """
+    for _ in range(2):
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(GRACE / 2)
+    process.kill()
+    return process.wait()
 
 
 def on_this_machine(count: int) -> Executor:

@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -39,10 +41,31 @@ def test_a_process_that_can_not_start_is_a_failed_run_and_no_more(tmp_path):
 def test_an_interrupted_process_is_ended(tmp_path):
     stopping = threading.Event()
     threading.Timer(0.5, stopping.set).start()
-    ending = execute(job_of(tmp_path), 1, stopping)
+    ending = execute(job_of(tmp_path, recipe=LONG), 1, stopping)
     assert ending.code in (-15, -2, 1, 130)  # wherever in its imports or its work it was
     assert execute(job_of(tmp_path, "other"), 1, stopping).code != 0
     assert not (tmp_path / "other.log").exists()  # it was not even started
+
+
+def test_a_process_that_misses_an_interrupt_is_told_again(tmp_path, monkeypatch):
+    script = tmp_path / "hard_of_hearing"
+    script.write_text(
+        f"#!{sys.executable}\nimport pathlib, signal, sys, time\nheard = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: heard.append(1) or len(heard) > 1 and sys.exit(130))\n"
+        f"pathlib.Path({str(tmp_path / 'up')!r}).touch()\nwhile True: time.sleep(0.05)\n"
+    )
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr("structprune.sweep.processes.GRACE", 2.0)
+    stopping = threading.Event()
+
+    def stop():
+        while not (tmp_path / "up").exists():
+            time.sleep(0.02)
+        stopping.set()
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert execute(job_of(tmp_path), 1, stopping).code == 130
 
 
 @pytest.mark.thorough
