@@ -22,12 +22,19 @@ def sensitivity(choices: list[Choice], scores: Scores, load: Load) -> Widths:
     """The widths whose losses, by a scan of one group at a time, have the least sum within the budget.
 
     Losses are those of `losses_of`; the group whose next step costs the least for what it saves of the budget is
-    narrowed, again and again. Groups without a measurement stay whole. After a scan of random inputs the widths are
-    `uniform`'s unless others lose plainly less (`is_plain_gain`).
+    narrowed, again and again. Groups without a measurement stay whole. After a scan of random inputs the widths may be
+    `uniform`'s (`hold_against_uniform`).
     """
     losses = losses_of(choices, scores)
-    widths, even = cheapest(choices, losses, scores, load), uniform(choices, scores, load)
-    return widths if load(even) > 1 or is_plain_gain(scores, losses, widths, even) else even
+    return hold_against_uniform(choices, scores, losses, cheapest(choices, losses, scores, load), load)
+
+
+def hold_against_uniform(choices: list[Choice], scores: Scores, losses: Losses, widths: Widths, load: Load) -> Widths:
+    """The widths; after a scan of random inputs `uniform`'s, unless these lose plainly less (`is_plain_gain`)."""
+    if scores.sensitivity is None or scores.sensitivity.inputs == "samples":
+        return widths
+    even = uniform(choices, scores, load)
+    return widths if load(even) > 1 or is_plain_gain(scores.sensitivity, losses, widths, even) else even
 
 
 def cheapest(choices: list[Choice], losses: Losses, scores: Scores, load: Load) -> Widths:

@@ -11,8 +11,8 @@ from ..progress import quiet
 from ..records import Scores
 from .allocations import Load, allocation
 from .budget import Choice, Widths
-from .descent import cheapest
-from .losses import is_plain_gain, losses_of
+from .descent import cheapest, hold_against_uniform
+from .losses import losses_of
 from .uniform import fill, uniform
 
 WINDOW = 6  # how many widths a group may move by at once
@@ -34,7 +34,7 @@ def knapsack(choices: list[Choice], scores: Scores, load: Load) -> Widths:
     Losses are those of `losses_of`. What a group uses depends on its neighbours' widths, so each program takes the
     budgets as linear about the present widths, within a few widths of them; it is solved again from the widths found,
     until nothing is gained. It starts from two sets of widths, `uniform`'s and those of the steepest descent. After a
-    scan of random inputs `uniform`'s stay unless others lose plainly less (`is_plain_gain`).
+    scan of random inputs `uniform`'s may stay (`hold_against_uniform`).
     """
     losses = losses_of(choices, scores)
     lost = {
@@ -49,12 +49,11 @@ def knapsack(choices: list[Choice], scores: Scores, load: Load) -> Widths:
     def total(at: Widths) -> float:
         return sum(lost[name][at[name]] for name in lost)
 
-    even = uniform(choices, scores, load)
-    starts = [cheapest(choices, losses, scores, load), even]
+    starts = [cheapest(choices, losses, scores, load), uniform(choices, scores, load)]
     candidates = [_improved(choices, lost, start, load) for start in starts if load(start) <= 1]
     widths = min(candidates, key=total) if candidates else starts[0]
     widths = fill(choices, widths, load, sorted(lost, key=lambda name: -lost[name][widths[name]]))
-    return widths if load(even) > 1 or is_plain_gain(scores, losses, widths, even) else even
+    return hold_against_uniform(choices, scores, losses, widths, load)
 
 
 def _improved(choices: list[Choice], lost: Mapping[str, Mapping[int, float]], start: Widths, load: Load) -> Widths:

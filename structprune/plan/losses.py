@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..records import Scores
+from ..records import Scores, Sensitivity
 from .budget import Choice, Widths
 
 BETWEEN = 3  # losses that are drawn between two that were measured
@@ -52,16 +52,15 @@ def losses_of(choices: list[Choice], scores: Scores) -> Losses:
     return {c.group.name: weighed(c) for c in choices if c.group.name in measured}
 
 
-def is_plain_gain(scores: Scores, losses: Losses, widths: Widths, even: Widths) -> bool:
-    """Whether widths lose plainly less than the same ratio in every group does.
+def is_plain_gain(scan: Sensitivity, losses: Losses, widths: Widths, even: Widths) -> bool:
+    """Whether widths lose plainly less by a scan of random inputs than the same ratio in every group does.
 
-    What samples lose is taken at its word. What random inputs do is a rough measure: it finds groups that are worth
-    ten times as much as others, as in residual networks, where uniform ratios are far off. In plain chains of layers it
-    promises little, and of that it keeps nothing where the cut is mild. Where the cut is deep it keeps more than it
-    promises, and any promise counts (docs/choosing.md).
+    That is a rough measure: it finds groups that are worth ten times as much as others, as in residual networks, where
+    uniform ratios are far off. In plain chains of layers it promises little, and of that it keeps nothing where the cut
+    is mild. Where the cut is deep it keeps more than it promises, and any promise counts (docs/choosing.md).
 
     Args:
-        scores: With the scan that the losses are of.
+        scan: That of random inputs, which the losses are of.
         losses: What each group loses by its width.
         widths: Those in question.
         even: Those of uniform ratios, for the same budget.
@@ -69,9 +68,6 @@ def is_plain_gain(scores: Scores, losses: Losses, widths: Widths, even: Widths) 
     Returns:
         Whether they do.
     """
-    scan = scores.sensitivity
-    if scan is None or scan.inputs == "samples":
-        return True
     if not losses:
         return False
     lost, beside = (sum(losses[name](at[name]) for name in losses) for at in (widths, even))

@@ -107,8 +107,8 @@ def not_started(job: Job, error: Exception) -> Ending:
 def _end(process: subprocess.Popen[bytes]) -> int:
     """Ends a process, which takes it as Ctrl-C, and kills it if it does not end. Returns its exit code.
 
-    It is told twice: the exception gets lost where it comes in the midst of a destructor, or of an import that takes
-    every exception as an answer.
+    It is told twice: now and then one that is told as it starts goes on all the same (in a destructor, for one, Python
+    drops the exception).
     """
     for _ in range(2):
         process.terminate()
